@@ -1,0 +1,8 @@
+"""How networks are seen: adapters, preprocessing, and loading by name."""
+
+from vitrail.adapters.base import Classifier, Trace, ViTAdapter
+from vitrail.adapters.families import adapt
+from vitrail.adapters.loading import bundled_models, default_device, load
+from vitrail.adapters.preprocessing import Preprocessing
+
+__all__ = ["Classifier", "Preprocessing", "Trace", "ViTAdapter", "adapt", "bundled_models", "default_device", "load"]

@@ -1,0 +1,183 @@
+"""How a network is seen: as a classifier on a grid of cells, and as a Vision Transformer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor, nn
+
+from vitrail.adapters.memory import in_batches
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.errors import InvalidInputError
+from vitrail.hooks import inspecting
+from vitrail.registry import unknown_name
+from vitrail.types import Images, Keep, Logits, Patches, Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier(ABC):
+    """Any network that maps images to logits, with its preprocessing and class names.
+
+    Attributes:
+        module: The user's network; it is never changed.
+        preprocessing: What turns a photo into its input.
+        class_names: One name per class, or empty where nobody said.
+        name: How the user called it.
+    """
+
+    module: nn.Module
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    class_names: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.module.parameters()).dtype
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Number of logits."""
+
+    @abstractmethod
+    def grid_size(self, images: Images) -> tuple[int, int]:
+        """Rows and columns of the cells that an explanation is given on."""
+
+    def logits(self, images: Images) -> Logits:
+        """The network's own forward pass."""
+        logits: Tensor = self.module(images)
+        return logits
+
+    @contextmanager
+    def inspecting(self) -> Iterator[None]:
+        """Evaluation mode; on leaving, the user's module and the random state are as they were."""
+        with inspecting(self.module):
+            yield
+
+    def prepare(self, photos: Image.Image | Sequence[Image.Image]) -> Images:
+        """Turn photos into a batch on the network's device."""
+        photos = [photos] if isinstance(photos, Image.Image) else photos
+        return torch.stack([self.preprocessing(photo) for photo in photos]).to(self.device, self.dtype)
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, or "class 7" where the model has no names."""
+        return self.class_names[index] if index < len(self.class_names) else f"class {index}"
+
+    def class_index(self, name: str | int) -> int:
+        """The index of a class given by name or by number.
+
+        Raises:
+            UnknownNameError: No class of that name.
+            InvalidInputError: The number is not between 0 and the number of classes.
+        """
+        if isinstance(name, str) and name in self.class_names:
+            return self.class_names.index(name)
+        if isinstance(name, str) and not name.removeprefix("-").isdecimal():
+            raise unknown_name("class", name, list(self.class_names))
+        if not 0 <= int(name) < self.num_classes:
+            raise InvalidInputError(f"expected a class between 0 and {self.num_classes - 1}, got {name}")
+        return int(name)
+
+    def perturbed_logits(self, images: Images, baseline: Images, keep: Keep) -> Float[Tensor, "b s c"]:
+        """Logits with cells replaced by a baseline: how every perturbation metric runs.
+
+        All steps of all images go in as one mask, so that an adapter may share work between the steps of a curve. Here: one
+        forward pass a step, in pixel space, in batches over images and steps that fit into memory.
+
+        Args:
+            images: A normalised batch.
+            baseline: What replaces removed cells: as `images`, or a batch of one for all of them.
+            keep: Over the cells of `grid_size`, row by row; True = the cell of the image.
+        """
+        rows, cols = self._check_perturbation(images, baseline, keep)
+        height, width = images.shape[-2:]
+        row_of = torch.arange(height, device=images.device) * rows // height
+        col_of = torch.arange(width, device=images.device) * cols // width
+        num_steps, masks = keep.shape[1], keep.flatten(0, 1).unflatten(1, (rows, cols))
+
+        def run(steps: slice) -> Tensor:
+            image_of = torch.arange(steps.start, steps.stop, device=images.device) // num_steps
+            mask = masks[steps][:, row_of][:, :, col_of].unsqueeze(1)
+            replacement = baseline if len(baseline) == 1 else baseline[image_of]
+            return self.logits(torch.where(mask, images[image_of], replacement))
+
+        return in_batches(run, len(masks), self._bytes_per_image(images), images.device).unflatten(0, (-1, num_steps))
+
+    def _bytes_per_image(self, images: Images) -> int:
+        # A guess for convolutional networks: a hundred feature maps of the input's size.
+        return images[0].numel() * images.element_size() * 100
+
+    def _check_perturbation(self, images: Images, baseline: Images, keep: Bool[Tensor, "..."]) -> tuple[int, int]:
+        rows, cols = self.grid_size(images)
+        if keep.ndim != 3 or keep.shape[0] != len(images) or keep.shape[2] != rows * cols or not keep.shape[1]:
+            raise InvalidInputError(
+                f"expected keep of shape ({len(images)} images, steps, {rows * cols} cells of a {rows}x{cols} grid), got {tuple(keep.shape)}"
+            )
+        if baseline.shape[1:] != images.shape[1:] or len(baseline) not in (1, len(images)):
+            raise InvalidInputError(f"expected a baseline of shape {tuple(images.shape)} or for one image, got {tuple(baseline.shape)}")
+        return rows, cols
+
+
+@dataclass
+class Trace:
+    """What a forward pass left behind, in the graph.
+
+    Attributes:
+        attentions: Per block, post-softmax, (b, h, q, k).
+        hidden_states: The tokens before the first block and after every block, (b, t, d).
+    """
+
+    attentions: list[Tensor] = field(default_factory=list)
+    hidden_states: list[Tensor] = field(default_factory=list)
+
+
+class ViTAdapter(Classifier):
+    """A network seen as a Vision Transformer: patches, tokens, blocks."""
+
+    @property
+    @abstractmethod
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the patches (class, distillation, registers)."""
+
+    @abstractmethod
+    def patch_embed(self, images: Images) -> Patches:
+        """Embed patches, row by row, before class token and positions."""
+
+    @abstractmethod
+    def assemble(self, patches: Patches) -> Tokens:
+        """Add prefix tokens and positions to all patches of an image."""
+
+    @abstractmethod
+    def forward_tokens(self, tokens: Tokens) -> Logits:
+        """Logits of assembled tokens, of any subset of patches: drop rows to remove patches physically."""
+
+    @abstractmethod
+    def record(self, *, attentions: bool = False, hidden_states: bool = False) -> AbstractContextManager[Trace]:
+        """Record forward passes inside the block into a `Trace`, in the graph; one pass at a time."""
+
+    def perturbed_logits(self, images: Images, baseline: Images, keep: Keep) -> Float[Tensor, "b s c"]:
+        """Logits with patches replaced by a baseline; exact, since every patch is embedded by itself.
+
+        Images and baseline are embedded once; every step then picks, per patch, one of the two embeddings.
+        """
+        self._check_perturbation(images, baseline, keep)
+        patches, replacements = self.patch_embed(images), self.patch_embed(baseline)
+        num_steps, masks = keep.shape[1], keep.flatten(0, 1).unsqueeze(-1)
+
+        def run(steps: slice) -> Tensor:
+            image_of = torch.arange(steps.start, steps.stop, device=images.device) // num_steps
+            replacement = replacements if len(replacements) == 1 else replacements[image_of]
+            return self.forward_tokens(self.assemble(torch.where(masks[steps], patches[image_of], replacement)))
+
+        num_tokens, width = patches.shape[1] + self.num_prefix_tokens, patches.shape[2]
+        # Residual stream, MLP and projections, and attention scores for up to width / 64 heads.
+        bytes_each = num_tokens * (16 * width + 2 * num_tokens * max(width // 64, 1)) * patches.element_size()
+        return in_batches(run, len(masks), bytes_each, images.device).unflatten(0, (-1, num_steps))

@@ -1,0 +1,52 @@
+"""Which adapter sees which network."""
+
+import importlib
+from collections.abc import Sequence
+
+from torch import nn
+
+from vitrail.adapters.base import Classifier
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.errors import UnsupportedModelError
+
+# Where a network's class is defined, and what adapts it. Looked up by name, so that no foreign library is imported for
+# a network that is not its own.
+FAMILIES = {
+    "vitrail.models.hit": "vitrail.adapters.own:adapt_hit",
+    "timm.models": "vitrail.adapters.timm:adapt_timm",
+}
+
+
+def adapt(
+    module: nn.Module, *, name: str = "", class_names: Sequence[str] = (), preprocessing: Preprocessing | None = None
+) -> Classifier:
+    """See a network as a classifier on a grid, for a Vision Transformer a `ViTAdapter`.
+
+    Args:
+        module: A HiT, or a timm VisionTransformer with a class token.
+        name: What to call it in results; the class's name if empty.
+        class_names: One per class, where known.
+        preprocessing: What turns a photo into its input; the network's own where it tells.
+
+    Raises:
+        UnsupportedModelError: Says why the network cannot be seen so.
+    """
+    if not isinstance(module, nn.Module):
+        raise UnsupportedModelError(f"expected a torch.nn.Module, got {type(module).__name__}; names and files go to vitrail.load")
+    for base in type(module).__mro__:
+        for home, where in FAMILIES.items():
+            if base.__module__ == home or base.__module__.startswith(home + "."):
+                file, function = where.split(":")
+                adapter: Classifier = getattr(importlib.import_module(file), function)(
+                    module, name or type(module).__name__, tuple(class_names), preprocessing
+                )
+                return _checked(adapter)
+    raise UnsupportedModelError(
+        f"expected a HiT or timm's VisionTransformer, got {type(module).__module__}.{type(module).__qualname__}, which has no adapter"
+    )
+
+
+def _checked(adapter: Classifier) -> Classifier:
+    if adapter.class_names and len(adapter.class_names) != adapter.num_classes:
+        raise UnsupportedModelError(f"expected {adapter.num_classes} class names, one per logit, got {len(adapter.class_names)}")
+    return adapter

@@ -1,0 +1,182 @@
+"""Loading a model by name or from disk: weights, preprocessing and class names together."""
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitrail.adapters.base import Classifier
+from vitrail.adapters.families import adapt
+from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
+from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.models.checkpoints import Checkpoint, load_strictly, read_checkpoint
+from vitrail.models.hit import HiT
+from vitrail.models.hit.checkpoints import looks_published, published_config
+from vitrail.registry import Registry, unknown_name
+
+Loader = Callable[..., Classifier]
+
+SOURCES: Registry[Loader] = Registry("source of models")
+"""What stands before the colon in `timm:vit_base_patch16_224`."""
+
+ARCHITECTURES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {"hit": HiT.from_config}
+"""What our own files may hold, and how it is built from its configuration."""
+
+WEIGHTS = ("model.safetensors", "best.safetensors")
+
+
+def load(name: str | Path, *, device: str | torch.device | None = None, **options: Any) -> Classifier:
+    """Load a model with its preprocessing and class names, ready to explain.
+
+    Args:
+        name: `vitrail:<bundled name>`, `timm:<model>`, `hit:<hub repository or file>`, or a local file or folder, which is
+            recognised by its content.
+        device: Where to put it; if not given CUDA, else MPS, else the CPU.
+        options: For timm: `pretrained=False` for random weights, and any argument of `timm.create_model`. For published HiT
+            files: `num_heads`.
+
+    Raises:
+        UnknownNameError: No such source, model or file.
+        CheckpointError: The weights are damaged, unsafe or do not fit.
+        UnsupportedModelError: The network is no Vision Transformer that vitrail knows.
+    """
+    name = str(name)
+    source, colon, rest = name.partition(":")
+    if colon and source in SOURCES:
+        classifier = SOURCES[source](rest, **options)
+    elif Path(name).exists():
+        classifier = load_local(Path(name), **options)
+    elif colon and "/" not in source and "\\" not in source and len(source) > 1:
+        raise unknown_name("source of models", source, list(SOURCES))
+    else:
+        raise UnknownNameError(
+            f"no such model: {name!r}; expected an existing file or folder, or a name like vitrail:hit-cifar10 (bundled), "
+            "timm:vit_base_patch16_224 or hit:<hub repository>"
+        )
+    classifier.module.to(_device(device)).eval()
+    return classifier
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package."""
+    folder = files("vitrail") / "bundled"
+    return sorted(entry.name for entry in folder.iterdir() if (entry / "model.safetensors").is_file())
+
+
+def load_local(path: Path, **options: Any) -> Classifier:
+    """Load a file of ours, a published HiT file, a folder with one of these, or a folder saved by timm."""
+    if path.is_dir():
+        if (path / "config.json").exists():
+            return _load_described_folder(path, **options)
+        weights = next((path / name for name in WEIGHTS if (path / name).exists()), None)
+        if weights is None:
+            raise CheckpointError(f"expected {' or '.join(WEIGHTS)}, or timm's config.json, in the folder {path}; found neither")
+        path = weights
+    checkpoint = read_checkpoint(path)
+    if checkpoint.metadata:
+        return _build_own(checkpoint, path)
+    if looks_published(checkpoint.state):
+        return _build_published(checkpoint, str(path), **options)
+    raise CheckpointError(
+        f"cannot tell what model {path} is: it has no vitrail description, and its keys ({', '.join(list(checkpoint.state)[:3])}, ...) are "
+        "not those of a published HiT; build the model yourself and give it to vitrail.adapt"
+    )
+
+
+def _build_own(checkpoint: Checkpoint, path: Path) -> Classifier:
+    described = checkpoint.metadata
+    try:
+        build = ARCHITECTURES[described["architecture"]]
+        module = build(described["config"])
+        preprocessing = Preprocessing(**described["preprocessing"])
+        class_names = tuple(map(str, described["class_names"]))
+    except (KeyError, TypeError, InvalidInputError) as error:
+        raise CheckpointError(f"the description inside {path} is not one that this version understands: {error!r}") from error
+    load_strictly(module, {name: tensor.float() for name, tensor in checkpoint.state.items()}, str(path))
+    return adapt(module, name=path.stem if path.stem != "model" else path.parent.name, class_names=class_names, preprocessing=preprocessing)
+
+
+def _build_published(checkpoint: Checkpoint, source: str, num_heads: int | None = None) -> Classifier:
+    config = published_config(checkpoint.state, num_heads)
+    module = HiT(config).load_published(checkpoint.state)
+    # The paper evaluates at a crop ratio of 0.875, bicubic.
+    preprocessing = Preprocessing(config.image_size) if config.in_channels == len(IMAGENET_MEAN) else None
+    return adapt(module, name=source, preprocessing=preprocessing)
+
+
+def _load_described_folder(path: Path, **options: Any) -> Classifier:
+    try:
+        described = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path / 'config.json'}: {error}") from error
+    if not isinstance(described, dict) or "architecture" not in described:
+        raise UnsupportedModelError(f"expected timm's config.json (with an architecture) in {path}, got one that names none")
+    return SOURCES["timm"](f"local-dir:{path}", **options)
+
+
+@SOURCES.register("vitrail")
+def load_bundled(name: str) -> Classifier:
+    """A model that comes with the package."""
+    if name not in bundled_models():
+        raise unknown_name("bundled model", name, bundled_models())
+    path = Path(str(files("vitrail") / "bundled" / name / "model.safetensors"))
+    return _build_own(read_checkpoint(path), path)
+
+
+@SOURCES.register("hit")
+def load_hit(name: str, **options: Any) -> Classifier:
+    """A published HiT: a local file, or a repository on the Hugging Face hub (`owner/name` or `owner/name/file`)."""
+    if not Path(name).exists():
+        return load_local(_download(name), **options)
+    return load_local(Path(name), **options)
+
+
+@SOURCES.register("timm")
+def load_timm(name: str, **options: Any) -> Classifier:
+    """A model of timm, with its trained weights unless `pretrained=False`."""
+    from vitrail.adapters.timm import create_timm  # noqa: PLC0415 (timm is heavy)
+
+    return create_timm(name, **options)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import hf_hub_download, list_repo_files  # noqa: PLC0415 (heavy, and needed for downloads only)
+
+    owner, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    if not owner or not repository:
+        raise UnknownNameError(f"no such file: {name!r}; expected a file, or a hub repository as owner/name or owner/name/file")
+    repository = f"{owner}/{repository}"
+    try:
+        if not file:
+            weights = [entry for entry in list_repo_files(repository) if entry.endswith((".safetensors", ".pth", ".pt", ".bin"))]
+            if len(weights) != 1:
+                raise UnknownNameError(f"expected one file of weights in {repository}, found {len(weights)}; choose: {', '.join(f'hit:{repository}/{w}' for w in weights)}")
+            file = weights[0]
+        return Path(hf_hub_download(repository, file))
+    except UnknownNameError:
+        raise
+    except Exception as error:  # The hub's client raises its own, requests' and OS errors.
+        raise UnknownNameError(f"cannot fetch {name!r} from the Hugging Face hub: {error}; check the name and the connection") from error
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return default_device()
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInputError(f"cannot use device {device!r}: {str(error).splitlines()[0]}; expected cpu, cuda, cuda:0 or mps") from error
+    return chosen

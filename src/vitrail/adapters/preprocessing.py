@@ -1,0 +1,96 @@
+"""From a photo to what the network eats, and back to the photo's pixels."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from vitrail.errors import ImageError, InvalidInputError
+from vitrail.types import Images
+
+MAX_RESIZED_PIXELS = 100_000_000
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre crop, scale to [0, 1], normalise: what a trained network expects.
+
+    Args:
+        size: Height and width that the network eats, in pixels.
+        crop_fraction: The crop's share of the resized image (timm's `crop_pct`).
+        crop_mode: "center" keeps the aspect ratio and crops; "squash" stretches the whole photo into `size`.
+        interpolation: Name of a torchvision interpolation mode.
+        mean: Per channel, in [0, 1]; one number for a gray-scale network.
+        std: Per channel, in [0, 1].
+    """
+
+    size: tuple[int, int] = (224, 224)
+    crop_fraction: float = 0.875
+    crop_mode: str = "center"
+    interpolation: str = "bicubic"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for name in ("size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.crop_mode not in ("center", "squash"):
+            raise InvalidInputError(f"expected crop_mode 'center' or 'squash', got {self.crop_mode!r}")
+        if not 0 < self.crop_fraction <= 1:
+            raise InvalidInputError(f"expected 0 < crop_fraction <= 1, got {self.crop_fraction}")
+        if self.interpolation not in {mode.value for mode in InterpolationMode}:
+            modes = ", ".join(sorted(mode.value for mode in InterpolationMode))
+            raise InvalidInputError(f"unknown interpolation {self.interpolation!r}; choose one of: {modes}")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise InvalidInputError(f"expected mean and std of 1 or 3 channels, got {self.mean} and {self.std}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON; `Preprocessing(**...)` gives it back."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after resizing, before the crop."""
+        if self.crop_mode == "squash":
+            return self.size
+        target_height, target_width = (int(side / self.crop_fraction) for side in self.size)
+        if target_height * width <= target_width * height:
+            return max(target_height, int(target_width * height / width)), target_width
+        return target_height, max(target_width, int(target_height * width / height))
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "channels height width"]:
+        """Turn a photo into one normalised image.
+
+        Raises:
+            ImageError: A photo so thin that resizing would blow it up beyond reason.
+        """
+        height, width = self.resized_size(image.height, image.width)
+        if height * width > MAX_RESIZED_PIXELS:
+            raise ImageError(
+                f"expected a photo of ordinary proportions, got {image.width}x{image.height} pixels, which resizes to {width}x{height}; "
+                "crop it first"
+            )
+        image = image.convert("L" if len(self.mean) == 1 else "RGB")
+        resized = transforms.resize(image, [height, width], InterpolationMode(self.interpolation), antialias=True)
+        pixels = transforms.to_dtype(transforms.pil_to_tensor(transforms.center_crop(resized, list(self.size))), torch.float32, scale=True)
+        normalised: Tensor = transforms.normalize(pixels, list(self.mean), list(self.std))
+        return normalised
+
+    def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom, in the photo's own pixels, of the part that the network sees."""
+        resized_height, resized_width = self.resized_size(height, width)
+        seen_height, seen_width = self.size[0] / resized_height * height, self.size[1] / resized_width * width
+        left, top = (width - seen_width) / 2, (height - seen_height) / 2
+        return max(left, 0.0), max(top, 0.0), min(left + seen_width, float(width)), min(top + seen_height, float(height))
+
+    def denormalise(self, images: Images) -> Images:
+        """Undo the normalisation: pixels in [0, 1]."""
+        mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return (images * std + mean).clamp(0, 1)

@@ -1,0 +1,66 @@
+"""Opening a photo of any kind without surprises."""
+
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vitrail.errors import ImageError
+
+MAX_PIXELS = 180_000_000
+"""Larger images are refused before they are decoded: a few kilobytes can unpack to many gigabytes."""
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Open a photo as 8-bit RGB, upright.
+
+    EXIF rotation is applied; transparency is laid over white; palettes, CMYK, gray-scale and 16-bit samples are converted.
+    Of an animation, the first frame.
+
+    Raises:
+        ImageError: The file is missing, empty, damaged, truncated, no image, or has more than 180 million pixels.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ImageError(f"expected an image file, got the folder {path}")
+    try:
+        if path.stat().st_size == 0:
+            raise ImageError(f"expected an image file, got an empty one (0 bytes): {path}")
+    except FileNotFoundError:
+        raise ImageError(f"no such image file: {path}") from None
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's warnings about size and metadata: the size is checked here.
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageError(_too_large(path, f"{image.width}x{image.height} pixels"))
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"expected an image file (JPEG, PNG, WebP, ...), got something else: {path}") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(_too_large(path, str(error))) from error
+    except Exception as error:  # Decoders raise OSError, ValueError, SyntaxError, struct.error, ...: all mean a damaged file.
+        raise ImageError(f"damaged or truncated image {path}: {error}; download or export it again") from error
+
+
+def _too_large(path: Path, size: str) -> str:
+    return f"expected an image of at most {MAX_PIXELS:,} pixels, got {path} ({size}); scale it down first"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT:
+        # Pillow's own conversion clips at 255; these files hold 16 bits.
+        return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
+    if image.mode == "F":
+        return image.point(lambda value: value * 255).convert("L").convert("RGB") if image.getextrema()[1] <= 1 else image.convert("L").convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,154 @@
+"""The frame around every method: what a method writes is `relevance`, everything else is here."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vitrail.adapters import Classifier, ViTAdapter
+from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.explanation import Explanation
+from vitrail.registry import Registry
+from vitrail.types import Images, Relevance, Targets
+
+
+class Attribution(NamedTuple):
+    """What a method that accounts for whole logits returns.
+
+    Attributes:
+        relevance: Raw relevance, (b, rows, cols).
+        bias: What belongs to no patch, (b,).
+    """
+
+    relevance: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Explainer(ABC):
+    """A method, tied to a model and its options. Methods are final, frozen dataclasses registered in `EXPLAINERS`.
+
+    Attributes:
+        model: The network to explain.
+    """
+
+    model: Classifier
+
+    paper: ClassVar[str]
+    """Authors, year, arXiv number."""
+    needs_gradients: ClassVar[bool] = False
+    needs_training: ClassVar[bool] = False
+    needs_model: ClassVar[str] = "any ViT"
+    """Which networks it works on, in words."""
+
+    @classmethod
+    def refusal(cls, model: Classifier) -> str | None:
+        """Why this method cannot explain this model, or None where it can."""
+        return None if isinstance(model, ViTAdapter) else "it needs a Vision Transformer"
+
+    def __post_init__(self) -> None:
+        reason = type(self).refusal(self.model)
+        if reason:
+            raise UnsupportedModelError(f"{type(self).__name__} cannot explain {self.model.name}: {reason}")
+
+    @abstractmethod
+    def relevance(self, images: Images, targets: Targets) -> Relevance | Attribution:
+        """Relevance of every patch for one class per image; called in evaluation mode, gradients as the method needs them.
+
+        Args:
+            images: A checked batch.
+            targets: A checked class per image.
+        """
+
+    def explain(self, images: Images, target: int | str | Targets | None = None) -> Explanation:
+        """Explain a batch.
+
+        Args:
+            images: A normalised batch on the model's device.
+            target: A class index or name for all images, a class index per image, or None for the predicted class.
+
+        Raises:
+            InvalidInputError: Images that are not finite or not a batch, or targets that do not fit.
+            UnknownNameError: No class of that name.
+        """
+        check_images(images)
+        with self.model.inspecting(), torch.set_grad_enabled(self.needs_gradients):
+            with torch.no_grad():
+                logits = self.model.logits(images)
+            if not torch.isfinite(logits).all():
+                raise InvalidInputError(f"{self.model.name} gave logits that are not finite; check its weights and the images")
+            targets = self._targets(target, logits)
+            result = self.relevance(images.detach(), targets)
+        attribution = result if isinstance(result, Attribution) else None
+        relevance = (attribution.relevance if attribution else result).detach()  # type: ignore[union-attr]
+        return Explanation(
+            relevance=relevance,
+            targets=targets,
+            logits=logits,
+            method=method_name(type(self)),
+            bias=attribution.bias.detach() if attribution else None,
+            model=self.model.name,
+            class_names=self.model.class_names,
+        )
+
+    def attribute(self, inputs: Images, target: int | Targets | None = None) -> Float[Tensor, "b channels height width"]:
+        """captum's signature: relevance spread over the pixels of its patches, so that sums are kept."""
+        relevance = self.explain(inputs, target).relevance.unsqueeze(1)
+        pixels = nn.functional.interpolate(relevance, size=inputs.shape[-2:], mode="nearest")
+        per_pixel = relevance.shape[-2] * relevance.shape[-1] / inputs[0].numel()
+        return (pixels * per_pixel).expand_as(inputs).clone()
+
+    def _targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
+        if target is None:
+            return logits.argmax(-1)
+        if isinstance(target, int | str):
+            return torch.full((len(logits),), self.model.class_index(target), device=logits.device)
+        return check_targets(target.to(logits.device), logits)
+
+
+EXPLAINERS: Registry[type[Explainer]] = Registry("method")
+"""Every method by its public name."""
+
+
+def method_name(method: type[Explainer]) -> str:
+    """The name that a method is registered under."""
+    return next((name for name, entry in EXPLAINERS.items() if entry is method), method.__name__)
+
+
+def make_explainer(name: str, model: Classifier, **options: Any) -> Explainer:
+    """Build a method by name.
+
+    Raises:
+        UnknownNameError: No such method.
+        UnsupportedModelError: The method cannot explain this model.
+        InvalidInputError: An option that the method does not have.
+    """
+    method = EXPLAINERS[name]
+    known = list(method.__dataclass_fields__)[1:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InvalidInputError(f"method {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}")
+    return method(model, **options)
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse what is no finite batch of images."""
+    if images.ndim != 4 or not len(images) or not images.is_floating_point():
+        raise InvalidInputError(f"expected a batch of images (b, channels, height, width) of floats, got {tuple(images.shape)} of {images.dtype}")
+    if not torch.isfinite(images).all():
+        raise InvalidInputError("expected finite images, got NaN or infinite values")
+
+
+def check_targets(targets: Int[Tensor, "..."], logits: Tensor) -> Targets:
+    """Refuse what is not one class per image."""
+    integer = not targets.is_floating_point() and targets.dtype != torch.bool
+    if targets.shape != logits.shape[:1] or not integer:
+        raise InvalidInputError(f"expected {len(logits)} integer targets, one per image, got {tuple(targets.shape)} of {targets.dtype}")
+    if not (0 <= int(targets.min()) and int(targets.max()) < logits.shape[1]):
+        raise InvalidInputError(f"expected targets between 0 and {logits.shape[1] - 1}, got {int(targets.min())} to {int(targets.max())}")
+    return targets.long()
+
+

@@ -1,0 +1,65 @@
+"""HiT's own explanations: the model's arithmetic, and its attention."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from vitrail.adapters import Classifier
+from vitrail.explainers.base import EXPLAINERS, Attribution, Explainer
+from vitrail.models.hit import HiT
+from vitrail.models.hit.contributions import NormMean
+from vitrail.types import Images, Relevance, Targets
+
+HIT_PAPER = "Jeanneret et al. 2025, arXiv:2502.17196"
+
+
+def _needs_hit(model: Classifier) -> str | None:
+    return None if isinstance(model.module, HiT) else "only a HiT is a sum over patches; train one, or choose a method for any ViT"
+
+
+@EXPLAINERS.register("hit")
+@final
+@dataclass(frozen=True, eq=False)
+class HiTContributions(Explainer):
+    """What each patch gave to the logit, exactly: relevance summed over the grid, plus `bias`, is the logit.
+
+    Args:
+        model: A HiT.
+        norm_mean: How the mean that the final norm subtracts is booked: "shared", as published, or "own" (`HiT.contributions`).
+
+    Source: Jeanneret et al. 2025, section 3, arXiv:2502.17196.
+    Differs: exact for the no-pool variant too; constants are kept apart as `bias`, not spread over the patches.
+    """
+
+    norm_mean: NormMean = "shared"
+
+    paper: ClassVar[str] = HIT_PAPER
+    needs_model: ClassVar[str] = "HiT"
+
+    @classmethod
+    def refusal(cls, model: Classifier) -> str | None:
+        return _needs_hit(model)
+
+    def relevance(self, images: Images, targets: Targets) -> Attribution:
+        split = self.model.module.contributions(images, targets, self.norm_mean)  # type: ignore[operator]
+        return Attribution(split.patches[:, 0], split.patch_bias[:, 0])
+
+
+@EXPLAINERS.register("hit-rollout")
+@final
+@dataclass(frozen=True, eq=False)
+class HiTRollout(Explainer):
+    """The class token's attention, mean over heads, summed over layers. The same map for every class.
+
+    Source: Jeanneret et al. 2025, arXiv:2502.17196, rollout view.
+    """
+
+    paper: ClassVar[str] = HIT_PAPER
+    needs_model: ClassVar[str] = "HiT"
+
+    @classmethod
+    def refusal(cls, model: Classifier) -> str | None:
+        return _needs_hit(model)
+
+    def relevance(self, images: Images, targets: Targets) -> Relevance:
+        maps: Relevance = self.model.module.rollout(images)  # type: ignore[operator]
+        return maps

@@ -1,0 +1,40 @@
+"""Chance: the control that every comparison needs."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+
+from vitrail.adapters import Classifier
+from vitrail.explainers.base import EXPLAINERS, Explainer
+from vitrail.types import Images, Relevance, Targets
+
+
+@EXPLAINERS.register("random")
+@final
+@dataclass(frozen=True, eq=False)
+class RandomRelevance(Explainer):
+    """Uniform noise in [0, 1), drawn per image from the image itself, so that batches and single images agree.
+
+    Args:
+        model: Any classifier.
+        seed: Another seed, another noise.
+    """
+
+    seed: int = 0
+
+    paper: ClassVar[str] = "control"
+    needs_model: ClassVar[str] = "any"
+
+    @classmethod
+    def refusal(cls, model: Classifier) -> str | None:
+        return None
+
+    def relevance(self, images: Images, targets: Targets) -> Relevance:
+        rows, cols = self.model.grid_size(images)
+        maps = []
+        for image in images.cpu().float():
+            fingerprint = int(image.double().sum().mul(1e6).round().remainder(2**31))
+            generator = torch.Generator().manual_seed(self.seed * 2**32 + fingerprint)
+            maps.append(torch.rand(rows, cols, generator=generator))
+        return torch.stack(maps).to(images)

@@ -1,0 +1,169 @@
+"""What an explainer says: raw relevance per patch, with all that is needed to redraw and to score it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitrail.errors import CheckpointError, InvalidInputError
+from vitrail.files import atomic_write, write_text
+from vitrail.types import Logits, Relevance, Targets
+
+FORMAT = "vitrail explanation 1"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Relevance of every patch of every image for one class each.
+
+    Attributes:
+        relevance: Raw: sign and scale as the method gives them.
+        targets: The explained class of every image.
+        logits: What the model said.
+        method: Name of the method.
+        bias: The part of the target's logit that belongs to no patch, where the method accounts for the whole logit: then
+            relevance summed over the grid plus bias is the logit. None where it does not.
+        model: Name of the model.
+        class_names: One per class, or empty.
+        sources: File of every image, or empty.
+    """
+
+    relevance: Relevance
+    targets: Targets
+    logits: Logits
+    method: str = ""
+    bias: Float[Tensor, " b"] | None = None
+    model: str = ""
+    class_names: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.relevance)
+        parts = {"targets": self.targets, "logits": self.logits, "bias": self.bias, "sources": self.sources or None}
+        for name, part in parts.items():
+            if part is not None and len(part) != count:
+                raise InvalidInputError(f"expected {count} {name}, one per relevance map, got {len(part)}")
+
+    def __len__(self) -> int:
+        return len(self.relevance)
+
+    def __getitem__(self, index: int | slice) -> Self:
+        """One image's explanation, or some images', still as a batch."""
+        some = slice(index, index + 1 or None) if isinstance(index, int) else index
+        return replace(
+            self,
+            relevance=self.relevance[some],
+            targets=self.targets[some],
+            logits=self.logits[some],
+            bias=None if self.bias is None else self.bias[some],
+            sources=self.sources[some],
+        )
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def probabilities(self) -> Float[Tensor, "b c"]:
+        """Softmax of the logits."""
+        return self.logits.softmax(-1)
+
+    def target_logits(self) -> Float[Tensor, " b"]:
+        """The logit of the explained class."""
+        return self.logits.gather(1, self.targets[:, None]).squeeze(1)
+
+    def completeness_error(self) -> float | None:
+        """Largest |sum of relevance + bias - logit| over the largest |logit|; None where the method promises no sum."""
+        if self.bias is None:
+            return None
+        missing = (self.relevance.sum((1, 2)) + self.bias - self.target_logits()).abs().max()
+        return float(missing / self.logits.abs().max().clamp_min(1e-12))
+
+    def upsample(self, size: tuple[int, int], mode: Literal["nearest", "bilinear"] = "nearest") -> Float[Tensor, "b height width"]:
+        """Relevance resized to pixels; "nearest" keeps every patch's value, "bilinear" is smooth."""
+        corners = None if mode == "nearest" else False
+        return nn.functional.interpolate(self.relevance.unsqueeze(1), size=size, mode=mode, align_corners=corners).squeeze(1)
+
+    def normalised(self) -> Relevance:
+        """Relevance over its largest magnitude per image: in [-1, 1], zero stays zero; an all-zero map stays so."""
+        return self.relevance / self.relevance.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(self.relevance.dtype).tiny)
+
+    def save(self, path: str | Path) -> None:
+        """Write `path` (npz: arrays) and the same name with .json (names and targets); `Explanation.load` gives it back.
+
+        Raises:
+            OutputError: A file cannot be written; older ones are left whole.
+        """
+        path = Path(path).with_suffix(".npz")
+        arrays = {
+            name: value.detach().cpu().float().numpy() if value.is_floating_point() else value.cpu().numpy()
+            for name, value in self._tensors().items()
+        }
+        with atomic_write(path) as partial:
+            np.savez_compressed(partial, allow_pickle=False, **arrays)
+        write_text(path.with_suffix(".json"), json.dumps(self._description(), indent=2))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: A file is missing, damaged, or of another format.
+        """
+        path = Path(path).with_suffix(".npz")
+        try:
+            described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            with np.load(path, allow_pickle=False) as arrays:
+                tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            if described.get("format") != FORMAT:
+                raise ValueError(f"expected the format {FORMAT!r}, got {described.get('format')!r}")
+            names = {key: described[key] for key in ("method", "model")}
+            return cls(
+                **tensors, **names, class_names=tuple(described["class_names"]), sources=tuple(e.get("source", "") for e in described["images"])
+            )
+        except Exception as error:  # zip, JSON, keys and shapes fail in their own ways: all mean that this is no saved explanation.
+            raise CheckpointError(f"cannot read the explanation {path}: {error}") from error
+
+    def class_name(self, index: int) -> str:
+        return self.class_names[index] if index < len(self.class_names) else f"class {index}"
+
+    def strongest_patches(self, image: int, count: int) -> list[tuple[int, int, float]]:
+        """Row, column and relevance of the patches with the largest relevance, best first; ties by position."""
+        values = self.relevance[image].flatten()
+        order = values.argsort(descending=True, stable=True)[:count].tolist()
+        cols = self.relevance.shape[2]
+        return [(at // cols, at % cols, float(values[at])) for at in order]
+
+    def top_classes(self, image: int, count: int) -> list[tuple[str, float]]:
+        """Name and probability of the most probable classes."""
+        values, indices = self.probabilities[image].topk(min(count, self.logits.shape[1]))
+        return [(self.class_name(index), value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+
+    def _description(self) -> dict[str, Any]:
+        images = [
+            {
+                "source": self.sources[i] if self.sources else "",
+                "target": int(self.targets[i]),
+                "target_name": self.class_name(int(self.targets[i])),
+                "logit": float(self.target_logits()[i]),
+                "top": [{"class": name, "probability": probability} for name, probability in self.top_classes(i, 5)],
+            }
+            for i in range(len(self))
+        ]
+        return {
+            "format": FORMAT,
+            "method": self.method,
+            "model": self.model,
+            "completeness_error": self.completeness_error(),
+            "grid": list(self.relevance.shape[1:]),
+            "images": images,
+            "class_names": list(self.class_names),
+        }

@@ -1,0 +1,131 @@
+"""Files of weights: reading them without running their code, and writing our own.
+
+A vitrail file is one safetensors file whose metadata holds, as JSON under the key "vitrail", the architecture, its
+configuration, the preprocessing and the class names. Weights may be stored in half precision; they are loaded as float32.
+"""
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vitrail.errors import CheckpointError
+from vitrail.files import atomic_write
+
+METADATA_KEY = "vitrail"
+MAX_LISTED = 6
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of weights holds.
+
+    Attributes:
+        state: Named tensors.
+        metadata: Our own description of the model; empty for files of others.
+        extra: Plain values beside the tensors, e.g. the training arguments of a published file.
+    """
+
+    state: dict[str, Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a file of weights, recognised by its content.
+
+    Pickled files are read with `weights_only=True`; beside tensors they may hold `argparse.Namespace`, nothing else.
+
+    Raises:
+        CheckpointError: Missing, damaged, or holding objects that would have to be executed.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    return _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path)
+
+
+def write_checkpoint(path: str | Path, module: nn.Module, metadata: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> None:
+    """Write a module's weights and its description as one safetensors file.
+
+    Raises:
+        OutputError: The file cannot be written; an older file is left whole.
+    """
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in module.state_dict().items()}
+    with atomic_write(path) as partial:
+        save_file(state, partial, metadata={METADATA_KEY: json.dumps(metadata), "format": "pt"})
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into `module`; every name and every shape must fit.
+
+    Raises:
+        CheckpointError: Lists the first missing, unknown and misshapen names. The module is unchanged then.
+    """
+    own = module.state_dict()
+    complaints = [f"missing {name} {tuple(tensor.shape)}" for name, tensor in own.items() if name not in state]
+    complaints += [f"unknown {name}" for name in state if name not in own]
+    complaints += [
+        f"{name}: expected {tuple(own[name].shape)}, got {tuple(tensor.shape)}"
+        for name, tensor in state.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    complaints += [
+        f"{name}: not finite" for name, tensor in state.items() if name in own and not torch.isfinite(tensor.float()).all()
+    ]
+    if complaints:
+        more = f"; and {len(complaints) - MAX_LISTED} more" if len(complaints) > MAX_LISTED else ""
+        raise CheckpointError(f"{source} does not fit this model: {'; '.join(complaints[:MAX_LISTED])}{more}")
+    module.load_state_dict(dict(state))
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"damaged or truncated safetensors file {path}: {error}") from error
+    try:
+        described = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except ValueError as error:
+        raise CheckpointError(f"the description inside {path} is not JSON: {error}") from error
+    if not isinstance(described, dict):
+        raise CheckpointError(f"expected a JSON object as the description inside {path}, got {type(described).__name__}")
+    return Checkpoint(state, described)
+
+
+def _read_pickled(path: Path) -> Checkpoint:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.findall(r"(?:GLOBAL|global) ([\w.]+) was not", str(error))
+        if refused:
+            raise CheckpointError(
+                f"refused {path}: it holds {', '.join(refused)}, which would have to be executed; expected tensors and plain values. "
+                "Convert it to safetensors where you trust it"
+            ) from error
+        raise CheckpointError(f"damaged checkpoint, or no file of weights: {path}") from error
+    except Exception as error:  # A damaged zip or pickle fails in many ways: RuntimeError, EOFError, KeyError, ...
+        raise CheckpointError(f"damaged or truncated checkpoint {path}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"expected a dictionary of tensors in {path}, got {type(content).__name__}")
+    nested = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), dict)), content)
+    state = {name: value for name, value in nested.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError(f"expected named tensors in {path}, found none; top-level keys: {', '.join(map(str, list(content)[:8]))}")
+    extra = {name: value for name, value in content.items() if value is not nested and not isinstance(value, Tensor)}
+    return Checkpoint(state, extra=extra)

@@ -1,0 +1,133 @@
+"""The published key names of HiT, and fitting weights to another image or patch size."""
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitrail.errors import CheckpointError
+from vitrail.models.hit.config import HiTConfig
+
+_TOP = {
+    "conv_proj.": "patch_projection.",
+    "class_token": "class_token",
+    "encoder.pos_embedding": "positions",
+    "encoder.ln.": "norm.",
+    "heads.head.": "head.",
+}
+_POOLED = re.compile(r"encoder\.layers\.block_(\d+)\.encoder_layer_(\d+)\.(.+)")
+_PLAIN = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")
+_PROJECT = re.compile(r"encoder\.layers\.block_(\d+)\.pool\.linear\.weight")
+_INSIDE = {"ln_1": "norm1", "ln_2": "norm2", "self_attention": "attention", "mlp": "mlp"}
+
+
+def looks_published(state: Mapping[str, Tensor]) -> bool:
+    """Whether the key names are those of a published HiT file."""
+    return any(_POOLED.fullmatch(name) or _PLAIN.fullmatch(name) for name in state)
+
+
+def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename published keys to ours; names that are unknown stay, so that strict loading lists them."""
+    return {_own_name(name): tensor for name, tensor in state.items()}
+
+
+def _own_name(name: str) -> str:
+    if match := _PROJECT.fullmatch(name):
+        return f"stages.{match[1]}.project.weight"
+    if match := _POOLED.fullmatch(name):
+        return f"stages.{match[1]}.layers.{match[2]}.{_inside(match[3])}"
+    if match := _PLAIN.fullmatch(name):
+        return f"stages.0.layers.{match[1]}.{_inside(match[2])}"
+    for published, own in _TOP.items():
+        if name.startswith(published):
+            return own + name.removeprefix(published)
+    return name
+
+
+def _inside(name: str) -> str:
+    first, _, rest = name.partition(".")
+    return f"{_INSIDE.get(first, first)}.{rest}"
+
+
+def published_config(state: Mapping[str, Tensor], num_heads: int | None = None) -> HiTConfig:
+    """Read the shape of a published model off its weights.
+
+    Args:
+        state: Weights under published names; the image is taken to be square.
+        num_heads: The one number that weights do not tell; 64 numbers per head if not given, as in the paper.
+
+    Raises:
+        CheckpointError: The weights are not a HiT's.
+    """
+    own = own_names(state)
+    try:
+        projection, head = own["patch_projection.weight"], own["head.weight"]
+        places = [re.fullmatch(r"stages\.(\d+)\.layers\.(\d+)\.norm1\.weight", name) for name in own]
+        layers = sorted((int(place[1]), int(place[2])) for place in places if place)
+        stages = range(max(stage for stage, _ in layers) + 1)
+        depths = tuple(sum(at == stage for at, _ in layers) for stage in stages)
+        widths = tuple(len(own[f"stages.{stage}.layers.0.norm1.weight"]) for stage in stages)
+        hidden = len(own["stages.0.layers.0.mlp.0.weight"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"expected the weights of a HiT (conv_proj, encoder.layers, heads.head), got none for {error}") from error
+    positions = own.get("positions")
+    if positions is None:
+        raise CheckpointError("these weights have no position embedding, so they do not tell the image size; build HiT(...) and load_published")
+    patch, side = projection.shape[-1], math.isqrt(positions.shape[1] - 1)
+    return HiTConfig(
+        image_size=(side * patch, side * patch),
+        patch_size=patch,
+        depths=depths,
+        widths=widths,
+        num_heads=num_heads or max(widths[0] // 64, 1),
+        mlp_ratio=hidden / widths[0],
+        num_classes=len(head),
+        in_channels=projection.shape[1],
+    )
+
+
+def resize_state(state: Mapping[str, Tensor], grid_from: tuple[int, int], config: HiTConfig) -> dict[str, Tensor]:
+    """Fit weights to another image or patch size, for fine-tuning: positions bicubically, patch convolution bilinearly.
+
+    Args:
+        state: Weights under our names.
+        grid_from: The patch grid that they were trained on.
+        config: The shape to fit.
+
+    Returns:
+        The weights without their head where the number of classes differs (the model keeps its own), else all.
+    """
+    fitted = dict(state)
+    if "positions" in fitted:
+        fitted["positions"] = resize_positions(fitted["positions"], grid_from, config.grid_size)
+    fitted["patch_projection.weight"] = resize_patch_projection(fitted["patch_projection.weight"], config.patch_size)
+    if "head.weight" in fitted and len(fitted["head.weight"]) != config.num_classes:
+        del fitted["head.weight"], fitted["head.bias"]
+    return fitted
+
+
+def resize_positions(
+    positions: Float[Tensor, "1 t d"], grid_from: tuple[int, int], grid_to: tuple[int, int]
+) -> Float[Tensor, "1 resized d"]:
+    """Resize learned positions bicubically (corners aligned); the class token's stays.
+
+    Source: the published fine-tuning code, after torchvision's ViT.
+    """
+    if grid_from == grid_to:
+        return positions
+    grid = positions[:, 1:].mT.unflatten(2, grid_from)
+    resized = nn.functional.interpolate(grid, size=grid_to, mode="bicubic", align_corners=True)
+    return torch.cat([positions[:, :1], resized.flatten(2).mT], dim=1)
+
+
+def resize_patch_projection(weight: Float[Tensor, "d channels side side"], patch_size: int) -> Float[Tensor, "d channels new new"]:
+    """Resize the patch convolution bilinearly (corners aligned).
+
+    Source: the published fine-tuning code.
+    """
+    if weight.shape[-1] == patch_size:
+        return weight
+    return nn.functional.interpolate(weight, size=(patch_size, patch_size), mode="bilinear", align_corners=True)

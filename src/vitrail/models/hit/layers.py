@@ -1,0 +1,144 @@
+"""The parts of a HiT: attention with one query, a layer, a stage.
+
+Source: arXiv:2502.17196, section 3.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from vitrail.models.hit.config import HiTConfig
+from vitrail.types import Patches
+
+ClassTokens = Float[Tensor, "b s d"]
+"""The class token in `s` versions per image: one in a forward pass, one per step of a perturbation curve."""
+
+
+class Gathered(NamedTuple):
+    """What one layer's attention did: all that its explanation needs.
+
+    Attributes:
+        update: What is added to the class tokens, (b, s, d).
+        weights: Attention of the class tokens over the patches, (b, s, h, n).
+        patches: The normalised patches it read, (b, n, d).
+    """
+
+    update: Tensor
+    weights: Tensor
+    patches: Tensor
+
+
+class ClassAttention(nn.Module):
+    """Multi-head attention whose only query is the class token.
+
+    With one query per image the keys need not be formed: `q·(W_k x + b_k)` equals `(W_k^T q)·x` plus a constant that the
+    softmax ignores, and the values can be mixed before they are projected. Per patch this costs 2·h·d multiplications in
+    place of 2·d·d, and the result is the same (up to rounding).
+
+    Differs: packed multi-head attention in the published code projects every patch to a key and a value.
+    """
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def query(self, class_tokens: ClassTokens) -> Float[Tensor, "b s h e"]:
+        """Project class tokens to scaled queries, `e` = d / h numbers per head."""
+        weight, bias = self.in_proj_weight.chunk(3)[0], self.in_proj_bias.chunk(3)[0]
+        query = nn.functional.linear(class_tokens, weight, bias).unflatten(-1, (self.num_heads, -1))
+        return query / math.sqrt(query.shape[-1])
+
+    def value_projection(self) -> tuple[Float[Tensor, "h e d"], Float[Tensor, "h e"]]:
+        """Weight and bias that project a patch to its value, per head."""
+        weight, bias = self.in_proj_weight.chunk(3)[2], self.in_proj_bias.chunk(3)[2]
+        return weight.unflatten(0, (self.num_heads, -1)), bias.unflatten(0, (self.num_heads, -1))
+
+    def weights(self, class_tokens: ClassTokens, patches: Patches) -> Float[Tensor, "b s h n"]:
+        """Attention of every class token over the patches, after softmax and dropout."""
+        query = self.query(class_tokens)
+        key_weight = self.in_proj_weight.chunk(3)[1].unflatten(0, (self.num_heads, -1))
+        probe = torch.einsum("bshe,hed->bshd", query, key_weight)
+        scores = probe.flatten(1, 2) @ patches.mT
+        weights: Tensor = self.dropout(scores.softmax(dim=-1).unflatten(1, query.shape[1:3]))
+        return weights
+
+    def forward(self, class_tokens: ClassTokens, patches: Patches) -> Gathered:
+        """Gather from normalised patches into normalised class tokens."""
+        weights = self.weights(class_tokens, patches)
+        mixed = (weights.flatten(1, 2) @ patches).unflatten(1, weights.shape[1:3])
+        weight, bias = self.value_projection()
+        # The weights sum to 1 except under attention dropout, which must scale the values' bias too.
+        heads = torch.einsum("bshd,hed->bshe", mixed, weight) + bias * weights.sum(-1, keepdim=True)
+        return Gathered(self.out_proj(heads.flatten(-2)), weights, patches)
+
+
+class HiTLayer(nn.Module):
+    """One layer: the class token gathers from the patches, and every patch thinks for itself.
+
+    Source: arXiv:2502.17196, section 3.
+    """
+
+    def __init__(self, config: HiTConfig, width: int, drop_path: float) -> None:
+        super().__init__()
+        hidden = int(width * config.mlp_ratio)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attention = ClassAttention(width, config.num_heads, config.attention_dropout)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(hidden, width), nn.Dropout(config.dropout)
+        )
+        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.dropout = nn.Dropout(config.dropout)
+        for module in self.mlp:
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.normal_(module.bias, std=1e-6)
+
+    def gather(self, class_tokens: ClassTokens, patches: Patches) -> Gathered:
+        """The class tokens look at the patches."""
+        gathered: Gathered = self.attention(self.norm1(class_tokens), self.norm1(patches))
+        return gathered
+
+    def advance(self, patches: Patches) -> Patches:
+        """The patches after this layer; each depends on itself alone."""
+        advanced: Tensor = patches + self.drop_path(self.dropout(self.mlp(self.norm2(patches))))
+        return advanced
+
+    def forward(self, class_tokens: ClassTokens, patches: Patches, advance: bool) -> tuple[ClassTokens, Patches, Gathered]:
+        """Return class tokens and patches after this layer; without `advance` the patches stay as they are."""
+        gathered = self.gather(class_tokens, patches)
+        class_tokens = class_tokens + self.drop_path(self.dropout(gathered.update))
+        return class_tokens, self.advance(patches) if advance else patches, gathered
+
+
+class HiTStage(nn.Module):
+    """Layers of one width on one grid, entered through a 2x2 average pool (not the first stage).
+
+    Where the width changes, one bias-free linear map serves the patches and the class token alike.
+    """
+
+    def __init__(self, config: HiTConfig, stage: int, drop_path: list[float]) -> None:
+        super().__init__()
+        width, before = config.widths[stage], config.widths[max(stage - 1, 0)]
+        self.index = stage
+        self.pooled = stage > 0
+        self.project: nn.Module = nn.Linear(before, width, bias=False) if width != before else nn.Identity()
+        self.layers = nn.ModuleList(HiTLayer(config, width, rate) for rate in drop_path)
+
+    def enter(self, patches: Float[Tensor, "b rows cols before"]) -> Float[Tensor, "b rows2 cols2 d"]:
+        """Bring a grid of patches into this stage."""
+        if self.pooled:
+            b, rows, cols, width = patches.shape
+            patches = patches.view(b, rows // 2, 2, cols // 2, 2, width).mean(dim=(2, 4))
+        entered: Tensor = self.project(patches)
+        return entered

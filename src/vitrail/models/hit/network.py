@@ -1,0 +1,221 @@
+"""The network itself."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vitrail.errors import InvalidInputError
+from vitrail.models.checkpoints import load_strictly
+from vitrail.models.hit.checkpoints import own_names
+from vitrail.models.hit.config import HiTConfig
+from vitrail.models.hit.contributions import Contributions, NormMean, decompose, layer_sums
+from vitrail.models.hit.layers import ClassAttention, Gathered, HiTLayer, HiTStage
+from vitrail.models.hit.perturbation import perturbed_class_tokens
+from vitrail.types import Images, Keep, Logits, Patches, Relevance, Tokens
+
+Observer = Callable[[HiTStage, HiTLayer, Gathered], None]
+
+
+class HiT(nn.Module):
+    """Hindered Transformer: a ViT whose class token is an exact sum over patches.
+
+    Patch tokens never attend to each other; only the class token attends, to the patches. So the final class token is a sum
+    of one vector per layer and patch, and every logit a sum of one number per layer and patch. One stage is the no-pool
+    variant; several stages pool the patch grid in between.
+
+    Args:
+        config: The shape; keyword arguments replace single fields of it.
+
+    Example:
+        >>> model = HiT(image_size=(32, 32), patch_size=4, depths=(2, 2), widths=(64, 64), num_heads=4, num_classes=10)
+
+    Source: Jeanneret, Simon, Jurie, "Disentangling Visual Transformers: Patch-level Interpretability for Image
+        Classification", CVPR Workshops 2025, arXiv:2502.17196.
+    Differs: One implementation serves both variants. Patches that leave the last layer feed nothing, so their MLP is skipped
+        (its parameters stay, for the published checkpoints, and ask for no gradient).
+    """
+
+    def __init__(self, config: HiTConfig | None = None, **fields: Any) -> None:
+        super().__init__()
+        self.config = config = replace(config, **fields) if config is not None else HiTConfig(**fields)
+        rows, cols = config.grid_size
+        width = config.widths[0]
+        self.patch_projection = nn.Conv2d(config.in_channels, width, config.patch_size, config.patch_size)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(torch.empty(1, 1 + rows * cols, width)) if config.position_embedding else None
+        self.dropout = nn.Dropout(config.dropout)
+        rates = torch.linspace(0, config.drop_path, config.num_layers).tolist()
+        ends = [sum(config.depths[: i + 1]) for i in range(len(config.depths))]
+        self.stages = nn.ModuleList(
+            HiTStage(config, i, rates[end - depth : end]) for i, (end, depth) in enumerate(zip(ends, config.depths, strict=True))
+        )
+        self.norm = nn.LayerNorm(config.widths[-1], eps=1e-6)
+        self.head = nn.Linear(config.widths[-1], config.num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        nn.init.trunc_normal_(self.patch_projection.weight, std=math.sqrt(1 / self.patch_projection.weight[0].numel()))
+        for tensor in (self.patch_projection.bias, self.head.weight, self.head.bias):
+            nn.init.zeros_(tensor)  # type: ignore[arg-type]  # both layers have a bias
+        if self.positions is not None:
+            nn.init.normal_(self.positions, std=0.02)
+        last = self._layers()[-1]
+        last.norm2.requires_grad_(False)
+        last.mlp.requires_grad_(False)
+
+    def _stages(self) -> list[HiTStage]:
+        return list(self.stages)  # type: ignore[arg-type]  # a ModuleList does not know its elements
+
+    def _layers(self) -> list[HiTLayer]:
+        return [layer for stage in self._stages() for layer in stage.layers]  # type: ignore[misc]
+
+    def patch_embed(self, images: Images) -> Patches:
+        """Embed patches, row by row, before positions.
+
+        Raises:
+            InvalidInputError: Images of another size or number of channels.
+        """
+        expected = (self.config.in_channels, *self.config.image_size)
+        if tuple(images.shape[1:]) != expected:
+            raise InvalidInputError(f"expected images of (channels, height, width) {expected}, got {tuple(images.shape[1:])}")
+        patches: Tensor = self.patch_projection(images)
+        return patches.flatten(2).mT
+
+    def assemble(self, patches: Patches) -> Tokens:
+        """Put the class token in front and add positions."""
+        tokens = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        dropped: Tensor = self.dropout(tokens if self.positions is None else tokens + self.positions)
+        return dropped
+
+    def gather(self, tokens: Tokens, observe: Observer | None = None) -> Float[Tensor, "b last"]:
+        """Run the layers on assembled tokens; return the class token before the final norm.
+
+        Without pooling any number of patches is welcome; pooled stages need the whole grid.
+
+        Args:
+            tokens: The class token, then patches.
+            observe: Called after every layer with the stage, the layer and what its attention did.
+
+        Raises:
+            InvalidInputError: A pooled HiT got a part of its patches.
+        """
+        class_tokens, patches = tokens[:, :1], tokens[:, 1:]
+        rows, cols = self.config.grid_size
+        if len(self.stages) > 1 and patches.shape[1] != rows * cols:
+            raise InvalidInputError(
+                f"expected all {rows * cols} patches ({rows}x{cols}) for a HiT with pooling, got {patches.shape[1]}; replace patches "
+                "by a baseline instead of removing them, or use a HiT without pooling"
+            )
+        last = self._layers()[-1]
+        for stage in self._stages():
+            if stage.pooled:
+                patches = stage.enter(patches.unflatten(1, (rows, cols))).flatten(1, 2)
+                class_tokens, rows, cols = stage.project(class_tokens), rows // 2, cols // 2
+            for layer in stage.layers:
+                class_tokens, patches, gathered = layer(class_tokens, patches, advance=layer is not last)
+                if observe is not None:
+                    observe(stage, layer, gathered)  # type: ignore[arg-type]
+        return class_tokens[:, 0]
+
+    def classify(self, class_tokens: Float[Tensor, "... last"]) -> Float[Tensor, "... c"]:
+        """Turn final class tokens into logits."""
+        logits: Tensor = self.head(self.norm(class_tokens))
+        return logits
+
+    def forward_tokens(self, tokens: Tokens) -> Logits:
+        """Logits of assembled tokens; see `gather` for how many patches are welcome."""
+        return self.classify(self.gather(tokens))
+
+    def forward(self, images: Images) -> Logits:
+        return self.forward_tokens(self.assemble(self.patch_embed(images)))
+
+    def contributions(
+        self, images: Images, targets: int | Int[Tensor, "..."] | None = None, norm_mean: NormMean = "shared"
+    ) -> Contributions:
+        """Split logits exactly into patches and into layers.
+
+        Args:
+            images: A normalised batch.
+            targets: Classes to explain: one for all images, one per image (b), several per image (b, c), or None for all.
+            norm_mean: How the mean that the final norm subtracts is booked: "shared", a constant, as published, or "own",
+                every part loses its own. Both are complete.
+
+        Raises:
+            InvalidInputError: A class that the model does not have, or targets of another shape.
+        """
+        observed: list[tuple[HiTStage, ClassAttention, Gathered]] = []
+        tokens = self.assemble(self.patch_embed(images))
+        final = self.gather(tokens, lambda stage, layer, gathered: observed.append((stage, layer.attention, gathered)))
+        return decompose(observed, tokens[:, 0], final, self.norm, self.head, self.config.grid_size, targets, norm_mean)
+
+    def rollout(self, images: Images) -> Relevance:
+        """Attention of the class token, mean over heads, summed over layers; pooled cells share theirs among their patches.
+
+        Sums to the number of layers. Source: arXiv:2502.17196, rollout view.
+        """
+        rows, cols = self.config.grid_size
+        maps: list[Tensor] = []
+
+        def observe(stage: HiTStage, layer: HiTLayer, gathered: Gathered) -> None:
+            weights = gathered.weights[:, 0].mean(1)
+            factor = math.isqrt(rows * cols // weights.shape[1])
+            cells = weights.unflatten(1, (rows // factor, cols // factor))
+            maps.append(cells.repeat_interleave(factor, 1).repeat_interleave(factor, 2) / factor**2)
+
+        self.gather(self.assemble(self.patch_embed(images)), observe)
+        return torch.stack(maps).sum(0)
+
+    def layer_updates(self, images: Images) -> Float[Tensor, "b layers last"]:
+        """The final class token (before the norm) as a sum: its initial value, then one update per layer, 1 + l in all."""
+        observed: list[tuple[HiTStage, Gathered]] = []
+        tokens = self.assemble(self.patch_embed(images))
+        self.gather(tokens, lambda stage, layer, gathered: observed.append((stage, gathered)))
+        return layer_sums(observed, tokens[:, 0])
+
+    def ablated_logits(self, images: Images, keep: Bool[Tensor, "k layers"]) -> Float[Tensor, "b k c"]:
+        """Logits when only some layers' updates of the class token are kept, for `k` sets of layers at once.
+
+        Args:
+            images: A normalised batch.
+            keep: One row a set; True = the layer's update is kept.
+        """
+        if keep.shape[1] != self.config.num_layers:
+            raise InvalidInputError(f"expected a mask over {self.config.num_layers} layers, got {keep.shape[1]}")
+        updates = self.layer_updates(images)
+        kept = torch.einsum("kl,bld->bkd", keep.to(updates), updates[:, 1:])
+        return self.classify(updates[:, :1] + kept)
+
+    def perturbed_logits(self, images: Images, baseline: Images, keep: Keep) -> Float[Tensor, "b s c"]:
+        """Logits with patches replaced by a baseline, for every step of a curve at once, exactly.
+
+        Since patches do not interact, the patch stream runs once for the images and once for the baseline; every step only
+        picks, per patch, which of the two the class token sees. A pooled cell is processed once for every state that any
+        step puts it in. Equal to one forward pass per step up to rounding.
+
+        Args:
+            images: A normalised batch.
+            baseline: What replaces removed patches: as `images`, or a batch of one for all of them.
+            keep: True = the patch of the image, False = the patch of the baseline.
+        """
+        tokens, replacements = (self.assemble(self.patch_embed(side)) for side in (images, baseline))
+        final = perturbed_class_tokens(self._stages(), self.config.grid_size, tokens[:1, :1], tokens[:, 1:], replacements[:, 1:], keep)
+        return self.classify(final)
+
+    def load_published(self, state: Mapping[str, Tensor]) -> Self:
+        """Load weights under the published key names; returns the model itself.
+
+        Raises:
+            CheckpointError: Lists the first missing, unknown and misshapen names.
+        """
+        load_strictly(self, own_names(state), "the published state dict")
+        return self
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Build a model from `HiTConfig.to_dict()`."""
+        return cls(HiTConfig(**config))

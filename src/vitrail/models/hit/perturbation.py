@@ -1,0 +1,137 @@
+"""Insertion and deletion curves of a HiT without new forward passes.
+
+Patches do not interact before they are pooled, so a curve needs only the distinct *states* of every cell. Without pooling a
+cell has two: the image's patch and the baseline's. A cell pooled over 4 (16) patches has as many as the steps put it in, along
+one curve at most 5 (17). Every state is processed once; every step is one query of the class token, which sees, through a mask,
+one state per cell.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vitrail.models.hit.layers import ClassAttention, ClassTokens, HiTLayer, HiTStage
+from vitrail.types import Keep, Patches
+
+
+class States(NamedTuple):
+    """The distinct states of all cells of a batch.
+
+    Attributes:
+        features: One row a state, (u, d). Images share states, e.g. those of a common baseline.
+        chosen: Which state every image has at every step in every cell, (b, s, n).
+    """
+
+    features: Tensor
+    chosen: Tensor
+
+
+def perturbed_class_tokens(
+    stages: Sequence[HiTStage],
+    grid_size: tuple[int, int],
+    class_token: Float[Tensor, "1 1 d"],
+    patches: Patches,
+    replacements: Float[Tensor, "b_or_1 n d"],
+    keep: Keep,
+) -> Float[Tensor, "b s last"]:
+    """Return the final class token (before the norm) of every image at every step.
+
+    Args:
+        stages: The network's stages.
+        grid_size: Rows and columns of patches before any pooling.
+        class_token: With its position.
+        patches: The image's patches, with their positions.
+        replacements: The baseline's patches, with their positions; a batch of one serves all images.
+        keep: True = the image's patch, False = the baseline's.
+    """
+    class_tokens = class_token.expand(*keep.shape[:2], -1)
+    states = _patch_states(patches, replacements, keep)
+    rows, cols = grid_size
+    last = stages[-1].layers[-1]
+    for stage in stages:
+        if stage.pooled:
+            states = _pool(states, rows, cols, stage)
+            class_tokens, rows, cols = stage.project(class_tokens), rows // 2, cols // 2
+        selections = [_Selection.of(chosen, len(states.features)) for chosen in states.chosen]
+        for layer in stage.layers:
+            class_tokens = class_tokens + _gather(layer, class_tokens, states.features, selections)  # type: ignore[arg-type]
+            if layer is not last:
+                advanced = layer.advance(states.features.unsqueeze(0)).squeeze(0)  # type: ignore[operator]
+                states = states._replace(features=advanced)
+    return class_tokens
+
+
+class _Selection(NamedTuple):
+    """The states that one image uses, and which of them each step sees."""
+
+    used: Tensor  # (u_i,) rows of the features
+    visible: Tensor  # (s, u_i) boolean
+
+    @classmethod
+    def of(cls, chosen: Int[Tensor, "s n"], num_states: int) -> "_Selection":
+        present = torch.zeros(num_states, dtype=torch.bool, device=chosen.device)
+        present[chosen.flatten()] = True
+        local = present.cumsum(0)[chosen] - 1
+        used = present.nonzero().squeeze(1)
+        visible = torch.zeros(len(chosen), len(used), dtype=torch.bool, device=chosen.device)
+        return cls(used, visible.scatter_(1, local, True))
+
+
+def _gather(layer: HiTLayer, class_tokens: ClassTokens, features: Float[Tensor, "u d"], selections: Sequence[_Selection]) -> ClassTokens:
+    """One layer's update of the class tokens of all steps; here keys and values pay off, since the queries are many."""
+    attention: ClassAttention = layer.attention
+    width = features.shape[1]
+    projected = nn.functional.linear(layer.norm1(features), attention.in_proj_weight[width:], attention.in_proj_bias[width:])
+    query = attention.query(layer.norm1(class_tokens)).transpose(1, 2)
+    heads = []
+    for image, selection in enumerate(selections):
+        used = projected if len(selection.used) == len(projected) else projected[selection.used]
+        key, value = (side.unflatten(1, (attention.num_heads, -1)).transpose(0, 1) for side in used.chunk(2, dim=1))
+        heads.append(
+            nn.functional.scaled_dot_product_attention(
+                query[image : image + 1], key.unsqueeze(0), value.unsqueeze(0), attn_mask=selection.visible, scale=1.0
+            )
+        )
+    update: Tensor = attention.out_proj(torch.cat(heads).transpose(1, 2).flatten(2))
+    return update
+
+
+def _patch_states(patches: Patches, replacements: Float[Tensor, "b_or_1 n d"], keep: Keep) -> States:
+    num_images, num_patches, _ = patches.shape
+    own = torch.arange(num_images * num_patches, device=keep.device).view(num_images, 1, num_patches)
+    baseline = own[: len(replacements)] + num_images * num_patches
+    features = torch.cat([patches.flatten(0, 1), replacements.flatten(0, 1)])
+    return _without_unused(States(features, torch.where(keep, own, baseline)))
+
+
+def _without_unused(states: States) -> States:
+    present = torch.zeros(len(states.features), dtype=torch.bool, device=states.features.device)
+    present[states.chosen.flatten()] = True
+    if bool(present.all()):
+        return states
+    return States(states.features[present], (present.cumsum(0) - 1)[states.chosen])
+
+
+def _pool(states: States, rows: int, cols: int, stage: HiTStage) -> States:
+    """Bring states into a pooled stage: a cell's state is the four states under it."""
+    num_images, num_steps, _ = states.chosen.shape
+    children = states.chosen.view(num_images, num_steps, rows // 2, 2, cols // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    children = children.reshape(-1, num_steps, 4)
+    # Along a curve a cell changes rarely: look for equal states among the changes only.
+    changed = torch.ones(children.shape[:2], dtype=torch.bool, device=children.device)
+    changed[:, 1:] = (children[:, 1:] != children[:, :-1]).any(-1)
+    distinct, which = _unique_rows(children[changed], len(states.features))
+    chosen = which[changed.flatten().cumsum(0) - 1].view(num_images, -1, num_steps).mT
+    features = states.features[distinct].mean(1)
+    return States(stage.project(features), chosen)
+
+
+def _unique_rows(quads: Int[Tensor, "m 4"], num_states: int) -> tuple[Int[Tensor, "u 4"], Int[Tensor, " m"]]:
+    """Distinct rows, and for every row which of them it is; paired twice, so that no code overflows 64 bits."""
+    pairs, pair_of = torch.unique(quads[:, ::2] * num_states + quads[:, 1::2], return_inverse=True)
+    codes, which = torch.unique(pair_of[:, 0] * len(pairs) + pair_of[:, 1], return_inverse=True)
+    chosen = pairs[torch.stack([codes // len(pairs), codes % len(pairs)], 1)]
+    return torch.stack([chosen // num_states, chosen % num_states], 2).flatten(1), which
