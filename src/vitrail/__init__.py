@@ -1,0 +1,60 @@
+"""vitrail shows why a Vision Transformer decided, and measures whether that is true.
+
+The public names are imported when they are first used, so that `import vitrail` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, load
+    from vitrail.api import explain, list_methods, list_protocols, score
+    from vitrail.errors import VitrailError
+    from vitrail.explanation import Explanation
+    from vitrail.metrics import Protocol
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "vitrail.adapters",
+    "Explanation": "vitrail.explanation",
+    "Preprocessing": "vitrail.adapters",
+    "Protocol": "vitrail.metrics",
+    "ViTAdapter": "vitrail.adapters",
+    "VitrailError": "vitrail.errors",
+    "adapt": "vitrail.adapters",
+    "bundled_models": "vitrail.adapters",
+    "explain": "vitrail.api",
+    "list_methods": "vitrail.api",
+    "list_protocols": "vitrail.api",
+    "load": "vitrail.adapters",
+    "score": "vitrail.api",
+}
+
+__all__ = [
+    "Classifier",
+    "Explanation",
+    "Preprocessing",
+    "Protocol",
+    "ViTAdapter",
+    "VitrailError",
+    "adapt",
+    "bundled_models",
+    "explain",
+    "list_methods",
+    "list_protocols",
+    "load",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitrail' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,7 +1,7 @@
 """What an explainer says: raw relevance per patch, with all that is needed to redraw and to score it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -68,6 +68,10 @@ class Explanation:
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
 
+    def with_sources(self, sources: Sequence[str]) -> Self:
+        """The same, with the file of every image."""
+        return replace(self, sources=tuple(map(str, sources)))
+
     @property
     def probabilities(self) -> Float[Tensor, "b c"]:
         """Softmax of the logits."""
@@ -84,14 +88,26 @@ class Explanation:
         missing = (self.relevance.sum((1, 2)) + self.bias - self.target_logits()).abs().max()
         return float(missing / self.logits.abs().max().clamp_min(1e-12))
 
-    def upsample(self, size: tuple[int, int], mode: Literal["nearest", "bilinear"] = "nearest") -> Float[Tensor, "b height width"]:
+    def upsample(
+        self, size: tuple[int, int], mode: Literal["nearest", "bilinear"] = "nearest"
+    ) -> Float[Tensor, "b height width"]:
         """Relevance resized to pixels; "nearest" keeps every patch's value, "bilinear" is smooth."""
         corners = None if mode == "nearest" else False
         return nn.functional.interpolate(self.relevance.unsqueeze(1), size=size, mode=mode, align_corners=corners).squeeze(1)
 
     def normalised(self) -> Relevance:
         """Relevance over its largest magnitude per image: in [-1, 1], zero stays zero; an all-zero map stays so."""
-        return self.relevance / self.relevance.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(self.relevance.dtype).tiny)
+        return self.relevance / self.relevance.abs().amax((1, 2), keepdim=True).clamp_min(
+            torch.finfo(self.relevance.dtype).tiny
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join batches that one method made with one model."""
+        if not parts:
+            raise InvalidInputError("expected at least one explanation to join, got none")
+        joined: dict[str, Any] = {name: torch.cat([part._tensors()[name] for part in parts]) for name in parts[0]._tensors()}
+        return replace(parts[0], **joined, sources=tuple(source for part in parts for source in part.sources))
 
     def save(self, path: str | Path) -> None:
         """Write `path` (npz: arrays) and the same name with .json (names and targets); `Explanation.load` gives it back.
@@ -101,7 +117,8 @@ class Explanation:
         """
         path = Path(path).with_suffix(".npz")
         arrays = {
-            name: value.detach().cpu().float().numpy() if value.is_floating_point() else value.cpu().numpy()
+            # numpy knows no bfloat16, and half precision is for networks, not for results.
+            name: (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).detach().cpu().numpy()
             for name, value in self._tensors().items()
         }
         with atomic_write(path) as partial:
@@ -119,14 +136,19 @@ class Explanation:
         try:
             described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             with np.load(path, allow_pickle=False) as arrays:
-                tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+                tensors: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
             if described.get("format") != FORMAT:
                 raise ValueError(f"expected the format {FORMAT!r}, got {described.get('format')!r}")
             names = {key: described[key] for key in ("method", "model")}
             return cls(
-                **tensors, **names, class_names=tuple(described["class_names"]), sources=tuple(e.get("source", "") for e in described["images"])
+                **tensors,
+                **names,
+                class_names=tuple(described["class_names"]),
+                sources=tuple(e.get("source", "") for e in described["images"]),
             )
-        except Exception as error:  # zip, JSON, keys and shapes fail in their own ways: all mean that this is no saved explanation.
+        except (
+            Exception
+        ) as error:  # zip, JSON, keys and shapes fail in their own ways: all mean that this is no saved explanation.
             raise CheckpointError(f"cannot read the explanation {path}: {error}") from error
 
     def class_name(self, index: int) -> str:

@@ -1,6 +1,7 @@
 """Writing results so that nothing is ever half-written."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,39 @@ def output_folder(path: str | Path) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write into {path}: {error.strerror or error}; choose another --out") from error
     return path
+
+
+@contextmanager
+def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; its files move there only when the block succeeds.
+
+    Args:
+        path: Where the results go; created with its parents.
+        overwrite: Whether files of earlier results may be replaced, each in one piece; others stay.
+
+    Raises:
+        OutputError: The folder holds something already, a file is in the way, or it cannot be written.
+    """
+    path = Path(path)
+    if not overwrite and path.is_dir() and any(path.iterdir()):
+        raise OutputError(
+            f"{path} exists and is not empty; choose another --out, or add --overwrite to replace results of the same name"
+        )
+    output_folder(path)
+    partial = Path(tempfile.mkdtemp(dir=path, prefix=".partial-"))
+    try:
+        yield partial
+        for file in sorted(partial.rglob("*")):
+            if file.is_file():
+                target = path / file.relative_to(partial)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write into {path}: {error.strerror or error}; earlier results there are unchanged"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

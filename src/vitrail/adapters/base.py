@@ -36,10 +36,12 @@ class Classifier(ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where the network is."""
         return next(self.module.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Precision of the network's weights."""
         return next(self.module.parameters()).dtype
 
     @property
@@ -53,8 +55,7 @@ class Classifier(ABC):
 
     def logits(self, images: Images) -> Logits:
         """The network's own forward pass."""
-        logits: Tensor = self.module(images)
-        return logits
+        return self.module(images)
 
     @contextmanager
     def inspecting(self) -> Iterator[None]:
@@ -119,10 +120,13 @@ class Classifier(ABC):
         rows, cols = self.grid_size(images)
         if keep.ndim != 3 or keep.shape[0] != len(images) or keep.shape[2] != rows * cols or not keep.shape[1]:
             raise InvalidInputError(
-                f"expected keep of shape ({len(images)} images, steps, {rows * cols} cells of a {rows}x{cols} grid), got {tuple(keep.shape)}"
+                f"expected keep of shape ({len(images)} images, steps, {rows * cols} cells of a {rows}x{cols} grid), "
+                f"got {tuple(keep.shape)}"
             )
         if baseline.shape[1:] != images.shape[1:] or len(baseline) not in (1, len(images)):
-            raise InvalidInputError(f"expected a baseline of shape {tuple(images.shape)} or for one image, got {tuple(baseline.shape)}")
+            raise InvalidInputError(
+                f"expected a baseline of shape {tuple(images.shape)} or for one image, got {tuple(baseline.shape)}"
+            )
         return rows, cols
 
 

@@ -32,7 +32,9 @@ def adapt(
         UnsupportedModelError: Says why the network cannot be seen so.
     """
     if not isinstance(module, nn.Module):
-        raise UnsupportedModelError(f"expected a torch.nn.Module, got {type(module).__name__}; names and files go to vitrail.load")
+        raise UnsupportedModelError(
+            f"expected a torch.nn.Module, got {type(module).__name__}; names and files go to vitrail.load"
+        )
     for base in type(module).__mro__:
         for home, where in FAMILIES.items():
             if base.__module__ == home or base.__module__.startswith(home + "."):
@@ -48,5 +50,7 @@ def adapt(
 
 def _checked(adapter: Classifier) -> Classifier:
     if adapter.class_names and len(adapter.class_names) != adapter.num_classes:
-        raise UnsupportedModelError(f"expected {adapter.num_classes} class names, one per logit, got {len(adapter.class_names)}")
+        raise UnsupportedModelError(
+            f"expected {adapter.num_classes} class names, one per logit, got {len(adapter.class_names)}"
+        )
     return adapter

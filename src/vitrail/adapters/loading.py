@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from vitrail.adapters.base import Classifier
 from vitrail.adapters.families import adapt
@@ -23,7 +22,7 @@ Loader = Callable[..., Classifier]
 SOURCES: Registry[Loader] = Registry("source of models")
 """What stands before the colon in `timm:vit_base_patch16_224`."""
 
-ARCHITECTURES: dict[str, Callable[[dict[str, Any]], nn.Module]] = {"hit": HiT.from_config}
+ARCHITECTURES: dict[str, Callable[[dict[str, Any]], HiT]] = {"hit": HiT.from_config}
 """What our own files may hold, and how it is built from its configuration."""
 
 WEIGHTS = ("model.safetensors", "best.safetensors")
@@ -81,7 +80,9 @@ def load_local(path: Path, **options: Any) -> Classifier:
             return _load_described_folder(path, **options)
         weights = next((path / name for name in WEIGHTS if (path / name).exists()), None)
         if weights is None:
-            raise CheckpointError(f"expected {' or '.join(WEIGHTS)}, or timm's config.json, in the folder {path}; found neither")
+            raise CheckpointError(
+                f"expected {' or '.join(WEIGHTS)}, or timm's config.json, in the folder {path}; found neither"
+            )
         path = weights
     checkpoint = read_checkpoint(path)
     if checkpoint.metadata:
@@ -103,8 +104,15 @@ def _build_own(checkpoint: Checkpoint, path: Path) -> Classifier:
         class_names = tuple(map(str, described["class_names"]))
     except (KeyError, TypeError, InvalidInputError) as error:
         raise CheckpointError(f"the description inside {path} is not one that this version understands: {error!r}") from error
-    load_strictly(module, {name: tensor.float() for name, tensor in checkpoint.state.items()}, str(path))
-    return adapt(module, name=path.stem if path.stem != "model" else path.parent.name, class_names=class_names, preprocessing=preprocessing)
+    load_strictly(
+        module, {name: tensor.float() for name, tensor in checkpoint.state.items()}, str(path), optional=module.idle_names()
+    )
+    return adapt(
+        module,
+        name=path.stem if path.stem != "model" else path.parent.name,
+        class_names=class_names,
+        preprocessing=preprocessing,
+    )
 
 
 def _build_published(checkpoint: Checkpoint, source: str, num_heads: int | None = None) -> Classifier:
@@ -160,15 +168,20 @@ def _download(name: str) -> Path:
     repository = f"{owner}/{repository}"
     try:
         if not file:
-            weights = [entry for entry in list_repo_files(repository) if entry.endswith((".safetensors", ".pth", ".pt", ".bin"))]
+            weights = [
+                entry for entry in list_repo_files(repository) if entry.endswith((".safetensors", ".pth", ".pt", ".bin"))
+            ]
             if len(weights) != 1:
-                raise UnknownNameError(f"expected one file of weights in {repository}, found {len(weights)}; choose: {', '.join(f'hit:{repository}/{w}' for w in weights)}")
+                choices = ", ".join(f"hit:{repository}/{name}" for name in weights)
+                raise UnknownNameError(f"expected one file of weights in {repository}, found {len(weights)}; choose: {choices}")
             file = weights[0]
         return Path(hf_hub_download(repository, file))
     except UnknownNameError:
         raise
     except Exception as error:  # The hub's client raises its own, requests' and OS errors.
-        raise UnknownNameError(f"cannot fetch {name!r} from the Hugging Face hub: {error}; check the name and the connection") from error
+        raise UnknownNameError(
+            f"cannot fetch {name!r} from the Hugging Face hub: {error}; check the name and the connection"
+        ) from error
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -178,5 +191,7 @@ def _device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise InvalidInputError(f"cannot use device {device!r}: {str(error).splitlines()[0]}; expected cpu, cuda, cuda:0 or mps") from error
+        raise InvalidInputError(
+            f"cannot use device {device!r}: {str(error).splitlines()[0]}; expected cpu, cuda, cuda:0 or mps"
+        ) from error
     return chosen

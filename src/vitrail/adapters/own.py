@@ -23,6 +23,7 @@ class HiTAdapter(ViTAdapter):
 
     @property
     def hit(self) -> HiT:
+        """The network."""
         return self.module  # type: ignore[return-value]  # `adapt` made sure
 
     @property
@@ -64,7 +65,7 @@ class HiTAdapter(ViTAdapter):
 
         for stage in self.hit.stages:
             for layer in stage.layers:  # type: ignore[union-attr]
-                hooks += [(layer.attention.dropout, keep_attention)] if attentions else []  # type: ignore[union-attr]
+                hooks += [(layer.attention.dropout, keep_attention)] if attentions else []
                 hooks += [(layer, keep_state)] if hidden_states else []
         with forward_hooks(hooks):
             yield trace
@@ -93,6 +94,8 @@ def adapt_hit(module: nn.Module, name: str, class_names: tuple[str, ...], prepro
     if preprocessing is None:
         channels = module.config.in_channels
         if channels != len(IMAGENET_MEAN):
-            raise UnsupportedModelError(f"expected a preprocessing for a network of {channels} channels; give adapt(..., preprocessing=...)")
+            raise UnsupportedModelError(
+                f"expected a preprocessing for a network of {channels} channels; give adapt(..., preprocessing=...)"
+            )
         preprocessing = Preprocessing(module.config.image_size)
     return HiTAdapter(module, preprocessing, class_names, name)

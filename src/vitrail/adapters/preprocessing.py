@@ -79,9 +79,10 @@ class Preprocessing:
             )
         image = image.convert("L" if len(self.mean) == 1 else "RGB")
         resized = transforms.resize(image, [height, width], InterpolationMode(self.interpolation), antialias=True)
-        pixels = transforms.to_dtype(transforms.pil_to_tensor(transforms.center_crop(resized, list(self.size))), torch.float32, scale=True)
-        normalised: Tensor = transforms.normalize(pixels, list(self.mean), list(self.std))
-        return normalised
+        pixels = transforms.to_dtype(
+            transforms.pil_to_tensor(transforms.center_crop(resized, list(self.size))), torch.float32, scale=True
+        )
+        return transforms.normalize(pixels, list(self.mean), list(self.std))
 
     def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Left, top, right and bottom, in the photo's own pixels, of the part that the network sees."""

@@ -23,6 +23,7 @@ class TimmViTAdapter(ViTAdapter):
 
     @property
     def vit(self) -> VisionTransformer:
+        """The network."""
         return self.module
 
     @property
@@ -38,20 +39,17 @@ class TimmViTAdapter(ViTAdapter):
         return rows, cols
 
     def patch_embed(self, images: Images) -> Patches:
-        patches: Tensor = self.vit.patch_embed(images)
-        return patches
+        return self.vit.patch_embed(images)
 
     def assemble(self, patches: Patches) -> Tokens:
         # timm has no public name for this step, which differs between its models.
-        tokens: Tensor = self.vit._pos_embed(patches)
-        return tokens
+        return self.vit._pos_embed(patches)
 
     def forward_tokens(self, tokens: Tokens) -> Logits:
         tokens = self.vit.norm_pre(tokens)
         for block in self.vit.blocks:
             tokens = block(tokens)
-        logits: Tensor = self.vit.forward_head(self.vit.norm(tokens))
-        return logits
+        return self.vit.forward_head(self.vit.norm(tokens))
 
     @contextmanager
     def record(self, *, attentions: bool = False, hidden_states: bool = False) -> Iterator[Trace]:
@@ -76,7 +74,9 @@ class TimmViTAdapter(ViTAdapter):
             yield trace
 
 
-def adapt_timm(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> TimmViTAdapter:
+def adapt_timm(
+    module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
+) -> TimmViTAdapter:
     """See a timm network as a Vision Transformer.
 
     Raises:
@@ -84,12 +84,17 @@ def adapt_timm(module: nn.Module, name: str, class_names: tuple[str, ...], prepr
     """
     if type(module) is not VisionTransformer:
         raise UnsupportedModelError(
-            f"expected timm's VisionTransformer, got timm's {type(module).__name__}, whose tokens are not a class token and a fixed grid of patches"
+            f"expected timm's VisionTransformer, got timm's {type(module).__name__}, whose tokens are not a class token and a "
+            "fixed grid of patches"
         )
     if module.cls_token is None:
-        raise UnsupportedModelError("expected a VisionTransformer with a class token, got one that pools its patches (class_token=False)")
+        raise UnsupportedModelError(
+            "expected a VisionTransformer with a class token, got one that pools its patches (class_token=False)"
+        )
     if module.dynamic_img_size:
-        raise UnsupportedModelError("expected a fixed image size, got dynamic_img_size=True; create the model with img_size=... instead")
+        raise UnsupportedModelError(
+            "expected a fixed image size, got dynamic_img_size=True; create the model with img_size=... instead"
+        )
     return TimmViTAdapter(module, preprocessing or timm_preprocessing(module), class_names, name)
 
 
@@ -97,9 +102,16 @@ def timm_preprocessing(module: nn.Module) -> Preprocessing:
     """The preprocessing that a timm model was trained with."""
     config = resolve_model_data_config(module)
     if config["crop_mode"] not in ("center", "squash"):
-        raise UnsupportedModelError(f"expected preprocessing with a centre crop or squashing, got timm's crop_mode {config['crop_mode']!r}")
+        raise UnsupportedModelError(
+            f"expected preprocessing with a centre crop or squashing, got timm's crop_mode {config['crop_mode']!r}"
+        )
     return Preprocessing(
-        config["input_size"][1:], config["crop_pct"], config["crop_mode"], config["interpolation"], config["mean"], config["std"]
+        config["input_size"][1:],
+        config["crop_pct"],
+        config["crop_mode"],
+        config["interpolation"],
+        config["mean"],
+        config["std"],
     )
 
 
@@ -118,7 +130,8 @@ def create_timm(name: str, *, pretrained: bool = True, **options: Any) -> TimmVi
         raise InvalidInputError(f"timm cannot create {name!r} with {options}: {error}") from error
     except Exception as error:  # Network, hub and file errors have no common base.
         raise UnknownNameError(
-            f"cannot load the weights of timm:{name}: {error}; check the name and the connection, or ask for random weights by pretrained=False"
+            f"cannot load the weights of timm:{name}: {error}; check the name and the connection, or ask for random weights by "
+            "pretrained=False"
         ) from error
     return adapt_timm(module, f"timm:{name}", _class_names(module), None)
 

@@ -1,0 +1,1 @@
+"""Images from disk: photos, folders, and the random transforms of training."""

@@ -73,13 +73,15 @@ class ImageFolder(Dataset[Sample | Unreadable]):
             return cls([root], [NO_LABEL], [], transform)
         if not root.is_dir():
             raise InvalidInputError(f"no such file or folder of images: {root}")
-        classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and _images_below(entry))
+        classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and images_below(entry))
         if classes:
-            found = [(path, label) for label, folder in enumerate(classes) for path in _images_below(folder)]
+            found = [(path, label) for label, folder in enumerate(classes) for path in images_below(folder)]
         else:
-            found = [(path, NO_LABEL) for path in _images_below(root)]
+            found = [(path, NO_LABEL) for path in images_below(root)]
         if not found:
-            raise InvalidInputError(f"expected images ({', '.join(IMG_EXTENSIONS)}) in {root} or in one folder per class, found none")
+            raise InvalidInputError(
+                f"expected images ({', '.join(IMG_EXTENSIONS)}) in {root} or in one folder per class, found none"
+            )
         return cls([path for path, _ in found], [label for _, label in found], [folder.name for folder in classes], transform)
 
     def spread(self, limit: int | None) -> Self:
@@ -118,5 +120,6 @@ def split_folder(root: str | Path, names: Sequence[str]) -> Path:
     return next((Path(root) / name for name in names if (Path(root) / name).is_dir()), Path(root))
 
 
-def _images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
+    """Image files below a folder, by their suffix, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)

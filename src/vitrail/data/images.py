@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitrail.errors import ImageError
@@ -59,7 +60,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # Pillow's own conversion clips at 255; these files hold 16 bits.
         return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
     if image.mode == "F":
-        return image.point(lambda value: value * 255).convert("L").convert("RGB") if image.getextrema()[1] <= 1 else image.convert("L").convert("RGB")
+        samples = np.nan_to_num(np.asarray(image))
+        # Floating-point samples are in [0, 1] by convention, in [0, 255] by habit.
+        scale = 255 if samples.max() <= 1 else 1
+        return Image.fromarray((samples * scale).clip(0, 255).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

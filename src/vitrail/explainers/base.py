@@ -130,14 +130,18 @@ def make_explainer(name: str, model: Classifier, **options: Any) -> Explainer:
     known = list(method.__dataclass_fields__)[1:]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise InvalidInputError(f"method {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}")
+        raise InvalidInputError(
+            f"method {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}"
+        )
     return method(model, **options)
 
 
 def check_images(images: Tensor) -> None:
     """Refuse what is no finite batch of images."""
     if images.ndim != 4 or not len(images) or not images.is_floating_point():
-        raise InvalidInputError(f"expected a batch of images (b, channels, height, width) of floats, got {tuple(images.shape)} of {images.dtype}")
+        raise InvalidInputError(
+            f"expected a batch of images (b, channels, height, width) of floats, got {tuple(images.shape)} of {images.dtype}"
+        )
     if not torch.isfinite(images).all():
         raise InvalidInputError("expected finite images, got NaN or infinite values")
 
@@ -146,9 +150,11 @@ def check_targets(targets: Int[Tensor, "..."], logits: Tensor) -> Targets:
     """Refuse what is not one class per image."""
     integer = not targets.is_floating_point() and targets.dtype != torch.bool
     if targets.shape != logits.shape[:1] or not integer:
-        raise InvalidInputError(f"expected {len(logits)} integer targets, one per image, got {tuple(targets.shape)} of {targets.dtype}")
-    if not (0 <= int(targets.min()) and int(targets.max()) < logits.shape[1]):
-        raise InvalidInputError(f"expected targets between 0 and {logits.shape[1] - 1}, got {int(targets.min())} to {int(targets.max())}")
+        raise InvalidInputError(
+            f"expected {len(logits)} integer targets, one per image, got {tuple(targets.shape)} of {targets.dtype}"
+        )
+    if not (int(targets.min()) >= 0 and int(targets.max()) < logits.shape[1]):
+        raise InvalidInputError(
+            f"expected targets between 0 and {logits.shape[1] - 1}, got {int(targets.min())} to {int(targets.max())}"
+        )
     return targets.long()
-
-

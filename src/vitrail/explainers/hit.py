@@ -13,7 +13,9 @@ HIT_PAPER = "Jeanneret et al. 2025, arXiv:2502.17196"
 
 
 def _needs_hit(model: Classifier) -> str | None:
-    return None if isinstance(model.module, HiT) else "only a HiT is a sum over patches; train one, or choose a method for any ViT"
+    return (
+        None if isinstance(model.module, HiT) else "only a HiT is a sum over patches; train one, or choose a method for any ViT"
+    )
 
 
 @EXPLAINERS.register("hit")
@@ -61,5 +63,4 @@ class HiTRollout(Explainer):
         return _needs_hit(model)
 
     def relevance(self, images: Images, targets: Targets) -> Relevance:
-        maps: Relevance = self.model.module.rollout(images)  # type: ignore[operator]
-        return maps
+        return self.model.module.rollout(images)  # type: ignore[operator]

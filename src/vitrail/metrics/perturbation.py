@@ -76,7 +76,9 @@ def to_patches(cells: Bool[Tensor, "b s n"], grid: tuple[int, int], patch_grid: 
     if grid == patch_grid:
         return cells
     if patch_grid[0] % grid[0] or patch_grid[1] % grid[1]:
-        raise InvalidInputError(f"expected a map whose cells are blocks of the {patch_grid[0]}x{patch_grid[1]} patches, got a {grid[0]}x{grid[1]} map")
+        raise InvalidInputError(
+            f"expected a map whose cells are blocks of the {patch_grid[0]}x{patch_grid[1]} patches, got a {grid[0]}x{grid[1]} map"
+        )
     blocks = cells.unflatten(2, grid).repeat_interleave(patch_grid[0] // grid[0], 2)
     return blocks.repeat_interleave(patch_grid[1] // grid[1], 3).flatten(2)
 

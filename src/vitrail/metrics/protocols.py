@@ -1,8 +1,8 @@
 """Protocols by name: frozen descriptions of what is removed, in which steps, and what is measured."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -72,7 +72,13 @@ class Protocol:
         for name in self.baselines:
             BASELINES[name]
         if self.score not in ("probability", "logit") or self.order not in ("most", "least"):
-            raise InvalidInputError(f"expected score 'probability' or 'logit' and order 'most' or 'least', got {self.score!r} and {self.order!r}")
+            raise InvalidInputError(
+                f"expected score 'probability' or 'logit' and order 'most' or 'least', got {self.score!r} and {self.order!r}"
+            )
+
+    def changed(self, **fields: Any) -> Self:
+        """The same protocol with other fields; None keeps a field as it is."""
+        return replace(self, **{name: value for name, value in fields.items() if value is not None})
 
 
 PROTOCOLS: Registry[Protocol] = Registry("protocol")

@@ -1,0 +1,1 @@
+"""Networks that vitrail defines, and files of weights."""

@@ -8,7 +8,7 @@ import argparse
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,25 +57,47 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path)
 
 
-def write_checkpoint(path: str | Path, module: nn.Module, metadata: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> None:
+def write_checkpoint(
+    path: str | Path,
+    module: nn.Module,
+    metadata: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+    omit: Collection[str] = (),
+) -> None:
     """Write a module's weights and its description as one safetensors file.
+
+    Args:
+        path: The file.
+        module: Its weights are written.
+        metadata: The description, ready for JSON.
+        dtype: Precision on disk.
+        omit: Names of weights that nothing depends on.
 
     Raises:
         OutputError: The file cannot be written; an older file is left whole.
     """
-    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in module.state_dict().items()}
+    kept = {name: tensor for name, tensor in module.state_dict().items() if name not in omit}
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in kept.items()}
     with atomic_write(path) as partial:
         save_file(state, partial, metadata={METADATA_KEY: json.dumps(metadata), "format": "pt"})
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, optional: Collection[str] = ()) -> None:
     """Copy `state` into `module`; every name and every shape must fit.
+
+    Args:
+        module: Takes the weights.
+        state: Named weights.
+        source: Where they come from, for messages.
+        optional: Names that may be missing: the module keeps its own.
 
     Raises:
         CheckpointError: Lists the first missing, unknown and misshapen names. The module is unchanged then.
     """
     own = module.state_dict()
-    complaints = [f"missing {name} {tuple(tensor.shape)}" for name, tensor in own.items() if name not in state]
+    complaints = [
+        f"missing {name} {tuple(tensor.shape)}" for name, tensor in own.items() if name not in state and name not in optional
+    ]
     complaints += [f"unknown {name}" for name in state if name not in own]
     complaints += [
         f"{name}: expected {tuple(own[name].shape)}, got {tuple(tensor.shape)}"
@@ -88,7 +110,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     if complaints:
         more = f"; and {len(complaints) - MAX_LISTED} more" if len(complaints) > MAX_LISTED else ""
         raise CheckpointError(f"{source} does not fit this model: {'; '.join(complaints[:MAX_LISTED])}{more}")
-    module.load_state_dict(dict(state))
+    module.load_state_dict({**own, **state})
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -120,12 +142,16 @@ def _read_pickled(path: Path) -> Checkpoint:
             ) from error
         raise CheckpointError(f"damaged checkpoint, or no file of weights: {path}") from error
     except Exception as error:  # A damaged zip or pickle fails in many ways: RuntimeError, EOFError, KeyError, ...
-        raise CheckpointError(f"damaged or truncated checkpoint {path}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+        raise CheckpointError(
+            f"damaged or truncated checkpoint {path}: {str(error).splitlines()[0] if str(error) else error!r}"
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"expected a dictionary of tensors in {path}, got {type(content).__name__}")
     nested = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), dict)), content)
     state = {name: value for name, value in nested.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not state:
-        raise CheckpointError(f"expected named tensors in {path}, found none; top-level keys: {', '.join(map(str, list(content)[:8]))}")
+        raise CheckpointError(
+            f"expected named tensors in {path}, found none; top-level keys: {', '.join(map(str, list(content)[:8]))}"
+        )
     extra = {name: value for name, value in content.items() if value is not nested and not isinstance(value, Tensor)}
     return Checkpoint(state, extra=extra)

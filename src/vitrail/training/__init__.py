@@ -1,0 +1,23 @@
+"""Training: recipes for Lightning."""
+
+from pathlib import Path
+
+from vitrail.errors import MissingExtraError
+from vitrail.training.config import TrainingConfig, read_config
+
+__all__ = ["TrainingConfig", "read_config", "train"]
+
+
+def train(config: TrainingConfig, out: str | Path) -> Path:
+    """Train a classifier by a recipe; see `vitrail.training.recipe.train`.
+
+    Raises:
+        MissingExtraError: Lightning is not installed.
+    """
+    try:
+        import lightning  # noqa: F401, PLC0415 (an extra)
+    except ImportError as error:
+        raise MissingExtraError("training", "train") from error
+    from vitrail.training.recipe import train as run  # noqa: PLC0415 (needs the extra)
+
+    return run(config, out)

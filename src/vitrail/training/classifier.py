@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitrail.data.folders import Batch
+from vitrail.models.hit import HiT
 from vitrail.training.config import TrainingConfig
 from vitrail.types import Images, Logits
 
@@ -28,7 +29,7 @@ class ImageClassifier(lightning.LightningModule):
         mixing: mixup / cutmix for a batch, or None.
     """
 
-    def __init__(self, module: nn.Module, config: TrainingConfig, num_classes: int, mixing: Mixing | None = None) -> None:
+    def __init__(self, module: HiT, config: TrainingConfig, num_classes: int, mixing: Mixing | None = None) -> None:
         super().__init__()
         self.module = module
         self.config = config
@@ -40,8 +41,7 @@ class ImageClassifier(lightning.LightningModule):
         self.num_unreadable = 0
 
     def forward(self, images: Images) -> Logits:
-        logits: Tensor = self.module(images)
-        return logits
+        return self.module(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self.num_unreadable += len(batch.unreadable)
@@ -57,7 +57,9 @@ class ImageClassifier(lightning.LightningModule):
         else:
             loss = self.hard_loss(self(images), labels)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the training loss became {loss.item()} at step {self.global_step}; lower the learning rate or clip gradients")
+            raise FloatingPointError(
+                f"the training loss became {loss.item()} at step {self.global_step}; lower the learning rate or clip gradients"
+            )
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return loss
 

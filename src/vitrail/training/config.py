@@ -94,8 +94,8 @@ class TrainingConfig(_Section):
     engine: EngineConfig = Field(default_factory=EngineConfig)
 
     def to_yaml(self) -> str:
-        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        return text
+        """The whole recipe, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
@@ -112,7 +112,9 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInputError(f"cannot read the configuration {path}: {error}") from error
     if not isinstance(content, dict):
-        raise InvalidInputError(f"expected sections ({', '.join(TrainingConfig.model_fields)}) in {path}, got {type(content).__name__}")
+        raise InvalidInputError(
+            f"expected sections ({', '.join(TrainingConfig.model_fields)}) in {path}, got {type(content).__name__}"
+        )
     for override in overrides:
         _apply(content, override)
     return validate_config(content, str(path))

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.data.augmentation import label_mixing, training_transform
-from vitrail.data.folders import Batch, ImageFolder, collate, split_folder
-from vitrail.errors import InvalidInputError, UnknownNameError
+from vitrail.data.folders import ImageFolder, collate, split_folder
+from vitrail.errors import InvalidInputError
 from vitrail.files import output_folder, write_text
 from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HIT_SIZES, HiT
@@ -40,26 +40,31 @@ class FolderData(lightning.LightningDataModule):
         self.config = data
         validation = data.root / data.validation if data.validation else split_folder(data.root, ["val", "test"])
         if validation == data.root:
-            raise InvalidInputError(f"expected a folder val or test in {data.root} beside {data.train}; name another by data.validation")
+            raise InvalidInputError(
+                f"expected a folder val or test in {data.root} beside {data.train}; name another by data.validation"
+            )
         self.train_images = ImageFolder.scan(data.root / data.train, training_transform(config.augmentation, preprocessing))
         self.val_images = ImageFolder.scan(validation, preprocessing)
         if not self.train_images.class_names:
             raise InvalidInputError(f"expected one folder per class in {data.root / data.train}, found photos only")
         if list(self.train_images.class_names) != list(self.val_images.class_names):
             odd = sorted(set(self.train_images.class_names) ^ set(self.val_images.class_names))
-            raise InvalidInputError(f"expected the same classes in {data.train} and {validation.name}; only in one of them: {', '.join(odd[:8])}")
+            raise InvalidInputError(
+                f"expected the same classes in {data.train} and {validation.name}; only in one of them: {', '.join(odd[:8])}"
+            )
 
     @property
     def class_names(self) -> list[str]:
+        """Names of the class folders."""
         return list(self.train_images.class_names)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         return self._loader(self.train_images, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Any]:
         return self._loader(self.val_images, shuffle=False)
 
-    def _loader(self, images: ImageFolder, shuffle: bool) -> DataLoader[Batch]:
+    def _loader(self, images: ImageFolder, shuffle: bool) -> DataLoader[Any]:
         workers: dict[str, Any] = {"num_workers": self.config.num_workers, "persistent_workers": self.config.num_workers > 0}
         drop_last = shuffle and len(images) >= self.config.batch_size
         return DataLoader(images, self.config.batch_size, shuffle=shuffle, drop_last=drop_last, collate_fn=collate, **workers)
@@ -91,10 +96,13 @@ class Export(Callback):
         if not trainer.is_global_zero:
             return
         metadata = self.metadata | {"validation": {"top1": top1, "epoch": trainer.current_epoch + 1}}
-        write_checkpoint(self.folder / "last.safetensors", pl_module.module, metadata)
+        self._write("last", pl_module.module, metadata)
         if top1 > self.best:
             self.best = top1
-            write_checkpoint(self.folder / "best.safetensors", pl_module.module, metadata)
+            self._write("best", pl_module.module, metadata)
+
+    def _write(self, name: str, model: HiT, metadata: dict[str, Any]) -> None:
+        write_checkpoint(self.folder / f"{name}.safetensors", model, metadata, omit=model.idle_names())
 
 
 def train(config: TrainingConfig, out: str | Path) -> Path:
@@ -112,7 +120,9 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
         raise InvalidInputError(f"{out} holds a trained model already; choose another --out")
     lightning.seed_everything(config.engine.seed, workers=True, verbose=False)
     size = build_model(config.model, 1, len(config.data.mean)).config.image_size
-    preprocessing = Preprocessing(size, config.data.crop_fraction, "center", config.data.interpolation, config.data.mean, config.data.std)
+    preprocessing = Preprocessing(
+        size, config.data.crop_fraction, "center", config.data.interpolation, config.data.mean, config.data.std
+    )
     data = FolderData(config, preprocessing)
     num_classes = len(data.class_names)
     model = build_model(config.model, num_classes, len(config.data.mean))

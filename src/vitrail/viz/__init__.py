@@ -1,0 +1,1 @@
+"""Pictures and pages: overlays, contact sheets, curves, tables, the HTML report."""

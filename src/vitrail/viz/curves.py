@@ -6,6 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from vitrail.files import atomic_write
+from vitrail.metrics import Curves
+from vitrail.metrics.perturbation import DIRECTIONS
 
 
 def plot_learning_curve(rows: Sequence[Mapping[str, str]], path: str | Path) -> None:
@@ -27,5 +29,37 @@ def plot_learning_curve(rows: Sequence[Mapping[str, str]], path: str | Path) -> 
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=120)
+
+
+def plot_perturbation(curves: Mapping[str, Curves], path: str | Path) -> None:
+    """Draw mean insertion and deletion curves, one panel a baseline and direction, one line a method.
+
+    Args:
+        curves: Curves under the name of their method, all of one protocol.
+        path: The picture to write.
+    """
+    protocol = next(iter(curves.values())).protocol
+    figure = Figure(figsize=(4.2 * len(DIRECTIONS), 3.4 * len(protocol.baselines)), layout="constrained")
+    panels = figure.subplots(len(protocol.baselines), len(DIRECTIONS), squeeze=False, sharex=True, sharey=True)
+    for i, baseline in enumerate(protocol.baselines):
+        for j, direction in enumerate(DIRECTIONS):
+            axes = panels[i, j]
+            for method, measured in curves.items():
+                scores, auc = measured.scores[:, i, j].cpu(), measured.auc()[:, i, j].mean()
+                fractions, mean = measured.fractions.cpu(), scores.mean(0)
+                (line,) = axes.plot(fractions, mean, label=f"{method} (AUC {auc:.3f})")
+                if len(scores) > 1:
+                    spread = scores.std(0) / len(scores) ** 0.5
+                    axes.fill_between(fractions, mean - spread, mean + spread, color=line.get_color(), alpha=0.15, linewidth=0)
+            better = "higher is better" if direction == "insertion" else "lower is better"
+            axes.set_title(f"{direction}, {baseline} ({better})", fontsize=10)
+            axes.legend(fontsize=8)
+            axes.grid(alpha=0.3)
+    for axes in panels[-1]:
+        axes.set_xlabel("share of cells changed")
+    for axes in panels[:, 0]:
+        axes.set_ylabel(f"{protocol.score} of the class")
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120)

@@ -72,10 +72,14 @@ def published_config(state: Mapping[str, Tensor], num_heads: int | None = None) 
         widths = tuple(len(own[f"stages.{stage}.layers.0.norm1.weight"]) for stage in stages)
         hidden = len(own["stages.0.layers.0.mlp.0.weight"])
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"expected the weights of a HiT (conv_proj, encoder.layers, heads.head), got none for {error}") from error
+        raise CheckpointError(
+            f"expected the weights of a HiT (conv_proj, encoder.layers, heads.head), got none for {error}"
+        ) from error
     positions = own.get("positions")
     if positions is None:
-        raise CheckpointError("these weights have no position embedding, so they do not tell the image size; build HiT(...) and load_published")
+        raise CheckpointError(
+            "these weights have no position embedding, so they do not tell the image size; build HiT(...) and load_published"
+        )
     patch, side = projection.shape[-1], math.isqrt(positions.shape[1] - 1)
     return HiTConfig(
         image_size=(side * patch, side * patch),
@@ -123,7 +127,9 @@ def resize_positions(
     return torch.cat([positions[:, :1], resized.flatten(2).mT], dim=1)
 
 
-def resize_patch_projection(weight: Float[Tensor, "d channels side side"], patch_size: int) -> Float[Tensor, "d channels new new"]:
+def resize_patch_projection(
+    weight: Float[Tensor, "d channels side side"], patch_size: int
+) -> Float[Tensor, "d channels new new"]:
     """Resize the patch convolution bilinearly (corners aligned).
 
     Source: the published fine-tuning code.

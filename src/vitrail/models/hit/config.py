@@ -48,7 +48,9 @@ class HiTConfig:
                 f"expected as many depths as widths, all positive, got depths={self.depths} and widths={self.widths}"
             )
         if min(self.patch_size, self.num_heads, self.num_classes, self.in_channels) < 1 or self.mlp_ratio <= 0:
-            raise InvalidInputError(f"expected positive patch_size, num_heads, num_classes, in_channels and mlp_ratio, got {self}")
+            raise InvalidInputError(
+                f"expected positive patch_size, num_heads, num_classes, in_channels and mlp_ratio, got {self}"
+            )
         if min(height, width) < 1 or height % self.patch_size or width % self.patch_size:
             raise InvalidInputError(
                 f"expected an image size divisible by the patch size {self.patch_size}, got {height}x{width} pixels"

@@ -87,7 +87,7 @@ def decompose(
         norm_mean: How the mean that the final norm subtracts is booked.
     """
     logits: Tensor = head(norm(final))
-    asked = expand_targets(targets, *logits.shape, device=logits.device)
+    asked = expand_targets(targets, logits)
     direction, bias = _direction(final, norm, head, asked, norm_mean)
     rows, cols = grid_size[0] // 2 ** (observed[-1][0].index), grid_size[1] // 2 ** (observed[-1][0].index)
     patches = direction.new_zeros(*asked.shape, rows, cols)
@@ -108,7 +108,9 @@ def decompose(
     return Contributions(logits, asked, patches, patch_bias + start, torch.stack(layers[::-1], -1), bias + start)
 
 
-def layer_sums(observed: Sequence[tuple[HiTStage, Gathered]], initial: Float[Tensor, "b first"]) -> Float[Tensor, "b layers last"]:
+def layer_sums(
+    observed: Sequence[tuple[HiTStage, Gathered]], initial: Float[Tensor, "b first"]
+) -> Float[Tensor, "b layers last"]:
     """The initial class token and every layer's update, carried into the last stage's width."""
     parts, entered = initial.unsqueeze(1), observed[0][0]
     for stage, gathered in observed:
@@ -118,8 +120,9 @@ def layer_sums(observed: Sequence[tuple[HiTStage, Gathered]], initial: Float[Ten
     return parts
 
 
-def expand_targets(targets: int | Int[Tensor, "..."] | None, num_images: int, num_classes: int, device: torch.device) -> Int[Tensor, "b asked"]:
+def expand_targets(targets: int | Int[Tensor, "..."] | None, logits: Logits) -> Int[Tensor, "b asked"]:
     """Bring targets to one row of classes per image, and check them."""
+    (num_images, num_classes), device = logits.shape, logits.device
     if targets is None:
         return torch.arange(num_classes, device=device).expand(num_images, -1)
     asked = torch.as_tensor(targets, device=device)
@@ -127,10 +130,13 @@ def expand_targets(targets: int | Int[Tensor, "..."] | None, num_images: int, nu
         asked = asked.reshape(-1, 1).expand(num_images, 1) if asked.numel() in (1, num_images) else asked.reshape(1, -1)
     if asked.ndim != 2 or len(asked) != num_images or asked.is_floating_point() or asked.dtype == torch.bool:
         raise InvalidInputError(
-            f"expected integer targets: one, one per image ({num_images}), or ({num_images}, classes), got {tuple(asked.shape)} of {asked.dtype}"
+            f"expected integer targets: one, one per image ({num_images}), or ({num_images}, classes), "
+            f"got {tuple(asked.shape)} of {asked.dtype}"
         )
-    if asked.numel() and not (0 <= int(asked.min()) and int(asked.max()) < num_classes):
-        raise InvalidInputError(f"expected targets between 0 and {num_classes - 1}, got {int(asked.min())} to {int(asked.max())}")
+    if asked.numel() and not (int(asked.min()) >= 0 and int(asked.max()) < num_classes):
+        raise InvalidInputError(
+            f"expected targets between 0 and {num_classes - 1}, got {int(asked.min())} to {int(asked.max())}"
+        )
     return asked.long()
 
 

@@ -69,8 +69,7 @@ class ClassAttention(nn.Module):
         key_weight = self.in_proj_weight.chunk(3)[1].unflatten(0, (self.num_heads, -1))
         probe = torch.einsum("bshe,hed->bshd", query, key_weight)
         scores = probe.flatten(1, 2) @ patches.mT
-        weights: Tensor = self.dropout(scores.softmax(dim=-1).unflatten(1, query.shape[1:3]))
-        return weights
+        return self.dropout(scores.softmax(dim=-1).unflatten(1, query.shape[1:3]))
 
     def forward(self, class_tokens: ClassTokens, patches: Patches) -> Gathered:
         """Gather from normalised patches into normalised class tokens."""
@@ -95,7 +94,11 @@ class HiTLayer(nn.Module):
         self.attention = ClassAttention(width, config.num_heads, config.attention_dropout)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(hidden, width), nn.Dropout(config.dropout)
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(hidden, width),
+            nn.Dropout(config.dropout),
         )
         self.drop_path = StochasticDepth(drop_path, mode="row")
         self.dropout = nn.Dropout(config.dropout)
@@ -106,13 +109,11 @@ class HiTLayer(nn.Module):
 
     def gather(self, class_tokens: ClassTokens, patches: Patches) -> Gathered:
         """The class tokens look at the patches."""
-        gathered: Gathered = self.attention(self.norm1(class_tokens), self.norm1(patches))
-        return gathered
+        return self.attention(self.norm1(class_tokens), self.norm1(patches))
 
     def advance(self, patches: Patches) -> Patches:
         """The patches after this layer; each depends on itself alone."""
-        advanced: Tensor = patches + self.drop_path(self.dropout(self.mlp(self.norm2(patches))))
-        return advanced
+        return patches + self.drop_path(self.dropout(self.mlp(self.norm2(patches))))
 
     def forward(self, class_tokens: ClassTokens, patches: Patches, advance: bool) -> tuple[ClassTokens, Patches, Gathered]:
         """Return class tokens and patches after this layer; without `advance` the patches stay as they are."""
@@ -140,5 +141,4 @@ class HiTStage(nn.Module):
         if self.pooled:
             b, rows, cols, width = patches.shape
             patches = patches.view(b, rows // 2, 2, cols // 2, 2, width).mean(dim=(2, 4))
-        entered: Tensor = self.project(patches)
-        return entered
+        return self.project(patches)

@@ -37,7 +37,7 @@ class HiT(nn.Module):
     Source: Jeanneret, Simon, Jurie, "Disentangling Visual Transformers: Patch-level Interpretability for Image
         Classification", CVPR Workshops 2025, arXiv:2502.17196.
     Differs: One implementation serves both variants. Patches that leave the last layer feed nothing, so their MLP is skipped
-        (its parameters stay, for the published checkpoints, and ask for no gradient).
+        (its parameters stay, for the published checkpoints, but ask for no gradient and are left out of our own files).
     """
 
     def __init__(self, config: HiTConfig | None = None, **fields: Any) -> None:
@@ -52,7 +52,8 @@ class HiT(nn.Module):
         rates = torch.linspace(0, config.drop_path, config.num_layers).tolist()
         ends = [sum(config.depths[: i + 1]) for i in range(len(config.depths))]
         self.stages = nn.ModuleList(
-            HiTStage(config, i, rates[end - depth : end]) for i, (end, depth) in enumerate(zip(ends, config.depths, strict=True))
+            HiTStage(config, i, rates[end - depth : end])
+            for i, (end, depth) in enumerate(zip(ends, config.depths, strict=True))
         )
         self.norm = nn.LayerNorm(config.widths[-1], eps=1e-6)
         self.head = nn.Linear(config.widths[-1], config.num_classes)
@@ -64,9 +65,8 @@ class HiT(nn.Module):
             nn.init.zeros_(tensor)  # type: ignore[arg-type]  # both layers have a bias
         if self.positions is not None:
             nn.init.normal_(self.positions, std=0.02)
-        last = self._layers()[-1]
-        last.norm2.requires_grad_(False)
-        last.mlp.requires_grad_(False)
+        for name in self.idle_names():
+            self.get_parameter(name).requires_grad_(False)
 
     def _stages(self) -> list[HiTStage]:
         return list(self.stages)  # type: ignore[arg-type]  # a ModuleList does not know its elements
@@ -89,8 +89,7 @@ class HiT(nn.Module):
     def assemble(self, patches: Patches) -> Tokens:
         """Put the class token in front and add positions."""
         tokens = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
-        dropped: Tensor = self.dropout(tokens if self.positions is None else tokens + self.positions)
-        return dropped
+        return self.dropout(tokens if self.positions is None else tokens + self.positions)
 
     def gather(self, tokens: Tokens, observe: Observer | None = None) -> Float[Tensor, "b last"]:
         """Run the layers on assembled tokens; return the class token before the final norm.
@@ -124,8 +123,7 @@ class HiT(nn.Module):
 
     def classify(self, class_tokens: Float[Tensor, "... last"]) -> Float[Tensor, "... c"]:
         """Turn final class tokens into logits."""
-        logits: Tensor = self.head(self.norm(class_tokens))
-        return logits
+        return self.head(self.norm(class_tokens))
 
     def forward_tokens(self, tokens: Tokens) -> Logits:
         """Logits of assembled tokens; see `gather` for how many patches are welcome."""
@@ -203,7 +201,9 @@ class HiT(nn.Module):
             keep: True = the patch of the image, False = the patch of the baseline.
         """
         tokens, replacements = (self.assemble(self.patch_embed(side)) for side in (images, baseline))
-        final = perturbed_class_tokens(self._stages(), self.config.grid_size, tokens[:1, :1], tokens[:, 1:], replacements[:, 1:], keep)
+        final = perturbed_class_tokens(
+            self._stages(), self.config.grid_size, tokens[:1, :1], tokens[:, 1:], replacements[:, 1:], keep
+        )
         return self.classify(final)
 
     def load_published(self, state: Mapping[str, Tensor]) -> Self:
@@ -214,6 +214,11 @@ class HiT(nn.Module):
         """
         load_strictly(self, own_names(state), "the published state dict")
         return self
+
+    def idle_names(self) -> list[str]:
+        """Names of the weights that no logit depends on: norm and MLP of the patches that leave the last layer."""
+        prefix = f"stages.{len(self.stages) - 1}.layers.{self.config.depths[-1] - 1}."
+        return [name for name in self.state_dict() if name.startswith((f"{prefix}norm2.", f"{prefix}mlp."))]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -80,7 +80,9 @@ class _Selection(NamedTuple):
         return cls(used, visible.scatter_(1, local, True))
 
 
-def _gather(layer: HiTLayer, class_tokens: ClassTokens, features: Float[Tensor, "u d"], selections: Sequence[_Selection]) -> ClassTokens:
+def _gather(
+    layer: HiTLayer, class_tokens: ClassTokens, features: Float[Tensor, "u d"], selections: Sequence[_Selection]
+) -> ClassTokens:
     """One layer's update of the class tokens of all steps; here keys and values pay off, since the queries are many."""
     attention: ClassAttention = layer.attention
     width = features.shape[1]
@@ -95,8 +97,7 @@ def _gather(layer: HiTLayer, class_tokens: ClassTokens, features: Float[Tensor, 
                 query[image : image + 1], key.unsqueeze(0), value.unsqueeze(0), attn_mask=selection.visible, scale=1.0
             )
         )
-    update: Tensor = attention.out_proj(torch.cat(heads).transpose(1, 2).flatten(2))
-    return update
+    return attention.out_proj(torch.cat(heads).transpose(1, 2).flatten(2))
 
 
 def _patch_states(patches: Patches, replacements: Float[Tensor, "b_or_1 n d"], keep: Keep) -> States:

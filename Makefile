@@ -1,0 +1,47 @@
+# A fresh machine with Python 3.11 or newer, pip and make needs no more than these.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-all lint docs benchmark clean
+
+demo: $(VENV)/.demo  ## explain a real photo, offline, and write vitrail-demo/index.html
+	$(BIN)/vitrail demo --out vitrail-demo
+
+test: $(VENV)/.dev  ## the test suite
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.dev  ## the slow tests too
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## style, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.docs  ## the documentation, into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+benchmark: $(VENV)/.dev  ## speed and memory against plain forward passes
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/hit.py
+
+clean:
+	rm -rf $(VENV) site vitrail-demo
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev,train,demo]'
+	touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[docs,train]'
+	touch $@

@@ -1,0 +1,135 @@
+"""The front door: photos in, explanations and scores out, in one call each."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from vitrail.adapters import Classifier, adapt, load
+from vitrail.data.folders import ImageFolder
+from vitrail.data.images import open_image
+from vitrail.errors import InvalidInputError
+from vitrail.evaluation import Scores
+from vitrail.evaluation import score as score_folder
+from vitrail.explainers import EXPLAINERS, Explainer, make_explainer
+from vitrail.explanation import Explanation
+from vitrail.metrics import PROTOCOLS, Protocol
+from vitrail.types import Targets
+
+BATCH_SIZE = 16
+
+Model = str | Path | nn.Module | Classifier
+Photo = str | Path | Image.Image
+
+
+def explain(
+    model: Model,
+    photos: Photo | Sequence[Photo] | Tensor,
+    method: str = "hit",
+    target: int | str | Targets | None = None,
+    **options: Any,
+) -> Explanation:
+    """Explain what a model sees in photos.
+
+    Args:
+        model: A name (`vitrail.load`), a network, or an adapted one.
+        photos: Files, opened photos, or a normalised batch.
+        method: Name of a method (`vitrail.list_methods`).
+        target: Class index or name for all, an index per image, or None for the predicted class.
+        options: Of the method.
+
+    Raises:
+        VitrailError: Says what was expected, what came, and what to do.
+
+    Example:
+        >>> import vitrail
+        >>> explanation = vitrail.explain("vitrail:hit-cifar10", "cat.jpg")  # doctest: +SKIP
+    """
+    classifier = as_classifier(model)
+    explainer = make_explainer(method, classifier, **options)
+    if isinstance(photos, Tensor):
+        return explainer.explain(photos.to(classifier.device, classifier.dtype), target)
+    if isinstance(photos, str | Path | Image.Image):
+        photos = [photos]
+    opened = [photo if isinstance(photo, Image.Image) else open_image(photo) for photo in photos]
+    sources = ["" if isinstance(photo, Image.Image) else str(photo) for photo in photos]
+    return explain_photos(explainer, opened, sources, target)
+
+
+def explain_photos(
+    explainer: Explainer, photos: Sequence[Image.Image], sources: Sequence[str], target: int | str | Targets | None = None
+) -> Explanation:
+    """Explain opened photos in batches.
+
+    Args:
+        explainer: A method tied to a model.
+        photos: Opened photos.
+        sources: File names, one a photo, for the record.
+        target: As `explain` takes it.
+    """
+    if not photos:
+        raise InvalidInputError("expected at least one photo, got none")
+    parts = []
+    for some in _slices(len(photos), BATCH_SIZE):
+        images = explainer.model.prepare(photos[some])
+        part = explainer.explain(images, target[some] if isinstance(target, Tensor) else target)
+        parts.append(part.with_sources(sources[some]))
+    return Explanation.concatenate(parts)
+
+
+def score(
+    model: Model,
+    data: str | Path,
+    methods: str | Iterable[str] = ("hit", "random"),
+    protocol: str | Protocol = "hit",
+    limit: int | None = None,
+) -> Scores:
+    """Measure by insertion and deletion whether methods find what the model looks at.
+
+    Args:
+        model: As `explain` takes it.
+        data: A folder of images, with or without class folders.
+        methods: Names of methods.
+        protocol: Name of a protocol, or one of your own.
+        limit: At most so many images, evenly spread over the folder.
+    """
+    classifier = as_classifier(model)
+    names = [methods] if isinstance(methods, str) else list(methods)
+    explainers = [make_explainer(name, classifier) for name in names]
+    images = ImageFolder.scan(data, classifier.preprocessing).spread(limit)
+    return score_folder(classifier, images, explainers, PROTOCOLS[protocol] if isinstance(protocol, str) else protocol)
+
+
+def list_methods() -> list[dict[str, Any]]:
+    """Every method: its name, paper, and what it needs."""
+    return [
+        {
+            "name": name,
+            "paper": method.paper,
+            "needs_gradients": method.needs_gradients,
+            "needs_training": method.needs_training,
+            "model": method.needs_model,
+            "summary": (method.__doc__ or "").strip().splitlines()[0],
+        }
+        for name, method in EXPLAINERS.items()
+    ]
+
+
+def list_protocols() -> list[dict[str, str]]:
+    """Every protocol: its name, what it does, and where it comes from."""
+    return [
+        {"name": name, "description": protocol.description, "source": protocol.source} for name, protocol in PROTOCOLS.items()
+    ]
+
+
+def as_classifier(model: Model) -> Classifier:
+    """Load a name, adapt a network, pass an adapted one through."""
+    if isinstance(model, Classifier):
+        return model
+    return adapt(model) if isinstance(model, nn.Module) else load(model)
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, total, size))

@@ -1,0 +1,70 @@
+"""`vitrail explain`: pictures of which patches made the decision."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitrail.cli.options import DeviceOption, ModelOption, OutOption, OverwriteOption, load_model, report_unreadable
+
+if TYPE_CHECKING:
+    from vitrail.explanation import Explanation
+
+
+def explain(
+    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.", show_default=False)],
+    model: ModelOption = None,
+    method: Annotated[str, typer.Option(help="A method; `vitrail list` names them.")] = "hit",
+    target: Annotated[
+        str | None,
+        typer.Option(help="Class to explain, by name or number; the predicted one if not given.", show_default=False),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes and patches to print.")] = 3,
+    out: OutOption = Path("vitrail-explain"),
+    overwrite: OverwriteOption = False,
+    device: DeviceOption = None,
+    smooth: Annotated[bool, typer.Option(help="Blend patches in the overlays.")] = False,
+) -> None:
+    """Write an overlay per photo, a contact sheet, and the raw numbers; print the top classes and the strongest patches."""
+    from vitrail.api import explain_photos  # noqa: PLC0415 (heavy)
+    from vitrail.data.photos import open_photos  # noqa: PLC0415
+    from vitrail.explainers import make_explainer  # noqa: PLC0415
+    from vitrail.files import results_folder  # noqa: PLC0415
+    from vitrail.viz.overlay import overlay  # noqa: PLC0415
+    from vitrail.viz.sheet import SheetRow, contact_sheet  # noqa: PLC0415
+
+    opened, unreadable = open_photos(photos)
+    report_unreadable(unreadable)
+    classifier = load_model(model, device)
+    explainer = make_explainer(method, classifier)
+    explanation = explain_photos(explainer, [photo.image for photo in opened], [str(photo.path) for photo in opened], target)
+    boxes = [classifier.preprocessing.visible_box(photo.image.height, photo.image.width) for photo in opened]
+    with results_folder(out, overwrite) as folder:
+        for photo, box, relevance in zip(opened, boxes, explanation.relevance, strict=True):
+            picture = overlay(photo.image, relevance, box, smoothing="bilinear" if smooth else "nearest")
+            picture.save(folder / f"{photo.label}.png")
+        rows = [SheetRow(p.image, box, [one], p.path.name) for p, box, one in zip(opened, boxes, explanation, strict=True)]
+        contact_sheet(rows, folder / "contact_sheet.png")
+        explanation.save(folder / "explanations.npz")
+    for one in explanation:
+        _describe(one, top)
+    error = explanation.completeness_error()
+    if error is not None:
+        typer.echo(f"completeness error: {error:.1e} (largest |sum of parts - logit| / largest |logit|)")
+    typer.echo(f"wrote {len(opened)} overlay(s), contact_sheet.png, explanations.npz and .json to {out}")
+
+
+def _describe(explanation: "Explanation", top: int) -> None:
+    classes = ", ".join(f"{name} {probability:.1%}" for name, probability in explanation.top_classes(0, top))
+    typer.echo(f"{explanation.sources[0]}: {classes}")
+    target, logit = explanation.class_name(int(explanation.targets[0])), float(explanation.target_logits()[0])
+    patches = explanation.strongest_patches(0, top)
+    if explanation.bias is not None:
+        parts = ", ".join(f"row {row} column {col} {value:+.3f} ({value / logit:.0%})" for row, col, value in patches)
+        rest = float(explanation.bias[0])
+        typer.echo(
+            f"  logit of {target} {logit:+.3f} = patches {logit - rest:+.3f} and constants {rest:+.3f}; strongest patches: {parts}"
+        )
+    else:
+        parts = ", ".join(f"row {row} column {col} {value:.3g}" for row, col, value in patches)
+        typer.echo(f"  relevance for {target}; strongest patches: {parts}")

@@ -1,0 +1,67 @@
+"""`vitrail`: one program, one command a question."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from vitrail import __version__
+from vitrail.cli.demo import demo
+from vitrail.cli.explain import explain
+from vitrail.cli.listing import list_everything
+from vitrail.cli.score import score
+from vitrail.cli.test import test
+from vitrail.cli.train import train
+from vitrail.errors import VitrailError
+
+app = typer.Typer(
+    name="vitrail",
+    help="Show why a Vision Transformer decided, and measure whether that is true.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for name, command in (
+    ("explain", explain),
+    ("score", score),
+    ("test", test),
+    ("train", train),
+    ("list", list_everything),
+    ("demo", demo),
+):
+    app.command(name)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vitrail {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only results and errors.")] = False,
+) -> None:
+    """Settings of every command."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("vitrail")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def main() -> None:
+    """Run the program; errors that a user can mend end in one message and exit code 2."""
+    try:
+        app()
+    except VitrailError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        sys.exit(130)

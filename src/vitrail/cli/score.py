@@ -1,0 +1,70 @@
+"""`vitrail score`: whether explanations are true."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitrail.cli.options import (
+    BatchOption,
+    DeviceOption,
+    LimitOption,
+    ModelOption,
+    OutOption,
+    OverwriteOption,
+    WorkersOption,
+    load_model,
+    report_unreadable,
+)
+
+
+def score(
+    data: Annotated[Path, typer.Argument(help="A photo, a folder of photos, or a folder with one sub-folder per class.")],
+    model: ModelOption = None,
+    method: Annotated[str, typer.Option(help="Methods, separated by commas; keep random as the control.")] = "hit,random",
+    protocol: Annotated[str, typer.Option(help="A protocol; `vitrail list` names them.")] = "hit",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Other than the protocol's number of steps.", show_default=False)
+    ] = None,
+    order: Annotated[str | None, typer.Option(help="most or least: which cells change first.", show_default=False)] = None,
+    limit: LimitOption = None,
+    out: OutOption = Path("vitrail-score"),
+    overwrite: OverwriteOption = False,
+    batch_size: BatchOption = 16,
+    workers: WorkersOption = 0,
+    device: DeviceOption = None,
+) -> None:
+    """Measure insertion and deletion curves; write them as CSV, arrays and a plot, and print the areas under them."""
+    from vitrail.data.folders import ImageFolder  # noqa: PLC0415 (heavy)
+    from vitrail.evaluation import score as score_folder  # noqa: PLC0415
+    from vitrail.explainers import make_explainer  # noqa: PLC0415
+    from vitrail.files import results_folder  # noqa: PLC0415
+    from vitrail.metrics import PROTOCOLS  # noqa: PLC0415
+    from vitrail.viz.curves import plot_perturbation  # noqa: PLC0415
+    from vitrail.viz.tables import summarise_scores, write_scores  # noqa: PLC0415
+
+    chosen = PROTOCOLS[protocol].changed(num_steps=steps, order=order)
+    classifier = load_model(model, device)
+    explainers = [make_explainer(name.strip(), classifier) for name in dict.fromkeys(method.split(","))]
+    images = ImageFolder.scan(data, classifier.preprocessing).spread(limit)
+    # The folder is claimed before the work, so that a bad one is told at once.
+    with results_folder(out, overwrite) as folder:
+        scores = score_folder(classifier, images, explainers, chosen, batch_size, workers)
+        names = [classifier.class_name(target) for target in scores.targets.tolist()]
+        write_scores(
+            folder, scores.curves, scores.paths, names, classifier.name, protocol, scores.unreadable, scores.completeness
+        )
+        plot_perturbation(scores.curves, folder / "curves.png")
+    report_unreadable(scores.unreadable)
+    typer.echo(
+        f"{classifier.name}, protocol {protocol}, {chosen.num_steps} steps, {len(scores.paths)} images; "
+        "insertion: higher is better, deletion: lower"
+    )
+    for name, row in summarise_scores(scores.curves).items():
+        typer.echo(
+            f"  {name:<14}"
+            + "  ".join(f"{metric} {value:.4f}" for metric, value in row.items() if not metric.startswith("normalised"))
+        )
+    for name, error in scores.completeness.items():
+        typer.echo(f"completeness error of {name}: {error:.1e}")
+    typer.echo(f"wrote scores.csv, curves.csv, curves.npz, summary.json and curves.png to {out}")

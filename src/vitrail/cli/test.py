@@ -1,0 +1,58 @@
+"""`vitrail test`: how often a model is right."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitrail.cli.options import (
+    BatchOption,
+    DeviceOption,
+    LimitOption,
+    ModelOption,
+    OverwriteOption,
+    WorkersOption,
+    load_model,
+    report_unreadable,
+)
+
+
+def test(
+    data: Annotated[
+        Path, typer.Argument(help="Folder with one sub-folder per class, or one that holds such a folder named test or val.")
+    ],
+    model: ModelOption = None,
+    limit: LimitOption = None,
+    batch_size: BatchOption = 64,
+    workers: WorkersOption = 0,
+    device: DeviceOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write accuracy.json into this folder.", show_default=False)
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Print top-1 and top-5 accuracy and the mean confidence."""
+    from vitrail.data.folders import ImageFolder, split_folder  # noqa: PLC0415 (heavy)
+    from vitrail.evaluation import evaluate  # noqa: PLC0415
+    from vitrail.files import results_folder, write_text  # noqa: PLC0415
+
+    classifier = load_model(model, device)
+    images = ImageFolder.scan(split_folder(data, ["test", "val"]), classifier.preprocessing).spread(limit)
+    result = evaluate(classifier, images, batch_size, workers)
+    report_unreadable(result.unreadable)
+    typer.echo(
+        f"{classifier.name} on {result.num_images} images: top-1 {result.top1:.2%}, top-5 {result.top5:.2%}, "
+        f"mean confidence {result.confidence:.3f}"
+    )
+    if out is not None:
+        figures = {
+            "model": classifier.name,
+            "top1": result.top1,
+            "top5": result.top5,
+            "mean_confidence": result.confidence,
+            "num_images": result.num_images,
+            "unreadable": [file._asdict() for file in result.unreadable],
+        }
+        with results_folder(out, overwrite) as folder:
+            write_text(folder / "accuracy.json", json.dumps(figures, indent=2))

@@ -1,0 +1,109 @@
+"""The demonstration: one photo, every method that the bundled model knows, and the proof."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from vitrail.adapters import load
+from vitrail.api import explain_photos
+from vitrail.errors import MissingExtraError
+from vitrail.explainers import EXPLAINERS, make_explainer
+from vitrail.explanation import Explanation
+from vitrail.files import results_folder
+from vitrail.metrics import PROTOCOLS, perturbation_curves
+from vitrail.viz.curves import plot_perturbation
+from vitrail.viz.overlay import overlay
+from vitrail.viz.report import Picture, Section, Table, write_report
+from vitrail.viz.sheet import SheetRow, contact_sheet
+from vitrail.viz.tables import summarise_scores, write_scores
+
+MODEL = "vitrail:hit-cifar10"
+
+
+def demo_photo() -> Image.Image:
+    """Chelsea the cat, in the public domain, from scikit-image.
+
+    Raises:
+        MissingExtraError: scikit-image is not installed.
+    """
+    try:
+        from skimage.data import chelsea  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        raise MissingExtraError("the demonstration's photo", "demo") from error
+    return Image.fromarray(chelsea())
+
+
+def run_demo(out: str | Path) -> Iterator[str]:
+    """Write the page, the pictures and the arrays into `out`; yield lines that tell what was found.
+
+    Results of an earlier demonstration are replaced.
+    """
+    photo = demo_photo()
+    classifier = load(MODEL)
+    names = [name for name, method in EXPLAINERS.items() if not method.refusal(classifier)]
+    explanations = {name: explain_photos(make_explainer(name, classifier), [photo], ["chelsea"]) for name in names}
+    protocol = PROTOCOLS["hit"]
+    images = classifier.prepare(photo)
+    curves = {name: perturbation_curves(classifier, images, one, protocol) for name, one in explanations.items()}
+    box = classifier.preprocessing.visible_box(photo.height, photo.width)
+    hit = explanations["hit"]
+    target, logit = hit.class_name(int(hit.targets[0])), float(hit.target_logits()[0])
+    with results_folder(out, overwrite=True) as folder:
+        photo.save(folder / "photo.png")
+        for name, one in explanations.items():
+            overlay(photo, one.relevance[0], box).save(folder / f"{name}.png")
+        contact_sheet([SheetRow(photo, box, list(explanations.values()), "chelsea")], folder / "methods.png")
+        plot_perturbation(curves, folder / "curves.png")
+        write_scores(folder, curves, ["chelsea"], [target], classifier.name, "hit")
+        hit.save(folder / "explanations.npz")
+        _write_page(folder, explanations, summarise_scores(curves), target, logit)
+    yield f"{classifier.name} says: {', '.join(f'{name} {probability:.1%}' for name, probability in hit.top_classes(0, 3))}"
+    strongest = ", ".join(f"row {row} column {col} gave {value / logit:.0%}" for row, col, value in hit.strongest_patches(0, 3))
+    yield f"logit of {target} {logit:+.3f}, an exact sum over {hit.relevance[0].numel()} patches and a constant: {strongest}"
+    yield f"completeness error: {hit.completeness_error():.1e} (largest |sum of parts - logit| / largest |logit|)"
+    for name, row in summarise_scores(curves).items():
+        insertion, deletion = row["insertion_zero"], row["deletion_zero"]
+        yield f"  {name:<12} insertion {insertion:.3f} (higher is better)  deletion {deletion:.3f} (lower is better)"
+    yield f"open {Path(out) / 'index.html'}"
+
+
+def _write_page(
+    folder: Path, explanations: dict[str, Explanation], summary: dict[str, dict[str, float]], target: str, logit: float
+) -> None:
+    hit = explanations["hit"]
+    docs = {name: (EXPLAINERS[name].__doc__ or "").strip().splitlines()[0].replace("`", "") for name in explanations}
+    pictures = [Picture(folder / "photo.png", "The photo. Inside the frame: what the model sees, at 32x32 pixels.")]
+    pictures += [Picture(folder / f"{name}.png", f"{name}: {docs[name]}") for name in explanations]
+    patches: list[list[str | float]] = [
+        [f"row {row}, column {col}", value, f"{value / logit:.1%}"] for row, col, value in hit.strongest_patches(0, 8)
+    ]
+    bias = float(hit.bias[0]) if hit.bias is not None else 0.0
+    columns = list(next(iter(summary.values())))
+    sections = [
+        Section(
+            "Which patches made the decision",
+            "Red patches speak for the class, blue ones against it; the stronger the colour, the more they count.",
+            pictures,
+            Table(["class", "probability"], [[name, value] for name, value in hit.top_classes(0, 5)]),
+        ),
+        Section(
+            "The decision is a sum",
+            f"The logit of {target} is {logit:+.4f}: the patches give {logit - bias:+.4f}, the constants {bias:+.4f}. "
+            f"The sum of the parts misses the logit by {hit.completeness_error():.1e} of the largest logit.",
+            table=Table(["strongest patches", "logit", "share"], patches),
+        ),
+        Section(
+            "Is it true?",
+            "Patches are brought in (insertion) or taken out (deletion) in the order of their relevance, and the probability of "
+            f"{target} is measured. A true explanation rises fast and falls fast; chance is the control.",
+            [Picture(folder / "curves.png", "Insertion and deletion curves of every method, for two baselines.", wide=True)],
+            Table(["area under the curve", *columns], [[name, *row.values()] for name, row in summary.items()]),
+        ),
+    ]
+    write_report(
+        folder / "index.html",
+        f"Why is this a {target}?",
+        f"vitrail explains a photo by {hit.model}, a classifier that is a sum over patches.",
+        sections,
+    )

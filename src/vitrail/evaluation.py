@@ -1,0 +1,144 @@
+"""A whole folder of images through a model: how often it is right, and whether its explanations are true."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from vitrail.adapters import Classifier
+from vitrail.data.folders import NO_LABEL, Batch, ImageFolder, Unreadable, collate
+from vitrail.errors import ImageError, InvalidInputError
+from vitrail.explainers import Explainer
+from vitrail.metrics import Curves, InsertionDeletion, Protocol
+from vitrail.progress import progress
+from vitrail.types import Targets
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a classifier does on labelled images.
+
+    Attributes:
+        top1: Share of images whose label is the most probable class.
+        top5: Share of images whose label is among the five most probable.
+        confidence: Mean probability of the most probable class.
+        num_images: Images read.
+        unreadable: Files left out.
+    """
+
+    top1: float
+    top5: float
+    confidence: float
+    num_images: int
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Insertion and deletion of several methods on the same images.
+
+    Attributes:
+        curves: Per method.
+        targets: The explained class of every image: the predicted one.
+        paths: File of every image.
+        completeness: Per method that accounts for the whole logit: the largest completeness error met.
+        unreadable: Files left out.
+    """
+
+    curves: dict[str, Curves]
+    targets: Targets
+    paths: list[str]
+    completeness: dict[str, float]
+    unreadable: list[Unreadable]
+
+
+def evaluate(classifier: Classifier, images: ImageFolder, batch_size: int = 64, num_workers: int = 0) -> Evaluation:
+    """Measure accuracy on a folder with one sub-folder per class.
+
+    Raises:
+        InvalidInputError: No labels, or classes that the model does not have.
+        ImageError: Not one image could be read.
+    """
+    images = with_model_labels(images, classifier)
+    num_classes = classifier.num_classes
+    top1, top5 = (MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, min(5, num_classes)))
+    confidence, unreadable, count = MeanMetric(), list[Unreadable](), 0
+    with classifier.inspecting(), torch.inference_mode():
+        for batch in _batches(classifier, images, batch_size, num_workers, "testing", unreadable):
+            probabilities = classifier.logits(batch.images).softmax(-1).float().cpu()
+            top1.update(probabilities, batch.labels)
+            top5.update(probabilities, batch.labels)
+            confidence.update(probabilities.amax(-1))
+            count += len(batch.images)
+    return Evaluation(float(top1.compute()), float(top5.compute()), float(confidence.compute()), count, unreadable)
+
+
+def score(
+    classifier: Classifier,
+    images: ImageFolder,
+    explainers: Sequence[Explainer],
+    protocol: Protocol,
+    batch_size: int = 16,
+    num_workers: int = 0,
+) -> Scores:
+    """Explain the predicted class of every image by every method, and measure whether the score follows.
+
+    Raises:
+        ImageError: Not one image could be read.
+    """
+    metrics = [InsertionDeletion(protocol) for _ in explainers]
+    targets, paths, unreadable = list[Tensor](), list[str](), list[Unreadable]()
+    completeness: dict[str, float] = {}
+    names = [""] * len(explainers)
+    for batch in _batches(classifier, images, batch_size, num_workers, "scoring", unreadable):
+        for i, (explainer, metric) in enumerate(zip(explainers, metrics, strict=True)):
+            explanation = explainer.explain(batch.images)
+            metric.update(classifier, batch.images, explanation)
+            names[i], error = explanation.method, explanation.completeness_error()
+            if error is not None:
+                completeness[explanation.method] = max(error, completeness.get(explanation.method, 0.0))
+        targets.append(explanation.targets.cpu())
+        paths += batch.paths
+    curves = {name: metric.curves() for name, metric in zip(names, metrics, strict=True)}
+    return Scores(curves, torch.cat(targets), paths, completeness, unreadable)
+
+
+def with_model_labels(images: ImageFolder, classifier: Classifier) -> ImageFolder:
+    """Express a folder's labels as the model's classes: by name, else, where there are as many, by order.
+
+    Raises:
+        InvalidInputError: No labels, or classes that the model does not have.
+    """
+    if not images.class_names:
+        raise InvalidInputError("expected one sub-folder of images per class, found photos without a class")
+    known = {name: index for index, name in enumerate(classifier.class_names)}
+    missing = [name for name in images.class_names if name not in known]
+    if not missing:
+        order = [known[name] for name in images.class_names]
+    elif len(images.class_names) == classifier.num_classes:
+        order = list(range(classifier.num_classes))
+    else:
+        raise InvalidInputError(
+            f"expected folders named like the model's classes, or {classifier.num_classes} folders in the order of its classes; "
+            f"unknown among {len(images.class_names)}: {', '.join(missing[:8])}"
+        )
+    return replace(images, labels=[order[label] if label != NO_LABEL else NO_LABEL for label in images.labels])
+
+
+def _batches(
+    classifier: Classifier, images: ImageFolder, batch_size: int, num_workers: int, what: str, unreadable: list[Unreadable]
+) -> Iterator[Batch]:
+    loader: DataLoader[Any] = DataLoader(images, batch_size, num_workers=num_workers, collate_fn=collate)
+    read = 0
+    for batch in progress(loader, len(loader), what):
+        unreadable += batch.unreadable
+        if len(batch.images):
+            read += len(batch.images)
+            yield batch._replace(images=batch.images.to(classifier.device, classifier.dtype))
+    if not read:
+        raise ImageError(f"not one of {len(images)} images could be read; the first: {unreadable[0].reason}")

@@ -1,0 +1,70 @@
+"""Contact sheets: photos as rows, methods as columns, in one picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vitrail.explanation import Explanation
+from vitrail.files import atomic_write
+from vitrail.viz.overlay import overlay
+
+MAX_ROWS = 24
+"""A sheet of more rows is cut here; every photo has its own overlay file."""
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One photo with its explanations.
+
+    Attributes:
+        photo: Upright, at its own size.
+        box: What the model saw, in the photo's pixels.
+        explanations: One a column, each of this photo alone.
+        title: Above the photo.
+    """
+
+    photo: Image.Image
+    box: tuple[float, float, float, float]
+    explanations: Sequence[Explanation]
+    title: str = ""
+
+
+def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
+    """Draw photos beside their explanations and their most probable classes."""
+    rows = rows[:MAX_ROWS]
+    num_methods = max(len(row.explanations) for row in rows)
+    figure = Figure(figsize=(2.6 * (num_methods + 2), 2.7 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), num_methods + 2, squeeze=False)
+    for axes, row in zip(grid, rows, strict=True):
+        axes[0].imshow(_thumbnail(row.photo))
+        axes[0].set_title(_shorten(row.title), fontsize=9)
+        for cell, explanation in zip(axes[1:], row.explanations, strict=False):
+            cell.imshow(overlay(row.photo, explanation.relevance[0], row.box, side=320))
+            cell.set_title(f"{explanation.method}: {_shorten(explanation.class_name(int(explanation.targets[0])))}", fontsize=9)
+        for cell in axes[:-1]:
+            cell.axis("off")
+        _draw_classes(axes[-1], row.explanations[0])
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=110)
+
+
+def _draw_classes(axes: Axes, explanation: Explanation) -> None:
+    names, probabilities = zip(*explanation.top_classes(0, 5), strict=True)
+    axes.barh([_shorten(name) for name in names][::-1], list(probabilities)[::-1], color="0.55")
+    axes.set(xlim=(0, 1), title="probability")
+    axes.title.set_fontsize(9)
+    axes.tick_params(labelsize=8)
+
+
+def _thumbnail(photo: Image.Image) -> Image.Image:
+    small = photo.copy()
+    small.thumbnail((640, 640))
+    return small
+
+
+def _shorten(text: str, length: int = 24) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,0 +1,78 @@
+"""Insertion and deletion as files that other programs read."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitrail.files import atomic_write, write_text
+from vitrail.metrics import Curves
+from vitrail.metrics.perturbation import DIRECTIONS
+
+
+def summarise_scores(curves: Mapping[str, Curves]) -> dict[str, dict[str, float]]:
+    """Mean area under every curve, per method: raw, and normalised between the baseline's and the clean score."""
+    summary: dict[str, dict[str, float]] = {}
+    for method, measured in curves.items():
+        raw, normalised = measured.auc().mean(0), measured.normalised_auc().nanmean(0)
+        summary[method] = {
+            f"{prefix}{direction}_{baseline}": float(values[i, j])
+            for prefix, values in (("", raw), ("normalised_", normalised))
+            for i, baseline in enumerate(measured.protocol.baselines)
+            for j, direction in enumerate(DIRECTIONS)
+        }
+    return summary
+
+
+def write_scores(
+    folder: Path,
+    curves: Mapping[str, Curves],
+    paths: Sequence[str],
+    targets: Sequence[str],
+    model: str,
+    protocol: str,
+    unreadable: Sequence[tuple[str, str]] = (),
+    completeness: Mapping[str, float] | None = None,
+) -> None:
+    """Write scores.csv (a line an image and method), curves.csv (a line a point of a mean curve), curves.npz and summary.json."""
+    measured = next(iter(curves.values()))
+    columns = [f"{direction}_{baseline}" for baseline in measured.protocol.baselines for direction in DIRECTIONS]
+    per_image = []
+    for method, each in curves.items():
+        raw, normalised = each.auc().flatten(1).tolist(), each.normalised_auc().flatten(1).tolist()
+        rows = zip(paths, targets, raw, normalised, strict=True)
+        per_image += [[path, target, method, *values, *relative] for path, target, values, relative in rows]
+    _write_csv(folder / "scores.csv", ["image", "target", "method", *columns, *(f"normalised_{c}" for c in columns)], per_image)
+    points = [
+        [method, baseline, direction, fraction, value]
+        for method, each in curves.items()
+        for i, baseline in enumerate(each.protocol.baselines)
+        for j, direction in enumerate(DIRECTIONS)
+        for fraction, value in zip(each.fractions.tolist(), each.mean()[i, j].tolist(), strict=True)
+    ]
+    _write_csv(folder / "curves.csv", ["method", "baseline", "direction", "fraction", "mean_score"], points)
+    arrays: dict[str, Any] = {method: each.scores.cpu().numpy() for method, each in curves.items()}
+    with atomic_write(folder / "curves.npz") as partial:
+        np.savez_compressed(partial, allow_pickle=False, fractions=measured.fractions.cpu().numpy(), **arrays)
+    summary = {
+        "model": model,
+        "protocol": protocol,
+        "num_steps": measured.protocol.num_steps,
+        "score": measured.protocol.score,
+        "order": measured.protocol.order,
+        "num_images": len(paths),
+        "mean_auc": summarise_scores(curves),
+        "completeness_error": dict(completeness or {}),
+        "unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
+    }
+    write_text(folder / "summary.json", json.dumps(summary, indent=2))
+
+
+def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows(rows)

@@ -1,0 +1,158 @@
+import errno
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from vitrail.errors import OutputError
+from vitrail.files import atomic_write, output_folder, write_text
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def raise_full_disk(*_args, **_options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def raise_no_permission(*_args, **_options):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def test_a_written_file_takes_its_name_only_at_the_end(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+    with atomic_write(path) as partial:
+        partial.write_text("new")
+        assert partial.parent == tmp_path
+        assert partial.suffix == ".txt"
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert names_in(tmp_path) == ["result.txt"]
+
+
+def test_a_path_may_be_a_string(tmp_path):
+    write_text(str(tmp_path / "result.txt"), "é")
+    assert (tmp_path / "result.txt").read_bytes() == "é".encode()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()], ids=repr)
+def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)), atomic_write(path) as partial:
+        partial.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert names_in(tmp_path) == ["result.txt"]
+
+
+def test_a_failing_block_leaves_nothing_where_nothing_was(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "result.txt") as partial:
+        partial.write_text(str(1 / 0))
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", ["write_text", "chmod", "replace"])
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, step):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+    expected = f"cannot write {path}: No space left on device; what was there before is unchanged"
+    monkeypatch.setattr(Path, step, raise_full_disk)
+    with pytest.raises(OutputError, match=f"^{re.escape(expected)}$"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert names_in(tmp_path) == ["result.txt"]
+
+
+def test_a_full_disk_at_the_first_byte(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "mkstemp", raise_full_disk)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_text(tmp_path / "result.txt", "new")
+    assert names_in(tmp_path) == []
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "mkstemp", raise_no_permission)
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_text(tmp_path / "result.txt", "new")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o555)
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_text(folder / "result.txt", "new")
+    with pytest.raises(OutputError, match="Permission denied"):
+        output_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("missing/result.txt", "No such file or directory"), ("file/result.txt", "Not a directory"), ("folder", "Is a directory")],
+)
+def test_a_place_where_no_file_can_be(tmp_path, place, reason):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match=f"{re.escape(str(tmp_path / place))}: {reason}"):
+        write_text(tmp_path / place, "new")
+    assert names_in(tmp_path) == ["file", "folder"]
+
+
+def test_a_name_as_long_as_the_file_system_allows(tmp_path):
+    path = tmp_path / ("n" * 251 + ".txt")
+    path.write_text("old")
+    write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_is_respected_and_kept(tmp_path, umask, mask, mode):
+    umask(mask)
+    write_text(tmp_path / "result.txt", "new")
+    assert stat.S_IMODE((tmp_path / "result.txt").stat().st_mode) == mode
+    assert umask(0o022) == mask
+
+
+def test_an_output_folder_is_made_with_its_parents(tmp_path):
+    folder = output_folder(str(tmp_path / "one" / "two"))
+    assert folder == tmp_path / "one" / "two"
+    assert folder.is_dir()
+    assert names_in(folder) == []
+
+
+def test_an_output_folder_keeps_what_it_holds(tmp_path):
+    (tmp_path / "result.txt").write_text("old")
+    output_folder(tmp_path)
+    assert names_in(tmp_path) == ["result.txt"]
+
+
+def test_a_file_in_the_way_of_an_output_folder(tmp_path):
+    path = tmp_path / "results"
+    path.write_text("old")
+    expected = f"expected a folder for the results, but {path} is a file; choose another --out"
+    with pytest.raises(OutputError, match=f"^{re.escape(expected)}$"):
+        output_folder(path)
+    deeper = path / "deeper"
+    with pytest.raises(OutputError, match=f"^{re.escape(f'cannot write into {deeper}: Not a directory')}; choose another --out$"):
+        output_folder(deeper)
+    assert path.read_text() == "old"
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", raise_no_permission)
+    with pytest.raises(OutputError, match=f"^{re.escape(f'cannot write into {tmp_path}: Permission denied; choose another --out')}$"):
+        output_folder(tmp_path)
