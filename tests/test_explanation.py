@@ -2,7 +2,9 @@ import json
 import math
 import re
 import zipfile
+from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,12 @@ def explanation():
         class_names=("ant", "bee", "cat", "dog", "elk"),
         sources=("one.jpg", "two.jpg", "three.jpg"),
     )
+
+
+@pytest.fixture
+def without_shape_checks(monkeypatch):
+    """As a user runs it: the test run's own shape checks come before ours."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def bare(relevance: torch.Tensor, **options) -> Explanation:
@@ -203,6 +211,7 @@ def test_an_explanation_that_cannot_be_written(explanation, tmp_path):
     ],
     ids=["targets", "logits", "bias", "sources"],
 )
+@pytest.mark.usefixtures("without_shape_checks")
 def test_lengths_that_differ_are_refused(explanation, change, message):
     parts = {"relevance": explanation.relevance, "targets": explanation.targets, "logits": explanation.logits} | change
     with pytest.raises(InvalidInputError, match=f"^{re.escape(message)}$"):
@@ -246,6 +255,39 @@ def test_a_slice_without_bias_and_sources():
 def test_iteration_gives_every_image_once(explanation):
     assert [one.sources for one in explanation] == [("one.jpg",), ("two.jpg",), ("three.jpg",)]
     assert [len(one) for one in explanation] == [1, 1, 1]
+
+
+def test_parts_join_to_the_whole(explanation):
+    assert_same(Explanation.concatenate([explanation[:2], explanation[2]]), explanation)
+    assert_same(Explanation.concatenate(list(explanation)), explanation)
+    assert_same(Explanation.concatenate([explanation]), explanation)
+
+
+def test_parts_without_bias_and_sources_join():
+    whole = Explanation.concatenate([bare(torch.zeros(1, 2, 2)), bare(torch.ones(2, 2, 2))])
+    assert whole.relevance[:, 0, 0].tolist() == [0, 1, 1]
+    assert whole.bias is None
+    assert whole.sources == ()
+
+
+def test_nothing_cannot_be_joined():
+    with pytest.raises(InvalidInputError, match=r"^expected at least one explanation to join, got none$"):
+        Explanation.concatenate([])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_parts_with_and_without_bias_are_refused(explanation, order):
+    parts = [explanation[0], replace(explanation[1], bias=None)][::order]
+    with pytest.raises(InvalidInputError):
+        Explanation.concatenate(parts)
+
+
+def test_sources_can_be_named_later(explanation):
+    named = explanation.with_sources(["a.jpg", "b.jpg", "c.jpg"])
+    assert named.sources == ("a.jpg", "b.jpg", "c.jpg")
+    assert explanation.sources[0] == "one.jpg"
+    with pytest.raises(InvalidInputError, match=r"^expected 3 sources, one per relevance map, got 1$"):
+        explanation.with_sources(["a.jpg"])
 
 
 def test_normalised_divides_by_the_largest_magnitude_of_each_image():

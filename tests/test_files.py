@@ -8,15 +8,23 @@ from pathlib import Path
 import pytest
 
 from vitrail.errors import OutputError
-from vitrail.files import atomic_write, output_folder, write_text
+from vitrail.files import atomic_write, output_folder, results_folder, write_text
 
 
 def names_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
+FULL_DISK = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def raise_full_disk(*_args, **_options):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    raise FULL_DISK
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    path.write_text("half")
+    raise error
 
 
 def raise_no_permission(*_args, **_options):
@@ -52,8 +60,7 @@ def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "result.txt"
     path.write_text("old")
     with pytest.raises(type(error)), atomic_write(path) as partial:
-        partial.write_text("half")
-        raise error
+        write_half(partial, error)
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["result.txt"]
 
@@ -147,12 +154,71 @@ def test_a_file_in_the_way_of_an_output_folder(tmp_path):
     with pytest.raises(OutputError, match=f"^{re.escape(expected)}$"):
         output_folder(path)
     deeper = path / "deeper"
-    with pytest.raises(OutputError, match=f"^{re.escape(f'cannot write into {deeper}: Not a directory')}; choose another --out$"):
+    with pytest.raises(
+        OutputError, match=f"^{re.escape(f'cannot write into {deeper}: Not a directory')}; choose another --out$"
+    ):
         output_folder(deeper)
     assert path.read_text() == "old"
 
 
 def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", raise_no_permission)
-    with pytest.raises(OutputError, match=f"^{re.escape(f'cannot write into {tmp_path}: Permission denied; choose another --out')}$"):
+    with pytest.raises(
+        OutputError, match=f"^{re.escape(f'cannot write into {tmp_path}: Permission denied; choose another --out')}$"
+    ):
         output_folder(tmp_path)
+
+
+def test_results_appear_only_at_the_end(tmp_path):
+    folder = tmp_path / "one" / "results"
+    with results_folder(folder) as partial:
+        (partial / "deep").mkdir()
+        (partial / "a.txt").write_text("a")
+        (partial / "deep" / "b.txt").write_text("b")
+        assert not (folder / "a.txt").exists()
+    assert names_in(folder) == ["a.txt", "deep"]
+    assert (folder / "deep" / "b.txt").read_text() == "b"
+
+
+def test_results_never_mix_with_earlier_ones_unasked(tmp_path):
+    (tmp_path / "old.txt").write_text("old")
+    expected = (
+        f"{tmp_path} exists and is not empty; choose another --out, or add --overwrite to replace results of the same name"
+    )
+    with pytest.raises(OutputError, match=f"^{re.escape(expected)}$"), results_folder(tmp_path):
+        pytest.fail("the block must not run")
+    assert names_in(tmp_path) == ["old.txt"]
+
+
+def test_results_replace_those_of_the_same_name_where_asked(tmp_path):
+    (tmp_path / "same.txt").write_text("old")
+    (tmp_path / "other.txt").write_text("old")
+    with results_folder(tmp_path, overwrite=True) as partial:
+        (partial / "same.txt").write_text("new")
+    assert names_in(tmp_path) == ["other.txt", "same.txt"]
+    assert (tmp_path / "same.txt").read_text() == "new"
+    assert (tmp_path / "other.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()], ids=repr)
+def test_failing_results_leave_the_earlier_ones(tmp_path, error):
+    (tmp_path / "same.txt").write_text("old")
+    with pytest.raises(type(error)), results_folder(tmp_path, overwrite=True) as partial:
+        write_half(partial / "same.txt", error)
+    assert names_in(tmp_path) == ["same.txt"]
+    assert (tmp_path / "same.txt").read_text() == "old"
+
+
+def test_results_on_a_full_disk(tmp_path):
+    (tmp_path / "same.txt").write_text("old")
+    expected = f"cannot write into {tmp_path}: No space left on device; earlier results there are unchanged"
+    with pytest.raises(OutputError, match=f"^{re.escape(expected)}$"), results_folder(tmp_path, overwrite=True) as partial:
+        write_half(partial / "same.txt", FULL_DISK)
+    assert names_in(tmp_path) == ["same.txt"]
+    assert (tmp_path / "same.txt").read_text() == "old"
+
+
+def test_a_file_in_the_way_of_results(tmp_path):
+    (tmp_path / "results").write_text("old")
+    with pytest.raises(OutputError, match="is a file; choose another --out"), results_folder(tmp_path / "results"):
+        pytest.fail("the block must not run")

@@ -38,4 +38,8 @@ class MissingExtraError(VitrailError, ImportError):
     """
 
     def __init__(self, feature: str, extra: str) -> None:
+        self.feature, self.extra = feature, extra
         super().__init__(f"{feature} needs packages that are not installed; install them with: pip install 'vitrail[{extra}]'")
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
+        return type(self), (self.feature, self.extra)

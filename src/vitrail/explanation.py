@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from vitrail.types import Logits, Relevance, Targets
 FORMAT = "vitrail explanation 1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """Relevance of every patch of every image for one class each.
 
@@ -53,8 +53,10 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.relevance)
 
-    def __getitem__(self, index: int | slice) -> Self:
+    def __getitem__(self, index: int | slice) -> "Explanation":
         """One image's explanation, or some images', still as a batch."""
+        if isinstance(index, int) and not -len(self) <= index < len(self):
+            raise IndexError(f"expected an index of one of {len(self)} images, got {index}")
         some = slice(index, index + 1 or None) if isinstance(index, int) else index
         return replace(
             self,
@@ -65,10 +67,10 @@ class Explanation:
             sources=self.sources[some],
         )
 
-    def __iter__(self) -> Iterator[Self]:
+    def __iter__(self) -> Iterator["Explanation"]:
         return (self[i] for i in range(len(self)))
 
-    def with_sources(self, sources: Sequence[str]) -> Self:
+    def with_sources(self, sources: Sequence[str]) -> "Explanation":
         """The same, with the file of every image."""
         return replace(self, sources=tuple(map(str, sources)))
 
@@ -83,7 +85,7 @@ class Explanation:
 
     def completeness_error(self) -> float | None:
         """Largest |sum of relevance + bias - logit| over the largest |logit|; None where the method promises no sum."""
-        if self.bias is None:
+        if self.bias is None or not len(self):
             return None
         missing = (self.relevance.sum((1, 2)) + self.bias - self.target_logits()).abs().max()
         return float(missing / self.logits.abs().max().clamp_min(1e-12))
@@ -102,10 +104,12 @@ class Explanation:
         )
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
+    def concatenate(cls, parts: Sequence["Explanation"]) -> "Explanation":
         """Join batches that one method made with one model."""
         if not parts:
             raise InvalidInputError("expected at least one explanation to join, got none")
+        if len({part.bias is None for part in parts}) > 1:
+            raise InvalidInputError("expected explanations that one method made, got some with a bias and some without")
         joined: dict[str, Any] = {name: torch.cat([part._tensors()[name] for part in parts]) for name in parts[0]._tensors()}
         return replace(parts[0], **joined, sources=tuple(source for part in parts for source in part.sources))
 
@@ -115,24 +119,25 @@ class Explanation:
         Raises:
             OutputError: A file cannot be written; older ones are left whole.
         """
-        path = Path(path).with_suffix(".npz")
-        arrays = {
+        path = _npz(path)
+        described = json.dumps(self._description(), indent=2)
+        arrays: dict[str, Any] = {
             # numpy knows no bfloat16, and half precision is for networks, not for results.
             name: (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).detach().cpu().numpy()
             for name, value in self._tensors().items()
         }
         with atomic_write(path) as partial:
-            np.savez_compressed(partial, allow_pickle=False, **arrays)
-        write_text(path.with_suffix(".json"), json.dumps(self._description(), indent=2))
+            np.savez_compressed(partial, **arrays)
+        write_text(path.with_suffix(".json"), described)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "Explanation":
         """Read what `save` wrote.
 
         Raises:
             CheckpointError: A file is missing, damaged, or of another format.
         """
-        path = Path(path).with_suffix(".npz")
+        path = _npz(path)
         try:
             described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             with np.load(path, allow_pickle=False) as arrays:
@@ -140,11 +145,12 @@ class Explanation:
             if described.get("format") != FORMAT:
                 raise ValueError(f"expected the format {FORMAT!r}, got {described.get('format')!r}")
             names = {key: described[key] for key in ("method", "model")}
+            sources = tuple(image["source"] for image in described["images"])
             return cls(
                 **tensors,
                 **names,
                 class_names=tuple(described["class_names"]),
-                sources=tuple(e.get("source", "") for e in described["images"]),
+                sources=sources if any(sources) else (),
             )
         except (
             Exception
@@ -189,3 +195,8 @@ class Explanation:
             "images": images,
             "class_names": list(self.class_names),
         }
+
+
+def _npz(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")

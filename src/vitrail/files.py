@@ -20,7 +20,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     partial: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
         partial = Path(name)
         os.close(handle)
         yield partial
@@ -53,7 +53,7 @@ def output_folder(path: str | Path) -> Path:
 
 @contextmanager
 def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; its files move there only when the block succeeds.
+    """Yield a hidden temporary folder inside `path`; its files take their place only when the block succeeds.
 
     Args:
         path: Where the results go; created with its parents.
@@ -68,8 +68,9 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
             f"{path} exists and is not empty; choose another --out, or add --overwrite to replace results of the same name"
         )
     output_folder(path)
-    partial = Path(tempfile.mkdtemp(dir=path, prefix=".partial-"))
+    partial: Path | None = None
     try:
+        partial = Path(tempfile.mkdtemp(dir=path, prefix=".partial-"))
         yield partial
         for file in sorted(partial.rglob("*")):
             if file.is_file():
@@ -77,11 +78,10 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
     except OSError as error:
-        raise OutputError(
-            f"cannot write into {path}: {error.strerror or error}; earlier results there are unchanged"
-        ) from error
+        raise OutputError(f"cannot write into {path}: {error.strerror or error}; no result there is half-written") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -21,6 +21,8 @@ def inspecting(module: nn.Module) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         try:
             module.eval()
+            for parameter, _, _ in parameters:
+                parameter.grad = None  # A backward inside would add to the user's gradient in place.
             yield
         finally:
             for part, training in modes:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vitrail.errors import UnknownNameError
 
@@ -58,6 +58,10 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._entries[name]
         except KeyError:
             raise unknown_name(self.kind, name, list(self._entries)) from None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        # Mapping's own version waits for KeyError too.
+        return self._entries.get(name, default)
 
     def __contains__(self, name: object) -> bool:
         # Mapping's own version looks for KeyError, which __getitem__ never raises.

@@ -25,6 +25,9 @@ from torch import Tensor
 Images = Float[Tensor, "b channels height width"]
 """A normalised batch of images, as the network eats it."""
 
+Baseline = Float[Tensor, "b_or_1 channels height width"]
+"""What replaces removed content: one per image, or one for all."""
+
 Logits = Float[Tensor, "b c"]
 Relevance = Float[Tensor, "b rows cols"]
 """Raw score per patch: sign and scale as the method gives them."""

@@ -15,7 +15,7 @@ from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import InvalidInputError
 from vitrail.hooks import inspecting
 from vitrail.registry import unknown_name
-from vitrail.types import Images, Keep, Logits, Patches, Tokens
+from vitrail.types import Baseline, Images, Keep, Logits, Patches, Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Classifier(ABC):
             raise InvalidInputError(f"expected a class between 0 and {self.num_classes - 1}, got {name}")
         return int(name)
 
-    def perturbed_logits(self, images: Images, baseline: Images, keep: Keep) -> Float[Tensor, "b s c"]:
+    def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """Logits with cells replaced by a baseline: how every perturbation metric runs.
 
         All steps of all images go in as one mask, so that an adapter may share work between the steps of a curve. Here: one
@@ -116,7 +116,7 @@ class Classifier(ABC):
         # A guess for convolutional networks: a hundred feature maps of the input's size.
         return images[0].numel() * images.element_size() * 100
 
-    def _check_perturbation(self, images: Images, baseline: Images, keep: Bool[Tensor, "..."]) -> tuple[int, int]:
+    def _check_perturbation(self, images: Images, baseline: Baseline, keep: Bool[Tensor, "..."]) -> tuple[int, int]:
         rows, cols = self.grid_size(images)
         if keep.ndim != 3 or keep.shape[0] != len(images) or keep.shape[2] != rows * cols or not keep.shape[1]:
             raise InvalidInputError(
@@ -167,7 +167,7 @@ class ViTAdapter(Classifier):
     def record(self, *, attentions: bool = False, hidden_states: bool = False) -> AbstractContextManager[Trace]:
         """Record forward passes inside the block into a `Trace`, in the graph; one pass at a time."""
 
-    def perturbed_logits(self, images: Images, baseline: Images, keep: Keep) -> Float[Tensor, "b s c"]:
+    def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """Logits with patches replaced by a baseline; exact, since every patch is embedded by itself.
 
         Images and baseline are embedded once; every step then picks, per patch, one of the two embeddings.

@@ -1,7 +1,7 @@
 """Loading a model by name or from disk: weights, preprocessing and class names together."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ Loader = Callable[..., Classifier]
 SOURCES: Registry[Loader] = Registry("source of models")
 """What stands before the colon in `timm:vit_base_patch16_224`."""
 
-ARCHITECTURES: dict[str, Callable[[dict[str, Any]], HiT]] = {"hit": HiT.from_config}
+ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], HiT]] = {"hit": HiT.from_config}
 """What our own files may hold, and how it is built from its configuration."""
 
 WEIGHTS = ("model.safetensors", "best.safetensors")
@@ -100,9 +100,9 @@ def _build_own(checkpoint: Checkpoint, path: Path) -> Classifier:
     try:
         build = ARCHITECTURES[described["architecture"]]
         module = build(described["config"])
-        preprocessing = Preprocessing(**described["preprocessing"])
+        preprocessing = Preprocessing.from_dict(described["preprocessing"])
         class_names = tuple(map(str, described["class_names"]))
-    except (KeyError, TypeError, InvalidInputError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"the description inside {path} is not one that this version understands: {error!r}") from error
     load_strictly(
         module, {name: tensor.float() for name, tensor in checkpoint.state.items()}, str(path), optional=module.idle_names()

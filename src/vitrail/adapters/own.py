@@ -14,7 +14,7 @@ from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
 from vitrail.errors import UnsupportedModelError
 from vitrail.hooks import forward_hooks
 from vitrail.models.hit import HiT
-from vitrail.types import Images, Keep, Logits, Patches, Tokens
+from vitrail.types import Baseline, Images, Keep, Logits, Patches, Tokens
 
 
 @final
@@ -55,10 +55,13 @@ class HiTAdapter(ViTAdapter):
         trace = Trace()
         hooks: list[tuple[nn.Module, Callable[..., Any]]] = []
 
-        def keep_attention(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> None:
-            trace.attentions.append(weights.transpose(1, 2))
+        def keep_attention(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+            attention = weights.transpose(1, 2)
+            trace.attentions.append(attention)
+            # The network goes on with what was recorded, so that gradients reach it.
+            return attention.transpose(1, 2)
 
-        def keep_state(module: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+        def keep_state(module: nn.Module, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
             if not trace.hidden_states:
                 trace.hidden_states.append(torch.cat(inputs[:2], 1))
             trace.hidden_states.append(torch.cat(outputs[:2], 1))
@@ -70,7 +73,7 @@ class HiTAdapter(ViTAdapter):
         with forward_hooks(hooks):
             yield trace
 
-    def perturbed_logits(self, images: Images, baseline: Images, keep: Keep) -> Float[Tensor, "b s c"]:
+    def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """All steps from one pass over the distinct states of every cell; see `HiT.perturbed_logits`."""
         self._check_perturbation(images, baseline, keep)
 

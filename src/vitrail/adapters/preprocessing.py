@@ -1,5 +1,6 @@
 """From a photo to what the network eats, and back to the photo's pixels."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ class Preprocessing:
     Args:
         size: Height and width that the network eats, in pixels.
         crop_fraction: The crop's share of the resized image (timm's `crop_pct`).
-        crop_mode: "center" keeps the aspect ratio and crops; "squash" stretches the whole photo into `size`.
+        crop_mode: "center" keeps the aspect ratio and crops; "squash" stretches the photo, then crops.
         interpolation: Name of a torchvision interpolation mode.
         mean: Per channel, in [0, 1]; one number for a gray-scale network.
         std: Per channel, in [0, 1].
@@ -40,8 +41,6 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        for name in ("size", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.crop_mode not in ("center", "squash"):
             raise InvalidInputError(f"expected crop_mode 'center' or 'squash', got {self.crop_mode!r}")
         if not 0 < self.crop_fraction <= 1:
@@ -51,16 +50,26 @@ class Preprocessing:
             raise InvalidInputError(f"unknown interpolation {self.interpolation!r}; choose one of: {modes}")
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise InvalidInputError(f"expected mean and std of 1 or 3 channels, got {self.mean} and {self.std}")
+        if min(self.std) <= 0:
+            raise InvalidInputError(f"expected a std above 0 in every channel, got {self.std}")
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise InvalidInputError(f"expected a size of two positive numbers of pixels, got {self.size}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON; `Preprocessing(**...)` gives it back."""
+        """Plain numbers and lists, ready for JSON; `from_dict` gives it back."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Preprocessing":
+        """Read what `to_dict` gave."""
+        frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        return cls(**frozen)
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after resizing, before the crop."""
-        if self.crop_mode == "squash":
-            return self.size
         target_height, target_width = (int(side / self.crop_fraction) for side in self.size)
+        if self.crop_mode == "squash":
+            return target_height, target_width
         if target_height * width <= target_width * height:
             return max(target_height, int(target_width * height / width)), target_width
         return target_height, max(target_width, int(target_height * width / height))

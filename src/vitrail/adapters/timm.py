@@ -106,12 +106,12 @@ def timm_preprocessing(module: nn.Module) -> Preprocessing:
             f"expected preprocessing with a centre crop or squashing, got timm's crop_mode {config['crop_mode']!r}"
         )
     return Preprocessing(
-        config["input_size"][1:],
-        config["crop_pct"],
-        config["crop_mode"],
-        config["interpolation"],
-        config["mean"],
-        config["std"],
+        size=tuple(config["input_size"][1:]),
+        crop_fraction=config["crop_pct"],
+        crop_mode=config["crop_mode"],
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
     )
 
 

@@ -1,14 +1,24 @@
 """Random transforms and label mixing for training: timm's, under named settings."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from timm.data import Mixup, create_transform
 from torch import Tensor
+from torchvision.transforms import Compose, Grayscale
 
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.data.folders import Transform
+
+
+def _rising(values: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < values[0] <= values[1]:
+        raise ValueError(f"expected two positive numbers, the smaller one first, got {values}")
+    return values
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 
 
 class AugmentationConfig(BaseModel):
@@ -30,11 +40,11 @@ class AugmentationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_scale: Range = (0.08, 1.0)
+    crop_ratio: Range = (3 / 4, 4 / 3)
     horizontal_flip: float = Field(0.5, ge=0, le=1)
     color_jitter: float = Field(0.3, ge=0)
-    auto_augment: str | None = None
+    auto_augment: str | None = Field(None, pattern=r"^(rand-|augmix-|3a$|v0r?(-|$)|originalr?(-|$))")
     random_erasing: float = Field(0.0, ge=0, le=1)
     mixup: float = Field(0.8, ge=0)
     cutmix: float = Field(1.0, ge=0)
@@ -45,7 +55,7 @@ class AugmentationConfig(BaseModel):
 
 def training_transform(config: AugmentationConfig, preprocessing: Preprocessing) -> Transform:
     """Return the random transform of training images, with the network's own size and normalisation."""
-    transform: Transform = create_transform(
+    geometry, colours, normalisation = create_transform(
         preprocessing.size,
         is_training=True,
         scale=config.crop_scale,
@@ -57,8 +67,11 @@ def training_transform(config: AugmentationConfig, preprocessing: Preprocessing)
         re_prob=config.random_erasing,
         mean=preprocessing.mean,
         std=preprocessing.std,
+        separate=True,
     )
-    return transform
+    # timm's policies want three channels.
+    to_gray = [Grayscale()] if len(preprocessing.mean) == 1 else []
+    return Compose([geometry, colours, *to_gray, normalisation])
 
 
 def label_mixing(config: AugmentationConfig, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Any, Any]] | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -62,7 +62,7 @@ class ImageFolder(Dataset[Sample | Unreadable]):
     transform: Transform = field(repr=False)
 
     @classmethod
-    def scan(cls, root: str | Path, transform: Transform) -> Self:
+    def scan(cls, root: str | Path, transform: Transform) -> "ImageFolder":
         """Find the images below `root`: one file, a folder of photos, or one sub-folder per class (nested ones count to it).
 
         Raises:
@@ -73,9 +73,16 @@ class ImageFolder(Dataset[Sample | Unreadable]):
             return cls([root], [NO_LABEL], [], transform)
         if not root.is_dir():
             raise InvalidInputError(f"no such file or folder of images: {root}")
-        classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and images_below(entry))
+        classes = sorted(
+            entry for entry in root.iterdir() if entry.is_dir() and not _hidden(Path(entry.name)) and images_below(entry)
+        )
         if classes:
             found = [(path, label) for label, folder in enumerate(classes) for path in images_below(folder)]
+            beside = len(images_below(root)) - len(found)
+            if beside:
+                raise InvalidInputError(
+                    f"expected images in {root} or in one folder per class, found {beside} beside the folders"
+                )
         else:
             found = [(path, NO_LABEL) for path in images_below(root)]
         if not found:
@@ -84,7 +91,7 @@ class ImageFolder(Dataset[Sample | Unreadable]):
             )
         return cls([path for path, _ in found], [label for _, label in found], [folder.name for folder in classes], transform)
 
-    def spread(self, limit: int | None) -> Self:
+    def spread(self, limit: int | None) -> "ImageFolder":
         """Return at most `limit` images, evenly spread over the folder, so that every class has its share."""
         if limit is None or limit >= len(self):
             return self
@@ -122,4 +129,13 @@ def split_folder(root: str | Path, names: Sequence[str]) -> Path:
 
 def images_below(folder: Path) -> list[Path]:
     """Image files below a folder, by their suffix, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMG_EXTENSIONS and path.is_file() and not _hidden(path.relative_to(folder))
+    )
+
+
+def _hidden(path: Path) -> bool:
+    """Such as .ipynb_checkpoints, .thumbnails, and the ._ files of macOS."""
+    return any(part.startswith(".") for part in path.parts)

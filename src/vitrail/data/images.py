@@ -8,8 +8,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitrail.errors import ImageError
 
-MAX_PIXELS = 180_000_000
-"""Larger images are refused before they are decoded: a few kilobytes can unpack to many gigabytes."""
+MAX_PIXELS = 178_956_970
+"""Pillow's own limit. Larger images are refused before they are decoded: a few kilobytes can unpack to many gigabytes."""
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
@@ -21,12 +21,12 @@ def open_image(path: str | Path) -> Image.Image:
     Of an animation, the first frame.
 
     Raises:
-        ImageError: The file is missing, empty, damaged, truncated, no image, or has more than 180 million pixels.
+        ImageError: The file is missing, empty, damaged, truncated, no image, or has more than 178 million pixels.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"expected an image file, got the folder {path}")
     try:
+        if path.is_dir():
+            raise ImageError(f"expected an image file, got the folder {path}")
         if path.stat().st_size == 0:
             raise ImageError(f"expected an image file, got an empty one (0 bytes): {path}")
     except FileNotFoundError:

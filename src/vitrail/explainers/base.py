@@ -1,7 +1,7 @@
 """The frame around every method: what a method writes is `relevance`, everything else is here."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -127,7 +127,7 @@ def make_explainer(name: str, model: Classifier, **options: Any) -> Explainer:
         InvalidInputError: An option that the method does not have.
     """
     method = EXPLAINERS[name]
-    known = list(method.__dataclass_fields__)[1:]
+    known = [field.name for field in fields(method) if field.name != "model"]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidInputError(

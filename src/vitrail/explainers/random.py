@@ -35,6 +35,7 @@ class RandomRelevance(Explainer):
         maps = []
         for image in images.cpu().float():
             fingerprint = int(image.double().sum().mul(1e6).round().remainder(2**31))
-            generator = torch.Generator().manual_seed(self.seed * 2**32 + fingerprint)
+            # The generator reads 32 bits of its seed: mix, do not append.
+            generator = torch.Generator().manual_seed((fingerprint + self.seed * 1_000_003) % 2**32)
             maps.append(torch.rand(rows, cols, generator=generator))
         return torch.stack(maps).to(images)

@@ -67,7 +67,7 @@ def changed_cells(ranks: Int[Tensor, "b n"], num_steps: int) -> Bool[Tensor, "b 
     return ranks.unsqueeze(1) < thresholds.float()[:, None]
 
 
-def to_patches(cells: Bool[Tensor, "b s n"], grid: tuple[int, int], patch_grid: tuple[int, int]) -> Keep:
+def to_patches(cells: Bool[Tensor, "b s cells"], grid: tuple[int, int], patch_grid: tuple[int, int]) -> Keep:
     """Spread a mask over a map's own cells onto the patches under them.
 
     Raises:

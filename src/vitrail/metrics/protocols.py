@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -10,23 +10,23 @@ from torch import Tensor, nn
 
 from vitrail.errors import InvalidInputError
 from vitrail.registry import Registry
-from vitrail.types import Images
+from vitrail.types import Baseline, Images
 
 Order = Literal["most", "least"]
 Score = Literal["probability", "logit"]
 
-BASELINES: Registry[Callable[[Images], Tensor]] = Registry("baseline")
+BASELINES: Registry[Callable[[Images], Baseline]] = Registry("baseline")
 """What replaces removed content: from normalised images to as many images, or to one that serves all."""
 
 
 @BASELINES.register("zero")
-def zero_baseline(images: Images) -> Tensor:
+def zero_baseline(images: Images) -> Baseline:
     """Zero after normalisation: the mean colour of the training data. Often called "black"."""
     return torch.zeros_like(images[:1])
 
 
 @BASELINES.register("blur")
-def blur_baseline(images: Images) -> Tensor:
+def blur_baseline(images: Images) -> Baseline:
     """The normalised image blurred by an 11x11 Gaussian of sigma 5, padded with zeros.
 
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421; their kernel folds the tails beyond 11 pixels back inside.
@@ -76,7 +76,7 @@ class Protocol:
                 f"expected score 'probability' or 'logit' and order 'most' or 'least', got {self.score!r} and {self.order!r}"
             )
 
-    def changed(self, **fields: Any) -> Self:
+    def changed(self, **fields: Any) -> "Protocol":
         """The same protocol with other fields; None keeps a field as it is."""
         return replace(self, **{name: value for name, value in fields.items() if value is not None})
 

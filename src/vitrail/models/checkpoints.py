@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vitrail.errors import CheckpointError
+from vitrail.errors import CheckpointError, OutputError
 from vitrail.files import atomic_write
 
 METADATA_KEY = "vitrail"
@@ -77,9 +77,16 @@ def write_checkpoint(
         OutputError: The file cannot be written; an older file is left whole.
     """
     kept = {name: tensor for name, tensor in module.state_dict().items() if name not in omit}
-    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in kept.items()}
+    # Counters keep their integers; copies, because safetensors refuses tensors that share memory.
+    state = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None, copy=True).contiguous()
+        for name, tensor in kept.items()
+    }
     with atomic_write(path) as partial:
-        save_file(state, partial, metadata={METADATA_KEY: json.dumps(metadata), "format": "pt"})
+        try:
+            save_file(state, partial, metadata={METADATA_KEY: json.dumps(metadata), "format": "pt"})
+        except SafetensorError as error:  # A full disk comes as one of these, not as an OSError.
+            raise OutputError(f"cannot write {path}: {error}; what was there before is unchanged") from error
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, optional: Collection[str] = ()) -> None:
@@ -134,7 +141,7 @@ def _read_pickled(path: Path) -> Checkpoint:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = re.findall(r"(?:GLOBAL|global) ([\w.]+) was not", str(error))
+        refused = re.findall(r"(?:GLOBAL|global) ([\w.]+) (?:was not|whose module)", str(error))
         if refused:
             raise CheckpointError(
                 f"refused {path}: it holds {', '.join(refused)}, which would have to be executed; expected tensors and plain values. "

@@ -56,7 +56,7 @@ def write_scores(
     _write_csv(folder / "curves.csv", ["method", "baseline", "direction", "fraction", "mean_score"], points)
     arrays: dict[str, Any] = {method: each.scores.cpu().numpy() for method, each in curves.items()}
     with atomic_write(folder / "curves.npz") as partial:
-        np.savez_compressed(partial, allow_pickle=False, fractions=measured.fractions.cpu().numpy(), **arrays)
+        np.savez_compressed(partial, fractions=measured.fractions.cpu().numpy(), **arrays)
     summary = {
         "model": model,
         "protocol": protocol,

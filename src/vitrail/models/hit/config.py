@@ -1,5 +1,6 @@
 """The shape of a HiT, and the sizes of its paper."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,8 +41,6 @@ class HiTConfig:
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "depths", "widths"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         height, width = self.image_size
         if len(self.depths) != len(self.widths) or not self.depths or min(*self.depths, *self.widths, 1) < 1:
             raise InvalidInputError(
@@ -78,8 +77,14 @@ class HiTConfig:
         return sum(self.depths)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON; `HiTConfig(**config.to_dict())` gives it back."""
+        """Plain numbers and lists, ready for JSON; `from_dict` gives it back."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "HiTConfig":
+        """Read what `to_dict` gave."""
+        frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        return cls(**frozen)
 
 
 HIT_SIZES: dict[str, HiTConfig] = {

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,7 @@ from vitrail.models.hit.config import HiTConfig
 from vitrail.models.hit.contributions import Contributions, NormMean, decompose, layer_sums
 from vitrail.models.hit.layers import ClassAttention, Gathered, HiTLayer, HiTStage
 from vitrail.models.hit.perturbation import perturbed_class_tokens
-from vitrail.types import Images, Keep, Logits, Patches, Relevance, Tokens
+from vitrail.types import Baseline, Images, Keep, Logits, Patches, Relevance, Tokens
 
 Observer = Callable[[HiTStage, HiTLayer, Gathered], None]
 
@@ -188,7 +188,7 @@ class HiT(nn.Module):
         kept = torch.einsum("kl,bld->bkd", keep.to(updates), updates[:, 1:])
         return self.classify(updates[:, :1] + kept)
 
-    def perturbed_logits(self, images: Images, baseline: Images, keep: Keep) -> Float[Tensor, "b s c"]:
+    def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """Logits with patches replaced by a baseline, for every step of a curve at once, exactly.
 
         Since patches do not interact, the patch stream runs once for the images and once for the baseline; every step only
@@ -206,7 +206,7 @@ class HiT(nn.Module):
         )
         return self.classify(final)
 
-    def load_published(self, state: Mapping[str, Tensor]) -> Self:
+    def load_published(self, state: Mapping[str, Tensor]) -> "HiT":
         """Load weights under the published key names; returns the model itself.
 
         Raises:
@@ -221,6 +221,6 @@ class HiT(nn.Module):
         return [name for name in self.state_dict() if name.startswith((f"{prefix}norm2.", f"{prefix}mlp."))]
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, Any]) -> "HiT":
         """Build a model from `HiTConfig.to_dict()`."""
-        return cls(HiTConfig(**config))
+        return cls(HiTConfig.from_dict(config))

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import vitrail
+from vitrail.adapters import bundled_models
+from vitrail.cli.main import app
+from vitrail.explainers import EXPLAINERS
+from vitrail.metrics import PROTOCOLS
+from vitrail.models.hit import HIT_SIZES
+
+pytest_plugins = ("tiny",)
+
+
+@pytest.fixture(autouse=True)
+def _same_logging(run_vitrail):
+    """`run_vitrail` puts the logger back as it was."""
+
+
+def test_version():
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"vitrail {vitrail.__version__}\n")
+
+
+def test_help_names_every_command():
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    for command in ("explain", "score", "test", "train", "list", "demo"):
+        assert command in result.stdout
+
+
+def test_without_arguments_it_shows_the_help():
+    result = CliRunner().invoke(app, [])
+    assert "explain" in result.output
+    assert result.exit_code in (0, 2)
+
+
+def test_list_names_all_that_is_registered():
+    result = CliRunner().invoke(app, ["list"])
+    assert result.exit_code == 0
+    for name in [*(f"vitrail:{name}" for name in bundled_models()), *EXPLAINERS, *PROTOCOLS, *HIT_SIZES]:
+        assert name in result.stdout
+
+
+def test_list_as_json_agrees_with_the_registries():
+    result = CliRunner().invoke(app, ["list", "--json"])
+    listed = json.loads(result.stdout)
+    assert [method["name"] for method in listed["methods"]] == list(EXPLAINERS)
+    assert [protocol["name"] for protocol in listed["protocols"]] == list(PROTOCOLS)
+    assert {f"vitrail:{name}" for name in bundled_models()} <= {model["name"] for model in listed["models"]}
+    assert listed["recipes_for"] == list(HIT_SIZES)
+    for method in listed["methods"]:
+        assert method["summary"]
+        assert method["needs_gradients"] == EXPLAINERS[method["name"]].needs_gradients
+
+
+def test_an_interrupt_ends_in_exit_code_130_and_one_word(run_vitrail, monkeypatch, tmp_path):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitrail.data.photos.open_photos", interrupt)
+    code, out, err = run_vitrail("explain", tmp_path)
+    assert code == 130
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_an_unnamed_model_is_the_bundled_one_and_the_message_says_how_to_name_ones_own(
+    run_vitrail, monkeypatch, tiny_model_file, make_photo, tmp_path
+):
+    monkeypatch.setattr("vitrail.cli.options.DEFAULT_MODEL", str(tiny_model_file))
+    photo = make_photo(tmp_path / "a.png")
+    code, _out, err = run_vitrail("explain", photo, "--out", tmp_path / "named")
+    assert code == 0
+    assert f"using the bundled {tiny_model_file}" in err
+    assert "--model timm:vit_base_patch16_224" in err
+    code, _out, err = run_vitrail("explain", photo, "--model", tiny_model_file, "--out", tmp_path / "own")
+    assert code == 0
+    assert "bundled" not in err
+
+
+def test_quiet_says_only_results_and_errors(run_vitrail, monkeypatch, tiny_model_file, make_photo, tmp_path):
+    monkeypatch.setattr("vitrail.cli.options.DEFAULT_MODEL", str(tiny_model_file))
+    photo = make_photo(tmp_path / "photos" / "a.png")
+    make_photo(tmp_path / "photos" / "b.png")
+    code, out, err = run_vitrail("--quiet", "score", tmp_path / "photos", "--batch-size", 1, "--steps", 2, "--out", tmp_path / "scores")
+    assert code == 0
+    assert "insertion_zero" in out
+    assert err == ""
+    code, _out, err = run_vitrail("--quiet", "explain", photo.with_name("no.png"))
+    assert code == 2
+    assert "no such image file" in err

@@ -1,0 +1,181 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from samples import CLASS_NAMES, noisy_photo
+
+import vitrail
+from vitrail.adapters import load
+from vitrail.errors import ImageError, InvalidInputError, UnknownNameError, UnsupportedModelError, VitrailError
+from vitrail.explainers import EXPLAINERS
+from vitrail.metrics import PROTOCOLS
+
+pytest_plugins = ("tiny",)
+
+
+@pytest.fixture
+def classifier(tiny_model_file):
+    return load(tiny_model_file, device="cpu")
+
+
+@pytest.fixture
+def photo(make_photo, tmp_path):
+    return make_photo(tmp_path / "photo.png", seed=1)
+
+
+def test_every_public_name_is_there_and_no_other():
+    for name in vitrail.__all__:
+        assert getattr(vitrail, name) is not None
+        assert name in dir(vitrail)
+    assert issubclass(vitrail.VitrailError, Exception)
+    with pytest.raises(AttributeError, match="no attribute 'explian'"):
+        vitrail.explian  # noqa: B018
+
+
+def test_a_file_a_text_an_opened_photo_and_a_batch_are_explained_alike(classifier, photo):
+    opened = Image.open(photo)
+    batch = classifier.prepare(opened)
+    explanations = [vitrail.explain(classifier, some) for some in (photo, str(photo), opened, [photo], batch)]
+    for explanation in explanations[1:]:
+        torch.testing.assert_close(explanation.relevance, explanations[0].relevance)
+        torch.testing.assert_close(explanation.logits, explanations[0].logits)
+    assert [explanation.sources for explanation in explanations] == [(str(photo),), (str(photo),), ("",), (str(photo),), ()]
+    assert explanations[0].relevance.shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("kind", ["transparent", "sixteen-bit", "rotated"])
+def test_an_opened_photo_of_an_odd_mode_is_seen_as_its_file_is(kind, classifier, tmp_path):
+    path, options = tmp_path / "photo.png", {}
+    image = noisy_photo(2)
+    if kind == "transparent":
+        image.putalpha(noisy_photo(3).convert("L"))
+    elif kind == "sixteen-bit":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 256)
+    else:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6
+    image.save(path, **options)
+    from_file, from_opened = vitrail.explain(classifier, path), vitrail.explain(classifier, Image.open(path))
+    torch.testing.assert_close(from_opened.logits, from_file.logits)
+
+
+def test_a_name_a_network_and_an_adapted_one_are_the_same_model(classifier, tiny_model_file, photo):
+    by_name, adapted = vitrail.explain(str(tiny_model_file), photo), vitrail.explain(classifier, photo)
+    torch.testing.assert_close(by_name.logits.cpu(), adapted.logits)
+    network = vitrail.explain(classifier.module, classifier.prepare(Image.open(photo)))
+    torch.testing.assert_close(network.relevance, adapted.relevance)
+    with pytest.raises(UnsupportedModelError, match="Linear"):
+        vitrail.explain(torch.nn.Linear(2, 2), photo)
+
+
+def test_more_photos_than_a_batch_keep_their_order(classifier, make_photo, tmp_path):
+    photos = [make_photo(tmp_path / f"{i}.png", seed=i, size=(16 + i, 20)) for i in range(19)]
+    together = vitrail.explain(classifier, photos)
+    assert together.sources == tuple(map(str, photos))
+    for i in (0, 15, 16, 18):
+        alone = vitrail.explain(classifier, photos[i])
+        torch.testing.assert_close(together.relevance[i], alone.relevance[0], rtol=1e-4, atol=1e-5)
+        assert together.targets[i] == alone.targets[0]
+
+
+@pytest.mark.parametrize(("target", "index"), [(0, 0), ("0", 0), ("amber", 0), (6, 6), ("green", 6)])
+def test_the_target_is_a_name_or_a_number(target, index, classifier, photo):
+    explanation = vitrail.explain(classifier, [photo, photo], target=target)
+    assert explanation.targets.tolist() == [index, index]
+    total = explanation.relevance.sum((1, 2)) + explanation.bias
+    torch.testing.assert_close(total, explanation.logits[:, index], rtol=1e-4, atol=1e-4)
+
+
+def test_a_target_per_photo_follows_its_photo_over_batches(classifier, make_photo, tmp_path):
+    photos = [make_photo(tmp_path / f"{i}.png", seed=i) for i in range(18)]
+    targets = torch.arange(18) % 7
+    explanation = vitrail.explain(classifier, photos, target=targets)
+    assert explanation.targets.tolist() == targets.tolist()
+    total = explanation.relevance.sum((1, 2)) + explanation.bias
+    torch.testing.assert_close(total, explanation.logits.gather(1, targets[:, None])[:, 0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        (7, InvalidInputError),
+        (-1, InvalidInputError),
+        ("bleu", UnknownNameError),
+        (torch.tensor([0, 7]), InvalidInputError),
+        (torch.tensor([0]), InvalidInputError),
+        (torch.tensor([0, 1, 2]), InvalidInputError),
+    ],
+    ids=["large", "negative", "name", "large-in-tensor", "few", "many"],
+)
+def test_bad_targets_are_refused(target, error, classifier, photo):
+    with pytest.raises(error):
+        vitrail.explain(classifier, [photo, photo], target=target)
+
+
+def test_too_many_targets_are_refused_also_where_they_fill_a_batch(classifier, photo):
+    with pytest.raises(InvalidInputError):
+        vitrail.explain(classifier, [photo] * 16, target=torch.zeros(17, dtype=torch.long))
+
+
+def test_pixels_are_not_taken_for_a_normalised_batch(classifier):
+    with pytest.raises(InvalidInputError, match="floats"):
+        vitrail.explain(classifier, torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8))
+
+
+def test_no_photos_are_refused(classifier):
+    with pytest.raises(InvalidInputError, match="at least one photo"):
+        vitrail.explain(classifier, [])
+
+
+def test_bad_photos_methods_and_options_are_refused(classifier, photo, tmp_path):
+    with pytest.raises(ImageError, match="no such image file"):
+        vitrail.explain(classifier, [photo, tmp_path / "none.png"])
+    with pytest.raises(UnknownNameError, match="did you mean 'hit'"):
+        vitrail.explain(classifier, photo, method="hitt")
+    with pytest.raises(InvalidInputError, match="no option norm_maen; its options: norm_mean"):
+        vitrail.explain(classifier, photo, norm_maen="own")
+    with pytest.raises(InvalidInputError):
+        vitrail.explain(classifier, torch.full((1, 3, 16, 16), torch.nan))
+
+
+def test_options_reach_the_method(classifier, photo):
+    first, same, other = (vitrail.explain(classifier, photo, method="random", seed=seed).relevance for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_methods_and_protocols_are_listed_as_registered():
+    methods = {entry["name"]: entry for entry in vitrail.list_methods()}
+    assert list(methods) == list(EXPLAINERS)
+    assert methods["hit"]["model"] == EXPLAINERS["hit"].needs_model
+    assert methods["random"]["summary"].startswith("Uniform noise")
+    protocols = {entry["name"]: entry for entry in vitrail.list_protocols()}
+    assert list(protocols) == list(PROTOCOLS)
+    assert "2502.17196" in protocols["hit"]["source"]
+
+
+def test_score_measures_what_is_asked(classifier, tiny_model_file, make_photo, tmp_path):
+    photos = [make_photo(tmp_path / "photos" / f"{i}.png", seed=i) for i in range(4)]
+    protocol = vitrail.Protocol(description="small", source="this test", num_steps=4, baselines=("zero",), score="logit")
+    scores = vitrail.score(str(tiny_model_file), tmp_path / "photos", methods="hit", protocol=protocol, limit=2)
+    assert list(scores.curves) == ["hit"]
+    assert scores.paths == [str(photos[0]), str(photos[2])]
+    assert scores.curves["hit"].scores.shape == (2, 1, 2, 5)
+    explanation = vitrail.explain(classifier, [photos[0], photos[2]])
+    assert scores.targets.tolist() == explanation.targets.tolist()
+    torch.testing.assert_close(scores.curves["hit"].scores[:, 0, 1, 0].cpu(), explanation.target_logits(), rtol=1e-4, atol=1e-4)
+    assert scores.unreadable == []
+
+
+def test_score_refuses_what_is_not_there(classifier, photo):
+    for arguments in ({"methods": "hitt"}, {"protocol": "hitt"}, {"limit": 0}):
+        with pytest.raises(InvalidInputError):
+            vitrail.score(classifier, photo, **arguments)
+    with pytest.raises(InvalidInputError, match="no such file or folder"):
+        vitrail.score(classifier, photo.with_name("none"))
+    with pytest.raises(VitrailError):
+        vitrail.score(classifier, photo, methods=[])
+
+
+def test_class_names_come_with_the_model(classifier):
+    assert classifier.class_names == CLASS_NAMES

@@ -1,0 +1,77 @@
+import re
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitrail.demo import demo_photo, run_demo
+from vitrail.errors import MissingExtraError
+from vitrail.explainers import EXPLAINERS
+from vitrail.explanation import Explanation
+
+pytest_plugins = ("tiny",)
+
+
+@pytest.fixture
+def _tiny_demo(monkeypatch, tiny_model_file):
+    """The demonstration with the tiny model and without scikit-image."""
+    monkeypatch.setattr("vitrail.demo.MODEL", str(tiny_model_file))
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (30, 45, 3), dtype=np.uint8)
+    monkeypatch.setattr("vitrail.demo.demo_photo", lambda: Image.fromarray(pixels))
+
+
+@pytest.mark.usefixtures("_tiny_demo")
+def test_the_page_shows_every_method_and_needs_nothing_else(tmp_path, run_vitrail):
+    out = tmp_path / "demo"
+    code, printed, err = run_vitrail("demo", "--out", out)
+    assert code == 0, err
+    assert f"open {out / 'index.html'}" in printed
+    page = (out / "index.html").read_text()
+    for name in EXPLAINERS:
+        assert f"{name}:" in page
+        assert (out / f"{name}.png").is_file()
+        assert re.search(rf"{name}\s+insertion 0\.\d+", printed)
+    assert not re.search(r"https?://|src=\"(?!data:)|href=|@import|url\(", page)
+    assert {path.name for path in out.iterdir()} >= {
+        "photo.png", "methods.png", "curves.png", "curves.csv", "curves.npz", "scores.csv", "summary.json", "explanations.npz", "explanations.json"
+    }  # fmt: skip
+    explanation = Explanation.load(out / "explanations.npz")
+    assert explanation.method == "hit"
+    assert f"Why is this a {explanation.class_name(int(explanation.targets[0]))}?" in page
+
+
+@pytest.mark.usefixtures("_tiny_demo")
+def test_a_second_demonstration_replaces_the_first_and_nothing_else(tmp_path):
+    for _ in range(2):
+        assert list(run_demo(tmp_path / "demo"))
+        (tmp_path / "demo" / "mine.txt").write_text("precious")
+    assert (tmp_path / "demo" / "mine.txt").read_text() == "precious"
+    assert not [path for path in (tmp_path / "demo").iterdir() if path.is_dir()]
+
+
+@pytest.mark.usefixtures("_tiny_demo")
+def test_somebody_elses_folder_is_not_written_into(tmp_path, run_vitrail, snapshot):
+    for name in ("photo.png", "index.html"):
+        (tmp_path / name).write_text("precious")
+    before = snapshot(tmp_path)
+    code, _out, _err = run_vitrail("demo", "--out", tmp_path)
+    assert code == 2
+    assert snapshot(tmp_path) == before
+
+
+def test_without_scikit_image_the_message_says_what_to_install(monkeypatch, tmp_path, run_vitrail):
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'vitrail\[demo\]'"):
+        demo_photo()
+    code, out, err = run_vitrail("demo", "--out", tmp_path / "demo")
+    assert (code, out) == (2, "")
+    assert "vitrail[demo]" in err
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_photo_is_a_cat_in_colour():
+    pytest.importorskip("skimage")
+    photo = demo_photo()
+    assert (photo.mode, photo.size) == ("RGB", (451, 300))

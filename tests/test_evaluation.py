@@ -1,0 +1,131 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vitrail.adapters import load
+from vitrail.data.folders import NO_LABEL, ImageFolder
+from vitrail.errors import ImageError, InvalidInputError
+from vitrail.evaluation import evaluate, score, with_model_labels
+from vitrail.explainers import make_explainer
+from vitrail.metrics import PROTOCOLS
+
+pytest_plugins = ("tiny",)
+
+QUICK = replace(PROTOCOLS["hit"], num_steps=4)
+
+
+@pytest.fixture
+def classifier(tiny_model_file):
+    return load(tiny_model_file, device="cpu")
+
+
+@pytest.fixture
+def labelled(classifier, make_photo, tmp_path):
+    """A function from class names to a folder with two photos of each."""
+
+    def make(*names):
+        for i, name in enumerate(names):
+            for j in range(2):
+                make_photo(tmp_path / "data" / name / f"{j}.png", seed=10 * i + j)
+        return ImageFolder.scan(tmp_path / "data", classifier.preprocessing)
+
+    return make
+
+
+def test_labels_follow_the_names(classifier, labelled):
+    images = with_model_labels(labelled("green", "blue"), classifier)
+    assert images.labels == [1, 1, 6, 6]
+    assert [path.parent.name for path in images.paths] == ["blue", "blue", "green", "green"]
+
+
+def test_labels_follow_the_order_where_the_model_has_no_names(classifier, labelled):
+    names = tuple("abcdefg")
+    images = with_model_labels(labelled(*names), replace(classifier, class_names=()))
+    assert images.labels == [i for i in range(7) for _ in range(2)]
+
+
+def test_labels_follow_the_order_where_no_name_is_the_models(classifier, labelled):
+    images = with_model_labels(labelled(*(f"n0{i}" for i in range(7))), classifier)
+    assert images.labels == [i for i in range(7) for _ in range(2)]
+
+
+def test_names_that_contradict_the_order_are_never_overruled_by_it(classifier, labelled):
+    # By order, "blue" would be class 0, which the model calls amber.
+    with pytest.raises(InvalidInputError, match="zamber"):
+        with_model_labels(labelled("zamber", "blue", "crimson", "denim", "ecru", "fawn", "green"), classifier)
+
+
+def test_too_few_unknown_classes_are_refused(classifier, labelled):
+    with pytest.raises(InvalidInputError, match="unknown among 2: purple"):
+        with_model_labels(labelled("blue", "purple"), classifier)
+
+
+def test_photos_without_a_class_are_refused(classifier, make_photo, tmp_path):
+    images = ImageFolder.scan(make_photo(tmp_path / "a.png").parent, classifier.preprocessing)
+    assert images.labels == [NO_LABEL]
+    with pytest.raises(InvalidInputError, match="without a class"):
+        evaluate(classifier, images)
+
+
+def test_accuracy_does_not_depend_on_the_batch_size(classifier, labelled):
+    images = labelled("amber", "blue", "green")
+    first = evaluate(classifier, images, batch_size=6)
+    other = evaluate(classifier, images, batch_size=4)
+    assert (other.top1, other.top5, other.num_images) == (first.top1, first.top5, 6)
+    assert other.confidence == pytest.approx(first.confidence, abs=1e-5)
+
+
+def test_accuracy_is_one_where_the_folders_are_the_predictions(classifier, labelled, make_photo, tmp_path):
+    photos = [make_photo(tmp_path / "plain" / f"{i}.png", seed=i) for i in range(12)]
+    plain = ImageFolder.scan(tmp_path / "plain", classifier.preprocessing)
+    with torch.no_grad():
+        predicted = classifier.module(torch.stack([plain[i].image for i in range(12)])).argmax(-1).tolist()
+    assert len(set(predicted)) > 2
+    for path, index in zip(photos, predicted, strict=True):
+        target = tmp_path / "sorted" / classifier.class_names[index] / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    result = evaluate(classifier, ImageFolder.scan(tmp_path / "sorted", classifier.preprocessing), batch_size=5)
+    assert (result.top1, result.top5, result.num_images) == (1.0, 1.0, 12)
+
+
+def test_nothing_readable_is_an_error_that_names_a_file(classifier, tmp_path):
+    (tmp_path / "blue").mkdir()
+    (tmp_path / "blue" / "bad.jpg").write_text("no photo")
+    images = ImageFolder.scan(tmp_path, classifier.preprocessing)
+    with pytest.raises(ImageError, match=r"not one of 1 images could be read.*bad\.jpg"):
+        evaluate(classifier, images)
+    with pytest.raises(ImageError, match=r"not one of 1 images could be read.*bad\.jpg"):
+        score(classifier, images, [make_explainer("hit", classifier)], QUICK)
+
+
+def test_the_models_mode_is_kept(classifier, labelled):
+    classifier.module.train()
+    evaluate(classifier, labelled("blue"))
+    score(classifier, labelled("blue"), [make_explainer("random", classifier)], QUICK)
+    assert classifier.module.training
+
+
+def test_score_skips_the_unreadable_and_keeps_paths_and_curves_together(classifier, make_photo, tmp_path):
+    photos = [make_photo(tmp_path / f"{i}.png", seed=i) for i in range(5)]
+    (tmp_path / "1b.png").write_bytes(b"")
+    images = ImageFolder.scan(tmp_path, classifier.preprocessing)
+    scores = score(classifier, images, [make_explainer(name, classifier) for name in ("hit", "random")], QUICK, batch_size=2)
+    assert scores.paths == [str(path) for path in photos]
+    assert [file.path for file in scores.unreadable] == [str(tmp_path / "1b.png")]
+    assert list(scores.curves) == ["hit", "random"]
+    assert list(scores.completeness) == ["hit"]
+    alone = score(classifier, ImageFolder.scan(photos[3], classifier.preprocessing), [make_explainer("hit", classifier)], QUICK)
+    torch.testing.assert_close(scores.curves["hit"].scores[3], alone.curves["hit"].scores[0], rtol=1e-4, atol=1e-5)
+    assert scores.targets[3] == alone.targets[0]
+
+
+def test_two_settings_of_one_method_are_both_scored_or_refused(classifier, make_photo, tmp_path):
+    images = ImageFolder.scan(make_photo(tmp_path / "a.png"), classifier.preprocessing)
+    explainers = [make_explainer("random", classifier, seed=seed) for seed in (0, 1)]
+    try:
+        scores = score(classifier, images, explainers, QUICK)
+    except InvalidInputError:
+        return
+    assert len(scores.curves) == 2
