@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from samples import CLASS_NAMES, noisy_photo
 
 import vitrail
+from samples import CLASS_NAMES, noisy_photo
 from vitrail.adapters import load
 from vitrail.errors import ImageError, InvalidInputError, UnknownNameError, UnsupportedModelError, VitrailError
 from vitrail.explainers import EXPLAINERS

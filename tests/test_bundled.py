@@ -3,9 +3,9 @@
 from importlib.resources import files
 
 import pytest
-from samples import noisy_photo
 
 import vitrail
+from samples import noisy_photo
 from vitrail.adapters import load
 
 NAME = "vitrail:hit-cifar10"

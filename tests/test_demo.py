@@ -35,8 +35,16 @@ def test_the_page_shows_every_method_and_needs_nothing_else(tmp_path, run_vitrai
         assert re.search(rf"{name}\s+insertion 0\.\d+", printed)
     assert not re.search(r"https?://|src=\"(?!data:)|href=|@import|url\(", page)
     assert {path.name for path in out.iterdir()} >= {
-        "photo.png", "methods.png", "curves.png", "curves.csv", "curves.npz", "scores.csv", "summary.json", "explanations.npz", "explanations.json"
-    }  # fmt: skip
+        "photo.png",
+        "methods.png",
+        "curves.png",
+        "curves.csv",
+        "curves.npz",
+        "scores.csv",
+        "summary.json",
+        "explanations.npz",
+        "explanations.json",
+    }
     explanation = Explanation.load(out / "explanations.npz")
     assert explanation.method == "hit"
     assert f"Why is this a {explanation.class_name(int(explanation.targets[0]))}?" in page

@@ -56,6 +56,15 @@ def test_names_that_contradict_the_order_are_never_overruled_by_it(classifier, l
         with_model_labels(labelled("zamber", "blue", "crimson", "denim", "ecru", "fawn", "green"), classifier)
 
 
+def test_class_folders_may_be_links(classifier, labelled, tmp_path):
+    labelled("blue", "green")
+    (tmp_path / "linked").mkdir()
+    for name in ("blue", "green"):
+        (tmp_path / "linked" / name).symlink_to(tmp_path / "data" / name)
+    images = with_model_labels(ImageFolder.scan(tmp_path / "linked", classifier.preprocessing), classifier)
+    assert images.labels == [1, 1, 6, 6]
+
+
 def test_too_few_unknown_classes_are_refused(classifier, labelled):
     with pytest.raises(InvalidInputError, match="unknown among 2: purple"):
         with_model_labels(labelled("blue", "purple"), classifier)
@@ -76,13 +85,14 @@ def test_accuracy_does_not_depend_on_the_batch_size(classifier, labelled):
     assert other.confidence == pytest.approx(first.confidence, abs=1e-5)
 
 
-def test_accuracy_is_one_where_the_folders_are_the_predictions(classifier, labelled, make_photo, tmp_path):
-    photos = [make_photo(tmp_path / "plain" / f"{i}.png", seed=i) for i in range(12)]
+def test_accuracy_is_one_where_the_folders_are_the_predictions(classifier, make_photo, tmp_path):
+    for i in range(12):
+        make_photo(tmp_path / "plain" / f"{i}.png", seed=i)
     plain = ImageFolder.scan(tmp_path / "plain", classifier.preprocessing)
     with torch.no_grad():
         predicted = classifier.module(torch.stack([plain[i].image for i in range(12)])).argmax(-1).tolist()
     assert len(set(predicted)) > 2
-    for path, index in zip(photos, predicted, strict=True):
+    for path, index in zip(plain.paths, predicted, strict=True):
         target = tmp_path / "sorted" / classifier.class_names[index] / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)

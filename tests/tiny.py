@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import CLASS_NAMES, noisy_photo
 
+from samples import CLASS_NAMES, noisy_photo
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HiT
+
 
 @pytest.fixture(scope="session")
 def tiny_model_file(tmp_path_factory) -> Path:
@@ -67,7 +68,7 @@ def run_vitrail(monkeypatch, capsys):
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:  # noqa: PT012
             patch.setattr("sys.argv", ["vitrail", *map(str, arguments)])
             main()
         out, err = capsys.readouterr()

@@ -9,7 +9,7 @@ from vitrail.adapters import load
 from vitrail.api import explain_photos
 from vitrail.errors import MissingExtraError
 from vitrail.explainers import EXPLAINERS, make_explainer
-from vitrail.explanation import Explanation
+from vitrail.explanation import Explanation, share_of
 from vitrail.files import results_folder
 from vitrail.metrics import PROTOCOLS, perturbation_curves
 from vitrail.viz.curves import plot_perturbation
@@ -59,7 +59,9 @@ def run_demo(out: str | Path) -> Iterator[str]:
         hit.save(folder / "explanations.npz")
         _write_page(folder, explanations, summarise_scores(curves), target, logit)
     yield f"{classifier.name} says: {', '.join(f'{name} {probability:.1%}' for name, probability in hit.top_classes(0, 3))}"
-    strongest = ", ".join(f"row {row} column {col} gave {value / logit:.0%}" for row, col, value in hit.strongest_patches(0, 3))
+    strongest = ", ".join(
+        f"row {row} column {col} gave {share_of(value, logit)}" for row, col, value in hit.strongest_patches(0, 3)
+    )
     yield f"logit of {target} {logit:+.3f}, an exact sum over {hit.relevance[0].numel()} patches and a constant: {strongest}"
     yield f"completeness error: {hit.completeness_error():.1e} (largest |sum of parts - logit| / largest |logit|)"
     for name, row in summarise_scores(curves).items():
@@ -76,7 +78,7 @@ def _write_page(
     pictures = [Picture(folder / "photo.png", "The photo. Inside the frame: what the model sees, at 32x32 pixels.")]
     pictures += [Picture(folder / f"{name}.png", f"{name}: {docs[name]}") for name in explanations]
     patches: list[list[str | float]] = [
-        [f"row {row}, column {col}", value, f"{value / logit:.1%}"] for row, col, value in hit.strongest_patches(0, 8)
+        [f"row {row}, column {col}", value, share_of(value, logit)] for row, col, value in hit.strongest_patches(0, 8)
     ]
     bias = float(hit.bias[0]) if hit.bias is not None else 0.0
     columns = list(next(iter(summary.values())))

@@ -200,3 +200,8 @@ class Explanation:
 def _npz(path: str | Path) -> Path:
     path = Path(path)
     return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+
+
+def share_of(part: float, whole: float) -> str:
+    """A part of a logit in per cent, in words where the logit is zero."""
+    return f"{part / whole:.1%}" if whole else "of nothing"

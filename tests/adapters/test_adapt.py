@@ -176,6 +176,7 @@ def test_physical_removal_of_patches():
         (lambda: timm.create_model("deit_tiny_distilled_patch16_224"), "got timm's VisionTransformerDistilled"),
         (lambda: networks.timm_vit(class_token=False, global_pool="avg"), "with a class token"),
         (lambda: networks.timm_vit(dynamic_img_size=True), "dynamic_img_size=True"),
+        (lambda: timm.create_model("vit_small_patch16_18x2_224"), "one attention and one MLP each, got parallel ones"),
         (lambda: networks.hit().stages[0], "its part HiTStage"),
         (lambda: networks.hit(in_channels=1), "a network of 1 channels"),
     ],

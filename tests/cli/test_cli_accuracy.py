@@ -2,9 +2,9 @@ import json
 
 import pytest
 import torch
-from samples import CLASS_NAMES
 
 import vitrail
+from samples import CLASS_NAMES
 from vitrail.data.images import open_image
 
 pytest_plugins = ("tiny",)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from samples import CLASS_NAMES, noisy_photo
 
 import vitrail
+from samples import CLASS_NAMES, noisy_photo
 from vitrail.explanation import Explanation
 
 pytest_plugins = ("tiny",)
@@ -123,7 +123,9 @@ def test_the_target_may_be_named_or_numbered(target, index, run_vitrail, make_ph
 @pytest.mark.parametrize("method", ["hit-rollout", "random"])
 def test_methods_that_promise_no_sum_print_none(method, run_vitrail, make_photo, tiny_model_file, tmp_path):
     photo = make_photo(tmp_path / "a.png")
-    code, out, _err = run_vitrail("explain", photo, "-m", tiny_model_file, "--method", method, "-o", tmp_path / "out", "--smooth")
+    code, out, _err = run_vitrail(
+        "explain", photo, "-m", tiny_model_file, "--method", method, "-o", tmp_path / "out", "--smooth"
+    )
     assert code == 0
     assert "relevance for" in out
     assert "completeness" not in out
@@ -164,7 +166,9 @@ def test_unreadable_files_in_a_folder_are_counted_and_skipped(run_vitrail, make_
     assert len(Explanation.load(tmp_path / "out" / "explanations.npz")) == 1
 
 
-def test_a_photo_in_a_folder_that_is_too_thin_to_resize_is_skipped_and_named(run_vitrail, make_photo, tiny_model_file, tmp_path):
+def test_a_photo_in_a_folder_that_is_too_thin_to_resize_is_skipped_and_named(
+    run_vitrail, make_photo, tiny_model_file, tmp_path
+):
     folder = tmp_path / "photos"
     make_photo(folder / "good.png")
     Image.new("RGB", (1, 500_000)).save(folder / "thin.png")
@@ -198,7 +202,9 @@ def test_hostile_file_names(name, run_vitrail, make_photo, tiny_model_file, tmp_
     assert (tmp_path / "out" / f"{photo.stem}.png").is_file()
 
 
-def test_overwrite_replaces_results_of_the_same_name_and_keeps_the_rest(run_vitrail, make_photo, tiny_model_file, tmp_path, snapshot):
+def test_overwrite_replaces_results_of_the_same_name_and_keeps_the_rest(
+    run_vitrail, make_photo, tiny_model_file, tmp_path, snapshot
+):
     out = tmp_path / "out"
     for seed in (0, 1):
         photo = make_photo(tmp_path / "a.png", seed=seed)
@@ -209,7 +215,12 @@ def test_overwrite_replaces_results_of_the_same_name_and_keeps_the_rest(run_vitr
             before = snapshot(out)
     after = snapshot(out)
     assert after.keys() == before.keys()
-    assert {name for name in after if after[name] != before[name]} == {"a.png", "contact_sheet.png", "explanations.json", "explanations.npz"}
+    assert {name for name in after if after[name] != before[name]} == {
+        "a.png",
+        "contact_sheet.png",
+        "explanations.json",
+        "explanations.npz",
+    }
     assert after["mine.txt"] == b"precious"
 
 

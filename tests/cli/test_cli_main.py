@@ -84,7 +84,9 @@ def test_quiet_says_only_results_and_errors(run_vitrail, monkeypatch, tiny_model
     monkeypatch.setattr("vitrail.cli.options.DEFAULT_MODEL", str(tiny_model_file))
     photo = make_photo(tmp_path / "photos" / "a.png")
     make_photo(tmp_path / "photos" / "b.png")
-    code, out, err = run_vitrail("--quiet", "score", tmp_path / "photos", "--batch-size", 1, "--steps", 2, "--out", tmp_path / "scores")
+    code, out, err = run_vitrail(
+        "--quiet", "score", tmp_path / "photos", "--batch-size", 1, "--steps", 2, "--out", tmp_path / "scores"
+    )
     assert code == 0
     assert "insertion_zero" in out
     assert err == ""

@@ -37,14 +37,22 @@ def scored(photos, run_vitrail, tiny_model_file, tmp_path):
 
 def test_every_file_is_written(scored):
     out, _printed = scored
-    assert sorted(path.name for path in out.iterdir()) == ["curves.csv", "curves.npz", "curves.png", "scores.csv", "summary.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "curves.csv",
+        "curves.npz",
+        "curves.png",
+        "scores.csv",
+        "summary.json",
+    ]
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_scores_are_the_areas_under_the_saved_curves(scored, photos):
     out, _printed = scored
     rows = rows_of(out / "scores.csv")
-    assert [(row["image"], row["method"]) for row in rows] == [(str(path), method) for method in ("hit", "random") for path in photos]
+    assert [(row["image"], row["method"]) for row in rows] == [
+        (str(path), method) for method in ("hit", "random") for path in photos
+    ]
     with np.load(out / "curves.npz") as arrays:
         fractions = arrays["fractions"].astype(np.float64)
         np.testing.assert_allclose(fractions, np.arange(13) / 12, atol=1e-6)
@@ -103,7 +111,18 @@ def test_curves_begin_and_end_where_the_network_says(scored, photos, tiny_model_
 def test_the_order_of_change_can_be_turned_round(run_vitrail, photos, tiny_model_file, tmp_path):
     for order in ("most", "least"):
         code, _out, err = run_vitrail(
-            "score", photos[0], "-m", tiny_model_file, "--method", "hit", "--steps", 16, "--order", order, "-o", tmp_path / order
+            "score",
+            photos[0],
+            "-m",
+            tiny_model_file,
+            "--method",
+            "hit",
+            "--steps",
+            16,
+            "--order",
+            order,
+            "-o",
+            tmp_path / order,
         )
         assert code == 0, err
     with np.load(tmp_path / "most" / "curves.npz") as most, np.load(tmp_path / "least" / "curves.npz") as least:
@@ -134,11 +153,11 @@ def test_unreadable_files_are_counted_named_and_skipped(run_vitrail, photos, tin
     assert [row["image"] for row in rows_of(out / "scores.csv") if row["method"] == "hit"] == [str(path) for path in photos]
 
 
-def test_photos_beside_a_folder_of_photos_are_not_left_out(run_vitrail, photos, make_photo, tiny_model_file, tmp_path):
+def test_photos_beside_a_folder_of_photos_are_not_silently_left_out(run_vitrail, photos, make_photo, tiny_model_file, tmp_path):
     make_photo(photos[0].parent / "holiday" / "beach.png", seed=9)
-    code, printed, _err = run_vitrail("score", photos[0].parent, "-m", tiny_model_file, "--steps", 2, "-o", tmp_path / "out")
-    assert code == 0
-    assert "6 images" in printed
+    code, out, err = run_vitrail("score", photos[0].parent, "-m", tiny_model_file, "--steps", 2, "-o", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert "5 beside" in err
 
 
 def test_overwrite_replaces_scores(run_vitrail, photos, scored, tiny_model_file):

@@ -27,7 +27,12 @@ def modules_after(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "code",
-    ["import vitrail", HELP.format(arguments=["--help"]), HELP.format(arguments=["explain", "--help"]), HELP.format(arguments=["--version"])],
+    [
+        "import vitrail",
+        HELP.format(arguments=["--help"]),
+        HELP.format(arguments=["explain", "--help"]),
+        HELP.format(arguments=["--version"]),
+    ],
     ids=["import", "help", "command-help", "version"],
 )
 def test_nothing_heavy_is_imported_before_there_is_work(code):
@@ -37,5 +42,7 @@ def test_nothing_heavy_is_imported_before_there_is_work(code):
 
 
 def test_python_m_vitrail_is_vitrail():
-    run = subprocess.run([sys.executable, "-m", "vitrail", "--version"], capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-m", "vitrail", "--version"], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (run.returncode, run.stdout) == (0, f"vitrail {vitrail.__version__}\n")

@@ -158,3 +158,11 @@ def test_every_method_tells_what_it_is():
         assert method.paper, name
         assert method.__dataclass_params__.frozen, name
         assert getattr(method, "__final__", False), name
+
+
+@pytest.mark.parametrize("method", ["hit", "hit-rollout"])
+def test_explaining_a_hit_is_one_forward_pass(method):
+    classifier, passes = networks.network("hit"), []
+    classifier.module.patch_projection.register_forward_hook(lambda *_: passes.append(1))
+    make_explainer(method, classifier).explain(networks.images("hit"))
+    assert len(passes) == 1

@@ -29,11 +29,8 @@ def test_rollout_of_uniform_attention_is_uniform():
 
 def test_rollout_follows_a_forced_attention():
     classifier, images = networks.network("hit"), networks.images("hit", 1)
-    with torch.no_grad():
-        for layer in classifier.module.stages[0].layers:
-            layer.attention.register_forward_hook(
-                lambda module, inputs, output: output._replace(weights=torch.eye(16)[5].expand_as(output.weights))
-            )
+    for layer in classifier.module.stages[0].layers:
+        layer.attention.dropout.register_forward_hook(lambda module, inputs, weights: torch.eye(16)[5].expand_as(weights))
     relevance = make_explainer("hit-rollout", classifier).explain(images).relevance[0]
     assert relevance.flatten().nonzero().flatten().tolist() == [5]
 

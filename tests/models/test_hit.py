@@ -343,3 +343,16 @@ def test_every_subset_of_a_tiny_image():
     keep = torch.tensor(list(itertools.product([False, True], repeat=4))).unsqueeze(0)
     images, baseline = torch.randn(1, 3, 8, 8).double(), torch.randn(1, 3, 8, 8).double()
     torch.testing.assert_close(model.perturbed_logits(images, baseline, keep), brute_force(model, images, baseline, keep))
+
+
+def test_explaining_in_training_is_refused():
+    model, images = networks.hit().train(), torch.randn(1, 3, 16, 16)
+    keep = torch.ones(1, 1, 16, dtype=torch.bool)
+    for call in (model.contributions, model.rollout, model.layer_updates, lambda x: model.perturbed_logits(x, x, keep)):
+        with pytest.raises(InvalidInputError, match=r"expected a model in evaluation mode.*call eval\(\)"):
+            call(images)
+
+
+def test_targets_may_be_chosen_from_the_logits(model, images):
+    chosen = model.contributions(images, lambda logits: logits.argmin(-1))
+    assert torch.equal(chosen.targets[:, 0], model(images).argmin(-1))

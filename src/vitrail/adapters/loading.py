@@ -47,7 +47,7 @@ def load(name: str | Path, *, device: str | torch.device | None = None, **option
     source, colon, rest = name.partition(":")
     if colon and source in SOURCES:
         classifier = SOURCES[source](rest, **options)
-    elif Path(name).exists():
+    elif name and Path(name).exists():
         classifier = load_local(Path(name), **options)
     elif colon and "/" not in source and "\\" not in source and len(source) > 1:
         raise unknown_name("source of models", source, list(SOURCES))

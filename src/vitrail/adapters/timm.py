@@ -84,8 +84,7 @@ def adapt_timm(
     """
     if type(module) is not VisionTransformer:
         raise UnsupportedModelError(
-            f"expected timm's VisionTransformer, got timm's {type(module).__name__}, whose tokens are not a class token and a "
-            "fixed grid of patches"
+            f"expected timm's VisionTransformer, got timm's {type(module).__name__}, which has no adapter"
         )
     if module.cls_token is None:
         raise UnsupportedModelError(
@@ -94,6 +93,11 @@ def adapt_timm(
     if module.dynamic_img_size:
         raise UnsupportedModelError(
             "expected a fixed image size, got dynamic_img_size=True; create the model with img_size=... instead"
+        )
+    blocks: Any = module.blocks
+    if not all(hasattr(getattr(block, "attn", None), "attn_drop") for block in blocks):
+        raise UnsupportedModelError(
+            "expected blocks of one attention and one MLP each, got parallel ones, which have no adapter"
         )
     return TimmViTAdapter(module, preprocessing or timm_preprocessing(module), class_names, name)
 

@@ -55,12 +55,14 @@ def explain(
 
 
 def _describe(explanation: "Explanation", top: int) -> None:
+    from vitrail.explanation import share_of  # noqa: PLC0415 (heavy)
+
     classes = ", ".join(f"{name} {probability:.1%}" for name, probability in explanation.top_classes(0, top))
     typer.echo(f"{explanation.sources[0]}: {classes}")
     target, logit = explanation.class_name(int(explanation.targets[0])), float(explanation.target_logits()[0])
     patches = explanation.strongest_patches(0, top)
     if explanation.bias is not None:
-        parts = ", ".join(f"row {row} column {col} {value:+.3f} ({value / logit:.0%})" for row, col, value in patches)
+        parts = ", ".join(f"row {row} column {col} {value:+.3f} ({share_of(value, logit)})" for row, col, value in patches)
         rest = float(explanation.bias[0])
         typer.echo(
             f"  logit of {target} {logit:+.3f} = patches {logit - rest:+.3f} and constants {rest:+.3f}; strongest patches: {parts}"

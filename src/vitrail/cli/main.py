@@ -34,10 +34,11 @@ for name, command in (
     app.command(name)(command)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"vitrail {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

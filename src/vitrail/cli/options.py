@@ -38,7 +38,7 @@ def load_model(name: str | None, device: str | None) -> "Classifier":
         typer.echo(
             f"using the bundled {DEFAULT_MODEL}; name your own by --model, e.g. --model timm:vit_base_patch16_224", err=True
         )
-    return load(name or DEFAULT_MODEL, device=device)
+    return load(DEFAULT_MODEL if name is None else name, device=device)
 
 
 def report_unreadable(unreadable: "list[Unreadable]") -> None:

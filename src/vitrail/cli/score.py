@@ -1,7 +1,7 @@
 """`vitrail score`: whether explanations are true."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,7 +26,9 @@ def score(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Other than the protocol's number of steps.", show_default=False)
     ] = None,
-    order: Annotated[str | None, typer.Option(help="most or least: which cells change first.", show_default=False)] = None,
+    order: Annotated[
+        Literal["most", "least"] | None, typer.Option(help="Which cells change first.", show_default=False)
+    ] = None,
     limit: LimitOption = None,
     out: OutOption = Path("vitrail-score"),
     overwrite: OverwriteOption = False,
@@ -56,9 +58,10 @@ def score(
         )
         plot_perturbation(scores.curves, folder / "curves.png")
     report_unreadable(scores.unreadable)
+    changed = "" if chosen == PROTOCOLS[protocol] else " (changed)"
     typer.echo(
-        f"{classifier.name}, protocol {protocol}, {chosen.num_steps} steps, {len(scores.paths)} images; "
-        "insertion: higher is better, deletion: lower"
+        f"{classifier.name}, protocol {protocol}{changed}, {chosen.num_steps} steps, {len(scores.paths)} images; "
+        f"insertion: {chosen.better('insertion')} is better, deletion: {chosen.better('deletion')}"
     )
     for name, row in summarise_scores(scores.curves).items():
         typer.echo(

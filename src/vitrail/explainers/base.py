@@ -1,6 +1,7 @@
 """The frame around every method: what a method writes is `relevance`, everything else is here."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,19 +13,27 @@ from vitrail.adapters import Classifier, ViTAdapter
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explanation import Explanation
 from vitrail.registry import Registry
-from vitrail.types import Images, Relevance, Targets
+from vitrail.types import Images, Logits, Relevance, Targets
 
 
 class Attribution(NamedTuple):
-    """What a method that accounts for whole logits returns.
+    """What a method found in a batch.
 
     Attributes:
+        logits: What the model said, (b, c).
+        targets: The explained class of every image, (b,).
         relevance: Raw relevance, (b, rows, cols).
-        bias: What belongs to no patch, (b,).
+        bias: What belongs to no patch, (b,), where the method accounts for the whole logit.
     """
 
+    logits: Tensor
+    targets: Tensor
     relevance: Tensor
-    bias: Tensor
+    bias: Tensor | None = None
+
+
+ChooseTargets = Callable[[Logits], Targets]
+"""From the model's logits to the checked class to explain, one per image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +64,20 @@ class Explainer(ABC):
             raise UnsupportedModelError(f"{type(self).__name__} cannot explain {self.model.name}: {reason}")
 
     @abstractmethod
-    def relevance(self, images: Images, targets: Targets) -> Relevance | Attribution:
+    def relevance(self, images: Images, targets: Targets) -> Relevance:
         """Relevance of every patch for one class per image; called in evaluation mode, gradients as the method needs them.
 
         Args:
             images: A checked batch.
             targets: A checked class per image.
         """
+
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        """Logits, targets and relevance of a checked batch. For methods that meet the logits on their way to override."""
+        with torch.no_grad():
+            logits = self.model.logits(images)
+        targets = choose(logits)
+        return Attribution(logits, targets, self.relevance(images, targets))
 
     def explain(self, images: Images, target: int | str | Targets | None = None) -> Explanation:
         """Explain a batch.
@@ -76,20 +92,13 @@ class Explainer(ABC):
         """
         check_images(images)
         with self.model.inspecting(), torch.set_grad_enabled(self.needs_gradients):
-            with torch.no_grad():
-                logits = self.model.logits(images)
-            if not torch.isfinite(logits).all():
-                raise InvalidInputError(f"{self.model.name} gave logits that are not finite; check its weights and the images")
-            targets = self._targets(target, logits)
-            result = self.relevance(images.detach(), targets)
-        attribution = result if isinstance(result, Attribution) else None
-        relevance = (attribution.relevance if attribution else result).detach()  # type: ignore[union-attr]
+            found = self.attribution(images.detach(), lambda logits: self._targets(target, logits))
         return Explanation(
-            relevance=relevance,
-            targets=targets,
-            logits=logits,
+            relevance=found.relevance.detach(),
+            targets=found.targets,
+            logits=found.logits.detach(),
             method=method_name(type(self)),
-            bias=attribution.bias.detach() if attribution else None,
+            bias=None if found.bias is None else found.bias.detach(),
             model=self.model.name,
             class_names=self.model.class_names,
         )
@@ -102,6 +111,8 @@ class Explainer(ABC):
         return (pixels * per_pixel).expand_as(inputs).clone()
 
     def _targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
+        if not torch.isfinite(logits).all():
+            raise InvalidInputError(f"{self.model.name} gave logits that are not finite; check its weights and the images")
         if target is None:
             return logits.argmax(-1)
         if isinstance(target, int | str):

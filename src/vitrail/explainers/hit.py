@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from vitrail.adapters import Classifier
-from vitrail.explainers.base import EXPLAINERS, Attribution, Explainer
-from vitrail.models.hit import HiT
-from vitrail.models.hit.contributions import NormMean
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
+from vitrail.models.hit import Contributions, HiT
+from vitrail.models.hit.contributions import NormMean, spread_attention
 from vitrail.types import Images, Relevance, Targets
 
 HIT_PAPER = "Jeanneret et al. 2025, arXiv:2502.17196"
@@ -29,6 +29,7 @@ class HiTContributions(Explainer):
         norm_mean: How the mean that the final norm subtracts is booked: "shared", as published, or "own" (`HiT.contributions`).
 
     Source: Jeanneret et al. 2025, section 3, arXiv:2502.17196.
+
     Differs: exact for the no-pool variant too; constants are kept apart as `bias`, not spread over the patches.
     """
 
@@ -41,9 +42,12 @@ class HiTContributions(Explainer):
     def refusal(cls, model: Classifier) -> str | None:
         return _needs_hit(model)
 
-    def relevance(self, images: Images, targets: Targets) -> Attribution:
-        split = self.model.module.contributions(images, targets, self.norm_mean)  # type: ignore[operator]
-        return Attribution(split.patches[:, 0], split.patch_bias[:, 0])
+    def relevance(self, images: Images, targets: Targets) -> Relevance:
+        return self.attribution(images, lambda logits: targets).relevance
+
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        split: Contributions = self.model.module.contributions(images, choose, self.norm_mean)  # type: ignore[operator]
+        return Attribution(split.logits, split.targets[:, 0], split.patches[:, 0], split.patch_bias[:, 0])
 
 
 @EXPLAINERS.register("hit-rollout")
@@ -63,4 +67,10 @@ class HiTRollout(Explainer):
         return _needs_hit(model)
 
     def relevance(self, images: Images, targets: Targets) -> Relevance:
-        return self.model.module.rollout(images)  # type: ignore[operator]
+        return self.attribution(images, lambda logits: targets).relevance
+
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        with self.model.record(attentions=True) as trace:  # type: ignore[attr-defined]
+            logits = self.model.logits(images)
+        maps = spread_attention([weights[:, :, 0] for weights in trace.attentions], self.model.grid_size(images))
+        return Attribution(logits, choose(logits), maps)

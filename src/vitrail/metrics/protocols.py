@@ -76,6 +76,10 @@ class Protocol:
                 f"expected score 'probability' or 'logit' and order 'most' or 'least', got {self.score!r} and {self.order!r}"
             )
 
+    def better(self, direction: str) -> str:
+        """Whether a "higher" or a "lower" area speaks for the map, for "insertion" or "deletion"."""
+        return "higher" if (direction == "insertion") == (self.order == "most") else "lower"
+
     def changed(self, **fields: Any) -> "Protocol":
         """The same protocol with other fields; None keeps a field as it is."""
         return replace(self, **{name: value for name, value in fields.items() if value is not None})

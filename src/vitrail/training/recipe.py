@@ -2,12 +2,12 @@
 
 import logging
 import sys
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
@@ -115,6 +115,7 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
         InvalidInputError: The recipe or the folders do not fit.
         OutputError: `out` holds an earlier run, or cannot be written.
     """
+    _quieten_lightning()
     out = output_folder(out)
     if (out / "last.safetensors").exists():
         raise InvalidInputError(f"{out} holds a trained model already; choose another --out")
@@ -159,8 +160,20 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
         num_sanity_val_steps=0,
         log_every_n_steps=1_000_000,
     )
-    torch.set_float32_matmul_precision("high")
     trainer.fit(classifier, datamodule=data)
     if classifier.num_unreadable:
         logger.warning("%d unreadable images were skipped in training", classifier.num_unreadable)
     return out / "best.safetensors"
+
+
+def _quieten_lightning() -> None:
+    """Leave out what tells a user nothing: advertisements, hardware that is absent, our own folder being ours."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        ".*exists and is not empty.*",
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        ".*logging interval.*",
+        ".*GPU available.*",
+    ):
+        warnings.filterwarnings("ignore", message=message, module="lightning.*")

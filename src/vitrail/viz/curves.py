@@ -53,8 +53,7 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path) -> None:
                 if len(scores) > 1:
                     spread = scores.std(0) / len(scores) ** 0.5
                     axes.fill_between(fractions, mean - spread, mean + spread, color=line.get_color(), alpha=0.15, linewidth=0)
-            better = "higher is better" if direction == "insertion" else "lower is better"
-            axes.set_title(f"{direction}, {baseline} ({better})", fontsize=10)
+            axes.set_title(f"{direction}, {baseline} ({protocol.better(direction)} is better)", fontsize=10)
             axes.legend(fontsize=8)
             axes.grid(alpha=0.3)
     for axes in panels[-1]:

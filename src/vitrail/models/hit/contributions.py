@@ -10,11 +10,13 @@ the biases. "own": every part loses its own mean, so a part that is the same num
 out, gets no credit.
 
 Source: arXiv:2502.17196, section 3.
+
 Differs: exact for both variants and with or without positions; the published maps are not always (their no-pool map forgets
 the class token's position, their pooled layer view divides constants by the number of patches).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +27,8 @@ from torch import Tensor, nn
 from vitrail.errors import InvalidInputError
 from vitrail.models.hit.layers import ClassAttention, Gathered, HiTStage
 from vitrail.types import Logits
+
+AskedTargets = int | Int[Tensor, "..."] | Callable[[Logits], Int[Tensor, "..."]] | None
 
 NormMean = Literal["shared", "own"]
 
@@ -71,7 +75,7 @@ def decompose(
     norm: nn.LayerNorm,
     head: nn.Linear,
     grid_size: tuple[int, int],
-    targets: int | Int[Tensor, "..."] | None,
+    targets: AskedTargets,
     norm_mean: NormMean,
 ) -> Contributions:
     """Split the logits of a forward pass.
@@ -87,7 +91,7 @@ def decompose(
         norm_mean: How the mean that the final norm subtracts is booked.
     """
     logits: Tensor = head(norm(final))
-    asked = expand_targets(targets, logits)
+    asked = expand_targets(targets(logits) if callable(targets) else targets, logits)
     direction, bias = _direction(final, norm, head, asked, norm_mean)
     rows, cols = grid_size[0] // 2 ** (observed[-1][0].index), grid_size[1] // 2 ** (observed[-1][0].index)
     patches = direction.new_zeros(*asked.shape, rows, cols)
@@ -118,6 +122,22 @@ def layer_sums(
             parts, entered = stage.project(parts), stage
         parts = torch.cat([parts, gathered.update], dim=1)
     return parts
+
+
+def spread_attention(weights: Sequence[Float[Tensor, "b h _"]], grid_size: tuple[int, int]) -> Float[Tensor, "b rows cols"]:
+    """The rollout view: mean over heads, sum over layers; a pooled cell's share is spread evenly over its patches.
+
+    Args:
+        weights: Per layer, the class token's attention over that stage's cells.
+        grid_size: Rows and columns of patches before any pooling.
+    """
+    rows, cols = grid_size
+    maps = []
+    for layer in weights:
+        factor = math.isqrt(rows * cols // layer.shape[2])
+        cells = layer.mean(1).unflatten(1, (rows // factor, cols // factor))
+        maps.append(cells.repeat_interleave(factor, 1).repeat_interleave(factor, 2) / factor**2)
+    return torch.stack(maps).sum(0)
 
 
 def expand_targets(targets: int | Int[Tensor, "..."] | None, logits: Logits) -> Int[Tensor, "b asked"]:

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitrail.errors import InvalidInputError
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.hit.checkpoints import own_names
 from vitrail.models.hit.config import HiTConfig
-from vitrail.models.hit.contributions import Contributions, NormMean, decompose, layer_sums
+from vitrail.models.hit.contributions import AskedTargets, Contributions, NormMean, decompose, layer_sums, spread_attention
 from vitrail.models.hit.layers import ClassAttention, Gathered, HiTLayer, HiTStage
 from vitrail.models.hit.perturbation import perturbed_class_tokens
 from vitrail.types import Baseline, Images, Keep, Logits, Patches, Relevance, Tokens
@@ -36,6 +36,7 @@ class HiT(nn.Module):
 
     Source: Jeanneret, Simon, Jurie, "Disentangling Visual Transformers: Patch-level Interpretability for Image
         Classification", CVPR Workshops 2025, arXiv:2502.17196.
+
     Differs: One implementation serves both variants. Patches that leave the last layer feed nothing, so their MLP is skipped
         (its parameters stay, for the published checkpoints, but ask for no gradient and are left out of our own files).
     """
@@ -132,20 +133,20 @@ class HiT(nn.Module):
     def forward(self, images: Images) -> Logits:
         return self.forward_tokens(self.assemble(self.patch_embed(images)))
 
-    def contributions(
-        self, images: Images, targets: int | Int[Tensor, "..."] | None = None, norm_mean: NormMean = "shared"
-    ) -> Contributions:
+    def contributions(self, images: Images, targets: AskedTargets = None, norm_mean: NormMean = "shared") -> Contributions:
         """Split logits exactly into patches and into layers.
 
         Args:
             images: A normalised batch.
-            targets: Classes to explain: one for all images, one per image (b), several per image (b, c), or None for all.
+            targets: Classes to explain: one for all images, one per image (b), several per image (b, c), a function that
+                chooses one of these when it sees the logits, or None for all.
             norm_mean: How the mean that the final norm subtracts is booked: "shared", a constant, as published, or "own",
                 every part loses its own. Both are complete.
 
         Raises:
-            InvalidInputError: A class that the model does not have, or targets of another shape.
+            InvalidInputError: A class that the model does not have, targets of another shape, or a model in training.
         """
+        self._require_evaluation()
         observed: list[tuple[HiTStage, ClassAttention, Gathered]] = []
         tokens = self.assemble(self.patch_embed(images))
         final = self.gather(tokens, lambda stage, layer, gathered: observed.append((stage, layer.attention, gathered)))
@@ -156,20 +157,15 @@ class HiT(nn.Module):
 
         Sums to the number of layers. Source: arXiv:2502.17196, rollout view.
         """
-        rows, cols = self.config.grid_size
-        maps: list[Tensor] = []
-
-        def observe(stage: HiTStage, layer: HiTLayer, gathered: Gathered) -> None:
-            weights = gathered.weights[:, 0].mean(1)
-            factor = math.isqrt(rows * cols // weights.shape[1])
-            cells = weights.unflatten(1, (rows // factor, cols // factor))
-            maps.append(cells.repeat_interleave(factor, 1).repeat_interleave(factor, 2) / factor**2)
-
-        self.gather(self.assemble(self.patch_embed(images)), observe)
-        return torch.stack(maps).sum(0)
+        self._require_evaluation()
+        weights: list[Tensor] = []
+        tokens = self.assemble(self.patch_embed(images))
+        self.gather(tokens, lambda stage, layer, gathered: weights.append(gathered.weights[:, 0]))
+        return spread_attention(weights, self.config.grid_size)
 
     def layer_updates(self, images: Images) -> Float[Tensor, "b layers last"]:
         """The final class token (before the norm) as a sum: its initial value, then one update per layer, 1 + l in all."""
+        self._require_evaluation()
         observed: list[tuple[HiTStage, Gathered]] = []
         tokens = self.assemble(self.patch_embed(images))
         self.gather(tokens, lambda stage, layer, gathered: observed.append((stage, gathered)))
@@ -200,11 +196,18 @@ class HiT(nn.Module):
             baseline: What replaces removed patches: as `images`, or a batch of one for all of them.
             keep: True = the patch of the image, False = the patch of the baseline.
         """
+        self._require_evaluation()
         tokens, replacements = (self.assemble(self.patch_embed(side)) for side in (images, baseline))
         final = perturbed_class_tokens(
             self._stages(), self.config.grid_size, tokens[:1, :1], tokens[:, 1:], replacements[:, 1:], keep
         )
         return self.classify(final)
+
+    def _require_evaluation(self) -> None:
+        if self.training:
+            raise InvalidInputError(
+                "expected a model in evaluation mode, got one in training, where dropout breaks the sums; call eval()"
+            )
 
     def load_published(self, state: Mapping[str, Tensor]) -> "HiT":
         """Load weights under the published key names; returns the model itself.

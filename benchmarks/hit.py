@@ -1,0 +1,142 @@
+"""HiT-B: what an explanation and a whole insertion curve cost, in forward passes of the same network in the same run.
+
+Random weights, one image and eight, both variants at 224 pixels. Brute force is timed on some steps and scaled to all of
+them (`--full` runs every step). Peak memory is each measurement's own growth of the process, in a process of its own.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitrail.adapters import ViTAdapter, adapt
+from vitrail.models.hit import HIT_SIZES, HiT
+
+MODELS = {"no-pool": "hit_base_patch16_224", "pooled": "hit_base_patch8_224"}
+TASKS = ("forward", "explain", "incremental", "both", "brute")
+
+
+def build(variant: str) -> ViTAdapter:
+    """HiT-B with random weights, of which none is zero."""
+    torch.manual_seed(0)
+    model = HiT(HIT_SIZES[MODELS[variant]]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    adapter = adapt(model)
+    if not isinstance(adapter, ViTAdapter):
+        raise TypeError("a HiT is a ViTAdapter")
+    return adapter
+
+
+def curve_mask(batch: int, num_patches: int) -> Tensor:
+    """Insertion, one patch a step, in a random order."""
+    ranks = torch.stack([torch.randperm(num_patches, generator=torch.Generator().manual_seed(i)) for i in range(batch)])
+    return ranks[:, None] < torch.arange(num_patches + 1)[:, None]
+
+
+def seconds(function: Callable[[], object], repeats: int, synchronise: Callable[[], None]) -> float:
+    """Median time of some runs, after one that warms up."""
+    times = []
+    for _ in range(repeats + 1):
+        synchronise()
+        started = time.perf_counter()
+        function()
+        synchronise()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+def peak_memory(device: str) -> int:
+    """Bytes at the highest point so far: of the GPU's allocator, or of the process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage if sys.platform == "darwin" else usage * 1024
+
+
+@torch.inference_mode()
+def measure(
+    variant: str, batch: int, device: str, task: str, full: bool, out: "multiprocessing.Queue[dict[str, float]]"
+) -> None:
+    """Time one task beside the forward passes that it is compared with."""
+    adapter = build(variant)
+    adapter.module.to(device)
+    synchronise = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(device)
+    baseline = torch.zeros_like(images[:1])
+    rows, cols = adapter.grid_size(images)
+    inserted = curve_mask(batch, rows * cols).to(device)
+    model = adapter.module
+    result: dict[str, float] = {}
+    forward = seconds(lambda: model(images), 5, synchronise)
+    before = peak_memory(device)
+    if task == "forward":
+        result["seconds"] = seconds(lambda: model(images), 9, synchronise)
+    elif task == "explain":
+        result["seconds"] = seconds(lambda: model.contributions(images, 0), 9, synchronise)
+    elif task == "incremental":
+        result["seconds"] = seconds(lambda: adapter.perturbed_logits(images, baseline, inserted), 3, synchronise)
+    elif task == "both":
+        keep = torch.cat([inserted, ~inserted], 1)
+        result["seconds"] = seconds(lambda: adapter.perturbed_logits(images, baseline, keep), 3, synchronise)
+    else:
+        steps = range(inserted.shape[1]) if full else torch.linspace(0, inserted.shape[1] - 1, 16).long().tolist()
+        some = inserted[:, steps]
+        fast = adapter.perturbed_logits(images, baseline, inserted)[:, steps]
+        started = time.perf_counter()
+        slow = ViTAdapter.perturbed_logits(adapter, images, baseline, some)
+        synchronise()
+        result["seconds"] = (time.perf_counter() - started) / len(steps) * inserted.shape[1]
+        result["curve difference"] = float((slow.softmax(-1) - fast.softmax(-1)).abs().max())
+        result["logit difference"] = float((slow - fast).abs().max() / slow.abs().max())
+    result["memory"] = peak_memory(device) - before
+    # The machine may have slowed down meanwhile: compare with forward passes from both ends.
+    result["forward"] = (forward + seconds(lambda: model(images), 5, synchronise)) / 2
+    out.put(result)
+
+
+def main() -> None:
+    """Print a table, and write it as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--variant", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--full", action="store_true", help="run brute force on every step")
+    parser.add_argument("--json", help="also write the figures into this file")
+    options = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    figures = []
+    print(
+        f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; one forward pass (fp) is of the whole batch"
+    )
+    for variant in options.variant:
+        for batch in options.batch:
+            points = HIT_SIZES[MODELS[variant]].grid_size[0] ** 2 + 1
+            print(f"HiT-B {variant}, {batch} image(s), curves of {points} points")
+            for task in TASKS:
+                queue: multiprocessing.Queue[dict[str, float]] = context.Queue()
+                process = context.Process(target=measure, args=(variant, batch, options.device, task, options.full, queue))
+                process.start()
+                result = queue.get()
+                process.join()
+                passes = result["seconds"] / result["forward"]
+                line = f"  {task:<12} {result['seconds']:9.3f} s {passes:8.2f} fp {result['memory'] / 2**20:8.0f} MiB"
+                for name in ("curve difference", "logit difference"):
+                    line += f"   {name} {result[name]:.1e}" if name in result else ""
+                print(line, flush=True)
+                figures.append({"variant": variant, "batch": batch, "task": task, **result})
+    if options.json:
+        Path(options.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

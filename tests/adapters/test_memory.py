@@ -1,0 +1,62 @@
+"""Batches that fit, and what happens when they do not."""
+
+import pytest
+import torch
+
+from vitrail.adapters import memory
+from vitrail.adapters.memory import in_batches, memory_budget
+
+CPU = torch.device("cpu")
+
+
+def test_results_are_joined_in_order(monkeypatch):
+    monkeypatch.setattr(memory, "memory_budget", lambda device: 70)
+    sizes = []
+
+    def run(some: slice) -> torch.Tensor:
+        sizes.append(some.stop - some.start)
+        return torch.arange(some.start, some.stop)
+
+    assert in_batches(run, 17, 10, CPU).tolist() == list(range(17))
+    assert sizes == [7, 7, 3]
+
+
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory: you tried"]
+)
+def test_a_batch_that_does_not_fit_is_halved(message):
+    tried = []
+
+    def run(some: slice) -> torch.Tensor:
+        tried.append(some.stop - some.start)
+        if tried[-1] > 3:
+            raise RuntimeError(message)
+        return torch.arange(some.start, some.stop)
+
+    assert in_batches(run, 10, 1, CPU).tolist() == list(range(10))
+    assert tried == [10, 5, 2, 2, 2, 2, 2]
+
+
+def test_one_item_that_does_not_fit_and_other_errors_are_raised():
+    def too_large(some: slice) -> torch.Tensor:
+        raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        in_batches(too_large, 4, 1, CPU)
+
+    def broken(some: slice) -> torch.Tensor:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        in_batches(broken, 4, 1, CPU)
+
+
+def test_the_budget_follows_the_device(monkeypatch):
+    assert 0 < memory_budget(CPU) <= memory.CPU_BUDGET
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (100, 400))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 50)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 30)
+    assert memory_budget(torch.device("cuda")) == 60
+    monkeypatch.setattr("torch.mps.recommended_max_memory", lambda: 90)
+    monkeypatch.setattr("torch.mps.current_allocated_memory", lambda: 10)
+    assert memory_budget(torch.device("mps")) == 40

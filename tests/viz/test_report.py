@@ -1,0 +1,83 @@
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from samples import noisy_photo
+from vitrail.viz.report import Picture, Section, Table, write_report
+
+HOSTILE = "<script>alert('x')</script>\"&amp;"
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes, and the text between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.words = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    noisy_photo(0).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def written(path, *sections, title="Title", lead="Lead"):
+    write_report(path, title, lead, sections)
+    text = path.read_text(encoding="utf-8")
+    reader = Reader()
+    reader.feed(text)
+    return text, reader
+
+
+def test_the_page_needs_nothing_from_outside(tmp_path, picture):
+    sections = Section("One", "Words.", [Picture(picture, "narrow"), Picture(picture, "wide", wide=True)])
+    text, reader = written(tmp_path / "page.html", sections)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|<link|<script", text, re.IGNORECASE)
+    images = [attributes for tag, attributes in reader.tags if tag == "img"]
+    assert [image["alt"] for image in images] == ["narrow", "wide"]
+    for image in images:
+        head, data = image["src"].split(",")
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(data) == picture.read_bytes()
+
+
+def test_hostile_names_are_words(tmp_path, picture):
+    section = Section(
+        HOSTILE, HOSTILE, [Picture(picture, HOSTILE), Picture(picture, HOSTILE, wide=True)], Table([HOSTILE], [[HOSTILE]])
+    )
+    text, reader = written(tmp_path / "page.html", section, title=HOSTILE, lead=HOSTILE)
+    assert "<script" not in text
+    assert not [tag for tag, _ in reader.tags if tag == "script"]
+    assert [attributes["alt"] for tag, attributes in reader.tags if tag == "img"] == [HOSTILE, HOSTILE]
+    assert reader.words.count(HOSTILE) == 9  # Two titles, lead, heading, words, two captions, head, cell.
+
+
+def test_numbers_stand_right_and_are_short(tmp_path):
+    text, reader = written(tmp_path / "page.html", Section("T", table=Table(["name", "value"], [["a", 0.123456], ["b", 3.0]])))
+    assert '<td class="number">0.1235</td>' in text
+    assert '<td class="number">3</td>' in text
+    assert "a" in reader.words
+
+
+def test_empty_parts_are_fine(tmp_path):
+    text, reader = written(tmp_path / "page.html", Section("Alone"), Section("", table=Table([], [])))
+    assert [tag for tag, _ in reader.tags].count("h2") == 2
+    assert "<figure" not in text
+    assert [tag for tag, _ in reader.tags].count("table") == 1
+    _text, reader = written(tmp_path / "none.html")
+    assert "Title" in reader.words
+
+
+def test_the_text_is_utf8(tmp_path):
+    text, _reader = written(tmp_path / "page.html", Section("naïve 猫"))
+    assert "naïve 猫" in text
+    assert 'charset="utf-8"' in text

@@ -1,0 +1,127 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from samples import noisy_photo
+from vitrail.explanation import Explanation
+from vitrail.metrics import PROTOCOLS, Curves
+from vitrail.viz import sheet
+from vitrail.viz.curves import plot_learning_curve, plot_perturbation
+from vitrail.viz.sheet import SheetRow, contact_sheet
+from vitrail.viz.tables import summarise_scores, write_scores
+
+BOX = (0.0, 0.0, 20.0, 24.0)
+NAMES = ("insertion_zero", "deletion_zero", "insertion_blur", "deletion_blur")
+
+
+def explanation(class_names=("a", "b", "c"), method="hit"):
+    logits = torch.linspace(1, 0, len(class_names))[None]
+    return Explanation(torch.rand(1, 4, 4), torch.tensor([0]), logits, method, class_names=class_names)
+
+
+def curves(scores):
+    """Curves of as many steps as there are points less one; scores (b, 2, 2, s)."""
+    protocol = replace(PROTOCOLS["hit"], num_steps=scores.shape[-1] - 1)
+    return Curves(protocol, torch.linspace(0, 1, scores.shape[-1]), scores)
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        image.load()
+        return image.size
+
+
+def row(*methods, title="photo.png", class_names=("a", "b", "c")):
+    return SheetRow(noisy_photo(0), BOX, [explanation(class_names, method) for method in methods], title)
+
+
+def test_a_sheet_grows_with_photos_and_methods(tmp_path):
+    contact_sheet([row("hit")], tmp_path / "small.png")
+    contact_sheet([row("hit", "random"), row("hit", "random")], tmp_path / "large.png")
+    small, large = size_of(tmp_path / "small.png"), size_of(tmp_path / "large.png")
+    assert large[0] > small[0]
+    assert large[1] == pytest.approx(2 * small[1], abs=2)
+
+
+def test_a_sheet_of_too_many_photos_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(sheet, "MAX_ROWS", 2)
+    contact_sheet([row("hit")] * 2, tmp_path / "two.png")
+    contact_sheet([row("hit")] * 5, tmp_path / "five.png")
+    assert size_of(tmp_path / "two.png") == size_of(tmp_path / "five.png")
+
+
+@pytest.mark.parametrize("text", ["50$_$ off", "$\\frac{$", "<script>", "a\\b_{", "x" * 300, ""])
+def test_titles_and_class_names_are_taken_as_they_are(text, tmp_path):
+    contact_sheet([row("hit", title=text, class_names=(text, "b"))], tmp_path / "sheet.png")
+    assert size_of(tmp_path / "sheet.png")[0] > 0
+
+
+@pytest.mark.parametrize(
+    "names", [("crane", "crane", "dog"), ("a very long name of a class, the first", "a very long name of a class, the second")]
+)
+def test_classes_of_one_name_each_have_their_own_bar(names):
+    axes = Figure().subplots()
+    sheet._draw_classes(axes, explanation(names))
+    middles = {round(bar.get_y() + bar.get_height() / 2, 3) for bar in axes.patches}
+    assert len(middles) == len(names)
+
+
+def test_bars_are_the_probabilities_best_on_top():
+    axes = Figure().subplots()
+    drawn = explanation(tuple("abcdefgh"))
+    sheet._draw_classes(axes, drawn)
+    bars = sorted(axes.patches, key=lambda bar: -bar.get_y())
+    np.testing.assert_allclose([bar.get_width() for bar in bars], drawn.probabilities[0, :5], rtol=1e-5)
+
+
+def test_curves_are_plotted(tmp_path):
+    measured = {"hit": curves(torch.rand(3, 2, 2, 5)), "random": curves(torch.rand(3, 2, 2, 5))}
+    plot_perturbation(measured, tmp_path / "curves.png")
+    plot_perturbation({"hit": curves(torch.rand(1, 2, 2, 2))}, tmp_path / "one.png")
+    assert size_of(tmp_path / "curves.png") == size_of(tmp_path / "one.png")
+
+
+def test_the_learning_curve_takes_what_is_there(tmp_path):
+    rows = [
+        {"epoch": "0", "train_loss": "", "val_loss": "1.5", "val_top1": "0.5"},
+        {"epoch": "0", "train_loss": "2.0"},
+        {"epoch": "", "lr": "0.1"},
+    ]
+    plot_learning_curve(rows, tmp_path / "some.png")
+    plot_learning_curve([], tmp_path / "none.png")
+    assert size_of(tmp_path / "some.png") == size_of(tmp_path / "none.png")
+
+
+def test_summaries_are_mean_areas():
+    scores = torch.rand(3, 2, 2, 5, dtype=torch.float64)
+    scores[..., 1, :] = scores[..., 0, :].flip(-1)
+    summary = summarise_scores({"hit": curves(scores)})["hit"]
+    areas = np.trapezoid(scores.numpy(), np.linspace(0, 1, 5), axis=-1).reshape(3, 4).mean(0)
+    np.testing.assert_allclose([summary[name] for name in NAMES], areas, atol=1e-6)
+    assert set(summary) == {*NAMES, *(f"normalised_{name}" for name in NAMES)}
+
+
+def test_curves_that_cannot_be_normalised_give_valid_json(tmp_path):
+    """Where the image scores as its baseline, the normalised area is no number; JSON has no NaN."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    write_scores(tmp_path, {"hit": curves(torch.full((2, 2, 2, 3), 0.5))}, ["a", "b"], ["x", "y"], "model", "hit")
+    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
+    assert summary["mean_auc"]["hit"]["insertion_zero"] == pytest.approx(0.5)
+
+
+def test_tables_quote_odd_names(tmp_path):
+    path, target = 'a,"b"\nc.png', "crane, the bird"
+    write_scores(tmp_path, {"hit": curves(torch.rand(1, 2, 2, 3))}, [path], [target], "model", "hit", [("bad.png", "empty")])
+    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
+        (line,) = csv.DictReader(file)
+    assert (line["image"], line["target"]) == (path, target)
+    assert json.loads((tmp_path / "summary.json").read_text())["unreadable"] == [{"path": "bad.png", "reason": "empty"}]
