@@ -211,7 +211,7 @@ def test_failing_results_leave_the_earlier_ones(tmp_path, error):
 
 def test_results_on_a_full_disk(tmp_path):
     (tmp_path / "same.txt").write_text("old")
-    expected = f"cannot write into {tmp_path}: No space left on device; earlier results there are unchanged"
+    expected = f"cannot write into {tmp_path}: No space left on device; no result there is half-written"
     with pytest.raises(OutputError, match=f"^{re.escape(expected)}$"), results_folder(tmp_path, overwrite=True) as partial:
         write_half(partial / "same.txt", FULL_DISK)
     assert names_in(tmp_path) == ["same.txt"]

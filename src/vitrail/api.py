@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters import Classifier, adapt, load
 from vitrail.data.folders import ImageFolder
-from vitrail.data.images import open_image
+from vitrail.data.images import open_image, to_rgb
 from vitrail.errors import InvalidInputError
 from vitrail.evaluation import Scores
 from vitrail.evaluation import score as score_folder
@@ -50,10 +50,12 @@ def explain(
     classifier = as_classifier(model)
     explainer = make_explainer(method, classifier, **options)
     if isinstance(photos, Tensor):
+        if not photos.is_floating_point():  # Before `to` would make it so.
+            raise InvalidInputError(f"expected a normalised batch of floats, got {photos.dtype}; give pixels as opened photos")
         return explainer.explain(photos.to(classifier.device, classifier.dtype), target)
     if isinstance(photos, str | Path | Image.Image):
         photos = [photos]
-    opened = [photo if isinstance(photo, Image.Image) else open_image(photo) for photo in photos]
+    opened = [to_rgb(photo) if isinstance(photo, Image.Image) else open_image(photo) for photo in photos]
     sources = ["" if isinstance(photo, Image.Image) else str(photo) for photo in photos]
     return explain_photos(explainer, opened, sources, target)
 
@@ -71,6 +73,8 @@ def explain_photos(
     """
     if not photos:
         raise InvalidInputError("expected at least one photo, got none")
+    if isinstance(target, Tensor) and target.shape != (len(photos),):
+        raise InvalidInputError(f"expected {len(photos)} targets, one per photo, got {tuple(target.shape)}")
     parts = []
     for some in _slices(len(photos), BATCH_SIZE):
         images = explainer.model.prepare(photos[some])

@@ -49,7 +49,8 @@ def run_demo(out: str | Path) -> Iterator[str]:
     box = classifier.preprocessing.visible_box(photo.height, photo.width)
     hit = explanations["hit"]
     target, logit = hit.class_name(int(hit.targets[0])), float(hit.target_logits()[0])
-    with results_folder(out, overwrite=True) as folder:
+    # An earlier demonstration is replaced; nobody else's folder is written into.
+    with results_folder(out, overwrite=(Path(out) / "methods.png").exists()) as folder:
         photo.save(folder / "photo.png")
         for name, one in explanations.items():
             overlay(photo, one.relevance[0], box).save(folder / f"{name}.png")

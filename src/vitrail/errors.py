@@ -29,6 +29,10 @@ class OutputError(VitrailError):
     """A result that could not be written; what was there before is whole."""
 
 
+class TrainingError(VitrailError):
+    """A training run that cannot go on, with what to change."""
+
+
 class MissingExtraError(VitrailError, ImportError):
     """A feature whose optional packages are not installed.
 

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from vitrail.adapters import Classifier
 from vitrail.data.folders import NO_LABEL, Batch, ImageFolder, Unreadable, collate
 from vitrail.errors import ImageError, InvalidInputError
-from vitrail.explainers import Explainer
+from vitrail.explainers import Explainer, method_name
 from vitrail.metrics import Curves, InsertionDeletion, Protocol
 from vitrail.progress import progress
 from vitrail.types import Targets
@@ -91,15 +91,17 @@ def score(
     Raises:
         ImageError: Not one image could be read.
     """
+    names = [method_name(type(explainer)) for explainer in explainers]
+    if not names or len(set(names)) < len(names):
+        raise InvalidInputError(f"expected at least one method, each once, got {', '.join(names) or 'none'}")
     metrics = [InsertionDeletion(protocol) for _ in explainers]
     targets, paths, unreadable = list[Tensor](), list[str](), list[Unreadable]()
     completeness: dict[str, float] = {}
-    names = [""] * len(explainers)
     for batch in _batches(classifier, images, batch_size, num_workers, "scoring", unreadable):
-        for i, (explainer, metric) in enumerate(zip(explainers, metrics, strict=True)):
+        for explainer, metric in zip(explainers, metrics, strict=True):
             explanation = explainer.explain(batch.images)
             metric.update(classifier, batch.images, explanation)
-            names[i], error = explanation.method, explanation.completeness_error()
+            error = explanation.completeness_error()
             if error is not None:
                 completeness[explanation.method] = max(error, completeness.get(explanation.method, 0.0))
         targets.append(explanation.targets.cpu())
@@ -120,7 +122,7 @@ def with_model_labels(images: ImageFolder, classifier: Classifier) -> ImageFolde
     missing = [name for name in images.class_names if name not in known]
     if not missing:
         order = [known[name] for name in images.class_names]
-    elif len(images.class_names) == classifier.num_classes:
+    elif len(missing) == len(images.class_names) == classifier.num_classes:
         order = list(range(classifier.num_classes))
     else:
         raise InvalidInputError(

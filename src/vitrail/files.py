@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vitrail.errors import OutputError
@@ -63,7 +63,8 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         OutputError: The folder holds something already, a file is in the way, or it cannot be written.
     """
     path = Path(path)
-    if not overwrite and path.is_dir() and any(path.iterdir()):
+    created = not path.exists()
+    if not overwrite and not _is_empty(path):
         raise OutputError(
             f"{path} exists and is not empty; choose another --out, or add --overwrite to replace results of the same name"
         )
@@ -82,6 +83,16 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+        if created:
+            with suppress(OSError):  # Nothing came of it: no empty folder stays. One that holds results is not removed.
+                path.rmdir()
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return not path.is_dir() or not any(path.iterdir())
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror or error}; choose another --out") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

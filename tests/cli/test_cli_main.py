@@ -59,7 +59,7 @@ def test_an_interrupt_ends_in_exit_code_130_and_one_word(run_vitrail, monkeypatc
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vitrail.data.photos.open_photos", interrupt)
+    monkeypatch.setattr("vitrail.data.photos.list_photos", interrupt)
     code, out, err = run_vitrail("explain", tmp_path)
     assert code == 130
     assert out == ""

@@ -253,12 +253,19 @@ def test_the_last_learning_curve_holds_the_last_epoch(configured, monkeypatch, t
 def test_unreadable_training_images_are_skipped_and_counted_once_each(configured, images, tmp_path, caplog):
     (images / "train" / "red" / "bad.jpg").write_bytes(b"\xff\xd8 nonsense")
     (images / "train" / "blue" / "empty.png").write_bytes(b"")
-    (images / "test" / "blue" / "empty.png").write_bytes(b"")
     with caplog.at_level(logging.INFO, logger="vitrail"):
         best = train(configured("schedule.epochs=3", "data.batch_size=2"), tmp_path / "run")
     messages = [record.getMessage() for record in caplog.records if "unreadable" in record.getMessage()]
     assert any("2 unreadable" in message for message in messages), messages
     assert vitrail.load(best).class_names == ("blue", "red")
+
+
+def test_unreadable_validation_images_are_told_too(configured, images, tmp_path, caplog):
+    (images / "test" / "blue" / "empty.png").write_bytes(b"")
+    with caplog.at_level(logging.INFO, logger="vitrail"):
+        train(configured(), tmp_path / "run")
+    messages = [record.getMessage() for record in caplog.records if "unreadable" in record.getMessage()]
+    assert any("1 unreadable" in message for message in messages), messages
 
 
 def fails(run_vitrail, recipe, images, run, *overrides):

@@ -74,11 +74,11 @@ class Preprocessing:
             return max(target_height, int(target_width * height / width)), target_width
         return target_height, max(target_width, int(target_height * width / height))
 
-    def __call__(self, image: Image.Image) -> Float[Tensor, "channels height width"]:
-        """Turn a photo into one normalised image.
+    def check(self, image: Image.Image) -> None:
+        """Refuse a photo so thin that resizing would blow it up beyond reason.
 
         Raises:
-            ImageError: A photo so thin that resizing would blow it up beyond reason.
+            ImageError: It is.
         """
         height, width = self.resized_size(image.height, image.width)
         if height * width > MAX_RESIZED_PIXELS:
@@ -86,6 +86,15 @@ class Preprocessing:
                 f"expected a photo of ordinary proportions, got {image.width}x{image.height} pixels, which resizes to {width}x{height}; "
                 "crop it first"
             )
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "channels height width"]:
+        """Turn a photo into one normalised image.
+
+        Raises:
+            ImageError: A photo so thin that resizing would blow it up beyond reason.
+        """
+        self.check(image)
+        height, width = self.resized_size(image.height, image.width)
         image = image.convert("L" if len(self.mean) == 1 else "RGB")
         resized = transforms.resize(image, [height, width], InterpolationMode(self.interpolation), antialias=True)
         pixels = transforms.to_dtype(

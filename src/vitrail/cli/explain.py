@@ -26,32 +26,23 @@ def explain(
     smooth: Annotated[bool, typer.Option(help="Blend patches in the overlays.")] = False,
 ) -> None:
     """Write an overlay per photo, a contact sheet, and the raw numbers; print the top classes and the strongest patches."""
-    from vitrail.api import explain_photos  # noqa: PLC0415 (heavy)
-    from vitrail.data.photos import open_photos  # noqa: PLC0415
+    from vitrail.data.photos import list_photos  # noqa: PLC0415 (heavy)
     from vitrail.explainers import make_explainer  # noqa: PLC0415
     from vitrail.files import results_folder  # noqa: PLC0415
-    from vitrail.viz.overlay import overlay  # noqa: PLC0415
-    from vitrail.viz.sheet import SheetRow, contact_sheet  # noqa: PLC0415
+    from vitrail.gallery import SHEET, explain_gallery  # noqa: PLC0415
 
-    opened, unreadable = open_photos(photos)
-    report_unreadable(unreadable)
-    classifier = load_model(model, device)
-    explainer = make_explainer(method, classifier)
-    explanation = explain_photos(explainer, [photo.image for photo in opened], [str(photo.path) for photo in opened], target)
-    boxes = [classifier.preprocessing.visible_box(photo.image.height, photo.image.width) for photo in opened]
+    # The folder is claimed before the work, so that a bad one is told at once.
     with results_folder(out, overwrite) as folder:
-        for photo, box, relevance in zip(opened, boxes, explanation.relevance, strict=True):
-            picture = overlay(photo.image, relevance, box, smoothing="bilinear" if smooth else "nearest")
-            picture.save(folder / f"{photo.label}.png")
-        rows = [SheetRow(p.image, box, [one], p.path.name) for p, box, one in zip(opened, boxes, explanation, strict=True)]
-        contact_sheet(rows, folder / "contact_sheet.png")
-        explanation.save(folder / "explanations.npz")
+        files = list_photos(photos, taken=[SHEET])
+        explainer = make_explainer(method, load_model(model, device))
+        explanation, unreadable = explain_gallery(explainer, files, target, folder, "bilinear" if smooth else "nearest")
+    report_unreadable(unreadable)
     for one in explanation:
         _describe(one, top)
     error = explanation.completeness_error()
     if error is not None:
         typer.echo(f"completeness error: {error:.1e} (largest |sum of parts - logit| / largest |logit|)")
-    typer.echo(f"wrote {len(opened)} overlay(s), contact_sheet.png, explanations.npz and .json to {out}")
+    typer.echo(f"wrote {len(explanation)} overlay(s), contact_sheet.png, explanations.npz and .json to {out}")
 
 
 def _describe(explanation: "Explanation", top: int) -> None:

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,8 @@ import typer
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier
     from vitrail.data.folders import Unreadable
+
+logger = logging.getLogger("vitrail")
 
 DEFAULT_MODEL = "vitrail:hit-cifar10"
 
@@ -35,9 +38,7 @@ def load_model(name: str | None, device: str | None) -> "Classifier":
     from vitrail.adapters import load  # noqa: PLC0415 (heavy)
 
     if name is None:
-        typer.echo(
-            f"using the bundled {DEFAULT_MODEL}; name your own by --model, e.g. --model timm:vit_base_patch16_224", err=True
-        )
+        logger.info("using the bundled %s; name your own by --model, e.g. --model timm:vit_base_patch16_224", DEFAULT_MODEL)
     return load(DEFAULT_MODEL if name is None else name, device=device)
 
 

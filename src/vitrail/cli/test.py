@@ -1,6 +1,7 @@
 """`vitrail test`: how often a model is right."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -39,20 +40,21 @@ def test(
 
     classifier = load_model(model, device)
     images = ImageFolder.scan(split_folder(data, ["test", "val"]), classifier.preprocessing).spread(limit)
-    result = evaluate(classifier, images, batch_size, workers)
-    report_unreadable(result.unreadable)
-    typer.echo(
-        f"{classifier.name} on {result.num_images} images: top-1 {result.top1:.2%}, top-5 {result.top5:.2%}, "
-        f"mean confidence {result.confidence:.3f}"
-    )
-    if out is not None:
-        figures = {
-            "model": classifier.name,
-            "top1": result.top1,
-            "top5": result.top5,
-            "mean_confidence": result.confidence,
-            "num_images": result.num_images,
-            "unreadable": [file._asdict() for file in result.unreadable],
-        }
-        with results_folder(out, overwrite) as folder:
+    # The folder is claimed before the work, so that a bad one is told at once.
+    with results_folder(out, overwrite) if out is not None else nullcontext() as folder:
+        result = evaluate(classifier, images, batch_size, workers)
+        report_unreadable(result.unreadable)
+        typer.echo(
+            f"{classifier.name} on {result.num_images} images: top-1 {result.top1:.2%}, top-5 {result.top5:.2%}, "
+            f"mean confidence {result.confidence:.3f}"
+        )
+        if folder is not None:
+            figures = {
+                "model": classifier.name,
+                "top1": result.top1,
+                "top5": result.top5,
+                "mean_confidence": result.confidence,
+                "num_images": result.num_images,
+                "unreadable": [file._asdict() for file in result.unreadable],
+            }
             write_text(folder / "accuracy.json", json.dumps(figures, indent=2))

@@ -78,7 +78,7 @@ class ImageFolder(Dataset[Sample | Unreadable]):
         )
         if classes:
             found = [(path, label) for label, folder in enumerate(classes) for path in images_below(folder)]
-            beside = len(images_below(root)) - len(found)
+            beside = sum(path.parent == root for path in images_below(root))
             if beside:
                 raise InvalidInputError(
                     f"expected images in {root} or in one folder per class, found {beside} beside the folders"

@@ -40,7 +40,7 @@ def open_image(path: str | Path) -> Image.Image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(_too_large(path, f"{image.width}x{image.height} pixels"))
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return to_rgb(image)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -53,6 +53,11 @@ def open_image(path: str | Path) -> Image.Image:
 
 def _too_large(path: Path, size: str) -> str:
     return f"expected an image of at most {MAX_PIXELS:,} pixels, got {path} ({size}); scale it down first"
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an opened photo as 8-bit RGB, upright, by the rules of `open_image`."""
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

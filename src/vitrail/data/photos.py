@@ -1,57 +1,67 @@
 """Photos named one by one or by their folder."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from PIL import Image
 
+from vitrail.adapters import Preprocessing
 from vitrail.data.folders import Unreadable, images_below
 from vitrail.data.images import open_image
 from vitrail.errors import ImageError, InvalidInputError
 
 
 @dataclass(frozen=True)
-class Photo:
-    """An opened photo.
+class PhotoFile:
+    """A photo on disk.
 
     Attributes:
         path: Its file.
         label: A name for results, unlike that of every other photo of the call.
-        image: Upright, 8-bit RGB.
+        required: Whether the user named this very file: then it must be readable.
     """
 
     path: Path
     label: str
-    image: Image.Image
+    required: bool
+
+    def open(self, preprocessing: Preprocessing) -> Image.Image | Unreadable:
+        """Open the photo, or say why it has to be skipped.
+
+        Raises:
+            ImageError: A required photo cannot be read, or is none that the model can take.
+        """
+        try:
+            image = open_image(self.path)
+            preprocessing.check(image)
+        except ImageError as error:
+            reason = str(error) if str(self.path) in str(error) else f"cannot use {self.path}: {error}"
+            if self.required:
+                raise ImageError(reason) from error
+            return Unreadable(str(self.path), reason)
+        return image
 
 
-def open_photos(paths: Sequence[Path]) -> tuple[list[Photo], list[Unreadable]]:
-    """Open photos. A file named by the user must be readable; unreadable files found in a folder are skipped and returned.
+def list_photos(paths: Sequence[Path], taken: Collection[str] = ()) -> list[PhotoFile]:
+    """List photos: the named files, and the images below the named folders.
+
+    Args:
+        paths: Files and folders.
+        taken: Labels that no photo may have.
 
     Raises:
-        ImageError: A named file cannot be read, or nothing could be.
         InvalidInputError: A folder holds no images.
     """
-    opened: list[tuple[Path, Image.Image]] = []
-    unreadable: list[Unreadable] = []
+    used, photos = set(taken), list[PhotoFile]()
     for path in paths:
-        if not path.is_dir():
-            opened.append((path, open_image(path)))
-            continue
-        found_here = images_below(path)
-        if not found_here:
+        found = images_below(path) if path.is_dir() else [path]
+        if not found:
             raise InvalidInputError(f"expected images in the folder {path}, found none")
-        for found in found_here:
-            try:
-                opened.append((found, open_image(found)))
-            except ImageError as error:
-                unreadable.append(Unreadable(str(found), str(error)))
-    if not opened:
-        raise ImageError(f"not one of {len(unreadable)} images could be read; the first: {unreadable[0].reason}")
-    labels: list[str] = []
-    for path, _ in opened:
-        candidates = (path.stem if i == 1 else f"{path.stem}-{i}" for i in count(1))
-        labels.append(next(label for label in candidates if label not in labels))
-    return [Photo(path, label, image) for (path, image), label in zip(opened, labels, strict=True)], unreadable
+        for file in found:
+            candidates = (file.stem if i == 1 else f"{file.stem}-{i}" for i in count(1))
+            label = next(label for label in candidates if label not in used)
+            used.add(label)
+            photos.append(PhotoFile(file, label, required=file == path))
+    return photos

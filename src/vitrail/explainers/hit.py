@@ -9,19 +9,28 @@ from vitrail.models.hit import Contributions, HiT
 from vitrail.models.hit.contributions import NormMean, spread_attention
 from vitrail.types import Images, Relevance, Targets
 
-HIT_PAPER = "Jeanneret et al. 2025, arXiv:2502.17196"
 
+@dataclass(frozen=True, eq=False)
+class HiTExplainer(Explainer):
+    """Abstract: what a HiT tells of itself in its own forward pass."""
 
-def _needs_hit(model: Classifier) -> str | None:
-    return (
-        None if isinstance(model.module, HiT) else "only a HiT is a sum over patches; train one, or choose a method for any ViT"
-    )
+    paper: ClassVar[str] = "Jeanneret et al. 2025, arXiv:2502.17196"
+    needs_model: ClassVar[str] = "HiT"
+
+    @classmethod
+    def refusal(cls, model: Classifier) -> str | None:
+        if isinstance(model.module, HiT):
+            return None
+        return "only a HiT is a sum over patches; train one, or choose a method for any ViT"
+
+    def relevance(self, images: Images, targets: Targets) -> Relevance:
+        return self.attribution(images, lambda logits: targets).relevance
 
 
 @EXPLAINERS.register("hit")
 @final
 @dataclass(frozen=True, eq=False)
-class HiTContributions(Explainer):
+class HiTContributions(HiTExplainer):
     """What each patch gave to the logit, exactly: relevance summed over the grid, plus `bias`, is the logit.
 
     Args:
@@ -35,16 +44,6 @@ class HiTContributions(Explainer):
 
     norm_mean: NormMean = "shared"
 
-    paper: ClassVar[str] = HIT_PAPER
-    needs_model: ClassVar[str] = "HiT"
-
-    @classmethod
-    def refusal(cls, model: Classifier) -> str | None:
-        return _needs_hit(model)
-
-    def relevance(self, images: Images, targets: Targets) -> Relevance:
-        return self.attribution(images, lambda logits: targets).relevance
-
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         split: Contributions = self.model.module.contributions(images, choose, self.norm_mean)  # type: ignore[operator]
         return Attribution(split.logits, split.targets[:, 0], split.patches[:, 0], split.patch_bias[:, 0])
@@ -53,21 +52,11 @@ class HiTContributions(Explainer):
 @EXPLAINERS.register("hit-rollout")
 @final
 @dataclass(frozen=True, eq=False)
-class HiTRollout(Explainer):
+class HiTRollout(HiTExplainer):
     """The class token's attention, mean over heads, summed over layers. The same map for every class.
 
     Source: Jeanneret et al. 2025, arXiv:2502.17196, rollout view.
     """
-
-    paper: ClassVar[str] = HIT_PAPER
-    needs_model: ClassVar[str] = "HiT"
-
-    @classmethod
-    def refusal(cls, model: Classifier) -> str | None:
-        return _needs_hit(model)
-
-    def relevance(self, images: Images, targets: Targets) -> Relevance:
-        return self.attribution(images, lambda logits: targets).relevance
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         with self.model.record(attentions=True) as trace:  # type: ignore[attr-defined]

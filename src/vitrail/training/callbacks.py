@@ -33,12 +33,18 @@ class EpochLines(Callback):
 
 
 class LearningCurve(Callback):
-    """Redraws `learning_curve.png` from `metrics.csv` after every epoch."""
+    """Redraws `learning_curve.png` from `metrics.csv` after every epoch, and at the end, when the last epoch's loss is there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._draw(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._draw(trainer)
+
+    def _draw(self, trainer: lightning.Trainer) -> None:
         if not trainer.is_global_zero or trainer.logger is None:
             return
         trainer.logger.save()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitrail.data.folders import Batch
+from vitrail.errors import TrainingError
 from vitrail.models.hit import HiT
 from vitrail.training.config import TrainingConfig
 from vitrail.types import Images, Logits
@@ -38,13 +39,13 @@ class ImageClassifier(lightning.LightningModule):
         self.soft_loss = SoftTargetCrossEntropy()
         top5 = min(5, num_classes)
         self.top1, self.top5 = (MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, top5))
-        self.num_unreadable = 0
+        self.unreadable: dict[str, str] = {}
 
     def forward(self, images: Images) -> Logits:
         return self.module(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        self.num_unreadable += len(batch.unreadable)
+        self.unreadable.update(batch.unreadable)
         images, labels = batch.images, batch.labels
         if self.mixing is not None and len(images) % 2:
             images, labels = images[:-1], labels[:-1]  # Mixup pairs images; an unreadable file left one without a partner.
@@ -57,13 +58,14 @@ class ImageClassifier(lightning.LightningModule):
         else:
             loss = self.hard_loss(self(images), labels)
         if not torch.isfinite(loss):
-            raise FloatingPointError(
+            raise TrainingError(
                 f"the training loss became {loss.item()} at step {self.global_step}; lower the learning rate or clip gradients"
             )
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.unreadable.update(batch.unreadable)
         if not len(batch.images):
             return
         logits = self(batch.images).float()

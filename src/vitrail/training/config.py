@@ -142,7 +142,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
     *sections, last = key.split(".")
     node: Any = content
     for section in sections:
-        node = node.setdefault(section, {})
+        if node.get(section) is None:
+            node[section] = {}
+        node = node[section]
         if not isinstance(node, dict):
             raise InvalidInputError(f"cannot set {key}: {section} is a value, not a section")
     try:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from timm.optim import list_optimizers
 from torch.utils.data import DataLoader
 
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.data.augmentation import label_mixing, training_transform
-from vitrail.data.folders import ImageFolder, collate, split_folder
-from vitrail.errors import InvalidInputError
+from vitrail.data.folders import ImageFolder, Unreadable, collate, split_folder
+from vitrail.errors import ImageError, InvalidInputError, OutputError
 from vitrail.files import output_folder, write_text
 from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HIT_SIZES, HiT
@@ -38,6 +40,8 @@ class FolderData(lightning.LightningDataModule):
         super().__init__()
         data = config.data
         self.config = data
+        if not data.root.is_dir():
+            raise InvalidInputError(f"no such folder of images: {data.root}; name yours by data.root")
         validation = data.root / data.validation if data.validation else split_folder(data.root, ["val", "test"])
         if validation == data.root:
             raise InvalidInputError(
@@ -52,6 +56,21 @@ class FolderData(lightning.LightningDataModule):
             raise InvalidInputError(
                 f"expected the same classes in {data.train} and {validation.name}; only in one of them: {', '.join(odd[:8])}"
             )
+
+        if len(self.class_names) < 2:
+            raise InvalidInputError(
+                f"expected at least two classes in {data.root / data.train}, found one: {self.class_names[0]}"
+            )
+        for images in (self.train_images, self.val_images):
+            # The first is readable but for the odd folder, so this reads one image.
+            reasons: list[str] = []
+            for index in range(len(images)):
+                image = images[index]
+                if not isinstance(image, Unreadable):
+                    break
+                reasons.append(image.reason)
+            else:
+                raise ImageError(f"not one of {len(images)} images could be read; the first: {reasons[0]}")
 
     @property
     def class_names(self) -> list[str]:
@@ -117,13 +136,15 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
     """
     _quieten_lightning()
     out = output_folder(out)
-    if (out / "last.safetensors").exists():
-        raise InvalidInputError(f"{out} holds a trained model already; choose another --out")
+    if any(out.iterdir()):
+        raise OutputError(f"{out} is not empty; choose another --out")
     lightning.seed_everything(config.engine.seed, workers=True, verbose=False)
     size = build_model(config.model, 1, len(config.data.mean)).config.image_size
     preprocessing = Preprocessing(
         size, config.data.crop_fraction, "center", config.data.interpolation, config.data.mean, config.data.std
     )
+    if config.optimizer.name.removeprefix("lookahead_") not in list_optimizers():
+        raise unknown_name("optimiser", config.optimizer.name, list_optimizers())
     data = FolderData(config, preprocessing)
     num_classes = len(data.class_names)
     model = build_model(config.model, num_classes, len(config.data.mean))
@@ -133,7 +154,6 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
         "preprocessing": preprocessing.to_dict(),
         "class_names": data.class_names,
     }
-    write_text(out / "config.yaml", config.to_yaml())
     classifier = ImageClassifier(model, config, num_classes, label_mixing(config.augmentation, num_classes))
     callbacks: list[Callback] = [
         Export(out, metadata),
@@ -144,7 +164,25 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
     ]
     if config.engine.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.engine.ema_decay))
-    trainer = lightning.Trainer(
+    try:
+        trainer = _trainer(config, out, callbacks)
+    except (ValueError, MisconfigurationException) as error:
+        raise InvalidInputError(f"engine: {error}") from error
+    # Now that everything fits.
+    write_text(out / "config.yaml", config.to_yaml())
+    try:
+        trainer.fit(classifier, datamodule=data)
+    except OSError as error:
+        raise OutputError(f"cannot write into {out}: {error.strerror or error}; the models written before are whole") from error
+    if classifier.unreadable:
+        for reason in list(classifier.unreadable.values())[:10]:
+            logger.warning("skipped: %s", reason)
+        logger.warning("%d unreadable images were skipped in training", len(classifier.unreadable))
+    return out / "best.safetensors"
+
+
+def _trainer(config: TrainingConfig, out: Path, callbacks: list[Callback]) -> lightning.Trainer:
+    return lightning.Trainer(
         accelerator=config.engine.accelerator,
         devices=config.engine.devices,
         precision=config.engine.precision,
@@ -160,10 +198,6 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
         num_sanity_val_steps=0,
         log_every_n_steps=1_000_000,
     )
-    trainer.fit(classifier, datamodule=data)
-    if classifier.num_unreadable:
-        logger.warning("%d unreadable images were skipped in training", classifier.num_unreadable)
-    return out / "best.safetensors"
 
 
 def _quieten_lightning() -> None:

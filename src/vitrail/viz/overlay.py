@@ -63,6 +63,9 @@ def overlay(
     """
     base, factor = _resized(photo, side)
     left, top, right, bottom = (round(edge * factor) for edge in box)
+    # Of a very thin photo, at least one pixel is shown.
+    left, top = min(left, base.width - 1), min(top, base.height - 1)
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
     gray = base.convert("L").convert("RGB")
     canvas = Image.blend(gray, Image.new("RGB", gray.size, "white"), 0.6)
     seen = Image.blend(gray, base, 0.25).crop((left, top, right, bottom))

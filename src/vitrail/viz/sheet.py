@@ -1,7 +1,7 @@
 """Contact sheets: photos as rows, methods as columns, in one picture."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -32,15 +32,23 @@ class SheetRow:
     explanations: Sequence[Explanation]
     title: str = ""
 
+    def reduced(self, side: int = 640) -> "SheetRow":
+        """The same row with a smaller copy of the photo: enough for a sheet, and little to keep."""
+        factor = min(side / max(self.photo.size), 1.0)
+        size = (max(round(self.photo.width * factor), 1), max(round(self.photo.height * factor), 1))
+        left, top, right, bottom = self.box
+        across, down = size[0] / self.photo.width, size[1] / self.photo.height
+        return replace(self, photo=self.photo.resize(size), box=(left * across, top * down, right * across, bottom * down))
+
 
 def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
-    """Draw photos beside their explanations and their most probable classes."""
+    """Draw photos beside their explanations and their most probable classes; the first `MAX_ROWS` of them."""
     rows = rows[:MAX_ROWS]
     num_methods = max(len(row.explanations) for row in rows)
     figure = Figure(figsize=(2.6 * (num_methods + 2), 2.7 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), num_methods + 2, squeeze=False)
     for axes, row in zip(grid, rows, strict=True):
-        axes[0].imshow(_thumbnail(row.photo))
+        axes[0].imshow(row.reduced().photo)
         axes[0].set_title(_shorten(row.title), fontsize=9)
         for cell, explanation in zip(axes[1:], row.explanations, strict=False):
             cell.imshow(overlay(row.photo, explanation.relevance[0], row.box, side=320))
@@ -54,17 +62,15 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
 
 def _draw_classes(axes: Axes, explanation: Explanation) -> None:
     names, probabilities = zip(*explanation.top_classes(0, 5), strict=True)
-    axes.barh([_shorten(name) for name in names][::-1], list(probabilities)[::-1], color="0.55")
+    # By position, not by name: two classes may share a (shortened) name.
+    places = range(len(names))[::-1]
+    axes.barh(places, probabilities, color="0.55")
+    axes.set_yticks(places, [_shorten(name) for name in names])
     axes.set(xlim=(0, 1), title="probability")
     axes.title.set_fontsize(9)
     axes.tick_params(labelsize=8)
 
 
-def _thumbnail(photo: Image.Image) -> Image.Image:
-    small = photo.copy()
-    small.thumbnail((640, 640))
-    return small
-
-
 def _shorten(text: str, length: int = 24) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."
+    short = text if len(text) <= length else text[: length - 3] + "..."
+    return short.replace("$", r"\$")  # A dollar sign is no mathematics.

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,11 @@ def write_scores(
         "score": measured.protocol.score,
         "order": measured.protocol.order,
         "num_images": len(paths),
-        "mean_auc": summarise_scores(curves),
+        # JSON has no NaN: a normalised area that does not exist is null.
+        "mean_auc": {
+            method: {name: value if math.isfinite(value) else None for name, value in row.items()}
+            for method, row in summarise_scores(curves).items()
+        },
         "completeness_error": dict(completeness or {}),
         "unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
     }
