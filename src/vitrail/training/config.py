@@ -43,6 +43,8 @@ class DataConfig(_Section):
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bicubic"
     crop_fraction: float = Field(0.875, gt=0, le=1)
+    crop_mode: Literal["center", "squash"] = "center"
+    """Whether photos that are not square lose their margins, or are stretched so that the model sees all of them."""
     batch_size: int = Field(256, ge=2, multiple_of=2)
     """Images per device and step; even, since mixup pairs them."""
     num_workers: int = Field(2, ge=0)

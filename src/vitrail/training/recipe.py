@@ -141,7 +141,12 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
     lightning.seed_everything(config.engine.seed, workers=True, verbose=False)
     size = build_model(config.model, 1, len(config.data.mean)).config.image_size
     preprocessing = Preprocessing(
-        size, config.data.crop_fraction, "center", config.data.interpolation, config.data.mean, config.data.std
+        size=size,
+        crop_fraction=config.data.crop_fraction,
+        crop_mode=config.data.crop_mode,
+        interpolation=config.data.interpolation,
+        mean=config.data.mean,
+        std=config.data.std,
     )
     if config.optimizer.name.removeprefix("lookahead_") not in list_optimizers():
         raise unknown_name("optimiser", config.optimizer.name, list_optimizers())
