@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from vitrail.models.hit.layers import ClassAttention, ClassTokens, HiTLayer, HiTStage
 from vitrail.types import Keep, Patches
 
+STEPS_PER_BLOCK = 96
+"""Steps that share one attention call: few see few states together, many make few calls."""
+
 
 class States(NamedTuple):
     """The distinct states of all cells of a batch.
@@ -65,39 +68,47 @@ def perturbed_class_tokens(
 
 
 class _Selection(NamedTuple):
-    """The states that one image uses, and which of them each step sees."""
+    """Consecutive steps of one image: the states that any of them sees, and which each sees."""
 
-    used: Tensor  # (u_i,) rows of the features
-    visible: Tensor  # (s, u_i) boolean
+    steps: slice
+    used: Tensor  # (u,) rows of the features
+    visible: Tensor  # (steps, u) boolean
 
     @classmethod
-    def of(cls, chosen: Int[Tensor, "s n"], num_states: int) -> "_Selection":
-        present = torch.zeros(num_states, dtype=torch.bool, device=chosen.device)
-        present[chosen.flatten()] = True
-        local = present.cumsum(0)[chosen] - 1
-        used = present.nonzero().squeeze(1)
-        visible = torch.zeros(len(chosen), len(used), dtype=torch.bool, device=chosen.device)
-        return cls(used, visible.scatter_(1, local, True))
+    def of(cls, chosen: Int[Tensor, "s n"], num_states: int) -> "list[_Selection]":
+        """Split the steps of an image into blocks: neighbours on a curve see nearly the same states, all steps together many."""
+        selections = []
+        for start in range(0, len(chosen), STEPS_PER_BLOCK):
+            block = chosen[start : start + STEPS_PER_BLOCK]
+            present = torch.zeros(num_states, dtype=torch.bool, device=chosen.device)
+            present[block.flatten()] = True
+            local = present.cumsum(0)[block] - 1
+            used = present.nonzero().squeeze(1)
+            visible = torch.zeros(len(block), len(used), dtype=torch.bool, device=chosen.device).scatter_(1, local, True)
+            selections.append(cls(slice(start, start + len(block)), used, visible))
+        return selections
 
 
 def _gather(
-    layer: HiTLayer, class_tokens: ClassTokens, features: Float[Tensor, "u d"], selections: Sequence[_Selection]
+    layer: HiTLayer,
+    class_tokens: ClassTokens,
+    features: Float[Tensor, "u d"],
+    selections: Sequence[Sequence[_Selection]],
 ) -> ClassTokens:
     """One layer's update of the class tokens of all steps; here keys and values pay off, since the queries are many."""
     attention: ClassAttention = layer.attention
     width = features.shape[1]
     projected = nn.functional.linear(layer.norm1(features), attention.in_proj_weight[width:], attention.in_proj_bias[width:])
     query = attention.query(layer.norm1(class_tokens)).transpose(1, 2)
-    heads = []
-    for image, selection in enumerate(selections):
-        used = projected if len(selection.used) == len(projected) else projected[selection.used]
-        key, value = (side.unflatten(1, (attention.num_heads, -1)).transpose(0, 1) for side in used.chunk(2, dim=1))
-        heads.append(
-            nn.functional.scaled_dot_product_attention(
-                query[image : image + 1], key.unsqueeze(0), value.unsqueeze(0), attn_mask=selection.visible, scale=1.0
-            )
-        )
-    return attention.out_proj(torch.cat(heads).transpose(1, 2).flatten(2))
+    heads = torch.empty_like(query)
+    for image, blocks in enumerate(selections):
+        for steps, used, visible in blocks:
+            sides = projected[used].chunk(2, dim=1)
+            key, value = (side.unflatten(1, (attention.num_heads, -1)).transpose(0, 1).unsqueeze(0) for side in sides)
+            heads[image, :, steps] = nn.functional.scaled_dot_product_attention(
+                query[image : image + 1, :, steps], key, value, attn_mask=visible, scale=1.0
+            ).squeeze(0)
+    return attention.out_proj(heads.transpose(1, 2).flatten(2))
 
 
 def _patch_states(patches: Patches, replacements: Float[Tensor, "b_or_1 n d"], keep: Keep) -> States:
