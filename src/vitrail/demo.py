@@ -53,12 +53,15 @@ def run_demo(out: str | Path) -> Iterator[str]:
     with results_folder(out, overwrite=(Path(out) / "methods.png").exists()) as folder:
         photo.save(folder / "photo.png")
         for name, one in explanations.items():
-            overlay(photo, one.relevance[0], box).save(folder / f"{name}.png")
+            overlay(photo, one.relevance[0], box, signed=one.signed).save(folder / f"{name}.png")
         contact_sheet([SheetRow(photo, box, list(explanations.values()), "chelsea")], folder / "methods.png")
         plot_perturbation(curves, folder / "curves.png")
         write_scores(folder, curves, ["chelsea"], [target], classifier.name, "hit")
         hit.save(folder / "explanations.npz")
-        _write_page(folder, explanations, summarise_scores(curves), target, logit)
+        whole = box == (0, 0, photo.width, photo.height)
+        size = "{}x{}".format(*classifier.preprocessing.size)
+        seen = f"The photo. The model sees {'all of it' if whole else 'what the white frames hold'}, at {size} pixels."
+        _write_page(folder, explanations, summarise_scores(curves), target, logit, seen)
     yield f"{classifier.name} says: {', '.join(f'{name} {probability:.1%}' for name, probability in hit.top_classes(0, 3))}"
     strongest = ", ".join(
         f"row {row} column {col} gave {share_of(value, logit)}" for row, col, value in hit.strongest_patches(0, 3)
@@ -72,11 +75,16 @@ def run_demo(out: str | Path) -> Iterator[str]:
 
 
 def _write_page(
-    folder: Path, explanations: dict[str, Explanation], summary: dict[str, dict[str, float]], target: str, logit: float
+    folder: Path,
+    explanations: dict[str, Explanation],
+    summary: dict[str, dict[str, float]],
+    target: str,
+    logit: float,
+    seen: str,
 ) -> None:
     hit = explanations["hit"]
     docs = {name: (EXPLAINERS[name].__doc__ or "").strip().splitlines()[0].replace("`", "") for name in explanations}
-    pictures = [Picture(folder / "photo.png", "The photo. Inside the frame: what the model sees, at 32x32 pixels.")]
+    pictures = [Picture(folder / "photo.png", seen)]
     pictures += [Picture(folder / f"{name}.png", f"{name}: {docs[name]}") for name in explanations]
     patches: list[list[str | float]] = [
         [f"row {row}, column {col}", value, share_of(value, logit)] for row, col, value in hit.strongest_patches(0, 8)
@@ -86,7 +94,8 @@ def _write_page(
     sections = [
         Section(
             "Which patches made the decision",
-            "Red patches speak for the class, blue ones against it; the stronger the colour, the more they count.",
+            "In hit, red patches speak for the class, blue ones against it; the stronger the colour, the more they count. "
+            "The other maps have no sign: from dark to bright.",
             pictures,
             Table(["class", "probability"], [[name, value] for name, value in hit.top_classes(0, 5)]),
         ),

@@ -1,5 +1,6 @@
 """A whole folder of images through a model: how often it is right, and whether its explanations are true."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,8 @@ from vitrail.explainers import Explainer, method_name
 from vitrail.metrics import Curves, InsertionDeletion, Protocol
 from vitrail.progress import progress
 from vitrail.types import Targets
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def evaluate(classifier: Classifier, images: ImageFolder, batch_size: int = 64, 
     confidence, unreadable, count = MeanMetric(), list[Unreadable](), 0
     with classifier.inspecting(), torch.inference_mode():
         for batch in _batches(classifier, images, batch_size, num_workers, "testing", unreadable):
-            probabilities = classifier.logits(batch.images).softmax(-1).float().cpu()
+            probabilities = classifier.logits(batch.images).float().softmax(-1).cpu()
             top1.update(probabilities, batch.labels)
             top5.update(probabilities, batch.labels)
             confidence.update(probabilities.amax(-1))
@@ -124,6 +127,11 @@ def with_model_labels(images: ImageFolder, classifier: Classifier) -> ImageFolde
         order = [known[name] for name in images.class_names]
     elif len(missing) == len(images.class_names) == classifier.num_classes:
         order = list(range(classifier.num_classes))
+        if known:
+            logger.warning(
+                "no folder is named like a class of the model, so they are taken in order: %s is %s, ..., %s is %s",
+                *(images.class_names[0], classifier.class_name(0), images.class_names[-1], classifier.class_name(order[-1])),
+            )
     else:
         raise InvalidInputError(
             f"expected folders named like the model's classes, or {classifier.num_classes} folders in the order of its classes; "

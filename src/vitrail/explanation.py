@@ -79,6 +79,11 @@ class Explanation:
         """Softmax of the logits."""
         return self.logits.softmax(-1)
 
+    @property
+    def signed(self) -> bool:
+        """Whether relevance can speak against the class: parts of a logit can, also in maps where none happens to."""
+        return self.bias is not None or bool((self.relevance < 0).any())
+
     def target_logits(self) -> Float[Tensor, " b"]:
         """The logit of the explained class."""
         return self.logits.gather(1, self.targets[:, None]).squeeze(1)

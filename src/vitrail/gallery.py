@@ -48,7 +48,8 @@ def explain_gallery(
         parts.append(part.with_sources([str(photo.path) for photo, _ in read]))
         for (photo, image), one in zip(read, parts[-1], strict=True):
             box = preprocessing.visible_box(image.height, image.width)
-            overlay(image, one.relevance[0], box, smoothing=smoothing).save(folder / f"{photo.label}.png")
+            picture = overlay(image, one.relevance[0], box, smoothing=smoothing, signed=one.signed)
+            picture.save(folder / f"{photo.label}.png")
             if len(rows) < MAX_ROWS:
                 rows.append(SheetRow(image, box, [one], photo.path.name).reduced())
     if not parts:

@@ -177,6 +177,7 @@ def test_physical_removal_of_patches():
         (lambda: networks.timm_vit(class_token=False, global_pool="avg"), "with a class token"),
         (lambda: networks.timm_vit(dynamic_img_size=True), "dynamic_img_size=True"),
         (lambda: timm.create_model("vit_small_patch16_18x2_224"), "one attention and one MLP each, got parallel ones"),
+        (lambda: timm.create_model("vit_tiny_r_s16_p8_224"), "embedded one by one .* got HybridEmbed"),
         (lambda: networks.hit().stages[0], "its part HiTStage"),
         (lambda: networks.hit(in_channels=1), "a network of 1 channels"),
     ],
@@ -218,3 +219,8 @@ def test_timm_base_with_random_weights():
         ours = classifier.perturbed_logits(images, torch.zeros(1, 3, 224, 224), keep)
         mask = keep[0].view(2, 1, 14, 14).repeat_interleave(16, 2).repeat_interleave(16, 3)
         torch.testing.assert_close(ours[0], classifier.module(torch.where(mask, images, 0.0)), rtol=1e-4, atol=1e-5)
+
+
+def test_class_names_that_a_model_lacks_are_told():
+    with pytest.raises(UnknownNameError, match=r"mine has no class names; give a number from 0 to 4"):
+        adapt(networks.hit(), name="mine").class_index("cat")

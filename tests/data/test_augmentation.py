@@ -5,7 +5,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.data.augmentation import AugmentationConfig, label_mixing, training_transform
+from vitrail.data.augmentation import AugmentationConfig, DrawnAgain, label_mixing, training_transform
 
 POLICIES = [None, "3a", "rand-m9-mstd0.5-inc1", "original"]
 GENTLE = {"horizontal_flip": 0, "color_jitter": 0, "crop_scale": (1, 1), "crop_ratio": (1, 1)}
@@ -134,3 +134,16 @@ def test_mixup_mixes_images_and_labels_alike():
 def test_settings_that_make_no_sense_are_refused(fields):
     with pytest.raises(ValidationError):
         AugmentationConfig(**fields)
+
+
+def test_a_posterize_of_no_bits_is_drawn_again(photo):
+    """timm's RandAugment draws it once in about a thousand images, and a run sees millions."""
+    answers = iter([ValueError("bits must be between or equal to 1 and 8"), photo])
+
+    def colours(image):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert DrawnAgain(colours)(photo) is photo

@@ -268,3 +268,13 @@ def test_the_users_model_is_as_it_was():
     assert classifier.module.training
     assert all(parameter.grad is None for parameter in classifier.module.parameters())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_areas_of_a_network_in_half_precision_are_summed_in_single(dtype):
+    classifier, images = networks.network("hit"), networks.images("hit").to(dtype)
+    classifier.module.to(dtype)
+    curves = perturbation_curves(classifier, images, explained(classifier, images, torch.rand(3, 4, 4)), PROTOCOLS["hit"])
+    assert curves.scores.dtype == curves.fractions.dtype == curves.auc().dtype == torch.float32
+    exact = torch.trapezoid(curves.scores.double(), torch.linspace(0, 1, 197).double())
+    torch.testing.assert_close(curves.auc().double(), exact, rtol=1e-5, atol=1e-6)

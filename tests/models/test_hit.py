@@ -356,3 +356,9 @@ def test_explaining_in_training_is_refused():
 def test_targets_may_be_chosen_from_the_logits(model, images):
     chosen = model.contributions(images, lambda logits: logits.argmin(-1))
     assert torch.equal(chosen.targets[:, 0], model(images).argmin(-1))
+
+
+def test_a_hidden_width_survives_its_ratio():
+    """88 * (120 / 88) is a little less than 120 in floating point."""
+    model = networks.hit(widths=(88,), mlp_ratio=120 / 88)
+    assert model.stages[0].layers[0].mlp[0].out_features == 120

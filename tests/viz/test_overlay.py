@@ -121,3 +121,9 @@ def test_relevance_is_not_changed_and_may_be_half():
     first = pixels(overlay(GRAY, relevance, WHOLE, side=64))
     assert relevance.max() == 3.0
     np.testing.assert_array_equal(first, pixels(overlay(GRAY, hot(value=3.0).half(), WHOLE, side=64)))
+
+
+def test_parts_of_a_logit_are_red_also_where_none_is_negative():
+    picture = pixels(overlay(GRAY, hot(1, 2), WHOLE, side=64, signed=True))
+    mixed = pixels(overlay(GRAY, hot(1, 2) + hot(3, 3, -1.0), WHOLE, side=64))
+    np.testing.assert_array_equal(picture[16:32, 32:48], mixed[16:32, 32:48])

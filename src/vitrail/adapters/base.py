@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters.memory import in_batches
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.errors import InvalidInputError
+from vitrail.errors import InvalidInputError, UnknownNameError
 from vitrail.hooks import inspecting
 from vitrail.registry import unknown_name
 from vitrail.types import Baseline, Images, Keep, Logits, Patches, Tokens
@@ -82,6 +82,10 @@ class Classifier(ABC):
         if isinstance(name, str) and name in self.class_names:
             return self.class_names.index(name)
         if isinstance(name, str) and not name.removeprefix("-").isdecimal():
+            if not self.class_names:
+                raise UnknownNameError(
+                    f"unknown class {name!r}: {self.name} has no class names; give a number from 0 to {self.num_classes - 1}"
+                )
             raise unknown_name("class", name, list(self.class_names))
         if not 0 <= int(name) < self.num_classes:
             raise InvalidInputError(f"expected a class between 0 and {self.num_classes - 1}, got {name}")

@@ -86,7 +86,7 @@ def load_local(path: Path, **options: Any) -> Classifier:
         path = weights
     checkpoint = read_checkpoint(path)
     if checkpoint.metadata:
-        return _build_own(checkpoint, path)
+        return _build_own(checkpoint, path, **options)
     if looks_published(checkpoint.state):
         return _build_published(checkpoint, str(path), **options)
     raise CheckpointError(
@@ -95,7 +95,9 @@ def load_local(path: Path, **options: Any) -> Classifier:
     )
 
 
-def _build_own(checkpoint: Checkpoint, path: Path) -> Classifier:
+def _build_own(checkpoint: Checkpoint, path: Path, **options: Any) -> Classifier:
+    if options:
+        raise InvalidInputError(f"{path} describes its own model; expected no options, got {', '.join(options)}")
     described = checkpoint.metadata
     try:
         build = ARCHITECTURES[described["architecture"]]
@@ -115,7 +117,9 @@ def _build_own(checkpoint: Checkpoint, path: Path) -> Classifier:
     )
 
 
-def _build_published(checkpoint: Checkpoint, source: str, num_heads: int | None = None) -> Classifier:
+def _build_published(checkpoint: Checkpoint, source: str, num_heads: int | None = None, **options: Any) -> Classifier:
+    if options:
+        raise InvalidInputError(f"a published HiT has the option num_heads, got {', '.join(options)}")
     config = published_config(checkpoint.state, num_heads)
     module = HiT(config).load_published(checkpoint.state)
     # The paper evaluates at a crop ratio of 0.875, bicubic.
@@ -134,12 +138,12 @@ def _load_described_folder(path: Path, **options: Any) -> Classifier:
 
 
 @SOURCES.register("vitrail")
-def load_bundled(name: str) -> Classifier:
+def load_bundled(name: str, **options: Any) -> Classifier:
     """A model that comes with the package."""
     if name not in bundled_models():
         raise unknown_name("bundled model", name, bundled_models())
     path = Path(str(files("vitrail") / "bundled" / name / "model.safetensors"))
-    return _build_own(read_checkpoint(path), path)
+    return _build_own(read_checkpoint(path), path, **options)
 
 
 @SOURCES.register("hit")

@@ -6,6 +6,7 @@ from typing import Any, final
 
 import timm
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -80,7 +81,8 @@ def adapt_timm(
     """See a timm network as a Vision Transformer.
 
     Raises:
-        UnsupportedModelError: Another architecture, no class token, or an image size that changes from call to call.
+        UnsupportedModelError: Another architecture, no class token, patches that are not embedded one by one, or an image size
+            that changes from call to call.
     """
     if type(module) is not VisionTransformer:
         raise UnsupportedModelError(
@@ -93,6 +95,12 @@ def adapt_timm(
     if module.dynamic_img_size:
         raise UnsupportedModelError(
             "expected a fixed image size, got dynamic_img_size=True; create the model with img_size=... instead"
+        )
+    # A ResNet before the blocks, or overlapping patches, would mix patches before perturbed_logits replaces them.
+    embedding: Any = module.patch_embed
+    if type(embedding) is not PatchEmbed or embedding.proj.kernel_size != embedding.proj.stride:
+        raise UnsupportedModelError(
+            f"expected patches that are embedded one by one (timm's PatchEmbed), got {type(embedding).__name__}, in which they overlap"
         )
     blocks: Any = module.blocks
     if not all(hasattr(getattr(block, "attn", None), "attn_drop") for block in blocks):

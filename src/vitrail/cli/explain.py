@@ -30,6 +30,7 @@ def explain(
     from vitrail.explainers import make_explainer  # noqa: PLC0415
     from vitrail.files import results_folder  # noqa: PLC0415
     from vitrail.gallery import SHEET, explain_gallery  # noqa: PLC0415
+    from vitrail.viz.sheet import MAX_ROWS  # noqa: PLC0415
 
     # The folder is claimed before the work, so that a bad one is told at once.
     with results_folder(out, overwrite) as folder:
@@ -42,7 +43,8 @@ def explain(
     error = explanation.completeness_error()
     if error is not None:
         typer.echo(f"completeness error: {error:.1e} (largest |sum of parts - logit| / largest |logit|)")
-    typer.echo(f"wrote {len(explanation)} overlay(s), contact_sheet.png, explanations.npz and .json to {out}")
+    first = f" (of the first {MAX_ROWS})" if len(explanation) > MAX_ROWS else ""
+    typer.echo(f"wrote {len(explanation)} overlay(s), {SHEET}.png{first}, explanations.npz and .json to {out}")
 
 
 def _describe(explanation: "Explanation", top: int) -> None:

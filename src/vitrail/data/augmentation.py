@@ -1,8 +1,11 @@
 """Random transforms and label mixing for training: timm's, under named settings."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated, Any
 
+from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from timm.data import Mixup, create_transform
 from torch import Tensor
@@ -53,6 +56,19 @@ class AugmentationConfig(BaseModel):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
 
 
+@dataclass(frozen=True)
+class DrawnAgain:
+    """timm's random colours, drawn again where its posterize asks for 0 bits, which Pillow refuses."""
+
+    colours: Callable[[Image.Image], Image.Image]
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        for _ in range(10):
+            with suppress(ValueError):
+                return self.colours(image)
+        return self.colours(image)
+
+
 def training_transform(config: AugmentationConfig, preprocessing: Preprocessing) -> Transform:
     """Return the random transform of training images, with the network's own size and normalisation."""
     geometry, colours, normalisation = create_transform(
@@ -71,7 +87,7 @@ def training_transform(config: AugmentationConfig, preprocessing: Preprocessing)
     )
     # timm's policies want three channels.
     to_gray = [Grayscale()] if len(preprocessing.mean) == 1 else []
-    return Compose([geometry, colours, *to_gray, normalisation])
+    return Compose([geometry, DrawnAgain(colours), *to_gray, normalisation])
 
 
 def label_mixing(config: AugmentationConfig, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Any, Any]] | None:

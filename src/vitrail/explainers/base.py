@@ -117,7 +117,7 @@ class Explainer(ABC):
             return logits.argmax(-1)
         if isinstance(target, int | str):
             return torch.full((len(logits),), self.model.class_index(target), device=logits.device)
-        return check_targets(target.to(logits.device), logits)
+        return check_targets(torch.as_tensor(target, device=logits.device), logits)
 
 
 EXPLAINERS: Registry[type[Explainer]] = Registry("method")

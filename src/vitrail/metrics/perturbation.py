@@ -62,9 +62,10 @@ def changed_cells(ranks: Int[Tensor, "b n"], num_steps: int) -> Bool[Tensor, "b 
 
     A cell has changed when its rank lies below the threshold; thresholds are evenly spaced and may be fractional.
     """
-    thresholds = torch.linspace(0, ranks.shape[1], num_steps + 1, dtype=torch.float64, device=ranks.device)
+    # On the CPU, since MPS knows no float64.
+    thresholds = torch.linspace(0, ranks.shape[1], num_steps + 1, dtype=torch.float64)
     # The published thresholds are float32; rounding them the same way keeps whole numbers whole.
-    return ranks.unsqueeze(1) < thresholds.float()[:, None]
+    return ranks.unsqueeze(1) < thresholds.float().to(ranks.device)[:, None]
 
 
 def to_patches(cells: Bool[Tensor, "b s cells"], grid: tuple[int, int], patch_grid: tuple[int, int]) -> Keep:
@@ -108,10 +109,13 @@ def perturbation_curves(classifier: Classifier, images: Images, explanation: Exp
     with classifier.inspecting(), torch.no_grad():
         for name in protocol.baselines:
             logits = classifier.perturbed_logits(images, BASELINES[name](images), keep)
+            # Half precision is for networks: areas are sums of hundreds of scores.
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             score = logits if protocol.score == "logit" else logits.softmax(-1)
             scores.append(score.gather(2, targets).squeeze(2).unflatten(1, (2, -1)))
-    fractions = torch.linspace(0, 1, protocol.num_steps + 1, dtype=images.dtype, device=images.device)
-    return Curves(protocol, fractions, torch.stack(scores, 1))
+    stacked = torch.stack(scores, 1)
+    fractions = torch.linspace(0, 1, protocol.num_steps + 1, dtype=stacked.dtype, device=stacked.device)
+    return Curves(protocol, fractions, stacked)
 
 
 class InsertionDeletion(Metric):

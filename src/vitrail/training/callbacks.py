@@ -26,9 +26,13 @@ class EpochLines(Callback):
         self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        figures = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
+        if not trainer.is_global_zero:
+            return
+        metrics = sorted((name, float(value)) for name, value in trainer.callback_metrics.items() if not name.startswith("lr-"))
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics)
+        rate, seconds = trainer.optimizers[0].param_groups[0]["lr"], time.monotonic() - self.started
         logger.info(
-            "epoch %d/%s  %s  %.0f s", trainer.current_epoch + 1, trainer.max_epochs, figures, time.monotonic() - self.started
+            "epoch %d/%s  %s  learning_rate %.1e  %.0f s", trainer.current_epoch + 1, trainer.max_epochs, figures, rate, seconds
         )
 
 

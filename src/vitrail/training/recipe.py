@@ -11,6 +11,7 @@ import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 from timm.optim import list_optimizers
 from torch.utils.data import DataLoader
 
@@ -136,7 +137,8 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
     """
     _quieten_lightning()
     out = output_folder(out)
-    if any(out.iterdir()):
+    # Further processes of the same run start when the first has written its recipe.
+    if getattr(rank_zero_only, "rank", 0) == 0 and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; choose another --out")
     lightning.seed_everything(config.engine.seed, workers=True, verbose=False)
     size = build_model(config.model, 1, len(config.data.mean)).config.image_size
@@ -174,7 +176,8 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
     except (ValueError, MisconfigurationException) as error:
         raise InvalidInputError(f"engine: {error}") from error
     # Now that everything fits.
-    write_text(out / "config.yaml", config.to_yaml())
+    if trainer.is_global_zero:
+        write_text(out / "config.yaml", config.to_yaml())
     try:
         trainer.fit(classifier, datamodule=data)
     except OSError as error:

@@ -16,7 +16,11 @@ Smoothing = Literal["nearest", "bilinear"]
 
 
 def heatmap(
-    relevance: Float[Tensor, "rows cols"], size: tuple[int, int], smoothing: Smoothing = "nearest", scale: float | None = None
+    relevance: Float[Tensor, "rows cols"],
+    size: tuple[int, int],
+    smoothing: Smoothing = "nearest",
+    scale: float | None = None,
+    signed: bool | None = None,
 ) -> Image.Image:
     """Colour a map; opaque where relevance is strong, transparent where it is zero.
 
@@ -25,6 +29,7 @@ def heatmap(
         size: Width and height of the picture in pixels.
         smoothing: "nearest" shows the patches as they are, "bilinear" blends them.
         scale: The magnitude that gets the full colour; the map's own largest if None.
+        signed: Red for and blue against, or dark to bright; by the map's own signs if None.
     """
     full = scale if scale is not None else float(relevance.abs().max())
     corners = None if smoothing == "nearest" else False
@@ -32,7 +37,7 @@ def heatmap(
         relevance.detach().cpu().float()[None, None], size=(size[1], size[0]), mode=smoothing, align_corners=corners
     )
     strength = (pixels[0, 0] / full).clamp(-1, 1) if full > 0 else torch.zeros(size[1], size[0])
-    signed = bool((relevance < 0).any())
+    signed = bool((relevance < 0).any()) if signed is None else signed
     # The ends of the signed map are nearly black: stop before them.
     positions = 0.5 + 0.42 * strength.numpy() if signed else strength.numpy()
     colours = matplotlib.colormaps[SIGNED if signed else UNSIGNED](positions)
@@ -48,6 +53,7 @@ def overlay(
     opacity: float = 0.75,
     smoothing: Smoothing = "nearest",
     scale: float | None = None,
+    signed: bool | None = None,
     side: int = 448,
 ) -> Image.Image:
     """Lay a map over the part of a photo that the model saw; the rest of the photo is dimmed.
@@ -59,6 +65,7 @@ def overlay(
         opacity: Of the strongest colour, in [0, 1].
         smoothing: See `heatmap`.
         scale: See `heatmap`.
+        signed: See `heatmap`.
         side: Shorter side of the picture, in pixels.
     """
     base, factor = _resized(photo, side)
@@ -69,7 +76,7 @@ def overlay(
     gray = base.convert("L").convert("RGB")
     canvas = Image.blend(gray, Image.new("RGB", gray.size, "white"), 0.6)
     seen = Image.blend(gray, base, 0.25).crop((left, top, right, bottom))
-    colours = heatmap(relevance, seen.size, smoothing, scale)
+    colours = heatmap(relevance, seen.size, smoothing, scale, signed)
     colours.putalpha(colours.getchannel("A").point(lambda alpha: alpha * opacity))
     canvas.paste(Image.alpha_composite(seen.convert("RGBA"), colours).convert("RGB"), (left, top))
     if (left, top, right, bottom) != (0, 0, *base.size):

@@ -51,7 +51,7 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
         axes[0].imshow(row.reduced().photo)
         axes[0].set_title(_shorten(row.title), fontsize=9)
         for cell, explanation in zip(axes[1:], row.explanations, strict=False):
-            cell.imshow(overlay(row.photo, explanation.relevance[0], row.box, side=320))
+            cell.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
             cell.set_title(f"{explanation.method}: {_shorten(explanation.class_name(int(explanation.targets[0])))}", fontsize=9)
         for cell in axes[:-1]:
             cell.axis("off")

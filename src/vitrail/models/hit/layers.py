@@ -89,7 +89,7 @@ class HiTLayer(nn.Module):
 
     def __init__(self, config: HiTConfig, width: int, drop_path: float) -> None:
         super().__init__()
-        hidden = int(width * config.mlp_ratio)
+        hidden = round(width * config.mlp_ratio)  # The ratio may have been read off a width: do not lose one to rounding.
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attention = ClassAttention(width, config.num_heads, config.attention_dropout)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
