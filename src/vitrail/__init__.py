@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, load
+    from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, load, save
     from vitrail.api import explain, list_methods, list_protocols, score
     from vitrail.errors import VitrailError
     from vitrail.explanation import Explanation
@@ -28,6 +28,7 @@ _HOMES = {
     "list_methods": "vitrail.api",
     "list_protocols": "vitrail.api",
     "load": "vitrail.adapters",
+    "save": "vitrail.adapters",
     "score": "vitrail.api",
 }
 
@@ -44,6 +45,7 @@ __all__ = [
     "list_methods",
     "list_protocols",
     "load",
+    "save",
     "score",
 ]
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.errors import CheckpointError, InvalidInputError
-from vitrail.files import atomic_write, write_text
+from vitrail.files import atomic_write
 from vitrail.types import Logits, Relevance, Targets
 
 FORMAT = "vitrail explanation 1"
@@ -131,9 +131,10 @@ class Explanation:
             name: (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).detach().cpu().numpy()
             for name, value in self._tensors().items()
         }
-        with atomic_write(path) as partial:
+        # Both take their names only when both are written.
+        with atomic_write(path) as partial, atomic_write(path.with_suffix(".json")) as partial_json:
             np.savez_compressed(partial, **arrays)
-        write_text(path.with_suffix(".json"), described)
+            partial_json.write_text(described, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "Explanation":

@@ -1,9 +1,11 @@
 """Many photos explained and drawn, a batch at a time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
+import torch
+from torch import Tensor
 
 from vitrail.api import BATCH_SIZE
 from vitrail.data.folders import Unreadable
@@ -16,6 +18,8 @@ from vitrail.viz.overlay import Smoothing, overlay
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
 
 SHEET = "contact_sheet"
+LARGEST_SIDE = 1792
+"""Pixels: as large as an overlay gets."""
 
 
 def explain_gallery(
@@ -39,19 +43,26 @@ def explain_gallery(
     batches = [photos[start : start + BATCH_SIZE] for start in range(0, len(photos), BATCH_SIZE)]
     preprocessing = explainer.model.preprocessing
     for batch in progress(batches, len(batches), "explaining"):
-        opened = [(photo, photo.open(preprocessing)) for photo in batch]
-        unreadable += [image for _, image in opened if isinstance(image, Unreadable)]
-        read = [(photo, image) for photo, image in opened if isinstance(image, Image.Image)]
-        if not read:
-            continue
-        part = explainer.explain(explainer.model.prepare([image for _, image in read]), target)
-        parts.append(part.with_sources([str(photo.path) for photo, _ in read]))
-        for (photo, image), one in zip(read, parts[-1], strict=True):
+        images, opened = list[Tensor](), list[tuple[PhotoFile, SheetRow]]()
+        for photo in batch:
+            image = photo.open(preprocessing)
+            if isinstance(image, Unreadable):
+                unreadable.append(image)
+                continue
+            images.append(preprocessing(image))
             box = preprocessing.visible_box(image.height, image.width)
-            picture = overlay(image, one.relevance[0], box, smoothing=smoothing, signed=one.signed)
+            # Enough for the overlay: photos of full size would fill the memory.
+            opened.append((photo, SheetRow(image, box, [], photo.path.name).reduced(LARGEST_SIDE)))
+        if not opened:
+            continue
+        batch_images = torch.stack(images).to(explainer.model.device, explainer.model.dtype)
+        part = explainer.explain(batch_images, target).with_sources([str(photo.path) for photo, _ in opened])
+        parts.append(part)
+        for (photo, row), one in zip(opened, part, strict=True):
+            picture = overlay(row.photo, one.relevance[0], row.box, smoothing=smoothing, signed=one.signed)
             picture.save(folder / f"{photo.label}.png")
             if len(rows) < MAX_ROWS:
-                rows.append(SheetRow(image, box, [one], photo.path.name).reduced())
+                rows.append(replace(row, explanations=[one]).reduced())
     if not parts:
         raise ImageError(f"not one of {len(photos)} images could be read; the first: {unreadable[0].reason}")
     contact_sheet(rows, folder / f"{SHEET}.png")

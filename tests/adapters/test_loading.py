@@ -219,3 +219,27 @@ def test_bundled_models_load():
 
 def test_sources_are_named_once():
     assert list(loading.SOURCES) == ["hit", "timm", "vitrail"]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_saved_model_is_the_same_when_loaded(tmp_path, half):
+    original = networks.network("hit-pooled")
+    vitrail.save(original, tmp_path / "mine.safetensors", half=half, notes={"trained on": "noise"})
+    again = vitrail.load(tmp_path / "mine.safetensors", device="cpu")
+    assert (again.class_names, again.preprocessing) == (original.class_names, original.preprocessing)
+    images = networks.images("hit-pooled")
+    tolerance = 1e-2 if half else 0
+    torch.testing.assert_close(again.logits(images), original.logits(images), rtol=tolerance, atol=tolerance)
+
+
+def test_only_our_own_networks_are_saved(tmp_path):
+    with pytest.raises(UnsupportedModelError, match="expected a HiT, got VisionTransformer; save it by the library"):
+        vitrail.save(networks.network("timm"), tmp_path / "mine.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_that_a_file_does_not_have(own_file):
+    with pytest.raises(InvalidInputError, match="expected no options, got num_heads"):
+        vitrail.load(own_file[0], num_heads=3)
+    with pytest.raises(InvalidInputError, match="expected no options, got pretrained"):
+        vitrail.load("vitrail:hit-cifar10", pretrained=False)

@@ -278,3 +278,17 @@ def test_areas_of_a_network_in_half_precision_are_summed_in_single(dtype):
     assert curves.scores.dtype == curves.fractions.dtype == curves.auc().dtype == torch.float32
     exact = torch.trapezoid(curves.scores.double(), torch.linspace(0, 1, 197).double())
     torch.testing.assert_close(curves.auc().double(), exact, rtol=1e-5, atol=1e-6)
+
+
+def test_the_mean_normalised_area_is_that_of_the_mean_curve():
+    """An image whose clean score is hardly above the baseline's must not dominate."""
+    from vitrail.metrics import Curves
+
+    fractions = torch.tensor([0.0, 0.5, 1.0])
+    usual = torch.tensor([[0.1, 0.5, 0.9], [0.9, 0.5, 0.1]])
+    odd = torch.tensor([[0.1, 0.9, 0.1001], [0.1001, 0.9, 0.1]])
+    curves = Curves(PROTOCOLS["hit"], fractions, torch.stack([usual, odd]).unsqueeze(1))
+    clean, empty = (0.9 + 0.1001) / 2, 0.1
+    mean_area = float(curves.auc().mean(0)[0, 0])
+    assert float(curves.mean_normalised_auc()[0, 0]) == pytest.approx((mean_area - empty) / (clean - empty), rel=1e-5)
+    assert float(curves.normalised_auc().mean()) > 100

@@ -191,7 +191,9 @@ def test_perturbed_logits_equal_brute_force_on_any_mask(model, images, shared):
     torch.testing.assert_close(result, brute_force(model, images, baseline, keep), rtol=1e-10, atol=1e-10)
 
 
-def test_perturbed_logits_equal_brute_force_along_curves(model, images):
+@pytest.mark.parametrize("block", [1, 5, 96])
+def test_perturbed_logits_equal_brute_force_along_curves(model, images, block, monkeypatch):
+    monkeypatch.setattr("vitrail.models.hit.perturbation.STEPS_PER_BLOCK", block)
     count = model.config.grid_size[0] * model.config.grid_size[1]
     ranks = torch.stack([torch.randperm(count, generator=torch.Generator().manual_seed(i)) for i in range(3)])
     changed = ranks[:, None] < torch.arange(count + 1)[:, None]
@@ -236,9 +238,13 @@ def test_forward_on_a_part_of_the_patches():
     images = torch.randn(2, 3, 16, 16)
     tokens = plain.assemble(plain.patch_embed(images))
     removed = plain.forward_tokens(tokens[:, [0, 3, 5, 9]])
-    # A no-pool patch that is removed is one that the class token cannot see.
-    reordered = plain.forward_tokens(tokens[:, [0, 9, 3, 5]])
-    torch.testing.assert_close(removed, reordered)
+    torch.testing.assert_close(removed, plain.forward_tokens(tokens[:, [0, 9, 3, 5]]))
+    # A patch that is removed is one that no attention sees: the same with its scores at minus infinity.
+    hidden = torch.zeros(17).index_fill(0, torch.tensor([i for i in range(17) if i not in (0, 3, 5, 9)]), -torch.inf)[1:]
+    with torch.no_grad():
+        for layer in plain.stages[0].layers:
+            layer.attention.dropout.register_forward_hook(lambda module, inputs, weights: (weights.log() + hidden).softmax(-1))
+        torch.testing.assert_close(removed, plain.forward_tokens(tokens), rtol=1e-4, atol=1e-5)
     with pytest.raises(InvalidInputError, match="expected all 16 patches"):
         pooled.forward_tokens(pooled.assemble(pooled.patch_embed(images))[:, :5])
 

@@ -4,5 +4,6 @@ from vitrail.adapters.base import Classifier, Trace, ViTAdapter
 from vitrail.adapters.families import adapt
 from vitrail.adapters.loading import bundled_models, default_device, load
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.saving import save
 
-__all__ = ["Classifier", "Preprocessing", "Trace", "ViTAdapter", "adapt", "bundled_models", "default_device", "load"]
+__all__ = ["Classifier", "Preprocessing", "Trace", "ViTAdapter", "adapt", "bundled_models", "default_device", "load", "save"]

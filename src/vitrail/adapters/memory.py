@@ -40,14 +40,15 @@ def in_batches(function: Callable[[slice], Tensor], total: int, bytes_each: int,
     while start < total:
         try:
             results.append(function(slice(start, min(start + size, total))))
+            start += size
+            continue
         except RuntimeError as error:
             if size == 1 or not _out_of_memory(error):
                 raise
-            size //= 2
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            continue
-        start += size
+        # Outside the handler, which still holds the tensors of the batch that failed.
+        size //= 2
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     return torch.cat(results)
 
 

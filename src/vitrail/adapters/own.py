@@ -14,6 +14,7 @@ from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
 from vitrail.errors import UnsupportedModelError
 from vitrail.hooks import forward_hooks
 from vitrail.models.hit import HiT
+from vitrail.models.hit.perturbation import STEPS_PER_BLOCK
 from vitrail.types import Baseline, Images, Keep, Logits, Patches, Tokens
 
 
@@ -77,13 +78,23 @@ class HiTAdapter(ViTAdapter):
         """All steps from one pass over the distinct states of every cell; see `HiT.perturbed_logits`."""
         self._check_perturbation(images, baseline, keep)
 
-        def run(some: slice) -> Tensor:
-            return self.hit.perturbed_logits(images[some], baseline if len(baseline) == 1 else baseline[some], keep[some])
+        config, (num_steps, num_patches) = self.hit.config, keep.shape[1:]
+        width, size = max(config.widths), images.element_size()
+        # Two states a patch with keys, values and MLP, and one block of attention; then class tokens, masks and indices.
+        state_bytes = 2 * num_patches * (14 * width * size + STEPS_PER_BLOCK * config.num_heads * size)
+        step_bytes = 8 * width * size + 24 * num_patches
 
-        config, (steps, patches) = self.hit.config, keep.shape[1:]
-        # Two states a patch with keys, values and MLP; the steps' class tokens; masks and indices.
-        bytes_each = 4 * (2 * patches * 14 + 8 * steps) * max(config.widths) + steps * patches * 24
-        return in_batches(run, len(images), bytes_each, images.device)
+        def run(some: slice) -> Tensor:
+            side = baseline if len(baseline) == 1 else baseline[some]
+
+            def run_steps(steps: slice) -> Tensor:
+                return self.hit.perturbed_logits(images[some], side, keep[some, steps]).transpose(0, 1)
+
+            # All steps at once where they fit, since every call processes the states anew.
+            each = step_bytes * len(images[some])
+            return in_batches(run_steps, num_steps, each, images.device).transpose(0, 1)
+
+        return in_batches(run, len(images), state_bytes + num_steps * step_bytes, images.device)
 
 
 def adapt_hit(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> HiTAdapter:

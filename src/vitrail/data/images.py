@@ -11,7 +11,7 @@ from vitrail.errors import ImageError
 MAX_PIXELS = 178_956_970
 """Pillow's own limit. Larger images are refused before they are decoded: a few kilobytes can unpack to many gigabytes."""
 
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -64,10 +64,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BIT:
         # Pillow's own conversion clips at 255; these files hold 16 bits.
         return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
-    if image.mode == "F":
+    if image.mode in ("F", "I"):
         samples = np.nan_to_num(np.asarray(image))
-        # Floating-point samples are in [0, 1] by convention, in [0, 255] by habit.
-        scale = 255 if samples.max() <= 1 else 1
+        # Floating-point samples are in [0, 1] by convention, in [0, 255] by habit; whole ones hold 8 bits, or 16.
+        scale = 255 if image.mode == "F" and samples.max() <= 1 else 1 / 256 if image.mode == "I" and samples.max() > 255 else 1
         return Image.fromarray((samples * scale).clip(0, 255).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

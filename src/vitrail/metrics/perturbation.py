@@ -41,6 +41,10 @@ class Curves:
         span = (clean - empty).masked_fill((clean - empty).abs() < 1e-12, torch.nan)
         return (self.auc() - empty) / span
 
+    def mean_normalised_auc(self) -> Float[Tensor, "baselines 2"]:
+        """`normalised_auc` of the mean curve: images whose clean score is hardly above the baseline's do not dominate it."""
+        return Curves(self.protocol, self.fractions, self.mean().unsqueeze(0)).normalised_auc()[0]
+
     def mean(self) -> Float[Tensor, "baselines 2 s"]:
         """The mean curve over images."""
         return self.scores.mean(0)
@@ -157,7 +161,7 @@ class InsertionDeletion(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Mean AUCs: `insertion_zero`, `deletion_zero`, ..., and the same with `normalised_` in front."""
         curves = self.curves()
-        raw, normalised = curves.auc().mean(0), curves.normalised_auc().nanmean(0)
+        raw, normalised = curves.auc().mean(0), curves.mean_normalised_auc()
         return {
             prefix + f"{direction}_{baseline}": values[i, j]
             for prefix, values in (("", raw), ("normalised_", normalised))

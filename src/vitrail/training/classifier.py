@@ -44,13 +44,14 @@ class ImageClassifier(lightning.LightningModule):
     def forward(self, images: Images) -> Logits:
         return self.module(images)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.update(batch.unreadable)
         images, labels = batch.images, batch.labels
         if self.mixing is not None and len(images) % 2:
             images, labels = images[:-1], labels[:-1]  # Mixup pairs images; an unreadable file left one without a partner.
         if not len(images):
-            return None
+            # A loss of nothing that still reaches every parameter: other processes wait for this one's gradients.
+            return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum() * 0
         loss: Tensor
         if self.mixing is not None:
             images, soft_labels = self.mixing(images, labels)

@@ -15,12 +15,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from timm.optim import list_optimizers
 from torch.utils.data import DataLoader
 
-from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters import Classifier, Preprocessing, adapt, save
 from vitrail.data.augmentation import label_mixing, training_transform
 from vitrail.data.folders import ImageFolder, Unreadable, collate, split_folder
 from vitrail.errors import ImageError, InvalidInputError, OutputError
 from vitrail.files import output_folder, write_text
-from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HIT_SIZES, HiT
 from vitrail.registry import unknown_name
 from vitrail.training.callbacks import LearningCurve, progress
@@ -106,8 +105,8 @@ class Export(Callback):
     Must stand before the EMA callback, which takes the averaged weights away again at the same hook.
     """
 
-    def __init__(self, folder: Path, metadata: dict[str, Any]) -> None:
-        self.folder, self.metadata, self.best = folder, metadata, -1.0
+    def __init__(self, folder: Path, classifier: Classifier) -> None:
+        self.folder, self.classifier, self.best = folder, classifier, -1.0
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.sanity_checking or not isinstance(pl_module, ImageClassifier):
@@ -115,14 +114,11 @@ class Export(Callback):
         top1 = float(pl_module.top1.compute())
         if not trainer.is_global_zero:
             return
-        metadata = self.metadata | {"validation": {"top1": top1, "epoch": trainer.current_epoch + 1}}
-        self._write("last", pl_module.module, metadata)
+        notes = {"validation": {"top1": top1, "epoch": trainer.current_epoch + 1}}
+        save(self.classifier, self.folder / "last.safetensors", notes=notes)
         if top1 > self.best:
             self.best = top1
-            self._write("best", pl_module.module, metadata)
-
-    def _write(self, name: str, model: HiT, metadata: dict[str, Any]) -> None:
-        write_checkpoint(self.folder / f"{name}.safetensors", model, metadata, omit=model.idle_names())
+            save(self.classifier, self.folder / "best.safetensors", notes=notes)
 
 
 def train(config: TrainingConfig, out: str | Path) -> Path:
@@ -155,15 +151,9 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
     data = FolderData(config, preprocessing)
     num_classes = len(data.class_names)
     model = build_model(config.model, num_classes, len(config.data.mean))
-    metadata = {
-        "architecture": "hit",
-        "config": model.config.to_dict(),
-        "preprocessing": preprocessing.to_dict(),
-        "class_names": data.class_names,
-    }
     classifier = ImageClassifier(model, config, num_classes, label_mixing(config.augmentation, num_classes))
     callbacks: list[Callback] = [
-        Export(out, metadata),
+        Export(out, adapt(model, class_names=data.class_names, preprocessing=preprocessing)),
         LearningRateMonitor(logging_interval="epoch"),
         LearningCurve(out),
         ModelCheckpoint(out, "best", monitor="val_top1", mode="max", save_last=True, enable_version_counter=False),

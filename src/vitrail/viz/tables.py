@@ -15,10 +15,10 @@ from vitrail.metrics.perturbation import DIRECTIONS
 
 
 def summarise_scores(curves: Mapping[str, Curves]) -> dict[str, dict[str, float]]:
-    """Mean area under every curve, per method: raw, and normalised between the baseline's and the clean score."""
+    """Area under every mean curve, per method: raw, and normalised between the mean baseline and clean scores."""
     summary: dict[str, dict[str, float]] = {}
     for method, measured in curves.items():
-        raw, normalised = measured.auc().mean(0), measured.normalised_auc().nanmean(0)
+        raw, normalised = measured.auc().mean(0), measured.mean_normalised_auc()
         summary[method] = {
             f"{prefix}{direction}_{baseline}": float(values[i, j])
             for prefix, values in (("", raw), ("normalised_", normalised))
