@@ -90,7 +90,10 @@ def _write_page(
         [f"row {row}, column {col}", value, share_of(value, logit)] for row, col, value in hit.strongest_patches(0, 8)
     ]
     bias = float(hit.bias[0]) if hit.bias is not None else 0.0
-    columns = list(next(iter(summary.values())))
+    measures = next(iter(summary.values()))
+    areas: list[list[str | float]] = [
+        [measure.replace("_", " "), *(row[measure] for row in summary.values())] for measure in measures
+    ]
     sections = [
         Section(
             "Which patches made the decision",
@@ -110,7 +113,7 @@ def _write_page(
             "Patches are brought in (insertion) or taken out (deletion) in the order of their relevance, and the probability of "
             f"{target} is measured. A true explanation rises fast and falls fast; chance is the control.",
             [Picture(folder / "curves.png", "Insertion and deletion curves of every method, for two baselines.", wide=True)],
-            Table(["area under the curve", *columns], [[name, *row.values()] for name, row in summary.items()]),
+            Table(["area under the curve", *summary], areas),
         ),
     ]
     write_report(
