@@ -22,7 +22,7 @@ lint: $(VENV)/.dev  ## style, types, and who may import whom
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.docs  ## the documentation, into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 benchmark: $(VENV)/.dev  ## speed and memory against plain forward passes
 	$(BIN)/python benchmarks/startup.py

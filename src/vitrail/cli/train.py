@@ -1,5 +1,7 @@
 """`vitrail train`: a recipe in, a model out."""
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -19,5 +21,13 @@ def train(
     recipe = read_config(config, overrides or [])
     from vitrail.training import train as run  # noqa: PLC0415 (heavier still: a wrong recipe is told before)
 
+    _quieten_lightning()
     best = run(recipe, out)
     typer.echo(f"best model: {best}; use it as --model {best}")
+
+
+def _quieten_lightning() -> None:
+    """Leave out what tells a user nothing: advertisements, hardware that is absent, our own folder being ours."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in ("exists and is not empty", "does not have many workers", "LeafSpec", "logging interval", "GPU available"):
+        warnings.filterwarnings("ignore", message=f".*{message}.*", module="lightning.*")

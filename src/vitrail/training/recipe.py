@@ -2,10 +2,8 @@
 
 import logging
 import sys
-import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -13,80 +11,19 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRa
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from timm.optim import list_optimizers
-from torch.utils.data import DataLoader
 
 from vitrail.adapters import Classifier, Preprocessing, adapt, save
-from vitrail.data.augmentation import label_mixing, training_transform
-from vitrail.data.folders import ImageFolder, Unreadable, collate, split_folder
-from vitrail.errors import ImageError, InvalidInputError, OutputError
+from vitrail.data.augmentation import label_mixing
+from vitrail.errors import InvalidInputError, OutputError
 from vitrail.files import output_folder, write_text
 from vitrail.models.hit import HIT_SIZES, HiT
 from vitrail.registry import unknown_name
 from vitrail.training.callbacks import LearningCurve, progress
 from vitrail.training.classifier import ImageClassifier
 from vitrail.training.config import ModelConfig, TrainingConfig
+from vitrail.training.folder_data import FolderData
 
 logger = logging.getLogger(__name__)
-
-
-class FolderData(lightning.LightningDataModule):
-    """Training and validation images of one folder tree.
-
-    Raises:
-        InvalidInputError: A part is missing or empty, or the two parts have different classes.
-    """
-
-    def __init__(self, config: TrainingConfig, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        data = config.data
-        self.config = data
-        if not data.root.is_dir():
-            raise InvalidInputError(f"no such folder of images: {data.root}; name yours by data.root")
-        validation = data.root / data.validation if data.validation else split_folder(data.root, ["val", "test"])
-        if validation == data.root:
-            raise InvalidInputError(
-                f"expected a folder val or test in {data.root} beside {data.train}; name another by data.validation"
-            )
-        self.train_images = ImageFolder.scan(data.root / data.train, training_transform(config.augmentation, preprocessing))
-        self.val_images = ImageFolder.scan(validation, preprocessing)
-        if not self.train_images.class_names:
-            raise InvalidInputError(f"expected one folder per class in {data.root / data.train}, found photos only")
-        if list(self.train_images.class_names) != list(self.val_images.class_names):
-            odd = sorted(set(self.train_images.class_names) ^ set(self.val_images.class_names))
-            raise InvalidInputError(
-                f"expected the same classes in {data.train} and {validation.name}; only in one of them: {', '.join(odd[:8])}"
-            )
-
-        if len(self.class_names) < 2:
-            raise InvalidInputError(
-                f"expected at least two classes in {data.root / data.train}, found one: {self.class_names[0]}"
-            )
-        for images in (self.train_images, self.val_images):
-            # The first is readable but for the odd folder, so this reads one image.
-            reasons: list[str] = []
-            for index in range(len(images)):
-                image = images[index]
-                if not isinstance(image, Unreadable):
-                    break
-                reasons.append(image.reason)
-            else:
-                raise ImageError(f"not one of {len(images)} images could be read; the first: {reasons[0]}")
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the class folders."""
-        return list(self.train_images.class_names)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.train_images, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.val_images, shuffle=False)
-
-    def _loader(self, images: ImageFolder, shuffle: bool) -> DataLoader[Any]:
-        workers: dict[str, Any] = {"num_workers": self.config.num_workers, "persistent_workers": self.config.num_workers > 0}
-        drop_last = shuffle and len(images) >= self.config.batch_size
-        return DataLoader(images, self.config.batch_size, shuffle=shuffle, drop_last=drop_last, collate_fn=collate, **workers)
 
 
 def build_model(config: ModelConfig, num_classes: int, in_channels: int) -> HiT:
@@ -131,7 +68,6 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
         InvalidInputError: The recipe or the folders do not fit.
         OutputError: `out` holds an earlier run, or cannot be written.
     """
-    _quieten_lightning()
     out = output_folder(out)
     # Further processes of the same run start when the first has written its recipe.
     if getattr(rank_zero_only, "rank", 0) == 0 and any(out.iterdir()):
@@ -196,16 +132,3 @@ def _trainer(config: TrainingConfig, out: Path, callbacks: list[Callback]) -> li
         num_sanity_val_steps=0,
         log_every_n_steps=1_000_000,
     )
-
-
-def _quieten_lightning() -> None:
-    """Leave out what tells a user nothing: advertisements, hardware that is absent, our own folder being ours."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for message in (
-        ".*exists and is not empty.*",
-        ".*does not have many workers.*",
-        ".*LeafSpec.*",
-        ".*logging interval.*",
-        ".*GPU available.*",
-    ):
-        warnings.filterwarnings("ignore", message=message, module="lightning.*")

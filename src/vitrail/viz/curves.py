@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vitrail.files import atomic_write
 from vitrail.metrics import Curves
@@ -26,6 +27,7 @@ def plot_learning_curve(rows: Sequence[Mapping[str, str]], path: str | Path) -> 
             axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".")
     for axes, title in ((losses, "loss"), (accuracies, "accuracy")):
         axes.set(xlabel="epoch", title=title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
