@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import networks
-from vitrail.errors import CheckpointError, InvalidInputError
+import vitrail.models
+from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.models.hit import HIT_SIZES, HiT, HiTConfig
 from vitrail.models.hit.checkpoints import own_names, resize_state
 from vitrail.models.hit.layers import ClassAttention
@@ -280,6 +281,14 @@ def test_named_sizes_are_the_papers():
         "hit_small_patch16_224": (16, (12,), 384, 6),
         "hit_base_patch16_224": (16, (12,), 768, 12),
     }
+
+
+def test_sizes_are_built_by_name():
+    model = HiT.from_name("hit_small_patch16_224", depths=(1,), num_classes=7)
+    assert (model.config.patch_size, model.config.depths, model.config.num_classes) == (16, (1,), 7)
+    assert vitrail.models.HiT is HiT
+    with pytest.raises(UnknownNameError, match=r"unknown size of HiT 'hit_tiny'.*choose one of: hit_base_patch16_224"):
+        HiT.from_name("hit_tiny")
 
 
 def test_configuration_survives_json():

@@ -279,7 +279,7 @@ def fails(run_vitrail, recipe, images, run, *overrides):
 @pytest.mark.parametrize(
     ("override", "messages"),
     [
-        ("model.name=hit_smal_patch16_224", ["unknown model", "hit_small_patch16_224"]),
+        ("model.name=hit_smal_patch16_224", ["unknown size of HiT", "hit_small_patch16_224"]),
         ("model.num_heads=5", ["num_heads=5"]),
         ("model.image_size=15", ["15x15", "patch size 4"]),
         ("data.interpolation=cubic", ["cubic", "bicubic"]),

@@ -1,1 +1,5 @@
 """Networks that vitrail defines, and files of weights."""
+
+from vitrail.models.hit import HIT_SIZES, HiT, HiTConfig
+
+__all__ = ["HIT_SIZES", "HiT", "HiTConfig"]

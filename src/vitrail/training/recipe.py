@@ -16,7 +16,7 @@ from vitrail.adapters import Classifier, Preprocessing, adapt, save
 from vitrail.data.augmentation import label_mixing
 from vitrail.errors import InvalidInputError, OutputError
 from vitrail.files import output_folder, write_text
-from vitrail.models.hit import HIT_SIZES, HiT
+from vitrail.models.hit import HiT
 from vitrail.registry import unknown_name
 from vitrail.training.callbacks import LearningCurve, progress
 from vitrail.training.classifier import ImageClassifier
@@ -28,12 +28,10 @@ logger = logging.getLogger(__name__)
 
 def build_model(config: ModelConfig, num_classes: int, in_channels: int) -> HiT:
     """Build the untrained network of a recipe."""
-    if config.name not in HIT_SIZES:
-        raise unknown_name("model", config.name, list(HIT_SIZES))
     fields = config.model_dump(exclude={"name"}, exclude_none=True)
     if isinstance(fields.get("image_size"), int):
         fields["image_size"] = (fields["image_size"],) * 2
-    return HiT(HIT_SIZES[config.name], num_classes=num_classes, in_channels=in_channels, **fields)
+    return HiT.from_name(config.name, num_classes=num_classes, in_channels=in_channels, **fields)
 
 
 class Export(Callback):

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from vitrail.errors import InvalidInputError
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.hit.checkpoints import own_names
-from vitrail.models.hit.config import HiTConfig
+from vitrail.models.hit.config import HIT_SIZES, HiTConfig
 from vitrail.models.hit.contributions import AskedTargets, Contributions, NormMean, decompose, layer_sums, spread_attention
 from vitrail.models.hit.layers import ClassAttention, Gathered, HiTLayer, HiTStage
 from vitrail.models.hit.perturbation import perturbed_class_tokens
+from vitrail.registry import unknown_name
 from vitrail.types import Baseline, Images, Keep, Logits, Patches, Relevance, Tokens
 
 Observer = Callable[[HiTStage, HiTLayer, Gathered], None]
@@ -222,6 +223,17 @@ class HiT(nn.Module):
         """Names of the weights that no logit depends on: norm and MLP of the patches that leave the last layer."""
         prefix = f"stages.{len(self.stages) - 1}.layers.{self.config.depths[-1] - 1}."
         return [name for name in self.state_dict() if name.startswith((f"{prefix}norm2.", f"{prefix}mlp."))]
+
+    @classmethod
+    def from_name(cls, name: str, **fields: Any) -> "HiT":
+        """Build one of the paper's sizes, untrained; keyword arguments replace single fields of its configuration.
+
+        Raises:
+            UnknownNameError: No such size.
+        """
+        if name not in HIT_SIZES:
+            raise unknown_name("size of HiT", name, list(HIT_SIZES))
+        return cls(HIT_SIZES[name], **fields)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "HiT":
