@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vitrail.errors import OutputError
+from vitrail.errors import InvalidInputError, OutputError
 from vitrail.files import atomic_write, output_folder, results_folder, write_text
 
 
@@ -222,3 +222,11 @@ def test_a_file_in_the_way_of_results(tmp_path):
     (tmp_path / "results").write_text("old")
     with pytest.raises(OutputError, match="is a file; choose another --out"), results_folder(tmp_path / "results"):
         pytest.fail("the block must not run")
+
+
+def test_a_file_elsewhere_that_cannot_be_read_is_not_blamed_on_the_results(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"cannot read .*photos: Permission denied"), results_folder(tmp_path / "out"):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "photos"))
+    inside = str(tmp_path / "out" / "picture.png")
+    with pytest.raises(OutputError, match=r"cannot write into .*out: Read-only"), results_folder(tmp_path / "out"):
+        raise OSError(errno.EROFS, "Read-only file system", inside)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vitrail.errors import OutputError
+from vitrail.errors import InvalidInputError, OutputError
 
 
 @contextmanager
@@ -61,6 +61,7 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
     Raises:
         OutputError: The folder holds something already, a file is in the way, or it cannot be written.
+        InvalidInputError: Inside the block, a file elsewhere could not be read.
     """
     path = Path(path)
     created = not path.exists()
@@ -79,6 +80,8 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
     except OSError as error:
+        if isinstance(error.filename, str) and not Path(error.filename).absolute().is_relative_to(path.absolute()):
+            raise InvalidInputError(f"cannot read {error.filename}: {error.strerror or error}") from error
         raise OutputError(f"cannot write into {path}: {error.strerror or error}; no result there is half-written") from error
     finally:
         if partial is not None:
