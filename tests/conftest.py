@@ -1,12 +1,7 @@
 """What every test may use."""
 
-import sys
-from pathlib import Path
-
 import jaxtyping
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

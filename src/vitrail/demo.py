@@ -16,7 +16,7 @@ from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.overlay import overlay
 from vitrail.viz.report import Picture, Section, Table, write_report
 from vitrail.viz.sheet import SheetRow, contact_sheet
-from vitrail.viz.tables import summarise_scores, write_scores
+from vitrail.viz.tables import write_scores
 
 MODEL = "vitrail:hit-cifar10"
 
@@ -46,6 +46,7 @@ def run_demo(out: str | Path) -> Iterator[str]:
     protocol = PROTOCOLS["hit"]
     images = classifier.prepare(photo)
     curves = {name: perturbation_curves(classifier, images, one, protocol) for name, one in explanations.items()}
+    summary = {name: measured.summary() for name, measured in curves.items()}
     box = classifier.preprocessing.visible_box(photo.height, photo.width)
     hit = explanations["hit"]
     target, logit = hit.class_name(int(hit.targets[0])), float(hit.target_logits()[0])
@@ -61,14 +62,14 @@ def run_demo(out: str | Path) -> Iterator[str]:
         whole = box == (0, 0, photo.width, photo.height)
         size = "{}x{}".format(*classifier.preprocessing.size)
         seen = f"The photo. The model sees {'all of it' if whole else 'what the white frames hold'}, at {size} pixels."
-        _write_page(folder, explanations, summarise_scores(curves), target, logit, seen)
+        _write_page(folder, explanations, summary, target, logit, seen)
     yield f"{classifier.name} says: {', '.join(f'{name} {probability:.1%}' for name, probability in hit.top_classes(0, 3))}"
     strongest = ", ".join(
         f"row {row} column {col} gave {share_of(value, logit)}" for row, col, value in hit.strongest_patches(0, 3)
     )
     yield f"logit of {target} {logit:+.3f}, an exact sum over {hit.relevance[0].numel()} patches and a constant: {strongest}"
     yield f"completeness error: {hit.completeness_error():.1e} (largest |sum of parts - logit| / largest |logit|)"
-    for name, row in summarise_scores(curves).items():
+    for name, row in summary.items():
         insertion, deletion = row["insertion_zero"], row["deletion_zero"]
         yield f"  {name:<12} insertion {insertion:.3f} (higher is better)  deletion {deletion:.3f} (lower is better)"
     yield f"open {Path(out) / 'index.html'}"

@@ -14,7 +14,7 @@ from vitrail.metrics import PROTOCOLS, Curves
 from vitrail.viz import sheet
 from vitrail.viz.curves import plot_learning_curve, plot_perturbation
 from vitrail.viz.sheet import SheetRow, contact_sheet
-from vitrail.viz.tables import summarise_scores, write_scores
+from vitrail.viz.tables import write_scores
 
 BOX = (0.0, 0.0, 20.0, 24.0)
 NAMES = ("insertion_zero", "deletion_zero", "insertion_blur", "deletion_blur")
@@ -101,7 +101,7 @@ def test_the_learning_curve_takes_what_is_there(tmp_path):
 def test_summaries_are_mean_areas():
     scores = torch.rand(3, 2, 2, 5, dtype=torch.float64)
     scores[..., 1, :] = scores[..., 0, :].flip(-1)
-    summary = summarise_scores({"hit": curves(scores)})["hit"]
+    summary = curves(scores).summary()
     areas = np.trapezoid(scores.numpy(), np.linspace(0, 1, 5), axis=-1).reshape(3, 4).mean(0)
     np.testing.assert_allclose([summary[name] for name in NAMES], areas, atol=1e-6)
     assert set(summary) == {*NAMES, *(f"normalised_{name}" for name in NAMES)}

@@ -43,7 +43,7 @@ def score(
     from vitrail.files import results_folder  # noqa: PLC0415
     from vitrail.metrics import PROTOCOLS  # noqa: PLC0415
     from vitrail.viz.curves import plot_perturbation  # noqa: PLC0415
-    from vitrail.viz.tables import summarise_scores, write_scores  # noqa: PLC0415
+    from vitrail.viz.tables import write_scores  # noqa: PLC0415
 
     chosen = PROTOCOLS[protocol].changed(num_steps=steps, order=order)
     classifier = load_model(model, device)
@@ -63,10 +63,12 @@ def score(
         f"{classifier.name}, protocol {protocol}{changed}, {chosen.num_steps} steps, {len(scores.paths)} images; "
         f"insertion: {chosen.better('insertion')} is better, deletion: {chosen.better('deletion')}"
     )
-    for name, row in summarise_scores(scores.curves).items():
+    for name, measured in scores.curves.items():
         typer.echo(
             f"  {name:<14}"
-            + "  ".join(f"{metric} {value:.4f}" for metric, value in row.items() if not metric.startswith("normalised"))
+            + "  ".join(
+                f"{metric} {value:.4f}" for metric, value in measured.summary().items() if not metric.startswith("normalised")
+            )
         )
     for name, error in scores.completeness.items():
         typer.echo(f"completeness error of {name}: {error:.1e}")

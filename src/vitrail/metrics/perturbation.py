@@ -45,6 +45,15 @@ class Curves:
         """`normalised_auc` of the mean curve: images whose clean score is hardly above the baseline's do not dominate it."""
         return Curves(self.protocol, self.fractions, self.mean().unsqueeze(0)).normalised_auc()[0]
 
+    def summary(self) -> dict[str, float]:
+        """Area under every mean curve: `insertion_zero`, `deletion_zero`, ..., and the same with `normalised_` in front."""
+        return {
+            f"{prefix}{direction}_{baseline}": float(values[i, j])
+            for prefix, values in (("", self.auc().mean(0)), ("normalised_", self.mean_normalised_auc()))
+            for i, baseline in enumerate(self.protocol.baselines)
+            for j, direction in enumerate(DIRECTIONS)
+        }
+
     def mean(self) -> Float[Tensor, "baselines 2 s"]:
         """The mean curve over images."""
         return self.scores.mean(0)
@@ -158,13 +167,6 @@ class InsertionDeletion(Metric):
         fractions = torch.linspace(0, 1, self.protocol.num_steps + 1, dtype=scores.dtype, device=scores.device)
         return Curves(self.protocol, fractions, scores)
 
-    def compute(self) -> dict[str, Tensor]:
-        """Mean AUCs: `insertion_zero`, `deletion_zero`, ..., and the same with `normalised_` in front."""
-        curves = self.curves()
-        raw, normalised = curves.auc().mean(0), curves.mean_normalised_auc()
-        return {
-            prefix + f"{direction}_{baseline}": values[i, j]
-            for prefix, values in (("", raw), ("normalised_", normalised))
-            for i, baseline in enumerate(self.protocol.baselines)
-            for j, direction in enumerate(DIRECTIONS)
-        }
+    def compute(self) -> dict[str, float]:
+        """`Curves.summary` of all images so far."""
+        return self.curves().summary()

@@ -14,20 +14,6 @@ from vitrail.metrics import Curves
 from vitrail.metrics.perturbation import DIRECTIONS
 
 
-def summarise_scores(curves: Mapping[str, Curves]) -> dict[str, dict[str, float]]:
-    """Area under every mean curve, per method: raw, and normalised between the mean baseline and clean scores."""
-    summary: dict[str, dict[str, float]] = {}
-    for method, measured in curves.items():
-        raw, normalised = measured.auc().mean(0), measured.mean_normalised_auc()
-        summary[method] = {
-            f"{prefix}{direction}_{baseline}": float(values[i, j])
-            for prefix, values in (("", raw), ("normalised_", normalised))
-            for i, baseline in enumerate(measured.protocol.baselines)
-            for j, direction in enumerate(DIRECTIONS)
-        }
-    return summary
-
-
 def write_scores(
     folder: Path,
     curves: Mapping[str, Curves],
@@ -67,8 +53,8 @@ def write_scores(
         "num_images": len(paths),
         # JSON has no NaN: a normalised area that does not exist is null.
         "mean_auc": {
-            method: {name: value if math.isfinite(value) else None for name, value in row.items()}
-            for method, row in summarise_scores(curves).items()
+            method: {name: value if math.isfinite(value) else None for name, value in each.summary().items()}
+            for method, each in curves.items()
         },
         "completeness_error": dict(completeness or {}),
         "unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
