@@ -27,6 +27,7 @@ docs: $(VENV)/.docs  ## the documentation, into site/
 benchmark: $(VENV)/.dev  ## speed and memory against plain forward passes
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/hit.py
+	$(BIN)/python benchmarks/explainers.py
 
 clean:
 	rm -rf $(VENV) site vitrail-demo
@@ -39,9 +40,9 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[dev,train,demo]'
+	$(PIP) --editable '.[dev,train,demo,hf,captum]'
 	touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[docs,train]'
+	$(PIP) --editable '.[docs,train,hf,captum]'
 	touch $@

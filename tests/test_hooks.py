@@ -71,6 +71,7 @@ def test_the_very_gradient_comes_back(network, ending):
     before = {name: parameter.grad for name, parameter in network.named_parameters()}
     with leaving(ending) as leave, inspecting(network):
         network.zero_grad(set_to_none=True)
+        network.requires_grad_(True)
         network(torch.randn(3, 4)).sum().backward()
         assert network[0][0].bias.grad is not None
         leave()
@@ -81,11 +82,21 @@ def test_the_very_gradient_comes_back(network, ending):
 def test_a_backward_inside_does_not_add_to_the_gradient(network, ending):
     gradient = network[0][0].weight.grad
     with leaving(ending) as leave, inspecting(network):
-        network(torch.randn(3, 4)).sum().backward()
+        network.requires_grad_(True)(torch.randn(3, 4)).sum().backward()
         leave()
     assert network[0][0].weight.grad is gradient
     assert gradient.eq(7).all()
     assert network[0][0].bias.grad is None
+
+
+def test_gradients_reach_inputs_and_no_weight(network, ending):
+    images = torch.randn(3, 4, requires_grad=True)
+    with leaving(ending) as leave, inspecting(network):
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+        network(images).sum().backward()
+        assert all(parameter.grad is None for parameter in network.parameters())
+        leave()
+    assert images.grad.abs().sum() > 0
 
 
 def test_the_random_state_comes_back(network, ending):

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from vitrail.adapters import Classifier
 from vitrail.data.folders import NO_LABEL, Batch, ImageFolder, Unreadable, collate
 from vitrail.errors import ImageError, InvalidInputError
-from vitrail.explainers import Explainer, method_name
+from vitrail.explainers import Explainer
 from vitrail.metrics import Curves, InsertionDeletion, Protocol
 from vitrail.progress import progress
 from vitrail.types import Targets
@@ -71,7 +71,7 @@ def evaluate(classifier: Classifier, images: ImageFolder, batch_size: int = 64, 
     num_classes = classifier.num_classes
     top1, top5 = (MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, min(5, num_classes)))
     confidence, unreadable, count = MeanMetric(), list[Unreadable](), 0
-    with classifier.inspecting(), torch.inference_mode():
+    with classifier.inspecting(), torch.no_grad():
         for batch in _batches(classifier, images, batch_size, num_workers, "testing", unreadable):
             probabilities = classifier.logits(batch.images).float().softmax(-1).cpu()
             top1.update(probabilities, batch.labels)
@@ -94,7 +94,7 @@ def score(
     Raises:
         ImageError: Not one image could be read.
     """
-    names = [method_name(type(explainer)) for explainer in explainers]
+    names = [explainer.name for explainer in explainers]
     if not names or len(set(names)) < len(names):
         raise InvalidInputError(f"expected at least one method, each once, got {', '.join(names) or 'none'}")
     metrics = [InsertionDeletion(protocol) for _ in explainers]

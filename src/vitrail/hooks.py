@@ -12,8 +12,9 @@ from torch import nn
 def inspecting(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode and leave no trace of what happens inside.
 
-    On leaving, also by an error, every submodule's training mode, every parameter's `requires_grad` and `.grad`, and the
-    random state of the CPU and of the module's CUDA devices are what they were.
+    Inside, no gradient of a weight is asked for, which saves the memory that a backward pass would need for them. On leaving,
+    also by an error, every submodule's training mode, every parameter's `requires_grad` and `.grad`, and the random state of
+    the CPU and of the module's CUDA devices are what they were.
     """
     modes = [(part, part.training) for part in module.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in module.parameters()]
@@ -23,6 +24,7 @@ def inspecting(module: nn.Module) -> Iterator[None]:
             module.eval()
             for parameter, _, _ in parameters:
                 parameter.grad = None  # A backward inside would add to the user's gradient in place.
+                parameter.requires_grad_(False)
             yield
         finally:
             for part, training in modes:
@@ -38,6 +40,32 @@ def forward_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iter
     with ExitStack() as stack:
         for module, hook in hooks:
             stack.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
+@contextmanager
+def forward_pre_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+    """Register hooks `(module, inputs)` before the forward for the time of the block; what they return are the inputs."""
+    with ExitStack() as stack:
+        for module, hook in hooks:
+            stack.callback(module.register_forward_pre_hook(hook).remove)
+        yield
+
+
+@contextmanager
+def replaced_methods(name: str, replacements: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+    """Let modules do something else when a method is called, for the time of the block.
+
+    With the name "forward" their hooks still run and their own forward does not.
+    """
+    with ExitStack() as stack:
+        for module, method in replacements:
+            # What stands in the instance hides the class's method; a user may have put something there as well.
+            if name in vars(module):
+                stack.callback(setattr, module, name, vars(module)[name])
+            else:
+                stack.callback(delattr, module, name)
+            setattr(module, name, method)
         yield
 
 

@@ -12,6 +12,7 @@ d       width of a token
 h       heads
 q, k    queries, keys
 c       classes, or the asked ones among them
+m       patches that are left where some were removed
 s       steps of a perturbation curve
 l       layers
 ======  =========================================
@@ -41,3 +42,9 @@ Targets = Int[Tensor, " b"]
 
 Keep = Bool[Tensor, "b s n"]
 """Which patches are kept at every step; True = kept."""
+
+Kept = Int[Tensor, "b m"]
+"""Numbers, row by row, of the patches that are left where some were removed."""
+
+Attentions = Float[Tensor, "b h q k"]
+"""Attention weights after the softmax, per head: how much of every key a query takes."""

@@ -127,9 +127,14 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
     [
         ("nowhere", "no such model: 'nowhere'; expected an existing file or folder, or a name like vitrail:hit-cifar10"),
         ("some/where.safetensors", "no such model"),
-        ("tim:vit_tiny", r"unknown source of models 'tim' \(did you mean 'timm'\?\); choose one of: hit, timm, vitrail"),
+        (
+            "tim:vit_tiny",
+            r"unknown source of models 'tim' \(did you mean 'timm'\?\); choose one of: hf, hit, timm, torchvision, vitrail",
+        ),
         ("vitrail:hit-cifar11", r"unknown bundled model 'hit-cifar11' \(did you mean 'hit-cifar10'\?\)"),
         ("timm:vit_tiny_patch16_225", r"unknown timm model .*did you mean 'vit_tiny_patch16_224'"),
+        ("hf:", "cannot find hf:"),
+        ("torchvision:vit_b_17", r"unknown torchvision model 'vit_b_17' \(did you mean 'vit_b_16'\?\)"),
         ("hit:nowhere.pth", "no such file: 'nowhere.pth'; expected a file, or a hub repository"),
     ],
 )
@@ -155,6 +160,16 @@ def test_descriptions_that_make_no_sense(tmp_path, changes, message, unchecked):
         vitrail.load(tmp_path / "odd.safetensors")
 
 
+def test_images_of_another_size():
+    """Where the network takes them; refused at once where it does not."""
+    options = {"pretrained": False, "device": "cpu", "embed_dim": 24, "depth": 1, "num_heads": 3, "image_size": (32, 48)}
+    assert vitrail.load("timm:vit_tiny_patch16_224", dynamic_img_size=True, **options).preprocessing.size == (32, 48)
+    with pytest.raises(InvalidInputError, match=r"expected images of 224x224 .* got 32x48; resize them, or load .* img_size="):
+        vitrail.load("timm:vit_tiny_patch16_224", **options)
+    with pytest.raises(InvalidInputError, match=r"expected images of 32x32 pixels .* for hit-cifar10, got 64x32"):
+        vitrail.load("vitrail:hit-cifar10", device="cpu", image_size=(64, 32))
+
+
 def test_class_names_that_do_not_fit(tmp_path):
     model = networks.hit()
     write_checkpoint(tmp_path / "odd.safetensors", model, description(model, class_names=["one"]))
@@ -169,8 +184,10 @@ def test_weights_of_something_else(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"expected model.safetensors or best.safetensors, or timm's config.json"):
         vitrail.load(tmp_path / "empty")
-    (tmp_path / "empty" / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(UnsupportedModelError, match="names none"):
+    (tmp_path / "empty" / "config.json").write_text(json.dumps({"widths": [3]}))
+    with pytest.raises(
+        UnsupportedModelError, match=r"expected the config.json of timm \(with an architecture\) or of transformers"
+    ):
         vitrail.load(tmp_path / "empty")
     (tmp_path / "empty" / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"cannot read .*config.json"):
@@ -218,24 +235,7 @@ def test_bundled_models_load():
 
 
 def test_sources_are_named_once():
-    assert list(loading.SOURCES) == ["hit", "timm", "vitrail"]
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_a_saved_model_is_the_same_when_loaded(tmp_path, half):
-    original = networks.network("hit-pooled")
-    vitrail.save(original, tmp_path / "mine.safetensors", half=half, notes={"trained on": "noise"})
-    again = vitrail.load(tmp_path / "mine.safetensors", device="cpu")
-    assert (again.class_names, again.preprocessing) == (original.class_names, original.preprocessing)
-    images = networks.images("hit-pooled")
-    tolerance = 1e-2 if half else 0
-    torch.testing.assert_close(again.logits(images), original.logits(images), rtol=tolerance, atol=tolerance)
-
-
-def test_only_our_own_networks_are_saved(tmp_path):
-    with pytest.raises(UnsupportedModelError, match="expected a HiT, got VisionTransformer; save it by the library"):
-        vitrail.save(networks.network("timm"), tmp_path / "mine.safetensors")
-    assert not list(tmp_path.iterdir())
+    assert list(loading.SOURCES) == ["hf", "hit", "timm", "torchvision", "vitrail"]
 
 
 def test_options_that_a_file_does_not_have(own_file):

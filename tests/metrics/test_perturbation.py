@@ -8,9 +8,10 @@ import torch
 import networks
 from goldens import PRECISIONS, assert_close, golden
 from vitrail.adapters import adapt
+from vitrail.baselines import BASELINES
 from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
-from vitrail.metrics import BASELINES, PROTOCOLS, InsertionDeletion, Protocol, perturbation_curves
+from vitrail.metrics import PROTOCOLS, InsertionDeletion, Protocol, perturbation_curves
 from vitrail.metrics import perturbation as rooms
 from vitrail.metrics.perturbation import change_ranks, changed_cells, to_patches
 

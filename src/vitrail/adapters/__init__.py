@@ -1,6 +1,7 @@
 """How networks are seen: adapters, preprocessing, and loading by name."""
 
-from vitrail.adapters.base import Classifier, Trace, ViTAdapter
+from vitrail.adapters.base import Trace, ViTAdapter
+from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.families import adapt
 from vitrail.adapters.loading import bundled_models, default_device, load
 from vitrail.adapters.preprocessing import Preprocessing

@@ -1,137 +1,22 @@
-"""How a network is seen: as a classifier on a grid of cells, and as a Vision Transformer."""
+"""How a Vision Transformer is seen: patches, tokens, blocks, attention."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
-from PIL import Image
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.memory import in_batches
-from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.errors import InvalidInputError, UnknownNameError
-from vitrail.hooks import inspecting
-from vitrail.registry import unknown_name
-from vitrail.types import Baseline, Images, Keep, Logits, Patches, Tokens
+from vitrail.hooks import forward_hooks, forward_pre_hooks
+from vitrail.types import Attentions, Baseline, Images, Keep, Kept, Logits, Patches, Tokens
 
-
-@dataclass(frozen=True, eq=False)
-class Classifier(ABC):
-    """Any network that maps images to logits, with its preprocessing and class names.
-
-    Attributes:
-        module: The user's network; it is never changed.
-        preprocessing: What turns a photo into its input.
-        class_names: One name per class, or empty where nobody said.
-        name: How the user called it.
-    """
-
-    module: nn.Module
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    class_names: tuple[str, ...] = ()
-    name: str = ""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.module.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the network's weights."""
-        return next(self.module.parameters()).dtype
-
-    @property
-    @abstractmethod
-    def num_classes(self) -> int:
-        """Number of logits."""
-
-    @abstractmethod
-    def grid_size(self, images: Images) -> tuple[int, int]:
-        """Rows and columns of the cells that an explanation is given on."""
-
-    def logits(self, images: Images) -> Logits:
-        """The network's own forward pass."""
-        return self.module(images)
-
-    @contextmanager
-    def inspecting(self) -> Iterator[None]:
-        """Evaluation mode; on leaving, the user's module and the random state are as they were."""
-        with inspecting(self.module):
-            yield
-
-    def prepare(self, photos: Image.Image | Sequence[Image.Image]) -> Images:
-        """Turn photos into a batch on the network's device."""
-        photos = [photos] if isinstance(photos, Image.Image) else photos
-        return torch.stack([self.preprocessing(photo) for photo in photos]).to(self.device, self.dtype)
-
-    def class_name(self, index: int) -> str:
-        """The name of a class, or "class 7" where the model has no names."""
-        return self.class_names[index] if index < len(self.class_names) else f"class {index}"
-
-    def class_index(self, name: str | int) -> int:
-        """The index of a class given by name or by number.
-
-        Raises:
-            UnknownNameError: No class of that name.
-            InvalidInputError: The number is not between 0 and the number of classes.
-        """
-        if isinstance(name, str) and name in self.class_names:
-            return self.class_names.index(name)
-        if isinstance(name, str) and not name.removeprefix("-").isdecimal():
-            if not self.class_names:
-                raise UnknownNameError(
-                    f"unknown class {name!r}: {self.name} has no class names; give a number from 0 to {self.num_classes - 1}"
-                )
-            raise unknown_name("class", name, list(self.class_names))
-        if not 0 <= int(name) < self.num_classes:
-            raise InvalidInputError(f"expected a class between 0 and {self.num_classes - 1}, got {name}")
-        return int(name)
-
-    def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
-        """Logits with cells replaced by a baseline: how every perturbation metric runs.
-
-        All steps of all images go in as one mask, so that an adapter may share work between the steps of a curve. Here: one
-        forward pass a step, in pixel space, in batches over images and steps that fit into memory.
-
-        Args:
-            images: A normalised batch.
-            baseline: What replaces removed cells: as `images`, or a batch of one for all of them.
-            keep: Over the cells of `grid_size`, row by row; True = the cell of the image.
-        """
-        rows, cols = self._check_perturbation(images, baseline, keep)
-        height, width = images.shape[-2:]
-        row_of = torch.arange(height, device=images.device) * rows // height
-        col_of = torch.arange(width, device=images.device) * cols // width
-        num_steps, masks = keep.shape[1], keep.flatten(0, 1).unflatten(1, (rows, cols))
-
-        def run(steps: slice) -> Tensor:
-            image_of = torch.arange(steps.start, steps.stop, device=images.device) // num_steps
-            mask = masks[steps][:, row_of][:, :, col_of].unsqueeze(1)
-            replacement = baseline if len(baseline) == 1 else baseline[image_of]
-            return self.logits(torch.where(mask, images[image_of], replacement))
-
-        return in_batches(run, len(masks), self._bytes_per_image(images), images.device).unflatten(0, (-1, num_steps))
-
-    def _bytes_per_image(self, images: Images) -> int:
-        # A guess for convolutional networks: a hundred feature maps of the input's size.
-        return images[0].numel() * images.element_size() * 100
-
-    def _check_perturbation(self, images: Images, baseline: Baseline, keep: Bool[Tensor, "..."]) -> tuple[int, int]:
-        rows, cols = self.grid_size(images)
-        if keep.ndim != 3 or keep.shape[0] != len(images) or keep.shape[2] != rows * cols or not keep.shape[1]:
-            raise InvalidInputError(
-                f"expected keep of shape ({len(images)} images, steps, {rows * cols} cells of a {rows}x{cols} grid), "
-                f"got {tuple(keep.shape)}"
-            )
-        if baseline.shape[1:] != images.shape[1:] or len(baseline) not in (1, len(images)):
-            raise InvalidInputError(
-                f"expected a baseline of shape {tuple(images.shape)} or for one image, got {tuple(baseline.shape)}"
-            )
-        return rows, cols
+Visit = Callable[[Attentions], Attentions]
+"""Sees the attention weights of a block and returns those that the network goes on with."""
 
 
 @dataclass
@@ -139,7 +24,7 @@ class Trace:
     """What a forward pass left behind, in the graph.
 
     Attributes:
-        attentions: Per block, post-softmax, (b, h, q, k).
+        attentions: Per recorded block, post-softmax, (b, h, q, k), or what was asked to be kept of it.
         hidden_states: The tokens before the first block and after every block, (b, t, d).
     """
 
@@ -150,42 +35,126 @@ class Trace:
 class ViTAdapter(Classifier):
     """A network seen as a Vision Transformer: patches, tokens, blocks."""
 
+    patches_attend: ClassVar[bool] = True
+    """Whether patches attend to each other, or (in a HiT) the class token alone attends to them."""
+
+    def logits(self, images: Images) -> Logits:
+        self.grid_size(images)  # Refuses images that do not fit, at which networks fail in their own ways, or crop silently.
+        return self.module(images)
+
     @property
     @abstractmethod
     def num_prefix_tokens(self) -> int:
         """Tokens before the patches (class, distillation, registers)."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer blocks, first to last."""
 
     @abstractmethod
     def patch_embed(self, images: Images) -> Patches:
         """Embed patches, row by row, before class token and positions."""
 
     @abstractmethod
-    def assemble(self, patches: Patches) -> Tokens:
-        """Add prefix tokens and positions to all patches of an image."""
+    def assemble(self, patches: Patches, grid_size: tuple[int, int]) -> Tokens:
+        """Add prefix tokens and positions to all patches of an image.
+
+        Args:
+            patches: Embedded patches, row by row.
+            grid_size: Their rows and columns: where the network takes images of any size, their number does not tell.
+        """
 
     @abstractmethod
-    def forward_tokens(self, tokens: Tokens) -> Logits:
-        """Logits of assembled tokens, of any subset of patches: drop rows to remove patches physically."""
+    def forward_tokens(self, tokens: Tokens, grid_size: tuple[int, int], kept: Kept | None = None) -> Logits:
+        """Logits of assembled tokens, of any subset of patches: drop rows to remove patches physically.
+
+        Args:
+            tokens: Prefix tokens, then patches.
+            grid_size: Rows and columns of the whole image.
+            kept: Which patches these are, numbered row by row, for attention that depends on places (rotary, relative
+                positions); all if not given.
+        """
 
     @abstractmethod
-    def record(self, *, attentions: bool = False, hidden_states: bool = False) -> AbstractContextManager[Trace]:
-        """Record forward passes inside the block into a `Trace`, in the graph; one pass at a time."""
+    def head(self, tokens: Tokens) -> Logits:
+        """Logits of the tokens that leave a block: the last norm, the pooling and the classifier."""
+
+    @abstractmethod
+    def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
+        """How much of every token the head reads, as weights that sum to 1: for a class token (1, 0, 0, ...)."""
+
+    @abstractmethod
+    def attending(self, blocks: Sequence[nn.Module], visit: Visit) -> AbstractContextManager[None]:
+        """Form attention weights, which fused attention does not, and show them to `visit`, for the time of the block.
+
+        Args:
+            blocks: Some of `blocks`.
+            visit: Called in every forward pass for every block, in order.
+        """
+
+    @contextmanager
+    def record(
+        self,
+        *,
+        attentions: bool | Callable[[Attentions], Tensor] = False,
+        hidden_states: bool = False,
+        blocks: slice = slice(None),
+    ) -> Iterator[Trace]:
+        """Record one forward pass inside the block into a `Trace`, in the graph.
+
+        Args:
+            attentions: Whether to keep attention weights, or a function of what to keep of them: weights of all blocks and
+                heads fill the memory.
+            hidden_states: Whether to keep the tokens before and after every block.
+            blocks: Which blocks' attentions to keep.
+        """
+        trace = Trace()
+
+        def keep(weights: Tensor) -> Tensor:
+            trace.attentions.append(attentions(weights) if callable(attentions) else weights)
+            return weights
+
+        with ExitStack() as stack:
+            if attentions:
+                stack.enter_context(self.attending(self.blocks[blocks], keep))
+            if hidden_states:
+                stack.enter_context(self._keeping(trace.hidden_states))
+            yield trace
+
+    @contextmanager
+    def _keeping(self, states: list[Tensor]) -> Iterator[None]:
+        """Append the tokens before the first block and after every block."""
+
+        def enter(block: nn.Module, inputs: tuple[Any, ...]) -> None:
+            states.append(inputs[0])
+
+        def leave(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            states.append(output[0] if isinstance(output, tuple) else output)
+
+        with forward_pre_hooks([(self.blocks[0], enter)]), forward_hooks([(block, leave) for block in self.blocks]):
+            yield
+
+    def bytes_per_pass(self, num_patches: int, width: int, element_size: int) -> int:
+        """Estimated memory of one image's forward pass without gradients, with so many patches kept."""
+        num_tokens = num_patches + self.num_prefix_tokens
+        # Residual stream, MLP and projections, and attention scores for up to width / 64 heads.
+        return num_tokens * (16 * width + 2 * num_tokens * max(width // 64, 1)) * element_size
 
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """Logits with patches replaced by a baseline; exact, since every patch is embedded by itself.
 
         Images and baseline are embedded once; every step then picks, per patch, one of the two embeddings.
         """
-        self._check_perturbation(images, baseline, keep)
+        grid_size = self._check_perturbation(images, baseline, keep)
         patches, replacements = self.patch_embed(images), self.patch_embed(baseline)
         num_steps, masks = keep.shape[1], keep.flatten(0, 1).unsqueeze(-1)
 
         def run(steps: slice) -> Tensor:
             image_of = torch.arange(steps.start, steps.stop, device=images.device) // num_steps
             replacement = replacements if len(replacements) == 1 else replacements[image_of]
-            return self.forward_tokens(self.assemble(torch.where(masks[steps], patches[image_of], replacement)))
+            chosen = torch.where(masks[steps], patches[image_of], replacement)
+            return self.forward_tokens(self.assemble(chosen, grid_size), grid_size)
 
-        num_tokens, width = patches.shape[1] + self.num_prefix_tokens, patches.shape[2]
-        # Residual stream, MLP and projections, and attention scores for up to width / 64 heads.
-        bytes_each = num_tokens * (16 * width + 2 * num_tokens * max(width // 64, 1)) * patches.element_size()
+        bytes_each = self.bytes_per_pass(patches.shape[1], patches.shape[2], patches.element_size())
         return in_batches(run, len(masks), bytes_each, images.device).unflatten(0, (-1, num_steps))

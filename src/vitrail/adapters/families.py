@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from vitrail.adapters.base import Classifier
+from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import UnsupportedModelError
 
@@ -14,6 +14,8 @@ from vitrail.errors import UnsupportedModelError
 FAMILIES = {
     "vitrail.models.hit": "vitrail.adapters.own:adapt_hit",
     "timm.models": "vitrail.adapters.timm:adapt_timm",
+    "torchvision.models": "vitrail.adapters.torchvision:adapt_torchvision",
+    "transformers": "vitrail.adapters.huggingface:adapt_huggingface",
 }
 
 
@@ -23,7 +25,7 @@ def adapt(
     """See a network as a classifier on a grid, for a Vision Transformer a `ViTAdapter`.
 
     Args:
-        module: A HiT, or a timm VisionTransformer with a class token.
+        module: A HiT, or a Vision Transformer of timm, Hugging Face or torchvision.
         name: What to call it in results; the class's name if empty.
         class_names: One per class, where known.
         preprocessing: What turns a photo into its input; the network's own where it tells.
@@ -44,7 +46,8 @@ def adapt(
                 )
                 return _checked(adapter)
     raise UnsupportedModelError(
-        f"expected a HiT or timm's VisionTransformer, got {type(module).__module__}.{type(module).__qualname__}, which has no adapter"
+        "expected a HiT, or a Vision Transformer of timm, Hugging Face or torchvision, got "
+        f"{type(module).__module__}.{type(module).__qualname__}, which has no adapter"
     )
 
 

@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vitrail.adapters.base import Classifier
+from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.families import adapt
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
-from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.errors import CheckpointError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
 from vitrail.models.checkpoints import Checkpoint, load_strictly, read_checkpoint
 from vitrail.models.hit import HiT
 from vitrail.models.hit.checkpoints import looks_published, published_config
@@ -28,15 +29,23 @@ ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], HiT]] = {"hit": HiT.from_
 WEIGHTS = ("model.safetensors", "best.safetensors")
 
 
-def load(name: str | Path, *, device: str | torch.device | None = None, **options: Any) -> Classifier:
+def load(
+    name: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    image_size: tuple[int, int] | None = None,
+    **options: Any,
+) -> Classifier:
     """Load a model with its preprocessing and class names, ready to explain.
 
     Args:
-        name: `vitrail:<bundled name>`, `timm:<model>`, `hit:<hub repository or file>`, or a local file or folder, which is
-            recognised by its content.
+        name: `vitrail:<bundled name>`, `timm:<model>`, `hf:<hub repository or folder>`, `torchvision:<model>`,
+            `hit:<hub repository or file>`, or a local file or folder, which is recognised by its content.
         device: Where to put it; if not given CUDA, else MPS, else the CPU.
-        options: For timm: `pretrained=False` for random weights, and any argument of `timm.create_model`. For published HiT
-            files: `num_heads`.
+        image_size: Height and width that photos are brought to, for networks that take any; the network's own if not given.
+        options: For timm, Hugging Face and torchvision: `pretrained=False` for random weights, and what their own functions
+            take: any argument of `timm.create_model`, fields of the Hugging Face configuration, torchvision's `weights`. For
+            published HiT files: `num_heads`.
 
     Raises:
         UnknownNameError: No such source, model or file.
@@ -54,10 +63,17 @@ def load(name: str | Path, *, device: str | torch.device | None = None, **option
     else:
         raise UnknownNameError(
             f"no such model: {name!r}; expected an existing file or folder, or a name like vitrail:hit-cifar10 (bundled), "
-            "timm:vit_base_patch16_224 or hit:<hub repository>"
+            "timm:vit_base_patch16_224, hf:<folder or hub repository>, torchvision:vit_b_16 or hit:<hub repository>"
         )
     classifier.module.to(_device(device)).eval()
-    return classifier
+    return classifier if image_size is None else _resized(classifier, image_size)
+
+
+def _resized(classifier: Classifier, size: tuple[int, int]) -> Classifier:
+    resized = replace(classifier, preprocessing=replace(classifier.preprocessing, size=size))
+    # Refused here rather than at the first photo.
+    resized.grid_size(torch.zeros(1, len(resized.preprocessing.mean), *size))
+    return resized
 
 
 def default_device() -> torch.device:
@@ -132,9 +148,14 @@ def _load_described_folder(path: Path, **options: Any) -> Classifier:
         described = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path / 'config.json'}: {error}") from error
-    if not isinstance(described, dict) or "architecture" not in described:
-        raise UnsupportedModelError(f"expected timm's config.json (with an architecture) in {path}, got one that names none")
-    return SOURCES["timm"](f"local-dir:{path}", **options)
+    if isinstance(described, dict) and "architecture" in described:
+        return SOURCES["timm"](f"local-dir:{path}", **options)
+    if isinstance(described, dict) and "model_type" in described:
+        return SOURCES["hf"](str(path), **options)
+    raise UnsupportedModelError(
+        f"expected the config.json of timm (with an architecture) or of transformers (with a model_type) in {path}, got one "
+        "with neither"
+    )
 
 
 @SOURCES.register("vitrail")
@@ -160,6 +181,24 @@ def load_timm(name: str, **options: Any) -> Classifier:
     from vitrail.adapters.timm import create_timm  # noqa: PLC0415 (timm is heavy)
 
     return create_timm(name, **options)
+
+
+@SOURCES.register("hf")
+def load_huggingface(name: str, **options: Any) -> Classifier:
+    """A model of transformers: a folder, or a repository on the Hugging Face hub; random weights with `pretrained=False`."""
+    try:
+        from vitrail.adapters.huggingface_loading import create_huggingface  # noqa: PLC0415 (heavy, and an extra)
+    except ImportError as error:
+        raise MissingExtraError(f"hf:{name}", "hf") from error
+    return create_huggingface(name, **options)
+
+
+@SOURCES.register("torchvision")
+def load_torchvision(name: str, **options: Any) -> Classifier:
+    """A model of torchvision, with its trained weights unless `pretrained=False`."""
+    from vitrail.adapters.torchvision import create_torchvision  # noqa: PLC0415 (heavy)
+
+    return create_torchvision(name, **options)
 
 
 def _download(name: str) -> Path:

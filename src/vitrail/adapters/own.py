@@ -1,26 +1,30 @@
 """The networks that vitrail defines, seen as Vision Transformers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-from vitrail.adapters.base import Trace, ViTAdapter
+from vitrail.adapters.base import Visit, ViTAdapter
+from vitrail.adapters.grid import expect_channels, expect_size
 from vitrail.adapters.memory import in_batches
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
 from vitrail.errors import UnsupportedModelError
-from vitrail.hooks import forward_hooks
+from vitrail.hooks import forward_hooks, forward_pre_hooks
 from vitrail.models.hit import HiT
 from vitrail.models.hit.perturbation import STEPS_PER_BLOCK
-from vitrail.types import Baseline, Images, Keep, Logits, Patches, Tokens
+from vitrail.types import Baseline, Images, Keep, Kept, Logits, Patches, Tokens
 
 
 @final
 class HiTAdapter(ViTAdapter):
     """HiT: one prefix token, attention of the class token only, and exact perturbation curves."""
+
+    patches_attend: ClassVar[bool] = False
 
     @property
     def hit(self) -> HiT:
@@ -36,43 +40,59 @@ class HiTAdapter(ViTAdapter):
         return 1
 
     def grid_size(self, images: Images) -> tuple[int, int]:
-        return self.hit.config.grid_size
+        config = self.hit.config
+        expect_channels(images, config.in_channels, self.name)
+        expect_size((images.shape[2], images.shape[3]), config.image_size, self.name, "another image_size, trained for it")
+        return config.grid_size
 
     def patch_embed(self, images: Images) -> Patches:
         return self.hit.patch_embed(images)
 
-    def assemble(self, patches: Patches) -> Tokens:
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return [layer for stage in self.hit.stages for layer in stage.layers]  # type: ignore[union-attr]
+
+    def assemble(self, patches: Patches, grid_size: tuple[int, int]) -> Tokens:
         return self.hit.assemble(patches)
 
-    def forward_tokens(self, tokens: Tokens) -> Logits:
+    def forward_tokens(self, tokens: Tokens, grid_size: tuple[int, int], kept: Kept | None = None) -> Logits:
         return self.hit.forward_tokens(tokens)
 
+    def head(self, tokens: Tokens) -> Logits:
+        return self.hit.classify(tokens[:, 0])
+
+    def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
+        return one_hot(torch.tensor(0, device=self.device), num_tokens).to(self.dtype)
+
     @contextmanager
-    def record(self, *, attentions: bool = False, hidden_states: bool = False) -> Iterator[Trace]:
-        """Record; attentions are (b, h, 1, n): the class token's over the patches, on pooled grids where stages pool.
+    def attending(self, blocks: Sequence[nn.Module], visit: Visit) -> Iterator[None]:
+        """Show attention; it is (b, h, 1, 1 + n): the class token asks alone, and not itself.
 
-        Hidden states are (b, 1 + n, d), before the first layer and after every layer.
+        Where stages pool, keys are the cells of the pooled grid.
         """
-        trace = Trace()
-        hooks: list[tuple[nn.Module, Callable[..., Any]]] = []
 
-        def keep_attention(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
-            attention = weights.transpose(1, 2)
-            trace.attentions.append(attention)
-            # The network goes on with what was recorded, so that gradients reach it.
-            return attention.transpose(1, 2)
+        def show(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+            # The network goes on with what was shown, so that gradients reach it.
+            return visit(nn.functional.pad(weights.transpose(1, 2), (1, 0)))[..., 1:].transpose(1, 2)
 
-        def keep_state(module: nn.Module, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
-            if not trace.hidden_states:
-                trace.hidden_states.append(torch.cat(inputs[:2], 1))
-            trace.hidden_states.append(torch.cat(outputs[:2], 1))
+        with forward_hooks([(block.attention.dropout, show) for block in blocks]):  # type: ignore[union-attr, misc]
+            yield
 
-        for stage in self.hit.stages:
-            for layer in stage.layers:  # type: ignore[union-attr]
-                hooks += [(layer.attention.dropout, keep_attention)] if attentions else []
-                hooks += [(layer, keep_state)] if hidden_states else []
-        with forward_hooks(hooks):
-            yield trace
+    @contextmanager
+    def _keeping(self, states: list[Tensor]) -> Iterator[None]:
+        def keep(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+            # A HiT keeps class token and patches apart; it goes on with what was kept, so that gradients reach it.
+            states.append(torch.cat(parts[:2], 1))
+            return states[-1][:, :1], states[-1][:, 1:], *parts[2:]
+
+        def enter(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            return keep(inputs)
+
+        def leave(layer: nn.Module, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> tuple[Any, ...]:
+            return keep(output)
+
+        with forward_pre_hooks([(self.blocks[0], enter)]), forward_hooks([(layer, leave) for layer in self.blocks]):
+            yield
 
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """All steps from one pass over the distinct states of every cell; see `HiT.perturbed_logits`."""

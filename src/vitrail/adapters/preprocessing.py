@@ -67,7 +67,7 @@ class Preprocessing:
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after resizing, before the crop."""
-        target_height, target_width = (int(side / self.crop_fraction) for side in self.size)
+        target_height, target_width = (int(side / self.crop_fraction + 1e-6) for side in self.size)
         if self.crop_mode == "squash":
             return target_height, target_width
         if target_height * width <= target_width * height:

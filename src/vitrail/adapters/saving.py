@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vitrail.adapters.base import Classifier
+from vitrail.adapters.classifier import Classifier
 from vitrail.errors import UnsupportedModelError
 from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HiT

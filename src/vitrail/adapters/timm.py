@@ -1,124 +1,89 @@
 """timm's Vision Transformers."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, final
+from typing import Any
 
 import timm
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
-from timm.layers import PatchEmbed
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from timm.layers import Attention, AttentionRope, PatchEmbed
+from timm.models.beit import Attention as BeitAttention
+from timm.models.beit import Beit
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva, EvaAttention
+from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
+from torch import nn
 
-from vitrail.adapters.base import Trace, ViTAdapter
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.readout import last_linear
+from vitrail.adapters.timm_networks import TimmAdapter, TimmBeitAdapter, TimmEvaAdapter, TimmViTAdapter
 from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
-from vitrail.hooks import attributes, forward_hooks
 from vitrail.registry import unknown_name
-from vitrail.types import Images, Logits, Patches, Tokens
+
+ADAPTERS: dict[type[nn.Module], type[TimmAdapter]] = {
+    VisionTransformer: TimmViTAdapter,
+    VisionTransformerDistilled: TimmViTAdapter,
+    Eva: TimmEvaAdapter,
+    Beit: TimmBeitAdapter,
+}
+"""By exact class: a class derived from these has steps of its own that no adapter knows."""
+
+ATTENTIONS = (Attention, AttentionRope, EvaAttention, BeitAttention)
+"""Attention whose weights pass `attn_drop` when it is not fused."""
 
 
-@final
-class TimmViTAdapter(ViTAdapter):
-    """timm's `VisionTransformer` with a class token and a fixed image size."""
-
-    @property
-    def vit(self) -> VisionTransformer:
-        """The network."""
-        return self.module
-
-    @property
-    def num_classes(self) -> int:
-        return int(self.vit.num_classes)
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        return int(self.vit.num_prefix_tokens)
-
-    def grid_size(self, images: Images) -> tuple[int, int]:
-        rows, cols = self.vit.patch_embed.grid_size
-        return rows, cols
-
-    def patch_embed(self, images: Images) -> Patches:
-        return self.vit.patch_embed(images)
-
-    def assemble(self, patches: Patches) -> Tokens:
-        # timm has no public name for this step, which differs between its models.
-        return self.vit._pos_embed(patches)
-
-    def forward_tokens(self, tokens: Tokens) -> Logits:
-        tokens = self.vit.norm_pre(tokens)
-        for block in self.vit.blocks:
-            tokens = block(tokens)
-        return self.vit.forward_head(self.vit.norm(tokens))
-
-    @contextmanager
-    def record(self, *, attentions: bool = False, hidden_states: bool = False) -> Iterator[Trace]:
-        trace = Trace()
-        hooks: list[tuple[nn.Module, Callable[..., Any]]] = []
-
-        def keep_attention(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> None:
-            trace.attentions.append(weights)
-
-        def keep_state(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if not trace.hidden_states:
-                trace.hidden_states.append(inputs[0])
-            trace.hidden_states.append(output)
-
-        blocks = list(self.vit.blocks)
-        if attentions:
-            hooks += [(block.attn.attn_drop, keep_attention) for block in blocks]
-        if hidden_states:
-            hooks += [(block, keep_state) for block in blocks]
-        # Fused attention never forms the weights.
-        with attributes([block.attn for block in blocks] if attentions else [], fused_attn=False), forward_hooks(hooks):
-            yield trace
-
-
-def adapt_timm(
-    module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
-) -> TimmViTAdapter:
+def adapt_timm(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> TimmAdapter:
     """See a timm network as a Vision Transformer.
 
     Raises:
-        UnsupportedModelError: Another architecture, no class token, patches that are not embedded one by one, or an image size
-            that changes from call to call.
+        UnsupportedModelError: Another architecture, no classifier, patches that are not embedded one by one, or blocks without
+            plain self-attention.
     """
-    if type(module) is not VisionTransformer:
+    adapter = ADAPTERS.get(type(module))
+    if adapter is None:
         raise UnsupportedModelError(
-            f"expected timm's VisionTransformer, got timm's {type(module).__name__}, which has no adapter"
+            f"expected timm's {', '.join(known.__name__ for known in ADAPTERS)}, got timm's {type(module).__name__}, which has no "
+            f"adapter{_why_not(module)}"
         )
-    if module.cls_token is None:
+    vit: Any = module
+    if last_linear(vit.head) is None or not vit.global_pool:
         raise UnsupportedModelError(
-            "expected a VisionTransformer with a class token, got one that pools its patches (class_token=False)"
-        )
-    if module.dynamic_img_size:
-        raise UnsupportedModelError(
-            "expected a fixed image size, got dynamic_img_size=True; create the model with img_size=... instead"
+            f"expected a classifier, got a {type(module).__name__} that gives features (num_classes={vit.num_classes}, "
+            f"global_pool={vit.global_pool!r}); create it with num_classes=... and train its head, or load a fine-tuned one"
         )
     # A ResNet before the blocks, or overlapping patches, would mix patches before perturbed_logits replaces them.
-    embedding: Any = module.patch_embed
+    embedding = vit.patch_embed
     if type(embedding) is not PatchEmbed or embedding.proj.kernel_size != embedding.proj.stride:
         raise UnsupportedModelError(
             f"expected patches that are embedded one by one (timm's PatchEmbed), got {type(embedding).__name__}, in which they overlap"
         )
-    blocks: Any = module.blocks
-    if not all(hasattr(getattr(block, "attn", None), "attn_drop") for block in blocks):
-        raise UnsupportedModelError(
-            "expected blocks of one attention and one MLP each, got parallel ones, which have no adapter"
-        )
-    return TimmViTAdapter(module, preprocessing or timm_preprocessing(module), class_names, name)
+    for block in vit.blocks:
+        if not isinstance(block, ParallelScalingBlock) and type(getattr(block, "attn", None)) not in ATTENTIONS:
+            raise UnsupportedModelError(
+                f"expected blocks of one self-attention each, got timm's {type(block).__name__} with "
+                f"{type(getattr(block, 'attn', None)).__name__}, which has no adapter"
+            )
+    return adapter(module, preprocessing or timm_preprocessing(module), class_names, name)
+
+
+def _why_not(module: nn.Module) -> str:
+    kind = type(module).__name__
+    if any(part in kind for part in ("Swin", "Hiera", "MViT", "Pvt", "MaxxVit", "Davit", "Twins")):
+        return ": its tokens are merged or attend in windows, so that patches cannot be removed one by one"
+    if kind.endswith("SAM"):
+        return ": it attends in windows and has no classifier"
+    return ""
 
 
 def timm_preprocessing(module: nn.Module) -> Preprocessing:
-    """The preprocessing that a timm model was trained with."""
+    """The preprocessing that a timm model was trained with, at the size that it was created for."""
     config = resolve_model_data_config(module)
+    # The pretrained configuration does not know of img_size=....
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None) or config["input_size"][1:]
     if config["crop_mode"] not in ("center", "squash"):
         raise UnsupportedModelError(
             f"expected preprocessing with a centre crop or squashing, got timm's crop_mode {config['crop_mode']!r}"
         )
     return Preprocessing(
-        size=tuple(config["input_size"][1:]),
+        size=tuple(size),
         crop_fraction=config["crop_pct"],
         crop_mode=config["crop_mode"],
         interpolation=config["interpolation"],
@@ -127,7 +92,7 @@ def timm_preprocessing(module: nn.Module) -> Preprocessing:
     )
 
 
-def create_timm(name: str, *, pretrained: bool = True, **options: Any) -> TimmViTAdapter:
+def create_timm(name: str, *, pretrained: bool = True, **options: Any) -> TimmAdapter:
     """Create a timm model by name and adapt it.
 
     Raises:

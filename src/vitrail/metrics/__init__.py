@@ -1,6 +1,6 @@
 """Measures of whether an explanation is true: one file a family."""
 
 from vitrail.metrics.perturbation import Curves, InsertionDeletion, perturbation_curves
-from vitrail.metrics.protocols import BASELINES, PROTOCOLS, Protocol
+from vitrail.metrics.protocols import PROTOCOLS, Protocol
 
-__all__ = ["BASELINES", "PROTOCOLS", "Curves", "InsertionDeletion", "Protocol", "perturbation_curves"]
+__all__ = ["PROTOCOLS", "Curves", "InsertionDeletion", "Protocol", "perturbation_curves"]

@@ -9,9 +9,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from vitrail.adapters import Classifier
+from vitrail.baselines import BASELINES
 from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
-from vitrail.metrics.protocols import BASELINES, Order, Protocol
+from vitrail.metrics.protocols import Order, Protocol
 from vitrail.types import Images, Keep, Relevance
 
 DIRECTIONS = ("insertion", "deletion")

@@ -1,0 +1,134 @@
+"""How any network is seen: as a classifier on a grid of cells."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor, nn
+
+from vitrail.adapters.memory import in_batches
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.errors import InvalidInputError, UnknownNameError
+from vitrail.hooks import inspecting
+from vitrail.registry import unknown_name
+from vitrail.types import Baseline, Images, Keep, Logits
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier(ABC):
+    """Any network that maps images to logits, with its preprocessing and class names.
+
+    Attributes:
+        module: The user's network; it is never changed.
+        preprocessing: What turns a photo into its input.
+        class_names: One name per class, or empty where nobody said.
+        name: How the user called it.
+    """
+
+    module: nn.Module
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    class_names: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network's weights."""
+        return next(self.module.parameters()).dtype
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Number of logits."""
+
+    @abstractmethod
+    def grid_size(self, images: Images) -> tuple[int, int]:
+        """Rows and columns of the cells that an explanation is given on."""
+
+    def logits(self, images: Images) -> Logits:
+        """The network's own forward pass."""
+        return self.module(images)
+
+    @contextmanager
+    def inspecting(self) -> Iterator[None]:
+        """Evaluation mode; on leaving, the user's module and the random state are as they were."""
+        with inspecting(self.module):
+            yield
+
+    def prepare(self, photos: Image.Image | Sequence[Image.Image]) -> Images:
+        """Turn photos into a batch on the network's device."""
+        photos = [photos] if isinstance(photos, Image.Image) else photos
+        return torch.stack([self.preprocessing(photo) for photo in photos]).to(self.device, self.dtype)
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, or "class 7" where the model has no names."""
+        return self.class_names[index] if index < len(self.class_names) else f"class {index}"
+
+    def class_index(self, name: str | int) -> int:
+        """The index of a class given by name or by number.
+
+        Raises:
+            UnknownNameError: No class of that name.
+            InvalidInputError: The number is not between 0 and the number of classes.
+        """
+        if isinstance(name, str) and name in self.class_names:
+            return self.class_names.index(name)
+        if isinstance(name, str) and not name.removeprefix("-").isdecimal():
+            if not self.class_names:
+                raise UnknownNameError(
+                    f"unknown class {name!r}: {self.name} has no class names; give a number from 0 to {self.num_classes - 1}"
+                )
+            raise unknown_name("class", name, list(self.class_names))
+        if not 0 <= int(name) < self.num_classes:
+            raise InvalidInputError(f"expected a class between 0 and {self.num_classes - 1}, got {name}")
+        return int(name)
+
+    def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
+        """Logits with cells replaced by a baseline: how every perturbation metric runs.
+
+        All steps of all images go in as one mask, so that an adapter may share work between the steps of a curve. Here: one
+        forward pass a step, in pixel space, in batches over images and steps that fit into memory.
+
+        Args:
+            images: A normalised batch.
+            baseline: What replaces removed cells: as `images`, or a batch of one for all of them.
+            keep: Over the cells of `grid_size`, row by row; True = the cell of the image.
+        """
+        rows, cols = self._check_perturbation(images, baseline, keep)
+        height, width = images.shape[-2:]
+        row_of = torch.arange(height, device=images.device) * rows // height
+        col_of = torch.arange(width, device=images.device) * cols // width
+        num_steps, masks = keep.shape[1], keep.flatten(0, 1).unflatten(1, (rows, cols))
+
+        def run(steps: slice) -> Tensor:
+            image_of = torch.arange(steps.start, steps.stop, device=images.device) // num_steps
+            mask = masks[steps][:, row_of][:, :, col_of].unsqueeze(1)
+            replacement = baseline if len(baseline) == 1 else baseline[image_of]
+            return self.logits(torch.where(mask, images[image_of], replacement))
+
+        return in_batches(run, len(masks), self._bytes_per_image(images), images.device).unflatten(0, (-1, num_steps))
+
+    def _bytes_per_image(self, images: Images) -> int:
+        # A guess for convolutional networks: a hundred feature maps of the input's size.
+        return images[0].numel() * images.element_size() * 100
+
+    def _check_perturbation(self, images: Images, baseline: Baseline, keep: Bool[Tensor, "..."]) -> tuple[int, int]:
+        rows, cols = self.grid_size(images)
+        if keep.ndim != 3 or keep.shape[0] != len(images) or keep.shape[2] != rows * cols or not keep.shape[1]:
+            raise InvalidInputError(
+                f"expected keep of shape ({len(images)} images, steps, {rows * cols} cells of a {rows}x{cols} grid), "
+                f"got {tuple(keep.shape)}"
+            )
+        if baseline.shape[1:] != images.shape[1:] or len(baseline) not in (1, len(images)):
+            raise InvalidInputError(
+                f"expected a baseline of shape {tuple(images.shape)} or for one image, got {tuple(baseline.shape)}"
+            )
+        return rows, cols

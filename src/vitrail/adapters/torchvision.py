@@ -1,0 +1,176 @@
+"""torchvision's Vision Transformers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models import get_model, get_model_weights, list_models
+from torchvision.models.vision_transformer import VisionTransformer
+
+from vitrail.adapters.base import Visit, ViTAdapter
+from vitrail.adapters.grid import expect_channels, expect_size
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.readout import class_tokens, last_linear
+from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.hooks import replaced_methods
+from vitrail.registry import unknown_name
+from vitrail.types import Images, Kept, Logits, Patches, Tokens
+
+
+@final
+class TorchvisionViTAdapter(ViTAdapter):
+    """torchvision's `VisionTransformer`: one class token, one image size, square."""
+
+    @property
+    def vit(self) -> Any:
+        """The network; torchvision has no types of its own."""
+        return self.module
+
+    @property
+    def num_classes(self) -> int:
+        return last_linear(self.vit.heads).out_features  # type: ignore[union-attr]  # `adapt` made sure
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return 1
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.vit.encoder.layers)
+
+    def grid_size(self, images: Images) -> tuple[int, int]:
+        size = self.vit.image_size
+        expect_channels(images, self.vit.conv_proj.in_channels, self.name)
+        expect_size((images.shape[2], images.shape[3]), (size, size), self.name, "other weights")
+        return size // self.vit.patch_size, size // self.vit.patch_size
+
+    def patch_embed(self, images: Images) -> Patches:
+        self.grid_size(images)
+        patches: Tensor = self.vit.conv_proj(images)
+        return patches.flatten(2).mT
+
+    def assemble(self, patches: Patches, grid_size: tuple[int, int]) -> Tokens:
+        tokens = torch.cat([self.vit.class_token.expand(len(patches), -1, -1), patches], 1)
+        return self.vit.encoder.dropout(tokens + self.vit.encoder.pos_embedding)
+
+    def forward_tokens(self, tokens: Tokens, grid_size: tuple[int, int], kept: Kept | None = None) -> Logits:
+        return self.head(self.vit.encoder.layers(tokens))
+
+    def head(self, tokens: Tokens) -> Logits:
+        return self.vit.heads(self.vit.encoder.ln(tokens)[:, 0])
+
+    def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
+        return class_tokens(num_tokens, 1, self.vit.class_token)
+
+    @contextmanager
+    def attending(self, blocks: Sequence[nn.Module], visit: Visit) -> Iterator[None]:
+        # The weights that torch's MultiheadAttention returns are a copy beside the path of the gradients, averaged over heads
+        # or not; so its arithmetic is done here.
+        attentions: list[Any] = [block.self_attention for block in blocks]
+        with replaced_methods("forward", [(attention, _OpenAttention(attention, visit)) for attention in attentions]):
+            yield
+
+
+class _OpenAttention:
+    """The forward pass of self-attention, batch first, with the weights on its path."""
+
+    def __init__(self, attention: Any, visit: Visit) -> None:
+        outer = vars(attention).get("forward")
+        self.attention = attention
+        # An `attending` around this one sees the weights first.
+        self.visits: list[Visit] = [*outer.visits, visit] if isinstance(outer, _OpenAttention) else [visit]
+
+    def __call__(self, query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        attention = self.attention
+        projected = nn.functional.linear(query, attention.in_proj_weight, attention.in_proj_bias)
+        queries, keys, values = projected.unflatten(-1, (3, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
+        weights = (queries * attention.head_dim**-0.5 @ keys.mT).softmax(-1)
+        weights = nn.functional.dropout(weights, attention.dropout, attention.training)
+        for visit in self.visits:
+            weights = visit(weights)
+        return attention.out_proj((weights @ values).transpose(1, 2).flatten(2)), None
+
+
+def adapt_torchvision(
+    module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
+) -> TorchvisionViTAdapter:
+    """See a torchvision network as a Vision Transformer; without a preprocessing, ImageNet's at the model's own size.
+
+    Raises:
+        UnsupportedModelError: Another architecture, or patches that overlap.
+    """
+    if type(module) is not VisionTransformer:
+        raise UnsupportedModelError(
+            f"expected torchvision's VisionTransformer, got torchvision's {type(module).__name__}, which has no adapter: patches "
+            "can be removed one by one from a plain Vision Transformer alone"
+        )
+    if not isinstance(module.conv_proj, nn.Conv2d) or module.conv_proj.kernel_size != module.conv_proj.stride:
+        raise UnsupportedModelError(
+            "expected patches that are embedded one by one, got a stem of convolutions, in which they overlap"
+        )
+    heads: Any = module.heads
+    if last_linear(heads) is None:
+        raise UnsupportedModelError(
+            "expected a classifier, got a VisionTransformer whose heads give features; give it a Linear as heads and train it"
+        )
+    size: Any = module.image_size
+    default = Preprocessing((size, size), interpolation="bilinear")
+    return TorchvisionViTAdapter(module, preprocessing or default, class_names, name)
+
+
+def create_torchvision(
+    name: str, *, pretrained: bool = True, weights: str = "DEFAULT", **options: Any
+) -> TorchvisionViTAdapter:
+    """Create a torchvision model by name and adapt it, with the preprocessing and the class names of its weights.
+
+    Args:
+        name: As `torchvision.models.list_models` has it.
+        pretrained: False for random weights.
+        weights: Which trained weights, e.g. "IMAGENET1K_SWAG_E2E_V1".
+        options: Of the model.
+
+    Raises:
+        UnknownNameError: No such model or weights, or the weights could not be fetched.
+        InvalidInputError: An option that the model does not have.
+        UnsupportedModelError: It is no Vision Transformer.
+    """
+    # Detection and the like are no classifiers, and fetch their backbones' weights even where none are asked for.
+    if name not in list_models(module=models):
+        raise unknown_name("torchvision model", name, list_models(module=models, include="vit*"))
+    known = get_model_weights(name)
+    if pretrained and weights != "DEFAULT" and weights not in known.__members__:
+        raise unknown_name(f"weights of torchvision:{name}", weights, list(known.__members__))
+    chosen = known[weights] if pretrained else None
+    if chosen is not None and name.startswith("vit_"):  # Other models take images of any size, and no such option.
+        options = {"image_size": chosen.meta["min_size"][0], **options}
+    try:
+        module = get_model(name, weights=None, **options)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise InvalidInputError(f"torchvision cannot create {name!r} with {options}: {error}") from error
+    adapter = adapt_torchvision(module, f"torchvision:{name}", (), None)
+    if chosen is None:
+        return adapter
+    try:
+        state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except Exception as error:  # URL, hash and file errors have no common base.
+        raise UnknownNameError(
+            f"cannot load the weights of torchvision:{name}: {error}; check the connection, or ask for random weights by "
+            "pretrained=False"
+        ) from error
+    module.load_state_dict(state)
+    return adapt_torchvision(module, adapter.name, tuple(chosen.meta["categories"]), _preprocessing(chosen.transforms()))
+
+
+def _preprocessing(transforms: Any) -> Preprocessing:
+    size = transforms.crop_size[0]
+    return Preprocessing(
+        size=(size, size),
+        crop_fraction=size / transforms.resize_size[0],
+        interpolation=transforms.interpolation.value,
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )

@@ -1,0 +1,152 @@
+"""Networks that cannot be seen as Vision Transformers are refused with the reason; heads of one's own are welcome."""
+
+import pytest
+import timm
+import torch
+import torchvision
+import transformers
+from timm.models.vision_transformer import DiffParallelScalingBlock, ParallelThingsBlock
+from torch import nn
+from torchvision.models.vision_transformer import ConvStemConfig
+from torchvision.models.vision_transformer import VisionTransformer as TorchvisionVisionTransformer
+
+import networks
+from vitrail.adapters import adapt
+from vitrail.errors import UnsupportedModelError
+
+TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 5}
+WINDOWS = {"depths": (1, 1), "num_heads": (1, 2), "embed_dim": 12, "window_size": 4}
+HF = {
+    "hidden_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 3,
+    "intermediate_size": 24,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
+class MyVisionTransformer(timm.models.VisionTransformer):
+    """Who knows what it does."""
+
+
+class MyTorchvisionTransformer(TorchvisionVisionTransformer):
+    """Who knows what it does."""
+
+
+def small_swin() -> nn.Module:
+    return transformers.SwinForImageClassification(
+        transformers.SwinConfig(image_size=32, embed_dim=12, depths=[1, 1], num_heads=[1, 2], window_size=4)
+    )
+
+
+def torchvision_swin() -> nn.Module:
+    return torchvision.models.SwinTransformer([4, 4], 12, [1, 1], [1, 2], [4, 4])
+
+
+def torchvision_resnet() -> nn.Module:
+    return torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+
+
+def with_part(module: nn.Module, name: str, part: nn.Module) -> nn.Module:
+    setattr(module, name, part)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: nn.Linear(2, 2),
+            "expected a HiT, or a Vision Transformer .* got torch.nn.modules.linear.Linear, which has no adapter",
+        ),
+        (lambda: nn.Sequential(networks.timm_vit()), "got torch.nn.modules.container.Sequential, which has no adapter"),
+        (
+            lambda: timm.models.SwinTransformer(img_size=32, patch_size=4, num_classes=5, **WINDOWS),
+            "got timm's SwinTransformer, which has no adapter: its tokens are merged or attend in windows",
+        ),
+        (
+            lambda: timm.models.Hiera(img_size=(32, 32), embed_dim=12, num_heads=1, stages=(1, 1, 1, 1), num_classes=5),
+            "got timm's Hiera, which has no adapter: its tokens are merged or attend in windows",
+        ),
+        (lambda: timm.models.ResNet(timm.models.resnet.BasicBlock, [1, 1, 1, 1]), "got timm's ResNet, which has no adapter$"),
+        (lambda: timm.models.VisionTransformerRelPos(**TINY), "got timm's VisionTransformerRelPos, which has no adapter"),
+        (lambda: timm.models.VisionTransformerSAM(**TINY), "got timm's VisionTransformerSAM, which has no adapter"),
+        (lambda: timm.models.Cait(**TINY), "got timm's Cait, which has no adapter"),
+        (lambda: MyVisionTransformer(**TINY), "got timm's MyVisionTransformer, which has no adapter"),
+        (
+            lambda: timm.create_model("vit_tiny_r_s16_p8_224", embed_dim=24, depth=1, num_heads=3, img_size=32),
+            "expected patches that are embedded one by one .* got HybridEmbed, in which they overlap",
+        ),
+        (lambda: networks.timm_vit(block_fn=ParallelThingsBlock), "one self-attention each, got timm's ParallelThingsBlock"),
+        (
+            lambda: networks.timm_vit(block_fn=DiffParallelScalingBlock),
+            "one self-attention each, got timm's DiffParallelScalingBlock",
+        ),
+        (
+            lambda: networks.timm_vit(num_classes=0),
+            r"expected a classifier, got a VisionTransformer .*\(num_classes=0, .*'token'\)",
+        ),
+        (lambda: networks.timm_vit(global_pool=""), r"expected a classifier, .* global_pool=''\); create it with num_classes"),
+        (lambda: networks.eva(num_classes=0), r"expected a classifier, got a Eva that gives features"),
+        (lambda: networks.beit(num_classes=0), r"expected a classifier, got a Beit that gives features"),
+        (
+            lambda: transformers.ViTModel(transformers.ViTConfig(**HF)),
+            r"expected a model with a classifier \(...ForImageClassification\), got ViTModel; load it by AutoModelFor",
+        ),
+        (
+            lambda: transformers.ViTForMaskedImageModeling(transformers.ViTConfig(**HF, encoder_stride=8)),
+            "expected a model with a classifier .* got ViTForMaskedImageModeling",
+        ),
+        (lambda: networks.huggingface("ViT", num_labels=0), "expected a model with a classifier"),
+        (small_swin, "expected a Hugging Face model of type vit, deit, dinov2, .* got SwinForImageClassification of type swin"),
+        (torchvision_resnet, "got torchvision's ResNet, which has no adapter: patches can be removed one by one"),
+        (torchvision_swin, "got torchvision's SwinTransformer, which has no adapter"),
+        (
+            lambda: MyTorchvisionTransformer(32, 8, 1, 3, 24, 48),
+            "got torchvision's MyTorchvisionTransformer, which has no adapter",
+        ),
+        (
+            lambda: networks.torchvision_vit(conv_stem_configs=[ConvStemConfig(8, 3, 2) for _ in range(3)]),
+            "embedded one by one, got a stem of convolutions, in which they overlap",
+        ),
+        (
+            lambda: with_part(networks.torchvision_vit(), "heads", nn.Identity()),
+            "expected a classifier, .* heads give features",
+        ),
+        (lambda: networks.hit().stages[0], "its part HiTStage"),
+        (lambda: networks.hit(in_channels=1), "a network of 1 channels"),
+    ],
+)
+def test_other_networks_are_refused_with_the_reason(build, message):
+    with pytest.raises(UnsupportedModelError, match=message):
+        adapt(build())
+
+
+def test_what_is_no_network_is_refused(unchecked):
+    with pytest.raises(UnsupportedModelError, match=r"expected a torch.nn.Module, got str; names and files go to vitrail.load"):
+        adapt("vit_base_patch16_224")
+
+
+@pytest.mark.parametrize("name", ["hit", "timm", "hf-vit", "torchvision"])
+def test_class_names_that_do_not_fit_are_refused(name):
+    with pytest.raises(UnsupportedModelError, match="expected 5 class names, one per logit, got 2"):
+        adapt(networks.NETWORKS[name](), class_names=["a", "b"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "part"), [("timm", "head"), ("eva", "head"), ("beit", "head"), ("hf-vit", "classifier"), ("torchvision", "heads")]
+)
+@pytest.mark.parametrize("deep", [False, True], ids=["a layer", "several layers"])
+def test_heads_of_ones_own(name, part, deep):
+    """As users put them in to fine-tune: the number of classes is what they give."""
+    module = networks.NETWORKS[name]()
+    width = 48 if name == "eva" else 24
+    own = nn.Sequential(nn.Linear(width, 9), nn.ReLU(), nn.Linear(9, 7)) if deep else nn.Linear(width, 7)
+    adapter, images = adapt(with_part(module, part, own.eval())), networks.images(name)
+    grid = adapter.grid_size(images)
+    logits = adapter.forward_tokens(adapter.assemble(adapter.patch_embed(images), grid), grid)
+    torch.testing.assert_close(logits, networks.own_logits(module, images))
+    assert adapter.num_classes == logits.shape[1] == 7
+    assert adapter.readout(17).sum().item() == pytest.approx(1)

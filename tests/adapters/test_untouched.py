@@ -1,0 +1,154 @@
+"""Looking into a network leaves it as it was, whatever happens."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import networks
+from vitrail.adapters import adapt, huggingface
+
+
+class ForwardError(Exception):
+    """The network fails."""
+
+
+def snapshot(module: nn.Module) -> dict[str, Any]:
+    """Everything that stands in the modules themselves: methods put in front, flags, hooks, buffers; and the shared config."""
+    parts: dict[str, Any] = {}
+    for path, part in module.named_modules():
+        for key, value in vars(part).items():
+            parts[f"{path}.{key}"] = [*value.items()] if isinstance(value, Mapping) else value
+    config = getattr(module, "config", None)
+    return parts | {"attention": getattr(config, "_attn_implementation", None), "visit": huggingface._VISIT.get()}
+
+
+def assert_untouched(before: dict[str, Any], module: nn.Module) -> None:
+    after = snapshot(module)
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        same = value is after[key] or (not isinstance(value, torch.Tensor) and value == after[key])
+        assert same, f"{key} was {value}, is {after[key]}"
+
+
+def actions(adapter, images):
+    grid = adapter.grid_size(images)
+    tokens = adapter.assemble(adapter.patch_embed(images), grid)
+    everyone = torch.arange(grid[0] * grid[1]).expand(len(images), -1)
+
+    def recorded():
+        with adapter.record(attentions=True, hidden_states=True), adapter.record(attentions=True, blocks=slice(-1, None)):
+            adapter.logits(images)
+
+    def attended():
+        with adapter.attending(adapter.blocks, lambda weights: weights / 2):
+            adapter.logits(images)
+
+    keep = torch.ones(len(images), 2, everyone.shape[1], dtype=torch.bool)
+    return {
+        "logits": lambda: adapter.logits(images),
+        "record": recorded,
+        "attending": attended,
+        "assemble": lambda: adapter.assemble(adapter.patch_embed(images), grid),
+        "forward_tokens": lambda: adapter.forward_tokens(tokens, grid),
+        "forward_tokens, kept": lambda: adapter.forward_tokens(tokens, grid, everyone),
+        "head": lambda: adapter.head(tokens) if "pool" not in adapter.name else adapter.readout(3),
+        "perturbed_logits": lambda: adapter.perturbed_logits(images, images, keep),
+    }
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("name", [name for name in networks.NETWORKS if name not in ("hit-wide", "hit-no-positions")])
+def test_success_leaves_no_trace(name, training):
+    adapter, images = networks.network(name), networks.images(name)
+    todo = actions(adapter, images)
+    adapter.module.train(training)
+    before = snapshot(adapter.module)
+    for title, act in todo.items():
+        if training and title == "perturbed_logits":
+            continue  # A HiT refuses it in training.
+        act()
+        assert_untouched(before, adapter.module)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in networks.NETWORKS if name not in ("hit-wide", "hit-no-positions")])
+def test_failure_leaves_no_trace(name):
+    adapter, images = networks.network(name), networks.images(name)
+    todo = actions(adapter, images)
+
+    def fail(*_):
+        raise ForwardError
+
+    block = adapter.blocks[-1]
+    handle = next(part for path, part in block.named_modules() if isinstance(part, nn.LayerNorm)).register_forward_hook(fail)
+    before, failures = snapshot(adapter.module), 0
+    for act in todo.values():
+        try:
+            act()
+        except ForwardError:
+            failures += 1
+        assert_untouched(before, adapter.module)
+    handle.remove()
+    assert failures >= 4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["hit", "timm", "timm-parallel", "eva", "beit", "hf-vit", "torchvision"])
+def test_a_visit_that_fails_leaves_no_trace(name):
+    adapter, images = networks.network(name), networks.images(name)
+    before = snapshot(adapter.module)
+
+    def fail(weights):
+        raise ForwardError
+
+    for attempt in (adapter.record(attentions=fail), adapter.attending(adapter.blocks, fail)):
+        with pytest.raises(ForwardError), attempt:
+            adapter.logits(images)
+        assert_untouched(before, adapter.module)
+
+
+@pytest.mark.parametrize("name", ["timm", "timm-registers", "timm-parallel", "eva", "eva-mixed", "beit"])
+def test_checkpointing_is_put_back_and_visits_come_once(name):
+    adapter, images = networks.network(name), networks.images(name)
+    adapter.module.set_grad_checkpointing(True)
+    before, seen = snapshot(adapter.module), []
+    with adapter.record(attentions=lambda weights: seen.append(1) or weights) as trace:
+        adapter.logits(images).sum().backward()
+    assert len(seen) == len(trace.attentions) == len(adapter.blocks)
+    assert_untouched(before, adapter.module)
+    assert adapter.module.grad_checkpointing is True
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["timm", "eva", "beit", "timm-parallel"])
+def test_a_network_that_is_not_fused_stays_so(name):
+    adapter = networks.network(name)
+    for part in adapter.module.modules():
+        if hasattr(part, "fused_attn"):
+            part.fused_attn = False
+    before = snapshot(adapter.module)
+    with adapter.record(attentions=True) as trace:
+        adapter.logits(networks.images(name))
+    assert len(trace.attentions) == len(adapter.blocks)
+    assert_untouched(before, adapter.module)
+
+
+@torch.no_grad()
+def test_a_forward_that_the_user_put_there_is_put_back():
+    for name, find in {
+        "hf-vit": lambda module: module.vit.embeddings,
+        "torchvision": lambda module: module.encoder.layers[0].self_attention,
+    }.items():
+        module = networks.NETWORKS[name]()
+        part, own = find(module), find(module).forward
+        part.forward = mine = lambda *inputs, own=own, **options: own(*inputs, **options)
+        adapter, images = adapt(module), networks.images(name)
+        with adapter.record(attentions=True):
+            adapter.logits(images)
+        grid = adapter.grid_size(images)
+        adapter.forward_tokens(adapter.assemble(adapter.patch_embed(images), grid), grid)
+        assert part.forward is mine
