@@ -1,15 +1,18 @@
-"""Recorded networks of the published HiT, rebuilt."""
+"""Recorded networks of the published implementations, rebuilt."""
 
 import json
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vitrail.adapters import Preprocessing, ViTAdapter, adapt
 from vitrail.models.hit import HiT
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -54,3 +57,17 @@ def assert_close(actual: Tensor, expected: Tensor, relative: float) -> None:
     """Largest difference over largest magnitude."""
     assert actual.shape == expected.shape
     assert float((actual - expected).abs().max()) <= relative * float(expected.abs().max())
+
+
+@lru_cache
+def published_vit(name: str, dtype: torch.dtype = torch.float32) -> ViTAdapter:
+    """A recorded network of transformers 4.40, loaded as its user loads it today."""
+    transformers = pytest.importorskip("transformers")
+    case = golden(name)
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.json"
+        config.write_text(json.dumps(case.about["config"]))
+        save_file(case.weights, config.with_name("model.safetensors"), metadata={"format": "pt"})
+        # In memory before the folder is gone.
+        network = transformers.AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).to(torch.float64)
+    return adapt(network.to(dtype).eval(), name=name, preprocessing=Preprocessing((case.about["config"]["image_size"],) * 2))

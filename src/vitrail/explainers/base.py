@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +33,8 @@ class Attribution(NamedTuple):
     bias: Tensor | None = None
 
 
+Precision = Literal["full", "bf16", "fp16"]
+
 ChooseTargets = Callable[[Logits], Targets]
 """From the model's logits to the checked class to explain, one per image."""
 
@@ -42,26 +45,41 @@ class Explainer(ABC):
 
     Attributes:
         model: The network to explain.
+        precision: "full" runs the network in the precision of its weights; "bf16" and "fp16" by torch's autocast: faster, and
+            the map changes a little.
     """
 
     model: Classifier
+    precision: Precision = field(default="full", kw_only=True)
 
     paper: ClassVar[str]
     """Authors, year, arXiv number."""
     needs_gradients: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
     needs_model: ClassVar[str] = "any ViT"
-    """Which networks it works on, in words."""
+    """Which networks it works on, in words; "any" lets every classifier in."""
 
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:
         """Why this method cannot explain this model, or None where it can."""
-        return None if isinstance(model, ViTAdapter) else "it needs a Vision Transformer"
+        return None if cls.needs_model == "any" or isinstance(model, ViTAdapter) else "it needs a Vision Transformer"
 
     def __post_init__(self) -> None:
         reason = type(self).refusal(self.model)
         if reason:
-            raise UnsupportedModelError(f"{type(self).__name__} cannot explain {self.model.name}: {reason}")
+            raise UnsupportedModelError(f"{self.name} cannot explain {self.model.name}: {reason}")
+        for option in fields(self):
+            expect_choice(option.name, getattr(self, option.name), get_type_hints(type(self))[option.name])
+
+    @property
+    def name(self) -> str:
+        """The method's name in results."""
+        return method_name(type(self))
+
+    @property
+    def vit(self) -> ViTAdapter:
+        """The model as a Vision Transformer, for the methods that refuse everything else."""
+        return self.model  # type: ignore[return-value]
 
     @abstractmethod
     def relevance(self, images: Images, targets: Targets) -> Relevance:
@@ -73,7 +91,7 @@ class Explainer(ABC):
         """
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
-        """Logits, targets and relevance of a checked batch. For methods that meet the logits on their way to override."""
+        """Logits, targets and relevance of a checked batch. See `OwnPassExplainer` for methods that write this instead."""
         with torch.no_grad():
             logits = self.model.logits(images)
         targets = choose(logits)
@@ -91,17 +109,22 @@ class Explainer(ABC):
             UnknownNameError: No class of that name.
         """
         check_images(images)
-        with self.model.inspecting(), torch.set_grad_enabled(self.needs_gradients):
-            found = self.attribution(images.detach(), lambda logits: self._targets(target, logits))
+        with self.model.inspecting(), torch.set_grad_enabled(self.needs_gradients), self._autocast():
+            found = self.attribution(images.detach(), lambda logits: self._targets(target, logits.detach()))
         return Explanation(
-            relevance=found.relevance.detach(),
+            relevance=_whole(found.relevance),
             targets=found.targets,
-            logits=found.logits.detach(),
-            method=method_name(type(self)),
-            bias=None if found.bias is None else found.bias.detach(),
+            logits=_whole(found.logits),
+            method=self.name,
+            bias=None if found.bias is None else _whole(found.bias),
             model=self.model.name,
             class_names=self.model.class_names,
         )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "full":
+            return nullcontext()
+        return torch.autocast(self.model.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
 
     def attribute(self, inputs: Images, target: int | Targets | None = None) -> Float[Tensor, "b channels height width"]:
         """captum's signature: relevance spread over the pixels of its patches, so that sums are kept."""
@@ -118,6 +141,17 @@ class Explainer(ABC):
         if isinstance(target, int | str):
             return torch.full((len(logits),), self.model.class_index(target), device=logits.device)
         return check_targets(torch.as_tensor(target, device=logits.device), logits)
+
+
+@dataclass(frozen=True, eq=False)
+class OwnPassExplainer(Explainer):
+    """Abstract: a method that runs the network itself and so meets the logits on its way; it writes `attribution`."""
+
+    @abstractmethod
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution: ...
+
+    def relevance(self, images: Images, targets: Targets) -> Relevance:
+        return self.attribution(images, lambda logits: targets).relevance
 
 
 EXPLAINERS: Registry[type[Explainer]] = Registry("method")
@@ -147,6 +181,12 @@ def make_explainer(name: str, model: Classifier, **options: Any) -> Explainer:
     return method(model, **options)
 
 
+def expect_choice(name: str, value: Any, annotation: Any) -> None:
+    """Refuse what is none of a `Literal`'s choices."""
+    if get_origin(annotation) is Literal and value not in get_args(annotation):
+        raise InvalidInputError(f"expected {name} to be one of {', '.join(map(repr, get_args(annotation)))}, got {value!r}")
+
+
 def check_images(images: Tensor) -> None:
     """Refuse what is no finite batch of images."""
     if images.ndim != 4 or not len(images) or not images.is_floating_point():
@@ -169,3 +209,9 @@ def check_targets(targets: Int[Tensor, "..."], logits: Tensor) -> Targets:
             f"expected targets between 0 and {logits.shape[1] - 1}, got {int(targets.min())} to {int(targets.max())}"
         )
     return targets.long()
+
+
+def _whole(values: Tensor) -> Tensor:
+    """Results in single precision at least: statistics and files are for numbers, not for speed."""
+    values = values.detach()
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from vitrail.adapters import Classifier
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.models.hit import Contributions, HiT
 from vitrail.models.hit.contributions import NormMean, spread_attention
-from vitrail.types import Images, Relevance, Targets
+from vitrail.types import Images
 
 
 @dataclass(frozen=True, eq=False)
-class HiTExplainer(Explainer):
+class HiTExplainer(OwnPassExplainer):
     """Abstract: what a HiT tells of itself in its own forward pass."""
 
     paper: ClassVar[str] = "Jeanneret et al. 2025, arXiv:2502.17196"
@@ -22,9 +22,6 @@ class HiTExplainer(Explainer):
         if isinstance(model.module, HiT):
             return None
         return "only a HiT is a sum over patches; train one, or choose a method for any ViT"
-
-    def relevance(self, images: Images, targets: Targets) -> Relevance:
-        return self.attribution(images, lambda logits: targets).relevance
 
 
 @EXPLAINERS.register("hit")
@@ -61,5 +58,5 @@ class HiTRollout(HiTExplainer):
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         with self.model.record(attentions=True) as trace:  # type: ignore[attr-defined]
             logits = self.model.logits(images)
-        maps = spread_attention([weights[:, :, 0] for weights in trace.attentions], self.model.grid_size(images))
+        maps = spread_attention([weights[:, :, 0, 1:] for weights in trace.attentions], self.model.grid_size(images))
         return Attribution(logits, choose(logits), maps)

@@ -5,7 +5,6 @@ from typing import ClassVar, final
 
 import torch
 
-from vitrail.adapters import Classifier
 from vitrail.explainers.base import EXPLAINERS, Explainer
 from vitrail.types import Images, Relevance, Targets
 
@@ -25,10 +24,6 @@ class RandomRelevance(Explainer):
 
     paper: ClassVar[str] = "control"
     needs_model: ClassVar[str] = "any"
-
-    @classmethod
-    def refusal(cls, model: Classifier) -> str | None:
-        return None
 
     def relevance(self, images: Images, targets: Targets) -> Relevance:
         rows, cols = self.model.grid_size(images)

@@ -1,0 +1,50 @@
+"""AttCAT: attention times activation times gradient, summed over blocks."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from vitrail.explainers.attention_maps import follow, on_grid
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.gradients import target_gradients
+from vitrail.explainers.libra import balanced_gradients
+from vitrail.types import Images
+
+
+@EXPLAINERS.register("attcat")
+@final
+@dataclass(frozen=True, eq=False)
+class AttentiveClassActivation(OwnPassExplainer):
+    """Token times the target logit's gradient, weighted by the attention that the token gets, summed over blocks.
+
+    Args:
+        model: Any ViT.
+        libra: Balance the gradients; see `vitrail.explainers.libra`.
+
+    Source: Qiang et al. 2022 (AttCAT), equations 5 to 7, NeurIPS 2022.
+
+    Differs: a head that averages patches is read by the average of their attention; the map is not scaled. Under a class token the
+    last two blocks give nothing: patches that leave the last are read by nothing, and those before by way of a norm alone, to which
+    their length, and so token times gradient, is nothing. With `libra` only the last gives nothing.
+    """
+
+    libra: bool = False
+
+    paper: ClassVar[str] = "Qiang et al. 2022, NeurIPS 2022"
+    needs_gradients: ClassVar[bool] = True
+
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        prefix, grid_size = self.vit.num_prefix_tokens, self.vit.grid_size(images)
+        with (
+            balanced_gradients(self.vit, enabled=self.libra),
+            self.vit.record(attentions=lambda weights: weights.detach().mean(1), hidden_states=True) as trace,
+        ):
+            logits = self.vit.logits(images.requires_grad_())
+        targets, states = choose(logits), trace.hidden_states[1:]
+        gradients = target_gradients(logits, targets, states)
+        maps = []
+        for state, gradient, weights in zip(states, gradients, trace.attentions, strict=True):
+            row = self.vit.readout(weights.shape[2]).to(weights).expand(len(weights), -1)
+            activation = (state.detach() * gradient).sum(-1)
+            # Attention goes to the tokens that enter a block, and the activation is of those that leave it: patches stay in place.
+            maps.append(on_grid(activation * follow(row, weights), prefix, grid_size))
+        return Attribution(logits, targets, sum(maps[1:], maps[0]))

@@ -1,0 +1,43 @@
+"""Raw attention: where the token that the head reads looks in one block."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from vitrail.explainers.attention_maps import HeadFusion, expect_block, follow, fuse_heads, on_grid
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.types import Images
+
+
+@EXPLAINERS.register("attention")
+@final
+@dataclass(frozen=True, eq=False)
+class RawAttention(OwnPassExplainer):
+    """Attention of the last block, from what the head reads to every patch. The same map for every class.
+
+    Args:
+        model: Any ViT.
+        block: Which block; -1 is the last.
+        head_fusion: What becomes of the heads.
+
+    Source: Dosovitskiy et al. 2021, arXiv:2010.11929; Caron et al. 2021 (DINO), figure 1, arXiv:2104.14294.
+
+    Differs: heads are fused, not drawn one by one; a head that averages patches is read by the average of their rows.
+    """
+
+    block: int = -1
+    head_fusion: HeadFusion = "mean"
+
+    paper: ClassVar[str] = "Caron et al. 2021, arXiv:2104.14294"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect_block(self.block, len(self.vit.blocks))
+
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        only = slice(self.block, self.block + 1 or None)
+        with self.vit.record(attentions=lambda weights: fuse_heads(weights, self.head_fusion), blocks=only) as trace:
+            logits = self.vit.logits(images)
+        [matrix] = trace.attentions
+        row = self.vit.readout(matrix.shape[2]).to(matrix).expand(len(matrix), -1)
+        relevance = on_grid(follow(row, matrix), self.vit.num_prefix_tokens, self.vit.grid_size(images))
+        return Attribution(logits, choose(logits), relevance)

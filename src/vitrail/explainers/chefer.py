@@ -1,0 +1,37 @@
+"""Generic attention explainability: attention weighted by the target's gradient, accumulated through the blocks."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from vitrail.explainers.attention_maps import follow, on_grid, spread_keys
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.gradients import target_gradients
+from vitrail.types import Images
+
+
+@EXPLAINERS.register("chefer")
+@final
+@dataclass(frozen=True, eq=False)
+class GenericAttention(OwnPassExplainer):
+    """Attention times the target logit's gradient, positive part, averaged over heads, accumulated over blocks.
+
+    Source: Chefer et al. 2021 (GenAtt), equations 5 and 6, arXiv:2103.15679.
+
+    Differs: one row of the relevancy matrix is computed, not the matrix; its identity part, which tells nothing, is left out, so
+    that a head that averages patches does not add the same constant to each. No rules of layer-wise relevance propagation.
+    """
+
+    paper: ClassVar[str] = "Chefer et al. 2021, arXiv:2103.15679"
+    needs_gradients: ClassVar[bool] = True
+
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        grid_size, num_prefix_tokens = self.vit.grid_size(images), self.vit.num_prefix_tokens
+        with self.vit.record(attentions=True) as trace:
+            logits = self.vit.logits(images.requires_grad_())
+        targets = choose(logits)
+        gradients = target_gradients(logits, targets, trace.attentions)
+        start = row = self.vit.readout(num_prefix_tokens + grid_size[0] * grid_size[1]).to(logits).expand(len(images), -1)
+        for weights, gradient in zip(reversed(trace.attentions), reversed(gradients), strict=True):
+            relevancy = (weights.detach() * gradient).clamp_min(0).mean(1)  # equation 5
+            row = row + follow(row, spread_keys(relevancy, num_prefix_tokens, grid_size))  # equation 6
+        return Attribution(logits, targets, on_grid(row - start, num_prefix_tokens, grid_size))

@@ -1,0 +1,65 @@
+"""Occlusion: what the model loses when a window of patches is replaced."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from vitrail.baselines import BASELINES
+from vitrail.errors import InvalidInputError
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.types import Images
+
+
+@EXPLAINERS.register("occlusion")
+@final
+@dataclass(frozen=True, eq=False)
+class Occlusion(OwnPassExplainer):
+    """The target logit's loss when a window is replaced by a baseline, averaged over the windows that cover a patch.
+
+    Args:
+        model: Any classifier.
+        window: Side of the window, in patches; it moves by one patch.
+        baseline: Name in `vitrail.baselines`.
+
+    Source: Zeiler & Fergus 2014, section 2.1, arXiv:1311.2901.
+
+    Differs: on the grid of patches, and the logit is measured, not the probability.
+    """
+
+    window: int = 1
+    baseline: str = "zero"
+
+    paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
+    needs_model: ClassVar[str] = "any"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        BASELINES[self.baseline]
+        if self.window < 1:
+            raise InvalidInputError(f"expected a window of at least 1 patch, got {self.window}")
+
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        grid_size = self.model.grid_size(images)
+        covered = _windows(self.window, grid_size).to(images.device)
+        # The whole image goes along as one more step: its logits and the others come by the same path.
+        keep = torch.cat([torch.ones_like(covered[:1]), ~covered]).expand(len(images), -1, -1)
+        found = self.model.perturbed_logits(images, BASELINES[self.baseline](images), keep)
+        logits = found[:, 0]
+        targets = choose(logits)
+        scores = found.gather(2, targets[:, None, None].expand(-1, found.shape[1], 1)).squeeze(2)
+        losses = scores[:, :1] - scores[:, 1:]
+        weights = covered.to(losses) / covered.sum(0)
+        return Attribution(logits, targets, (losses @ weights).unflatten(1, grid_size))
+
+
+def _windows(side: int, grid_size: tuple[int, int]) -> Bool[Tensor, "windows n"]:
+    """Every window that lies inside the grid, True where it covers."""
+    rows, cols = grid_size
+    height, width = min(side, rows), min(side, cols)
+    tops, lefts = torch.meshgrid(torch.arange(rows - height + 1), torch.arange(cols - width + 1), indexing="ij")
+    row, col = torch.arange(rows)[None, :, None], torch.arange(cols)[None, None, :]
+    top, left = tops.reshape(-1, 1, 1), lefts.reshape(-1, 1, 1)
+    return ((row >= top) & (row < top + height) & (col >= left) & (col < left + width)).flatten(1)

@@ -1,0 +1,78 @@
+"""RISE: random masks, weighted by what the model still says."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from vitrail.baselines import BASELINES
+from vitrail.errors import InvalidInputError
+from vitrail.explainers.attention_maps import at_least_single
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.types import Images
+
+
+@EXPLAINERS.register("rise")
+@final
+@dataclass(frozen=True, eq=False)
+class Rise(OwnPassExplainer):
+    """The target's probability under random masks, averaged per patch over the masks that keep it.
+
+    Args:
+        model: Any classifier.
+        num_masks: How many; the same for every image.
+        cells: The masks are drawn on so many cells a side, then enlarged and shifted at random.
+        keep_probability: Share of cells that is kept.
+        baseline: Name in `vitrail.baselines`.
+        seed: Another seed, other masks.
+
+    Source: Petsiuk et al. 2018, section 3, arXiv:1806.07421.
+
+    Differs: masks are hard, on the grid of patches, not blended at their borders; 512 of them, not 4,000 or 8,000.
+    """
+
+    num_masks: int = 512
+    cells: int = 7
+    keep_probability: float = 0.5
+    baseline: str = "zero"
+    seed: int = 0
+
+    paper: ClassVar[str] = "Petsiuk et al. 2018, arXiv:1806.07421"
+    needs_model: ClassVar[str] = "any"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        BASELINES[self.baseline]
+        if self.num_masks < 1 or self.cells < 1 or not 0 < self.keep_probability < 1:
+            raise InvalidInputError(
+                f"expected num_masks and cells of at least 1 and 0 < keep_probability < 1, got {self.num_masks}, {self.cells} and "
+                f"{self.keep_probability}"
+            )
+
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        grid_size = self.model.grid_size(images)
+        masks = self.masks(grid_size).to(images.device)
+        # The whole image goes along as one more step.
+        keep = torch.cat([torch.ones_like(masks[:1]), masks]).expand(len(images), -1, -1)
+        found = self.model.perturbed_logits(images, BASELINES[self.baseline](images), keep)
+        logits = found[:, 0]
+        targets = choose(logits)
+        chosen = targets[:, None, None].expand(-1, self.num_masks, 1)
+        probabilities = at_least_single(found[:, 1:]).softmax(-1).gather(2, chosen).squeeze(2)
+        relevance = probabilities @ masks.to(probabilities) / (self.num_masks * self.keep_probability)  # equation 6
+        return Attribution(logits, targets, relevance.unflatten(1, grid_size))
+
+    def masks(self, grid_size: tuple[int, int]) -> Bool[Tensor, "s n"]:
+        """The masks for a grid, True = kept."""
+        generator = torch.Generator().manual_seed(self.seed)
+        shape = (self.num_masks, self.cells + 1, self.cells + 1)
+        small = torch.rand(shape, generator=generator) < self.keep_probability
+        index = torch.arange(self.num_masks)[:, None, None]
+        at = []
+        for side in grid_size:
+            enlarged = -(-side // self.cells)
+            shift = torch.randint(enlarged, (self.num_masks, 1), generator=generator)
+            at.append((torch.arange(side) + shift) // enlarged)
+        return small[index, at[0][:, :, None], at[1][:, None, :]].flatten(1)

@@ -1,0 +1,135 @@
+"""Grad-CAM against its definition."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import networks
+from oracles import PLAIN, walk
+from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.explainers import make_explainer
+
+TARGETS = torch.tensor([4, 0, 2])
+PLACES = {
+    "input": lambda seen, block: seen.entering[block],
+    "norm1": lambda seen, block: seen.normed[block][0],
+    "norm2": lambda seen, block: seen.normed[block][1],
+    "output": lambda seen, block: seen.leaving[block],
+}
+
+
+def double(name):
+    classifier = networks.network(name)
+    classifier.module.double()
+    return classifier, networks.images(name).double()
+
+
+def by_definition(classifier, images, place, block=-1):
+    seen = walk(classifier.module, images)
+    tokens = PLACES[place](seen, block)
+    [gradient] = torch.autograd.grad(seen.logits.gather(1, TARGETS[:, None]).sum(), tokens)
+    prefix = classifier.num_prefix_tokens
+    weights = gradient[:, prefix:].mean(1)
+    weighted = torch.einsum("bnd,bd->bn", tokens[:, prefix:], weights).detach()
+    return weighted.unflatten(1, classifier.grid_size(images)), (tokens[:, prefix:] * weights[:, None]).detach()
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("block", [-1, 1, -3])
+def test_every_site_of_every_block(name, place, block):
+    classifier, images = double(name)
+    relevance = make_explainer("grad-cam", classifier, site=place, block=block).explain(images, TARGETS).relevance
+    expected, _ = by_definition(classifier, images, place, block)
+    torch.testing.assert_close(relevance, expected.clamp_min(0), rtol=1e-9, atol=1e-13)
+    silent = classifier.module.global_pool == "token" and place in ("norm2", "output") and block == -1
+    assert bool(relevance.any()) != silent
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_default_site_is_the_last_that_the_head_reads(name):
+    classifier, images = double(name)
+    relevance = make_explainer("grad-cam", classifier).explain(images, TARGETS).relevance
+    place = "norm1" if classifier.module.global_pool == "token" else "output"
+    assert torch.equal(relevance, make_explainer("grad-cam", classifier, site=place).explain(images, TARGETS).relevance)
+    assert all(map_.any() for map_ in relevance)
+
+
+@pytest.mark.parametrize("name", sorted(set(networks.NETWORKS) - set(PLAIN)))
+def test_the_default_site_has_a_gradient_everywhere(name):
+    classifier, images = networks.network(name), networks.images(name)
+    relevance = torch.stack([make_explainer("grad-cam", classifier).explain(images, target).relevance for target in range(5)])
+    assert (relevance > 0).any()
+
+
+@pytest.mark.parametrize("name", ["timm-average", "timm-no-prefix"])
+def test_under_average_pooling_and_a_linear_head_it_is_cam(name):
+    """Zhou et al. 2016: tokens times the class's weights in the head; Grad-CAM divides by the number of patches."""
+    classifier, images = double(name)
+    classifier.module.fc_norm = nn.Identity()
+    tokens = None
+
+    def keep(block, inputs, output):
+        nonlocal tokens
+        tokens = output[:, classifier.num_prefix_tokens :].detach()
+
+    handle = classifier.module.blocks[-1].register_forward_hook(keep)
+    classifier.logits(images)
+    handle.remove()
+    weights = classifier.module.head.weight[TARGETS].detach()
+    cam = torch.einsum("bnd,bd->bn", tokens, weights) / tokens.shape[1]
+    relevance = make_explainer("grad-cam", classifier).explain(images, TARGETS).relevance
+    torch.testing.assert_close(relevance.flatten(1), cam.clamp_min(0))
+
+
+@pytest.mark.parametrize("name", ["timm", "timm-wide", "timm-average"])
+@pytest.mark.parametrize("place", ["input", "norm1"])
+def test_eigen_smoothing_is_the_first_principal_component(name, place):
+    classifier, images = double(name)
+    relevance = make_explainer("grad-cam", classifier, site=place, eigen_smooth=True).explain(images, TARGETS).relevance
+    cam, weighted = by_definition(classifier, images, place)
+    for i, each in enumerate(weighted):
+        values, vectors = torch.linalg.eigh(torch.cov(each.T))
+        assert values[-1] > 1.01 * values[-2]
+        component = (each - each.mean(0)) @ vectors[:, -1]
+        plain = cam[i].flatten()
+        # The sign of an eigenvector tells nothing: ours goes up where the plain sum does.
+        if torch.corrcoef(torch.stack([component, plain]))[0, 1] < 0:
+            component = -component
+        torch.testing.assert_close(relevance[i].flatten(), component.clamp_min(0), rtol=1e-6, atol=1e-10)
+
+
+def test_eigen_smoothing_of_a_dead_map_is_zero():
+    classifier, images = double("timm")
+    relevance = make_explainer("grad-cam", classifier, site="output", eigen_smooth=True).explain(images).relevance
+    assert not relevance.any()
+
+
+def test_hugging_face_torchvision_and_timm_name_the_same_norms():
+    for name in ("hf-vit", "hf-deit", "hf-dinov2", "torchvision", "eva", "beit"):
+        classifier, images = networks.network(name), networks.images(name)
+        for site in ("norm1", "norm2"):
+            relevance = make_explainer("grad-cam", classifier, site=site, block=0).explain(images, TARGETS).relevance
+            assert math.prod(relevance.shape[1:]) == math.prod(classifier.grid_size(images))
+            assert relevance.any(), (name, site)
+
+
+@pytest.mark.parametrize("name", ["hit", "timm-parallel"])
+def test_sites_that_a_network_does_not_have_are_refused(name):
+    classifier, images = networks.network(name), networks.images(name)
+    explainer = make_explainer("grad-cam", classifier, site="norm2")
+    message = rf"^expected a norm2 in the blocks of {name}, found none; choose the site 'input' or 'output'$"
+    with pytest.raises(UnsupportedModelError, match=message):
+        explainer.explain(images)
+
+
+def test_bad_options_are_refused(unchecked):
+    classifier = networks.network("timm")
+    for block in (3, -4):
+        message = rf"^expected a block of 3 \(negative ones from the end\), got {block}$"
+        with pytest.raises(InvalidInputError, match=message):
+            make_explainer("grad-cam", classifier, block=block)
+    with pytest.raises(InvalidInputError, match=r"^expected site to be one of 'input', 'norm1', 'norm2', 'output', got 'mlp'$"):
+        make_explainer("grad-cam", classifier, site="mlp")
