@@ -10,16 +10,13 @@ them (`--full` runs every step). Peak memory is each measurement's own growth of
 import argparse
 import json
 import multiprocessing
-import resource
-import statistics
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from measuring import peak_memory, seconds, synchroniser
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.models.hit import HIT_SIZES, HiT
 
@@ -67,26 +64,6 @@ def curve_mask(batch: int, num_patches: int) -> Tensor:
     return ranks[:, None] < torch.arange(num_patches + 1)[:, None]
 
 
-def seconds(function: Callable[[], object], repeats: int, synchronise: Callable[[], None]) -> float:
-    """Median time of some runs, after one that warms up."""
-    times = []
-    for _ in range(repeats + 1):
-        synchronise()
-        started = time.perf_counter()
-        function()
-        synchronise()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
-
-
-def peak_memory(device: str) -> int:
-    """Bytes at the highest point so far: of the GPU's allocator, or of the process."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage if sys.platform == "darwin" else usage * 1024
-
-
 @torch.inference_mode()
 def measure(
     variant: str, batch: int, device: str, task: str, full: bool, out: "multiprocessing.Queue[dict[str, float]]"
@@ -94,7 +71,7 @@ def measure(
     """Time one task beside the forward passes that it is compared with."""
     adapter = build(variant)
     adapter.module.to(device)
-    synchronise = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    synchronise = synchroniser(device)
     images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(device)
     baseline = torch.zeros_like(images[:1])
     rows, cols = adapter.grid_size(images)

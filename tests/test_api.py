@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from PIL import Image
 import vitrail
 from samples import CLASS_NAMES, noisy_photo
 from vitrail.adapters import load
+from vitrail.api import default_method, make_explainers
 from vitrail.errors import ImageError, InvalidInputError, UnknownNameError, UnsupportedModelError, VitrailError
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import PROTOCOLS
@@ -132,7 +135,7 @@ def test_bad_photos_methods_and_options_are_refused(classifier, photo, tmp_path)
         vitrail.explain(classifier, [photo, tmp_path / "none.png"])
     with pytest.raises(UnknownNameError, match="did you mean 'hit'"):
         vitrail.explain(classifier, photo, method="hitt")
-    with pytest.raises(InvalidInputError, match="no option norm_maen; its options: norm_mean"):
+    with pytest.raises(InvalidInputError, match=r"no option norm_maen; its options: .*norm_mean"):
         vitrail.explain(classifier, photo, norm_maen="own")
     with pytest.raises(InvalidInputError):
         vitrail.explain(classifier, torch.full((1, 3, 16, 16), torch.nan))
@@ -179,3 +182,22 @@ def test_score_refuses_what_is_not_there(classifier, photo):
 
 def test_class_names_come_with_the_model(classifier):
     assert classifier.class_names == CLASS_NAMES
+
+
+def test_the_default_method_is_hit_for_a_hit_and_chefer_for_others(classifier, photo):
+    assert default_method(classifier) == "hit"
+    assert vitrail.explain(classifier, photo).method == "hit"
+    assert list(vitrail.score(classifier, photo.parent, protocol=replace(PROTOCOLS["hit"], num_steps=2)).curves) == [
+        "hit",
+        "random",
+    ]
+    assert default_method(load("timm:vit_tiny_patch16_224", pretrained=False, img_size=32)) == "chefer"
+
+
+def test_options_are_brought_to_their_type(classifier):
+    hit, random = make_explainers(classifier, ["hit", "random"], {"random": {"seed": "3"}}, precision="bf16")
+    assert (random.seed, random.precision, hit.precision) == (3, "bf16", "bf16")
+    with pytest.raises(InvalidInputError, match="options of 'random', which is not asked for"):
+        make_explainers(classifier, ["hit"], {"random": {"seed": 3}})
+    with pytest.raises(InvalidInputError, match=r"'many' for random\.seed"):
+        make_explainers(classifier, ["random"], {"random": {"seed": "many"}})

@@ -1,10 +1,11 @@
 """The front door: photos in, explanations and scores out, in one call each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from PIL import Image
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from vitrail.adapters import Classifier, adapt, load
@@ -16,6 +17,7 @@ from vitrail.evaluation import score as score_folder
 from vitrail.explainers import EXPLAINERS, Explainer, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, Protocol
+from vitrail.models.hit import HiT
 from vitrail.types import Targets
 
 BATCH_SIZE = 16
@@ -27,7 +29,7 @@ Photo = str | Path | Image.Image
 def explain(
     model: Model,
     photos: Photo | Sequence[Photo] | Tensor,
-    method: str = "hit",
+    method: str | None = None,
     target: int | str | Targets | None = None,
     **options: Any,
 ) -> Explanation:
@@ -36,7 +38,7 @@ def explain(
     Args:
         model: A name (`vitrail.load`), a network, or an adapted one.
         photos: Files, opened photos, or a normalised batch.
-        method: Name of a method (`vitrail.list_methods`).
+        method: Name of a method (`vitrail.list_methods`); if None `default_method`: hit for a HiT, else chefer.
         target: Class index or name for all, an index per image, or None for the predicted class.
         options: Of the method.
 
@@ -48,7 +50,7 @@ def explain(
         >>> explanation = vitrail.explain("vitrail:hit-cifar10", "cat.jpg")  # doctest: +SKIP
     """
     classifier = as_classifier(model)
-    explainer = make_explainer(method, classifier, **options)
+    explainer = make_explainer(method or default_method(classifier), classifier, **options)
     if isinstance(photos, Tensor):
         if not photos.is_floating_point():  # Before `to` would make it so.
             raise InvalidInputError(f"expected a normalised batch of floats, got {photos.dtype}; give pixels as opened photos")
@@ -86,7 +88,7 @@ def explain_photos(
 def score(
     model: Model,
     data: str | Path,
-    methods: str | Iterable[str] = ("hit", "random"),
+    methods: str | Iterable[str] | None = None,
     protocol: str | Protocol = "hit",
     limit: int | None = None,
 ) -> Scores:
@@ -95,13 +97,14 @@ def score(
     Args:
         model: As `explain` takes it.
         data: A folder of images, with or without class folders.
-        methods: Names of methods.
+        methods: Names of methods; if None `default_method`, and random as the control.
         protocol: Name of a protocol, or one of your own.
         limit: At most so many images, evenly spread over the folder.
     """
     classifier = as_classifier(model)
+    methods = (default_method(classifier), "random") if methods is None else methods
     names = [methods] if isinstance(methods, str) else list(methods)
-    explainers = [make_explainer(name, classifier) for name in names]
+    explainers = make_explainers(classifier, names)
     images = ImageFolder.scan(data, classifier.preprocessing).spread(limit)
     return score_folder(classifier, images, explainers, PROTOCOLS[protocol] if isinstance(protocol, str) else protocol)
 
@@ -126,6 +129,55 @@ def list_protocols() -> list[dict[str, str]]:
     return [
         {"name": name, "description": protocol.description, "source": protocol.source} for name, protocol in PROTOCOLS.items()
     ]
+
+
+def default_method(classifier: Classifier) -> str:
+    """The method that is meant where none is named: hit for a HiT, which explains itself, else chefer, for any ViT."""
+    return "hit" if isinstance(classifier.module, HiT) else "chefer"
+
+
+def make_explainers(
+    classifier: Classifier,
+    names: Sequence[str],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    precision: str = "full",
+) -> list[Explainer]:
+    """Build several methods for one model.
+
+    Args:
+        classifier: The model.
+        names: Of the methods.
+        options: Per method, its options; texts and numbers are brought to the option's type.
+        precision: Of all of them: full, bf16 or fp16.
+
+    Raises:
+        UnknownNameError: No such method.
+        UnsupportedModelError: A method cannot explain this model.
+        InvalidInputError: An option of a method that is not named, one that it does not have, or a value that does not fit.
+    """
+    options = options or {}
+    for name in options:
+        if name not in names:
+            raise InvalidInputError(
+                f"expected options of {' or '.join(names)}, got options of {name!r}, which is not asked for"
+            )
+    common = {} if precision == "full" else {"precision": precision}
+    return [
+        make_explainer(
+            name, classifier, **common, **{key: _fitting(name, key, value) for key, value in options.get(name, {}).items()}
+        )
+        for name in names
+    ]
+
+
+def _fitting(method: str, option: str, value: Any) -> Any:
+    types = get_type_hints(EXPLAINERS[method])
+    if option not in types:
+        return value  # `make_explainer` names the options that there are.
+    try:
+        return TypeAdapter(types[option], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        raise InvalidInputError(f"cannot use {value!r} for {method}.{option}: {error.errors()[0]['msg']}") from error
 
 
 def as_classifier(model: Model) -> Classifier:

@@ -41,7 +41,7 @@ def run_demo(out: str | Path) -> Iterator[str]:
     """
     photo = demo_photo()
     classifier = load(MODEL)
-    names = [name for name, method in EXPLAINERS.items() if not method.refusal(classifier)]
+    names = sorted((name for name, method in EXPLAINERS.items() if not method.refusal(classifier)), key=_place)
     explanations = {name: explain_photos(make_explainer(name, classifier), [photo], ["chelsea"]) for name in names}
     protocol = PROTOCOLS["hit"]
     images = classifier.prepare(photo)
@@ -71,8 +71,13 @@ def run_demo(out: str | Path) -> Iterator[str]:
     yield f"completeness error: {hit.completeness_error():.1e} (largest |sum of parts - logit| / largest |logit|)"
     for name, row in summary.items():
         insertion, deletion = row["insertion_zero"], row["deletion_zero"]
-        yield f"  {name:<12} insertion {insertion:.3f} (higher is better)  deletion {deletion:.3f} (lower is better)"
+        yield f"  {name:<20} insertion {insertion:.3f} (higher is better)  deletion {deletion:.3f} (lower is better)"
     yield f"open {Path(out) / 'index.html'}"
+
+
+def _place(name: str) -> int:
+    """The model's own methods first, chance last."""
+    return 0 if name.startswith("hit") else 2 if name == "random" else 1
 
 
 def _write_page(
@@ -98,8 +103,8 @@ def _write_page(
     sections = [
         Section(
             "Which patches made the decision",
-            "In hit, red patches speak for the class, blue ones against it; the stronger the colour, the more they count. "
-            "The other maps have no sign: from dark to bright.",
+            "Where there is red and blue, red patches speak for the class and blue ones against it; the stronger the colour, the more "
+            "they count. The other maps have no sign: from dark to bright.",
             pictures,
             Table(["class", "probability"], [[name, value] for name, value in hit.top_classes(0, 5)]),
         ),

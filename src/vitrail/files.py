@@ -9,6 +9,9 @@ from pathlib import Path
 
 from vitrail.errors import InvalidInputError, OutputError
 
+PARTIAL = ".partial-"
+"""How the names of files begin that are being written."""
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
@@ -20,7 +23,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     partial: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
         partial = Path(name)
         os.close(handle)
         yield partial
@@ -31,6 +34,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
+
+
+def discard_partials(folder: str | Path) -> None:
+    """Remove what a killed program left half-written below a folder."""
+    for file in Path(folder).rglob(f"{PARTIAL}*"):
+        if file.is_file():
+            file.unlink(missing_ok=True)
 
 
 def output_folder(path: str | Path) -> Path:
@@ -72,7 +82,7 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     output_folder(path)
     partial: Path | None = None
     try:
-        partial = Path(tempfile.mkdtemp(dir=path, prefix=".partial-"))
+        partial = Path(tempfile.mkdtemp(dir=path, prefix=PARTIAL))
         yield partial
         for file in sorted(partial.rglob("*")):
             if file.is_file():

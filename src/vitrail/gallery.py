@@ -1,16 +1,20 @@
 """Many photos explained and drawn, a batch at a time."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from vitrail.adapters import Preprocessing
 from vitrail.api import BATCH_SIZE
 from vitrail.data.folders import Unreadable
 from vitrail.data.photos import PhotoFile
-from vitrail.errors import ImageError
+from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer
 from vitrail.explanation import Explanation
 from vitrail.progress import progress
@@ -22,50 +26,112 @@ LARGEST_SIDE = 1792
 """Pixels: as large as an overlay gets."""
 
 
-def explain_gallery(
-    explainer: Explainer, photos: Sequence[PhotoFile], target: int | str | None, folder: Path, smoothing: Smoothing = "nearest"
-) -> tuple[Explanation, list[Unreadable]]:
-    """Explain photos and write an overlay each, a contact sheet of the first ones, and the explanation.
+class Opened(NamedTuple):
+    """A photo as the network sees it, and as it is drawn."""
 
-    At any time only one batch of photos is in memory.
+    photo: PhotoFile
+    image: Tensor
+    row: SheetRow
+
+
+@dataclass(frozen=True)
+class PhotoReader(Dataset[Opened | Unreadable]):
+    """Photos, opened and preprocessed one by one, here or in the processes of a loader.
+
+    Attributes:
+        photos: Files; one that the user named must be readable.
+        preprocessing: Of the model.
+    """
+
+    photos: Sequence[PhotoFile]
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> Opened | Unreadable:
+        photo = self.photos[index]
+        image = photo.open(self.preprocessing)
+        if isinstance(image, Unreadable):
+            return image
+        box = self.preprocessing.visible_box(image.height, image.width)
+        # Enough for the overlay: photos of full size would fill the memory.
+        row = SheetRow(image, box, [], photo.path.name).reduced(LARGEST_SIDE)
+        return Opened(photo, self.preprocessing(image), row)
+
+
+def explain_gallery(
+    explainers: Sequence[Explainer],
+    photos: Sequence[PhotoFile],
+    target: int | str | None,
+    folder: Path,
+    smoothing: Smoothing = "nearest",
+    batch_size: int = BATCH_SIZE,
+) -> tuple[dict[str, Explanation], list[Unreadable]]:
+    """Explain photos and write an overlay each, a contact sheet of the first ones, and the explanations.
+
+    Every photo is opened once, for all methods. At any time only one batch of photos is in memory.
 
     Args:
-        explainer: A method tied to a model.
+        explainers: Methods tied to one model.
         photos: Files; one that the user named must be readable, others are skipped and returned.
         target: Class to explain, or None for the predicted one.
-        folder: Where to write.
+        folder: Where to write; of several methods each gets a folder of its name there.
         smoothing: Of the overlays.
+        batch_size: Photos that are explained at once.
+
+    Returns:
+        The explanations by method, and the files that were skipped.
 
     Raises:
         ImageError: A named file cannot be read, or nothing could be.
     """
-    parts, unreadable, rows = list[Explanation](), list[Unreadable](), list[SheetRow]()
-    batches = [photos[start : start + BATCH_SIZE] for start in range(0, len(photos), BATCH_SIZE)]
-    preprocessing = explainer.model.preprocessing
+    names = distinct_names(explainers)
+    folders = {name: folder if len(names) == 1 else folder / name for name in names}
+    for path in folders.values():
+        path.mkdir(exist_ok=True)
+    model = explainers[0].model
+    reader = PhotoReader(photos, model.preprocessing)
+    parts: dict[str, list[Explanation]] = {name: [] for name in names}
+    unreadable, rows = list[Unreadable](), list[SheetRow]()
+    batches = [range(start, min(start + batch_size, len(photos))) for start in range(0, len(photos), batch_size)]
     for batch in progress(batches, len(batches), "explaining"):
-        images, opened = list[Tensor](), list[tuple[PhotoFile, SheetRow]]()
-        for photo in batch:
-            image = photo.open(preprocessing)
-            if isinstance(image, Unreadable):
-                unreadable.append(image)
-                continue
-            images.append(preprocessing(image))
-            box = preprocessing.visible_box(image.height, image.width)
-            # Enough for the overlay: photos of full size would fill the memory.
-            opened.append((photo, SheetRow(image, box, [], photo.path.name).reduced(LARGEST_SIDE)))
+        read = [reader[index] for index in batch]
+        unreadable += [entry for entry in read if isinstance(entry, Unreadable)]
+        opened = [entry for entry in read if isinstance(entry, Opened)]
         if not opened:
             continue
-        batch_images = torch.stack(images).to(explainer.model.device, explainer.model.dtype)
-        part = explainer.explain(batch_images, target).with_sources([str(photo.path) for photo, _ in opened])
-        parts.append(part)
-        for (photo, row), one in zip(opened, part, strict=True):
-            picture = overlay(row.photo, one.relevance[0], row.box, smoothing=smoothing, signed=one.signed)
-            picture.save(folder / f"{photo.label}.png")
+        images = torch.stack([entry.image for entry in opened]).to(model.device, model.dtype)
+        sources = [str(entry.photo.path) for entry in opened]
+        for name, explainer in zip(names, explainers, strict=True):
+            parts[name].append(explainer.explain(images, target).with_sources(sources))
+        for i, (photo, _, row) in enumerate(opened):
+            row = replace(row, explanations=[parts[name][-1][i] for name in names])
+            for name, one in zip(names, row.explanations, strict=True):
+                draw(row, one, smoothing).save(folders[name] / f"{photo.label}.png")
             if len(rows) < MAX_ROWS:
-                rows.append(replace(row, explanations=[one]).reduced())
-    if not parts:
+                rows.append(row.reduced())
+    if not rows:
         raise ImageError(f"not one of {len(photos)} images could be read; the first: {unreadable[0].reason}")
     contact_sheet(rows, folder / f"{SHEET}.png")
-    explanation = Explanation.concatenate(parts)
-    explanation.save(folder / "explanations.npz")
-    return explanation, unreadable
+    explanations = {name: Explanation.concatenate(parts[name]) for name in names}
+    for name, explanation in explanations.items():
+        explanation.save(folders[name] / "explanations.npz")
+    return explanations, unreadable
+
+
+def draw(row: SheetRow, explanation: Explanation, smoothing: Smoothing) -> Image.Image:
+    """The overlay of one photo's explanation."""
+    return overlay(row.photo, explanation.relevance[0], row.box, smoothing=smoothing, signed=explanation.signed)
+
+
+def distinct_names(explainers: Sequence[Explainer]) -> list[str]:
+    """The methods' names.
+
+    Raises:
+        InvalidInputError: No method, or one of them twice: their results would have the same names.
+    """
+    names = [explainer.name for explainer in explainers]
+    if not names or len(set(names)) < len(names):
+        raise InvalidInputError(f"expected at least one method, each once, got {', '.join(names) or 'none'}")
+    return names

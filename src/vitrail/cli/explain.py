@@ -1,65 +1,145 @@
 """`vitrail explain`: pictures of which patches made the decision."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitrail.cli.options import DeviceOption, ModelOption, OutOption, OverwriteOption, load_model, report_unreadable
+from vitrail.cli.options import (
+    BatchOption,
+    DeviceOption,
+    ImageSizeOption,
+    LimitOption,
+    MethodOptionOption,
+    ModelArgOption,
+    ModelOption,
+    OutOption,
+    OverwriteOption,
+    PrecisionOption,
+    WorkersOption,
+    load_model,
+    make_methods,
+    model_options,
+    report_unreadable,
+)
+from vitrail.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from vitrail.explaining import FolderResults
     from vitrail.explanation import Explanation
+    from vitrail.viz.overlay import Smoothing
+
+COMPLETENESS = "largest |sum of parts - logit| / largest |logit|"
 
 
 def explain(
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.", show_default=False)],
+    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.", show_default=False)] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Instead of photos: a folder of images, flat or with sub-folders, of any size. Results are written as they come, one "
+            "file an image and method; a run that was stopped goes on when it is started again.",
+            show_default=False,
+        ),
+    ] = None,
     model: ModelOption = None,
-    method: Annotated[str, typer.Option(help="A method; `vitrail list` names them.")] = "hit",
+    model_arg: ModelArgOption = None,
+    image_size: ImageSizeOption = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods, separated by commas; `vitrail list` names them. If not given: hit for a HiT, else chefer.",
+            show_default=False,
+        ),
+    ] = None,
+    method_option: MethodOptionOption = None,
     target: Annotated[
         str | None,
         typer.Option(help="Class to explain, by name or number; the predicted one if not given.", show_default=False),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes and patches to print.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="How many classes and patches to print for a photo.")] = 3,
     out: OutOption = Path("vitrail-explain"),
     overwrite: OverwriteOption = False,
+    limit: LimitOption = None,
+    batch_size: BatchOption = 16,
+    workers: WorkersOption = 0,
+    precision: PrecisionOption = "full",
     device: DeviceOption = None,
     smooth: Annotated[bool, typer.Option(help="Blend patches in the overlays.")] = False,
 ) -> None:
-    """Write an overlay per photo, a contact sheet, and the raw numbers; print the top classes and the strongest patches."""
+    """Write an overlay per photo and method, a contact sheet, and the raw numbers; print the top classes and the strongest patches."""
+    if bool(photos) == (data is not None):
+        raise InvalidInputError(f"expected photos, or a folder by --data, got {'both' if photos else 'neither'}")
+    if data is None and (limit is not None or workers):
+        raise InvalidInputError("expected --limit and --workers together with --data, got photos")
     from vitrail.data.photos import list_photos  # noqa: PLC0415 (heavy)
-    from vitrail.explainers import make_explainer  # noqa: PLC0415
+    from vitrail.explaining import explain_folder  # noqa: PLC0415
     from vitrail.files import results_folder  # noqa: PLC0415
     from vitrail.gallery import SHEET, explain_gallery  # noqa: PLC0415
-    from vitrail.viz.sheet import MAX_ROWS  # noqa: PLC0415
 
+    smoothing: Smoothing = "bilinear" if smooth else "nearest"
+    if data is not None:
+        classifier = load_model(model, device, model_arg, image_size)
+        explainers = make_methods(classifier, method, [], method_option, precision)
+        options = model_options(model_arg)
+        results = explain_folder(
+            explainers, data, out, target, limit, batch_size, workers, smoothing, overwrite, model_options=options
+        )
+        report_unreadable(results.unreadable)
+        _print_folder(results, classifier.name, out)
+        return
     # The folder is claimed before the work, so that a bad one is told at once.
     with results_folder(out, overwrite) as folder:
-        files = list_photos(photos, taken=[SHEET])
-        explainer = make_explainer(method, load_model(model, device))
-        explanation, unreadable = explain_gallery(explainer, files, target, folder, "bilinear" if smooth else "nearest")
+        files = list_photos(photos or [], taken=[SHEET])
+        classifier = load_model(model, device, model_arg, image_size)
+        explainers = make_methods(classifier, method, [], method_option, precision)
+        explanations, unreadable = explain_gallery(explainers, files, target, folder, smoothing, batch_size)
     report_unreadable(unreadable)
-    for one in explanation:
-        _describe(one, top)
-    error = explanation.completeness_error()
-    if error is not None:
-        typer.echo(f"completeness error: {error:.1e} (largest |sum of parts - logit| / largest |logit|)")
-    first = f" (of the first {MAX_ROWS})" if len(explanation) > MAX_ROWS else ""
-    typer.echo(f"wrote {len(explanation)} overlay(s), {SHEET}.png{first}, explanations.npz and .json to {out}")
+    _print_photos(explanations, top, out)
 
 
-def _describe(explanation: "Explanation", top: int) -> None:
-    from vitrail.explanation import share_of  # noqa: PLC0415 (heavy)
+def _print_folder(results: "FolderResults", model: str, out: Path) -> None:
+    before = f", {results.num_before} of them before" if results.num_before else ""
+    typer.echo(f"{model}: {results.num_images} images explained by {', '.join(results.methods)}{before}")
+    for name, error in results.completeness.items():
+        typer.echo(f"completeness error of {name}: {error:.1e} ({COMPLETENESS})")
+    typer.echo(f"wrote images.csv, contact_sheet.png, run.json and a folder per method to {out}")
 
-    classes = ", ".join(f"{name} {probability:.1%}" for name, probability in explanation.top_classes(0, top))
-    typer.echo(f"{explanation.sources[0]}: {classes}")
-    target, logit = explanation.class_name(int(explanation.targets[0])), float(explanation.target_logits()[0])
-    patches = explanation.strongest_patches(0, top)
-    if explanation.bias is not None:
-        parts = ", ".join(f"row {row} column {col} {value:+.3f} ({share_of(value, logit)})" for row, col, value in patches)
-        rest = float(explanation.bias[0])
+
+def _print_photos(explanations: "Mapping[str, Explanation]", top: int, out: Path) -> None:
+    from vitrail.gallery import SHEET  # noqa: PLC0415 (heavy)
+    from vitrail.viz.sheet import MAX_ROWS  # noqa: PLC0415
+
+    several = len(explanations) > 1
+    first, count = next(iter(explanations.values())), len(next(iter(explanations.values())))
+    for i in range(count):
+        classes = ", ".join(f"{name} {probability:.1%}" for name, probability in first.top_classes(i, top))
+        typer.echo(f"{first.sources[i]}: {classes}")
+        for name, explanation in explanations.items():
+            typer.echo(f"  {f'{name}: ' if several else ''}{_describe(explanation[i], top)}")
+    for name, explanation in explanations.items():
+        error = explanation.completeness_error()
+        if error is not None:
+            typer.echo(f"completeness error{f' of {name}' if several else ''}: {error:.1e} ({COMPLETENESS})")
+    part = f" (of the first {MAX_ROWS})" if count > MAX_ROWS else ""
+    if several:
         typer.echo(
-            f"  logit of {target} {logit:+.3f} = patches {logit - rest:+.3f} and constants {rest:+.3f}; strongest patches: {parts}"
+            f"wrote {SHEET}.png{part}, and {count} overlay(s), explanations.npz and .json per method ({', '.join(explanations)}) to {out}"
         )
     else:
+        typer.echo(f"wrote {count} overlay(s), {SHEET}.png{part}, explanations.npz and .json to {out}")
+
+
+def _describe(explanation: "Explanation", top: int) -> str:
+    from vitrail.explanation import share_of  # noqa: PLC0415 (heavy)
+
+    target, logit = explanation.class_name(int(explanation.targets[0])), float(explanation.target_logits()[0])
+    patches = explanation.strongest_patches(0, top)
+    if explanation.bias is None:
         parts = ", ".join(f"row {row} column {col} {value:.3g}" for row, col, value in patches)
-        typer.echo(f"  relevance for {target}; strongest patches: {parts}")
+        return f"relevance for {target}; strongest patches: {parts}"
+    parts = ", ".join(f"row {row} column {col} {value:+.3f} ({share_of(value, logit)})" for row, col, value in patches)
+    rest = float(explanation.bias[0])
+    return f"logit of {target} {logit:+.3f} = patches {logit - rest:+.3f} and constants {rest:+.3f}; strongest patches: {parts}"

@@ -14,9 +14,17 @@ def list_everything(as_json: Annotated[bool, typer.Option("--json", help="For pr
 
     models = [{"name": f"vitrail:{name}", "needs": "nothing: it comes with the package"} for name in bundled_models()]
     models += [
-        {"name": "timm:<model>", "needs": "a VisionTransformer with a class token; its weights are downloaded"},
+        {"name": "timm:<model>", "needs": "a plain, distilled, EVA, DINOv3 or BEiT model; its weights are downloaded"},
+        {
+            "name": "hf:<owner/name or folder>",
+            "needs": "a ViT, DeiT, DINOv2 or BEiT with a classifier; pip install 'vitrail[hf]'",
+        },
+        {"name": "torchvision:<model>", "needs": "vit_b_16 and its like; its weights are downloaded"},
         {"name": "hit:<owner/name or file>", "needs": "a published HiT from the Hugging Face hub, or on disk"},
-        {"name": "<file or folder>", "needs": "a model that vitrail trained, a published HiT, or a folder saved by timm"},
+        {
+            "name": "<file or folder>",
+            "needs": "a model that vitrail trained, a published HiT, a folder saved by timm or by transformers",
+        },
     ]
     methods, protocols = list_methods(), list_protocols()
     if as_json:

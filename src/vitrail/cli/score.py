@@ -8,12 +8,17 @@ import typer
 from vitrail.cli.options import (
     BatchOption,
     DeviceOption,
+    ImageSizeOption,
     LimitOption,
+    MethodOptionOption,
+    ModelArgOption,
     ModelOption,
     OutOption,
     OverwriteOption,
+    PrecisionOption,
     WorkersOption,
     load_model,
+    make_methods,
     report_unreadable,
 )
 
@@ -21,7 +26,16 @@ from vitrail.cli.options import (
 def score(
     data: Annotated[Path, typer.Argument(help="A photo, a folder of photos, or a folder with one sub-folder per class.")],
     model: ModelOption = None,
-    method: Annotated[str, typer.Option(help="Methods, separated by commas; keep random as the control.")] = "hit,random",
+    model_arg: ModelArgOption = None,
+    image_size: ImageSizeOption = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods, separated by commas; keep random as the control. If not given: hit for a HiT, else chefer; and random.",
+            show_default=False,
+        ),
+    ] = None,
+    method_option: MethodOptionOption = None,
     protocol: Annotated[str, typer.Option(help="A protocol; `vitrail list` names them.")] = "hit",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Other than the protocol's number of steps.", show_default=False)
@@ -34,20 +48,20 @@ def score(
     overwrite: OverwriteOption = False,
     batch_size: BatchOption = 16,
     workers: WorkersOption = 0,
+    precision: PrecisionOption = "full",
     device: DeviceOption = None,
 ) -> None:
     """Measure insertion and deletion curves; write them as CSV, arrays and a plot, and print the areas under them."""
     from vitrail.data.folders import ImageFolder  # noqa: PLC0415 (heavy)
     from vitrail.evaluation import score as score_folder  # noqa: PLC0415
-    from vitrail.explainers import make_explainer  # noqa: PLC0415
     from vitrail.files import results_folder  # noqa: PLC0415
     from vitrail.metrics import PROTOCOLS  # noqa: PLC0415
     from vitrail.viz.curves import plot_perturbation  # noqa: PLC0415
     from vitrail.viz.tables import write_scores  # noqa: PLC0415
 
     chosen = PROTOCOLS[protocol].changed(num_steps=steps, order=order)
-    classifier = load_model(model, device)
-    explainers = [make_explainer(name.strip(), classifier) for name in dict.fromkeys(method.split(","))]
+    classifier = load_model(model, device, model_arg, image_size)
+    explainers = make_methods(classifier, method, ["random"], method_option, precision)
     images = ImageFolder.scan(data, classifier.preprocessing).spread(limit)
     # The folder is claimed before the work, so that a bad one is told at once.
     with results_folder(out, overwrite) as folder:

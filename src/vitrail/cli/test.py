@@ -10,7 +10,9 @@ import typer
 from vitrail.cli.options import (
     BatchOption,
     DeviceOption,
+    ImageSizeOption,
     LimitOption,
+    ModelArgOption,
     ModelOption,
     OverwriteOption,
     WorkersOption,
@@ -24,6 +26,8 @@ def test(
         Path, typer.Argument(help="Folder with one sub-folder per class, or one that holds such a folder named test or val.")
     ],
     model: ModelOption = None,
+    model_arg: ModelArgOption = None,
+    image_size: ImageSizeOption = None,
     limit: LimitOption = None,
     batch_size: BatchOption = 64,
     workers: WorkersOption = 0,
@@ -38,7 +42,7 @@ def test(
     from vitrail.evaluation import evaluate  # noqa: PLC0415
     from vitrail.files import results_folder, write_text  # noqa: PLC0415
 
-    classifier = load_model(model, device)
+    classifier = load_model(model, device, model_arg, image_size)
     images = ImageFolder.scan(split_folder(data, ["test", "val"]), classifier.preprocessing).spread(limit)
     # The folder is claimed before the work, so that a bad one is told at once.
     with results_folder(out, overwrite) if out is not None else nullcontext() as folder:

@@ -1,5 +1,6 @@
 """Photos named one by one or by their folder."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -65,3 +66,27 @@ def list_photos(paths: Sequence[Path], taken: Collection[str] = ()) -> list[Phot
             used.add(label)
             photos.append(PhotoFile(file, label, required=file == path))
     return photos
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """An image's name below the folder that was named, with slashes; of a file that was named itself, its own name."""
+    return path.relative_to(root if path != root else path.parent).as_posix()
+
+
+def result_labels(paths: Sequence[Path], root: Path) -> dict[Path, str]:
+    """Names for results that are unlike each other: an image's name without suffix; with it, where only the suffix differs.
+
+    Args:
+        paths: All images below a folder, since a name depends on the others.
+        root: The folder.
+    """
+    # Some file systems do not tell capitals from small letters.
+    shared = Counter(str(path.with_suffix("")).casefold() for path in paths)
+    used, labels = set[str](), dict[Path, str]()
+    for path in paths:
+        alone = shared[str(path.with_suffix("")).casefold()] == 1
+        name = relative_name(path, root).removesuffix(path.suffix if alone else "")
+        candidates = (name if i == 1 else f"{name}-{i}" for i in count(1))
+        labels[path] = next(label for label in candidates if label.casefold() not in used)
+        used.add(labels[path].casefold())
+    return labels

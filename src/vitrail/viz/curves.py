@@ -10,6 +10,9 @@ from vitrail.files import atomic_write
 from vitrail.metrics import Curves
 from vitrail.metrics.perturbation import DIRECTIONS
 
+MAX_INSIDE = 5
+"""The legend of more methods would hide the curves: it stands beside them."""
+
 
 def plot_learning_curve(rows: Sequence[Mapping[str, str]], path: str | Path) -> None:
     """Draw losses and accuracies over epochs.
@@ -43,20 +46,26 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path) -> None:
         path: The picture to write.
     """
     protocol = next(iter(curves.values())).protocol
-    figure = Figure(figsize=(4.2 * len(DIRECTIONS), 3.4 * len(protocol.baselines)), layout="constrained")
+    beside = len(curves) > MAX_INSIDE
+    width = 4.2 + 2.6 * beside
+    figure = Figure(figsize=(width * len(DIRECTIONS), 3.4 * len(protocol.baselines)), layout="constrained")
     panels = figure.subplots(len(protocol.baselines), len(DIRECTIONS), squeeze=False, sharex=True, sharey=True)
+    styles = _styles(list(curves))
     for i, baseline in enumerate(protocol.baselines):
         for j, direction in enumerate(DIRECTIONS):
             axes = panels[i, j]
             for method, measured in curves.items():
                 scores, auc = measured.scores[:, i, j].cpu(), measured.auc()[:, i, j].mean()
                 fractions, mean = measured.fractions.cpu(), scores.mean(0)
-                (line,) = axes.plot(fractions, mean, label=f"{method} (AUC {auc:.3f})")
+                colour, dashes = styles[method]
+                axes.plot(fractions, mean, color=colour, linestyle=dashes, label=f"{method} (AUC {auc:.3f})")
                 if len(scores) > 1:
                     spread = scores.std(0) / len(scores) ** 0.5
-                    axes.fill_between(fractions, mean - spread, mean + spread, color=line.get_color(), alpha=0.15, linewidth=0)
+                    axes.fill_between(fractions, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
             axes.set_title(f"{direction}, {baseline} ({protocol.better(direction)} is better)", fontsize=10)
-            axes.legend(fontsize=8)
+            axes.legend(
+                fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False} if beside else {})
+            )
             axes.grid(alpha=0.3)
     for axes in panels[-1]:
         axes.set_xlabel("share of cells changed")
@@ -64,3 +73,10 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path) -> None:
         axes.set_ylabel(f"{protocol.score} of the class")
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120)
+
+
+def _styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and dashes of every method: no two alike, and the control dotted and grey."""
+    others = [method for method in methods if method != "random"]
+    styles = {method: (f"C{i % 10}", ("-", "--", "-.")[i // 10 % 3]) for i, method in enumerate(others)}
+    return {**styles, "random": ("0.4", ":")}

@@ -22,7 +22,9 @@ def heatmap(
     scale: float | None = None,
     signed: bool | None = None,
 ) -> Image.Image:
-    """Colour a map; opaque where relevance is strong, transparent where it is zero.
+    """Colour a map; opaque where relevance is strong, transparent where it is zero (signed) or at the map's smallest value.
+
+    Maps without a sign often have a large part that all patches share, such as a probability: colours show the rest.
 
     Args:
         relevance: Raw relevance.
@@ -36,8 +38,9 @@ def heatmap(
     pixels = nn.functional.interpolate(
         relevance.detach().cpu().float()[None, None], size=(size[1], size[0]), mode=smoothing, align_corners=corners
     )
-    strength = (pixels[0, 0] / full).clamp(-1, 1) if full > 0 else torch.zeros(size[1], size[0])
     signed = bool((relevance < 0).any()) if signed is None else signed
+    zero = 0.0 if signed else min(float(relevance.min()), full)
+    strength = ((pixels[0, 0] - zero) / (full - zero)).clamp(-1, 1) if full > zero else torch.zeros(size[1], size[0])
     # The ends of the signed map are nearly black: stop before them.
     positions = 0.5 + 0.42 * strength.numpy() if signed else strength.numpy()
     colours = matplotlib.colormaps[SIGNED if signed else UNSIGNED](positions)

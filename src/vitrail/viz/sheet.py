@@ -15,6 +15,9 @@ from vitrail.viz.overlay import overlay
 MAX_ROWS = 24
 """A sheet of more rows is cut here; every photo has its own overlay file."""
 
+CELLS_PER_LINE = 7
+"""Of a single photo."""
+
 
 @dataclass(frozen=True)
 class SheetRow:
@@ -42,22 +45,35 @@ class SheetRow:
 
 
 def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
-    """Draw photos beside their explanations and their most probable classes; the first `MAX_ROWS` of them."""
+    """Draw photos beside their explanations and their most probable classes; the first `MAX_ROWS` of them.
+
+    The row of a single photo is broken into lines.
+    """
     rows = rows[:MAX_ROWS]
-    num_methods = max(len(row.explanations) for row in rows)
-    figure = Figure(figsize=(2.6 * (num_methods + 2), 2.7 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), num_methods + 2, squeeze=False)
-    for axes, row in zip(grid, rows, strict=True):
-        axes[0].imshow(row.reduced().photo)
-        axes[0].set_title(_shorten(row.title), fontsize=9)
-        for cell, explanation in zip(axes[1:], row.explanations, strict=False):
-            cell.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
-            cell.set_title(f"{explanation.method}: {_shorten(explanation.class_name(int(explanation.targets[0])))}", fontsize=9)
-        for cell in axes[:-1]:
-            cell.axis("off")
-        _draw_classes(axes[-1], row.explanations[0])
+    num_cells = max(len(row.explanations) for row in rows) + 2
+    num_lines = -(-num_cells // CELLS_PER_LINE) if len(rows) == 1 else len(rows)
+    num_columns = -(-num_cells // num_lines) if len(rows) == 1 else num_cells
+    tallest = max(row.photo.height / row.photo.width for row in rows)
+    # Titles above; bars stay readable beside a wide photo, and a tall one is not given the whole sheet.
+    height = 0.4 + 2.6 * min(max(tallest, 0.6), 1.5)
+    figure = Figure(figsize=(2.6 * num_columns, height * num_lines), layout="constrained")
+    grid = figure.subplots(num_lines, num_columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for line, row in zip([grid.flatten()] if len(rows) == 1 else grid, rows, strict=True):
+        _draw_row(list(line), row, num_cells)
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
+
+
+def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int) -> None:
+    cells[0].imshow(row.reduced().photo)
+    cells[0].set_title(_shorten(row.title), fontsize=9)
+    for cell, explanation in zip(cells[1:], row.explanations, strict=False):
+        cell.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
+        cell.set_title(f"{explanation.method}: {_shorten(explanation.class_name(int(explanation.targets[0])))}", fontsize=9)
+    cells[num_cells - 1].axis("on")
+    _draw_classes(cells[num_cells - 1], row.explanations[0])
 
 
 def _draw_classes(axes: Axes, explanation: Explanation) -> None:

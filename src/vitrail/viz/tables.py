@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def write_scores(
         raw, normalised = each.auc().flatten(1).tolist(), each.normalised_auc().flatten(1).tolist()
         rows = zip(paths, targets, raw, normalised, strict=True)
         per_image += [[path, target, method, *values, *relative] for path, target, values, relative in rows]
-    _write_csv(folder / "scores.csv", ["image", "target", "method", *columns, *(f"normalised_{c}" for c in columns)], per_image)
+    write_csv(folder / "scores.csv", ["image", "target", "method", *columns, *(f"normalised_{c}" for c in columns)], per_image)
     points = [
         [method, baseline, direction, fraction, value]
         for method, each in curves.items()
@@ -40,7 +40,7 @@ def write_scores(
         for j, direction in enumerate(DIRECTIONS)
         for fraction, value in zip(each.fractions.tolist(), each.mean()[i, j].tolist(), strict=True)
     ]
-    _write_csv(folder / "curves.csv", ["method", "baseline", "direction", "fraction", "mean_score"], points)
+    write_csv(folder / "curves.csv", ["method", "baseline", "direction", "fraction", "mean_score"], points)
     arrays: dict[str, Any] = {method: each.scores.cpu().numpy() for method, each in curves.items()}
     with atomic_write(folder / "curves.npz") as partial:
         np.savez_compressed(partial, fractions=measured.fractions.cpu().numpy(), **arrays)
@@ -62,8 +62,10 @@ def write_scores(
     write_text(folder / "summary.json", json.dumps(summary, indent=2))
 
 
-def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table in one piece."""
+    # Names of files need not be UTF-8.
+    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(head)
         writer.writerows(rows)

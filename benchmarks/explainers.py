@@ -1,0 +1,143 @@
+"""ViT-B/16 at 224 pixels: what every method costs, in forward passes of the same batch in the same run.
+
+The floor is the least that a method must do, in forward passes: one pass; a backward pass to the activations counts as one; a
+mask of MUTEX counts by its share of the tokens. Methods of many passes run with fewer masks or steps than by default, which
+their floor allows for. Random weights. Peak memory is each measurement's own growth of the process, in a process of its own.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from measuring import peak_memory, seconds, synchroniser
+from vitrail.adapters import ViTAdapter, adapt
+from vitrail.explainers import Explainer, make_explainer
+from vitrail.explainers.mutex import Mutex
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "attention": {},
+    "rollout": {},
+    "grad-cam": {},
+    "chefer": {},
+    "legrad": {},
+    "attcat": {},
+    "input-x-gradient": {},
+    "integrated-gradients": {"num_steps": 4},
+    "mutex": {},
+    "rise": {"num_masks": 32},
+    "occlusion": {"window": 10},
+}
+BACKWARD = ("grad-cam", "chefer", "legrad", "attcat", "input-x-gradient")
+
+
+def build(device: str) -> ViTAdapter:
+    """ViT-B/16 with random weights, of which none is zero."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_base_patch16_224", pretrained=False).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    adapter = adapt(model.to(device))
+    if not isinstance(adapter, ViTAdapter):
+        raise TypeError("a timm VisionTransformer is a ViTAdapter")
+    return adapter
+
+
+def floor(explainer: Explainer, name: str, images: torch.Tensor) -> float:
+    """Forward passes that the method cannot do without, per image."""
+    options = OPTIONS[name]
+    if name == "integrated-gradients":
+        return 2 + 2 * options["num_steps"]  # The image's and the baseline's logit; forward and backward a step.
+    if name == "rise":
+        return 1 + options["num_masks"]
+    if name == "occlusion":
+        rows, cols = explainer.model.grid_size(images)
+        return 1 + (rows - options["window"] + 1) * (cols - options["window"] + 1)
+    if isinstance(explainer, Mutex):
+        return mutex_floor(explainer, images)
+    return 2 if name in BACKWARD else 1
+
+
+def mutex_floor(explainer: Mutex, images: torch.Tensor) -> float:
+    """One pass, and the distinct masks by their share of the tokens."""
+    with explainer.model.inspecting(), torch.no_grad():
+        with explainer.vit.record(attentions=explainer._degrees) as trace:
+            explainer.vit.logits(images)
+        masks = explainer.masks(torch.stack(trace.attentions, -2))
+    prefix, whole = explainer.vit.num_prefix_tokens, masks.shape[-1]
+    kept = [(mask.sum(1) + prefix)[mask.any(1)].sum() for mask in (one.unique(dim=0) for one in masks)]
+    return 1 + float(sum(kept)) / len(images) / (prefix + whole)
+
+
+def measure(name: str, batch: int, device: str, precision: str, out: "multiprocessing.Queue[dict[str, float]]") -> None:
+    """Time one method between the forward passes that it is compared with."""
+    adapter, synchronise = build(device), synchroniser(device)
+    images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(device)
+    explainer = make_explainer(name, adapter, precision=precision, **OPTIONS[name])
+    least = floor(explainer, name, images)
+
+    @torch.inference_mode()
+    def forward() -> object:
+        with explainer._autocast():
+            return adapter.logits(images)
+
+    def explain() -> object:
+        return explainer.explain(images)
+
+    repeats = 1 if least > 10 and device == "cpu" else 5
+    before_time, before_memory = seconds(forward, 5, synchronise), peak_memory(device)
+    taken = seconds(explain, repeats, synchronise, warm_up=repeats > 1)
+    memory = peak_memory(device) - before_memory
+    # The machine may have slowed down meanwhile: compare with forward passes from both ends.
+    between = (before_time + seconds(forward, 5, synchronise)) / 2
+    out.put({"seconds": taken, "forward": between, "memory": memory, "floor": least})
+
+
+def in_own_process(task: Callable[..., None], *arguments: Any) -> dict[str, float]:
+    """Run a measurement where nothing ran before."""
+    context = multiprocessing.get_context("spawn")
+    queue: multiprocessing.Queue[dict[str, float]] = context.Queue()
+    process = context.Process(target=task, args=(*arguments, queue))
+    process.start()
+    result = queue.get()
+    process.join()
+    return result
+
+
+def main() -> None:
+    """Print a table, and write it as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--method", nargs="+", default=list(OPTIONS), choices=list(OPTIONS))
+    parser.add_argument("--precision", default="full", choices=["full", "bf16", "fp16"])
+    parser.add_argument("--json", help="also write the figures into this file")
+    options = parser.parse_args()
+    name = torch.cuda.get_device_name() if options.device.startswith("cuda") else f"{os.cpu_count()} cores"
+    print(f"torch {torch.__version__}, {options.device} ({name}), {options.precision} precision, ViT-B/16, 224 pixels")
+    figures = []
+    for batch in options.batch:
+        print(f"{batch} image(s); fp = one forward pass of the batch")
+        print(f"  {'method':<22}{'seconds':>9}{'fp':>8}{'floor':>8}{'over it':>9}{'MiB':>8}")
+        for method in options.method:
+            found = in_own_process(measure, method, batch, options.device, options.precision)
+            passes = found["seconds"] / found["forward"]
+            print(
+                f"  {method:<22}{found['seconds']:>9.3f}{passes:>8.2f}{found['floor']:>8.2f}{passes / found['floor']:>9.2f}"
+                f"{found['memory'] / 2**20:>8.0f}",
+                flush=True,
+            )
+            figures.append({"method": method, "batch": batch, **found})
+    if options.json:
+        Path(options.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

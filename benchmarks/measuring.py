@@ -1,0 +1,34 @@
+"""Time and memory, measured in the same way by every benchmark."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def synchroniser(device: str) -> Callable[[], None]:
+    """What waits until the device has done its work."""
+    return torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+
+
+def seconds(function: Callable[[], object], repeats: int, synchronise: Callable[[], None], *, warm_up: bool = True) -> float:
+    """Median time of some runs, after one that warms up."""
+    times = []
+    for _ in range(repeats + warm_up):
+        synchronise()
+        started = time.perf_counter()
+        function()
+        synchronise()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[warm_up:])
+
+
+def peak_memory(device: str) -> int:
+    """Bytes at the highest point so far: of the GPU's allocator, or of the process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage if sys.platform == "darwin" else usage * 1024

@@ -1,0 +1,237 @@
+"""A whole folder of images explained by several methods: results of their own per image, written as it goes, and gone on with."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from vitrail.api import BATCH_SIZE
+from vitrail.data.folders import ImageFolder, Unreadable
+from vitrail.data.photos import PhotoFile, relative_name, result_labels
+from vitrail.errors import ImageError, InvalidInputError
+from vitrail.explainers import Explainer
+from vitrail.explaining.results import Found, MethodResults, read_unreadable, write_unreadable
+from vitrail.explaining.run import Run, claim, describe_method, describe_model
+from vitrail.explanation import Explanation
+from vitrail.gallery import SHEET, Opened, PhotoReader, distinct_names, draw
+from vitrail.progress import progress
+from vitrail.viz.overlay import Smoothing
+from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
+from vitrail.viz.tables import write_csv
+
+logger = logging.getLogger(__name__)
+
+IMAGES_FILE = "images.csv"
+
+
+@dataclass(frozen=True)
+class FolderResults:
+    """What became of a folder.
+
+    Attributes:
+        num_images: Images that are explained by every method that was asked for.
+        num_before: How many of them were so before.
+        completeness: Per method that accounts for the whole logit: the largest completeness error.
+        unreadable: Files left out.
+        methods: Their names.
+    """
+
+    num_images: int
+    num_before: int
+    completeness: dict[str, float]
+    unreadable: list[Unreadable]
+    methods: list[str]
+
+
+def explain_folder(
+    explainers: Sequence[Explainer],
+    data: str | Path,
+    out: str | Path,
+    target: int | str | None = None,
+    limit: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    num_workers: int = 0,
+    smoothing: Smoothing = "nearest",
+    overwrite: bool = False,
+    model_options: Mapping[str, Any] | None = None,
+) -> FolderResults:
+    """Explain every image below a folder by every method, or go on where an earlier call of the same kind was stopped.
+
+    Written are, per image and method, `out/METHOD/IMAGE.npz`, `.json` (`Explanation.load`) and `.png` (overlay) as soon as they are
+    known, and at the end the table images.csv and a contact sheet. run.json says how they were made. Batches are a fixed partition of
+    the sorted files, and what is there is never written again: a run that was stopped ends with the same bytes as one that was not.
+
+    Args:
+        explainers: Methods tied to one model.
+        data: A folder of images, with or without class folders.
+        out: Where to write, outside of `data`.
+        target: Class to explain, or None for the predicted one.
+        limit: At most so many images, evenly spread over the folder.
+        batch_size: Images that are explained at once.
+        num_workers: Processes that read images.
+        smoothing: Of the overlays.
+        overwrite: Start afresh: earlier results of these methods are removed.
+        model_options: What the model was loaded with, for the record.
+
+    Raises:
+        OutputError: `out` holds something else, or results that were made otherwise, or cannot be written.
+        ImageError: Not one image could be read.
+    """
+    names, model, data, out = distinct_names(explainers), explainers[0].model, Path(data), Path(out)
+    if out.resolve().is_relative_to(data.resolve()):
+        raise InvalidInputError(
+            f"expected the results outside of the images, got {out} inside {data}, where overlays would be taken for images; "
+            "choose another --out"
+        )
+    images = ImageFolder.scan(data, model.preprocessing)
+    labels = result_labels(images.paths, data)
+    photos = [PhotoFile(path, labels[path], required=False) for path in images.spread(limit).paths]
+    settings = {
+        **describe_model(model, target),
+        "model_options": dict(model_options or {}),
+        "data": str(data.resolve()),
+        "batch_size": batch_size,
+        "smoothing": smoothing,
+    }
+    methods = {name: describe_method(explainer) for name, explainer in zip(names, explainers, strict=True)}
+    run = claim(out, Run(settings, methods), overwrite)
+    work = _Work(out, data, photos, PhotoReader(photos, model.preprocessing), list(run.methods))
+    before = work.num_done(names)
+    if before:
+        logger.info("%d of %d images are explained already", before, len(photos))
+    work.carry_out(dict(zip(names, explainers, strict=True)), target, batch_size, num_workers, smoothing)
+    return work.finish(names, before)
+
+
+@dataclass
+class _Work:
+    """A run in progress: which images are done by which method, and which cannot be."""
+
+    out: Path
+    data: Path
+    photos: Sequence[PhotoFile]
+    reader: PhotoReader
+    methods: Sequence[str]
+    found: dict[str, dict[int, Found]] = field(default_factory=dict)
+    unreadable: dict[int, Unreadable] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.results = {name: MethodResults(self.out / name, name) for name in self.methods}
+        for name in self.methods:
+            read = ((index, self.read(name, index)) for index in range(len(self.photos)))
+            self.found[name] = {index: Found.of(explanation) for index, explanation in read if explanation is not None}
+        known = read_unreadable(self.out)
+        for index in range(len(self.photos)):
+            # Looked at again, which costs little: it may have been mended.
+            if self.source(index) in known and isinstance(entry := self.reader[index], Unreadable):
+                self.unreadable[index] = entry
+
+    def source(self, index: int) -> str:
+        return relative_name(self.photos[index].path, self.data)
+
+    def read(self, name: str, index: int) -> Explanation | None:
+        return self.results[name].read(self.photos[index].label, self.source(index))
+
+    def is_done(self, name: str, index: int) -> bool:
+        return index in self.found[name] or index in self.unreadable
+
+    def num_done(self, names: Sequence[str]) -> int:
+        return sum(all(index in self.found[name] for name in names) for index in range(len(self.photos)))
+
+    def carry_out(
+        self,
+        explainers: Mapping[str, Explainer],
+        target: int | str | None,
+        batch_size: int,
+        num_workers: int,
+        smoothing: Smoothing,
+    ) -> None:
+        """Explain what is not done, in whole batches, so that every image is computed beside the same others."""
+        starts = range(0, len(self.photos), batch_size)
+        batches = [list(range(start, min(start + batch_size, len(self.photos)))) for start in starts]
+        pending = [batch for batch in batches if not all(self.is_done(name, index) for name in explainers for index in batch)]
+        loader: DataLoader[Any] = DataLoader(
+            self.reader, batch_sampler=pending, num_workers=num_workers, collate_fn=_as_they_are
+        )
+        for batch, entries in zip(pending, progress(loader, len(pending), "explaining"), strict=True):
+            read = dict(zip(batch, entries, strict=True))
+            opened = {index: entry for index, entry in read.items() if isinstance(entry, Opened)}
+            self._remember({index: entry for index, entry in read.items() if isinstance(entry, Unreadable)})
+            for name, explainer in explainers.items():
+                if not all(self.is_done(name, index) for index in opened):
+                    self._explain(name, explainer, opened, target, smoothing)
+
+    def _explain(
+        self, name: str, explainer: Explainer, opened: Mapping[int, Opened], target: int | str | None, smoothing: Smoothing
+    ) -> None:
+        model = explainer.model
+        images = torch.stack([entry.image for entry in opened.values()]).to(model.device, model.dtype)
+        explanation = explainer.explain(images, target).with_sources([self.source(index) for index in opened])
+        for (index, entry), one in zip(opened.items(), explanation, strict=True):
+            # A result that is there stays, also when this batch has another composition than that which it was made in.
+            if not self.is_done(name, index):
+                self.results[name].write(entry.photo.label, one, draw(entry.row, one, smoothing))
+                # As it is read again: a table must not depend on when it is written.
+                self.found[name][index] = Found.of(Explanation.load(self.results[name].file(entry.photo.label)))
+
+    def _remember(self, unreadable: Mapping[int, Unreadable]) -> None:
+        if unreadable.keys() - self.unreadable.keys():
+            self.unreadable |= unreadable
+            self._write_unreadable()
+
+    def _write_unreadable(self) -> None:
+        write_unreadable(self.out, [(self.source(index), file.reason) for index, file in sorted(self.unreadable.items())])
+
+    def finish(self, names: Sequence[str], before: int) -> FolderResults:
+        """Write what sums up: the table, the contact sheet, the unreadable files."""
+        unreadable = [file for _, file in sorted(self.unreadable.items())]
+        self._write_unreadable()
+        if not any(self.found.values()):
+            raise ImageError(f"not one of {len(self.photos)} images could be read; the first: {unreadable[0].reason}")
+        self._write_table()
+        self._write_sheet()
+        completeness = dict[str, float]()
+        for name in names:
+            errors = [found.completeness_error for found in self.found[name].values()]
+            if promised := [error for error in errors if error is not None]:
+                completeness[name] = max(promised)
+        return FolderResults(self.num_done(names), before, completeness, unreadable, list(names))
+
+    def _write_table(self) -> None:
+        exact = [name for name in self.methods if any(f.completeness_error is not None for f in self.found[name].values())]
+        columns = [[f"{name}_file", *([f"{name}_completeness_error"] if name in exact else [])] for name in self.methods]
+        rows = list[list[Any]]()
+        for index, photo in enumerate(self.photos):
+            by_method = {name: found[index] for name, found in self.found.items() if index in found}
+            if not by_method:
+                continue
+            first = next(iter(by_method.values()))
+            row = [self.source(index), first.target, first.target_name, f"{first.probability:.6g}", f"{first.logit:.6g}"]
+            for name in self.methods:
+                found = by_method.get(name)
+                row.append(self.results[name].file(photo.label).relative_to(self.out).as_posix() if found else "")
+                if name in exact:
+                    error = found.completeness_error if found else None
+                    row.append("" if error is None else f"{error:.3g}")
+            rows.append(row)
+        head = ["image", "target", "target_name", "probability", "logit", *(column for each in columns for column in each)]
+        write_csv(self.out / IMAGES_FILE, head, rows)
+
+    def _write_sheet(self) -> None:
+        rows = list[SheetRow]()
+        for index in range(len(self.photos)):
+            explanations = [one for name in self.methods if index in self.found[name] and (one := self.read(name, index))]
+            if explanations and isinstance(entry := self.reader[index], Opened):
+                rows.append(replace(entry.row, explanations=explanations).reduced())
+            if len(rows) == MAX_ROWS:
+                break
+        if rows:
+            contact_sheet(rows, self.out / f"{SHEET}.png")
+
+
+def _as_they_are(entries: list[Opened | Unreadable]) -> list[Opened | Unreadable]:
+    return entries

@@ -1,0 +1,106 @@
+"""The results of every image, as files: which are there and whole."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from vitrail.errors import CheckpointError
+from vitrail.explanation import Explanation
+from vitrail.files import atomic_write, output_folder
+from vitrail.viz.tables import write_csv
+
+UNREADABLE_FILE = "unreadable.csv"
+_END_OF_PNG = b"IEND\xaeB`\x82"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a table says of one image and method."""
+
+    target: int
+    target_name: str
+    probability: float
+    logit: float
+    completeness_error: float | None
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> "Found":
+        """Of the explanation of one image."""
+        target = int(explanation.targets[0])
+        return cls(
+            target,
+            explanation.class_name(target),
+            float(explanation.probabilities[0, target]),
+            float(explanation.logits[0, target]),
+            explanation.completeness_error(),
+        )
+
+
+@dataclass(frozen=True)
+class MethodResults:
+    """The results of one method: per image an explanation (npz and json) and an overlay, each written in one piece.
+
+    Attributes:
+        folder: Where they are.
+        method: Its name.
+    """
+
+    folder: Path
+    method: str
+
+    def file(self, label: str) -> Path:
+        """The arrays of an image; the other files are beside it."""
+        return self.folder / f"{label}.npz"
+
+    def read(self, label: str, source: str) -> Explanation | None:
+        """What was found in an image, or None where anything is missing, damaged, or of another image."""
+        arrays = self.file(label)
+        try:
+            with arrays.with_suffix(".png").open("rb") as picture:
+                picture.seek(-len(_END_OF_PNG), 2)
+                if picture.read() != _END_OF_PNG:
+                    return None
+            explanation = Explanation.load(arrays)
+        except (OSError, CheckpointError):
+            return None
+        return explanation if (explanation.method, explanation.sources) == (self.method, (source,)) else None
+
+    def write(self, label: str, explanation: Explanation, picture: Image.Image) -> None:
+        """Write the files of one image.
+
+        Raises:
+            OutputError: One cannot be written; the others are whole.
+        """
+        arrays = self.file(label)
+        if not arrays.parent.is_dir():
+            output_folder(arrays.parent)
+        explanation.save(arrays)
+        with atomic_write(arrays.with_suffix(".png")) as partial:
+            picture.save(partial)
+
+
+def read_unreadable(folder: Path) -> set[str]:
+    """The images that could not be read before; none where nothing is recorded."""
+    try:
+        with (folder / UNREADABLE_FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return {row.get("image") or "" for row in csv.DictReader(file)}
+    except (OSError, csv.Error):
+        return set()
+
+
+def write_unreadable(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
+    """Record the images that could not be read, and why."""
+    if rows:
+        write_csv(folder / UNREADABLE_FILE, ["image", "reason"], rows)
+    else:
+        (folder / UNREADABLE_FILE).unlink(missing_ok=True)
+
+
+def remove_results(folder: Path) -> None:
+    """Remove what `MethodResults` wrote, and nothing else."""
+    for arrays in folder.rglob("*.npz"):
+        for suffix in (".png", ".json", ".npz"):
+            arrays.with_suffix(suffix).unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""What a folder of results was made with: whether a run may go on there."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail import __version__
+from vitrail.adapters import Classifier
+from vitrail.errors import OutputError
+from vitrail.explainers import Explainer
+from vitrail.explaining.results import remove_results
+from vitrail.files import discard_partials, output_folder, write_text
+from vitrail.models.hit import HiT
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+FORMAT = "vitrail run 1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What determines the results in a folder.
+
+    Attributes:
+        settings: What all methods share: data, model, target, preprocessing, ...
+        methods: The options of every method.
+    """
+
+    settings: Mapping[str, Any]
+    methods: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run | None":
+        """Read the description in a folder of results, or None where there is none.
+
+        Raises:
+            OutputError: It is damaged, or of another format.
+        """
+        path = folder / RUN_FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("format") != FORMAT:
+                raise ValueError(f"expected the format {FORMAT!r}")
+            methods = {str(name): dict(options) for name, options in content.pop("methods").items()}
+            return cls(content, methods)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OutputError(
+                f"cannot read {path}, which says what the results there are: {error}; choose another --out, or add --overwrite"
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Write the description into a folder of results."""
+        content = {"format": FORMAT, **self.settings, "methods": dict(self.methods)}
+        write_text(folder / RUN_FILE, json.dumps(content, indent=2))
+
+    def differences(self, other: "Run") -> list[str]:
+        """What `other` does otherwise, in words; methods that only one of them has do not count."""
+        shared = self.methods.keys() & other.methods.keys()
+        mine, theirs = (
+            _flat({**run.settings, **{name: run.methods[name] for name in run.methods if name in shared}})
+            for run in (self, other)
+        )
+        return [
+            f"{key}: {mine.get(key, 'nothing')} there, {theirs.get(key, 'nothing')} now"
+            for key in dict.fromkeys([*mine, *theirs])
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def describe_model(classifier: Classifier, target: int | str | None) -> dict[str, Any]:
+    """The settings that come from a model: another one of them, other results."""
+    return {
+        "vitrail": __version__,
+        "model": classifier.name,
+        "weights": fingerprint(classifier.module),
+        "preprocessing": classifier.preprocessing.to_dict(),
+        "target": None if target is None else classifier.class_index(target),
+    }
+
+
+def describe_method(explainer: Explainer) -> dict[str, Any]:
+    """A method's options, ready for JSON."""
+    return {option.name: _plain(getattr(explainer, option.name)) for option in fields(explainer) if option.name != "model"}
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A digest of all weights and buffers that matter: names, shapes, precision and values."""
+    digest, idle = hashlib.sha256(), set(module.idle_names()) if isinstance(module, HiT) else set[str]()
+    for name, value in sorted(module.state_dict().items()):
+        if name in idle:
+            continue
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        else:
+            digest.update(f"{name} {value!r}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def claim(folder: Path, run: Run, overwrite: bool) -> Run:
+    """Make a folder the place of a run: a new one, or one of the same settings to go on with or to add methods to.
+
+    Args:
+        folder: For the results; created with its parents.
+        run: What is going to be done.
+        overwrite: Whether to start afresh: earlier results of these methods are removed.
+
+    Returns:
+        The run with all methods that have results in the folder.
+
+    Raises:
+        OutputError: The folder holds something else, or another run, or cannot be written.
+    """
+    run = Run(*json.loads(json.dumps([run.settings, run.methods])))  # As it will be read again.
+    output_folder(folder)
+    try:
+        earlier = Run.read(folder)
+    except OutputError:
+        if not overwrite:
+            raise
+        earlier = None
+    try:
+        if not overwrite:
+            _expect_own(folder, run, earlier)
+        discard_partials(folder)
+        others = dict(earlier.methods) if earlier else {}
+        if overwrite:
+            if earlier and earlier.settings != run.settings:
+                for name in sorted(others.keys() - run.methods.keys()):
+                    logger.warning("the results of %s in %s are left, but are no part of this run", name, folder)
+                others = {}
+            # Results without a description are refused: stopped here, an old result cannot be taken for a new one.
+            Run(run.settings, {name: options for name, options in others.items() if name not in run.methods}).write(folder)
+            for name in run.methods:
+                remove_results(folder / name)
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from error
+    whole = Run(run.settings, {**others, **run.methods})
+    whole.write(folder)
+    return whole
+
+
+def _expect_own(folder: Path, run: Run, earlier: Run | None) -> None:
+    if earlier is None:
+        if any(not file.name.startswith(".") for file in folder.iterdir()):
+            raise OutputError(
+                f"{folder} exists, is not empty and holds no run to go on with ({RUN_FILE}); choose another --out, or add --overwrite"
+            )
+        return
+    differences = earlier.differences(run)
+    if differences:
+        raise OutputError(
+            f"{folder} holds the results of another run ({'; '.join(differences)}); choose another --out, or add --overwrite to start "
+            "afresh"
+        )
+    for name in sorted(run.methods.keys() - earlier.methods.keys()):
+        if any((folder / name).rglob("*.npz")):
+            raise OutputError(
+                f"{folder / name} holds results that {folder / RUN_FILE} does not describe; choose another --out, or add --overwrite to "
+                "replace them"
+            )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, nn.Module):
+        return f"{type(value).__name__} {fingerprint(value)}"
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in content.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": json.dumps(value)}
+    return found
