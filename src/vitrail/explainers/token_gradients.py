@@ -85,7 +85,8 @@ class IntegratedGradients(OwnPassExplainer):
             start = self.vit.logits(replacement).expand(len(images), -1).gather(1, targets[:, None]).squeeze(1)
             end_patches, start_patches = self.vit.patch_embed(images), self.vit.patch_embed(replacement)
         difference = end_patches - start_patches
-        nodes, weights = (torch.from_numpy(part).to(difference) for part in np.polynomial.legendre.leggauss(self.num_steps))
+        quadrature = np.polynomial.legendre.leggauss(self.num_steps)
+        nodes, weights = (torch.tensor(part, dtype=difference.dtype, device=difference.device) for part in quadrature)
         shares = (nodes + 1) / 2
 
         def gradients(points: slice) -> Tensor:
