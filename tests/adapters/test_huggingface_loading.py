@@ -200,3 +200,14 @@ def test_a_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UnknownNameError, match=r"cannot find hf:/not/there: .*; expected a folder that save_pretrained wrote"):
         vitrail.load("hf:/not/there")
+
+
+def test_loading_says_nothing_and_leaves_transformers_as_talkative_as_it_was(tmp_path, capfd):
+    from transformers.utils import logging
+
+    networks.NETWORKS["hf-vit"]().save_pretrained(tmp_path)
+    capfd.readouterr()
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    vitrail.load(tmp_path, device="cpu")
+    assert capfd.readouterr() == ("", "")
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before

@@ -1,11 +1,14 @@
 """Hugging Face models by name or folder, with their preprocessing."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification
+from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from vitrail.adapters.huggingface import HuggingFaceViTAdapter, adapt_huggingface, family_preprocessing
@@ -56,9 +59,10 @@ def create_huggingface(name: str, *, pretrained: bool = True, **options: Any) ->
 
 def _trained(name: str, config: Any, **options: Any) -> nn.Module:
     try:
-        module, report = AutoModelForImageClassification.from_pretrained(
-            name, config=config, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
+        with _silence():
+            module, report = AutoModelForImageClassification.from_pretrained(
+                name, config=config, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
     except Exception as error:
         if "Unrecognized configuration class" in str(error):
             raise UnsupportedModelError(
@@ -78,6 +82,20 @@ def _trained(name: str, config: Any, **options: Any) -> nn.Module:
             "this classifier: fine-tune it first, or ask for random weights by pretrained=False"
         )
     return module
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No progress bar and no table for the time of the block: what is amiss is said by our own messages."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
 
 
 def _untrained(name: str, config: Any) -> nn.Module:

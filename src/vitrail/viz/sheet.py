@@ -53,11 +53,9 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
     num_cells = max(len(row.explanations) for row in rows) + 2
     num_lines = -(-num_cells // CELLS_PER_LINE) if len(rows) == 1 else len(rows)
     num_columns = -(-num_cells // num_lines) if len(rows) == 1 else num_cells
-    tallest = max(row.photo.height / row.photo.width for row in rows)
-    # Titles above; bars stay readable beside a wide photo, and a tall one is not given the whole sheet.
-    height = 0.4 + 2.6 * min(max(tallest, 0.6), 1.5)
-    figure = Figure(figsize=(2.6 * num_columns, height * num_lines), layout="constrained")
-    grid = figure.subplots(num_lines, num_columns, squeeze=False)
+    heights = [_height(row.photo) for row in rows] if len(rows) > 1 else [_height(rows[0].photo)] * num_lines
+    figure = Figure(figsize=(2.6 * num_columns, sum(heights)), layout="constrained")
+    grid = figure.subplots(num_lines, num_columns, squeeze=False, height_ratios=heights)
     for axes in grid.flat:
         axes.axis("off")
     for line, row in zip([grid.flatten()] if len(rows) == 1 else grid, rows, strict=True):
@@ -66,12 +64,18 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
         figure.savefig(partial, dpi=110)
 
 
+def _height(photo: Image.Image) -> float:
+    """Inches: bars stay readable beside a wide photo, and a tall one is not given the whole sheet."""
+    return 0.4 + 2.6 * min(max(photo.height / photo.width, 0.6), 1.5)
+
+
 def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int) -> None:
     cells[0].imshow(row.reduced().photo)
     cells[0].set_title(_shorten(row.title), fontsize=9)
     for cell, explanation in zip(cells[1:], row.explanations, strict=False):
         cell.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
-        cell.set_title(f"{explanation.method}: {_shorten(explanation.class_name(int(explanation.targets[0])))}", fontsize=9)
+        target = explanation.class_name(int(explanation.targets[0]))
+        cell.set_title(_shorten(f"{explanation.method}: {target}", 30), fontsize=9)
     cells[num_cells - 1].axis("on")
     _draw_classes(cells[num_cells - 1], row.explanations[0])
 
