@@ -116,3 +116,14 @@ def test_legrad_refuses_heads_that_cannot_read_every_block():
 def test_legrad_refuses_blocks_that_are_not_there(start):
     with pytest.raises(InvalidInputError, match=rf"^expected a starting_block from 0 to 2, got {start}$"):
         make_explainer("legrad", networks.network("timm"), starting_block=start)
+
+
+def test_chefer_is_not_lost_beside_the_identity_where_patches_are_averaged():
+    single, double = networks.network("timm-average"), networks.network("timm-average")
+    double.module.double()
+    for classifier in (single, double):
+        classifier.module.head.weight.data *= 1e-7
+    images = networks.images("timm-average")
+    maps = [make_explainer("chefer", one).explain(images.to(one.dtype), TARGETS).relevance.double() for one in (single, double)]
+    torch.testing.assert_close(maps[0], maps[1], rtol=1e-3, atol=0)
+    assert 0 < float(maps[1].max()) < 1e-6

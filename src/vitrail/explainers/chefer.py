@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import torch
+
 from vitrail.explainers.attention_maps import follow, on_grid, spread_keys
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.gradients import target_gradients
@@ -30,8 +32,10 @@ class GenericAttention(OwnPassExplainer):
             logits = self.vit.logits(images.requires_grad_())
         targets = choose(logits)
         gradients = target_gradients(logits, targets, trace.attentions)
-        start = row = self.vit.readout(num_prefix_tokens + grid_size[0] * grid_size[1]).to(logits).expand(len(images), -1)
+        # What the head reads is the identity's row; what is added to it is kept apart, since it may be smaller than its rounding.
+        start = self.vit.readout(num_prefix_tokens + grid_size[0] * grid_size[1]).to(logits).expand(len(images), -1)
+        row = torch.zeros_like(start)
         for weights, gradient in zip(reversed(trace.attentions), reversed(gradients), strict=True):
             relevancy = (weights.detach() * gradient).clamp_min(0).mean(1)  # equation 5
-            row = row + follow(row, spread_keys(relevancy, num_prefix_tokens, grid_size))  # equation 6
-        return Attribution(logits, targets, on_grid(row - start, num_prefix_tokens, grid_size))
+            row = row + follow(start + row, spread_keys(relevancy, num_prefix_tokens, grid_size))  # equation 6
+        return Attribution(logits, targets, on_grid(row, num_prefix_tokens, grid_size))
