@@ -1,6 +1,7 @@
 """The front door: photos in, explanations and scores out, in one call each."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -110,7 +111,7 @@ def score(
 
 
 def list_methods() -> list[dict[str, Any]]:
-    """Every method: its name, paper, and what it needs."""
+    """Every method: its name, paper, what it needs, and its options with their defaults; all of them also take `precision`."""
     return [
         {
             "name": name,
@@ -118,6 +119,11 @@ def list_methods() -> list[dict[str, Any]]:
             "needs_gradients": method.needs_gradients,
             "needs_training": method.needs_training,
             "model": method.needs_model,
+            "options": {
+                option.name: list(option.default) if isinstance(option.default, tuple) else option.default
+                for option in fields(method)
+                if option.name not in ("model", "precision")
+            },
             "summary": (method.__doc__ or "").strip().splitlines()[0],
         }
         for name, method in EXPLAINERS.items()

@@ -53,6 +53,9 @@ def test_list_as_json_agrees_with_the_registries():
     for method in listed["methods"]:
         assert method["summary"]
         assert method["needs_gradients"] == EXPLAINERS[method["name"]].needs_gradients
+    options = {method["name"]: method["options"] for method in listed["methods"]}
+    assert options["rollout"] == {"head_fusion": "mean", "discard_ratio": 0.0}
+    assert options["mutex"]["head_reductions"] == ["min", "max", "sum"]
 
 
 def test_an_interrupt_ends_in_exit_code_130_and_one_word(run_vitrail, monkeypatch, tmp_path):

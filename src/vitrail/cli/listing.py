@@ -46,6 +46,9 @@ def list_everything(as_json: Annotated[bool, typer.Option("--json", help="For pr
         typer.echo(
             f"  {'':<26} for {method['model']}; needs {', '.join(needs) or 'neither gradients nor training'}; {method['paper']}"
         )
+        if method["options"]:
+            options = ", ".join(f"{name}={json.dumps(default)}" for name, default in method["options"].items())
+            typer.echo(f"  {'':<26} options: {options}")
     typer.echo("protocols")
     for protocol in protocols:
         typer.echo(f"  {protocol['name']:<26} {protocol['description']}; {protocol['source']}")
