@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+import networks
 import vitrail
 from samples import CLASS_NAMES, noisy_photo
 from vitrail.adapters import load
@@ -201,3 +202,12 @@ def test_options_are_brought_to_their_type(classifier):
         make_explainers(classifier, ["hit"], {"random": {"seed": 3}})
     with pytest.raises(InvalidInputError, match=r"'many' for random\.seed"):
         make_explainers(classifier, ["random"], {"random": {"seed": "many"}})
+
+
+def test_more_targets_than_a_batch_holds(unchecked):
+    classifier = networks.network("timm")
+    photos, targets = [noisy_photo(i) for i in range(18)], [i % 5 for i in range(18)]
+    for form in (targets, np.array(targets), torch.tensor(targets)):
+        assert vitrail.explain(classifier, photos, "random", form).targets.tolist() == targets
+    with pytest.raises(InvalidInputError, match="expected 18 targets, one per photo"):
+        vitrail.explain(classifier, photos, "random", targets[:16])

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from datetime import date
 from functools import partial
 
 import pytest
@@ -445,3 +446,46 @@ def test_a_name_that_is_no_unicode(explain, tmp_path):
         pytest.skip("the file system takes only Unicode")
     assert explain(["random"], data=folder).num_images == 1
     assert explain(["random"], data=folder).num_before == 1
+
+
+def test_overwriting_removes_nothing_of_others(explain, tmp_path):
+    out = tmp_path / "out"
+    (out / "random" / "mine").mkdir(parents=True)
+    (out / "notes").mkdir()
+    others = [out / "random" / name for name in ("a.npz", "a.json", "mine/b.npz")] + [out / "notes" / ".partial-mine"]
+    for file in others:
+        file.write_text("mine")
+    explain(["random"], overwrite=True)
+    assert [file.read_text() for file in others[1:]] == ["mine"] * 3
+
+
+def test_no_password_is_written_and_any_option_can_be(explain, tmp_path):
+    options = {"token": "hf_secret", "revision": date(2024, 1, 1), "id2label": {0: "ant"}}
+    explain(["random"], model_options=options)
+    described = (tmp_path / "out" / "run.json").read_text()
+    assert "hf_secret" not in described
+    assert "2024" in described
+    assert explain(["random"], model_options={**options, "token": "another"}).num_before == 9
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": -1}, {"num_workers": -1}, {"smoothing": "soft"}])
+def test_numbers_that_cannot_be_are_refused_before_anything_is_written(explain, tmp_path, unchecked, wrong):
+    with pytest.raises(InvalidInputError, match="expected a batch_size of at least 1"):
+        explain(**wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_methods_of_several_models_are_refused(classifier, tiny_model_file, data, tmp_path):
+    other = vitrail.load(tiny_model_file, device="cpu")
+    with pytest.raises(InvalidInputError, match="expected methods tied to one model"):
+        explain_folder([make_explainer("hit", classifier), make_explainer("random", other)], data, tmp_path / "out")
+
+
+def test_a_description_and_a_list_that_are_in_the_way(explain, tmp_path):
+    explain(["random"])
+    (tmp_path / "out" / "unreadable.csv").mkdir()
+    with pytest.raises(OutputError, match=r"cannot remove .*unreadable.csv"):
+        explain(["random"])
+    (tmp_path / "out" / "run.json").write_text("[" * 100_000)
+    with pytest.raises(OutputError, match=r"cannot read .*run.json"):
+        explain(["random"])

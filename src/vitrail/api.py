@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -76,12 +77,13 @@ def explain_photos(
     """
     if not photos:
         raise InvalidInputError("expected at least one photo, got none")
-    if isinstance(target, Tensor) and target.shape != (len(photos),):
-        raise InvalidInputError(f"expected {len(photos)} targets, one per photo, got {tuple(target.shape)}")
+    several = target is not None and not isinstance(target, Integral | str)
+    if several and (not hasattr(target, "__len__") or len(target) != len(photos)):  # type: ignore[arg-type]
+        raise InvalidInputError(f"expected {len(photos)} targets, one per photo, got {target!r}")
     parts = []
     for some in _slices(len(photos), BATCH_SIZE):
         images = explainer.model.prepare(photos[some])
-        part = explainer.explain(images, target[some] if isinstance(target, Tensor) else target)
+        part = explainer.explain(images, target[some] if several else target)  # type: ignore[index]
         parts.append(part.with_sources(sources[some]))
     return Explanation.concatenate(parts)
 
@@ -154,7 +156,7 @@ def make_explainers(
         classifier: The model.
         names: Of the methods.
         options: Per method, its options; texts and numbers are brought to the option's type.
-        precision: Of all of them: full, bf16 or fp16.
+        precision: Of all of them that have none among their options: full, bf16 or fp16.
 
     Raises:
         UnknownNameError: No such method.
@@ -170,7 +172,7 @@ def make_explainers(
     common = {} if precision == "full" else {"precision": precision}
     return [
         make_explainer(
-            name, classifier, **common, **{key: _fitting(name, key, value) for key, value in options.get(name, {}).items()}
+            name, classifier, **common | {key: _fitting(name, key, value) for key, value in options.get(name, {}).items()}
         )
         for name in names
     ]
@@ -178,6 +180,8 @@ def make_explainers(
 
 def _fitting(method: str, option: str, value: Any) -> Any:
     types = get_type_hints(EXPLAINERS[method])
+    if option == "model":  # `make_explainer` takes it by itself.
+        raise InvalidInputError(f"method {method!r} has no option model; the model is given once for all methods")
     if option not in types:
         return value  # `make_explainer` names the options that there are.
     try:

@@ -203,6 +203,15 @@ class Explanation:
         }
 
 
+def is_description(path: Path) -> bool:
+    """Whether a file is the .json that `Explanation.save` writes beside its arrays."""
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(described, dict) and described.get("format") == FORMAT
+
+
 def _npz(path: str | Path) -> Path:
     path = Path(path)
     return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")

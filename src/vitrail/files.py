@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,9 +36,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def discard_partials(folder: str | Path) -> None:
-    """Remove what a killed program left half-written below a folder."""
-    for file in Path(folder).rglob(f"{PARTIAL}*"):
+def discard_partials(folder: str | Path, below: Iterable[str] = ()) -> None:
+    """Remove what a killed program left half-written in a folder, and anywhere below the named ones in it."""
+    folder = Path(folder)
+    for file in [*folder.glob(f"{PARTIAL}*"), *(file for name in below for file in (folder / name).rglob(f"{PARTIAL}*"))]:
         if file.is_file():
             file.unlink(missing_ok=True)
 

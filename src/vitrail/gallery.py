@@ -120,6 +120,27 @@ def explain_gallery(
     return explanations, unreadable
 
 
+def refuse_overwriting(photos: Sequence[PhotoFile], out: Path, methods: Sequence[str]) -> None:
+    """Refuse a folder where a picture would take the place of a photo.
+
+    Args:
+        photos: What is going to be explained.
+        out: Where the results will lie.
+        methods: Their names, as `explain_gallery` takes them for folders.
+
+    Raises:
+        InvalidInputError: A photo lies where its or another's overlay, or the contact sheet, is to be written.
+    """
+    folders = [out] if len(methods) == 1 else [out / name for name in methods]
+    pictures = {(folder / f"{photo.label}.png").resolve() for folder in folders for photo in photos}
+    pictures.add((out / f"{SHEET}.png").resolve())
+    for photo in photos:
+        if photo.path.resolve() in pictures:
+            raise InvalidInputError(
+                f"expected results beside no photo of theirs, but a picture would replace {photo.path}; choose another --out"
+            )
+
+
 def draw(row: SheetRow, explanation: Explanation, smoothing: Smoothing) -> Image.Image:
     """The overlay of one photo's explanation."""
     return overlay(row.photo, explanation.relevance[0], row.box, smoothing=smoothing, signed=explanation.signed)

@@ -195,3 +195,55 @@ def test_values_are_yaml():
     assert model_options(["a=1", "b=1e-3", "c=false", "d=[2, 3]", "e=x=y", "f=", "g='1'"]) == {
         "a": 1, "b": 1e-3, "c": False, "d": [2, 3], "e": "x=y", "f": None, "g": "1",
     }  # fmt: skip
+
+
+def test_a_picture_never_replaces_a_photo(run_vitrail, tiny_model_file, make_photo, snapshot, tmp_path):
+    photo, sheet = make_photo(tmp_path / "photos" / "a.png"), make_photo(tmp_path / "photos" / "contact_sheet.png", seed=1)
+    before = snapshot(tmp_path)
+    for named, out, methods in (
+        (photo, photo.parent, "hit"),
+        (sheet, sheet.parent, "hit"),
+        (photo.parent, tmp_path / "photos" / ".." / "photos", "hit"),
+    ):
+        code, _, err = run_vitrail(
+            "explain", named, "--model", tiny_model_file, "--method", methods, "--out", out, "--overwrite"
+        )
+        assert code == 2
+        assert "would replace" in err
+        assert snapshot(tmp_path) == before
+
+
+def test_results_never_go_among_the_images(run_vitrail, tiny_model_file, make_photo, snapshot, tmp_path):
+    make_photo(tmp_path / "hit" / "a.png")
+    make_photo(tmp_path / "hit" / "deep" / "b.png")
+    before = snapshot(tmp_path)
+    for data in (tmp_path / "hit", tmp_path / "hit" / "deep"):
+        code, _, err = run_vitrail("explain", "--data", data, "--model", tiny_model_file, "--out", tmp_path, "--overwrite")
+        assert code == 2
+        assert "expected the images outside of the results" in err
+        assert snapshot(tmp_path) == before
+
+
+NOBODY = "9" * 5000
+HOPELESS = [
+    (["--method", "rise", "--method-option", "rise.model=foo"], "method 'rise' has no option model"),
+    (["--method", "rise", "--method-option", "rise.num_masks=10000000000000"], "out of memory"),
+    (["--method", "rise", "--method-option", f"rise.num_masks={'[' * 3000}"], "cannot read the value of --method-option"),
+    (["--target", NOBODY], "expected a class between 0 and 6, got 9999"),
+    (["--image-size", "1000000x1000000"], "expected an image_size of at most"),
+    (["--image-size", "9" * 30], "expected an image_size of at most"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), HOPELESS, ids=[message for _, message in HOPELESS])
+def test_what_is_too_much_ends_in_a_message(run_vitrail, tiny_model_file, make_photo, tmp_path, arguments, message):
+    photo = make_photo(tmp_path / "a.png")
+    code, _, err = run_vitrail("explain", photo, "--model", tiny_model_file, "--out", tmp_path / "out", *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_a_methods_own_precision_comes_first(run_vitrail, tiny_model_file, make_photo, tmp_path):
+    photo, out = make_photo(tmp_path / "a.png"), tmp_path / "out"
+    options = ["--method", "rise", "--precision", "bf16", "--method-option", "rise.precision=full"]
+    assert run_vitrail("explain", photo, "--model", tiny_model_file, "--out", out, *options)[0] == 0

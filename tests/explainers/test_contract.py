@@ -223,6 +223,31 @@ def test_bad_images_are_refused(wrong, unchecked):
         make_explainer("hit", network("hit")).explain(wrong)
 
 
+@pytest.mark.parametrize(
+    "change", [lambda images: images.double(), lambda images: images.half(), lambda images: images.to("meta")]
+)
+def test_images_that_are_not_as_the_model_are_refused(change, unchecked):
+    with pytest.raises(InvalidInputError, match=r"expected images of torch.float32 on cpu, .* got"):
+        make_explainer("chefer", network("timm")).explain(change(networks.images("timm")))
+
+
+@pytest.mark.parametrize("target", [["ant", "bee", "cat"], [[1, 2], [3]], {}, [0, 1, None], [2**70] * 3, object()])
+def test_targets_that_are_no_numbers_are_refused(target, unchecked):
+    with pytest.raises(InvalidInputError, match="expected a class index or name, or 3 class indices"):
+        make_explainer("rollout", network("timm")).explain(networks.images("timm"), target)
+
+
+@on_few
+def test_inference_mode_changes_nothing(pair):
+    explainer, images = pair
+    expected = explainer.explain(images, 1).relevance
+    with torch.inference_mode():
+        inside = explainer.explain(images, 1).relevance
+        born_inside = images.clone()
+    torch.testing.assert_close(inside, expected)
+    torch.testing.assert_close(explainer.explain(born_inside, 1).relevance, expected)
+
+
 def test_logits_that_are_not_finite_are_refused():
     classifier = networks.network("hit")
     with torch.no_grad():
@@ -241,6 +266,29 @@ def test_unknown_methods_options_and_models_are_refused():
         make_explainer("hit", timm_vit)
 
 
+WRONG_KINDS = [
+    *(
+        ("rise", option)
+        for option in ({"num_masks": "8"}, {"num_masks": 8.5}, {"num_masks": None}, {"seed": 1.5}, {"seed": 2**70})
+    ),
+    *(("rise", option) for option in ({"keep_probability": "x"}, {"baseline": 3}, {"baseline": ["zero"]}, {"cells": True})),
+    *(("occlusion", {"window": 1.5}), ("attention", {"block": 0.5}), ("rollout", {"discard_ratio": None})),
+    *(("legrad", {"starting_block": "0"}), ("grad-cam", {"eigen_smooth": "no"}), ("attcat", {"libra": 1})),
+    *(
+        ("mutex", {"statistics": 3}),
+        ("mutex", {"statistics": [["max"]]}),
+        ("mutex", {"min_cut": "x"}),
+        ("random", {"seed": None}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "option"), WRONG_KINDS)
+def test_options_of_a_wrong_kind_are_refused(method, option, unchecked):
+    with pytest.raises(InvalidInputError, match=f"expected .*{next(iter(option))}.*, got "):
+        make_explainer(method, network("timm"), **option)
+
+
 def test_every_method_tells_what_it_is():
     for name, method in EXPLAINERS.items():
         assert method.__doc__.strip(), name
@@ -255,3 +303,12 @@ def test_explaining_a_hit_is_one_forward_pass(method):
     classifier.module.patch_projection.register_forward_hook(lambda *_: passes.append(1))
     make_explainer(method, classifier).explain(networks.images("hit"))
     assert len(passes) == 1
+
+
+def test_sums_and_products_are_not_rounded_by_autocast():
+    """Half precision is for the network's own steps: maps that are rounded to it have ties all over."""
+    classifier = network("timm")
+    for method in ("rise", "rollout", "mutex", "occlusion", "chefer", "integrated-gradients"):
+        options = {**OPTIONS.get(method, {}), "precision": "bf16"}
+        relevance = make_explainer(method, classifier, **options).explain(networks.images("timm"), 1).relevance
+        assert not torch.equal(relevance, relevance.bfloat16().float()), method

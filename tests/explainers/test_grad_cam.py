@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from timm.models.vision_transformer import ResPostBlock
 from torch import nn
 
 import networks
 from oracles import PLAIN, walk
+from vitrail.adapters import adapt
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
 
@@ -133,3 +135,19 @@ def test_bad_options_are_refused(unchecked):
             make_explainer("grad-cam", classifier, block=block)
     with pytest.raises(InvalidInputError, match=r"^expected site to be one of 'input', 'norm1', 'norm2', 'output', got 'mlp'$"):
         make_explainer("grad-cam", classifier, site="mlp")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        lambda: networks.timm_vit(block_fn=ResPostBlock, init_values=0.5),
+        lambda: networks.eva(use_post_norm=True, global_pool="token"),
+    ],
+)
+def test_blocks_that_normalise_after_attention_are_read_at_their_input(module):
+    classifier, images = adapt(module()), networks.images("timm")
+    relevance = make_explainer("grad-cam", classifier).explain(images, 1).relevance
+    assert relevance.any()
+    assert torch.equal(relevance, make_explainer("grad-cam", classifier, site="input").explain(images, 1).relevance)
+    with pytest.raises(UnsupportedModelError, match="found none; choose the site 'input' or 'output'"):
+        make_explainer("grad-cam", classifier, site="norm1").explain(images, 1)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import networks
+from vitrail.adapters import adapt
 from vitrail.errors import InvalidInputError, UnknownNameError
 from vitrail.explainers import make_explainer
 from vitrail.explainers.libra import balanced_gradients
@@ -185,3 +186,48 @@ def test_bad_options_are_refused():
         make_explainer("integrated-gradients", classifier, num_steps=0)
     with pytest.raises(UnknownNameError, match=r"^unknown baseline 'black'"):
         make_explainer("integrated-gradients", classifier, baseline="black")
+
+
+def test_integrated_gradients_keep_one_number_a_patch_and_point(monkeypatch):
+    import vitrail.explainers.token_gradients as module
+
+    kept, in_batches = [], module.in_batches
+
+    def spy(*arguments):
+        kept.append(in_batches(*arguments))
+        return kept[-1]
+
+    monkeypatch.setattr(module, "in_batches", spy)
+    make_explainer("integrated-gradients", networks.network("timm"), num_steps=4).explain(networks.images("timm"), 1)
+    assert [tuple(part.shape) for part in kept] == [(3 * 4, 16)]
+
+
+@pytest.mark.parametrize("name", ["hit", "timm", "timm-distilled", "eva", "torchvision", "hf-vit"])
+@pytest.mark.parametrize("half", ["weights", "autocast"])
+def test_balancing_changes_no_logit_in_half_precision(name, half):
+    classifier = networks.network(name)
+    if half == "weights":
+        classifier.module.bfloat16()
+    images = networks.images(name).to(classifier.dtype)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=half == "autocast")
+    with classifier.inspecting(), autocast:
+        with classifier.attending(classifier.blocks, lambda weights: weights):  # Attention that is not fused rounds otherwise.
+            plain = classifier.logits(images)
+        with balanced_gradients(classifier):
+            assert torch.equal(classifier.logits(images), plain)
+
+
+@pytest.mark.parametrize(
+    "activation", ["gelu", "gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "quick_gelu", "silu"]
+)
+def test_every_gate_of_hugging_face_is_balanced(activation):
+    classifier = adapt(networks.huggingface("ViT", hidden_act=activation))
+    [gate] = {type(part) for part in classifier.module.modules() if type(part).__module__.endswith("activations")} | {
+        type(part) for part in classifier.module.modules() if type(part) in (torch.nn.GELU, torch.nn.SiLU)
+    }
+    activation = next(part for part in classifier.module.modules() if type(part) is gate)
+    values = torch.linspace(-2, 2, 9, requires_grad=True)
+    with balanced_gradients(classifier):
+        output = activation(values)
+    [gradient] = torch.autograd.grad(output.sum(), values)
+    torch.testing.assert_close(gradient * values, output.detach(), rtol=1e-5, atol=1e-6)

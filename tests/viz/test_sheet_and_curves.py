@@ -125,3 +125,9 @@ def test_tables_quote_odd_names(tmp_path):
         (line,) = csv.DictReader(file)
     assert (line["image"], line["target"]) == (path, target)
     assert json.loads((tmp_path / "summary.json").read_text())["unreadable"] == [{"path": "bad.png", "reason": "empty"}]
+
+
+def test_names_that_are_not_utf8_can_be_drawn(tmp_path):
+    drawn = SheetRow(noisy_photo(0), BOX, [explanation()], "\udcff.png")
+    contact_sheet([drawn], tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size

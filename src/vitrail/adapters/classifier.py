@@ -87,8 +87,9 @@ class Classifier(ABC):
                     f"unknown class {name!r}: {self.name} has no class names; give a number from 0 to {self.num_classes - 1}"
                 )
             raise unknown_name("class", name, list(self.class_names))
-        if not 0 <= int(name) < self.num_classes:
-            raise InvalidInputError(f"expected a class between 0 and {self.num_classes - 1}, got {name}")
+        # Python reads no number of thousands of digits.
+        if (isinstance(name, str) and len(name) > 20) or not 0 <= int(name) < self.num_classes:
+            raise InvalidInputError(f"expected a class between 0 and {self.num_classes - 1}, got {str(name)[:40]}")
         return int(name)
 
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:

@@ -11,7 +11,7 @@ import torch
 
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.families import adapt
-from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
+from vitrail.adapters.preprocessing import IMAGENET_MEAN, MAX_RESIZED_PIXELS, Preprocessing
 from vitrail.errors import CheckpointError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
 from vitrail.models.checkpoints import Checkpoint, load_strictly, read_checkpoint
 from vitrail.models.hit import HiT
@@ -71,8 +71,10 @@ def load(
 
 def _resized(classifier: Classifier, size: tuple[int, int]) -> Classifier:
     resized = replace(classifier, preprocessing=replace(classifier.preprocessing, size=size))
-    # Refused here rather than at the first photo.
-    resized.grid_size(torch.zeros(1, len(resized.preprocessing.mean), *size))
+    if size[0] * size[1] > MAX_RESIZED_PIXELS:
+        raise InvalidInputError(f"expected an image_size of at most {MAX_RESIZED_PIXELS:,} pixels, got {size[0]}x{size[1]}")
+    # Refused here rather than at the first photo; one number that stands for all takes no memory.
+    resized.grid_size(torch.zeros(1, 1, 1, 1).expand(1, len(resized.preprocessing.mean), *size))
     return resized
 
 

@@ -77,7 +77,7 @@ def explain(
     from vitrail.data.photos import list_photos  # noqa: PLC0415 (heavy)
     from vitrail.explaining import explain_folder  # noqa: PLC0415
     from vitrail.files import results_folder  # noqa: PLC0415
-    from vitrail.gallery import SHEET, explain_gallery  # noqa: PLC0415
+    from vitrail.gallery import SHEET, explain_gallery, refuse_overwriting  # noqa: PLC0415
 
     smoothing: Smoothing = "bilinear" if smooth else "nearest"
     if data is not None:
@@ -95,6 +95,7 @@ def explain(
         files = list_photos(photos or [], taken=[SHEET])
         classifier = load_model(model, device, model_arg, image_size)
         explainers = make_methods(classifier, method, [], method_option, precision)
+        refuse_overwriting(files, out, [explainer.name for explainer in explainers])
         explanations, unreadable = explain_gallery(explainers, files, target, folder, smoothing, batch_size)
     report_unreadable(unreadable)
     _print_photos(explanations, top, out)

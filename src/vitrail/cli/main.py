@@ -15,6 +15,8 @@ from vitrail.cli.test import test
 from vitrail.cli.train import train
 from vitrail.errors import VitrailError
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+
 app = typer.Typer(
     name="vitrail",
     help="Show why a Vision Transformer decided, and measure whether that is true.",
@@ -62,6 +64,15 @@ def main() -> None:
         app()
     except VitrailError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:  # torch's own kind of a MemoryError is a RuntimeError.
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        typer.echo(
+            f"error: out of memory: {str(error).splitlines()[0] if str(error) else 'nothing is left'}; choose a smaller --batch-size or "
+            "--image-size, or less work by --method-option",
+            err=True,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)

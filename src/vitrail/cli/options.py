@@ -151,7 +151,7 @@ def _settings(texts: Sequence[str] | None, flag: str, key: str, example: str) ->
             raise InvalidInputError(f"expected {flag} like {example}, got {text!r}")
         try:
             parsed = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InvalidInputError(
                 f"cannot read the value of {flag} {text!r}: {getattr(error, 'problem', None) or error}"
             ) from error

@@ -29,13 +29,20 @@ def at_least_single(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def product(left: Float[Tensor, "*b i j"], right: Float[Tensor, "*b j k"]) -> Float[Tensor, "*b i k"]:
+    """A matrix product in single precision at least, also where autocast would take half."""
+    left, right = at_least_single(left), at_least_single(right)
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right
+
+
 def follow(row: Float[Tensor, "b t"], matrix: Float[Tensor, "b q t"]) -> Float[Tensor, "b t"]:
     """A row of weights over tokens, times a matrix from tokens (queries) to tokens (keys).
 
     Following one row back through the blocks gives that row of the product of all matrices, without the product. Where only the
     first tokens ask (a HiT's class token), the others have no rows and give nothing.
     """
-    return (row[:, None, : matrix.shape[1]] @ matrix).squeeze(1)
+    return product(row[:, None, : matrix.shape[1]], matrix).squeeze(1)
 
 
 def follow_residual(row: Float[Tensor, "b t"], matrix: Float[Tensor, "b q t"]) -> Float[Tensor, "b t"]:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
@@ -69,7 +70,7 @@ class Explainer(ABC):
         if reason:
             raise UnsupportedModelError(f"{self.name} cannot explain {self.model.name}: {reason}")
         for option in fields(self):
-            expect_choice(option.name, getattr(self, option.name), get_type_hints(type(self))[option.name])
+            expect_kind(option.name, getattr(self, option.name), get_type_hints(type(self))[option.name])
 
     @property
     def name(self) -> str:
@@ -108,9 +109,16 @@ class Explainer(ABC):
             InvalidInputError: Images that are not finite or not a batch, or targets that do not fit.
             UnknownNameError: No class of that name.
         """
-        check_images(images)
-        with self.model.inspecting(), torch.set_grad_enabled(self.needs_gradients), self._autocast():
-            found = self.attribution(images.detach(), lambda logits: self._targets(target, logits.detach()))
+        check_images(images, self.model)
+        # In inference mode there are no gradients, and of its tensors none can be asked for.
+        with (
+            torch.inference_mode(False),
+            self.model.inspecting(),
+            torch.set_grad_enabled(self.needs_gradients),
+            self._autocast(),
+        ):
+            images = images.clone() if images.is_inference() else images.detach()
+            found = self.attribution(images, lambda logits: self._targets(target, logits.detach()))
         return Explanation(
             relevance=_whole(found.relevance),
             targets=found.targets,
@@ -138,9 +146,16 @@ class Explainer(ABC):
             raise InvalidInputError(f"{self.model.name} gave logits that are not finite; check its weights and the images")
         if target is None:
             return logits.argmax(-1)
-        if isinstance(target, int | str):
-            return torch.full((len(logits),), self.model.class_index(target), device=logits.device)
-        return check_targets(torch.as_tensor(target, device=logits.device), logits)
+        if isinstance(target, Integral | str):
+            index = self.model.class_index(target if isinstance(target, str) else int(target))
+            return torch.full((len(logits),), index, device=logits.device)
+        try:
+            targets = torch.as_tensor(target, device=logits.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidInputError(
+                f"expected a class index or name, or {len(logits)} class indices, one per image, got {target!r}"
+            ) from error
+        return check_targets(targets, logits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +168,9 @@ class OwnPassExplainer(Explainer):
     def relevance(self, images: Images, targets: Targets) -> Relevance:
         return self.attribution(images, lambda logits: targets).relevance
 
+
+KINDS: dict[Any, type] = {bool: bool, int: Integral, float: Real, str: str}
+"""What stands for the types of options; numpy has numbers of its own."""
 
 EXPLAINERS: Registry[type[Explainer]] = Registry("method")
 """Every method by its public name."""
@@ -181,17 +199,30 @@ def make_explainer(name: str, model: Classifier, **options: Any) -> Explainer:
     return method(model, **options)
 
 
-def expect_choice(name: str, value: Any, annotation: Any) -> None:
-    """Refuse what is none of a `Literal`'s choices."""
+def expect_kind(name: str, value: Any, annotation: Any) -> None:
+    """Refuse what is no number, text or switch where an option is one, and what is none of a `Literal`'s choices."""
     if get_origin(annotation) is Literal and value not in get_args(annotation):
         raise InvalidInputError(f"expected {name} to be one of {', '.join(map(repr, get_args(annotation)))}, got {value!r}")
+    if annotation in KINDS and (
+        not isinstance(value, KINDS[annotation]) or (isinstance(value, bool) and annotation is not bool)
+    ):
+        raise InvalidInputError(f"expected {name} to be of type {annotation.__name__}, got {value!r}")
+    if annotation is int and not -(2**63) <= value < 2**63:
+        raise InvalidInputError(f"expected {name} to fit into 64 bits, got {value}")
 
 
-def check_images(images: Tensor) -> None:
-    """Refuse what is no finite batch of images."""
+def check_images(images: Tensor, model: Classifier) -> None:
+    """Refuse what is no finite batch of images that lies where the model does, in its precision."""
+    if not isinstance(images, Tensor):
+        raise InvalidInputError(f"expected a batch of images as a torch.Tensor, got {type(images).__name__}")
     if images.ndim != 4 or not len(images) or not images.is_floating_point():
         raise InvalidInputError(
             f"expected a batch of images (b, channels, height, width) of floats, got {tuple(images.shape)} of {images.dtype}"
+        )
+    if (images.dtype, images.device) != (model.dtype, model.device):
+        raise InvalidInputError(
+            f"expected images of {model.dtype} on {model.device}, as the model is, got {images.dtype} on {images.device}; "
+            f"bring them there by images.to(model.device, model.dtype)"
         )
     if not torch.isfinite(images).all():
         raise InvalidInputError("expected finite images, got NaN or infinite values")

@@ -104,6 +104,10 @@ class GradCam(OwnPassExplainer):
         if not self.vit.patches_attend:  # A HiT's norms serve class token and patches in turn.
             return None
         block = self.vit.blocks[self.block]
+        names = [name for name, _ in block.named_children()]
+        # timm's blocks that normalise what attention gives, not what it takes, list their parts in that order.
+        if {"attn", "norm1"} <= set(names) and names.index("attn") < names.index("norm1"):
+            return None
         return next((part for name, part in block.named_children() if name in NORMS[site]), None)
 
 

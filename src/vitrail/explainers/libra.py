@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from vitrail.adapters import ViTAdapter
 from vitrail.hooks import forward_hooks
 
-ACTIVATIONS = ("GELU", "GELUTanh", "GELUActivation", "QuickGELU", "QuickGELUActivation", "SiLU", "SiLUActivation")
+ACTIVATIONS = (
+    *("GELU", "GELUTanh", "GELUActivation", "NewGELUActivation", "FastGELUActivation", "AccurateGELUActivation"),
+    *("QuickGELU", "QuickGELUActivation", "SiLU", "SiLUActivation", "Swish"),
+)
 """By the name of their class: every library has its own. Each is x times a gate that depends on x."""
 
 
@@ -50,7 +53,7 @@ def _constant_scale(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Te
     scaled = centred * (values.var(dims, correction=0, keepdim=True) + norm.eps).rsqrt().detach()
     if norm.weight is not None:
         scaled = scaled * norm.weight
-    return scaled if norm.bias is None else scaled + norm.bias
+    return _with_gradient_of(scaled, output)
 
 
 def _constant_root(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -58,7 +61,7 @@ def _constant_root(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Ten
     [values] = inputs
     eps = norm.eps if norm.eps is not None else torch.finfo(values.dtype).eps
     scaled = values * (values.square().mean(-1, keepdim=True) + eps).rsqrt().detach()
-    return scaled if norm.weight is None else scaled * norm.weight
+    return _with_gradient_of(scaled if norm.weight is None else scaled * norm.weight, output)
 
 
 def _constant_gate(activation: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -66,4 +69,9 @@ def _constant_gate(activation: nn.Module, inputs: tuple[Tensor, ...], output: Te
     [values] = inputs
     tiny = values.abs() < 1e-6
     gate = torch.where(tiny, 0.5, output / torch.where(tiny, 1.0, values))
-    return values * gate.detach()
+    return _with_gradient_of(values * gate.detach(), output)
+
+
+def _with_gradient_of(twin: Tensor, output: Tensor) -> Tensor:
+    """The output itself, which in half precision is rounded otherwise than its twin, with the twin's gradient."""
+    return output.detach() + (twin - twin.detach()).to(output.dtype)

@@ -103,5 +103,11 @@ def strongest(values: Float[Tensor, "*b n"], token_ratio: float) -> Bool[Tensor,
 
 def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
     """Refuse unknown names, none at all, and one twice."""
-    if isinstance(names, str) or not names or len(set(names)) < len(names) or not set(names) <= set(known):
+    if (
+        not isinstance(names, list | tuple)
+        or not names
+        or not all(isinstance(name, str) for name in names)
+        or len(set(names)) < len(names)
+        or not set(names) <= set(known)
+    ):
         raise InvalidInputError(f"expected some of the {kind} {', '.join(known)}, each once, got {names!r}")

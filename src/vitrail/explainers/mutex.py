@@ -10,7 +10,7 @@ from torch import Tensor
 from vitrail.adapters import Classifier
 from vitrail.adapters.memory import in_batches
 from vitrail.errors import InvalidInputError
-from vitrail.explainers.attention_maps import at_least_single
+from vitrail.explainers.attention_maps import at_least_single, product
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.multiplex import HEAD_REDUCTIONS, STATISTICS, check_names, degree_centralities, strongest
 from vitrail.types import Attentions, Images, Targets
@@ -75,7 +75,7 @@ class Mutex(OwnPassExplainer):
         masks = self.masks(torch.stack(trace.attentions, -2))
         confidences = self.confidences(images, masks, targets)
         kept = masks.to(confidences)
-        relevance = torch.einsum("bm,bmn->bn", confidences, kept) / kept.sum(1).clamp_min(1)
+        relevance = product(confidences.unsqueeze(1), kept).squeeze(1) / kept.sum(1).clamp_min(1)
         return Attribution(logits, targets, relevance.unflatten(1, self.vit.grid_size(images)))
 
     def _degrees(self, attentions: Attentions) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitrail.baselines import BASELINES
 from vitrail.errors import InvalidInputError
+from vitrail.explainers.attention_maps import at_least_single, product
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.types import Images
 
@@ -50,9 +51,9 @@ class Occlusion(OwnPassExplainer):
         logits = found[:, 0]
         targets = choose(logits)
         scores = found.gather(2, targets[:, None, None].expand(-1, found.shape[1], 1)).squeeze(2)
-        losses = scores[:, :1] - scores[:, 1:]
+        losses = at_least_single(scores[:, :1]) - at_least_single(scores[:, 1:])
         weights = covered.to(losses) / covered.sum(0)
-        return Attribution(logits, targets, (losses @ weights).unflatten(1, grid_size))
+        return Attribution(logits, targets, product(losses, weights).unflatten(1, grid_size))
 
 
 def _windows(side: int, grid_size: tuple[int, int]) -> Bool[Tensor, "windows n"]:

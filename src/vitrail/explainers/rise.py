@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitrail.baselines import BASELINES
 from vitrail.errors import InvalidInputError
-from vitrail.explainers.attention_maps import at_least_single
+from vitrail.explainers.attention_maps import at_least_single, product
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.types import Images
 
@@ -61,7 +61,7 @@ class Rise(OwnPassExplainer):
         targets = choose(logits)
         chosen = targets[:, None, None].expand(-1, self.num_masks, 1)
         probabilities = at_least_single(found[:, 1:]).softmax(-1).gather(2, chosen).squeeze(2)
-        relevance = probabilities @ masks.to(probabilities) / (self.num_masks * self.keep_probability)  # equation 6
+        relevance = product(probabilities, masks.to(probabilities)) / (self.num_masks * self.keep_probability)  # equation 6
         return Attribution(logits, targets, relevance.unflatten(1, grid_size))
 
     def masks(self, grid_size: tuple[int, int]) -> Bool[Tensor, "s n"]:

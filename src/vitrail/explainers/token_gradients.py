@@ -10,10 +10,11 @@ from torch import Tensor
 from vitrail.adapters.memory import in_batches
 from vitrail.baselines import BASELINES
 from vitrail.errors import InvalidInputError
+from vitrail.explainers.attention_maps import at_least_single
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.gradients import target_gradients
 from vitrail.explainers.libra import balanced_gradients
-from vitrail.types import Images, Patches, Targets
+from vitrail.types import Images
 
 
 @EXPLAINERS.register("input-x-gradient")
@@ -84,7 +85,7 @@ class IntegratedGradients(OwnPassExplainer):
             replacement = BASELINES[self.baseline](images)
             start = self.vit.logits(replacement).expand(len(images), -1).gather(1, targets[:, None]).squeeze(1)
             end_patches, start_patches = self.vit.patch_embed(images), self.vit.patch_embed(replacement)
-        difference = end_patches - start_patches
+        difference = at_least_single(end_patches) - at_least_single(start_patches)
         quadrature = np.polynomial.legendre.leggauss(self.num_steps)
         nodes, weights = (torch.tensor(part, dtype=difference.dtype, device=difference.device) for part in quadrature)
         shares = (nodes + 1) / 2
@@ -92,16 +93,14 @@ class IntegratedGradients(OwnPassExplainer):
         def gradients(points: slice) -> Tensor:
             at = torch.arange(points.start, points.stop, device=images.device)
             image, share = at // self.num_steps, shares[at % self.num_steps][:, None, None]
-            patches = end_patches[image] - (1 - share) * difference[image]
-            return self._weighted(patches.requires_grad_(), targets[image], weights[at % self.num_steps] / 2, grid_size)
+            patches = (end_patches[image] - (1 - share) * difference[image]).to(end_patches.dtype).requires_grad_()
+            at_point = self.vit.forward_tokens(self.vit.assemble(patches, grid_size), grid_size)
+            [gradient] = target_gradients(at_point, targets[image], [patches])
+            # One number a patch is kept of every point: whole gradients of all points would fill the memory.
+            return (difference[image] * gradient).sum(-1) * weights[at % self.num_steps, None] / 2
 
         # A graph holds about ten times what a plain pass does.
         bytes_each = 10 * self.vit.bytes_per_pass(difference.shape[1], difference.shape[2], difference.element_size())
         parts = in_batches(gradients, len(images) * self.num_steps, bytes_each, images.device)
-        integral = parts.unflatten(0, (len(images), self.num_steps)).sum(1)
-        return Attribution(logits, targets, (difference * integral).sum(-1).unflatten(1, grid_size), start)
-
-    def _weighted(self, patches: Patches, targets: Targets, weights: Tensor, grid_size: tuple[int, int]) -> Patches:
-        logits = self.vit.forward_tokens(self.vit.assemble(patches, grid_size), grid_size)
-        [gradient] = target_gradients(logits, targets, [patches])
-        return gradient * weights[:, None, None]
+        relevance = parts.unflatten(0, (len(images), self.num_steps)).sum(1)
+        return Attribution(logits, targets, relevance.unflatten(1, grid_size), start)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch.utils.data import DataLoader
@@ -15,7 +15,7 @@ from vitrail.data.photos import PhotoFile, relative_name, result_labels
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer
 from vitrail.explaining.results import Found, MethodResults, read_unreadable, write_unreadable
-from vitrail.explaining.run import Run, claim, describe_method, describe_model
+from vitrail.explaining.run import Run, claim, describe_method, describe_model, describe_options
 from vitrail.explanation import Explanation
 from vitrail.gallery import SHEET, Opened, PhotoReader, distinct_names, draw
 from vitrail.progress import progress
@@ -82,17 +82,30 @@ def explain_folder(
         ImageError: Not one image could be read.
     """
     names, model, data, out = distinct_names(explainers), explainers[0].model, Path(data), Path(out)
+    if any(explainer.model is not model for explainer in explainers):
+        raise InvalidInputError("expected methods tied to one model, got several models")
+    if batch_size < 1 or num_workers < 0 or smoothing not in get_args(Smoothing):
+        raise InvalidInputError(
+            f"expected a batch_size of at least 1, num_workers of at least 0 and smoothing 'nearest' or 'bilinear', got {batch_size}, "
+            f"{num_workers} and {smoothing!r}"
+        )
     if out.resolve().is_relative_to(data.resolve()):
         raise InvalidInputError(
             f"expected the results outside of the images, got {out} inside {data}, where overlays would be taken for images; "
             "choose another --out"
         )
+    for name in names:
+        place = (out / name).resolve()
+        if place.is_relative_to(data.resolve()) or data.resolve().is_relative_to(place):
+            raise InvalidInputError(
+                f"expected the images outside of the results, got {data} where those of {name} go, {out / name}; choose another --out"
+            )
     images = ImageFolder.scan(data, model.preprocessing)
     labels = result_labels(images.paths, data)
     photos = [PhotoFile(path, labels[path], required=False) for path in images.spread(limit).paths]
     settings = {
         **describe_model(model, target),
-        "model_options": dict(model_options or {}),
+        "model_options": describe_options(model_options or {}),
         "data": str(data.resolve()),
         "batch_size": batch_size,
         "smoothing": smoothing,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitrail.errors import CheckpointError
-from vitrail.explanation import Explanation
+from vitrail.errors import CheckpointError, OutputError
+from vitrail.explanation import Explanation, is_description
 from vitrail.files import atomic_write, output_folder
 from vitrail.viz.tables import write_csv
 
@@ -95,12 +95,18 @@ def write_unreadable(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
     """Record the images that could not be read, and why."""
     if rows:
         write_csv(folder / UNREADABLE_FILE, ["image", "reason"], rows)
-    else:
+        return
+    try:
         (folder / UNREADABLE_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot remove {folder / UNREADABLE_FILE}: {error.strerror or error}; choose another --out"
+        ) from error
 
 
 def remove_results(folder: Path) -> None:
     """Remove what `MethodResults` wrote, and nothing else."""
     for arrays in folder.rglob("*.npz"):
-        for suffix in (".png", ".json", ".npz"):
-            arrays.with_suffix(suffix).unlink(missing_ok=True)
+        if is_description(arrays.with_suffix(".json")):
+            for suffix in (".png", ".npz", ".json"):
+                arrays.with_suffix(suffix).unlink(missing_ok=True)

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 FORMAT = "vitrail run 1"
+FETCHING = ("token", "cache_dir", "local_files_only")
+"""Options of a model that change no result; the first is a password."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Run:
             return cls(content, methods)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OutputError(
                 f"cannot read {path}, which says what the results there are: {error}; choose another --out, or add --overwrite"
             ) from error
@@ -91,6 +93,11 @@ def describe_model(classifier: Classifier, target: int | str | None) -> dict[str
 def describe_method(explainer: Explainer) -> dict[str, Any]:
     """A method's options, ready for JSON."""
     return {option.name: _plain(getattr(explainer, option.name)) for option in fields(explainer) if option.name != "model"}
+
+
+def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model was loaded with, ready for JSON; not how it was fetched, and no secret."""
+    return {key: _plain(value) for key, value in options.items() if key not in FETCHING}
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -132,8 +139,8 @@ def claim(folder: Path, run: Run, overwrite: bool) -> Run:
     try:
         if not overwrite:
             _expect_own(folder, run, earlier)
-        discard_partials(folder)
         others = dict(earlier.methods) if earlier else {}
+        discard_partials(folder, [*others, *run.methods])
         if overwrite:
             if earlier and earlier.settings != run.settings:
                 for name in sorted(others.keys() - run.methods.keys()):
@@ -174,6 +181,8 @@ def _expect_own(folder: Path, run: Run, earlier: Run | None) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return f"{type(value).__name__} {fingerprint(value)}"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else repr(value)

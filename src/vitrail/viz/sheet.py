@@ -92,5 +92,6 @@ def _draw_classes(axes: Axes, explanation: Explanation) -> None:
 
 
 def _shorten(text: str, length: int = 24) -> str:
+    text = text.encode(errors="replace").decode()  # Names of files need not be UTF-8, and fonts know nothing else.
     short = text if len(text) <= length else text[: length - 3] + "..."
     return short.replace("$", r"\$")  # A dollar sign is no mathematics.
