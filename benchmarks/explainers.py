@@ -7,16 +7,14 @@ their floor allows for. Random weights. Peak memory is each measurement's own gr
 
 import argparse
 import json
-import multiprocessing
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 
-from measuring import peak_memory, seconds, synchroniser
+from measuring import in_own_process, peak_memory, seconds, synchroniser
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.explainers import Explainer, make_explainer
 from vitrail.explainers.mutex import Mutex
@@ -76,7 +74,7 @@ def mutex_floor(explainer: Mutex, images: torch.Tensor) -> float:
     return 1 + float(sum(kept)) / len(images) / (prefix + whole)
 
 
-def measure(name: str, batch: int, device: str, precision: str, out: "multiprocessing.Queue[dict[str, float]]") -> None:
+def measure(name: str, batch: int, device: str, precision: str) -> dict[str, float]:
     """Time one method between the forward passes that it is compared with."""
     adapter, synchronise = build(device), synchroniser(device)
     images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(device)
@@ -97,18 +95,7 @@ def measure(name: str, batch: int, device: str, precision: str, out: "multiproce
     memory = peak_memory(device) - before_memory
     # The machine may have slowed down meanwhile: compare with forward passes from both ends.
     between = (before_time + seconds(forward, 5, synchronise)) / 2
-    out.put({"seconds": taken, "forward": between, "memory": memory, "floor": least})
-
-
-def in_own_process(task: Callable[..., None], *arguments: Any) -> dict[str, float]:
-    """Run a measurement where nothing ran before."""
-    context = multiprocessing.get_context("spawn")
-    queue: multiprocessing.Queue[dict[str, float]] = context.Queue()
-    process = context.Process(target=task, args=(*arguments, queue))
-    process.start()
-    result = queue.get()
-    process.join()
-    return result
+    return {"seconds": taken, "forward": between, "memory": memory, "floor": least}
 
 
 def main() -> None:

@@ -9,14 +9,13 @@ them (`--full` runs every step). Peak memory is each measurement's own growth of
 
 import argparse
 import json
-import multiprocessing
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from measuring import peak_memory, seconds, synchroniser
+from measuring import in_own_process, peak_memory, seconds, synchroniser
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.models.hit import HIT_SIZES, HiT
 
@@ -65,9 +64,7 @@ def curve_mask(batch: int, num_patches: int) -> Tensor:
 
 
 @torch.inference_mode()
-def measure(
-    variant: str, batch: int, device: str, task: str, full: bool, out: "multiprocessing.Queue[dict[str, float]]"
-) -> None:
+def measure(variant: str, batch: int, device: str, task: str, full: bool) -> dict[str, float]:
     """Time one task beside the forward passes that it is compared with."""
     adapter = build(variant)
     adapter.module.to(device)
@@ -105,7 +102,7 @@ def measure(
     result["memory"] = peak_memory(device) - before
     # The machine may have slowed down meanwhile: compare with forward passes from both ends.
     result["forward"] = (forward + seconds(lambda: model(images), 5, synchronise)) / 2
-    out.put(result)
+    return result
 
 
 def main() -> None:
@@ -117,7 +114,6 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="run brute force on every step")
     parser.add_argument("--json", help="also write the figures into this file")
     options = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
     figures = []
     print(
         f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; one forward pass (fp) is of the whole batch"
@@ -128,11 +124,7 @@ def main() -> None:
             print(f"HiT-B {variant}, {batch} image(s), curves of {points} points")
             standard = 0.0
             for task in TASKS:
-                queue: multiprocessing.Queue[dict[str, float]] = context.Queue()
-                process = context.Process(target=measure, args=(variant, batch, options.device, task, options.full, queue))
-                process.start()
-                result = queue.get()
-                process.join()
+                result = in_own_process(measure, variant, batch, options.device, task, options.full)
                 passes = result["seconds"] / result["forward"]
                 # Through the passes of each process, so that a slower moment of the machine cancels out.
                 standard = passes if task == "standard" else standard

@@ -1,10 +1,13 @@
 """Time and memory, measured in the same way by every benchmark."""
 
+import multiprocessing
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import torch
 
@@ -32,3 +35,9 @@ def peak_memory(device: str) -> int:
         return torch.cuda.max_memory_allocated()
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage if sys.platform == "darwin" else usage * 1024
+
+
+def in_own_process(task: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
+    """Run a measurement where nothing ran before; what fails there fails here."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(task, *arguments).result()

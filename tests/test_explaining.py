@@ -489,3 +489,9 @@ def test_a_description_and_a_list_that_are_in_the_way(explain, tmp_path):
     (tmp_path / "out" / "run.json").write_text("[" * 100_000)
     with pytest.raises(OutputError, match=r"cannot read .*run.json"):
         explain(["random"])
+
+
+def test_photos_may_lie_beside_folders(explain, make_photo, data, tmp_path):
+    make_photo(data / "beside.png", seed=9)
+    assert explain(["random"]).num_images == 10
+    assert (tmp_path / "out" / "random" / "beside.npz").exists()

@@ -211,3 +211,9 @@ def test_loading_says_nothing_and_leaves_transformers_as_talkative_as_it_was(tmp
     vitrail.load(tmp_path, device="cpu")
     assert capfd.readouterr() == ("", "")
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+@pytest.mark.parametrize("option", [{"num_attention_heads": 0}, {"hidden_size": -1}, {"patch_size": 0}, {"hidden_act": "foo"}])
+def test_sizes_that_no_network_can_have_are_refused(folder, option):
+    with pytest.raises(UnsupportedModelError, match="cannot build a classifier of type vit"):
+        vitrail.load(f"hf:{folder}", pretrained=False, **option)

@@ -243,3 +243,8 @@ def test_options_that_a_file_does_not_have(own_file):
         vitrail.load(own_file[0], num_heads=3)
     with pytest.raises(InvalidInputError, match="expected no options, got pretrained"):
         vitrail.load("vitrail:hit-cifar10", pretrained=False)
+
+
+def test_what_timm_cannot_build_is_not_blamed_on_the_connection():
+    with pytest.raises(InvalidInputError, match="timm cannot create 'vit_tiny_patch16_224'"):
+        vitrail.load("timm:vit_tiny_patch16_224", pretrained=False, depth=1, img_size=32, patch_size=0)

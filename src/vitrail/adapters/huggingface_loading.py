@@ -102,7 +102,9 @@ def _untrained(name: str, config: Any) -> nn.Module:
     try:
         build: Any = AutoModelForImageClassification.from_config
         return build(config, trust_remote_code=False)
-    except ValueError as error:
+    except (
+        Exception
+    ) as error:  # Sizes that do not fit fail anywhere: by zero, by a negative dimension, by an unknown activation.
         raise UnsupportedModelError(
             f"cannot build a classifier of type {config.model_type} for {name}: {_first_line(error)}"
         ) from error

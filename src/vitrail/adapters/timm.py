@@ -106,6 +106,8 @@ def create_timm(name: str, *, pretrained: bool = True, **options: Any) -> TimmAd
     except (TypeError, AssertionError) as error:
         raise InvalidInputError(f"timm cannot create {name!r} with {options}: {error}") from error
     except Exception as error:  # Network, hub and file errors have no common base.
+        if not pretrained:
+            raise InvalidInputError(f"timm cannot create {name!r} with {options}: {error!r}") from error
         raise UnknownNameError(
             f"cannot load the weights of timm:{name}: {error}; check the name and the connection, or ask for random weights by "
             "pretrained=False"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitrail.adapters import Classifier
@@ -96,7 +96,7 @@ class Mutex(OwnPassExplainer):
         grid_size, prefix = self.vit.grid_size(images), self.vit.num_prefix_tokens
         tokens = self.vit.assemble(self.vit.patch_embed(images), grid_size)
         owners = torch.arange(len(images), device=images.device).repeat_interleave(masks.shape[1])
-        distinct, place = torch.cat([owners[:, None], masks.flatten(0, 1)], 1).unique(dim=0, return_inverse=True)
+        distinct, place = _distinct_rows(torch.cat([owners[:, None], masks.flatten(0, 1)], 1))
         owner, distinct_masks = distinct[:, 0], distinct[:, 1:].bool()
         counts = distinct_masks.sum(1)
         found = torch.zeros(len(distinct), device=images.device, dtype=at_least_single(tokens[:0]).dtype)
@@ -115,3 +115,11 @@ class Mutex(OwnPassExplainer):
             bytes_each = self.vit.bytes_per_pass(count, tokens.shape[2], tokens.element_size())
             found[members] = in_batches(run, len(members), bytes_each, images.device)
         return found[place].view(masks.shape[:2])
+
+
+def _distinct_rows(rows: Int[Tensor, "rows columns"]) -> tuple[Int[Tensor, "distinct columns"], Int[Tensor, " rows"]]:
+    """Every row once, and where each row is among them."""
+    # Apple's GPUs cannot sort rows.
+    there = rows.cpu() if rows.device.type == "mps" else rows
+    distinct, place = there.unique(dim=0, return_inverse=True)
+    return distinct.to(rows.device), place.to(rows.device)

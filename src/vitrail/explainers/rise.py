@@ -18,7 +18,7 @@ from vitrail.types import Images
 @final
 @dataclass(frozen=True, eq=False)
 class Rise(OwnPassExplainer):
-    """The target's probability under random masks, averaged per patch over the masks that keep it.
+    """The target's probability under random masks, summed per patch over the masks that keep it, over how many do on average.
 
     Args:
         model: Any classifier.

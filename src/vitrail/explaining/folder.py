@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vitrail.api import BATCH_SIZE
-from vitrail.data.folders import ImageFolder, Unreadable
+from vitrail.data.folders import NO_LABEL, ImageFolder, Unreadable, images_below
 from vitrail.data.photos import PhotoFile, relative_name, result_labels
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer
@@ -100,7 +100,13 @@ def explain_folder(
             raise InvalidInputError(
                 f"expected the images outside of the results, got {data} where those of {name} go, {out / name}; choose another --out"
             )
-    images = ImageFolder.scan(data, model.preprocessing)
+    # Classes do not matter here, so that photos may lie beside folders of them.
+    paths = [data] if data.is_file() else images_below(data)
+    if not data.exists():
+        raise InvalidInputError(f"no such file or folder of images: {data}")
+    if not paths:
+        raise InvalidInputError(f"expected images in {data}, found none")
+    images = ImageFolder(paths, [NO_LABEL] * len(paths), [], model.preprocessing)
     labels = result_labels(images.paths, data)
     photos = [PhotoFile(path, labels[path], required=False) for path in images.spread(limit).paths]
     settings = {
