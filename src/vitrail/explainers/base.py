@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail.adapters import Classifier, ViTAdapter
 from vitrail.errors import InvalidInputError, UnsupportedModelError
@@ -136,10 +136,15 @@ class Explainer(ABC):
 
     def attribute(self, inputs: Images, target: int | Targets | None = None) -> Float[Tensor, "b channels height width"]:
         """captum's signature: relevance spread over the pixels of its patches, so that sums are kept."""
-        relevance = self.explain(inputs, target).relevance.unsqueeze(1)
-        pixels = nn.functional.interpolate(relevance, size=inputs.shape[-2:], mode="nearest")
-        per_pixel = relevance.shape[-2] * relevance.shape[-1] / inputs[0].numel()
-        return (pixels * per_pixel).expand_as(inputs).clone()
+        relevance = self.explain(inputs, target).relevance
+        row_of, col_of = (
+            torch.arange(pixels, device=relevance.device) * cells // pixels
+            for pixels, cells in zip(inputs.shape[-2:], relevance.shape[-2:], strict=True)
+        )
+        # Where cells do not divide the image evenly, some hold a pixel more than others.
+        area = row_of.bincount()[row_of][:, None] * col_of.bincount()[col_of]
+        pixels = relevance[:, row_of][:, :, col_of] / (area * inputs.shape[1])
+        return pixels.unsqueeze(1).expand_as(inputs).clone()
 
     def _targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
         if not torch.isfinite(logits).all():
