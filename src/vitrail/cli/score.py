@@ -79,7 +79,7 @@ def score(
     )
     for name, measured in scores.curves.items():
         typer.echo(
-            f"  {name:<14}"
+            f"  {name:<22}"
             + "  ".join(
                 f"{metric} {value:.4f}" for metric, value in measured.summary().items() if not metric.startswith("normalised")
             )
