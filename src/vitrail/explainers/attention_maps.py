@@ -3,11 +3,11 @@
 import math
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.errors import InvalidInputError
+from vitrail.explainers.precision import product
 from vitrail.types import Attentions, Relevance
 
 HeadFusion = Literal["mean", "max", "min"]
@@ -22,18 +22,6 @@ def expect_block(block: int, num_blocks: int) -> None:
 def fuse_heads(attentions: Attentions, fusion: HeadFusion) -> Float[Tensor, "b q k"]:
     """One matrix from those of all heads."""
     return attentions.mean(1) if fusion == "mean" else attentions.amax(1) if fusion == "max" else attentions.amin(1)
-
-
-def at_least_single(values: Tensor) -> Tensor:
-    """Half precision is for a network's own steps, not for sums and products over many tokens and blocks."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def product(left: Float[Tensor, "*b i j"], right: Float[Tensor, "*b j k"]) -> Float[Tensor, "*b i k"]:
-    """A matrix product in single precision at least, also where autocast would take half."""
-    left, right = at_least_single(left), at_least_single(right)
-    with torch.autocast(left.device.type, enabled=False):
-        return left @ right
 
 
 def follow(row: Float[Tensor, "b t"], matrix: Float[Tensor, "b q t"]) -> Float[Tensor, "b t"]:

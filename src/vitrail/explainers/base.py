@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitrail.adapters import Classifier, ViTAdapter
 from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.explainers.precision import at_least_single
 from vitrail.explanation import Explanation
 from vitrail.registry import Registry
 from vitrail.types import Images, Logits, Relevance, Targets
@@ -120,11 +121,11 @@ class Explainer(ABC):
             images = images.clone() if images.is_inference() else images.detach()
             found = self.attribution(images, lambda logits: self._targets(target, logits.detach()))
         return Explanation(
-            relevance=_whole(found.relevance),
+            relevance=at_least_single(found.relevance.detach()),
             targets=found.targets,
-            logits=_whole(found.logits),
+            logits=at_least_single(found.logits.detach()),
             method=self.name,
-            bias=None if found.bias is None else _whole(found.bias),
+            bias=None if found.bias is None else at_least_single(found.bias.detach()),
             model=self.model.name,
             class_names=self.model.class_names,
         )
@@ -206,6 +207,10 @@ def make_explainer(name: str, model: Classifier, **options: Any) -> Explainer:
 
 def expect_kind(name: str, value: Any, annotation: Any) -> None:
     """Refuse what is no number, text or switch where an option is one, and what is none of a `Literal`'s choices."""
+    if type(None) in get_args(annotation):  # An option that may be left out.
+        if value is None:
+            return
+        [annotation] = [kind for kind in get_args(annotation) if kind is not type(None)]
     if get_origin(annotation) is Literal and value not in get_args(annotation):
         raise InvalidInputError(f"expected {name} to be one of {', '.join(map(repr, get_args(annotation)))}, got {value!r}")
     if annotation in KINDS and (
@@ -245,9 +250,3 @@ def check_targets(targets: Int[Tensor, "..."], logits: Tensor) -> Targets:
             f"expected targets between 0 and {logits.shape[1] - 1}, got {int(targets.min())} to {int(targets.max())}"
         )
     return targets.long()
-
-
-def _whole(values: Tensor) -> Tensor:
-    """Results in single precision at least: statistics and files are for numbers, not for speed."""
-    values = values.detach()
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

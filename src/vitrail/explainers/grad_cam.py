@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.errors import UnsupportedModelError
 from vitrail.explainers.attention_maps import expect_block, on_grid
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.gradients import target_gradients
@@ -56,8 +56,6 @@ class GradCam(OwnPassExplainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.site is not None and self.site not in ("input", "norm1", "norm2", "output"):
-            raise InvalidInputError(f"expected site to be one of 'input', 'norm1', 'norm2', 'output', got {self.site!r}")
         expect_block(self.block, len(self.vit.blocks))
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:

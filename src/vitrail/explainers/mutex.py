@@ -10,9 +10,9 @@ from torch import Tensor
 from vitrail.adapters import Classifier
 from vitrail.adapters.memory import in_batches
 from vitrail.errors import InvalidInputError
-from vitrail.explainers.attention_maps import at_least_single, product
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.multiplex import HEAD_REDUCTIONS, STATISTICS, check_names, degree_centralities, strongest
+from vitrail.explainers.precision import at_least_single, product
 from vitrail.types import Attentions, Images, Targets
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vitrail.baselines import BASELINES
 from vitrail.errors import InvalidInputError
-from vitrail.explainers.attention_maps import at_least_single, product
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.precision import at_least_single, product
 from vitrail.types import Images
 
 

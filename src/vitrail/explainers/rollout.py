@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitrail.errors import InvalidInputError
-from vitrail.explainers.attention_maps import HeadFusion, at_least_single, follow_residual, fuse_heads, on_grid, spread_keys
+from vitrail.explainers.attention_maps import HeadFusion, follow_residual, fuse_heads, on_grid, spread_keys
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.precision import at_least_single
 from vitrail.types import Attentions, Images
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from vitrail.adapters.memory import in_batches
 from vitrail.baselines import BASELINES
 from vitrail.errors import InvalidInputError
-from vitrail.explainers.attention_maps import at_least_single
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.gradients import target_gradients
 from vitrail.explainers.libra import balanced_gradients
+from vitrail.explainers.precision import at_least_single
 from vitrail.types import Images
 
 
