@@ -56,7 +56,7 @@ def slow_masks(vit, image, *, min_cut, token_ratio, starting_layer, head_reducti
 
 def slow_map(vit, image, target, **options):
     grid_size = vit.grid_size(image)
-    numerator, count = torch.zeros(math.prod(grid_size)), torch.zeros(math.prod(grid_size))
+    numerator, count = (torch.zeros(math.prod(grid_size), dtype=vit.dtype) for _ in range(2))
     with torch.no_grad():
         tokens = vit.assemble(vit.patch_embed(image), grid_size)
         for mask in slow_masks(vit, image, **options):
@@ -64,13 +64,15 @@ def slow_map(vit, image, target, **options):
             left = torch.cat([tokens[:, : vit.num_prefix_tokens], tokens[:, vit.num_prefix_tokens + kept[0]]], 1)
             if kept.numel():
                 probability = vit.forward_tokens(left, grid_size, kept).softmax(-1)[0, target]
-                numerator[kept[0]] += probability.float()
+                numerator[kept[0]] += probability
                 count[kept[0]] += 1
     return (numerator / count.clamp_min(1)).view(grid_size)
 
 
 def compare(name, targets=(4, 0, 2), **options):
-    vit, images = networks.network(name), networks.images(name)
+    # In double precision: two patches whose centralities differ by rounding alone rank differently on another processor.
+    vit, images = networks.network(name), networks.images(name).double()
+    vit.module.double()
     defaults = {"min_cut": 0.01, "token_ratio": 0.5, "starting_layer": 0, "head_reductions": ("min", "max", "sum")}
     options = defaults | {"statistics": ROBUST} | options
     whole = make_explainer("mutex", vit, **options).explain(images, torch.tensor(targets)).relevance
