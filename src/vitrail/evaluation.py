@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitrail.adapters import Classifier
-from vitrail.data.folders import NO_LABEL, Batch, ImageFolder, Unreadable, collate
+from vitrail.data.labelled import NO_LABEL, Batch, LabelledImages, Unreadable, collate
+from vitrail.data.sharing import OwnShare
+from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer
 from vitrail.metrics import Curves, InsertionDeletion, Protocol
@@ -60,8 +62,11 @@ class Scores:
     unreadable: list[Unreadable]
 
 
-def evaluate(classifier: Classifier, images: ImageFolder, batch_size: int = 64, num_workers: int = 0) -> Evaluation:
+def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 64, num_workers: int = 0) -> Evaluation:
     """Measure accuracy on a folder with one sub-folder per class.
+
+    Inside `vitrail.distributed.process_group`, each process takes its share of the images, and all get the same figures: those
+    of one process, since no image is taken twice.
 
     Raises:
         InvalidInputError: No labels, or classes that the model does not have.
@@ -70,20 +75,25 @@ def evaluate(classifier: Classifier, images: ImageFolder, batch_size: int = 64, 
     images = with_model_labels(images, classifier)
     num_classes = classifier.num_classes
     top1, top5 = (MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, min(5, num_classes)))
-    confidence, unreadable, count = MeanMetric(), list[Unreadable](), 0
+    # In double precision, the sum of so few digits is the same in any order.
+    confidence, unreadable, count = MeanMetric().set_dtype(torch.float64), list[Unreadable](), 0
+    share = OwnShare(len(images), rank(), world_size())
     with classifier.inspecting(), torch.no_grad():
-        for batch in _batches(classifier, images, batch_size, num_workers, "testing", unreadable):
+        for batch in _batches(classifier, images, share, batch_size, num_workers, "testing", unreadable):
             probabilities = classifier.logits(batch.images).float().softmax(-1).cpu()
             top1.update(probabilities, batch.labels)
             top5.update(probabilities, batch.labels)
             confidence.update(probabilities.amax(-1))
             count += len(batch.images)
+    count, unreadable = sum(gather([count])), _in_order(gather(unreadable), images)
+    _expect_readable(count, images, unreadable)
+    # The metrics add up over processes by themselves.
     return Evaluation(float(top1.compute()), float(top5.compute()), float(confidence.compute()), count, unreadable)
 
 
 def score(
     classifier: Classifier,
-    images: ImageFolder,
+    images: LabelledImages,
     explainers: Sequence[Explainer],
     protocol: Protocol,
     batch_size: int = 16,
@@ -100,7 +110,7 @@ def score(
     metrics = [InsertionDeletion(protocol) for _ in explainers]
     targets, paths, unreadable = list[Tensor](), list[str](), list[Unreadable]()
     completeness: dict[str, float] = {}
-    for batch in _batches(classifier, images, batch_size, num_workers, "scoring", unreadable):
+    for batch in _batches(classifier, images, OwnShare(len(images)), batch_size, num_workers, "scoring", unreadable):
         for explainer, metric in zip(explainers, metrics, strict=True):
             explanation = explainer.explain(batch.images)
             metric.update(classifier, batch.images, explanation)
@@ -109,11 +119,12 @@ def score(
                 completeness[explanation.method] = max(error, completeness.get(explanation.method, 0.0))
         targets.append(explanation.targets.cpu())
         paths += batch.paths
+    _expect_readable(len(paths), images, unreadable)
     curves = {name: metric.curves() for name, metric in zip(names, metrics, strict=True)}
     return Scores(curves, torch.cat(targets), paths, completeness, unreadable)
 
 
-def with_model_labels(images: ImageFolder, classifier: Classifier) -> ImageFolder:
+def with_model_labels(images: LabelledImages, classifier: Classifier) -> LabelledImages:
     """Express a folder's labels as the model's classes: by name, else, where there are as many, by order.
 
     Raises:
@@ -137,18 +148,33 @@ def with_model_labels(images: ImageFolder, classifier: Classifier) -> ImageFolde
             f"expected folders named like the model's classes, or {classifier.num_classes} folders in the order of its classes; "
             f"unknown among {len(images.class_names)}: {', '.join(missing[:8])}"
         )
-    return replace(images, labels=[order[label] if label != NO_LABEL else NO_LABEL for label in images.labels])
+    return images.with_labels([order[label] if label != NO_LABEL else NO_LABEL for label in images.labels])
 
 
 def _batches(
-    classifier: Classifier, images: ImageFolder, batch_size: int, num_workers: int, what: str, unreadable: list[Unreadable]
+    classifier: Classifier,
+    images: LabelledImages,
+    share: OwnShare,
+    batch_size: int,
+    num_workers: int,
+    what: str,
+    unreadable: list[Unreadable],
 ) -> Iterator[Batch]:
-    loader: DataLoader[Any] = DataLoader(images, batch_size, num_workers=num_workers, collate_fn=collate)
-    read = 0
-    for batch in progress(loader, len(loader), what):
+    loader: DataLoader[Any] = DataLoader(images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate)
+    for batch in progress(loader, len(loader), what) if share.rank == 0 else loader:
         unreadable += batch.unreadable
         if len(batch.images):
-            read += len(batch.images)
             yield batch._replace(images=batch.images.to(classifier.device, classifier.dtype))
-    if not read:
+
+
+def _expect_readable(count: int, images: LabelledImages, unreadable: list[Unreadable]) -> None:
+    if not count:
         raise ImageError(f"not one of {len(images)} images could be read; the first: {unreadable[0].reason}")
+
+
+def _in_order(unreadable: list[Unreadable], images: LabelledImages) -> list[Unreadable]:
+    """As one process meets them."""
+    if len(unreadable) < 2:
+        return unreadable
+    place = {images.name(index): index for index in range(len(images))}
+    return sorted(unreadable, key=lambda file: place[file.path])

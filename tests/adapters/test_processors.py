@@ -11,7 +11,7 @@ from PIL import Image
 import networks
 from vitrail.adapters import Preprocessing
 from vitrail.adapters.huggingface import family_preprocessing
-from vitrail.adapters.huggingface_loading import processor_preprocessing
+from vitrail.adapters.huggingface_processors import processor_preprocessing
 from vitrail.errors import InvalidInputError
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
@@ -44,6 +44,11 @@ PUBLISHED = {
         },
     ),
     "BEiT": ("BeitImageProcessor", {"crop_size": 224, "do_center_crop": False, "resample": 2, "size": 224, **HALF}),
+    "ConvNeXt": ("ConvNextImageProcessor", {"crop_pct": 0.875, "do_resize": True, "resample": 3, "size": 224, **IMAGENET}),
+    "ConvNeXt, large": (
+        "ConvNextImageProcessor",
+        {"crop_pct": 1.0, "resample": 3, "size": {"shortest_edge": 384}, **IMAGENET},
+    ),
     "not normalised": ("ViTImageProcessor", {"do_normalize": False, "resample": 3, "size": {"height": 48, "width": 64}}),
 }
 """By the class that reads them, as they stand on the hub."""

@@ -121,12 +121,12 @@ def test_preprocessing_is_torchvisions_own(name):
     import torchvision
     from PIL import Image
 
-    from vitrail.adapters.torchvision import _preprocessing
+    from vitrail.adapters.torchvision import weights_preprocessing
 
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(1, 3, 12, 17, generator=generator)
     pixels = torch.nn.functional.interpolate(pixels, (300, 425), mode="bilinear")[0].permute(1, 2, 0)
     photo = Image.fromarray((pixels * 255).byte().numpy())
     for weights in getattr(torchvision.models, name):
-        ours, theirs = _preprocessing(weights.transforms())(photo), weights.transforms()(photo)
+        ours, theirs = weights_preprocessing(weights.transforms())(photo), weights.transforms()(photo)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0.05)

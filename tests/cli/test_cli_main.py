@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -6,6 +7,7 @@ from typer.testing import CliRunner
 import vitrail
 from vitrail.adapters import bundled_models
 from vitrail.cli.main import app
+from vitrail.data.named import DATA
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import PROTOCOLS
 from vitrail.models.hit import HIT_SIZES
@@ -96,3 +98,32 @@ def test_quiet_says_only_results_and_errors(run_vitrail, monkeypatch, tiny_model
     code, _out, err = run_vitrail("--quiet", "explain", photo.with_name("no.png"))
     assert code == 2
     assert "no such image file" in err
+
+
+def test_list_names_the_data_sets():
+    result = CliRunner().invoke(app, ["list", "data"])
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines() if re.match(r"  \S", line)] == list(DATA)
+    assert "protocols" not in result.stdout
+
+
+def test_list_tells_the_files_of_a_data_set_and_where_to_get_them():
+    result = CliRunner().invoke(app, ["list", "data", "--name", "cub-200-2011"])
+    assert result.exit_code == 0
+    assert "\n    bounding_boxes.txt\n" in result.stdout
+    assert "to get it:\n  download CUB_200_2011.tgz from https://" in result.stdout
+    assert "cifar10" not in result.stdout
+
+
+def test_list_of_one_thing_as_json():
+    listed = json.loads(CliRunner().invoke(app, ["list", "--name", "mnist", "--json"]).stdout)
+    assert list(listed) == ["data"]
+    assert [entry["splits"] for entry in listed["data"]] == [["train", "test"]]
+    assert list(json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)["data"][0]) == list(listed["data"][0])
+
+
+def test_list_of_what_there_is_not(run_vitrail):
+    code, _out, err = run_vitrail("list", "dat")
+    assert (code, "did you mean 'data'" in err) == (2, True)
+    code, _out, err = run_vitrail("list", "data", "--name", "mnst")
+    assert (code, "did you mean 'mnist'" in err) == (2, True)

@@ -79,6 +79,98 @@ def test_a_network_with_one_channel_gets_one(photo, policy):
     assert transform(photo).shape == (1, 16, 16)
 
 
+def quiet(**changes):
+    """No variation but the one that a test asks for."""
+    return AugmentationConfig(**GENTLE | changes)
+
+
+def flat(pixels, preprocessing=None):
+    return (preprocessing or Preprocessing((16, 16), crop_fraction=1.0))(Image.fromarray(pixels))
+
+
+@pytest.mark.parametrize(("mode", "colours"), [("pixel", 50), ("rand", 1), ("const", 1)])
+def test_what_is_erased_is_filled_as_asked(mode, colours):
+    image = training_transform(quiet(random_erasing=1.0, erasing_mode=mode), Preprocessing((16, 16)))(
+        Image.new("RGB", (16, 16), (200, 0, 0))
+    )
+    background = Preprocessing((16, 16))(Image.new("RGB", (16, 16), (200, 0, 0)))
+    erased = image[:, (image != background).any(0)]
+    assert erased.shape[1] >= 8
+    assert min(erased.unique(dim=1).shape[1], 50) == min(colours, erased.shape[1])
+    assert (mode == "const") == bool((erased == 0).all())
+
+
+def test_erasing_takes_as_many_parts_as_asked_at_most():
+    transform = training_transform(quiet(random_erasing=1.0, erasing_mode="const", erasing_count=4), Preprocessing((64, 64)))
+    counts = set()
+    for _ in range(30):
+        erased = (transform(Image.new("RGB", (64, 64), (200, 0, 0))) == 0).all(0).numpy()
+        # Corners tell rectangles that do not touch; those that do merely count less.
+        corners = erased & ~np.pad(erased, ((1, 0), (0, 0)))[:-1] & ~np.pad(erased, ((0, 0), (1, 0)))[:, :-1]
+        counts.add(int(corners.sum()))
+    assert 1 in counts
+    assert 2 <= max(counts) <= 4 + 2
+
+
+def test_rotation_turns_the_image_and_keeps_its_middle():
+    disc = np.zeros((33, 33, 3), dtype=np.uint8)
+    rows, cols = np.mgrid[-16:17, -16:17]
+    disc[rows**2 + cols**2 < 100] = 255
+    disc[(rows < -12)] = 90
+    preprocessing = Preprocessing((33, 33), crop_fraction=1.0, mean=(0.1,) * 3, std=(1.0,) * 3)
+    still, transform = flat(disc, preprocessing), training_transform(quiet(rotation=20), preprocessing)
+    turned = [transform(Image.fromarray(disc)) for _ in range(8)]
+    inside = torch.from_numpy(rows**2 + cols**2 < 64)
+    for image in turned:
+        torch.testing.assert_close(image[:, inside], still[:, inside])
+    assert any(not torch.equal(image, still) for image in turned)
+    # The band at the top turns by its angle at the middle of the image: how far its left end comes down tells it.
+    heights = [int((image[0, :, 4] > 0.2).nonzero().max()) if (image[0, :, 4] > 0.2).any() else 0 for image in turned]
+    assert max(heights) <= 4 + 12 * np.tan(np.radians(20)) + 2
+    assert any((image == 0).all(0).any() for image in turned)  # the mean colour from outside
+
+
+def test_blur_keeps_the_sum_and_lowers_the_contrast():
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    preprocessing = Preprocessing((16, 16), crop_fraction=1.0)
+    blurred, still = training_transform(quiet(blur=3), preprocessing)(photo), preprocessing(photo)
+    assert blurred.std() < 0.95 * still.std()
+    assert abs(blurred.mean() - still.mean()) < 0.1
+    # A kernel of three pixels sees nothing further away.
+    dot = np.zeros((17, 17, 3), dtype=np.uint8)
+    dot[8, 8] = 255
+    preprocessing = Preprocessing((17, 17), crop_fraction=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    spread = training_transform(quiet(blur=3), preprocessing)(Image.fromarray(dot))
+    assert spread[0].nonzero().min() >= 7
+    assert spread[0].nonzero().max() <= 9
+    assert spread[0].sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("std", [1.0, 0.1])
+def test_noise_is_gaussian_on_the_normalised_image(std):
+    preprocessing = Preprocessing((64, 64), mean=(0.5,) * 3, std=(0.5,) * 3)
+    image = training_transform(quiet(noise=std), preprocessing)(Image.new("RGB", (64, 64), (255, 0, 128)))
+    assert image.std((1, 2)).tolist() == pytest.approx([std] * 3, rel=0.05)
+    assert image.mean((1, 2)).tolist() == pytest.approx([1, -1, 0], abs=0.05)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 24)])
+@pytest.mark.parametrize("photo_size", [(32, 32), (60, 20), (10, 40)])
+def test_a_simple_crop_shows_the_image_shifted(size, photo_size):
+    ramp = Image.fromarray(np.tile(np.linspace(0, 255, photo_size[0]).astype(np.uint8), (photo_size[1], 1))).convert("RGB")
+    preprocessing = Preprocessing(size, interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3)
+    transform = training_transform(quiet(crop="simple"), preprocessing)
+    slope = 1 / (photo_size[0] * max(size[0] / photo_size[1], size[1] / photo_size[0]))
+    starts = set()
+    for _ in range(12):
+        image = transform(ramp)
+        assert image.shape == (3, *size)
+        middle = image[0, :, 6:-6]
+        assert middle.diff(dim=1).mean().item() == pytest.approx(slope, rel=0.2)
+        starts.add(round(middle[0, 0].item() / slope))
+    assert len(starts) > 3
+
+
 def test_no_mixing_where_both_are_off():
     assert label_mixing(AugmentationConfig(mixup=0, cutmix=0), 3) is None
 
@@ -112,9 +204,45 @@ def test_mixup_mixes_images_and_labels_alike():
     assert 0 < soft[0, 1] < 1
 
 
+def shares(mixed):
+    """How much of every image comes from the other one, for images of zeros and ones in turn."""
+    own = torch.arange(len(mixed)) % 2
+    return (mixed.mean((1, 2, 3)) - own).abs()
+
+
+@pytest.mark.parametrize(("mode", "kinds"), [("batch", 1), ("pair", 4), ("elem", 8)])
+def test_mixtures_are_drawn_per_batch_pair_or_image(mode, kinds):
+    mixing = label_mixing(AugmentationConfig(cutmix=0, mix_mode=mode), 8)
+    images = torch.arange(8).remainder(2).view(8, 1, 1, 1).expand(8, 3, 4, 4).float().clone()
+    drawn = shares(mixing(images, torch.arange(8))[0])
+    assert len({round(share, 4) for share in drawn.tolist()}) == kinds
+
+
+def test_the_sides_of_what_cutmix_takes():
+    mixing = label_mixing(AugmentationConfig(mixup=0, cutmix_sides=(0.25, 0.5), label_smoothing=0), 2)
+    for _ in range(20):
+        images = torch.arange(2).view(2, 1, 1, 1).expand(2, 3, 32, 32).float().clone()
+        mixed, soft = mixing(images, torch.arange(2))
+        share = shares(mixed)
+        assert (share >= 0.25**2 - 1e-6).all()
+        assert (share <= 0.5**2).all()
+        torch.testing.assert_close(soft[:, 1], mixed.mean((1, 2, 3)))
+    assert label_mixing(AugmentationConfig(mixup=0, cutmix=0, cutmix_sides=(0.25, 0.5)), 2) is None
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        {"crop": "square"},
+        {"erasing_mode": "black"},
+        {"erasing_count": 0},
+        {"rotation": -20},
+        {"blur": 2},
+        {"blur": -3},
+        {"noise": -1},
+        {"mix_mode": "image"},
+        {"cutmix_sides": (0.5, 0.2)},
+        {"cutmix_sides": (0.5, 1.2)},
         {"horizontal_flip": 1.5},
         {"random_erasing": -0.1},
         {"mixup": -1},

@@ -9,7 +9,6 @@ import os
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -19,85 +18,14 @@ from vitrail.training import read_config, train
 pytest.importorskip("lightning")
 pytest_plugins = ("tiny",)
 
-from lightning.pytorch.callbacks import Callback  # noqa: E402
-
-BASE = {
-    "model": {
-        "name": "hit_small_patch16_224",
-        "image_size": 16,
-        "patch_size": 4,
-        "depths": [1],
-        "widths": [12],
-        "num_heads": 2,
-        "attention_dropout": 0.0,
-    },
-    "data": {"crop_fraction": 1.0, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "batch_size": 4, "num_workers": 0},
-    "augmentation": {"color_jitter": 0.0, "crop_scale": [0.8, 1.0]},
-    "schedule": {"epochs": 2, "warmup_epochs": 0.5},
-    "engine": {"accelerator": "cpu"},
-}
 RUN_FILES = {
-    "best.ckpt",
     "best.safetensors",
     "config.yaml",
-    "last.ckpt",
     "last.safetensors",
     "learning_curve.png",
     "metrics.csv",
+    "summary.json",
 }
-CHANNELS = {"blue": 2, "red": 0}
-
-
-def write_images(folder, count, seed):
-    generator = np.random.default_rng(seed)
-    for name, channel in CHANNELS.items():
-        (folder / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = generator.integers(0, 90, (16, 16, 3), dtype=np.uint8)
-            pixels[..., channel] += 160
-            Image.fromarray(pixels).save(folder / name / f"{i}.png")
-
-
-@pytest.fixture
-def images(tmp_path):
-    """Eight images of red and blue to train on, four to test."""
-    write_images(tmp_path / "images" / "train", 4, 0)
-    write_images(tmp_path / "images" / "test", 2, 1)
-    return tmp_path / "images"
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(BASE))
-    return path
-
-
-@pytest.fixture
-def configured(recipe, images):
-    """A function from overrides to a checked recipe."""
-    return lambda *overrides: read_config(recipe, [f"data.root={images}", *overrides])
-
-
-class Recorder(Callback):
-    """Learning rates before every batch, raw weights after every optimiser step, and the trainer itself."""
-
-    def __init__(self):
-        self.rates, self.weights, self.trainer = [], [], None
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.trainer = trainer
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.weights.append({name: tensor.detach().clone() for name, tensor in pl_module.module.state_dict().items()})
-
-
-@pytest.fixture
-def recorder(monkeypatch):
-    recorder = Recorder()
-    monkeypatch.setattr("vitrail.training.recipe.progress", lambda: [recorder])
-    return recorder
 
 
 def metrics_of(run):
@@ -246,8 +174,8 @@ def test_the_last_learning_curve_holds_the_last_epoch(configured, monkeypatch, t
     drawn = []
     monkeypatch.setattr("vitrail.training.callbacks.plot_learning_curve", lambda rows, path: drawn.append(rows))
     train(configured(), tmp_path / "run")
-    assert [row["epoch"] for row in drawn[-1] if row.get("val_top1")] == ["0", "1"]
-    assert [row["epoch"] for row in drawn[-1] if row.get("train_loss")] == ["0", "1"]
+    assert [row["epoch"] for row in drawn[-1] if row.get("val_top1")] == [1, 2]
+    assert [row["epoch"] for row in drawn[-1] if row.get("train_loss")] == [1, 2]
 
 
 def test_unreadable_training_images_are_skipped_and_counted_once_each(configured, images, tmp_path, caplog):
@@ -297,13 +225,13 @@ def test_recipes_that_cannot_be_followed_are_refused_in_words(override, messages
         assert message in err
 
 
-def test_a_recipe_that_cannot_be_read_is_refused_in_words(run_vitrail, tmp_path, images):
+def test_a_recipe_that_cannot_be_read_is_refused_in_words(run_vitrail, recipe, tmp_path, images):
     for content, message in ((None, "no such configuration file"), ("data: [", "cannot read"), ("data: {rot: x}", "data.rot")):
         if content is not None:
             (tmp_path / "bad.yaml").write_text(content)
         assert message in fails(run_vitrail, tmp_path / "bad.yaml", images, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(BASE))
+    (tmp_path / "bad.yaml").write_text(recipe.read_text())
     assert "model.drop_path=0.1" in fails(run_vitrail, tmp_path / "bad.yaml", images, tmp_path / "run", "model.drop_path")
 
 

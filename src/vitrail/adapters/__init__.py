@@ -1,10 +1,28 @@
-"""How networks are seen: adapters, preprocessing, and loading by name."""
+"""How networks are seen: adapters, preprocessing, loading by name, building for training."""
 
 from vitrail.adapters.base import Trace, ViTAdapter
+from vitrail.adapters.building import build
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.families import adapt
 from vitrail.adapters.loading import bundled_models, default_device, load
+from vitrail.adapters.plain import PlainClassifier
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.saving import save
+from vitrail.adapters.saving import export_huggingface, save
+from vitrail.adapters.starting import initial_state, start
 
-__all__ = ["Classifier", "Preprocessing", "Trace", "ViTAdapter", "adapt", "bundled_models", "default_device", "load", "save"]
+__all__ = [
+    "Classifier",
+    "PlainClassifier",
+    "Preprocessing",
+    "Trace",
+    "ViTAdapter",
+    "adapt",
+    "build",
+    "bundled_models",
+    "default_device",
+    "export_huggingface",
+    "initial_state",
+    "load",
+    "save",
+    "start",
+]

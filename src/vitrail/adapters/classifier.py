@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitrail.adapters.memory import in_batches
+from vitrail.adapters.origin import Origin
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import InvalidInputError, UnknownNameError
 from vitrail.hooks import inspecting
@@ -27,12 +28,14 @@ class Classifier(ABC):
         preprocessing: What turns a photo into its input.
         class_names: One name per class, or empty where nobody said.
         name: How the user called it.
+        origin: How it was built, where vitrail built it: what `vitrail.save` writes beside the weights.
     """
 
     module: nn.Module
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] = ()
     name: str = ""
+    origin: Origin | None = None
 
     @property
     def device(self) -> torch.device:

@@ -37,18 +37,26 @@ def adapt(
         raise UnsupportedModelError(
             f"expected a torch.nn.Module, got {type(module).__name__}; names and files go to vitrail.load"
         )
-    for base in type(module).__mro__:
-        for home, where in FAMILIES.items():
-            if base.__module__ == home or base.__module__.startswith(home + "."):
-                file, function = where.split(":")
-                adapter: Classifier = getattr(importlib.import_module(file), function)(
-                    module, name or type(module).__name__, tuple(class_names), preprocessing
-                )
-                return _checked(adapter)
+    home = home_of(module)
+    if home is not None:
+        file, function = FAMILIES[home].split(":")
+        adapter: Classifier = getattr(importlib.import_module(file), function)(
+            module, name or type(module).__name__, tuple(class_names), preprocessing
+        )
+        return _checked(adapter)
     raise UnsupportedModelError(
         "expected a HiT, or a Vision Transformer of timm, Hugging Face or torchvision, got "
         f"{type(module).__module__}.{type(module).__qualname__}, which has no adapter"
     )
+
+
+def home_of(module: nn.Module) -> str | None:
+    """Where a network's class, or one that it derives from, is defined: a key of `FAMILIES`, or None."""
+    for base in type(module).__mro__:
+        for home in FAMILIES:
+            if base.__module__ == home or base.__module__.startswith(home + "."):
+                return home
+    return None
 
 
 def _checked(adapter: Classifier) -> Classifier:

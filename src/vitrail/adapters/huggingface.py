@@ -205,19 +205,21 @@ def adapt_huggingface(
         raise UnsupportedModelError(
             f"expected a model with a classifier (...ForImageClassification), got {kind}; load it by AutoModelForImageClassification"
         )
-    names = class_names or _class_names(module.config)
+    names = class_names or class_names_of(module.config)
     return HuggingFaceViTAdapter(module, preprocessing or family_preprocessing(module.config), names, name)
 
 
-def _class_names(config: Any) -> tuple[str, ...]:
+def class_names_of(config: Any) -> tuple[str, ...]:
+    """Names of the classes, where somebody named them."""
     names = [config.id2label[index] for index in range(config.num_labels)]
-    # LABEL_0, LABEL_1, ... stand where nobody named the classes.
+    # Else LABEL_0, LABEL_1, ... stand there.
     return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else tuple(names)
 
 
 def family_preprocessing(config: Any) -> Preprocessing:
     """How the published models of a family see photos, at the size that a model was made for."""
-    size = tuple(config.image_size) if isinstance(config.image_size, list | tuple) else (config.image_size,) * 2
+    side = getattr(config, "image_size", 224)  # A ResNet has none.
+    size = tuple(side) if isinstance(side, list | tuple) else (side, side)
     half = (0.5,) * config.num_channels
     if config.model_type in ("vit", "beit"):
         interpolation = "bilinear" if config.model_type == "vit" else "bicubic"

@@ -1,7 +1,7 @@
 """Hugging Face models by name or folder, with their preprocessing."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,11 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from vitrail.adapters.huggingface import HuggingFaceViTAdapter, adapt_huggingface, family_preprocessing
+from vitrail.adapters.huggingface_processors import PROCESSOR, processor_preprocessing
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 
-PROCESSOR = "preprocessor_config.json"
-
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
-
-RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-"""Pillow's numbers, which these files use, and torchvision's names."""
 
 
 def create_huggingface(name: str, *, pretrained: bool = True, **options: Any) -> HuggingFaceViTAdapter:
@@ -36,28 +32,64 @@ def create_huggingface(name: str, *, pretrained: bool = True, **options: Any) ->
         CheckpointError: Weights that are damaged, unsafe or do not fit.
         UnsupportedModelError: It is no Vision Transformer that vitrail knows.
     """
-    local = bool(name) and Path(name).is_dir()  # An empty path is the working folder.
+    config = read_config(name, options)
+    hub = hub_options(options)
+    module = _complete(*trained(name, config, **hub), name) if pretrained else untrained(name, config)
+    display = name if is_folder(name) else f"hf:{name}"
+    return adapt_huggingface(module, display, (), read_preprocessing(name, config, hub))
+
+
+def is_folder(name: str) -> bool:
+    """Whether a model lies on this machine; an empty path is the working folder."""
+    return bool(name) and Path(name).is_dir()
+
+
+def read_config(name: str, options: Mapping[str, Any]) -> Any:
+    """The configuration of a model, with some of its fields replaced.
+
+    Raises:
+        UnknownNameError: No such folder or repository.
+        CheckpointError: It cannot be read.
+        InvalidInputError: Options that are no fields of it.
+    """
     try:
         config, unused = AutoConfig.from_pretrained(name, trust_remote_code=False, return_unused_kwargs=True, **options)
     except Exception as error:  # Files, the hub's client and the configuration's own checks fail in their own ways.
-        if local:
-            raise CheckpointError(f"cannot read the model's configuration in {name}: {_first_line(error)}") from error
+        if is_folder(name):
+            raise CheckpointError(f"cannot read the model's configuration in {name}: {first_line(error)}") from error
         raise UnknownNameError(
-            f"cannot find hf:{name}: {_first_line(error)}; expected a folder that save_pretrained wrote, or owner/name on the "
+            f"cannot find hf:{name}: {first_line(error)}; expected a folder that save_pretrained wrote, or owner/name on the "
             "Hugging Face hub; check the name and the connection"
         ) from error
-    unknown = sorted(set(unused) - set(HUB_OPTIONS))
+    refuse_unknown(config.model_type, set(unused) - set(HUB_OPTIONS))
+    return config
+
+
+def refuse_unknown(model_type: str, unknown: Collection[str]) -> None:
+    """Refuse fields that a configuration has not."""
     if unknown:
         raise InvalidInputError(
-            f"a {config.model_type} of transformers has no option {', '.join(unknown)}; expected fields of its configuration, or "
+            f"a {model_type} of transformers has no option {', '.join(sorted(unknown))}; expected fields of its configuration, or "
             f"{', '.join(HUB_OPTIONS)}"
         )
-    module = _trained(name, config, **_hub_options(options)) if pretrained else _untrained(name, config)
-    display = name if local else f"hf:{name}"
-    return adapt_huggingface(module, display, (), _preprocessing(name, config, _hub_options(options)))
 
 
-def _trained(name: str, config: Any, **options: Any) -> nn.Module:
+def _complete(module: nn.Module, missing: list[str], name: str) -> nn.Module:
+    if missing:
+        raise CheckpointError(
+            f"expected trained weights for every part of {name}, found none for {', '.join(missing[:5])}; it is a backbone without "
+            "this classifier: fine-tune it first, or ask for random weights by pretrained=False"
+        )
+    return module
+
+
+def trained(name: str, config: Any, **options: Any) -> tuple[nn.Module, list[str]]:
+    """A model with its trained weights, and the names of those that have none, which are random.
+
+    Raises:
+        UnsupportedModelError: transformers has no classifier of this type.
+        CheckpointError: Weights that are damaged, unsafe or do not fit.
+    """
     try:
         with _silence():
             module, report = AutoModelForImageClassification.from_pretrained(
@@ -69,19 +101,13 @@ def _trained(name: str, config: Any, **options: Any) -> nn.Module:
                 f"expected a Vision Transformer with a classifier in {name}, got a model of type {config.model_type}, for which "
                 "transformers has none"
             ) from error
-        raise CheckpointError(f"cannot load the weights of {name}: {_first_line(error)}") from error
+        raise CheckpointError(f"cannot load the weights of {name}: {first_line(error)}") from error
     # Left to itself, transformers refers to a table that it printed.
     mismatched = sorted(report["mismatched_keys"])
     misfits = [f"{key}: expected {tuple(built)}, got {tuple(stored)}" for key, stored, built in mismatched]
     if misfits:
         raise CheckpointError(f"the weights of {name} do not fit the model: {'; '.join(misfits[:5])}")
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise CheckpointError(
-            f"expected trained weights for every part of {name}, found none for {', '.join(missing[:5])}; it is a backbone without "
-            "this classifier: fine-tune it first, or ask for random weights by pretrained=False"
-        )
-    return module
+    return module, sorted(report["missing_keys"])
 
 
 @contextmanager
@@ -98,7 +124,12 @@ def _silence() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _untrained(name: str, config: Any) -> nn.Module:
+def untrained(name: str, config: Any) -> nn.Module:
+    """A model of a configuration, with random weights.
+
+    Raises:
+        UnsupportedModelError: transformers has no classifier of this type, or its parts do not go together.
+    """
     try:
         build: Any = AutoModelForImageClassification.from_config
         return build(config, trust_remote_code=False)
@@ -106,21 +137,22 @@ def _untrained(name: str, config: Any) -> nn.Module:
         Exception
     ) as error:  # Sizes that do not fit fail anywhere: by zero, by a negative dimension, by an unknown activation.
         raise UnsupportedModelError(
-            f"cannot build a classifier of type {config.model_type} for {name}: {_first_line(error)}"
+            f"cannot build a classifier of type {config.model_type} for {name}: {first_line(error)}"
         ) from error
 
 
-def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
+def hub_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options that say where a model comes from."""
     return {key: value for key, value in options.items() if key in HUB_OPTIONS}
 
 
-def _preprocessing(name: str, config: Any, options: dict[str, Any]) -> Preprocessing | None:
+def read_preprocessing(name: str, config: Any, options: dict[str, Any]) -> Preprocessing | None:
     """What the processor's file says, or None where there is none: then the family's own."""
     try:
         path = cached_file(name, PROCESSOR, _raise_exceptions_for_missing_entries=False, **options)
         described = None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {PROCESSOR} of {name}: {_first_line(error)}") from error
+        raise CheckpointError(f"cannot read {PROCESSOR} of {name}: {first_line(error)}") from error
     if described is None:
         return None
     try:
@@ -129,38 +161,6 @@ def _preprocessing(name: str, config: Any, options: dict[str, Any]) -> Preproces
         raise CheckpointError(f"{PROCESSOR} of {name} is not one that this version understands: {error!r}") from error
 
 
-def processor_preprocessing(described: dict[str, Any], default: Preprocessing) -> Preprocessing:
-    """What an image processor's description means.
-
-    Args:
-        described: A `preprocessor_config.json`.
-        default: Where it is silent.
-
-    Raises:
-        InvalidInputError: It asks for something else than resizing, cropping and normalising.
-    """
-    size = described.get("size", {"height": default.size[0], "width": default.size[1]})
-    size = {"height": size, "width": size} if isinstance(size, int) else size
-    shortest = size.get("shortest_edge")
-    if shortest is None and not {"height", "width"} <= set(size):
-        raise InvalidInputError(f"expected a size of height and width or shortest_edge in {PROCESSOR}, got {size}")
-    resized = (shortest, shortest) if shortest is not None else (size["height"], size["width"])
-    crop = described.get("crop_size", resized) if described.get("do_center_crop", "crop_size" in described) else resized
-    crop = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"]) if isinstance(crop, dict) else crop
-    if not described.get("do_rescale", True) or abs(described.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:
-        raise InvalidInputError(
-            f"expected pixels scaled to [0, 1] in {PROCESSOR}, got rescale_factor {described.get('rescale_factor')}"
-        )
-    normalised = described.get("do_normalize", True)
-    return Preprocessing(
-        size=(int(crop[0]), int(crop[1])),
-        crop_fraction=min(crop[0] / resized[0], 1.0),
-        crop_mode="squash" if shortest is None else "center",
-        interpolation=RESAMPLING.get(described.get("resample", -1), default.interpolation),
-        mean=tuple(described.get("image_mean", default.mean)) if normalised else (0.0, 0.0, 0.0),
-        std=tuple(described.get("image_std", default.std)) if normalised else (1.0, 1.0, 1.0),
-    )
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of a message that says anything."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,7 +1,7 @@
 """Loading a model by name or from disk: weights, preprocessing and class names together."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -11,9 +11,10 @@ import torch
 
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.families import adapt
+from vitrail.adapters.own_files import build_described
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, MAX_RESIZED_PIXELS, Preprocessing
 from vitrail.errors import CheckpointError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
-from vitrail.models.checkpoints import Checkpoint, load_strictly, read_checkpoint
+from vitrail.models.checkpoints import Checkpoint, read_checkpoint
 from vitrail.models.hit import HiT
 from vitrail.models.hit.checkpoints import looks_published, published_config
 from vitrail.registry import Registry, unknown_name
@@ -22,9 +23,6 @@ Loader = Callable[..., Classifier]
 
 SOURCES: Registry[Loader] = Registry("source of models")
 """What stands before the colon in `timm:vit_base_patch16_224`."""
-
-ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], HiT]] = {"hit": HiT.from_config}
-"""What our own files may hold, and how it is built from its configuration."""
 
 WEIGHTS = ("model.safetensors", "best.safetensors")
 
@@ -104,34 +102,12 @@ def load_local(path: Path, **options: Any) -> Classifier:
         path = weights
     checkpoint = read_checkpoint(path)
     if checkpoint.metadata:
-        return _build_own(checkpoint, path, **options)
+        return build_described(checkpoint, path, **options)
     if looks_published(checkpoint.state):
         return _build_published(checkpoint, str(path), **options)
     raise CheckpointError(
         f"cannot tell what model {path} is: it has no vitrail description, and its keys ({', '.join(list(checkpoint.state)[:3])}, ...) are "
         "not those of a published HiT; build the model yourself and give it to vitrail.adapt"
-    )
-
-
-def _build_own(checkpoint: Checkpoint, path: Path, **options: Any) -> Classifier:
-    if options:
-        raise InvalidInputError(f"{path} describes its own model; expected no options, got {', '.join(options)}")
-    described = checkpoint.metadata
-    try:
-        build = ARCHITECTURES[described["architecture"]]
-        module = build(described["config"])
-        preprocessing = Preprocessing.from_dict(described["preprocessing"])
-        class_names = tuple(map(str, described["class_names"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"the description inside {path} is not one that this version understands: {error!r}") from error
-    load_strictly(
-        module, {name: tensor.float() for name, tensor in checkpoint.state.items()}, str(path), optional=module.idle_names()
-    )
-    return adapt(
-        module,
-        name=path.stem if path.stem != "model" else path.parent.name,
-        class_names=class_names,
-        preprocessing=preprocessing,
     )
 
 
@@ -166,7 +142,7 @@ def load_bundled(name: str, **options: Any) -> Classifier:
     if name not in bundled_models():
         raise unknown_name("bundled model", name, bundled_models())
     path = Path(str(files("vitrail") / "bundled" / name / "model.safetensors"))
-    return _build_own(read_checkpoint(path), path, **options)
+    return build_described(read_checkpoint(path), path, **options)
 
 
 @SOURCES.register("hit")

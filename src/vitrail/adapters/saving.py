@@ -7,32 +7,79 @@ from typing import Any
 import torch
 
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.families import home_of
+from vitrail.adapters.origin import Origin
+from vitrail.adapters.plain import PlainClassifier
 from vitrail.errors import UnsupportedModelError
 from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HiT
 
 
 def save(classifier: Classifier, path: str | Path, *, half: bool = False, notes: Mapping[str, Any] | None = None) -> None:
-    """Write a HiT with its configuration, preprocessing and class names as one safetensors file.
+    """Write a network with its configuration, preprocessing and class names as one safetensors file.
 
     Args:
-        classifier: An adapted or loaded HiT.
+        classifier: An adapted or loaded HiT, or a network of another library that vitrail built.
         path: The file.
         half: Store half precision; it is loaded as single precision again.
         notes: More about the model, ready for JSON, kept inside the file.
 
     Raises:
-        UnsupportedModelError: The network is none of ours; save it by its own library.
+        UnsupportedModelError: The network came from elsewhere, so that nobody knows how to build it again.
         OutputError: The file cannot be written; an older file is left whole.
     """
     module = classifier.module
-    if not isinstance(module, HiT):
-        raise UnsupportedModelError(f"expected a HiT, got {type(module).__name__}; save it by the library that it comes from")
+    origin = origin_of(classifier)
     description = {
         **(notes or {}),
-        "architecture": "hit",
-        "config": module.config.to_dict(),
+        "architecture": origin.architecture,
+        "config": dict(origin.config),
         "preprocessing": classifier.preprocessing.to_dict(),
         "class_names": list(classifier.class_names),
     }
-    write_checkpoint(path, module, description, torch.float16 if half else torch.float32, omit=module.idle_names())
+    if isinstance(classifier, PlainClassifier):
+        description |= {"view": "plain", "cell_size": classifier.cell_size}
+    omit = module.idle_names() if isinstance(module, HiT) else ()
+    write_checkpoint(path, module, description, torch.float16 if half else torch.float32, omit=omit)
+
+
+def origin_of(classifier: Classifier) -> Origin:
+    """How a network is built again.
+
+    Raises:
+        UnsupportedModelError: It came from elsewhere, and does not tell.
+    """
+    module = classifier.module
+    if isinstance(module, HiT):
+        return Origin("hit", module.config.to_dict())
+    if classifier.origin is not None:
+        return classifier.origin
+    if home_of(module) == "transformers":
+        from vitrail.adapters.huggingface_building import describe_huggingface  # noqa: PLC0415 (heavy, and an extra)
+
+        return describe_huggingface(module)
+    raise UnsupportedModelError(
+        f"expected a HiT, got {type(module).__name__}; save it by the library that it comes from, or build it by "
+        "vitrail.adapters.build"
+    )
+
+
+def export_huggingface(classifier: Classifier, folder: str | Path, *, overwrite: bool = False) -> None:
+    """Write a Hugging Face network as a folder that `from_pretrained` and `vitrail.load` read, with class names and preprocessing.
+
+    Args:
+        classifier: Its module is one of transformers.
+        folder: Created where it is not there.
+        overwrite: Whether files of an earlier export may be replaced.
+
+    Raises:
+        UnsupportedModelError: Another network, or a preprocessing that transformers cannot do.
+        OutputError: The folder holds something, or cannot be written.
+    """
+    if home_of(classifier.module) != "transformers":
+        raise UnsupportedModelError(
+            f"expected a network of Hugging Face, got {type(classifier.module).__name__}; vitrail.save writes it as one file"
+        )
+    from vitrail.adapters.huggingface_exporting import write_folder  # noqa: PLC0415 (heavy, and an extra)
+
+    write_folder(classifier, Path(folder), overwrite)

@@ -1,5 +1,6 @@
 """timm's Vision Transformers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -99,23 +100,33 @@ def create_timm(name: str, *, pretrained: bool = True, **options: Any) -> TimmAd
         UnknownNameError: timm knows no such model, or its weights could not be fetched.
         UnsupportedModelError: It is no Vision Transformer that vitrail knows.
     """
+    module = make_timm(name, pretrained, options)
+    return adapt_timm(module, f"timm:{name}", timm_class_names(module), None)
+
+
+def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
+    """Create a timm model of any architecture by name.
+
+    Raises:
+        UnknownNameError: timm knows no such model, or its weights could not be fetched.
+        InvalidInputError: Options that it does not have, or that do not go together.
+    """
     if ":" not in name and not timm.is_model(name):
         raise unknown_name("timm model", name, timm.list_models("*vit*") + timm.list_models("deit*"))
     try:
-        module = timm.create_model(name, pretrained=pretrained, **options)
+        return timm.create_model(name, pretrained=pretrained, **options)
     except (TypeError, AssertionError) as error:
-        raise InvalidInputError(f"timm cannot create {name!r} with {options}: {error}") from error
+        raise InvalidInputError(f"timm cannot create {name!r} with {dict(options)}: {error}") from error
     except Exception as error:  # Network, hub and file errors have no common base.
         if not pretrained:
-            raise InvalidInputError(f"timm cannot create {name!r} with {options}: {error!r}") from error
+            raise InvalidInputError(f"timm cannot create {name!r} with {dict(options)}: {error!r}") from error
         raise UnknownNameError(
             f"cannot load the weights of timm:{name}: {error}; check the name and the connection, or ask for random weights by "
             "pretrained=False"
         ) from error
-    return adapt_timm(module, f"timm:{name}", _class_names(module), None)
 
 
-def _class_names(module: nn.Module) -> tuple[str, ...]:
+def timm_class_names(module: nn.Module) -> tuple[str, ...]:
     """ImageNet's class names, for models that were trained on it."""
     subset = infer_imagenet_subset(module)
     if subset is None:

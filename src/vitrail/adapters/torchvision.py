@@ -1,6 +1,6 @@
 """torchvision's Vision Transformers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -138,34 +138,61 @@ def create_torchvision(
         InvalidInputError: An option that the model does not have.
         UnsupportedModelError: It is no Vision Transformer.
     """
-    # Detection and the like are no classifiers, and fetch their backbones' weights even where none are asked for.
-    if name not in list_models(module=models):
-        raise unknown_name("torchvision model", name, list_models(module=models, include="vit*"))
-    known = get_model_weights(name)
+    known = weights_of(name)
     if pretrained and weights != "DEFAULT" and weights not in known.__members__:
         raise unknown_name(f"weights of torchvision:{name}", weights, list(known.__members__))
     chosen = known[weights] if pretrained else None
     if chosen is not None and name.startswith("vit_"):  # Other models take images of any size, and no such option.
         options = {"image_size": chosen.meta["min_size"][0], **options}
-    try:
-        module = get_model(name, weights=None, **options)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise InvalidInputError(f"torchvision cannot create {name!r} with {options}: {error}") from error
+    module = make_torchvision(name, options)
     adapter = adapt_torchvision(module, f"torchvision:{name}", (), None)
     if chosen is None:
         return adapter
+    module.load_state_dict(fetch(chosen, name))
+    return adapt_torchvision(module, adapter.name, tuple(chosen.meta["categories"]), weights_preprocessing(chosen.transforms()))
+
+
+def weights_of(name: str) -> Any:
+    """The enumeration of a model's trained weights.
+
+    Raises:
+        UnknownNameError: No such classifier.
+    """
+    # Detection and the like are no classifiers, and fetch their backbones' weights even where none are asked for.
+    if name not in list_models(module=models):
+        raise unknown_name("torchvision model", name, list_models(module=models, include="vit*"))
+    return get_model_weights(name)
+
+
+def make_torchvision(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """Create an untrained torchvision classifier of any architecture by name.
+
+    Raises:
+        InvalidInputError: Options that it does not have, or that do not go together.
+    """
     try:
-        state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return get_model(name, weights=None, **options)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise InvalidInputError(f"torchvision cannot create {name!r} with {dict(options)}: {error}") from error
+
+
+def fetch(chosen: Any, name: str) -> dict[str, Tensor]:
+    """Trained weights.
+
+    Raises:
+        UnknownNameError: They could not be fetched.
+    """
+    try:
+        return dict(chosen.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:  # URL, hash and file errors have no common base.
         raise UnknownNameError(
             f"cannot load the weights of torchvision:{name}: {error}; check the connection, or ask for random weights by "
             "pretrained=False"
         ) from error
-    module.load_state_dict(state)
-    return adapt_torchvision(module, adapter.name, tuple(chosen.meta["categories"]), _preprocessing(chosen.transforms()))
 
 
-def _preprocessing(transforms: Any) -> Preprocessing:
+def weights_preprocessing(transforms: Any) -> Preprocessing:
+    """How trained weights see photos."""
     size = transforms.crop_size[0]
     return Preprocessing(
         size=(size, size),

@@ -1,16 +1,52 @@
 """`vitrail list`: what there is to choose from."""
 
 import json
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
+from vitrail.registry import unknown_name
 
-def list_everything(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """List models, methods and protocols, and what each needs."""
+Entry = Mapping[str, Any]
+
+
+def list_everything(
+    kind: Annotated[
+        str | None, typer.Argument(help="Only models, methods, protocols, tasks or data.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Only what has this name; of a data set, also its files and where to get them.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List models, methods, protocols, generated tasks and data sets, and what each needs."""
+    from vitrail.models.hit import HIT_SIZES  # noqa: PLC0415 (heavy)
+
+    chosen = _choose(_everything(), kind, name)
+    sizes = list(HIT_SIZES) if kind is None and name is None else []
+    if as_json:
+        typer.echo(json.dumps({**chosen, **({"recipes_for": sizes} if sizes else {})}, indent=2))
+        return
+    for heading, entries in chosen.items():
+        title, lines = SECTIONS[heading]
+        typer.echo(title)
+        for entry in entries:
+            first, *more = lines(entry)
+            typer.echo(f"  {entry['name']:<26} {first}")
+            for line in more:
+                typer.echo(f"  {'':<26} {line}")
+            if heading == "data" and name is not None:
+                typer.echo(f"below the root folder:\n{_indented(entry['layout'])}\nto get it:\n{_indented(entry['download'])}")
+    if sizes:
+        typer.echo(f"sizes of HiT to train\n  {', '.join(sizes)}")
+
+
+def _everything() -> dict[str, Sequence[Entry]]:
     from vitrail.adapters import bundled_models  # noqa: PLC0415 (heavy)
     from vitrail.api import list_methods, list_protocols  # noqa: PLC0415
-    from vitrail.models.hit import HIT_SIZES  # noqa: PLC0415
+    from vitrail.data.named import list_data  # noqa: PLC0415
+    from vitrail.data.tasks import list_tasks  # noqa: PLC0415
 
     models = [{"name": f"vitrail:{name}", "needs": "nothing: it comes with the package"} for name in bundled_models()]
     models += [
@@ -26,31 +62,60 @@ def list_everything(as_json: Annotated[bool, typer.Option("--json", help="For pr
             "needs": "a model that vitrail trained, a published HiT, a folder saved by timm or by transformers",
         },
     ]
-    methods, protocols = list_methods(), list_protocols()
-    if as_json:
-        typer.echo(
-            json.dumps({"models": models, "methods": methods, "protocols": protocols, "recipes_for": list(HIT_SIZES)}, indent=2)
-        )
-        return
-    typer.echo("models")
-    for model in models:
-        typer.echo(f"  {model['name']:<26} {model['needs']}")
-    typer.echo("methods")
-    for method in methods:
-        needs = [
-            name
-            for name, needed in (("gradients", method["needs_gradients"]), ("training", method["needs_training"]))
-            if needed
-        ]
-        typer.echo(f"  {method['name']:<26} {method['summary']}")
-        typer.echo(
-            f"  {'':<26} for {method['model']}; needs {', '.join(needs) or 'neither gradients nor training'}; {method['paper']}"
-        )
-        if method["options"]:
-            options = ", ".join(f"{name}={json.dumps(default)}" for name, default in method["options"].items())
-            typer.echo(f"  {'':<26} options: {options}")
-    typer.echo("protocols")
-    for protocol in protocols:
-        typer.echo(f"  {protocol['name']:<26} {protocol['description']}; {protocol['source']}")
-    typer.echo("sizes of HiT to train")
-    typer.echo(f"  {', '.join(HIT_SIZES)}")
+    return {
+        "models": models,
+        "methods": list_methods(),
+        "protocols": list_protocols(),
+        "tasks": list_tasks(),
+        "data": list_data(),
+    }
+
+
+def _choose(everything: Mapping[str, Sequence[Entry]], kind: str | None, name: str | None) -> dict[str, Sequence[Entry]]:
+    if kind is not None and kind not in everything:
+        raise unknown_name("kind", kind, list(everything))
+    chosen = {key: entries for key, entries in everything.items() if kind in (None, key)}
+    if name is None:
+        return chosen
+    found = {key: [entry for entry in entries if entry["name"] == name] for key, entries in chosen.items()}
+    if not any(found.values()):
+        raise unknown_name("name", name, [entry["name"] for entries in chosen.values() for entry in entries])
+    return {key: entries for key, entries in found.items() if entries}
+
+
+def _method(entry: Entry) -> Iterator[str]:
+    needed = {"gradients": entry["needs_gradients"], "training": entry["needs_training"]}
+    needs = ", ".join(what for what, needs_it in needed.items() if needs_it) or "neither gradients nor training"
+    yield entry["summary"]
+    yield f"for {entry['model']}; needs {needs}; {entry['paper']}"
+    yield from _options(entry)
+
+
+def _task(entry: Entry) -> Iterator[str]:
+    yield entry["summary"]
+    yield from _options(entry)
+
+
+def _data(entry: Entry) -> Iterator[str]:
+    yield entry["summary"]
+    if entry["splits"] is not None:
+        yield f"splits: {', '.join(entry['splits'])}"
+    yield from _options(entry)
+
+
+def _options(entry: Entry) -> Iterator[str]:
+    if entry["options"]:
+        yield "options: " + ", ".join(f"{name}={json.dumps(default)}" for name, default in entry["options"].items())
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+SECTIONS: Mapping[str, tuple[str, Callable[[Entry], Iterator[str]]]] = {
+    "models": ("models", lambda entry: iter([entry["needs"]])),
+    "methods": ("methods", _method),
+    "protocols": ("protocols", lambda entry: iter([f"{entry['description']}; {entry['source']}"])),
+    "tasks": ("tasks to generate, with known answers", _task),
+    "data": ("data sets; `vitrail list data --name NAME` tells the files of one and where to get them", _data),
+}

@@ -9,10 +9,13 @@ import typer
 from vitrail import __version__
 from vitrail.cli.demo import demo
 from vitrail.cli.explain import explain
+from vitrail.cli.export import export
+from vitrail.cli.generate import generate
 from vitrail.cli.listing import list_everything
 from vitrail.cli.score import score
 from vitrail.cli.test import test
 from vitrail.cli.train import train
+from vitrail.distributed import started_rank
 from vitrail.errors import VitrailError
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
@@ -30,6 +33,8 @@ for name, command in (
     ("score", score),
     ("test", test),
     ("train", train),
+    ("export", export),
+    ("generate", generate),
     ("list", list_everything),
     ("demo", demo),
 ):
@@ -55,7 +60,8 @@ def options(
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("vitrail")
     log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    # Of several processes that work together, the first one speaks.
+    log.setLevel(logging.ERROR if started_rank() else logging.WARNING if quiet else logging.INFO)
 
 
 def main() -> None:

@@ -94,6 +94,14 @@ def model_options(model_args: Sequence[str] | None) -> dict[str, Any]:
     return options
 
 
+def task_options(options: Sequence[str] | None) -> dict[str, Any]:
+    """Read what `--option` of `vitrail generate` gives."""
+    found = {key: value for _, key, value in _settings(options, "--option", r"()([A-Za-z_]\w*)", "size=64")}
+    if "seed" in found:
+        raise InvalidInputError("expected options of the task, got --option seed=...; use --seed")
+    return found
+
+
 def read_size(text: str | None) -> tuple[int, int] | None:
     """Read what `--image-size` gives: height and width, or one number for both."""
     if text is None:

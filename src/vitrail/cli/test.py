@@ -1,12 +1,13 @@
 """`vitrail test`: how often a model is right."""
 
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vitrail.cli.export import exported
 from vitrail.cli.options import (
     BatchOption,
     DeviceOption,
@@ -36,17 +37,32 @@ def test(
         Path | None, typer.Option("--out", "-o", help="Also write accuracy.json into this folder.", show_default=False)
     ] = None,
     overwrite: OverwriteOption = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export",
+            help="Of a Hugging Face model: also write it into this folder, for from_pretrained of transformers.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Print top-1 and top-5 accuracy and the mean confidence."""
+    """Print top-1 and top-5 accuracy and the mean confidence; under torchrun, on many devices."""
     from vitrail.data.folders import ImageFolder, split_folder  # noqa: PLC0415 (heavy)
+    from vitrail.distributed import process_group, rank  # noqa: PLC0415
     from vitrail.evaluation import evaluate  # noqa: PLC0415
     from vitrail.files import results_folder, write_text  # noqa: PLC0415
 
-    classifier = load_model(model, device, model_arg, image_size)
-    images = ImageFolder.scan(split_folder(data, ["test", "val"]), classifier.preprocessing).spread(limit)
-    # The folder is claimed before the work, so that a bad one is told at once.
-    with results_folder(out, overwrite) if out is not None else nullcontext() as folder:
+    with process_group(), ExitStack() as folders:
+        classifier = load_model(model, device, model_arg, image_size)
+        images = ImageFolder.scan(split_folder(data, ["test", "val"]), classifier.preprocessing).spread(limit)
+        first = rank() == 0
+        # The folders are claimed before the work, so that a bad one is told at once.
+        if first and export is not None:
+            folders.enter_context(exported(classifier, export, overwrite))
+        folder = folders.enter_context(results_folder(out, overwrite)) if first and out is not None else None
         result = evaluate(classifier, images, batch_size, workers)
+        if not first:
+            return
         report_unreadable(result.unreadable)
         typer.echo(
             f"{classifier.name} on {result.num_images} images: top-1 {result.top1:.2%}, top-5 {result.top5:.2%}, "

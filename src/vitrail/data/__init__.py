@@ -1,1 +1,1 @@
-"""Images from disk: photos, folders, and the random transforms of training."""
+"""Images: photos, folders, data sets by name, generated tasks, and the random transforms of training."""

@@ -1,6 +1,7 @@
 """Opening a photo of any kind without surprises."""
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -33,26 +34,45 @@ def open_image(path: str | Path) -> Image.Image:
         raise ImageError(f"no such image file: {path}") from None
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror}") from error
+    return _decode(path, str(path))
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """Open a photo that lies in memory, by the rules of `open_image`.
+
+    Args:
+        content: The bytes of an image file.
+        name: What the photo is called in messages.
+
+    Raises:
+        ImageError: The bytes are empty, damaged, truncated, no image, or have more than 178 million pixels.
+    """
+    if not content:
+        raise ImageError(f"expected an image file, got an empty one (0 bytes): {name}")
+    return _decode(BytesIO(content), name)
+
+
+def _decode(file: Path | BytesIO, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about size and metadata: the size is checked here.
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(_too_large(path, f"{image.width}x{image.height} pixels"))
+                    raise ImageError(_too_large(name, f"{image.width}x{image.height} pixels"))
                 image.load()
                 return to_rgb(image)
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"expected an image file (JPEG, PNG, WebP, ...), got something else: {path}") from None
+        raise ImageError(f"expected an image file (JPEG, PNG, WebP, ...), got something else: {name}") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(_too_large(path, str(error))) from error
+        raise ImageError(_too_large(name, str(error))) from error
     except Exception as error:  # Decoders raise OSError, ValueError, SyntaxError, struct.error, ...: all mean a damaged file.
-        raise ImageError(f"damaged or truncated image {path}: {error}; download or export it again") from error
+        raise ImageError(f"damaged or truncated image {name}: {error}; download or export it again") from error
 
 
-def _too_large(path: Path, size: str) -> str:
-    return f"expected an image of at most {MAX_PIXELS:,} pixels, got {path} ({size}); scale it down first"
+def _too_large(name: str, size: str) -> str:
+    return f"expected an image of at most {MAX_PIXELS:,} pixels, got {name} ({size}); scale it down first"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

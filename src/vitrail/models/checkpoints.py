@@ -77,16 +77,22 @@ def write_checkpoint(
         OutputError: The file cannot be written; an older file is left whole.
     """
     kept = {name: tensor for name, tensor in module.state_dict().items() if name not in omit}
-    # Counters keep their integers; copies, because safetensors refuses tensors that share memory.
-    state = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None, copy=True).contiguous()
-        for name, tensor in kept.items()
-    }
+    state = {name: _stored(tensor, dtype) for name, tensor in kept.items()}
     with atomic_write(path) as partial:
         try:
             save_file(state, partial, metadata={METADATA_KEY: json.dumps(metadata), "format": "pt"})
         except SafetensorError as error:  # A full disk comes as one of these, not as an OSError.
             raise OutputError(f"cannot write {path}: {error}; what was there before is unchanged") from error
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy, because safetensors refuses tensors that share memory; counters keep their integers."""
+    if not tensor.is_floating_point():
+        return tensor.detach().to("cpu", copy=True).contiguous()
+    stored = tensor.detach().to("cpu", dtype, copy=True).contiguous()
+    # Running variances may be beyond half precision, in which they would become infinite.
+    too_large = bool(torch.isinf(stored).any()) and not bool(torch.isinf(tensor).any())
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous() if too_large else stored
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, optional: Collection[str] = ()) -> None:

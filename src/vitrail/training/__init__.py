@@ -8,7 +8,7 @@ from vitrail.training.config import TrainingConfig, read_config
 __all__ = ["TrainingConfig", "read_config", "train"]
 
 
-def train(config: TrainingConfig, out: str | Path) -> Path:
+def train(config: TrainingConfig, out: str | Path, resume: bool = False) -> Path:
     """Train a classifier by a recipe; see `vitrail.training.recipe.train`.
 
     Raises:
@@ -20,4 +20,4 @@ def train(config: TrainingConfig, out: str | Path) -> Path:
         raise MissingExtraError("training", "train") from error
     from vitrail.training.recipe import train as run  # noqa: PLC0415 (needs the extra)
 
-    return run(config, out)
+    return run(config, out, resume)

@@ -2,98 +2,54 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from vitrail.adapters.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from vitrail.data.augmentation import AugmentationConfig
 from vitrail.errors import InvalidInputError
+from vitrail.training.sections import (
+    DataConfig,
+    DistillationConfig,
+    EngineConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    Section,
+)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class ModelConfig(_Section):
-    """A HiT: one of the named sizes, any field of `HiTConfig` replaced. The number of classes comes from the data."""
-
-    name: str = "hit_small_patch16_224"
-    """One of the named sizes of `vitrail.models.hit.HIT_SIZES`."""
-    image_size: int | tuple[int, int] | None = None
-    patch_size: int | None = None
-    depths: tuple[int, ...] | None = None
-    widths: tuple[int, ...] | None = None
-    num_heads: int | None = None
-    mlp_ratio: float | None = None
-    dropout: float | None = None
-    attention_dropout: float | None = None
-    drop_path: float | None = None
-
-
-class DataConfig(_Section):
-    """Image folders: `train/<class>/*` and `test|val/<class>/*` below `root`."""
-
-    root: Path
-    train: str = "train"
-    validation: str | None = None
-    """Sub-folder of the validation images; null takes `val`, else `test`."""
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    interpolation: str = "bicubic"
-    crop_fraction: float = Field(0.875, gt=0, le=1)
-    crop_mode: Literal["center", "squash"] = "center"
-    """Whether photos that are not square lose their margins, or are stretched so that the model sees all of them."""
-    batch_size: int = Field(256, ge=2, multiple_of=2)
-    """Images per device and step; even, since mixup pairs them."""
-    num_workers: int = Field(2, ge=0)
-
-
-class OptimizerConfig(_Section):
-    """AdamW, or any optimiser that timm knows by name."""
-
-    name: str = "adamw"
-    learning_rate: float = Field(8e-4, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    gradient_clip: float | None = Field(None, gt=0)
-    """Largest norm of the gradient; null for no clipping."""
-
-
-class ScheduleConfig(_Section):
-    """Linear warm-up, then half a cosine, counted in optimiser steps."""
-
-    epochs: int = Field(100, ge=1)
-    warmup_epochs: float = Field(5, ge=0)
-    warmup_learning_rate: float = Field(1e-6, ge=0)
-    min_learning_rate: float = Field(1e-5, ge=0)
-
-
-class EngineConfig(_Section):
-    """Where and how exactly the steps are computed."""
-
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    accelerator: str = "auto"
-    devices: int | str = 1
-    accumulate: int = Field(1, ge=1)
-    """Batches per optimiser step."""
-    ema_decay: float | None = Field(None, gt=0, lt=1)
-    """Exponential moving average of the weights, used for validation and the saved model; null for none."""
-    seed: int = 0
-    max_minutes: float | None = Field(None, gt=0)
-    """Stop after this many minutes; null for no limit."""
-
-
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """A whole recipe."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    distillation: DistillationConfig = Field(default_factory=DistillationConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     engine: EngineConfig = Field(default_factory=EngineConfig)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainingConfig":
+        mixes = self.augmentation.mixup > 0 or self.augmentation.cutmix > 0
+        if mixes and self.data.batch_size % 2:
+            raise ValueError(
+                f"expected an even data.batch_size, since mixup and cutmix pair images, got {self.data.batch_size}"
+            )
+        if (self.distillation.kind == "none") != (self.distillation.teacher is None):
+            raise ValueError(
+                "expected distillation.kind soft or hard together with a distillation.teacher, got "
+                f"kind {self.distillation.kind} and teacher {self.distillation.teacher}"
+            )
+        if self.loss.cosub and self.distillation.kind != "none":
+            raise ValueError("expected loss.cosub or distillation, got both: they have a target of their own each")
+        if self.model.pretrained and self.model.start_from is not None:
+            raise ValueError("expected model.pretrained or model.start_from, got both")
+        return self
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
@@ -127,14 +83,31 @@ def validate_config(content: Mapping[str, Any], source: str) -> TrainingConfig:
     try:
         return TrainingConfig.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {_explain(e)}" for e in error.errors()]
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'recipe'}: {_explain(e)}" for e in error.errors()]
         raise InvalidInputError(f"{source} is no valid recipe:\n" + "\n".join(lines)) from None
+
+
+def differences(first: TrainingConfig, second: TrainingConfig, ignored: Sequence[str] = ()) -> list[str]:
+    """The dotted keys whose values differ between two recipes.
+
+    Args:
+        first: A recipe.
+        second: Another one.
+        ignored: Dotted keys that may differ.
+    """
+    one, other = (_flat(config.model_dump(mode="json")) for config in (first, second))
+    return [key for key in one if one[key] != other.get(key) and key not in ignored]
+
+
+def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, keys in content.items() for key, value in keys.items()}
 
 
 def _explain(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown key; see the recipes in configs/ for the known ones"
-    return f"{error['msg']}" + ("" if error["type"] == "missing" else f" (got {error['input']!r})")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message if error["type"] in ("missing", "value_error") else f"{message} (got {error['input']!r})"
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

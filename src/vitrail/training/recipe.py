@@ -2,131 +2,164 @@
 
 import logging
 import sys
-from datetime import timedelta
+import time
 from pathlib import Path
+from typing import Any
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from timm.optim import list_optimizers
 
-from vitrail.adapters import Classifier, Preprocessing, adapt, save
+from vitrail.adapters import Classifier, Preprocessing
 from vitrail.data.augmentation import label_mixing
+from vitrail.distributed import started_rank
 from vitrail.errors import InvalidInputError, OutputError
 from vitrail.files import output_folder, write_text
-from vitrail.models.hit import HiT
 from vitrail.registry import unknown_name
-from vitrail.training.callbacks import LearningCurve, progress
+from vitrail.training.callbacks import RunLog, TimeLimit, Timing, progress
+from vitrail.training.checkpoints import Checkpoints, WholeCheckpointIO, newest_checkpoint
 from vitrail.training.classifier import ImageClassifier
-from vitrail.training.config import ModelConfig, TrainingConfig
-from vitrail.training.folder_data import FolderData
+from vitrail.training.cluster import Placement, placement
+from vitrail.training.config import TrainingConfig
+from vitrail.training.data import TrainingData
+from vitrail.training.distillation import Teacher
+from vitrail.training.export import BEST, Export
+from vitrail.training.loggers import create_loggers
+from vitrail.training.network import build_network, prepare_to_learn
+from vitrail.training.randomness import random_state_kept, seed_all
+from vitrail.training.runs import CONFIG, claim, is_complete, write_summary
 
 logger = logging.getLogger(__name__)
 
 
-def build_model(config: ModelConfig, num_classes: int, in_channels: int) -> HiT:
-    """Build the untrained network of a recipe."""
-    fields = config.model_dump(exclude={"name"}, exclude_none=True)
-    if isinstance(fields.get("image_size"), int):
-        fields["image_size"] = (fields["image_size"],) * 2
-    return HiT.from_name(config.name, num_classes=num_classes, in_channels=in_channels, **fields)
-
-
-class Export(Callback):
-    """Write the validated model, under EMA its averaged weights, whenever it is the best so far, and always as the last.
-
-    Must stand before the EMA callback, which takes the averaged weights away again at the same hook.
-    """
-
-    def __init__(self, folder: Path, classifier: Classifier) -> None:
-        self.folder, self.classifier, self.best = folder, classifier, -1.0
-
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.sanity_checking or not isinstance(pl_module, ImageClassifier):
-            return
-        top1 = float(pl_module.top1.compute())
-        if not trainer.is_global_zero:
-            return
-        notes = {"validation": {"top1": top1, "epoch": trainer.current_epoch + 1}}
-        save(self.classifier, self.folder / "last.safetensors", notes=notes)
-        if top1 > self.best:
-            self.best = top1
-            save(self.classifier, self.folder / "best.safetensors", notes=notes)
-
-
-def train(config: TrainingConfig, out: str | Path) -> Path:
+def train(config: TrainingConfig, out: str | Path, resume: bool = False) -> Path:
     """Train a classifier; return the path of the best model.
 
-    Writes into `out`: `config.yaml`, `metrics.csv`, `learning_curve.png`, `best.safetensors` and `last.safetensors` (models for
-    `vitrail.load`), `best.ckpt` and `last.ckpt` (the whole training state).
+    Writes into `out`: `config.yaml`, `metrics.csv`, `learning_curve.png`, `summary.json`, `best.safetensors` and
+    `last.safetensors` (models for `vitrail.load`), `checkpoints/` (the whole training state). The random state of the
+    caller is left as it was.
+
+    Args:
+        config: The recipe.
+        out: Folder of the run.
+        resume: Whether to go on with the run that is in `out`, if any: to the weights that it would have come to undisturbed.
 
     Raises:
-        InvalidInputError: The recipe or the folders do not fit.
-        OutputError: `out` holds an earlier run, or cannot be written.
+        InvalidInputError: The recipe or the data do not fit, or differ from those of the run to resume.
+        CheckpointError: The run's checkpoints are broken.
+        OutputError: `out` holds an earlier run and `resume` is false, or cannot be written.
+        TrainingError: The loss is no longer finite.
     """
     out = output_folder(out)
-    # Further processes of the same run start when the first has written its recipe.
-    if getattr(rank_zero_only, "rank", 0) == 0 and any(out.iterdir()):
-        raise OutputError(f"{out} is not empty; choose another --out")
-    lightning.seed_everything(config.engine.seed, workers=True, verbose=False)
-    size = build_model(config.model, 1, len(config.data.mean)).config.image_size
+    # Further processes of the same run may find what the first has written.
+    if started_rank() == 0:
+        claim(out, config, resume)
+    if resume and is_complete(out):
+        logger.info("the run in %s is complete", out)
+        return out / BEST
+    with random_state_kept():
+        return _train(config, out, newest_checkpoint(out) if resume else None)
+
+
+def _train(config: TrainingConfig, out: Path, checkpoint: Path | None) -> Path:
+    started = time.monotonic()
+    if config.optimizer.name.removeprefix("lookahead_") not in list_optimizers():
+        raise unknown_name("optimiser", config.optimizer.name, list_optimizers())
+    seed_all(config.engine.seed)
+    classifier, data = _classifier_and_data(config)
+    distilled = config.distillation.kind != "none"
+    teacher = Teacher(config.distillation, classifier.num_classes, classifier.preprocessing.size) if distilled else None
+    prepare_to_learn(classifier.module, config.model.train, distilled, config.engine.fused_attention)
+    mixing = label_mixing(config.augmentation, classifier.num_classes)
+    learner = ImageClassifier(classifier, config, mixing, teacher)
+    export = Export(out, classifier)
+    placed = placement(config.engine)
+    try:
+        trainer = _trainer(config, out, placed, _callbacks(config, out, export, data.streamed))
+    except (ValueError, MisconfigurationException) as error:
+        raise InvalidInputError(f"engine: {error}") from error
+    # Now that everything fits.
+    if trainer.is_global_zero:
+        write_text(out / CONFIG, config.to_yaml())
+    if checkpoint is not None:
+        logger.info("going on from %s", checkpoint)
+    try:
+        trainer.fit(learner, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except OSError as error:
+        raise OutputError(f"cannot write into {out}: {error.strerror or error}; the models written before are whole") from error
+    if learner.unreadable:
+        for reason in list(learner.unreadable.values())[:10]:
+            logger.warning("skipped: %s", reason)
+        logger.warning("%d unreadable images were skipped in training", len(learner.unreadable))
+    if trainer.is_global_zero:
+        write_summary(out, trainer, learner, data, export.best, time.monotonic() - started)
+    return out / BEST
+
+
+def _classifier_and_data(config: TrainingConfig) -> tuple[Classifier, TrainingData]:
+    """The untrained classifier with the recipe's preprocessing, and the data, each needing a number of the other."""
+    # A network of two classes tells the image size, which the data needs to tell the classes.
+    size = build_network(
+        config.model.model_copy(update={"pretrained": False, "start_from": None}), ["", ""], len(config.data.mean)
+    )
     preprocessing = Preprocessing(
-        size=size,
+        size=size.preprocessing.size,
         crop_fraction=config.data.crop_fraction,
         crop_mode=config.data.crop_mode,
         interpolation=config.data.interpolation,
         mean=config.data.mean,
         std=config.data.std,
     )
-    if config.optimizer.name.removeprefix("lookahead_") not in list_optimizers():
-        raise unknown_name("optimiser", config.optimizer.name, list_optimizers())
-    data = FolderData(config, preprocessing)
-    num_classes = len(data.class_names)
-    model = build_model(config.model, num_classes, len(config.data.mean))
-    classifier = ImageClassifier(model, config, num_classes, label_mixing(config.augmentation, num_classes))
-    callbacks: list[Callback] = [
-        Export(out, adapt(model, class_names=data.class_names, preprocessing=preprocessing)),
-        LearningRateMonitor(logging_interval="epoch"),
-        LearningCurve(out),
-        ModelCheckpoint(out, "best", monitor="val_top1", mode="max", save_last=True, enable_version_counter=False),
-        *progress(),
-    ]
-    if config.engine.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=config.engine.ema_decay))
-    try:
-        trainer = _trainer(config, out, callbacks)
-    except (ValueError, MisconfigurationException) as error:
-        raise InvalidInputError(f"engine: {error}") from error
-    # Now that everything fits.
-    if trainer.is_global_zero:
-        write_text(out / "config.yaml", config.to_yaml())
-    try:
-        trainer.fit(classifier, datamodule=data)
-    except OSError as error:
-        raise OutputError(f"cannot write into {out}: {error.strerror or error}; the models written before are whole") from error
-    if classifier.unreadable:
-        for reason in list(classifier.unreadable.values())[:10]:
-            logger.warning("skipped: %s", reason)
-        logger.warning("%d unreadable images were skipped in training", len(classifier.unreadable))
-    return out / "best.safetensors"
+    data = TrainingData(config.data, config.augmentation, preprocessing, config.engine.seed)
+    seed_all(config.engine.seed)
+    return build_network(config.model, data.class_names, len(config.data.mean), preprocessing), data
 
 
-def _trainer(config: TrainingConfig, out: Path, callbacks: list[Callback]) -> lightning.Trainer:
+def _callbacks(config: TrainingConfig, out: Path, export: Export, streamed: bool) -> list[Callback]:
+    engine, patience = config.engine, config.schedule.patience
+    if streamed and engine.checkpoint_every is not None:
+        raise InvalidInputError(
+            f"expected engine.checkpoint_every: null, since a run on {config.data.name} cannot be resumed within an epoch"
+        )
+    chosen: list[Callback] = [export]
+    if engine.ema_decay is not None:
+        chosen.append(EMAWeightAveraging(decay=engine.ema_decay))
+    if engine.max_minutes is not None:
+        chosen.append(TimeLimit(engine.max_minutes))
+    if patience is not None:
+        chosen.append(EarlyStopping("val_top1", mode="max", patience=patience, check_finite=False))
+    # The log before the checkpoint, which takes the log's rows with it.
+    return [*chosen, Timing(), RunLog(out), *progress(), Checkpoints(out, engine.checkpoint_every, within_epochs=not streamed)]
+
+
+def _trainer(config: TrainingConfig, out: Path, placed: Placement, callbacks: list[Callback]) -> lightning.Trainer:
+    engine = config.engine
+    strategy: dict[str, Any] = {}
+    if placed.distributed or placed.devices not in (1, "1"):
+        strategy = {"strategy": "ddp_find_unused_parameters_true" if engine.find_unused_parameters else "ddp"}
+        if engine.accelerator != "cpu" and placed.devices == "auto":
+            strategy = {"strategy": "auto"}
     return lightning.Trainer(
-        accelerator=config.engine.accelerator,
-        devices=config.engine.devices,
-        precision=config.engine.precision,
+        accelerator=engine.accelerator,
+        devices=placed.devices,
+        num_nodes=placed.num_nodes,
+        plugins=[WholeCheckpointIO(), *placed.plugins],
+        precision=engine.precision,
         max_epochs=config.schedule.epochs,
-        max_time=timedelta(minutes=config.engine.max_minutes) if config.engine.max_minutes else None,
-        accumulate_grad_batches=config.engine.accumulate,
+        accumulate_grad_batches=engine.accumulate,
+        check_val_every_n_epoch=engine.validate_every,
         gradient_clip_val=config.optimizer.gradient_clip,
+        gradient_clip_algorithm=config.optimizer.clip_by if config.optimizer.gradient_clip else None,
         callbacks=callbacks,
-        logger=CSVLogger(out, name="", version=""),
+        logger=create_loggers(config, out),
         default_root_dir=out,
+        # The order of images and their share per process are ours.
+        use_distributed_sampler=False,
         enable_model_summary=False,
+        enable_checkpointing=True,
         enable_progress_bar=sys.stdout.isatty(),
         num_sanity_val_steps=0,
         log_every_n_steps=1_000_000,
+        **strategy,
     )

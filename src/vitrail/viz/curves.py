@@ -14,17 +14,17 @@ MAX_INSIDE = 5
 """The legend of more methods would hide the curves: it stands beside them."""
 
 
-def plot_learning_curve(rows: Sequence[Mapping[str, str]], path: str | Path) -> None:
+def plot_learning_curve(rows: Sequence[Mapping[str, int | float]], path: str | Path) -> None:
     """Draw losses and accuracies over epochs.
 
     Args:
-        rows: One mapping a log line, with "epoch" and any of "train_loss", "val_loss", "val_top1", "val_top5".
+        rows: One mapping an epoch, with "epoch" from 1 and any of "train_loss", "val_loss", "val_top1", "val_top5".
         path: The picture to write.
     """
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     for name in ("train_loss", "val_loss", "val_top1", "val_top5"):
-        points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows if row.get(name)]
+        points = [(row["epoch"], row[name]) for row in rows if name in row]
         if points:
             axes = losses if name.endswith("loss") else accuracies
             axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".")

@@ -4,12 +4,11 @@ import math
 import re
 from collections.abc import Mapping
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail.errors import CheckpointError
 from vitrail.models.hit.config import HiTConfig
+from vitrail.models.resizing import resize_patch_projection, resize_positions
 
 _TOP = {
     "conv_proj.": "patch_projection.",
@@ -111,29 +110,3 @@ def resize_state(state: Mapping[str, Tensor], grid_from: tuple[int, int], config
     if "head.weight" in fitted and len(fitted["head.weight"]) != config.num_classes:
         del fitted["head.weight"], fitted["head.bias"]
     return fitted
-
-
-def resize_positions(
-    positions: Float[Tensor, "1 t d"], grid_from: tuple[int, int], grid_to: tuple[int, int]
-) -> Float[Tensor, "1 resized d"]:
-    """Resize learned positions bicubically (corners aligned); the class token's stays.
-
-    Source: the published fine-tuning code, after torchvision's ViT.
-    """
-    if grid_from == grid_to:
-        return positions
-    grid = positions[:, 1:].mT.unflatten(2, grid_from)
-    resized = nn.functional.interpolate(grid, size=grid_to, mode="bicubic", align_corners=True)
-    return torch.cat([positions[:, :1], resized.flatten(2).mT], dim=1)
-
-
-def resize_patch_projection(
-    weight: Float[Tensor, "d channels side side"], patch_size: int
-) -> Float[Tensor, "d channels new new"]:
-    """Resize the patch convolution bilinearly (corners aligned).
-
-    Source: the published fine-tuning code.
-    """
-    if weight.shape[-1] == patch_size:
-        return weight
-    return nn.functional.interpolate(weight, size=(patch_size, patch_size), mode="bilinear", align_corners=True)

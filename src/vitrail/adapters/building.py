@@ -1,0 +1,115 @@
+"""Building a network for training, by name: a HiT, or any classifier of timm, Hugging Face or torchvision."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.origin import Wanted
+from vitrail.adapters.own import adapt_hit
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
+from vitrail.models.hit import HIT_SIZES, HiT, HiTConfig
+from vitrail.registry import Registry, unknown_name
+
+Builder = Callable[[str, Wanted], Classifier]
+
+BUILDERS: Registry[Builder] = Registry("source of networks")
+"""What stands before the colon in `timm:vit_small_patch16_224`."""
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    image_size: tuple[int, int] | None = None,
+    drop_path: float | None = None,
+    attention_dropout: float | None = None,
+    pretrained: bool = False,
+    class_names: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
+    **options: Any,
+) -> Classifier:
+    """Build a network for training, untrained or with its library's weights; `vitrail.save` writes it as one file.
+
+    Vision Transformers that vitrail knows come as a `ViTAdapter`; all others, such as ConvNeXt, as a `PlainClassifier`.
+
+    Args:
+        name: A size of HiT, e.g. `hit_small_patch16_224`; or `timm:<model>`, `torchvision:<model>`, `hf:<folder or hub repository>`,
+            or `hf:<type>`, e.g. `hf:vit`, for a bare configuration of transformers.
+        num_classes: Number of logits. The head is new where trained weights have another number.
+        in_channels: Image channels.
+        image_size: Height and width in pixels; the network's own if not given.
+        drop_path: Largest stochastic depth rate.
+        attention_dropout: Dropout on attention weights.
+        pretrained: Whether to begin with the library's trained weights.
+        class_names: One per class, where known.
+        preprocessing: What turns a photo into its input; the network's own, at `image_size`, if not given.
+        options: Fields of `HiTConfig`, arguments of `timm.create_model` or of torchvision's builder, fields of the Hugging Face
+            configuration.
+
+    Raises:
+        UnknownNameError: No such network, or its weights could not be fetched.
+        InvalidInputError: Options that the network does not have, or values that do not go together.
+    """
+    if num_classes < 1 or in_channels < 1:
+        raise InvalidInputError(f"expected at least one class and one channel, got {num_classes} and {in_channels}")
+    wanted = Wanted(num_classes, in_channels, image_size, drop_path, attention_dropout, pretrained, options)
+    source, colon, rest = name.partition(":")
+    if colon:
+        classifier = BUILDERS[source](rest, wanted)
+    elif name in HIT_SIZES:
+        classifier = _build_hit(name, wanted)
+    else:
+        raise UnknownNameError(
+            f"{unknown_name('size of HiT', name, list(HIT_SIZES))}; or give the library too, as in timm:{name or 'convnext_atto'}"
+        )
+    if preprocessing is not None:
+        classifier = replace(classifier, preprocessing=preprocessing)
+    if class_names:
+        if len(class_names) != num_classes:
+            raise UnsupportedModelError(f"expected {num_classes} class names, one per logit, got {len(class_names)}")
+        classifier = replace(classifier, class_names=tuple(class_names))
+    return classifier
+
+
+def _build_hit(name: str, wanted: Wanted) -> Classifier:
+    if wanted.pretrained:
+        raise InvalidInputError(
+            f"{name} has no weights of a library; expected pretrained=False, and trained weights by vitrail.adapters.start"
+        )
+    known = [field.name for field in fields(HiTConfig)]
+    unknown = [option for option in wanted.options if option not in known]
+    if unknown:
+        raise unknown_name("field of HiTConfig", unknown[0], known)
+    ours = {key: (key, getattr(wanted, key)) for key in ("image_size", "drop_path", "attention_dropout")}
+    given = wanted.merged(ours, name)
+    try:
+        module = HiT.from_name(name, num_classes=wanted.num_classes, in_channels=wanted.in_channels, **given)
+    except TypeError as error:
+        raise InvalidInputError(f"cannot build {name} with {given}: {error}") from error
+    return adapt_hit(module, name, (), wanted.preprocessing(Preprocessing(module.config.image_size)))
+
+
+@BUILDERS.register("timm")
+def _build_timm(name: str, wanted: Wanted) -> Classifier:
+    from vitrail.adapters.timm_building import build_timm  # noqa: PLC0415 (timm is heavy)
+
+    return build_timm(name, wanted)
+
+
+@BUILDERS.register("torchvision")
+def _build_torchvision(name: str, wanted: Wanted) -> Classifier:
+    from vitrail.adapters.torchvision_building import build_torchvision  # noqa: PLC0415 (heavy)
+
+    return build_torchvision(name, wanted)
+
+
+@BUILDERS.register("hf")
+def _build_huggingface(name: str, wanted: Wanted) -> Classifier:
+    try:
+        from vitrail.adapters.huggingface_building import build_huggingface  # noqa: PLC0415 (heavy, and an extra)
+    except ImportError as error:
+        raise MissingExtraError(f"hf:{name}", "hf") from error
+    return build_huggingface(name, wanted)

@@ -1,0 +1,25 @@
+"""A Hugging Face network as a folder that transformers, and vitrail, load by name."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.huggingface_processors import PROCESSOR, processor_description
+from vitrail.files import results_folder
+from vitrail.hooks import attributes
+
+
+def write_folder(classifier: Classifier, folder: Path, overwrite: bool) -> None:
+    """Write `config.json`, `model.safetensors` and `preprocessor_config.json`; see `vitrail.adapters.export_huggingface`."""
+    module: Any = classifier.module
+    description = processor_description(classifier.preprocessing)
+    config = copy.deepcopy(module.config)
+    if classifier.class_names:
+        config.id2label = dict(enumerate(classifier.class_names))
+        config.label2id = {name: index for index, name in enumerate(classifier.class_names)}
+    with results_folder(folder, overwrite) as partial:
+        with attributes([module], config=config):  # Names of classes are not the user's model's business.
+            module.save_pretrained(partial, safe_serialization=True)
+        (partial / PROCESSOR).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

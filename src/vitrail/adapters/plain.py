@@ -1,0 +1,81 @@
+"""Image classifiers that are no Vision Transformers: ConvNeXt, ResNet, Swin and the like."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import nn
+
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.types import Images, Logits
+
+CELL_SIZE = 16
+"""Side of a cell in pixels: the commonest patch of a ViT, so that maps and scores of both can be compared."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PlainClassifier(Classifier):
+    """A network of which nothing is known but images and logits: to train, test, score and explain from outside.
+
+    Attributes:
+        cell_size: Side in pixels of the square cells that explanations are given on; cells at the margins share what is left.
+    """
+
+    cell_size: int = CELL_SIZE
+
+    @property
+    def num_classes(self) -> int:
+        return num_outputs(self.module)
+
+    def grid_size(self, images: Images) -> tuple[int, int]:
+        height, width = images.shape[-2:]
+        return max(height // self.cell_size, 1), max(width // self.cell_size, 1)
+
+    def logits(self, images: Images) -> Logits:
+        output: Any = self.module(images)
+        return getattr(output, "logits", output)  # Hugging Face's models, and those with auxiliary heads, give more.
+
+
+def adapt_plain(
+    module: nn.Module,
+    name: str,
+    class_names: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
+    cell_size: int = CELL_SIZE,
+) -> PlainClassifier:
+    """See any image classifier from outside.
+
+    Raises:
+        UnsupportedModelError: It gives features, or the class names are not one per logit.
+        InvalidInputError: A cell size that is no positive number.
+    """
+    if cell_size < 1:
+        raise InvalidInputError(f"expected a cell_size of at least 1 pixel, got {cell_size}")
+    if not num_outputs(module) or getattr(module, "global_pool", None) == "":
+        raise UnsupportedModelError(
+            f"expected a classifier, got a {type(module).__name__} that gives features; create it with num_classes=... and pooling"
+        )
+    if class_names and len(class_names) != num_outputs(module):
+        raise UnsupportedModelError(f"expected {num_outputs(module)} class names, one per logit, got {len(class_names)}")
+    return PlainClassifier(module, preprocessing or Preprocessing(), tuple(class_names), name, cell_size=cell_size)
+
+
+def num_outputs(module: nn.Module) -> int:
+    """How many logits the last layer of a classifier gives; 0 where there is none."""
+    layers = head_layers(module)
+    if not layers:
+        return 0
+    return layers[-1].out_features if isinstance(layers[-1], nn.Linear) else layers[-1].out_channels
+
+
+def head_layers(module: nn.Module) -> list[nn.Linear | nn.Conv2d]:
+    """The last linear layer of a classifier, or a convolution of one pixel in its place; one for each head."""
+    head: Any = module.get_classifier() if hasattr(module, "get_classifier") else module  # type: ignore[operator]  # timm's
+    heads = [
+        [layer for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        for part in (head if isinstance(head, tuple) else (head,))
+    ]
+    return [layers[-1] for layers in heads if layers]

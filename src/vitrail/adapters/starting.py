@@ -1,0 +1,104 @@
+"""Starting a network from trained weights, by name: for a HiT also those of a ViT, else those of the same architecture."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.families import home_of
+from vitrail.adapters.fitting import TrainedWeights, fit_state, trained_weights
+from vitrail.adapters.loading import SOURCES, load
+from vitrail.errors import CheckpointError, MissingExtraError
+from vitrail.models.checkpoints import read_checkpoint
+from vitrail.models.hit import HiT
+from vitrail.models.hit.starting import start_from
+from vitrail.models.started import Started
+from vitrail.registry import Registry, unknown_name
+
+TRAINED: Registry[Callable[..., TrainedWeights]] = Registry("source of trained weights")
+"""What stands before the colon, for the sources whose networks need not be Vision Transformers."""
+
+
+def start(classifier: Classifier, name: str | Path, *, keep_head: bool = False, **options: Any) -> Started:
+    """Copy trained weights into a network, for fine-tuning.
+
+    Into a HiT: those of another HiT or of a plain ViT, see `start_from`. Into another network: those of the same architecture,
+    whatever their image size, channels and classes.
+
+    Args:
+        classifier: Its module takes the weights.
+        name: `timm:<model>`, `torchvision:<model>`, `hf:<folder or hub repository>`, `vitrail:<bundled name>`, `hit:<hub repository>`,
+            or a file or folder.
+        keep_head: Whether to take the head too, where it has as many classes.
+        options: Of the source, e.g. torchvision's `weights`.
+
+    Returns:
+        What was taken, and what stayed as it was.
+
+    Raises:
+        UnknownNameError: No such model or file, or it could not be fetched.
+        CheckpointError: The weights do not fit. The network is unchanged then.
+    """
+    weights = initial_state(name, **options)
+    module, source = classifier.module, str(name)
+    if isinstance(module, HiT):
+        return start_from(
+            module, weights.state, grid=weights.grid, num_heads=weights.num_heads, keep_head=keep_head, source=source
+        )
+    home = home_of(module)
+    if weights.library and weights.library != home:
+        raise CheckpointError(
+            f"expected weights of a {type(module).__name__} of {home}, got {source}, which are of {weights.library}; a HiT alone starts "
+            "from other networks"
+        )
+    if classifier.origin is not None and classifier.origin.architecture == "timm":
+        from vitrail.adapters.timm_starting import start_timm  # noqa: PLC0415 (timm is heavy)
+
+        return start_timm(module, classifier.origin, weights, source, keep_head)
+    return fit_state(module, weights, source, keep_head=keep_head)
+
+
+def initial_state(name: str | Path, **options: Any) -> TrainedWeights:
+    """Fetch or read trained weights by name; see `start` for the names.
+
+    Raises:
+        UnknownNameError: No such model or file, or it could not be fetched.
+        CheckpointError: The file is damaged or unsafe.
+    """
+    source, colon, rest = str(name).partition(":")
+    path = Path(name)
+    if colon and source in TRAINED:
+        return TRAINED[source](rest, **options)
+    if path.is_dir() and (path / "config.json").exists():
+        folder = "timm:local-dir" if '"architecture"' in (path / "config.json").read_text(encoding="utf-8") else "hf"
+        return initial_state(f"{folder}:{path}", **options)
+    if path.is_file():
+        checkpoint = read_checkpoint(path)
+        if not checkpoint.metadata:  # Published by somebody: its names tell whose they are.
+            return TrainedWeights(checkpoint.state)
+    elif colon and len(source) > 1 and source not in SOURCES and not path.exists():
+        raise unknown_name("source of trained weights", source, sorted({*SOURCES, *TRAINED}))
+    return trained_weights(load(name, device="cpu", **options).module)
+
+
+@TRAINED.register("timm")
+def _timm(name: str, **options: Any) -> TrainedWeights:
+    from vitrail.adapters.timm import make_timm  # noqa: PLC0415 (timm is heavy)
+
+    return trained_weights(make_timm(name, True, options))
+
+
+@TRAINED.register("torchvision")
+def _torchvision(name: str, **options: Any) -> TrainedWeights:
+    from vitrail.adapters.torchvision_building import make_trained  # noqa: PLC0415 (heavy)
+
+    return trained_weights(make_trained(name, **options)[0])
+
+
+@TRAINED.register("hf")
+def _huggingface(name: str, **options: Any) -> TrainedWeights:
+    try:
+        from vitrail.adapters.huggingface_building import pretrained_weights  # noqa: PLC0415 (heavy, and an extra)
+    except ImportError as error:
+        raise MissingExtraError(f"hf:{name}", "hf") from error
+    return pretrained_weights(name, options)[0]

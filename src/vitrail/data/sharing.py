@@ -1,0 +1,30 @@
+"""Which images of a set a process takes where several look at it together."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch.utils.data import Sampler
+
+
+@dataclass(frozen=True)
+class OwnShare(Sampler[int]):
+    """Every `world_size`-th image, from `rank` on: each image once over all processes, none twice to fill up.
+
+    Figures of an evaluation are exact then. Processes may have one image more or less than others.
+
+    Args:
+        num_images: Images of the whole set.
+        rank: This process, from 0.
+        world_size: Number of processes.
+    """
+
+    num_images: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __len__(self) -> int:
+        return max(math.ceil((self.num_images - self.rank) / self.world_size), 0)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, self.num_images, self.world_size))

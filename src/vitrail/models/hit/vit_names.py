@@ -1,0 +1,155 @@
+"""The weights of plain ViTs under a HiT's names: torchvision's, timm's and Hugging Face's."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitrail.errors import CheckpointError
+from vitrail.models.hit.checkpoints import looks_published, own_names
+
+_BLOCK = re.compile(r"(?:blocks|layers|encoder\.layer)\.(\d+)\.(.+)")
+
+_TOP = {
+    "patch_embed.proj": "patch_projection",
+    "embeddings.patch_embeddings.projection": "patch_projection",
+    "cls_token": "class_token",
+    "embeddings.cls_token": "class_token",
+    "pos_embed": "positions",
+    "embeddings.position_embeddings": "positions",
+    "norm": "norm",
+    "layernorm": "norm",
+    "head": "head",
+    "classifier": "head",
+    "cls_classifier": "head",
+}
+_INSIDE = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "attn.qkv": "attention.in_proj",
+    "attn.proj": "attention.out_proj",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.3",
+    "ls1": "scale1",
+    "ls2": "scale2",
+    # Hugging Face, in versions old and new.
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "attention.q_proj": "query",
+    "attention.k_proj": "key",
+    "attention.v_proj": "value",
+    "attention.attention.query": "query",
+    "attention.attention.key": "key",
+    "attention.attention.value": "value",
+    "attention.o_proj": "attention.out_proj",
+    "attention.output.dense": "attention.out_proj",
+    "intermediate.dense": "mlp.0",
+    "output.dense": "mlp.3",
+    # torchvision, old.
+    "mlp.linear_1": "mlp.0",
+    "mlp.linear_2": "mlp.3",
+}
+_LEFT = re.compile(
+    r"(embeddings\.)?(reg_token|dist_token|distillation_token|mask_token)|head_dist\..*|distillation_classifier\..*|fc_norm\..*"
+    r"|(heads\.)?pre_logits\..*|pooler\..*"
+)
+"""What a HiT has no place for, and can do without: further tokens, further heads, and the norm of a mean over patches."""
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A ViT's weights under a HiT's names, in one stage.
+
+    Attributes:
+        state: The weights; positions are as they came.
+        left: Names of those that a HiT has no place for.
+        num_prefix_tokens: Tokens before the patches.
+    """
+
+    state: dict[str, Tensor]
+    left: tuple[str, ...]
+    num_prefix_tokens: int
+
+
+def renamed(state: Mapping[str, Tensor]) -> Renamed:
+    """Find out whose weights these are, and call them by a HiT's names.
+
+    Layer scales are folded into the projections before them, which is exact.
+
+    Raises:
+        CheckpointError: They hold parts that a HiT has not and that change what the network computes, or are no ViT's.
+    """
+    if "stages.0.layers.0.norm1.weight" in state:
+        return Renamed(dict(state), (), 1)
+    if looks_published(state):  # A HiT without pooling and torchvision's ViT have the same names.
+        left = tuple(name for name in state if _LEFT.fullmatch(name))
+        named = own_names({name: tensor for name, tensor in state.items() if name not in left})
+        return Renamed({_modern(name): tensor for name, tensor in named.items()}, left, 1)
+    own, left_out, odd, prefix = {}, [], [], 0
+    for name, tensor in state.items():
+        bare = re.sub(r"^(vit|deit)\.", "", name)
+        target = _own_name(bare)
+        if target is not None:
+            own[target] = tensor
+        elif _LEFT.fullmatch(bare):
+            left_out.append(name)
+            if bare.endswith(("reg_token", "dist_token", "distillation_token")):
+                prefix += tensor.shape[1]
+        else:
+            odd.append(name)
+    if "patch_projection.weight" not in own or odd:
+        raise CheckpointError(
+            "expected the weights of a HiT, or of a plain ViT of torchvision, timm or Hugging Face, got "
+            f"{', '.join((odd or list(state))[:4])}, for which a HiT has no place"
+        )
+    return Renamed(_folded(_packed(own)), tuple(left_out), prefix + ("class_token" in own))
+
+
+def _own_name(name: str) -> str | None:
+    block = _BLOCK.fullmatch(name)
+    part, names = (block[2], _INSIDE) if block else (name, _TOP)
+    place = f"stages.0.layers.{block[1]}." if block else ""
+    if part in names:
+        return place + names[part]
+    if block and part in ("gamma_1", "gamma_2"):
+        return f"{place}scale{part[-1]}"
+    module, _, last = part.rpartition(".")
+    if module not in names or last not in ("weight", "bias", "gamma"):
+        return None
+    if names[module] == "attention.in_proj":
+        return f"{place}attention.in_proj_{last}"
+    return place + (names[module] if last == "gamma" else f"{names[module]}.{last}")
+
+
+def _modern(name: str) -> str:
+    return name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3.")
+
+
+def _packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Queries, keys and values in one matrix; without biases, biases of zero."""
+    packed = {name: tensor for name, tensor in state.items() if not re.search(r"\.(query|key|value)\.", name)}
+    for name in state:
+        place, found, kind = name.partition("query.")
+        if found:
+            parts = [state.get(f"{place}{part}.{kind}") for part in ("query", "key", "value")]
+            if any(part is None for part in parts):
+                raise CheckpointError(f"expected query, key and value of {place}, found some of them only")
+            packed[f"{place}attention.in_proj_{kind}"] = torch.cat([part for part in parts if part is not None])
+    for name, tensor in list(packed.items()):
+        if name.endswith("in_proj_weight"):
+            packed.setdefault(name.replace("_weight", "_bias"), tensor.new_zeros(len(tensor)))
+    return packed
+
+
+def _folded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Layer scales multiplied into the projections before them."""
+    folded = {name: tensor for name, tensor in state.items() if not re.search(r"\.scale[12]$", name)}
+    for name, scale in state.items():
+        place, found, number = name.rpartition(".scale")
+        if found:
+            projection = f"{place}.attention.out_proj" if number == "1" else f"{place}.mlp.3"
+            folded[f"{projection}.weight"] = state[f"{projection}.weight"] * scale[:, None]
+            folded[f"{projection}.bias"] = state[f"{projection}.bias"] * scale
+    return folded

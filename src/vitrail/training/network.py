@@ -1,0 +1,99 @@
+"""The network of a recipe: built, perhaps started from trained weights, and told which weights learn."""
+
+import logging
+
+from torch import nn
+
+from vitrail.adapters import Classifier, Preprocessing, build, start
+from vitrail.errors import InvalidInputError
+from vitrail.training.distillation import enable_distillation
+from vitrail.training.sections import ModelConfig
+
+logger = logging.getLogger(__name__)
+
+HIT_FIELDS = ("patch_size", "depths", "widths", "num_heads", "mlp_ratio", "dropout")
+
+ATTENTION_PARTS = ("attn", "attention", "self_attention")
+HEAD_PARTS = ("head", "head_dist", "heads", "fc", "classifier", "cls_classifier", "distillation_classifier")
+POSITIONS = ("positions", "pos_embed", "pos_embedding", "position_embeddings")
+"""Names of modules and weights in our networks, timm's, torchvision's and Hugging Face's."""
+
+
+def build_network(
+    config: ModelConfig, class_names: list[str], in_channels: int, preprocessing: Preprocessing | None = None
+) -> Classifier:
+    """Build the network of a recipe, with the weights that it starts from.
+
+    Args:
+        config: The recipe's section.
+        class_names: One per class.
+        in_channels: Image channels.
+        preprocessing: What turns a photo into its input; the network's own if not given.
+
+    Raises:
+        InvalidInputError: Keys that this kind of network does not have, or values that do not fit together.
+        UnknownNameError: No such network.
+        CheckpointError: The weights to start from do not fit.
+    """
+    ours = ":" not in config.name
+    fields = {key: value for key in HIT_FIELDS if (value := getattr(config, key)) is not None}
+    if ours and config.options:
+        raise InvalidInputError(f"model.options are for networks of other libraries, got them for the HiT {config.name}")
+    if not ours and fields:
+        raise InvalidInputError(
+            f"expected model.{next(iter(fields))} with a size of HiT only, got it with {config.name}; its own settings go into "
+            "model.options"
+        )
+    size = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    classifier = build(
+        config.name,
+        num_classes=len(class_names),
+        in_channels=in_channels,
+        image_size=size,
+        drop_path=config.drop_path,
+        attention_dropout=config.attention_dropout,
+        pretrained=config.pretrained,
+        class_names=class_names,
+        preprocessing=preprocessing,
+        **{**fields, **config.options},
+    )
+    if config.start_from is not None:
+        logger.info("%s", start(classifier, config.start_from))
+    return classifier
+
+
+def prepare_to_learn(module: nn.Module, train: str, distilled: bool, fused_attention: bool | None = None) -> None:
+    """Put a network into training, and choose the weights that learn.
+
+    Args:
+        module: The network.
+        train: "all", "attention" (with positions and head) or "head".
+        distilled: Whether a teacher speaks to a distillation token.
+        fused_attention: Whether timm's attention is computed in one kernel; None for timm's choice.
+
+    Raises:
+        InvalidInputError: The network has no attention to train.
+    """
+    if distilled:
+        enable_distillation(module)
+    if train != "all":
+        wanted = (*ATTENTION_PARTS, *POSITIONS) if train == "attention" else ()
+        chosen = [name for name, _ in module.named_parameters() if _has_part(name, wanted)]
+        if train == "attention" and not any(_has_part(name, ATTENTION_PARTS) for name in chosen):
+            raise InvalidInputError(
+                f"expected a network with attention for model.train: attention, got {type(module).__name__}"
+            )
+        head = [name for name, _ in module.named_parameters() if _has_part(name, HEAD_PARTS)]
+        for name, parameter in module.named_parameters():
+            # A weight that asks for no gradient of its own accord, such as an idle one, goes on asking for none.
+            parameter.requires_grad_(parameter.requires_grad and name in {*chosen, *head})
+    if fused_attention is not None:
+        for part in module.modules():
+            if hasattr(part, "fused_attn"):
+                part.fused_attn = fused_attention  # type: ignore[assignment]  # a plain attribute
+    # Lightning leaves modules in the mode that it finds them in.
+    module.train()
+
+
+def _has_part(name: str, parts: tuple[str, ...]) -> bool:
+    return not set(parts).isdisjoint(name.split("."))

@@ -1,0 +1,61 @@
+"""The optimiser and the course of its learning rate: timm's, under named settings."""
+
+from typing import Any
+
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from vitrail.errors import InvalidInputError
+from vitrail.training.sections import OptimizerConfig, ScheduleConfig
+
+TIMM_SCHEDULES = {"cosine": "cosine", "linear": "poly", "step": "step", "constant": "constant"}
+
+
+def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step: int) -> Optimizer:
+    """Create the optimiser of the weights that ask for a gradient; norms and biases do not decay.
+
+    Args:
+        module: The network.
+        config: Settings.
+        images_per_step: Images of all devices and accumulated batches together.
+
+    Raises:
+        InvalidInputError: The optimiser has no such setting.
+    """
+    rate = config.learning_rate * (images_per_step / config.scale_to if config.scale_to else 1)
+    asked: dict[str, Any] = {"betas": config.betas, "eps": config.epsilon, "layer_decay": config.layer_decay}
+    given = {key: value for key, value in asked.items() if value is not None}
+    try:
+        optimizer: Optimizer = create_optimizer_v2(
+            module, opt=config.name, lr=rate, weight_decay=config.weight_decay, momentum=config.momentum, **given
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        raise InvalidInputError(f"cannot create the optimiser {config.name!r} with {given}: {error}") from error
+    return optimizer
+
+
+def create_schedule(optimizer: Optimizer, config: ScheduleConfig, num_steps: int) -> Scheduler:
+    """Create the course of the learning rate, counted in optimiser steps.
+
+    Args:
+        optimizer: Whose rate it is.
+        config: Settings, in epochs.
+        num_steps: Optimiser steps of all epochs.
+    """
+    schedule: Scheduler
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        TIMM_SCHEDULES[config.name],
+        num_epochs=num_steps,
+        updates_per_epoch=1,
+        step_on_epochs=False,
+        warmup_epochs=min(round(num_steps * config.warmup_epochs / config.epochs), num_steps - 1),
+        warmup_lr=config.warmup_learning_rate,
+        min_lr=config.min_learning_rate,
+        decay_epochs=max(round(num_steps * config.decay_epochs / config.epochs), 1),
+        decay_rate=1.0 if config.name == "linear" else config.decay_rate,  # of a polynomial, its power
+    )
+    return schedule

@@ -1,0 +1,85 @@
+"""The folder of a run: whose it is, whether it may be resumed, whether it is complete."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from vitrail.errors import InvalidInputError, OutputError
+from vitrail.files import discard_partials, write_text
+from vitrail.training.callbacks import METRICS
+from vitrail.training.checkpoints import FOLDER
+from vitrail.training.classifier import ImageClassifier
+from vitrail.training.config import TrainingConfig, differences, read_config
+from vitrail.training.data import TrainingData
+
+CONFIG, SUMMARY = "config.yaml", "summary.json"
+
+CHANGEABLE = (
+    "data.root",
+    "data.num_workers",
+    "engine.accelerator",
+    "engine.devices",
+    "engine.max_minutes",
+    "engine.checkpoint_every",
+    "engine.loggers",
+    "engine.find_unused_parameters",
+)
+"""Keys that do not change what a run computes (but for rounding, on another kind of device)."""
+
+
+def claim(out: Path, config: TrainingConfig, resume: bool) -> None:
+    """Make sure that a folder is empty, or holds the very run that is to be resumed.
+
+    Raises:
+        OutputError: It holds something else.
+        InvalidInputError: The run in it followed another recipe.
+    """
+    if not any(out.iterdir()):
+        return
+    if not resume:
+        raise OutputError(f"{out} is not empty; choose another --out, or go on with the run in it by --resume")
+    if not (out / CONFIG).exists():
+        raise OutputError(f"expected a run to resume in {out}, which has no {CONFIG}; choose another --out")
+    changed = differences(config, read_config(out / CONFIG), CHANGEABLE)
+    if changed:
+        raise InvalidInputError(
+            f"expected the recipe of the run in {out}, got another {', '.join(changed)}; resume with the run's own {CONFIG}, or "
+            "choose another --out"
+        )
+    discard_partials(out, [FOLDER])
+
+
+def is_complete(out: Path) -> bool:
+    """Whether a run has come to its end."""
+    try:
+        return bool(json.loads((out / SUMMARY).read_text(encoding="utf-8"))["complete"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def write_summary(
+    out: Path, trainer: lightning.Trainer, learner: ImageClassifier, data: TrainingData, best: dict[str, Any], seconds: float
+) -> None:
+    """Write `summary.json`: the figures of a run, and whether it came to its end."""
+    parameters = list(learner.module.parameters())
+    stopped_by_time = trainer.should_stop and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    summary = {
+        "complete": not stopped_by_time,
+        "best": best,
+        "last": {name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seconds": round(seconds, 1),
+        "processes": trainer.world_size,
+        "precision": str(trainer.precision),
+        "device": str(trainer.strategy.root_device),
+        "num_parameters": sum(parameter.numel() for parameter in parameters),
+        "num_trained_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "num_classes": len(data.class_names),
+        "num_train_images": data.num_train_images,
+        "unreadable": len(learner.unreadable),
+        "metrics": METRICS,
+    }
+    write_text(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
