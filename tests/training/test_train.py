@@ -314,3 +314,29 @@ def test_a_folder_that_holds_something_is_left_whole(name, run_vitrail, recipe, 
 def test_gray_images_can_be_trained_on(configured, tmp_path):
     best = train(configured("data.mean=[0.5]", "data.std=[0.25]"), tmp_path / "run")
     assert vitrail.load(best).preprocessing.mean == (0.5,)
+
+
+def test_fine_tuning_begins_with_the_trained_weights_and_keeps_the_head_only_when_asked(configured, recorder, tmp_path):
+    trained = train(configured(), tmp_path / "trained")
+    before = load_file(trained)
+    frozen = ("optimizer.learning_rate=1e-12", "schedule.warmup_learning_rate=0", "schedule.min_learning_rate=0")
+    for keep in (False, True):
+        recorder.weights.clear()
+        overrides = (f"model.start_from={trained}", f"model.keep_head={keep}", "model.image_size=32", *frozen)
+        train(configured(*overrides), tmp_path / f"finetuned-{keep}")
+        after = recorder.weights[0]
+        assert after["positions"].shape == (1, 1 + 8 * 8, 12)
+        torch.testing.assert_close(
+            after["stages.0.layers.0.attention.out_proj.weight"].clone(), before["stages.0.layers.0.attention.out_proj.weight"]
+        )
+        assert torch.allclose(after["head.weight"], before["head.weight"], atol=1e-7) == keep
+
+
+def test_a_head_of_other_classes_cannot_be_kept(configured, run_vitrail, recipe, images, tmp_path):
+    trained = train(configured(), tmp_path / "trained")
+    for part in ("train", "test"):
+        (images / part / "blue").rename(images / part / "blau")
+        (images / part / "green").mkdir()
+        Image.new("RGB", (16, 16), "green").save(images / part / "green" / "0.png")
+    err = fails(run_vitrail, recipe, images, tmp_path / "run", f"model.start_from={trained}", "model.keep_head=true")
+    assert "3 classes" in err

@@ -20,6 +20,7 @@ from vitrail.cli.options import (
     load_model,
     report_unreadable,
 )
+from vitrail.errors import InvalidInputError
 
 
 def test(
@@ -52,14 +53,16 @@ def test(
     from vitrail.evaluation import evaluate  # noqa: PLC0415
     from vitrail.files import results_folder, write_text  # noqa: PLC0415
 
+    if export is not None and export == out:
+        raise InvalidInputError(f"expected --export in a folder of its own, such as {out / 'model'}, got that of --out")
     with process_group(), ExitStack() as folders:
         classifier = load_model(model, device, model_arg, image_size)
         images = ImageFolder.scan(split_folder(data, ["test", "val"]), classifier.preprocessing).spread(limit)
         first = rank() == 0
         # The folders are claimed before the work, so that a bad one is told at once.
+        folder = folders.enter_context(results_folder(out, overwrite)) if first and out is not None else None
         if first and export is not None:
             folders.enter_context(exported(classifier, export, overwrite))
-        folder = folders.enter_context(results_folder(out, overwrite)) if first and out is not None else None
         result = evaluate(classifier, images, batch_size, workers)
         if not first:
             return

@@ -14,7 +14,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import Batch
 from vitrail.data.streamed import StreamedImages
-from vitrail.errors import TrainingError
+from vitrail.distributed import gather
+from vitrail.errors import InvalidInputError, TrainingError
 from vitrail.training.config import TrainingConfig
 from vitrail.training.distillation import Teacher, student_logits
 from vitrail.training.losses import Labels, Loss, cosub_loss, label_loss
@@ -112,15 +113,23 @@ class ImageClassifier(lightning.LightningModule):
             self.log(name, metric.compute())
             metric.reset()
 
+    def on_train_end(self) -> None:
+        self.unreadable = dict(gather(list(self.unreadable.items())))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Of the epoch so far: a run that is resumed within an epoch reports the loss of all of it.
-        checkpoint["epoch_so_far"] = {"loss": dict(self.train_loss.metric_state), "unreadable": dict(self.unreadable)}
+        # Of the epoch so far, by process: a run that is resumed within an epoch reports the loss of all of it.
+        loss = {name: torch.as_tensor(value).cpu() for name, value in self.train_loss.metric_state.items()}
+        checkpoint["epoch_so_far"] = gather([{"loss": loss, "unreadable": dict(self.unreadable)}])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         so_far = checkpoint["epoch_so_far"]
-        for name, value in so_far["loss"].items():
+        if len(so_far) != self.trainer.world_size:
+            raise InvalidInputError(
+                f"expected {len(so_far)} processes, as the run began with, got {self.trainer.world_size}: batches would be other ones"
+            )
+        for name, value in so_far[self.global_rank]["loss"].items():
             setattr(self.train_loss, name, value.to(self.device))
-        self.unreadable.update(so_far["unreadable"])
+        self.unreadable.update(so_far[self.global_rank]["unreadable"])
 
     def configure_optimizers(self) -> Any:
         data, engine = self.config.data, self.config.engine

@@ -42,9 +42,10 @@ def placement(engine: EngineConfig) -> Placement:
         return Placement(local, world // local)
     if SLURMEnvironment.detect():
         tasks, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", "1"))
-        if tasks % nodes:
+        # Lightning does without the total, and wants the number of each node.
+        if tasks % nodes or (tasks > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ):
             raise InvalidInputError(
-                f"expected as many SLURM tasks on every node, got {tasks} on {nodes}; use --ntasks-per-node, one a device"
+                f"expected as many SLURM tasks on every node, one a device, said by --ntasks-per-node; got {tasks} on {nodes}"
             )
         # Resuming is ours: a job that SLURM requeues runs the same command with --resume.
         return Placement(tasks // nodes, nodes, (SLURMEnvironment(auto_requeue=False),))

@@ -49,6 +49,8 @@ class TrainingConfig(Section):
             raise ValueError("expected loss.cosub or distillation, got both: they have a target of their own each")
         if self.model.pretrained and self.model.start_from is not None:
             raise ValueError("expected model.pretrained or model.start_from, got both")
+        if self.model.keep_head and self.model.start_from is None:
+            raise ValueError("expected model.start_from, whose head model.keep_head is about, got none")
         return self
 
     def to_yaml(self) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from vitrail.adapters import Preprocessing
@@ -107,7 +108,9 @@ class TrainingData(lightning.LightningDataModule):
         return self.trainer
 
     def _workers(self) -> dict[str, Any]:
-        return {"num_workers": self.config.num_workers, "persistent_workers": self.config.num_workers > 0}
+        # Pages that stay in place are copied to a GPU while it computes.
+        pinned = torch.cuda.is_available()
+        return {"num_workers": self.config.num_workers, "persistent_workers": self.config.num_workers > 0, "pin_memory": pinned}
 
 
 def _batches_done(trainer: lightning.Trainer) -> int:

@@ -11,7 +11,7 @@ from vitrail.training.sections import ModelConfig
 
 logger = logging.getLogger(__name__)
 
-HIT_FIELDS = ("patch_size", "depths", "widths", "num_heads", "mlp_ratio", "dropout")
+HIT_FIELDS = ("patch_size", "depths", "widths", "num_heads", "mlp_ratio", "dropout", "position_embedding")
 
 ATTENTION_PARTS = ("attn", "attention", "self_attention")
 HEAD_PARTS = ("head", "head_dist", "heads", "fc", "classifier", "cls_classifier", "distillation_classifier")
@@ -58,7 +58,13 @@ def build_network(
         **{**fields, **config.options},
     )
     if config.start_from is not None:
-        logger.info("%s", start(classifier, config.start_from))
+        started = start(classifier, config.start_from, keep_head=config.keep_head)
+        kept = not any(_has_part(name, HEAD_PARTS) for name in started.new)
+        if config.keep_head and not kept:
+            raise InvalidInputError(
+                f"expected a head for {len(class_names)} classes in {config.start_from}, as model.keep_head asks for, found none that fits"
+            )
+        logger.info("%s: %s", config.start_from, started)
     return classifier
 
 

@@ -25,6 +25,11 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step
     Raises:
         InvalidInputError: The optimiser has no such setting.
     """
+    if config.layer_decay is not None and not hasattr(module, "group_matcher"):
+        raise InvalidInputError(
+            f"expected a network of timm for optimizer.layer_decay, which groups its weights by depth, got {type(module).__name__}, "
+            "which does not; leave it out"
+        )
     rate = config.learning_rate * (images_per_step / config.scale_to if config.scale_to else 1)
     asked: dict[str, Any] = {"betas": config.betas, "eps": config.epsilon, "layer_decay": config.layer_decay}
     given = {key: value for key, value in asked.items() if value is not None}
@@ -34,6 +39,10 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step
         )
     except (TypeError, ValueError, AssertionError) as error:
         raise InvalidInputError(f"cannot create the optimiser {config.name!r} with {given}: {error}") from error
+    # timm leaves out what it cannot use, without a word or with a warning.
+    for key, name in (("betas", "betas"), ("eps", "epsilon")):
+        if key in given and key not in optimizer.param_groups[0]:
+            raise InvalidInputError(f"the optimiser {config.name!r} has no {name}; leave out optimizer.{name}")
     return optimizer
 
 

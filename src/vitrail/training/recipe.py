@@ -77,7 +77,7 @@ def _train(config: TrainingConfig, out: Path, checkpoint: Path | None) -> Path:
     placed = placement(config.engine)
     try:
         trainer = _trainer(config, out, placed, _callbacks(config, out, export, data.streamed))
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, TypeError, MisconfigurationException) as error:
         raise InvalidInputError(f"engine: {error}") from error
     # Now that everything fits.
     if trainer.is_global_zero:

@@ -1,11 +1,11 @@
 """Which images make a batch: known from the seed and the place in the run alone, on any number of processes."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from timm.data.distributed_sampler import RepeatAugSampler
-from torch.utils.data import Dataset, DistributedSampler, Sampler
+import torch
+from torch.utils.data import Dataset, Sampler
 
 from vitrail.data.labelled import LabelledImages, Sample, Unreadable
 from vitrail.training.randomness import derive, seeded
@@ -46,7 +46,8 @@ class EpochBatches(Sampler[list[Draw]]):
         rank: This process, from 0.
         world_size: Number of processes.
         num_repeats: How often an image occurs within an epoch, each time with another augmentation; an epoch has as many
-            places as ever, for fewer images. Source: repeated augmentation, arXiv:1901.09335, in timm's form.
+            places as ever, for fewer images. Source: repeated augmentation, arXiv:1901.09335, dealt out to processes as in
+            arXiv:2012.12877.
         batches_done: How many batches the run has behind it; asked whenever an epoch begins.
     """
 
@@ -57,21 +58,12 @@ class EpochBatches(Sampler[list[Draw]]):
     world_size: int = 1
     num_repeats: int = 1
     batches_done: Callable[[], int] = lambda: 0
-    _order: "RepeatAugSampler | DistributedSampler[int]" = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        everything: Dataset[int] = range(self.num_images)  # type: ignore[assignment]  # of which only the length is asked
-        if self.num_repeats > 1:
-            self._order = RepeatAugSampler(everything, self.world_size, self.rank, num_repeats=self.num_repeats)
-        else:
-            # Places that do not fill a round of all processes are dropped, unless there is not even one round.
-            whole = self.num_images >= self.world_size
-            self._order = DistributedSampler(everything, self.world_size, self.rank, drop_last=whole)
 
     @property
     def num_places(self) -> int:
         """Images that this process sees in an epoch, but for the last, incomplete batch."""
-        return len(self._order)
+        # Places that do not fill a round of all processes are dropped, unless there is not even one round.
+        return max(self.num_images // self.world_size, 1)
 
     def __len__(self) -> int:
         # A set that is smaller than a batch makes one small batch.
@@ -79,8 +71,10 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, start = divmod(self.batches_done(), len(self))
-        self._order.set_epoch(derive(self.seed, epoch) % 2**62)  # a sampler adds its own seed
-        indices = list(self._order)
+        order = torch.randperm(self.num_images, generator=torch.Generator().manual_seed(derive(self.seed, epoch))).tolist()
+        own = range(self.rank, self.num_places * self.world_size, self.world_size)
         for batch in range(start, len(self)):
-            places = range(batch * self.batch_size, min((batch + 1) * self.batch_size, len(indices)))
-            yield [Draw(indices[place], derive(self.seed, epoch, 1, place * self.world_size + self.rank)) for place in places]
+            places = own[batch * self.batch_size : (batch + 1) * self.batch_size]
+            # Repeats stand side by side, so that different processes, or a batch of one, take them.
+            images = [order[place % self.num_images // self.num_repeats] for place in places]
+            yield [Draw(image, derive(self.seed, epoch, 1, place)) for image, place in zip(images, places, strict=True)]

@@ -25,18 +25,21 @@ class ModelConfig(Section):
     """Largest rate of stochastic depth."""
     attention_dropout: float | None = None
     patch_size: int | None = None
-    """Of a HiT, like the keys up to `dropout`."""
+    """Of a HiT, like the keys up to `position_embedding`."""
     depths: tuple[int, ...] | None = None
     widths: tuple[int, ...] | None = None
     num_heads: int | None = None
     mlp_ratio: float | None = None
     dropout: float | None = None
+    position_embedding: bool | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     """Of other libraries: further arguments of their own functions."""
     pretrained: bool = False
     """Start from the weights that timm, Hugging Face or torchvision have for this name."""
     start_from: str | None = None
     """Start from a trained model: anything that `vitrail.load` knows. Patches and positions are resized, the head is new."""
+    keep_head: bool = False
+    """Take the head of `start_from` too: for another image size, not for other classes."""
     train: Literal["all", "attention", "head"] = "all"
     """Which weights learn: all; attention, positions and head; the head alone."""
 

@@ -42,13 +42,14 @@ def answer_sheet(examples: Sequence[Answered], path: str | Path) -> None:
     for (left, right), example in zip(cells.reshape(-1, 2), examples, strict=False):
         left.imshow(example.image)
         left.set_title(example.title, fontsize=9)
-        right.imshow(_faded(example))
+        right.imshow(faded_beside(example.image, example.answer))
         right.set_title("answer" if example.answer.any() else "answer: nowhere", fontsize=9, color="0.4")
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
 
 
-def _faded(example: Answered) -> Image.Image:
-    gray = example.image.convert("L").convert("RGB")
+def faded_beside(image: Image.Image, answer: Bool[np.ndarray, "height width"]) -> Image.Image:
+    """The image with all but the answer faded."""
+    gray = image.convert("L").convert("RGB")
     faded = Image.blend(gray, Image.new("RGB", gray.size, "white"), 0.7)
-    return Image.composite(example.image, faded, Image.fromarray(example.answer.astype(np.uint8) * 255))
+    return Image.composite(image, faded, Image.fromarray(answer.astype(np.uint8) * 255))

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from vitrail.explanation import Explanation
 from vitrail.files import atomic_write
+from vitrail.viz.answers import faded_beside
 from vitrail.viz.overlay import overlay
 
 MAX_ROWS = 24
@@ -28,12 +31,14 @@ class SheetRow:
         box: What the model saw, in the photo's pixels.
         explanations: One a column, each of this photo alone.
         title: Above the photo.
+        answer: What is known to decide, in the photo's pixels; it is shown beside the photo.
     """
 
     photo: Image.Image
     box: tuple[float, float, float, float]
     explanations: Sequence[Explanation]
     title: str = ""
+    answer: Bool[np.ndarray, "height width"] | None = None
 
     def reduced(self, side: int = 640) -> "SheetRow":
         """The same row with a smaller copy of the photo: enough for a sheet, and little to keep."""
@@ -41,7 +46,11 @@ class SheetRow:
         size = (max(round(self.photo.width * factor), 1), max(round(self.photo.height * factor), 1))
         left, top, right, bottom = self.box
         across, down = size[0] / self.photo.width, size[1] / self.photo.height
-        return replace(self, photo=self.photo.resize(size), box=(left * across, top * down, right * across, bottom * down))
+        answer = (
+            None if self.answer is None else np.asarray(Image.fromarray(self.answer).resize(size, Image.Resampling.NEAREST))
+        )
+        box = left * across, top * down, right * across, bottom * down
+        return replace(self, photo=self.photo.resize(size), box=box, answer=answer)
 
 
 def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
@@ -50,7 +59,7 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
     The row of a single photo is broken into lines.
     """
     rows = rows[:MAX_ROWS]
-    num_cells = max(len(row.explanations) for row in rows) + 2
+    num_cells = max(len(row.explanations) + (row.answer is not None) for row in rows) + 2
     num_lines = -(-num_cells // CELLS_PER_LINE) if len(rows) == 1 else len(rows)
     num_columns = -(-num_cells // num_lines) if len(rows) == 1 else num_cells
     heights = [_height(row.photo) for row in rows] if len(rows) > 1 else [_height(rows[0].photo)] * num_lines
@@ -72,7 +81,11 @@ def _height(photo: Image.Image) -> float:
 def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int) -> None:
     cells[0].imshow(row.reduced().photo)
     cells[0].set_title(_shorten(row.title), fontsize=9)
-    for cell, explanation in zip(cells[1:], row.explanations, strict=False):
+    if row.answer is not None:
+        cells[1].imshow(faded_beside(row.photo, row.answer))
+        cells[1].set_title("answer", fontsize=9, color="0.4")
+    first = 1 + (row.answer is not None)
+    for cell, explanation in zip(cells[first:], row.explanations, strict=False):
         cell.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
         target = explanation.class_name(int(explanation.targets[0]))
         cell.set_title(_shorten(f"{explanation.method}: {target}", 30), fontsize=9)

@@ -1,0 +1,135 @@
+"""A training step of HiT-B: through `vitrail train`, over the same step as a bare PyTorch loop, in the same run.
+
+Random photos as JPEG files with the augmentation of the ImageNet recipe, batch 16, AdamW, mixup and cutmix. The engine's step is all of
+an epoch's time per step, waiting for data included; the bare loop has one batch in memory and nothing around it. Both
+take turns, so that a change of the machine's speed meets both. `forward` is an evaluation forward pass of the same batch, the
+unit that a step can be compared in. The share of a step spent waiting for data is the log's own.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from measuring import in_own_process, seconds, synchroniser
+from vitrail.data.augmentation import AugmentationConfig, label_mixing
+from vitrail.models.hit import HiT
+from vitrail.training import train
+from vitrail.training.config import validate_config
+from vitrail.training.losses import label_loss
+from vitrail.training.optimization import create_optimizer
+from vitrail.training.sections import OptimizerConfig
+
+MODELS = {"no-pool": "hit_base_patch16_224", "pooled": "hit_base_patch8_224"}
+NUM_CLASSES = 2
+AUGMENTATION = {"auto_augment": "3a", "color_jitter": 0.3, "mixup": 0.8, "cutmix": 1.0}
+
+
+def write_photos(root: Path, count: int) -> None:
+    """Write JPEG files of coloured noise, as large as ImageNet's are on average."""
+    generator = np.random.default_rng(0)
+    for split, number in (("train", count), ("val", NUM_CLASSES)):
+        for index in range(number):
+            folder = root / split / f"class{index % NUM_CLASSES}"
+            folder.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(generator.integers(0, 256, (25, 31, 3), dtype=np.uint8))
+            coarse.resize((469, 387), Image.Resampling.BICUBIC).save(folder / f"{index:04d}.jpg", quality=90)
+
+
+def engine(variant: str, batch: int, steps: int, precision: str, threads: int) -> dict[str, float]:
+    """Seconds per step of the second epoch, of which waiting for data."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_photos(root / "photos", batch * steps)
+        config = validate_config(
+            {
+                "model": {"name": MODELS[variant]},
+                "data": {"root": root / "photos", "batch_size": batch, "num_workers": 1},
+                "augmentation": AUGMENTATION,
+                "schedule": {"epochs": 2},
+                # Validated, which is no part of a step, at the end only.
+                "engine": {"precision": precision, "validate_every": 2, "loggers": []},
+            },
+            "the benchmark",
+        )
+        train(config, root / "run")
+        with (root / "run" / "metrics.csv").open(newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+    data = float(last["data_seconds"])
+    return {"step": data + float(last["step_seconds"]), "data": data}
+
+
+def bare(variant: str, batch: int, steps: int, precision: str, threads: int) -> dict[str, float]:
+    """Seconds per step of a loop of a few lines, and of a forward pass."""
+    torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = HiT.from_name(MODELS[variant], num_classes=NUM_CLASSES).to(device).train()
+    augmentation = AugmentationConfig(**AUGMENTATION)
+    mixing, loss = label_mixing(augmentation, NUM_CLASSES), label_loss("cross-entropy", 0.1, NUM_CLASSES)
+    if mixing is None:
+        raise ValueError("expected mixing, as in the recipe")
+    optimizer = create_optimizer(model, OptimizerConfig(), batch)
+    images = torch.randn(batch, 3, 224, 224, device=device)
+    labels = torch.arange(batch, device=device) % NUM_CLASSES
+
+    def step() -> None:
+        mixed, shares = mixing(images.clone(), labels)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            value = loss(model(mixed), shares)
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    synchronise = synchroniser(device)
+    found = {"step": seconds(step, steps, synchronise)}
+    model.eval()
+    with torch.inference_mode():
+        found["forward"] = seconds(lambda: model(images), max(steps // 2, 2), synchronise)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variant", choices=list(MODELS), action="append", help="both if left out")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=6, help="steps of a measurement, after as many that warm up")
+    parser.add_argument("--rounds", type=int, default=2, help="how often the two take turns")
+    parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    asked = parser.parse_args()
+    report = {}
+    arguments = (asked.batch, asked.steps, asked.precision, asked.threads)
+    for variant in asked.variant or MODELS:
+        rounds = [
+            (in_own_process(bare, variant, *arguments), in_own_process(engine, variant, *arguments))
+            for _ in range(asked.rounds)
+        ]
+        plain, whole, forward, data = (
+            statistics.mean(values)
+            for values in zip(*((loop["step"], run["step"], loop["forward"], run["data"]) for loop, run in rounds), strict=True)
+        )
+        report[variant] = {
+            "bare": plain,
+            "engine": whole,
+            "ratio": whole / plain,
+            "forward": forward,
+            "data_share": data / whole,
+        }
+        print(
+            f"HiT-B {variant}, batch {asked.batch}, {asked.precision}: bare loop {plain:.2f} s ({plain / forward:.2f} forward passes of "
+            f"{forward:.2f} s), vitrail train {whole:.2f} s, ratio {whole / plain:.3f}, waiting for data {data / whole:.1%} of a step"
+        )
+    if asked.out:
+        asked.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

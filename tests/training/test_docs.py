@@ -1,0 +1,213 @@
+"""What docs/train.md and docs/from-hit.md say is what there is, and their commands run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from goldens import golden
+from official_layouts import LAYOUTS, photo
+from vitrail.models.hit import HIT_SIZES
+from vitrail.training import TrainingConfig, read_config
+
+pytest.importorskip("lightning")
+
+from vitrail.training.runs import CHANGEABLE
+
+pytest_plugins = ("tiny",)
+
+ROOT = Path(__file__).parents[2]
+TRAIN, FROM_HIT = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("train.md", "from-hit.md"))
+SECTIONS = {name: field.annotation.model_fields for name, field in TrainingConfig.model_fields.items()}
+
+# Of main.py, CausalMetrics.py, visualization.py and layer-saliency.py of HiT, and of main.py of DeiT.
+FLAGS = re.findall(
+    r"\S+",
+    """
+    --model --batch-size --epochs --bce-loss --unscale-lr --input-size --drop --drop-path --model-ema --no-model-ema
+    --model-ema-decay --model-ema-force-cpu --opt --opt-eps --opt-betas --clip-grad --momentum --weight-decay --sched
+    --lr --lr-noise --lr-noise-pct --lr-noise-std --warmup-lr --min-lr --decay-epochs --warmup-epochs
+    --cooldown-epochs --patience-epochs --decay-rate --color-jitter --aa --smoothing --train-interpolation
+    --repeated-aug --no-repeated-aug --train-mode --no-train-mode --ThreeAugment --src --reprob --remode --recount
+    --resplit --mixup --cutmix --cutmix-minmax --mixup-prob --mixup-switch-prob --mixup-mode --teacher-model
+    --teacher-path --distillation-type --distillation-alpha --distillation-tau --cosub --finetune --attn-only
+    --data-path --data-set --inat-category --output_dir --device --seed --resume --start_epoch --eval
+    --eval-crop-ratio --dist-eval --num_workers --pin-mem --no-pin-mem --distributed --world_size --dist_url
+    --config-file --mini-batches --time-out --gpu-id --weights --cam-type --compute --output-path
+""",
+)
+
+
+def rows(page, heading):
+    """What stands in the first column of the tables below a heading, and in the second."""
+    section = re.split(r"^#+ ", page.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^\| (`.+?) \| (.*?) \|", section, flags=re.MULTILINE)
+
+
+def names(cell):
+    return re.findall(r"`(.+?)`", cell)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_of_a_recipe_has_its_row_and_no_other(section):
+    keys = [name for cell, _ in rows(TRAIN, f"### {section}") for name in names(cell) if name not in HIT_SIZES]
+    assert sorted(keys) == sorted(SECTIONS[section])
+
+
+def test_defaults_are_as_the_tables_say():
+    """Where a default is one plain value; the others are said in words."""
+    config = TrainingConfig(data={"root": "x"})
+    checked = 0
+    for section in SECTIONS:
+        text = re.split(r"^### ", TRAIN.split(f"\n### {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+        for cell, said in re.findall(r"^\| (`.+?) \| .* \| (.*?) \|$", text, flags=re.MULTILINE):
+            said = said.strip("`")
+            values = [getattr(getattr(config, section), name) for name in names(cell) if name not in HIT_SIZES]
+            if said in ("null", "true", "false"):
+                assert values == [{"null": None, "true": True, "false": False}[said]], cell
+            elif re.fullmatch(r"[\d.e-]+(, [\d.e-]+)*", said) and values:
+                assert [float(value) for value in values] == [float(number) for number in said.split(", ")], cell
+            elif values and isinstance(values[0], str):
+                assert values == [said], cell
+            else:
+                continue
+            checked += 1
+    assert checked > 50
+
+
+def test_what_may_change_when_a_run_is_resumed_is_named():
+    paragraph = TRAIN.split("These keys may differ:")[1].split("Any other change")[0]
+    assert sorted(names(paragraph)) == sorted(CHANGEABLE)
+
+
+def test_every_recipe_is_named_and_no_other():
+    listed = {name for cell, _ in rows(TRAIN, "## Recipes") for name in names(cell)}
+    assert listed == {path.name for path in (ROOT / "configs").glob("*.yaml")}
+
+
+def test_every_size_of_hit_is_named():
+    for name, shape in HIT_SIZES.items():
+        depths = ", ".join(map(str, shape.depths))
+        assert f"| `{name}` | {shape.patch_size} | {depths} | {shape.widths[0]} | {shape.num_heads} |" in TRAIN
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_every_published_flag_has_its_row(flag):
+    firsts = [
+        name.split()[0] for line in FROM_HIT.splitlines() if line.startswith("| `-") for name in names(line.split(" | ")[0])
+    ]
+    assert flag in firsts
+
+
+def test_keys_that_are_named_beside_flags_exist():
+    keys = re.findall(rf"`((?:{'|'.join(SECTIONS)})\.[a-z_]+)", FROM_HIT)
+    assert len(keys) > 40
+    for key in keys:
+        section, name = key.split(".")
+        assert name in SECTIONS[section], key
+
+
+def test_recipes_that_are_named_exist():
+    for page in (TRAIN, FROM_HIT, (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")):
+        found = re.findall(r"configs/([\w-]+\.yaml)", page.replace("configs/hit-b.yaml", ""))
+        assert found
+        for name in found:
+            read_config(ROOT / "configs" / name, ["data.root=x"])
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with a published HiT, a tiny ImageNet, tiny birds and the recipes, and a function that puts paths right."""
+    case = golden("hit_pool")
+    torch.save({"model": dict(case.weights)}, tmp_path / "published.pth")
+    classes = [f"n{index:08}" for index in range(case.about["config"]["num_classes"])]
+    for part in ("train", "val"):
+        for i in range(len(classes)):
+            photo(tmp_path / "imagenet" / part / classes[i] / f"{i}.JPEG", (48, 40))
+    LAYOUTS["cub-200-2011"].write(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    return lambda text: text.replace("/data", str(tmp_path))
+
+
+SMALL_RUN = (
+    "data.batch_size=2",
+    "data.num_workers=0",
+    "schedule.epochs=1",
+    "engine.accelerator=cpu",
+    "engine.precision=32-true",
+    "engine.loggers=[]",
+)
+
+
+def test_the_five_commands_run(workplace, run_vitrail):
+    config = golden("hit_pool").about["config"]
+    shape = [
+        f"model.image_size={config['image_size']}",
+        f"model.patch_size={config['patch_size']}",
+        f"model.depths={config['blocks']}",
+        f"model.widths={config['block_dims']}",
+        f"model.mlp_ratio={config['mlp_ratio']}",
+        "model.num_heads=1",  # as the file is read that does not tell
+    ]
+    blocks = [
+        shlex.split(workplace(block).replace("\\\n", " "))
+        for block in re.findall(r"```bash\n(.*?)```", FROM_HIT, flags=re.DOTALL)
+    ]
+    commands = [words[words.index("vitrail") + 1 :] for words in blocks]
+    extras = {
+        "test": ["--device", "cpu", "--workers", "0"],
+        "score": ["--device", "cpu"],
+        "explain": ["--device", "cpu"],
+        "train": [*SMALL_RUN, *shape],
+    }
+    assert [command[0] for command in commands] == ["test", "score", "explain", "train", "train"]
+    for command in commands:
+        code, _out, err = run_vitrail(*command, *extras[command[0]])
+        assert code == 0, (command, err)
+
+
+def test_the_python_lines_run(workplace, run_vitrail, capsys):
+    layers, other = re.findall(r"```python\n(.*?)```", FROM_HIT, flags=re.DOTALL)
+    exec(workplace(layers).replace("num_workers=4", "num_workers=0"), {})
+    out = capsys.readouterr().out
+    assert [line.split(" tensor")[0] for line in out.splitlines() if "tensor" in line] == [
+        "layer saliency",
+        "first",
+        "without the first",
+        "alone",
+        "left out",
+    ]
+    shape = ("model.image_size=32", "model.depths=[1]", "model.widths=[12]", "model.num_heads=2", "model.start_from=null")
+    arguments = ("-c", "configs/finetune-cub.yaml", *SMALL_RUN, *shape, "data.root=.", "--out", "runs/cub")
+    assert run_vitrail("train", *arguments)[0] == 0
+    exec(workplace(other).replace("num_workers=4", "num_workers=0"), {})
+    assert "Evaluation(top1=" in capsys.readouterr().out
+
+
+def test_the_mean_layer_saliency_and_accuracies_are_right(workplace, capsys):
+    """The page's lines against one image and one set of layers after the other."""
+    import vitrail
+    from vitrail.data.images import open_image
+
+    layers, _ = re.findall(r"```python\n(.*?)```", FROM_HIT, flags=re.DOTALL)
+    found = {}
+    exec(workplace(layers).replace("num_workers=4", "num_workers=0"), found)
+    model = vitrail.load("hit:published.pth", device="cpu")
+    files = sorted(Path("imagenet/val").rglob("*.JPEG"))
+    saliency, first = 0, 0
+    for label, file in enumerate(files):
+        image = model.prepare(open_image(file))
+        with model.inspecting(), torch.no_grad():
+            predicted = int(model.logits(image).argmax())
+            saliency = saliency + model.hit.contributions(image, predicted).layers[0, 0]
+            keep = torch.zeros(1, model.hit.config.num_layers, dtype=torch.bool)
+            keep[:, :2] = True
+            first += int(model.hit.ablated_logits(image, keep).argmax()) == label
+    torch.testing.assert_close(found["saliency"] / found["count"], saliency / len(files), rtol=1e-4, atol=1e-5)
+    assert found["right"][1] == first
+    assert found["right"][model.hit.config.num_layers - 1] == found["right"].new_tensor(
+        sum(int(model.logits(model.prepare(open_image(file))).argmax()) == label for label, file in enumerate(files))
+    )
