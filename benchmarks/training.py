@@ -96,6 +96,7 @@ def bare(variant: str, batch: int, steps: int, precision: str, threads: int) -> 
 
 
 def main() -> None:
+    """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", choices=list(MODELS), action="append", help="both if left out")
     parser.add_argument("--batch", type=int, default=16)
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="how often the two take turns")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    parser.add_argument("--json", type=Path, help="also write the figures into this file")
     asked = parser.parse_args()
     report = {}
     arguments = (asked.batch, asked.steps, asked.precision, asked.threads)
@@ -127,8 +128,8 @@ def main() -> None:
             f"HiT-B {variant}, batch {asked.batch}, {asked.precision}: bare loop {plain:.2f} s ({plain / forward:.2f} forward passes of "
             f"{forward:.2f} s), vitrail train {whole:.2f} s, ratio {whole / plain:.3f}, waiting for data {data / whole:.1%} of a step"
         )
-    if asked.out:
-        asked.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if asked.json:
+        asked.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

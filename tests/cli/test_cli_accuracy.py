@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -91,3 +92,37 @@ def test_an_existing_report_is_not_replaced_without_overwrite(labelled, run_vitr
     assert (tmp_path / "out" / "accuracy.json").read_text() == "precious"
     assert run_vitrail("test", labelled, "-m", tiny_model_file, "-o", tmp_path / "out", "--overwrite")[0] == 0
     assert json.loads((tmp_path / "out" / "accuracy.json").read_text())["num_images"] == 24
+
+
+def test_a_data_set_by_its_name(labelled, run_vitrail, tiny_model_file, tmp_path):
+    (tmp_path / "root").mkdir()
+    labelled.rename(tmp_path / "root" / "test")
+    root = tmp_path / "root"
+    code, by_folder, err = run_vitrail("test", root, "--model", tiny_model_file)
+    assert code == 0, err
+    code, by_name, err = run_vitrail("test", root, "--model", tiny_model_file, "--data-set", "folder", "--split", "test")
+    assert code == 0, err
+    assert by_name == by_folder
+    (root / "test").rename(root / "last")
+    code, by_option, err = run_vitrail(
+        "test", root, "--model", tiny_model_file, "--data-set", "folder", "--data-option", "test=last"
+    )
+    assert code == 0, err
+    assert by_option == by_folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data-set", "flders"), "unknown data set 'flders'"),
+        (("--data-set", "mnist"), "train-images-idx3-ubyte|t10k-images-idx3-ubyte"),
+        (("--data-set", "mnist", "--split", "val"), "no split 'val'"),
+        (("--data-set", "mnist", "--data-option", "level=1"), "level"),
+        (("--split", "test"), "--data-set"),
+    ],
+)
+def test_a_data_set_that_cannot_be_read_is_said_in_words(arguments, message, run_vitrail, tiny_model_file, tmp_path):
+    code, _out, err = run_vitrail("test", tmp_path, "--model", tiny_model_file, *arguments)
+    assert code == 2
+    assert err.count("error:") == 1
+    assert re.search(message, err), err

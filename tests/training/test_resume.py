@@ -16,6 +16,7 @@ from vitrail.errors import CheckpointError, InvalidInputError, OutputError
 from vitrail.training import train
 
 lightning = pytest.importorskip("lightning")
+pytest_plugins = ("tiny",)
 
 # All that is random at once: order, crops, label mixing, drop path, dropout; and all that has a state: EMA, schedule, AdamW.
 EVERYTHING = (

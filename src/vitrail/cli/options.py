@@ -102,6 +102,11 @@ def task_options(options: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
+def data_options(options: Sequence[str] | None) -> dict[str, Any]:
+    """Read what `--data-option` gives."""
+    return {key: value for _, key, value in _settings(options, "--data-option", r"()([A-Za-z_]\w*)", "crop_to_box=true")}
+
+
 def read_size(text: str | None) -> tuple[int, int] | None:
     """Read what `--image-size` gives: height and width, or one number for both."""
     if text is None:

@@ -3,7 +3,7 @@
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,19 +17,37 @@ from vitrail.cli.options import (
     ModelOption,
     OverwriteOption,
     WorkersOption,
+    data_options,
     load_model,
     report_unreadable,
 )
 from vitrail.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from vitrail.adapters import Preprocessing
+    from vitrail.data.labelled import LabelledImages
+
 
 def test(
     data: Annotated[
-        Path, typer.Argument(help="Folder with one sub-folder per class, or one that holds such a folder named test or val.")
+        Path,
+        typer.Argument(
+            help="Folder with one sub-folder per class, or one that holds such a folder named test or val; with --data-set, its root."
+        ),
     ],
     model: ModelOption = None,
     model_arg: ModelArgOption = None,
     image_size: ImageSizeOption = None,
+    data_set: Annotated[
+        str | None, typer.Option("--data-set", help="A data set by its name; see vitrail list data.", show_default=False)
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of --data-set; test if not given, or val where it has no test.", show_default=False)
+    ] = None,
+    data_option: Annotated[
+        list[str] | None,
+        typer.Option("--data-option", metavar="KEY=VALUE", help="Of --data-set; may be repeated.", show_default=False),
+    ] = None,
     limit: LimitOption = None,
     batch_size: BatchOption = 64,
     workers: WorkersOption = 0,
@@ -48,7 +66,6 @@ def test(
     ] = None,
 ) -> None:
     """Print top-1 and top-5 accuracy and the mean confidence; under torchrun, on many devices."""
-    from vitrail.data.folders import ImageFolder, split_folder  # noqa: PLC0415 (heavy)
     from vitrail.distributed import process_group, rank  # noqa: PLC0415
     from vitrail.evaluation import evaluate  # noqa: PLC0415
     from vitrail.files import results_folder, write_text  # noqa: PLC0415
@@ -57,7 +74,7 @@ def test(
         raise InvalidInputError(f"expected --export in a folder of its own, such as {out / 'model'}, got that of --out")
     with process_group(), ExitStack() as folders:
         classifier = load_model(model, device, model_arg, image_size)
-        images = ImageFolder.scan(split_folder(data, ["test", "val"]), classifier.preprocessing).spread(limit)
+        images = _read(data, data_set, split, data_option, classifier.preprocessing).spread(limit)
         first = rank() == 0
         # The folders are claimed before the work, so that a bad one is told at once.
         folder = folders.enter_context(results_folder(out, overwrite)) if first and out is not None else None
@@ -81,3 +98,19 @@ def test(
                 "unreadable": [file._asdict() for file in result.unreadable],
             }
             write_text(folder / "accuracy.json", json.dumps(figures, indent=2))
+
+
+def _read(
+    root: Path, name: str | None, split: str | None, options: list[str] | None, preprocessing: "Preprocessing"
+) -> "LabelledImages":
+    """The images to test on: of a data set by its name, else of a folder."""
+    if name is None:
+        if split is not None or options:
+            raise InvalidInputError("expected --split and --data-option together with --data-set, got no --data-set")
+        from vitrail.data.folders import ImageFolder, split_folder  # noqa: PLC0415 (heavy)
+
+        return ImageFolder.scan(split_folder(root, ["test", "val"]), preprocessing)
+    from vitrail.data.named import DATA, read_data  # noqa: PLC0415 (heavy)
+
+    splits = DATA[name].splits or ("test",)
+    return read_data(name, root, split or ("test" if "test" in splits else "val"), preprocessing, **data_options(options))
