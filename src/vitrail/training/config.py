@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from vitrail.data.augmentation import AugmentationConfig
 from vitrail.errors import InvalidInputError
+from vitrail.registry import unknown_name
 from vitrail.training.sections import (
     DataConfig,
     DistillationConfig,
@@ -107,7 +108,11 @@ def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _explain(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
-        return "unknown key; see the recipes in configs/ for the known ones"
+        *sections, key = error["loc"]
+        section: Any = TrainingConfig
+        for name in sections:
+            section = section.model_fields[name].annotation
+        return str(unknown_name("key", str(key), list(section.model_fields)))
     message = str(error["msg"]).removeprefix("Value error, ")
     return message if error["type"] in ("missing", "value_error") else f"{message} (got {error['input']!r})"
 

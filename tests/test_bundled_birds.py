@@ -1,0 +1,50 @@
+"""The bundled models of birds: they know the birds, and what they look at is known."""
+
+from importlib.resources import files
+
+import pytest
+import torch
+
+import vitrail
+from vitrail.data.answers import ANSWER
+from vitrail.data.birds import Birds
+from vitrail.explainers import make_explainer
+from vitrail.metrics.localization import pointing_chance, pointing_hits
+
+MAX_BYTES = 12 * 1000 * 1000
+
+
+def test_all_bundled_models_are_small_enough_together():
+    folders = files("vitrail") / "bundled"
+    assert sum((folders / name / "model.safetensors").stat().st_size for name in vitrail.bundled_models()) <= MAX_BYTES
+    assert all((folders / name / "card.md").is_file() for name in vitrail.bundled_models())
+
+
+@pytest.fixture(scope="module")
+def birds():
+    """Three birds of every species that no model was trained on: photos, names, and what sets them apart."""
+    task = Birds(size=96)
+    samples = [task.draw("test", 100_000 + index) for index in range(27)]
+    answers = torch.stack([torch.from_numpy(sample.masks[ANSWER]) for sample in samples])
+    return [sample.image for sample in samples], [task.class_names[sample.label] for sample in samples], answers
+
+
+@pytest.mark.parametrize("name", ["vitrail:hit-birds", "vitrail:vit-birds"])
+def test_they_know_the_birds(name, birds):
+    photos, names, _ = birds
+    classifier = vitrail.load(name, device="cpu")
+    with torch.no_grad():
+        found = classifier.logits(classifier.prepare(photos)).argmax(1).tolist()
+    right = [classifier.class_name(index) == expected for index, expected in zip(found, names, strict=True)]
+    assert sum(right) >= len(right) - 2
+
+
+def test_the_hit_points_at_what_sets_a_bird_apart(birds):
+    photos, names, answers = birds
+    classifier = vitrail.load("vitrail:hit-birds", device="cpu")
+    labels = torch.tensor([classifier.class_index(name) for name in names])
+    explanation = make_explainer("hit", classifier).explain(classifier.prepare(photos), labels)
+    hits = pointing_hits(explanation.relevance, answers).float().mean()
+    chance = pointing_chance(answers, (12, 12)).mean()
+    assert chance < 0.3
+    assert hits > 0.85
