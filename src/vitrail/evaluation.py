@@ -148,7 +148,12 @@ def with_model_labels(images: LabelledImages, classifier: Classifier) -> Labelle
             f"expected folders named like the model's classes, or {classifier.num_classes} folders in the order of its classes; "
             f"unknown among {len(images.class_names)}: {', '.join(missing[:8])}"
         )
-    return images.with_labels([order[label] if label != NO_LABEL else NO_LABEL for label in images.labels])
+    if NO_LABEL in images.labels:
+        count = sum(label == NO_LABEL for label in images.labels)
+        raise InvalidInputError(
+            f"expected a class for every image, found {count} of {len(images)} without one; choose a split that has labels"
+        )
+    return images.with_labels([order[label] for label in images.labels])
 
 
 def _batches(

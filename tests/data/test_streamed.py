@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_reported_in_its_place():
     assert "damaged or truncated image cut" in cut.reason
     assert empty.reason == "expected an image file, got an empty one (0 bytes): empty"
     assert odd == Unreadable("odd", "expected a class from 0 to 1, got 2")
-    assert (photo.label, int(photo.image[0])) == (NO_LABEL, 5)
+    assert photo == Unreadable("photo", "expected a class for photo, found none")
     assert lost == Unreadable("lost", "gone")
 
 

@@ -115,7 +115,12 @@ def test_a_recipe_can_be_read_and_says_what_it_is(name):
 def test_a_recipe_builds_its_network(name):
     config = read(name)
     model = config.model.model_copy(
-        update={"name": FROM_THE_HUB.get(config.model.name, config.model.name), "pretrained": False, "start_from": None}
+        update={
+            "name": FROM_THE_HUB.get(config.model.name, config.model.name),
+            "pretrained": False,
+            "start_from": None,
+            "keep_head": False,
+        }
     )
     channels = len(config.data.mean)
     if model.name in HIT_SIZES:
@@ -137,7 +142,9 @@ def test_a_recipe_builds_its_network(name):
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith(("imagenet", "finetune", "diffmask"))])
 def test_a_recipe_names_its_data_set(name, tmp_path):
     """Without the files, the message of a run says which ones are missing."""
-    config = read_config(CONFIGS / name, [f"data.root={tmp_path}", *ON_ONE_CPU, *small(name), "model.start_from=null"])
+    config = read_config(
+        CONFIGS / name, [f"data.root={tmp_path}", *ON_ONE_CPU, *small(name), "model.start_from=null", "model.keep_head=false"]
+    )
     with pytest.raises(InvalidInputError, match=f"{config.data.name}: no such file or folder"):
         train(config, tmp_path / "run")
 

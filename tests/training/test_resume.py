@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from vitrail.errors import CheckpointError, InvalidInputError, OutputError
 from vitrail.training import train
+from vitrail.training.callbacks import TimeLimit
 
 lightning = pytest.importorskip("lightning")
 pytest_plugins = ("tiny",)
@@ -167,6 +168,26 @@ def test_a_time_limit_stops_with_a_checkpoint_and_the_run_goes_on(configured, mo
     train(config, tmp_path / "stopped", resume=True)
     assert_same(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole"))
     assert json.loads((tmp_path / "stopped" / "summary.json").read_text())["complete"]
+
+
+def test_a_time_limit_waits_for_a_step(configured, tmp_path):
+    """Between the batches of one step there is no checkpoint to go on from."""
+    train(configured(*EVERYTHING, "engine.accumulate=2", "engine.max_minutes=1e-9"), tmp_path / "run")
+    assert list(tmp_path.glob("run/checkpoints/*.ckpt"))
+
+
+def test_a_run_stopped_at_the_last_batch_of_an_epoch_is_not_complete(configured, monkeypatch, tmp_path):
+    whole = TimeLimit.on_train_batch_start
+
+    def at_the_last_batch(limit, trainer, module, batch, batch_idx):
+        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        monkeypatch.setattr(limit, "seconds", -1 if last else 1e9)
+        whole(limit, trainer, module, batch, batch_idx)
+
+    monkeypatch.setattr(TimeLimit, "on_train_batch_start", at_the_last_batch)
+    train(configured(*EVERYTHING, "engine.max_minutes=1"), tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["epochs"], summary["complete"]) == (1, False)
 
 
 def test_resuming_a_complete_run_changes_nothing(configured, tmp_path, snapshot):

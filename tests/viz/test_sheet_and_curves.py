@@ -89,9 +89,9 @@ def test_curves_are_plotted(tmp_path):
 
 def test_the_learning_curve_takes_what_is_there(tmp_path):
     rows = [
-        {"epoch": "0", "train_loss": "", "val_loss": "1.5", "val_top1": "0.5"},
-        {"epoch": "0", "train_loss": "2.0"},
-        {"epoch": "", "lr": "0.1"},
+        {"epoch": 1, "val_loss": 1.5, "val_top1": 0.5},
+        {"epoch": 2, "train_loss": 2.0},
+        {"epoch": 3, "learning_rate": 0.1},
     ]
     plot_learning_curve(rows, tmp_path / "some.png")
     plot_learning_curve([], tmp_path / "none.png")

@@ -132,7 +132,9 @@ class StreamedImages(IterableDataset[Sample | Unreadable]):
     def _open(self, record: Record | Unreadable) -> Sample | Unreadable:
         if isinstance(record, Unreadable):
             return record
-        if not 0 <= record.label < len(self.class_names) and record.label != NO_LABEL:
+        if record.label == NO_LABEL:
+            return Unreadable(record.name, f"expected a class for {record.name}, found none")
+        if not 0 <= record.label < len(self.class_names):
             return Unreadable(record.name, f"expected a class from 0 to {len(self.class_names) - 1}, got {record.label}")
         try:
             return Sample(self.transform(decode_image(record.content, record.name)), record.label, record.name)

@@ -136,18 +136,26 @@ class TimeLimit(Callback):
 
     Args:
         minutes: The limit.
+
+    Attributes:
+        stopped: Whether it has ended the run.
     """
 
     def __init__(self, minutes: float) -> None:
         self.seconds = 60 * minutes
         self.started = time.monotonic()
+        self.stopped = False
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        # Between two steps there is no checkpoint to go on from.
+        stepping = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not stepping and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
         # Asked before a batch and answered after it, when checkpoints look for it. All processes stop at the same batch.
         over = trainer.strategy.broadcast(time.monotonic() - self.started > self.seconds)
         if over and not trainer.should_stop:
-            trainer.should_stop = True
+            trainer.should_stop = self.stopped = True
             if trainer.is_global_zero:
                 logger.warning("stopping after %.1f minutes, as asked; go on with --resume", self.seconds / 60)

@@ -1,5 +1,6 @@
 """One YAML a recipe: validated, with dotted overrides from the command line."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,10 @@ class TrainingConfig(Section):
             )
         if self.loss.cosub and self.distillation.kind != "none":
             raise ValueError("expected loss.cosub or distillation, got both: they have a target of their own each")
+        if self.loss.cosub and not self.model.drop_path:
+            raise ValueError(
+                f"expected a model.drop_path above 0 for loss.cosub, which trains two random sub-networks, got {self.model.drop_path}"
+            )
         if self.model.pretrained and self.model.start_from is not None:
             raise ValueError("expected model.pretrained or model.start_from, got both")
         if self.model.keep_head and self.model.start_from is None:
@@ -67,10 +72,10 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInputError(f"no such configuration file: {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InvalidInputError(f"cannot read the configuration {path}: {error}") from error
     if not isinstance(content, dict):
         raise InvalidInputError(
@@ -117,6 +122,17 @@ def _explain(error: Mapping[str, Any]) -> str:
     return message if error["type"] in ("missing", "value_error") else f"{message} (got {error['input']!r})"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-4 for a text, which `model.options` would hand on to a library."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
 def _apply(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
@@ -130,6 +146,6 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise InvalidInputError(f"cannot set {key}: {section} is a value, not a section")
     try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        node[last] = _read_yaml(value)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InvalidInputError(f"cannot read the value of {override!r}: {error}") from error

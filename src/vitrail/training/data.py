@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from vitrail.adapters import Preprocessing
 from vitrail.data.augmentation import AugmentationConfig, training_transform
-from vitrail.data.labelled import LabelledImages, Sample, Transform, Unreadable, collate
+from vitrail.data.labelled import NO_LABEL, LabelledImages, Sample, Transform, Unreadable, collate
 from vitrail.data.named import DATA, read_data, read_stream
 from vitrail.data.sharing import OwnShare
 from vitrail.data.streamed import StreamedImages
@@ -69,6 +69,11 @@ class TrainingData(lightning.LightningDataModule):
             return len(self._batches(self.train_images))
         workers = max(self.config.num_workers, 1)
         each = -(-(self.train_images.num_images or 0) // (self._running().world_size * workers))
+        if 0 < each < self.config.batch_size:
+            raise InvalidInputError(
+                f"expected at least one batch of {self.config.batch_size} images for each of {workers} workers in every process, got "
+                f"{each} images; take fewer data.num_workers, or a smaller data.batch_size"
+            )
         return each // self.config.batch_size * workers
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -143,7 +148,7 @@ def _read(config: DataConfig, split: str, transform: Transform) -> AnyImages:
 def _validation_split(config: DataConfig) -> str:
     known = DATA[config.name].splits
     if known is None:  # It depends on the files.
-        known = tuple(split for split in ("val", "test") if (config.root / split).is_dir())
+        known = tuple(split for split in ("val", "test") if (config.root / str(config.options.get(split, split))).is_dir())
         if not known:
             raise InvalidInputError(
                 f"expected a folder val or test in {config.root} beside {config.train}; name another by data.validation, or hold out a "
@@ -162,6 +167,12 @@ def _check_classes(training: AnyImages, validation: AnyImages, config: DataConfi
         raise InvalidInputError(
             f"expected the same classes for training and validation in {config.root}; only in one of them: {', '.join(odd[:8])}"
         )
+    for images in (training, validation):
+        if isinstance(images, LabelledImages) and NO_LABEL in images.labels:
+            count = sum(label == NO_LABEL for label in images.labels)
+            raise InvalidInputError(
+                f"expected a class for every image in {config.root}, found {count} of {len(images)} without one"
+            )
 
 
 def _check_readable(images: AnyImages) -> None:

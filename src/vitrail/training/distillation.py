@@ -41,6 +41,9 @@ class Teacher:
         with torch.no_grad():
             self.classifier.logits(torch.zeros(1, len(self.classifier.preprocessing.mean), *image_size))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Teacher":
+        return self  # An average of the student's weights needs no teacher of its own.
+
     def loss(self, images: Images, student: Logits) -> Tensor:
         """How far the student is from the teacher on a batch."""
         self.classifier.module.to(images.device)

@@ -30,7 +30,10 @@ class Export(Callback):
         if trainer.sanity_checking or not isinstance(pl_module, ImageClassifier):
             return
         found = {"top1": float(pl_module.top1.compute()), "epoch": trainer.current_epoch + 1}
-        better = found["top1"] > self.best["top1"]
+        # Where a run stops within an epoch, Lightning validates once more, after the checkpoint: the resumed run knows nothing
+        # of it, and would leave another best model than one that was not disturbed.
+        extra = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and (self.folder / BEST).exists()
+        better = found["top1"] > self.best["top1"] and not extra
         if better:
             self.best = found
         if trainer.is_global_zero:

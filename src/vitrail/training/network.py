@@ -99,6 +99,10 @@ def prepare_to_learn(module: nn.Module, train: str, distilled: bool, fused_atten
                 part.fused_attn = fused_attention  # type: ignore[assignment]  # a plain attribute
     # Lightning leaves modules in the mode that it finds them in.
     module.train()
+    for part in module.modules():
+        learns = any(parameter.requires_grad for parameter in part.parameters(recurse=False))
+        if train != "all" and isinstance(part, nn.modules.batchnorm._BatchNorm) and not learns:
+            part.eval()  # Else its running figures would learn the new images, while all around them stays.
 
 
 def _has_part(name: str, parts: tuple[str, ...]) -> bool:

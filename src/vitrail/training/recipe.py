@@ -67,7 +67,7 @@ def _train(config: TrainingConfig, out: Path, checkpoint: Path | None) -> Path:
     if config.optimizer.name.removeprefix("lookahead_") not in list_optimizers():
         raise unknown_name("optimiser", config.optimizer.name, list_optimizers())
     seed_all(config.engine.seed)
-    classifier, data = _classifier_and_data(config)
+    classifier, data = _classifier_and_data(config, resumed=checkpoint is not None)
     distilled = config.distillation.kind != "none"
     teacher = Teacher(config.distillation, classifier.num_classes, classifier.preprocessing.size) if distilled else None
     prepare_to_learn(classifier.module, config.model.train, distilled, config.engine.fused_attention)
@@ -86,6 +86,11 @@ def _train(config: TrainingConfig, out: Path, checkpoint: Path | None) -> Path:
         logger.info("going on from %s", checkpoint)
     try:
         trainer.fit(learner, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stopped:
+        # So Lightning answers Ctrl-C, without a word.
+        if isinstance(stopped.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stopped
+        raise
     except OSError as error:
         raise OutputError(f"cannot write into {out}: {error.strerror or error}; the models written before are whole") from error
     if learner.unreadable:
@@ -97,12 +102,11 @@ def _train(config: TrainingConfig, out: Path, checkpoint: Path | None) -> Path:
     return out / BEST
 
 
-def _classifier_and_data(config: TrainingConfig) -> tuple[Classifier, TrainingData]:
+def _classifier_and_data(config: TrainingConfig, resumed: bool) -> tuple[Classifier, TrainingData]:
     """The untrained classifier with the recipe's preprocessing, and the data, each needing a number of the other."""
+    bare = config.model.model_copy(update={"pretrained": False, "start_from": None})
     # A network of two classes tells the image size, which the data needs to tell the classes.
-    size = build_network(
-        config.model.model_copy(update={"pretrained": False, "start_from": None}), ["", ""], len(config.data.mean)
-    )
+    size = build_network(bare, ["", ""], len(config.data.mean))
     preprocessing = Preprocessing(
         size=size.preprocessing.size,
         crop_fraction=config.data.crop_fraction,
@@ -113,7 +117,8 @@ def _classifier_and_data(config: TrainingConfig) -> tuple[Classifier, TrainingDa
     )
     data = TrainingData(config.data, config.augmentation, preprocessing, config.engine.seed)
     seed_all(config.engine.seed)
-    return build_network(config.model, data.class_names, len(config.data.mean), preprocessing), data
+    # A checkpoint has all weights: what the run started from may be gone by now.
+    return build_network(bare if resumed else config.model, data.class_names, len(config.data.mean), preprocessing), data
 
 
 def _callbacks(config: TrainingConfig, out: Path, export: Export, streamed: bool) -> list[Callback]:
@@ -138,7 +143,7 @@ def _trainer(config: TrainingConfig, out: Path, placed: Placement, callbacks: li
     strategy: dict[str, Any] = {}
     if placed.distributed or placed.devices not in (1, "1"):
         strategy = {"strategy": "ddp_find_unused_parameters_true" if engine.find_unused_parameters else "ddp"}
-        if engine.accelerator != "cpu" and placed.devices == "auto":
+        if engine.accelerator != "cpu" and placed.devices == "auto" and not engine.find_unused_parameters:
             strategy = {"strategy": "auto"}
     return lightning.Trainer(
         accelerator=engine.accelerator,

@@ -8,7 +8,7 @@ import lightning
 
 from vitrail.errors import InvalidInputError, OutputError
 from vitrail.files import discard_partials, write_text
-from vitrail.training.callbacks import METRICS
+from vitrail.training.callbacks import METRICS, TimeLimit
 from vitrail.training.checkpoints import FOLDER
 from vitrail.training.classifier import ImageClassifier
 from vitrail.training.config import TrainingConfig, differences, read_config
@@ -64,9 +64,8 @@ def write_summary(
 ) -> None:
     """Write `summary.json`: the figures of a run, and whether it came to its end."""
     parameters = list(learner.module.parameters())
-    stopped_by_time = trainer.should_stop and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
     summary = {
-        "complete": not stopped_by_time,
+        "complete": not _stopped_by_time(trainer),
         "best": best,
         "last": {name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
         "epochs": trainer.current_epoch,
@@ -83,3 +82,13 @@ def write_summary(
         "metrics": METRICS,
     }
     write_text(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def _stopped_by_time(trainer: lightning.Trainer) -> bool:
+    """Whether there is more to do: a limit may also fall on the last batch of an epoch, or of the run."""
+    if not any(isinstance(callback, TimeLimit) and callback.stopped for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return False
+    if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        return True
+    out_of_patience = any(callback.stopped_epoch > 0 for callback in trainer.early_stopping_callbacks)
+    return trainer.current_epoch < (trainer.max_epochs or 0) and not out_of_patience

@@ -19,23 +19,52 @@ def read_pickle(path: Path) -> Any:
     """
     with path.open("rb") as file:
         try:
-            return _PlainUnpickler(file, encoding="latin1").load()
+            content = _PlainUnpickler(file, encoding="latin1").load()
         except OSError:
             raise
         except Exception as error:  # Damaged pickles raise nearly anything.
             raise damaged(path, f"expected arrays and lists in a pickle, {error}") from error
+    if isinstance(content, dict):
+        return {key: value.array if isinstance(value, _Array) else value for key, value in content.items()}
+    return content.array if isinstance(content, _Array) else content
 
 
-def _empty_array(_kind: Any, _shape: Any, _code: Any) -> np.ndarray:
-    """What an array begins as; its content follows as a state, which numpy checks."""
-    return np.empty(0, np.int8)
+class _NumberType:
+    """A kind of numbers. Not numpy's own, which takes flags from a file that let it read bytes as pointers."""
+
+    def __init__(self, code: str, align: Any = False, copy: Any = False) -> None:
+        self.kind = np.dtype(code)
+        if self.kind.kind not in "biuf":
+            raise pickle.UnpicklingError(f"it asks for an array of {self.kind}, which are no numbers")
+
+    def __setstate__(self, state: Any) -> None:
+        order, parts = state[1], state[2:5]
+        if order not in ("<", ">", "=", "|") or any(part is not None for part in parts):
+            raise pickle.UnpicklingError("it asks for an array of numbers with parts")
+        self.kind = self.kind.newbyteorder(order)
 
 
-def _number_type(code: str, align: Any = False, copy: Any = False) -> np.dtype[Any]:
-    kind = np.dtype(code, bool(align), bool(copy))
-    if kind.kind not in "biuf":
-        raise pickle.UnpicklingError(f"it asks for an array of {kind}, which are no numbers")
-    return kind
+class _Array:
+    """What an array begins as; its content follows as a state."""
+
+    def __init__(self, _kind: Any, _shape: Any, _code: Any) -> None:
+        self.array = np.empty(0, np.int8)
+
+    def __setstate__(self, state: Any) -> None:
+        _version, shape, kind, by_columns, content = state
+        if not isinstance(kind, _NumberType) or not isinstance(content, bytes | str):
+            raise pickle.UnpicklingError("it asks for an array of something else than numbers")
+        # Bytes of Python 2 come as text.
+        content = content.encode("latin1") if isinstance(content, str) else content
+        self.array = np.frombuffer(content, kind.kind).reshape(shape, order="F" if by_columns else "C")
+
+
+def _number_type(*described: Any) -> _NumberType:
+    return _NumberType(*described)
+
+
+def _empty_array(*described: Any) -> _Array:
+    return _Array(*described)
 
 
 def _latin1(text: str, _codec: str = "latin1") -> bytes:
