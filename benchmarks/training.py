@@ -1,7 +1,7 @@
 """A training step of HiT-B: through `vitrail train`, over the same step as a bare PyTorch loop, in the same run.
 
-Random photos as JPEG files with the augmentation of the ImageNet recipe, batch 16, AdamW, mixup and cutmix. The engine's step is all of
-an epoch's time per step, waiting for data included; the bare loop has one batch in memory and nothing around it. Both
+Random photos as JPEG files with the augmentation of the ImageNet recipe, batch 16, AdamW, mixup and cutmix. A step is an epoch's time
+per step, waiting for data included, in both: the bare loop reads the same files by one worker process, too. They
 take turns, so that a change of the machine's speed meets both. `forward` is an evaluation forward pass of the same batch, the
 unit that a step can be compared in. The share of a step spent waiting for data is the log's own.
 """
@@ -16,9 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from measuring import in_own_process, seconds, synchroniser
-from vitrail.data.augmentation import AugmentationConfig, label_mixing
+from vitrail.adapters import Preprocessing
+from vitrail.data.augmentation import AugmentationConfig, label_mixing, training_transform
+from vitrail.data.folders import ImageFolder, collate
 from vitrail.models.hit import HiT
 from vitrail.training import train
 from vitrail.training.config import validate_config
@@ -76,20 +79,25 @@ def bare(variant: str, batch: int, steps: int, precision: str, threads: int) -> 
     if mixing is None:
         raise ValueError("expected mixing, as in the recipe")
     optimizer = create_optimizer(model, OptimizerConfig(), batch)
-    images = torch.randn(batch, 3, 224, 224, device=device)
-    labels = torch.arange(batch, device=device) % NUM_CLASSES
-
-    def step() -> None:
-        mixed, shares = mixing(images.clone(), labels)
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            value = loss(model(mixed), shares)
-        value.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
     synchronise = synchroniser(device)
-    found = {"step": seconds(step, steps, synchronise)}
+    with tempfile.TemporaryDirectory() as folder:
+        write_photos(Path(folder), batch * steps)
+        photos = ImageFolder.scan(Path(folder) / "train", training_transform(augmentation, Preprocessing()))
+        workers = {"num_workers": 1, "persistent_workers": True}
+        loader = DataLoader(photos, batch, shuffle=True, drop_last=True, collate_fn=collate, **workers)
+
+        def epoch() -> None:
+            for read in loader:
+                images, shares = mixing(read.images.to(device), read.labels.to(device))
+                with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                    value = loss(model(images), shares)
+                value.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+        found = {"step": seconds(epoch, 1, synchronise) / steps}
     model.eval()
+    images = torch.randn(batch, 3, 224, 224, device=device)
     with torch.inference_mode():
         found["forward"] = seconds(lambda: model(images), max(steps // 2, 2), synchronise)
     return found
