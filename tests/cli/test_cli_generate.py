@@ -63,7 +63,7 @@ def test_workers_and_defaults_change_nothing(run_vitrail, tmp_path, snapshot):
     ("arguments", "messages"),
     [
         (("bird",), ["unknown task 'bird'", "did you mean 'birds'"]),
-        (("birds", "--option", "colour=red"), ["task 'birds' has no option colour", "num_classes"]),
+        (("birds", "--option", "colour=red"), ["birds has no option colour", "num_classes"]),
         (("birds", "--option", "size=tiny"), ["cannot use 'tiny' for birds.size"]),
         (("birds", "--option", "size=10"), ["64 to 256", "got 10"]),
         (("birds", "--option", "size"), ["expected --option like size=64, got 'size'"]),

@@ -223,7 +223,7 @@ def test_all_tasks_are_known_and_built_by_name():
             "counting",
             {"size": 3},
             InvalidInputError,
-            "task 'counting' has no option size; its options: seed, grid_size, class_idx",
+            "counting has no option size; its options: seed, grid_size, class_idx",
         ),
         ("counting", {"grid_size": "many"}, InvalidInputError, "cannot use 'many' for counting.grid_size: "),
         ("counting", {"grid_size": None}, InvalidInputError, "cannot use None for counting.grid_size: "),

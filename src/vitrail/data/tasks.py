@@ -4,11 +4,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from vitrail.data import birds, counting  # noqa: F401 (registers its tasks)
 from vitrail.data.answers import TASKS, AnsweredTask
-from vitrail.errors import InvalidInputError
+from vitrail.data.options import fit_options
 
 __all__ = ["TASKS", "describe_task", "list_tasks", "make_task", "task_name"]
 
@@ -21,16 +19,8 @@ def make_task(name: str, **options: Any) -> AnsweredTask:
         InvalidInputError: An option that the task does not have, or a value that does not fit.
     """
     task = TASKS[name]
-    known, types = [option.name for option in fields(task)], get_type_hints(task)
-    if unknown := sorted(set(options) - set(known)):
-        raise InvalidInputError(f"task {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known)}")
-    fitting = dict[str, Any]()
-    for option, value in options.items():
-        try:
-            fitting[option] = TypeAdapter(types[option]).validate_python(value)
-        except ValidationError as error:
-            raise InvalidInputError(f"cannot use {value!r} for {name}.{option}: {error.errors()[0]['msg']}") from error
-    return task(**fitting)
+    known = [option.name for option in fields(task)]
+    return task(**fit_options(name, known, get_type_hints(task), options))
 
 
 def list_tasks() -> list[dict[str, Any]]:

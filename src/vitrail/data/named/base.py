@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from vitrail.data.labelled import LabelledImages, Transform
+from vitrail.data.options import fit_options
 from vitrail.data.streamed import StreamedImages
 from vitrail.errors import InvalidInputError
 from vitrail.registry import Registry
@@ -117,7 +116,7 @@ def _call(entry: NamedData, reader: Callable[..., Any], root: Path, split: str, 
     if entry.splits is not None and split not in entry.splits:
         note = f"; {entry.note}" if entry.note else ""
         raise InvalidInputError(f"{entry.name} has no split {split!r}, only {' and '.join(entry.splits)}{note}")
-    fitting = _fit_options(entry.name, reader, options)
+    fitting = fit_options(entry.name, _options(reader), get_type_hints(reader), options)
     try:
         return reader(root, split, transform, **fitting)
     except FileNotFoundError as error:
@@ -128,19 +127,6 @@ def _call(entry: NamedData, reader: Callable[..., Any], root: Path, split: str, 
         ) from None
     except OSError as error:
         raise InvalidInputError(f"{entry.name}: cannot read {error.filename}: {error.strerror}") from error
-
-
-def _fit_options(name: str, reader: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    known, types = _options(reader), get_type_hints(reader)
-    if unknown := sorted(set(options) - set(known)):
-        raise InvalidInputError(f"{name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}")
-    fitting = dict[str, Any]()
-    for option, value in options.items():
-        try:
-            fitting[option] = TypeAdapter(types[option]).validate_python(value)
-        except ValidationError as error:
-            raise InvalidInputError(f"cannot use {value!r} for {name}.{option}: {error.errors()[0]['msg']}") from error
-    return fitting
 
 
 def _options(reader: Callable[..., Any]) -> dict[str, inspect.Parameter]:
