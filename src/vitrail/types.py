@@ -8,6 +8,7 @@ letter  meaning
 b       batch: images
 n       patches
 t       tokens: prefix tokens, then patches
+p       prefix tokens: class token and the like
 d       width of a token
 h       heads
 q, k    queries, keys

@@ -6,6 +6,7 @@ from torch import Tensor
 
 import networks
 from vitrail.adapters import ViTAdapter, adapt
+from vitrail.errors import InvalidInputError
 
 HAS_POOLING = ("hit-pooled", "hit-wide", "hit-no-positions")
 
@@ -135,6 +136,39 @@ def test_hidden_states_lead_to_the_logits(adapter, name):
     torch.testing.assert_close(trace.hidden_states[0], tokens)
     gradients = torch.autograd.grad(logits[:, 0].sum(), trace.hidden_states)
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def num_hooks(adapter: ViTAdapter) -> int:
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in adapter.module.modules())
+
+
+def test_the_first_hidden_states_alone(adapter, name):
+    images, before = networks.images(name), num_hooks(adapter)
+    with adapter.record(hidden_states=True) as whole:
+        logits = adapter.logits(images)
+    gradients = torch.autograd.grad(logits[:, 0].sum(), whole.hidden_states)
+    for count in (*range(len(whole.hidden_states) + 2), None):
+        first = whole.hidden_states[:count]
+        with adapter.record(hidden_states=True, num_hidden_states=count) as trace:
+            assert num_hooks(adapter) - before == len(first)  # No block is hooked in vain.
+            again = adapter.logits(images)
+        assert num_hooks(adapter) == before
+        assert torch.equal(again, logits)
+        assert len(trace.hidden_states) == len(first)
+        assert all(torch.equal(mine, expected) for mine, expected in zip(trace.hidden_states, first, strict=True))
+        mine = torch.autograd.grad(again[:, 0].sum(), trace.hidden_states) if first else ()
+        for gradient, expected in zip(mine, gradients, strict=False):
+            torch.testing.assert_close(gradient, expected)
+    with adapter.record(attentions=True, num_hidden_states=2) as trace:  # Of none.
+        adapter.logits(images)
+    assert (len(trace.attentions), trace.hidden_states) == (len(adapter.blocks), [])
+
+
+def test_no_negative_number_of_hidden_states():
+    adapter = networks.network("timm")
+    with pytest.raises(InvalidInputError, match=r"num_hidden_states of 0 or more.*got -1"):
+        adapter.record(hidden_states=True, num_hidden_states=-1).__enter__()
+    assert not num_hooks(adapter)
 
 
 def test_hidden_states_are_the_networks_own(name):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.memory import in_batches
+from vitrail.errors import InvalidInputError
 from vitrail.hooks import forward_hooks, forward_pre_hooks
 from vitrail.types import Attentions, Baseline, Images, Keep, Kept, Logits, Patches, Tokens
 
@@ -25,7 +26,7 @@ class Trace:
 
     Attributes:
         attentions: Per recorded block, post-softmax, (b, h, q, k), or what was asked to be kept of it.
-        hidden_states: The tokens before the first block and after every block, (b, t, d).
+        hidden_states: The tokens before the first block and after every block, (b, t, d), or the first so many of them.
     """
 
     attentions: list[Tensor] = field(default_factory=list)
@@ -46,6 +47,14 @@ class ViTAdapter(Classifier):
     @abstractmethod
     def num_prefix_tokens(self) -> int:
         """Tokens before the patches (class, distillation, registers)."""
+
+    @property
+    @abstractmethod
+    def prefix_tokens(self) -> Float[Tensor, "p d"]:
+        """The tokens before the patches as the parameters stand, in order, in the graph; (0, d) where there are none.
+
+        Before positions, or anything else, are added to them: `assemble` does that.
+        """
 
     @property
     @abstractmethod
@@ -100,6 +109,7 @@ class ViTAdapter(Classifier):
         attentions: bool | Callable[[Attentions], Tensor] = False,
         hidden_states: bool = False,
         blocks: slice = slice(None),
+        num_hidden_states: int | None = None,
     ) -> Iterator[Trace]:
         """Record one forward pass inside the block into a `Trace`, in the graph.
 
@@ -108,7 +118,14 @@ class ViTAdapter(Classifier):
                 heads fill the memory.
             hidden_states: Whether to keep the tokens before and after every block.
             blocks: Which blocks' attentions to keep.
+            num_hidden_states: How many of the hidden states to keep, from the first, which is the tokens before the first
+                block; all if not given.
+
+        Raises:
+            InvalidInputError: A negative number of hidden states.
         """
+        if num_hidden_states is not None and num_hidden_states < 0:
+            raise InvalidInputError(f"expected num_hidden_states of 0 or more, or None for all, got {num_hidden_states}")
         trace = Trace()
 
         def keep(weights: Tensor) -> Tensor:
@@ -118,13 +135,15 @@ class ViTAdapter(Classifier):
         with ExitStack() as stack:
             if attentions:
                 stack.enter_context(self.attending(self.blocks[blocks], keep))
-            if hidden_states:
-                stack.enter_context(self._keeping(trace.hidden_states))
+            if hidden_states and num_hidden_states != 0:
+                # The first one is there before any block has run.
+                num_blocks = None if num_hidden_states is None else num_hidden_states - 1
+                stack.enter_context(self._keeping(trace.hidden_states, self.blocks[:num_blocks]))
             yield trace
 
     @contextmanager
-    def _keeping(self, states: list[Tensor]) -> Iterator[None]:
-        """Append the tokens before the first block and after every block."""
+    def _keeping(self, states: list[Tensor], blocks: Sequence[nn.Module]) -> Iterator[None]:
+        """Append the tokens before the first block of all and after every one of `blocks`."""
 
         def enter(block: nn.Module, inputs: tuple[Any, ...]) -> None:
             states.append(inputs[0])
@@ -132,7 +151,7 @@ class ViTAdapter(Classifier):
         def leave(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             states.append(output[0] if isinstance(output, tuple) else output)
 
-        with forward_pre_hooks([(self.blocks[0], enter)]), forward_hooks([(block, leave) for block in self.blocks]):
+        with forward_pre_hooks([(self.blocks[0], enter)]), forward_hooks([(block, leave) for block in blocks]):
             yield
 
     def bytes_per_pass(self, num_patches: int, width: int, element_size: int) -> int:

@@ -90,6 +90,12 @@ class HuggingFaceViTAdapter(ViTAdapter):
         return 1 + hasattr(embeddings, "distillation_token") + (0 if registers is None else registers.shape[1])
 
     @property
+    def prefix_tokens(self) -> Float[Tensor, "p d"]:
+        names = ("cls_token", "distillation_token", "register_tokens")
+        parts = (getattr(self.base.embeddings, name, None) for name in names)
+        return torch.cat([tokens[0] for tokens in parts if tokens is not None])
+
+    @property
     def blocks(self) -> Sequence[nn.Module]:
         return _blocks(self.base)
 

@@ -39,6 +39,10 @@ class HiTAdapter(ViTAdapter):
     def num_prefix_tokens(self) -> int:
         return 1
 
+    @property
+    def prefix_tokens(self) -> Float[Tensor, "p d"]:
+        return self.hit.class_token[0]
+
     def grid_size(self, images: Images) -> tuple[int, int]:
         config = self.hit.config
         expect_channels(images, config.in_channels, self.name)
@@ -79,7 +83,7 @@ class HiTAdapter(ViTAdapter):
             yield
 
     @contextmanager
-    def _keeping(self, states: list[Tensor]) -> Iterator[None]:
+    def _keeping(self, states: list[Tensor], blocks: Sequence[nn.Module]) -> Iterator[None]:
         def keep(parts: tuple[Any, ...]) -> tuple[Any, ...]:
             # A HiT keeps class token and patches apart; it goes on with what was kept, so that gradients reach it.
             states.append(torch.cat(parts[:2], 1))
@@ -91,7 +95,7 @@ class HiTAdapter(ViTAdapter):
         def leave(layer: nn.Module, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> tuple[Any, ...]:
             return keep(output)
 
-        with forward_pre_hooks([(self.blocks[0], enter)]), forward_hooks([(layer, leave) for layer in self.blocks]):
+        with forward_pre_hooks([(self.blocks[0], enter)]), forward_hooks([(layer, leave) for layer in blocks]):
             yield
 
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:

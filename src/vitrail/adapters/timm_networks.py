@@ -36,6 +36,13 @@ class TimmAdapter(ViTAdapter):
         return int(self.vit.num_prefix_tokens)
 
     @property
+    def prefix_tokens(self) -> Float[Tensor, "p d"]:
+        # The distilled kind leaves registers out, and a BEiT has none.
+        others = getattr(self.vit, "dist_token" if hasattr(self.vit, "dist_token") else "reg_token", None)
+        rows = [tokens[0] for tokens in (self.vit.cls_token, others) if tokens is not None]
+        return torch.cat(rows) if rows else self.vit.patch_embed.proj.weight.new_empty(0, self.vit.embed_dim)
+
+    @property
     def blocks(self) -> Sequence[nn.Module]:
         return list(self.vit.blocks)
 

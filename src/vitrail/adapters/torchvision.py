@@ -39,6 +39,10 @@ class TorchvisionViTAdapter(ViTAdapter):
         return 1
 
     @property
+    def prefix_tokens(self) -> Float[Tensor, "p d"]:
+        return self.vit.class_token[0]
+
+    @property
     def blocks(self) -> Sequence[nn.Module]:
         return list(self.vit.encoder.layers)
 
