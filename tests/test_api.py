@@ -160,14 +160,16 @@ def test_methods_and_protocols_are_listed_as_registered():
 
 def test_score_measures_what_is_asked(classifier, tiny_model_file, make_photo, tmp_path):
     photos = [make_photo(tmp_path / "photos" / f"{i}.png", seed=i) for i in range(4)]
-    protocol = vitrail.Protocol(description="small", source="this test", num_steps=4, baselines=("zero",), score="logit")
+    protocol = vitrail.Protocol(description="small", source="this test", num_steps=4, baselines=("zero",), scores=("logit",))
     scores = vitrail.score(str(tiny_model_file), tmp_path / "photos", methods="hit", protocol=protocol, limit=2)
     assert list(scores.curves) == ["hit"]
     assert scores.paths == [str(photos[0]), str(photos[2])]
-    assert scores.curves["hit"].scores.shape == (2, 1, 2, 5)
+    assert scores.curves["hit"].scores.shape == (2, 2, 5)
     explanation = vitrail.explain(classifier, [photos[0], photos[2]])
     assert scores.targets.tolist() == explanation.targets.tolist()
-    torch.testing.assert_close(scores.curves["hit"].scores[:, 0, 1, 0].cpu(), explanation.target_logits(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        scores.curves["hit"]["deletion_zero_logit"][:, 0].cpu(), explanation.target_logits(), rtol=1e-4, atol=1e-4
+    )
     assert scores.unreadable == []
 
 

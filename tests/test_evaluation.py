@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from vitrail.adapters import load
 from vitrail.data.folders import NO_LABEL, ImageFolder
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.evaluation import evaluate, score, with_model_labels
-from vitrail.explainers import make_explainer
+from vitrail.explainers import Explainer, make_explainer
 from vitrail.metrics import PROTOCOLS
 
 pytest_plugins = ("tiny",)
@@ -139,3 +139,33 @@ def test_two_settings_of_one_method_are_both_scored_or_refused(classifier, make_
     except InvalidInputError:
         return
     assert len(scores.curves) == 2
+
+
+def test_methods_of_other_grids_are_refused_where_points_are_counted_in_cells(classifier, make_photo, tmp_path):
+    @dataclass(frozen=True, eq=False)
+    class Coarse(Explainer):
+        """One number for four patches."""
+
+        name = "coarse"
+
+        def relevance(self, images, targets):
+            return torch.rand(len(images), 2, 2)
+
+    images = ImageFolder.scan(make_photo(tmp_path / "a.png"), classifier.preprocessing)
+    explainers = [make_explainer("random", classifier), Coarse(classifier)]
+    with pytest.raises(InvalidInputError, match="as many cells, got random 16, coarse 4; score them apart"):
+        score(classifier, images, explainers, PROTOCOLS["diffmask"])
+    assert score(classifier, images, explainers[1:], PROTOCOLS["diffmask"]).curves["coarse"].scores.shape == (1, 4, 2)
+    assert list(score(classifier, images, explainers, QUICK).curves) == ["random", "coarse"]
+
+
+def test_curves_do_not_depend_on_the_batch_size(classifier, make_photo, tmp_path):
+    for i in range(5):
+        make_photo(tmp_path / f"{i}.png", seed=i)
+    images = ImageFolder.scan(tmp_path, classifier.preprocessing)
+    first, other = (
+        score(classifier, images, [make_explainer("hit", classifier)], PROTOCOLS["diffmask"], batch_size=size).curves["hit"]
+        for size in (5, 2)
+    )
+    assert first.fractions.tolist() == [0, 7 / 16, 14 / 16, 1]
+    torch.testing.assert_close(first.scores, other.scores, rtol=1e-4, atol=1e-5)

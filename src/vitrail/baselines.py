@@ -31,6 +31,19 @@ def blur_baseline(images: Images) -> Baseline:
     return nn.functional.conv2d(blurred, across.mT, padding=(5, 0), groups=channels)
 
 
+@BASELINES.register("noise")
+def noise_baseline(images: Images) -> Baseline:
+    """Uniform noise in [-1, 1] after normalisation: one picture for all images, the same in every run and on every machine.
+
+    Source: the published evaluation of Vision DiffMask (Nalmpantis et al. 2023, arXiv:2304.06391), with its seed.
+
+    Differs: There every place in a batch has noise of its own, drawn where the model runs.
+    """
+    generator = torch.Generator().manual_seed(123)
+    noise = torch.rand(1, *images.shape[1:], generator=generator, device="cpu", dtype=torch.float32)
+    return (2 * noise - 1).to(images)
+
+
 def _folded_gaussian(size: int, sigma: float) -> Float[Tensor, " size"]:
     """A Gaussian of radius 4 sigma, reflected at the ends of `size` cells until it lies inside; sums to 1."""
     offsets = torch.arange(-int(4 * sigma), int(4 * sigma) + 1, dtype=torch.float64)

@@ -102,6 +102,7 @@ def score(
     """Explain the predicted class of every image by every method, and measure whether the score follows.
 
     Raises:
+        InvalidInputError: A method twice; or maps of several grids, where points of a curve are counted in cells.
         ImageError: Not one image could be read.
     """
     names = [explainer.name for explainer in explainers]
@@ -117,6 +118,9 @@ def score(
             error = explanation.completeness_error()
             if error is not None:
                 completeness[explanation.method] = max(error, completeness.get(explanation.method, 0.0))
+        if len({int(metric.num_cells) for metric in metrics}) > 1:
+            grids = ", ".join(f"{name} {int(metric.num_cells)}" for name, metric in zip(names, metrics, strict=True))
+            raise InvalidInputError(f"expected methods whose maps have as many cells, got {grids}; score them apart")
         targets.append(explanation.targets.cpu())
         paths += batch.paths
     _expect_readable(len(paths), images, unreadable)

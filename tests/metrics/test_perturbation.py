@@ -49,16 +49,18 @@ def test_published_curves(name, dtype, recorded, tolerance, monkeypatch):
             monkeypatch.setattr(rooms, "change_ranks", lambda relevance, which, order=order: order)
         else:
             monkeypatch.setattr(rooms, "change_ranks", change_ranks)
-        chosen = protocol(num_steps=int(steps), baselines=({"black": "zero", "gauss": "blur"}[baseline],), score=SCORE[score])
+        chosen = protocol(
+            num_steps=int(steps), baselines=({"black": "zero", "gauss": "blur"}[baseline],), scores=(SCORE[score],)
+        )
         maps = case.tensors[f"in.cam.{cam}"].to(dtype)
         curves = perturbation_curves(
             classifier, images, explained(classifier, images, maps, case.tensors[f"in.class_{target}"]), chosen
         )
-        assert_close(curves.scores[:, 0, DIRECTION[direction]], curve, tolerance)
+        assert_close(curves.scores[:, DIRECTION[direction]], curve, tolerance)
         if dtype == torch.float32:
             auc = case.tensors[key.replace(".curve", ".auc")]
-            assert_close(curves.auc()[:, 0, DIRECTION[direction]], auc[:-1], tolerance)
-            assert_close(torch.trapezoid(curves.mean()[0, DIRECTION[direction]], curves.fractions), auc[-1], tolerance)
+            assert_close(curves.auc()[:, DIRECTION[direction]], auc[:-1], tolerance)
+            assert_close(torch.trapezoid(curves.mean()[DIRECTION[direction]], curves.fractions), auc[-1], tolerance)
         seen += 1
     assert seen >= 18
 
@@ -140,26 +142,26 @@ def test_additive_scorer_has_its_closed_form(additive, order):
     weights = additive.module.weights.detach()
     explanation = explained(additive, images, weights.view(1, 2, 3), torch.tensor([0]))
     curves = perturbation_curves(
-        additive, images, explanation, protocol(num_steps=6, baselines=("zero",), score="logit", order=order)
+        additive, images, explanation, protocol(num_steps=6, baselines=("zero",), scores=("logit",), orders=(order,))
     )
     sorted_weights = weights.sort(descending=order == "most").values
     gained = torch.cat([torch.zeros(1), sorted_weights.cumsum(0)])
-    torch.testing.assert_close(curves.scores[0, 0, 0], gained)
-    torch.testing.assert_close(curves.scores[0, 0, 1], weights.sum() - gained)
+    torch.testing.assert_close(curves.scores[0, 0], gained)
+    torch.testing.assert_close(curves.scores[0, 1], weights.sum() - gained)
     area = (gained[1:] + gained[:-1]).sum() / 12
-    torch.testing.assert_close(curves.auc()[0, 0, 0], area)
-    torch.testing.assert_close(curves.normalised_auc()[0, 0, 0], area / weights.sum())
+    torch.testing.assert_close(curves.auc()[0, 0], area)
+    torch.testing.assert_close(curves.normalised_auc()[0, 0], area / weights.sum())
 
 
 def test_most_relevant_first_beats_least_relevant_first(additive):
     images = torch.ones(1, 3, 8, 12)
     explanation = explained(additive, images, additive.module.weights.detach().view(1, 2, 3), torch.tensor([0]))
     most, least = (
-        perturbation_curves(additive, images, explanation, protocol(num_steps=6, order=order)).auc()
+        perturbation_curves(additive, images, explanation, protocol(num_steps=6, orders=(order,))).auc()
         for order in ("most", "least")
     )
-    assert (most[..., 0] > least[..., 0]).all()
-    assert (most[..., 1] < least[..., 1]).all()
+    assert (most[:, 0::2] > least[:, 0::2]).all()  # insertion
+    assert (most[:, 1::2] < least[:, 1::2]).all()  # deletion
 
 
 def test_normalised_area_is_nan_where_the_baseline_is_as_good():
@@ -180,7 +182,7 @@ def test_ties_change_row_by_row():
 
 @pytest.mark.parametrize(("cells", "steps"), [(36, 36), (36, 7), (36, 50), (784, 196), (1, 1), (196, 196)])
 def test_thresholds_may_be_fractional(cells, steps):
-    changed = changed_cells(torch.arange(cells).unsqueeze(0), steps)[0]
+    changed = changed_cells(torch.arange(cells).unsqueeze(0), protocol(num_steps=steps).thresholds(cells))[0]
     assert changed.shape == (steps + 1, cells)
     assert not changed[0].any()
     assert changed[-1].all()
@@ -221,7 +223,7 @@ def test_curves_equal_one_forward_pass_a_step(name):
                     inserted[at], deleted[at] = images[i][at], baseline[at]
                 for d, picture in enumerate((inserted, deleted)):
                     expected = classifier.logits(picture[None]).softmax(-1)[0, targets[i]]
-                    torch.testing.assert_close(curves.scores[i, b, d, k], expected, rtol=1e-4, atol=1e-6)
+                    torch.testing.assert_close(curves.scores[i, 2 * b + d, k], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_metric_pools_batches_and_reduces():
@@ -288,8 +290,8 @@ def test_the_mean_normalised_area_is_that_of_the_mean_curve():
     fractions = torch.tensor([0.0, 0.5, 1.0])
     usual = torch.tensor([[0.1, 0.5, 0.9], [0.9, 0.5, 0.1]])
     odd = torch.tensor([[0.1, 0.9, 0.1001], [0.1001, 0.9, 0.1]])
-    curves = Curves(PROTOCOLS["hit"], fractions, torch.stack([usual, odd]).unsqueeze(1))
+    curves = Curves(protocol(num_steps=2, baselines=("zero",)), fractions, torch.stack([usual, odd]))
     clean, empty = (0.9 + 0.1001) / 2, 0.1
-    mean_area = float(curves.auc().mean(0)[0, 0])
-    assert float(curves.mean_normalised_auc()[0, 0]) == pytest.approx((mean_area - empty) / (clean - empty), rel=1e-5)
+    mean_area = float(curves.auc().mean(0)[0])
+    assert float(curves.mean_normalised_auc()[0]) == pytest.approx((mean_area - empty) / (clean - empty), rel=1e-5)
     assert float(curves.normalised_auc().mean()) > 100

@@ -26,7 +26,7 @@ def explanation(class_names=("a", "b", "c"), method="hit"):
 
 
 def curves(scores):
-    """Curves of as many steps as there are points less one; scores (b, 2, 2, s)."""
+    """Curves of as many steps as there are points less one; scores (b, 4, s)."""
     protocol = replace(PROTOCOLS["hit"], num_steps=scores.shape[-1] - 1)
     return Curves(protocol, torch.linspace(0, 1, scores.shape[-1]), scores)
 
@@ -81,10 +81,48 @@ def test_bars_are_the_probabilities_best_on_top():
 
 
 def test_curves_are_plotted(tmp_path):
-    measured = {"hit": curves(torch.rand(3, 2, 2, 5)), "random": curves(torch.rand(3, 2, 2, 5))}
+    measured = {"hit": curves(torch.rand(3, 4, 5)), "random": curves(torch.rand(3, 4, 5))}
     plot_perturbation(measured, tmp_path / "curves.png")
-    plot_perturbation({"hit": curves(torch.rand(1, 2, 2, 2))}, tmp_path / "one.png")
+    plot_perturbation({"hit": curves(torch.rand(1, 4, 2))}, tmp_path / "one.png")
     assert size_of(tmp_path / "curves.png") == size_of(tmp_path / "one.png")
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_curve_of_a_protocol_has_a_panel(name, tmp_path, monkeypatch):
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **options: drawn.append(figure) or save(figure, *args, **options)
+    )
+    protocol = PROTOCOLS[name]
+    fractions = torch.tensor([0, 0.3, 1])
+    measured = {method: Curves(protocol, fractions, torch.rand(2, len(protocol.curves), 3)) for method in ("chefer", "random")}
+    plot_perturbation(measured, tmp_path / "curves.png")
+    panels = drawn[0].axes
+    assert len(panels) == len(protocol.curves)
+    for i, (curve, axes) in enumerate(zip(protocol.curves, panels, strict=True)):
+        assert axes.get_title().startswith(f"{curve.direction}, {curve.baseline}")
+        assert ("least" in axes.get_title()) == (curve.order == "least")
+        assert axes.get_title().endswith(f"({curve.better} is better)")
+        for method, line in zip(measured, axes.lines, strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), fractions)
+            np.testing.assert_allclose(line.get_ydata(), measured[method].mean()[i])
+            assert line.get_label() == f"{method} (AUC {measured[method].auc()[:, i].mean():.3f})"
+
+
+def test_tables_of_a_protocol_without_normalised_areas(tmp_path):
+    protocol = replace(PROTOCOLS["diffmask"], scores=("kl",))
+    measured = Curves(protocol, torch.tensor([0, 0.5, 1]), torch.tensor([[[0, 1.0, 2], [0, 0.5, 3]]]))
+    write_scores(tmp_path, {"random": measured}, ["a"], ["x"], "model", "mine")
+    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
+        (line,) = csv.DictReader(file)
+    assert line == {
+        "image": "a", "target": "x", "method": "random", "deletion_noise_kl": "1.0", "deletion_noise_least_kl": "1.0"
+    }  # fmt: skip
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["mean_auc"] == {"random": {"deletion_noise_kl": 1, "deletion_noise_least_kl": 1}}
+    assert summary["better"] == {"deletion_noise_kl": "higher", "deletion_noise_least_kl": "lower"}
+    assert (summary["num_steps"], summary["cells_per_step"], summary["scores"]) == (None, 7, ["kl"])
 
 
 def test_the_learning_curve_takes_what_is_there(tmp_path):
@@ -99,10 +137,10 @@ def test_the_learning_curve_takes_what_is_there(tmp_path):
 
 
 def test_summaries_are_mean_areas():
-    scores = torch.rand(3, 2, 2, 5, dtype=torch.float64)
-    scores[..., 1, :] = scores[..., 0, :].flip(-1)
+    scores = torch.rand(3, 4, 5, dtype=torch.float64)
+    scores[:, 1::2] = scores[:, 0::2].flip(-1)
     summary = curves(scores).summary()
-    areas = np.trapezoid(scores.numpy(), np.linspace(0, 1, 5), axis=-1).reshape(3, 4).mean(0)
+    areas = np.trapezoid(scores.numpy(), np.linspace(0, 1, 5), axis=-1).mean(0)
     np.testing.assert_allclose([summary[name] for name in NAMES], areas, atol=1e-6)
     assert set(summary) == {*NAMES, *(f"normalised_{name}" for name in NAMES)}
 
@@ -113,14 +151,14 @@ def test_curves_that_cannot_be_normalised_give_valid_json(tmp_path):
     def refuse(constant):
         raise ValueError(f"{constant} is not JSON")
 
-    write_scores(tmp_path, {"hit": curves(torch.full((2, 2, 2, 3), 0.5))}, ["a", "b"], ["x", "y"], "model", "hit")
+    write_scores(tmp_path, {"hit": curves(torch.full((2, 4, 3), 0.5))}, ["a", "b"], ["x", "y"], "model", "hit")
     summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
     assert summary["mean_auc"]["hit"]["insertion_zero"] == pytest.approx(0.5)
 
 
 def test_tables_quote_odd_names(tmp_path):
     path, target = 'a,"b"\nc.png', "crane, the bird"
-    write_scores(tmp_path, {"hit": curves(torch.rand(1, 2, 2, 3))}, [path], [target], "model", "hit", [("bad.png", "empty")])
+    write_scores(tmp_path, {"hit": curves(torch.rand(1, 4, 3))}, [path], [target], "model", "hit", [("bad.png", "empty")])
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
         (line,) = csv.DictReader(file)
     assert (line["image"], line["target"]) == (path, target)

@@ -59,7 +59,7 @@ def score(
     from vitrail.viz.curves import plot_perturbation  # noqa: PLC0415
     from vitrail.viz.tables import write_scores  # noqa: PLC0415
 
-    chosen = PROTOCOLS[protocol].changed(num_steps=steps, order=order)
+    chosen = PROTOCOLS[protocol].changed(num_steps=steps, orders=(order,) if order else None)
     classifier = load_model(model, device, model_arg, image_size)
     explainers = make_methods(classifier, method, ["random"], method_option, precision)
     images = ImageFolder.scan(data, classifier.preprocessing).spread(limit)
@@ -73,17 +73,14 @@ def score(
         plot_perturbation(scores.curves, folder / "curves.png")
     report_unreadable(scores.unreadable)
     changed = "" if chosen == PROTOCOLS[protocol] else " (changed)"
-    typer.echo(
-        f"{classifier.name}, protocol {protocol}{changed}, {chosen.num_steps} steps, {len(scores.paths)} images; "
-        f"insertion: {chosen.better('insertion')} is better, deletion: {chosen.better('deletion')}"
-    )
+    pace = f"{chosen.num_steps} steps" if chosen.num_steps else f"{chosen.cells_per_step} cells a step"
+    typer.echo(f"{classifier.name}, protocol {protocol}{changed}, {pace}, {len(scores.paths)} images")
+    for word in ("higher", "lower"):
+        if better := [curve.name for curve in chosen.curves if curve.better == word]:
+            typer.echo(f"{word} is better: {', '.join(better)}")
     for name, measured in scores.curves.items():
-        typer.echo(
-            f"  {name:<22}"
-            + "  ".join(
-                f"{metric} {value:.4f}" for metric, value in measured.summary().items() if not metric.startswith("normalised")
-            )
-        )
+        areas = measured.summary()
+        typer.echo(f"  {name:<22}" + "  ".join(f"{curve} {areas[curve]:.4f}" for curve in measured.names))
     for name, error in scores.completeness.items():
         typer.echo(f"completeness error of {name}: {error:.1e}")
     typer.echo(f"wrote scores.csv, curves.csv, curves.npz, summary.json and curves.png to {out}")

@@ -1,6 +1,5 @@
 """Insertion and deletion: does the score follow the patches that the map calls relevant?"""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,52 +11,10 @@ from vitrail.adapters import Classifier
 from vitrail.baselines import BASELINES
 from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
+from vitrail.metrics.curves import Curves
 from vitrail.metrics.protocols import Order, Protocol
+from vitrail.metrics.scores import measure
 from vitrail.types import Images, Keep, Relevance
-
-DIRECTIONS = ("insertion", "deletion")
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Insertion and deletion curves of some images.
-
-    Attributes:
-        protocol: What was measured.
-        fractions: Share of the cells that have changed, at every point, from 0 to 1.
-        scores: Per image, baseline and direction (insertion, deletion).
-    """
-
-    protocol: Protocol
-    fractions: Float[Tensor, " s"]
-    scores: Float[Tensor, "b baselines 2 s"]
-
-    def auc(self) -> Float[Tensor, "b baselines 2"]:
-        """Area under the raw curve, by trapezoids, over [0, 1]."""
-        return torch.trapezoid(self.scores, self.fractions)
-
-    def normalised_auc(self) -> Float[Tensor, "b baselines 2"]:
-        """Area under `(score - baseline score) / (clean score - baseline score)`; NaN where the two are equal."""
-        clean, empty = self.scores[:, :, 1, :1], self.scores[:, :, 0, :1]
-        span = (clean - empty).masked_fill((clean - empty).abs() < 1e-12, torch.nan)
-        return (self.auc() - empty) / span
-
-    def mean_normalised_auc(self) -> Float[Tensor, "baselines 2"]:
-        """`normalised_auc` of the mean curve: images whose clean score is hardly above the baseline's do not dominate it."""
-        return Curves(self.protocol, self.fractions, self.mean().unsqueeze(0)).normalised_auc()[0]
-
-    def summary(self) -> dict[str, float]:
-        """Area under every mean curve: `insertion_zero`, `deletion_zero`, ..., and the same with `normalised_` in front."""
-        return {
-            f"{prefix}{direction}_{baseline}": float(values[i, j])
-            for prefix, values in (("", self.auc().mean(0)), ("normalised_", self.mean_normalised_auc()))
-            for i, baseline in enumerate(self.protocol.baselines)
-            for j, direction in enumerate(DIRECTIONS)
-        }
-
-    def mean(self) -> Float[Tensor, "baselines 2 s"]:
-        """The mean curve over images."""
-        return self.scores.mean(0)
 
 
 def change_ranks(relevance: Relevance, order: Order = "most") -> Int[Tensor, "b n"]:
@@ -71,15 +28,9 @@ def change_ranks(relevance: Relevance, order: Order = "most") -> Int[Tensor, "b 
     return sorted_cells.argsort(dim=1)
 
 
-def changed_cells(ranks: Int[Tensor, "b n"], num_steps: int) -> Bool[Tensor, "b s n"]:
-    """Which cells have changed at each of the `num_steps + 1` points of a curve.
-
-    A cell has changed when its rank lies below the threshold; thresholds are evenly spaced and may be fractional.
-    """
-    # On the CPU, since MPS knows no float64.
-    thresholds = torch.linspace(0, ranks.shape[1], num_steps + 1, dtype=torch.float64)
-    # The published thresholds are float32; rounding them the same way keeps whole numbers whole.
-    return ranks.unsqueeze(1) < thresholds.float().to(ranks.device)[:, None]
+def changed_cells(ranks: Int[Tensor, "b n"], thresholds: Float[Tensor, " s"]) -> Bool[Tensor, "b s n"]:
+    """Which cells have changed at each point of a curve: those whose rank lies below its threshold."""
+    return ranks.unsqueeze(1) < thresholds.to(ranks.device)[:, None]
 
 
 def to_patches(cells: Bool[Tensor, "b s cells"], grid: tuple[int, int], patch_grid: tuple[int, int]) -> Keep:
@@ -99,7 +50,7 @@ def to_patches(cells: Bool[Tensor, "b s cells"], grid: tuple[int, int], patch_gr
 
 
 def perturbation_curves(classifier: Classifier, images: Images, explanation: Explanation, protocol: Protocol) -> Curves:
-    """Measure insertion and deletion curves of a batch.
+    """Measure the curves of a batch.
 
     Insertion starts from the baseline and brings in the image's cells; deletion starts from the image and takes them out.
 
@@ -113,29 +64,32 @@ def perturbation_curves(classifier: Classifier, images: Images, explanation: Exp
     """
     if len(explanation) != len(images):
         raise InvalidInputError(f"expected an explanation of {len(images)} images, got one of {len(explanation)}")
-    ranks = change_ranks(explanation.relevance.to(images.device), protocol.order)
-    grid = (explanation.relevance.shape[1], explanation.relevance.shape[2])
-    changed = to_patches(changed_cells(ranks, protocol.num_steps), grid, classifier.grid_size(images))
-    # Both directions in one call: an adapter may share work between them.
-    keep = torch.cat([changed, ~changed], dim=1)
-    targets = explanation.targets.to(images.device)[:, None, None].expand(-1, keep.shape[1], 1)
-    scores = []
+    relevance, targets = explanation.relevance.to(images.device), explanation.targets.to(images.device)
+    grid, patch_grid = (relevance.shape[1], relevance.shape[2]), classifier.grid_size(images)
+    thresholds = protocol.thresholds(grid[0] * grid[1])
+    steps = []
+    for order in protocol.orders:
+        changed = to_patches(changed_cells(change_ranks(relevance, order), thresholds), grid, patch_grid)
+        steps += [changed if direction == "insertion" else ~changed for direction in protocol.directions]
+    # All orders and directions in one call: an adapter may share work between them.
+    keep = torch.cat(steps, dim=1)
+    # The image itself is where deletion starts, else where insertion ends.
+    clean = (protocol.directions.index("deletion"), 0) if "deletion" in protocol.directions else (0, -1)
+    measured = []
     with classifier.inspecting(), torch.no_grad():
         for name in protocol.baselines:
             logits = classifier.perturbed_logits(images, BASELINES[name](images), keep)
             # Half precision is for networks: areas are sums of hundreds of scores.
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            score = logits if protocol.score == "logit" else logits.softmax(-1)
-            scores.append(score.gather(2, targets).squeeze(2).unflatten(1, (2, -1)))
-    stacked = torch.stack(scores, 1)
-    fractions = torch.linspace(0, 1, protocol.num_steps + 1, dtype=stacked.dtype, device=stacked.device)
-    return Curves(protocol, fractions, stacked)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).unflatten(1, (len(steps), -1))
+            measured += [measure(logits, logits[:, clean[0], clean[1]], targets, score) for score in protocol.scores]
+    scores = torch.cat(measured, 1)
+    return Curves(protocol, protocol.fractions(grid[0] * grid[1], scores), scores)
 
 
 class InsertionDeletion(Metric):
-    """Insertion and deletion AUC over a data set; reduces over processes by itself.
+    """Areas under the curves of a protocol, over a data set; reduces over processes by itself.
 
-    Insertion: higher is better; deletion: lower is better. Probabilities lie in [0, 1].
+    Which are better high and which low, `Curve.better` tells.
 
     Args:
         protocol: What to measure.
@@ -144,16 +98,26 @@ class InsertionDeletion(Metric):
     """
 
     full_state_update = False
-    higher_is_better = None  # One of the two directions each.
+    higher_is_better = None  # One or the other, by curve.
     scores: list[Tensor]
+    num_cells: Tensor
 
     def __init__(self, protocol: Protocol, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.protocol = protocol
+        # Before the scores: where processes met other grids, that is to be said before their curves are put together.
+        self.add_state("num_cells", default=torch.tensor(0), dist_reduce_fx=_one_grid)
         self.add_state("scores", default=[], dist_reduce_fx="cat")
 
     def update(self, classifier: Classifier, images: Images, explanation: Explanation) -> None:
-        """Measure a batch."""
+        """Measure a batch.
+
+        Raises:
+            InvalidInputError: Its curves have other points than those before.
+        """
+        if self.protocol.cells_per_step is not None:
+            num_cells = self.num_cells.new_tensor(explanation.relevance[0].numel())
+            self.num_cells = _one_grid(torch.stack([self.num_cells, num_cells]))
         self.scores.append(perturbation_curves(classifier, images, explanation, self.protocol).scores)
 
     def curves(self) -> Curves:
@@ -165,9 +129,19 @@ class InsertionDeletion(Metric):
         if not len(self.scores):
             raise InvalidInputError("expected at least one measured image, got none")
         scores = torch.cat(list(self.scores)) if isinstance(self.scores, list) else self.scores
-        fractions = torch.linspace(0, 1, self.protocol.num_steps + 1, dtype=scores.dtype, device=scores.device)
-        return Curves(self.protocol, fractions, scores)
+        return Curves(self.protocol, self.protocol.fractions(int(self.num_cells), scores), scores)
 
     def compute(self) -> dict[str, float]:
         """`Curves.summary` of all images so far."""
         return self.curves().summary()
+
+
+def _one_grid(num_cells: Int[Tensor, " some"]) -> Int[Tensor, ""]:
+    """The number of cells that all agree on; 0 where nothing was measured, or any grid will do."""
+    seen = num_cells[num_cells > 0].unique()
+    if len(seen) > 1:
+        raise InvalidInputError(
+            f"expected maps of one grid, got some of {seen[0]} and some of {seen[1]} cells, whose curves have other points; "
+            "score them apart, or by a protocol with num_steps"
+        )
+    return num_cells.amax()

@@ -8,7 +8,6 @@ from matplotlib.ticker import MaxNLocator
 
 from vitrail.files import atomic_write
 from vitrail.metrics import Curves
-from vitrail.metrics.perturbation import DIRECTIONS
 
 MAX_INSIDE = 5
 """The legend of more methods would hide the curves: it stands beside them."""
@@ -39,38 +38,40 @@ def plot_learning_curve(rows: Sequence[Mapping[str, int | float]], path: str | P
 
 
 def plot_perturbation(curves: Mapping[str, Curves], path: str | Path) -> None:
-    """Draw mean insertion and deletion curves, one panel a baseline and direction, one line a method.
+    """Draw mean curves, one panel a curve of the protocol, one line a method.
+
+    A row is a baseline and a score, a column an order and a direction.
 
     Args:
         curves: Curves under the name of their method, all of one protocol.
         path: The picture to write.
     """
     protocol = next(iter(curves.values())).protocol
+    columns = len(protocol.orders) * len(protocol.directions)
+    rows = len(protocol.curves) // columns
     beside = len(curves) > MAX_INSIDE
     width = 4.2 + 2.6 * beside
-    figure = Figure(figsize=(width * len(DIRECTIONS), 3.4 * len(protocol.baselines)), layout="constrained")
-    panels = figure.subplots(len(protocol.baselines), len(DIRECTIONS), squeeze=False, sharex=True, sharey=True)
+    figure = Figure(figsize=(width * columns, 3.4 * rows), layout="constrained")
+    # Only panels of one score have a common scale.
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="all" if len(protocol.scores) == 1 else "row")
     styles = _styles(list(curves))
-    for i, baseline in enumerate(protocol.baselines):
-        for j, direction in enumerate(DIRECTIONS):
-            axes = panels[i, j]
-            for method, measured in curves.items():
-                scores, auc = measured.scores[:, i, j].cpu(), measured.auc()[:, i, j].mean()
-                fractions, mean = measured.fractions.cpu(), scores.mean(0)
-                colour, dashes = styles[method]
-                axes.plot(fractions, mean, color=colour, linestyle=dashes, label=f"{method} (AUC {auc:.3f})")
-                if len(scores) > 1:
-                    spread = scores.std(0) / len(scores) ** 0.5
-                    axes.fill_between(fractions, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-            axes.set_title(f"{direction}, {baseline} ({protocol.better(direction)} is better)", fontsize=10)
-            axes.legend(
-                fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False} if beside else {})
-            )
-            axes.grid(alpha=0.3)
+    for i, (curve, axes) in enumerate(zip(protocol.curves, panels.flat, strict=True)):
+        for method, measured in curves.items():
+            scores, auc = measured.scores[:, i].cpu(), measured.auc()[:, i].mean()
+            fractions, mean = measured.fractions.cpu(), scores.mean(0)
+            colour, dashes = styles[method]
+            axes.plot(fractions, mean, color=colour, linestyle=dashes, label=f"{method} (AUC {auc:.3f})")
+            if len(scores) > 1:
+                spread = scores.std(0) / len(scores) ** 0.5
+                axes.fill_between(fractions, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+        order = f", {curve.order} relevant first" if protocol.orders != ("most",) else ""
+        axes.set_title(f"{curve.direction}, {curve.baseline}{order} ({curve.better} is better)", fontsize=10)
+        axes.legend(fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False} if beside else {}))
+        axes.grid(alpha=0.3)
+        if i % columns == 0:
+            axes.set_ylabel("KL divergence (nats)" if curve.score == "kl" else f"{curve.score} of the class")
     for axes in panels[-1]:
         axes.set_xlabel("share of cells changed")
-    for axes in panels[:, 0]:
-        axes.set_ylabel(f"{protocol.score} of the class")
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120)
 

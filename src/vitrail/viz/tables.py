@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vitrail.files import atomic_write, write_text
 from vitrail.metrics import Curves
-from vitrail.metrics.perturbation import DIRECTIONS
+
+SETTINGS = ("num_steps", "cells_per_step", "baselines", "scores", "orders", "directions")
+"""The settings of a protocol that its numbers hang on."""
 
 
 def write_scores(
@@ -26,31 +29,30 @@ def write_scores(
 ) -> None:
     """Write scores.csv (a line an image and method), curves.csv (a line a point of a mean curve), curves.npz and summary.json."""
     measured = next(iter(curves.values()))
-    columns = [f"{direction}_{baseline}" for baseline in measured.protocol.baselines for direction in DIRECTIONS]
+    chosen = measured.protocol
     per_image = []
     for method, each in curves.items():
-        raw, normalised = each.auc().flatten(1).tolist(), each.normalised_auc().flatten(1).tolist()
-        rows = zip(paths, targets, raw, normalised, strict=True)
-        per_image += [[path, target, method, *values, *relative] for path, target, values, relative in rows]
-    write_csv(folder / "scores.csv", ["image", "target", "method", *columns, *(f"normalised_{c}" for c in columns)], per_image)
+        rows = zip(paths, targets, torch.stack(list(each.areas().values()), 1).tolist(), strict=True)
+        per_image += [[path, target, method, *values] for path, target, values in rows]
+    write_csv(folder / "scores.csv", ["image", "target", "method", *measured.areas()], per_image)
     points = [
-        [method, baseline, direction, fraction, value]
+        [method, curve.name, curve.baseline, curve.score, curve.order, curve.direction, fraction, value]
         for method, each in curves.items()
-        for i, baseline in enumerate(each.protocol.baselines)
-        for j, direction in enumerate(DIRECTIONS)
-        for fraction, value in zip(each.fractions.tolist(), each.mean()[i, j].tolist(), strict=True)
+        for curve, mean in zip(chosen.curves, each.mean().tolist(), strict=True)
+        for fraction, value in zip(each.fractions.tolist(), mean, strict=True)
     ]
-    write_csv(folder / "curves.csv", ["method", "baseline", "direction", "fraction", "mean_score"], points)
+    head = ["method", "curve", "baseline", "score", "order", "direction", "fraction", "mean_score"]
+    write_csv(folder / "curves.csv", head, points)
     arrays: dict[str, Any] = {method: each.scores.cpu().numpy() for method, each in curves.items()}
     with atomic_write(folder / "curves.npz") as partial:
-        np.savez_compressed(partial, fractions=measured.fractions.cpu().numpy(), **arrays)
+        names = np.array(measured.names)
+        np.savez_compressed(partial, names=names, fractions=measured.fractions.cpu().numpy(), **arrays)
     summary = {
         "model": model,
         "protocol": protocol,
-        "num_steps": measured.protocol.num_steps,
-        "score": measured.protocol.score,
-        "order": measured.protocol.order,
+        **{field: getattr(chosen, field) for field in SETTINGS},
         "num_images": len(paths),
+        "better": {curve.name: curve.better for curve in chosen.curves},
         # JSON has no NaN: a normalised area that does not exist is null.
         "mean_auc": {
             method: {name: value if math.isfinite(value) else None for name, value in each.summary().items()}
