@@ -1,6 +1,7 @@
 """A tiny saved model, photos, and the program's entry point, as fixtures: `pytest_plugins = ("tiny",)`."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,19 @@ def make_photo():
         path.parent.mkdir(parents=True, exist_ok=True)
         noisy_photo(seed, size).save(path)
         return path
+
+    return make
+
+
+@pytest.fixture
+def make_classes(make_photo, tmp_path):
+    """A function that writes so many photos of each class and returns their folder, tmp_path / "data"."""
+
+    def make(names: Sequence[str], count: int) -> Path:
+        for i, name in enumerate(names):
+            for j in range(count):
+                make_photo(tmp_path / "data" / name / f"{j}.png", seed=100 * i + j)
+        return tmp_path / "data"
 
     return make
 

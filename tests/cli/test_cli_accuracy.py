@@ -14,12 +14,9 @@ CLASSES = ("crimson", "amber", "green")
 
 
 @pytest.fixture
-def labelled(make_photo, tmp_path):
+def labelled(make_classes):
     """Three of the model's seven classes, so that only names can tell their numbers; eight photos each."""
-    for i, name in enumerate(CLASSES):
-        for j in range(8):
-            make_photo(tmp_path / "data" / name / f"{j}.png", seed=100 * i + j)
-    return tmp_path / "data"
+    return make_classes(CLASSES, 8)
 
 
 def by_hand(labelled, tiny_model_file):
@@ -109,6 +106,31 @@ def test_a_data_set_by_its_name(labelled, run_vitrail, tiny_model_file, tmp_path
     )
     assert code == 0, err
     assert by_option == by_folder
+
+
+def test_of_a_folder_by_its_name_val_takes_the_place_of_test(labelled, run_vitrail, make_photo, tiny_model_file, tmp_path):
+    root = tmp_path / "root"
+    make_photo(root / "train" / "amber" / "a.png")
+    arguments = ("test", root, "--model", tiny_model_file, "--data-set", "folder")
+    code, _out, err = run_vitrail(*arguments)
+    assert code == 2
+    assert f"expected a folder test or val in {root}" in err
+    labelled.rename(root / "val")
+    code, printed, err = run_vitrail(*arguments)
+    assert code == 0, err
+    assert "on 24 images" in printed
+    # A folder that is asked for is not replaced by another.
+    code, _out, err = run_vitrail(*arguments, "--data-option", "test=last")
+    assert code == 2
+    assert str(root / "last") in err
+    (root / "val").rename(root / "proof")
+    code, printed, err = run_vitrail(*arguments, "--data-option", "val=proof")
+    assert code == 0, err
+    assert "on 24 images" in printed
+    make_photo(root / "test" / "amber" / "a.png")
+    code, printed, err = run_vitrail(*arguments, "--data-option", "val=proof")
+    assert code == 0, err
+    assert "on 1 images" in printed
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,8 @@ def theirs(tmp_path):
 
 
 @pytest.fixture
-def photos(make_photo, tmp_path):
-    for i, name in enumerate(NAMES):
-        for j in range(3):
-            make_photo(tmp_path / "data" / name / f"{j}.png", seed=10 * i + j)
-    return tmp_path / "data"
+def photos(make_classes):
+    return make_classes(NAMES, 3)
 
 
 @torch.no_grad()

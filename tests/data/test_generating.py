@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from striped import Failing, Striped
 from vitrail.data.answers import ANSWER
@@ -189,6 +190,18 @@ def test_masks_that_cannot_be_read(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "out" / "masks" / "parts" / "train" / "03" / "000003.png")
     with pytest.raises(ImageError, match="expected a mask that names its parts"):
         read_parts(path)
+
+
+@pytest.mark.parametrize("text", ['["wing", "ta', "", "3", "null", '{"wing": 0}', "[1, 2]", "[" * 100_000])
+def test_names_of_parts_that_are_damaged(text, tmp_path):
+    path, mask = tmp_path / "train" / "a" / "0.png", tmp_path / "masks" / "parts" / "train" / "a" / "0.png"
+    mask.parent.mkdir(parents=True)
+    names = PngInfo()
+    names.add_text("parts", text)
+    Image.new("L", (8, 8)).save(mask, pnginfo=names)
+    with pytest.raises(ImageError, match="expected a mask that names its parts") as caught:
+        read_parts(path)
+    assert len(str(caught.value)) < 1000
 
 
 def test_a_path_may_be_relative(tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def spy(monkeypatch):
             self.weights.append({name: p.detach().clone() for name, p in pl_module.module.named_parameters()})
 
     spy = Spy()
-    monkeypatch.setattr("vitrail.training.recipe.progress", lambda: [spy])
+    monkeypatch.setattr("vitrail.training.engine.progress", lambda: [spy])
     return spy
 
 
@@ -242,7 +242,15 @@ def test_patience_counts_validations(configured, tmp_path):
     assert len(rows_of(tmp_path / "run")) == 9
 
 
-@pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (4, [4, 5]), (9, [5])])
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        pytest.param(1, [1, 2, 3, 4, 5], marks=pytest.mark.slow),
+        pytest.param(2, [2, 4, 5], marks=pytest.mark.slow),
+        (4, [4, 5]),
+        (9, [5]),
+    ],
+)
 def test_validation_every_so_many_epochs_and_after_the_last(every, expected, configured, tmp_path):
     train(configured("schedule.epochs=5", f"engine.validate_every={every}"), tmp_path / "run")
     rows = rows_of(tmp_path / "run")
@@ -261,7 +269,7 @@ def test_gradients_are_clipped_by_norm_or_by_value(clip_by, configured, monkeypa
             if gradients:
                 seen.append(torch.cat(gradients))
 
-    monkeypatch.setattr("vitrail.training.recipe.progress", lambda: [AfterClipping()])
+    monkeypatch.setattr("vitrail.training.engine.progress", lambda: [AfterClipping()])
     train(configured("optimizer.gradient_clip=1e-3", f"optimizer.clip_by={clip_by}"), tmp_path / "run")
     size = max(float(gradient.norm() if clip_by == "norm" else gradient.abs().max()) for gradient in seen)
     assert size == pytest.approx(1e-3, rel=1e-3)

@@ -48,6 +48,18 @@ def test_a_run_is_resumed_by_its_folder_alone(vitrail_train, recipe, images, tmp
     assert (code, "is complete" in err) == (0, True)
 
 
+def test_a_run_stopped_before_any_validation_promises_no_model(vitrail_train, recipe, images, tmp_path):
+    hurried = ("-c", recipe, f"data.root={images}", "engine.max_minutes=1e-9", "engine.validate_every=2")
+    code, out, err = vitrail_train(*hurried)
+    assert code == 0, err
+    assert not list(tmp_path.glob("run/*.safetensors"))
+    assert "best model" not in out
+    assert out.endswith(f"go on by vitrail train --resume --out {tmp_path / 'run'}\n")
+    code, out, err = vitrail_train("--resume", "engine.max_minutes=null")
+    assert code == 0, err
+    assert out.startswith(f"best model: {tmp_path / 'run' / 'best.safetensors'};")
+
+
 def test_another_recipe_is_not_resumed(vitrail_train, refused, recipe, images, tmp_path):
     assert vitrail_train("-c", recipe, f"data.root={images}")[0] == 0
     for file in tmp_path.glob("run/*.safetensors"):

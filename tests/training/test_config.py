@@ -37,11 +37,13 @@ def test_overrides_replace_values_of_every_kind(recipe):
         "augmentation.auto_augment=rand-m9-mstd0.5-inc1",
         "augmentation.crop_scale=[0.5, 1.0]",
         "model.image_size=[32, 64]",
+        "model.options={eps: 1e-6}",
     ]
     config = read_config(path, overrides)
     assert (config.data.root, config.data.batch_size) == (Path("there"), 4)
     assert (config.model.depths, config.model.drop_path, config.model.image_size) == ((3,), 0.1, (32, 64))
     assert (config.optimizer.learning_rate, config.optimizer.gradient_clip) == (1e-3, None)
+    assert config.model.options == {"eps": 1e-6}
     assert (config.augmentation.auto_augment, config.augmentation.crop_scale) == ("rand-m9-mstd0.5-inc1", (0.5, 1.0))
 
 

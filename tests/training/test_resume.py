@@ -96,12 +96,27 @@ def assert_same(first, second):
         assert first == second
 
 
-@pytest.mark.parametrize("overrides", [(), ("engine.accumulate=2",), ("engine.checkpoint_every=null",)], ids=str)
-def test_a_run_killed_after_any_batch_comes_to_the_same_end(overrides, configured, killed_after, tmp_path):
+ACCUMULATED, BY_EPOCH = ("engine.accumulate=2",), ("engine.checkpoint_every=null",)
+ANY_BATCH = range(1, 12)
+TWO_BATCHES = (3, 6)  # Of four an epoch: in the first and the second one; accumulated, between two steps and after one.
+
+
+@pytest.mark.parametrize(
+    ("overrides", "batches"),
+    [
+        ((), ANY_BATCH),
+        (ACCUMULATED, TWO_BATCHES),
+        (BY_EPOCH, TWO_BATCHES),
+        pytest.param(ACCUMULATED, ANY_BATCH, marks=pytest.mark.slow),
+        pytest.param(BY_EPOCH, ANY_BATCH, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_a_run_killed_after_any_batch_comes_to_the_same_end(overrides, batches, configured, killed_after, tmp_path):
     config = configured(*EVERYTHING, *overrides)
     train(config, tmp_path / "whole")
     whole = final_state(tmp_path / "whole")
-    for batch in range(1, 12):
+    for batch in batches:
         run = tmp_path / f"killed-{batch}"
         killed_after(batch=batch)
         with pytest.raises(KilledError):
@@ -135,7 +150,7 @@ def test_a_run_may_be_killed_more_than_once(configured, killed_after, tmp_path):
     assert_same(final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("batch", [3, 4])
+@pytest.mark.parametrize("batch", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_number_of_workers_changes_nothing(batch, configured, killed_after, tmp_path):
     train(configured(*EVERYTHING), tmp_path / "whole")
     killed_after(batch=batch)
@@ -254,6 +269,7 @@ def test_checkpoints_hold_plain_types_only(configured, tmp_path):
         assert torch.load(path, weights_only=True)["loops"]
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_from_outside(recipe, images, configured, tmp_path):
     """The real thing: a process, a signal, the command line."""
     command = [sys.executable, "-m", "vitrail", "train", "-c", recipe, f"data.root={images}", *EVERYTHING, "schedule.epochs=40"]

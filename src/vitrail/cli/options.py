@@ -154,7 +154,7 @@ def _settings(texts: Sequence[str] | None, flag: str, key: str, example: str) ->
     """Take `KEY=VALUE` apart, where the pattern of the key has two groups; values are YAML."""
     if not texts:
         return []
-    import yaml  # noqa: PLC0415 (only where it is needed)
+    from vitrail.yaml_values import YAML_ERRORS, read_yaml  # noqa: PLC0415 (only where it is needed)
 
     found = list[tuple[str, str, Any]]()
     for text in texts:
@@ -163,12 +163,9 @@ def _settings(texts: Sequence[str] | None, flag: str, key: str, example: str) ->
         if not equals or not matched:
             raise InvalidInputError(f"expected {flag} like {example}, got {text!r}")
         try:
-            parsed = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            found.append((matched[1], matched[2], read_yaml(value)))
+        except YAML_ERRORS as error:
             raise InvalidInputError(
                 f"cannot read the value of {flag} {text!r}: {getattr(error, 'problem', None) or error}"
             ) from error
-        # YAML 1.1 takes 1e-3 for a text.
-        number = isinstance(parsed, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", parsed, re.IGNORECASE)
-        found.append((matched[1], matched[2], float(parsed) if number else parsed))
     return found

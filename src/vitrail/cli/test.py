@@ -112,5 +112,14 @@ def _read(
         return ImageFolder.scan(split_folder(root, ["test", "val"]), preprocessing)
     from vitrail.data.named import DATA, read_data  # noqa: PLC0415 (heavy)
 
+    given = data_options(options)
     splits = DATA[name].splits or ("test",)
-    return read_data(name, root, split or ("test" if "test" in splits else "val"), preprocessing, **data_options(options))
+    if name == "folder" and split is None:
+        # An option that names a folder is taken at its word.
+        splits = tuple(each for each in ("test", "val") if each in given or (root / each).is_dir())
+        if not splits:
+            raise InvalidInputError(
+                f"expected a folder test or val in {root}, found neither; name another by --split, or leave out --data-set to test on all "
+                "there is"
+            )
+    return read_data(name, root, split or ("test" if "test" in splits else "val"), preprocessing, **given)

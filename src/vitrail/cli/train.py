@@ -50,8 +50,12 @@ def train(
 
     _quieten_lightning()
     best = run(recipe, out, resume)
-    if started_rank() == 0:
+    if started_rank() != 0:
+        return
+    if best.exists():
         typer.echo(f"best model: {best}; use it as --model {best}")
+    else:
+        typer.echo(f"stopped before the first validation, so without a model yet; go on by vitrail train --resume --out {out}")
 
 
 def _quieten_lightning() -> None:

@@ -100,10 +100,16 @@ def read_parts(image: str | Path) -> dict[str, Mask]:
         ImageError: The task has no parts, or they cannot be read.
     """
     mask = _read_mask(image, "parts")
-    if "parts" not in mask.info:
-        raise ImageError(f"expected a mask that names its parts, got one that names none, beside {image}; {WRITTEN_BY}")
+    text = mask.info.get("parts", "")
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        got = repr(text[:80]) if text else "one that names none"
+        raise ImageError(f"expected a mask that names its parts, got {got}, beside {image}; {WRITTEN_BY}")
     pixels = np.asarray(mask)
-    return {name: (pixels >> bit & 1).astype(bool) for bit, name in enumerate(json.loads(mask.info["parts"]))}
+    return {name: (pixels >> bit & 1).astype(bool) for bit, name in enumerate(names)}
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,15 @@ from vitrail.data.folders import NO_LABEL, ImageFolder, Unreadable, images_below
 from vitrail.data.photos import PhotoFile, relative_name, result_labels
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer
-from vitrail.explaining.results import Found, MethodResults, read_unreadable, write_unreadable
+from vitrail.explaining.results import Found, MethodResults, read_unreadable, write_table, write_unreadable
 from vitrail.explaining.run import Run, claim, describe_method, describe_model, describe_options
 from vitrail.explanation import Explanation
 from vitrail.gallery import SHEET, Opened, PhotoReader, distinct_names, draw
 from vitrail.progress import progress
 from vitrail.viz.overlay import Smoothing
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
-from vitrail.viz.tables import write_csv
 
 logger = logging.getLogger(__name__)
-
-IMAGES_FILE = "images.csv"
 
 
 @dataclass(frozen=True)
@@ -211,7 +208,8 @@ class _Work:
         self._write_unreadable()
         if not any(self.found.values()):
             raise ImageError(f"not one of {len(self.photos)} images could be read; the first: {unreadable[0].reason}")
-        self._write_table()
+        photos = [(photo.label, self.source(index)) for index, photo in enumerate(self.photos)]
+        write_table(self.out, photos, list(self.results.values()), self.found)
         self._write_sheet()
         completeness = dict[str, float]()
         for name in names:
@@ -219,26 +217,6 @@ class _Work:
             if promised := [error for error in errors if error is not None]:
                 completeness[name] = max(promised)
         return FolderResults(self.num_done(names), before, completeness, unreadable, list(names))
-
-    def _write_table(self) -> None:
-        exact = [name for name in self.methods if any(f.completeness_error is not None for f in self.found[name].values())]
-        columns = [[f"{name}_file", *([f"{name}_completeness_error"] if name in exact else [])] for name in self.methods]
-        rows = list[list[Any]]()
-        for index, photo in enumerate(self.photos):
-            by_method = {name: found[index] for name, found in self.found.items() if index in found}
-            if not by_method:
-                continue
-            first = next(iter(by_method.values()))
-            row = [self.source(index), first.target, first.target_name, f"{first.probability:.6g}", f"{first.logit:.6g}"]
-            for name in self.methods:
-                found = by_method.get(name)
-                row.append(self.results[name].file(photo.label).relative_to(self.out).as_posix() if found else "")
-                if name in exact:
-                    error = found.completeness_error if found else None
-                    row.append("" if error is None else f"{error:.3g}")
-            rows.append(row)
-        head = ["image", "target", "target_name", "probability", "logit", *(column for each in columns for column in each)]
-        write_csv(self.out / IMAGES_FILE, head, rows)
 
     def _write_sheet(self) -> None:
         rows = list[SheetRow]()

@@ -1,9 +1,10 @@
 """The results of every image, as files: which are there and whole."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -12,6 +13,7 @@ from vitrail.explanation import Explanation, is_description
 from vitrail.files import atomic_write, output_folder
 from vitrail.viz.tables import write_csv
 
+IMAGES_FILE = "images.csv"
 UNREADABLE_FILE = "unreadable.csv"
 _END_OF_PNG = b"IEND\xaeB`\x82"
 
@@ -80,6 +82,40 @@ class MethodResults:
         explanation.save(arrays)
         with atomic_write(arrays.with_suffix(".png")) as partial:
             picture.save(partial)
+
+
+def write_table(
+    folder: Path,
+    photos: Sequence[tuple[str, str]],
+    results: Sequence[MethodResults],
+    found: Mapping[str, Mapping[int, Found]],
+) -> None:
+    """Write a line per image that was explained: the class and its logit, and per method the file and the completeness error.
+
+    Args:
+        folder: Where to write, above the results.
+        photos: Label and source of every image.
+        results: Those of every method.
+        found: Per method, what it found in the images by their place in `photos`.
+    """
+    exact = {each.method for each in results if any(f.completeness_error is not None for f in found[each.method].values())}
+    head = ["image", "target", "target_name", "probability", "logit"]
+    for each in results:
+        head += [f"{each.method}_file", *([f"{each.method}_completeness_error"] if each.method in exact else [])]
+    rows = list[list[Any]]()
+    for index, (label, source) in enumerate(photos):
+        first = next((found[each.method][index] for each in results if index in found[each.method]), None)
+        if first is None:
+            continue
+        row = [source, first.target, first.target_name, f"{first.probability:.6g}", f"{first.logit:.6g}"]
+        for each in results:
+            one = found[each.method].get(index)
+            row.append(each.file(label).relative_to(folder).as_posix() if one else "")
+            if each.method in exact:
+                error = one.completeness_error if one else None
+                row.append("" if error is None else f"{error:.3g}")
+        rows.append(row)
+    write_csv(folder / IMAGES_FILE, head, rows)
 
 
 def read_unreadable(folder: Path) -> set[str]:

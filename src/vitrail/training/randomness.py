@@ -7,7 +7,7 @@ the decisions that it would have made.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -30,26 +30,35 @@ def seed_all(seed: int) -> None:
 @contextmanager
 def random_state_kept() -> Iterator[None]:
     """Put the random state of Python, numpy and torch back on leaving."""
-    python, numpy = random.getstate(), np.random.get_state()
+    put_back = _cpu_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+            put_back()
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw on the CPU from a seed of one's own; on leaving, the random state is what it was."""
-    python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    put_back = _cpu_state()
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
+        put_back()
+
+
+def _cpu_state() -> Callable[[], None]:
+    """Remember the random state on the CPU; what is returned puts it back."""
+    python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+    def put_back() -> None:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(state)
+
+    return put_back

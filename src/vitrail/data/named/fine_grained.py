@@ -15,9 +15,8 @@ from vitrail.data.named.annotations import (
     read_per_image,
     read_table,
 )
+from vitrail.data.named.arrays import NO_VALIDATION
 from vitrail.data.named.base import named_data
-
-NO_VALIDATION = "it has no part of its own for validation; hold out some of train"
 
 
 @named_data(
