@@ -77,5 +77,5 @@ class Recorder(Callback):
 @pytest.fixture
 def recorder(monkeypatch):
     recorder = Recorder()
-    monkeypatch.setattr("vitrail.training.recipe.progress", lambda: [recorder])
+    monkeypatch.setattr("vitrail.training.engine.progress", lambda: [recorder])
     return recorder

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from vitrail.errors import MissingExtraError
 from vitrail.training.config import TrainingConfig, read_config
+from vitrail.training.diffmask.config import MaskTrainingConfig
+from vitrail.training.sections import Recipe
 
-__all__ = ["TrainingConfig", "read_config", "train"]
+__all__ = ["MaskTrainingConfig", "Recipe", "TrainingConfig", "read_config", "train"]
 
 
-def train(config: TrainingConfig, out: str | Path, resume: bool = False) -> Path:
-    """Train a classifier by a recipe; see `vitrail.training.recipe.train`.
+def train(config: Recipe, out: str | Path, resume: bool = False) -> Path:
+    """Train a classifier, or a DiffMask explainer, by a recipe; see `vitrail.training.recipe.train`.
 
     Raises:
         MissingExtraError: Lightning is not installed.

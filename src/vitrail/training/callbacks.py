@@ -81,8 +81,8 @@ class EpochLines(Checkpoint):
         if not trainer.is_global_zero:
             return
         row = epoch_row(trainer)
-        shown = {name: row[name] for name in ("train_loss", "val_loss", "val_top1", "val_top5") if name in row}
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        shown = [(name, value) for name, value in row.items() if name.startswith(("train_", "val_"))]
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in sorted(shown, key=lambda item: _place(item[0])))
         waiting = row["data_seconds"] / max(row["data_seconds"] + row["step_seconds"], 1e-9)
         logger.info(
             "epoch %d/%s  %s  learning_rate %.1e  %.0f s, %.0f %% of a step waiting for data",
@@ -93,6 +93,11 @@ class EpochLines(Checkpoint):
             seconds,
             100 * waiting,
         )
+
+
+def _place(figure: str) -> tuple[bool, bool, str]:
+    """Training before validation, losses first."""
+    return figure.startswith("val_"), not figure.endswith("_loss"), figure
 
 
 class RunLog(Checkpoint):

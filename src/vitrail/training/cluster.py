@@ -8,7 +8,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from vitrail.errors import InvalidInputError
-from vitrail.training.sections import EngineConfig
+from vitrail.training.sections import RunConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Placement:
         return isinstance(self.devices, int) and self.devices * self.num_nodes > 1
 
 
-def placement(engine: EngineConfig) -> Placement:
+def placement(engine: RunConfig) -> Placement:
     """Read the number of processes off what started them; else it is the recipe's.
 
     Raises:

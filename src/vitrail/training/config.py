@@ -1,16 +1,15 @@
 """One YAML a recipe: validated, with dotted overrides from the command line."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from vitrail.data.augmentation import AugmentationConfig
 from vitrail.errors import InvalidInputError
 from vitrail.registry import unknown_name
+from vitrail.training.diffmask.config import MASK_SECTION, MaskTrainingConfig
 from vitrail.training.sections import (
     DataConfig,
     DistillationConfig,
@@ -18,13 +17,14 @@ from vitrail.training.sections import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,
+    Recipe,
     ScheduleConfig,
-    Section,
 )
+from vitrail.yaml_values import YAML_ERRORS, read_yaml
 
 
-class TrainingConfig(Section):
-    """A whole recipe."""
+class TrainingConfig(Recipe):
+    """The recipe of a classifier."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig
@@ -59,43 +59,44 @@ class TrainingConfig(Section):
             raise ValueError("expected model.start_from, whose head model.keep_head is about, got none")
         return self
 
-    def to_yaml(self) -> str:
-        """The whole recipe, defaults included."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
-
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
-    """Read a recipe and apply overrides like `model.drop_path=0.1`.
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply overrides like `model.drop_path=0.1`; one with a section `diffmask` is that of an explainer.
 
     Raises:
         InvalidInputError: No such file, not YAML, an unknown key, or a value out of range; each is named.
     """
     path = Path(path)
     try:
-        content = _read_yaml(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInputError(f"no such configuration file: {path}") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, *YAML_ERRORS) as error:
         raise InvalidInputError(f"cannot read the configuration {path}: {error}") from error
     if not isinstance(content, dict):
         raise InvalidInputError(
-            f"expected sections ({', '.join(TrainingConfig.model_fields)}) in {path}, got {type(content).__name__}"
+            f"expected sections ({', '.join(_kind(()).model_fields)}) in {path}, got {type(content).__name__}"
         )
     for override in overrides:
         _apply(content, override)
     return validate_config(content, str(path))
 
 
-def validate_config(content: Mapping[str, Any], source: str) -> TrainingConfig:
+def validate_config(content: Mapping[str, Any], source: str) -> Recipe:
     """Check a recipe given as nested dictionaries."""
+    kind = _kind(content)
     try:
-        return TrainingConfig.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'recipe'}: {_explain(e)}" for e in error.errors()]
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'recipe'}: {_explain(e, kind)}" for e in error.errors()]
         raise InvalidInputError(f"{source} is no valid recipe:\n" + "\n".join(lines)) from None
 
 
-def differences(first: TrainingConfig, second: TrainingConfig, ignored: Sequence[str] = ()) -> list[str]:
+def _kind(content: Container[str]) -> type[Recipe]:
+    return MaskTrainingConfig if MASK_SECTION in content else TrainingConfig
+
+
+def differences(first: Recipe, second: Recipe, ignored: Sequence[str] = ()) -> list[str]:
     """The dotted keys whose values differ between two recipes.
 
     Args:
@@ -104,33 +105,22 @@ def differences(first: TrainingConfig, second: TrainingConfig, ignored: Sequence
         ignored: Dotted keys that may differ.
     """
     one, other = (_flat(config.model_dump(mode="json")) for config in (first, second))
-    return [key for key in one if one[key] != other.get(key) and key not in ignored]
+    return [key for key in {**one, **other} if one.get(key) != other.get(key) and key not in ignored]
 
 
 def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, keys in content.items() for key, value in keys.items()}
 
 
-def _explain(error: Mapping[str, Any]) -> str:
+def _explain(error: Mapping[str, Any], kind: type[Recipe]) -> str:
     if error["type"] == "extra_forbidden":
         *sections, key = error["loc"]
-        section: Any = TrainingConfig
+        section: Any = kind
         for name in sections:
             section = section.model_fields[name].annotation
         return str(unknown_name("key", str(key), list(section.model_fields)))
     message = str(error["msg"]).removeprefix("Value error, ")
     return message if error["type"] in ("missing", "value_error") else f"{message} (got {error['input']!r})"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-4 for a text, which `model.options` would hand on to a library."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
-
-
-def _read_yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -146,6 +136,6 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise InvalidInputError(f"cannot set {key}: {section} is a value, not a section")
     try:
-        node[last] = _read_yaml(value)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        node[last] = read_yaml(value)
+    except YAML_ERRORS as error:
         raise InvalidInputError(f"cannot read the value of {override!r}: {error}") from error

@@ -16,7 +16,7 @@ from vitrail.data.sharing import OwnShare
 from vitrail.data.streamed import StreamedImages
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.training.sampling import EpochBatches, ReproducibleImages
-from vitrail.training.sections import DataConfig
+from vitrail.training.sections import ImagesConfig
 
 AnyImages = LabelledImages | StreamedImages
 """Images that can be picked one by one, and those that come one after another."""
@@ -30,6 +30,7 @@ class TrainingData(lightning.LightningDataModule):
         augmentation: How training images are varied.
         preprocessing: Of validation images; its size and normalisation are those of training images too.
         seed: Of order and augmentation.
+        labelled: Whether labels are learned, so that every image needs one, and both parts the same classes.
 
     Raises:
         InvalidInputError: A part is missing or empty, or the two parts have different classes.
@@ -37,12 +38,18 @@ class TrainingData(lightning.LightningDataModule):
     """
 
     def __init__(
-        self, config: DataConfig, augmentation: AugmentationConfig, preprocessing: Preprocessing, seed: int = 0
+        self,
+        config: ImagesConfig,
+        augmentation: AugmentationConfig,
+        preprocessing: Preprocessing,
+        seed: int = 0,
+        labelled: bool = True,
     ) -> None:
         super().__init__()
         self.config, self.seed = config, seed
         self.train_images, self.val_images = _parts(config, training_transform(augmentation, preprocessing), preprocessing)
-        _check_classes(self.train_images, self.val_images, config)
+        if labelled:
+            _check_classes(self.train_images, self.val_images, config)
         for images in (self.train_images, self.val_images):
             _check_readable(images)
 
@@ -124,7 +131,7 @@ def _batches_done(trainer: lightning.Trainer) -> int:
     return count
 
 
-def _parts(config: DataConfig, train: Transform, validation: Transform) -> tuple[AnyImages, AnyImages]:
+def _parts(config: ImagesConfig, train: Transform, validation: Transform) -> tuple[AnyImages, AnyImages]:
     images = _read(config, config.train, train)
     if not config.holdout:
         return images, _read(config, config.validation or _validation_split(config), validation)
@@ -140,12 +147,12 @@ def _parts(config: DataConfig, train: Transform, validation: Transform) -> tuple
     return images.subset(sorted(order[count:])), images.subset(sorted(order[:count])).with_transform(validation)
 
 
-def _read(config: DataConfig, split: str, transform: Transform) -> AnyImages:
+def _read(config: ImagesConfig, split: str, transform: Transform) -> AnyImages:
     read = read_data if DATA[config.name].read is not None else read_stream
     return read(config.name, config.root, split, transform, **config.options)
 
 
-def _validation_split(config: DataConfig) -> str:
+def _validation_split(config: ImagesConfig) -> str:
     known = DATA[config.name].splits
     if known is None:  # It depends on the files.
         known = tuple(split for split in ("val", "test") if (config.root / str(config.options.get(split, split))).is_dir())
@@ -157,7 +164,7 @@ def _validation_split(config: DataConfig) -> str:
     return "val" if "val" in known else "test"
 
 
-def _check_classes(training: AnyImages, validation: AnyImages, config: DataConfig) -> None:
+def _check_classes(training: AnyImages, validation: AnyImages, config: ImagesConfig) -> None:
     if not training.class_names:
         raise InvalidInputError(f"expected one folder per class in {config.root / config.train}, found photos only")
     if len(training.class_names) < 2:

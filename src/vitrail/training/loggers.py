@@ -5,10 +5,10 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from vitrail.errors import MissingExtraError
-from vitrail.training.config import TrainingConfig
+from vitrail.training.sections import Recipe
 
 
-def create_loggers(config: TrainingConfig, out: Path) -> list[Logger]:
+def create_loggers(config: Recipe, out: Path) -> list[Logger]:
     """Create the loggers of a recipe.
 
     Raises:

@@ -1,44 +1,40 @@
 """From a recipe to a trained model on disk."""
 
 import logging
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import lightning
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from timm.optim import list_optimizers
 
 from vitrail.adapters import Classifier, Preprocessing
 from vitrail.data.augmentation import label_mixing
 from vitrail.distributed import started_rank
-from vitrail.errors import InvalidInputError, OutputError
-from vitrail.files import output_folder, write_text
+from vitrail.files import output_folder
 from vitrail.registry import unknown_name
-from vitrail.training.callbacks import RunLog, TimeLimit, Timing, progress
-from vitrail.training.checkpoints import Checkpoints, WholeCheckpointIO, newest_checkpoint
+from vitrail.training.checkpoints import newest_checkpoint
 from vitrail.training.classifier import ImageClassifier
-from vitrail.training.cluster import Placement, placement
 from vitrail.training.config import TrainingConfig
 from vitrail.training.data import TrainingData
+from vitrail.training.diffmask.config import MaskTrainingConfig
+from vitrail.training.diffmask.recipe import train_mask
 from vitrail.training.distillation import Teacher
+from vitrail.training.engine import create_trainer, fit
 from vitrail.training.export import BEST, Export
-from vitrail.training.loggers import create_loggers
 from vitrail.training.network import build_network, prepare_to_learn
 from vitrail.training.randomness import random_state_kept, seed_all
-from vitrail.training.runs import CONFIG, claim, is_complete, write_summary
+from vitrail.training.runs import claim, is_complete, write_summary
+from vitrail.training.sections import Recipe
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: TrainingConfig, out: str | Path, resume: bool = False) -> Path:
-    """Train a classifier; return the path of the best model.
+def train(config: Recipe, out: str | Path, resume: bool = False) -> Path:
+    """Train a classifier, or an explainer; return the path of the best weights.
 
     Writes into `out`: `config.yaml`, `metrics.csv`, `learning_curve.png`, `summary.json`, `best.safetensors` and
-    `last.safetensors` (models for `vitrail.load`), `checkpoints/` (the whole training state). The random state of the
-    caller is left as it was.
+    `last.safetensors` (models for `vitrail.load`, or gates for `method="diffmask"`), `checkpoints/` (the whole training state). The
+    random state of the caller is left as it was.
 
     Args:
         config: The recipe.
@@ -58,11 +54,16 @@ def train(config: TrainingConfig, out: str | Path, resume: bool = False) -> Path
     if resume and is_complete(out):
         logger.info("the run in %s is complete", out)
         return out / BEST
+    checkpoint = newest_checkpoint(out) if resume else None
     with random_state_kept():
-        return _train(config, out, newest_checkpoint(out) if resume else None)
+        if isinstance(config, MaskTrainingConfig):
+            train_mask(config, out, checkpoint)
+        elif isinstance(config, TrainingConfig):
+            _train_classifier(config, out, checkpoint)
+    return out / BEST
 
 
-def _train(config: TrainingConfig, out: Path, checkpoint: Path | None) -> Path:
+def _train_classifier(config: TrainingConfig, out: Path, checkpoint: Path | None) -> None:
     started = time.monotonic()
     if config.optimizer.name.removeprefix("lookahead_") not in list_optimizers():
         raise unknown_name("optimiser", config.optimizer.name, list_optimizers())
@@ -74,32 +75,20 @@ def _train(config: TrainingConfig, out: Path, checkpoint: Path | None) -> Path:
     mixing = label_mixing(config.augmentation, classifier.num_classes)
     learner = ImageClassifier(classifier, config, mixing, teacher)
     export = Export(out, classifier)
-    placed = placement(config.engine)
-    try:
-        trainer = _trainer(config, out, placed, _callbacks(config, out, export, data.streamed))
-    except (ValueError, TypeError, MisconfigurationException) as error:
-        raise InvalidInputError(f"engine: {error}") from error
-    # Now that everything fits.
-    if trainer.is_global_zero:
-        write_text(out / CONFIG, config.to_yaml())
-    if checkpoint is not None:
-        logger.info("going on from %s", checkpoint)
-    try:
-        trainer.fit(learner, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as stopped:
-        # So Lightning answers Ctrl-C, without a word.
-        if isinstance(stopped.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from stopped
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write into {out}: {error.strerror or error}; the models written before are whole") from error
-    if learner.unreadable:
-        for reason in list(learner.unreadable.values())[:10]:
-            logger.warning("skipped: %s", reason)
-        logger.warning("%d unreadable images were skipped in training", len(learner.unreadable))
+    trainer = create_trainer(
+        config,
+        out,
+        config.schedule.epochs,
+        _callbacks(config, export),
+        data,
+        config.engine.find_unused_parameters,
+        accumulate_grad_batches=config.engine.accumulate,
+        gradient_clip_val=config.optimizer.gradient_clip,
+        gradient_clip_algorithm=config.optimizer.clip_by if config.optimizer.gradient_clip else None,
+    )
+    fit(trainer, learner, data, config, out, checkpoint)
     if trainer.is_global_zero:
         write_summary(out, trainer, learner, data, export.best, time.monotonic() - started)
-    return out / BEST
 
 
 def _classifier_and_data(config: TrainingConfig, resumed: bool) -> tuple[Classifier, TrainingData]:
@@ -121,50 +110,11 @@ def _classifier_and_data(config: TrainingConfig, resumed: bool) -> tuple[Classif
     return build_network(bare if resumed else config.model, data.class_names, len(config.data.mean), preprocessing), data
 
 
-def _callbacks(config: TrainingConfig, out: Path, export: Export, streamed: bool) -> list[Callback]:
+def _callbacks(config: TrainingConfig, export: Export) -> list[Callback]:
     engine, patience = config.engine, config.schedule.patience
-    if streamed and engine.checkpoint_every is not None:
-        raise InvalidInputError(
-            f"expected engine.checkpoint_every: null, since a run on {config.data.name} cannot be resumed within an epoch"
-        )
     chosen: list[Callback] = [export]
     if engine.ema_decay is not None:
         chosen.append(EMAWeightAveraging(decay=engine.ema_decay))
-    if engine.max_minutes is not None:
-        chosen.append(TimeLimit(engine.max_minutes))
     if patience is not None:
         chosen.append(EarlyStopping("val_top1", mode="max", patience=patience, check_finite=False))
-    # The log before the checkpoint, which takes the log's rows with it.
-    return [*chosen, Timing(), RunLog(out), *progress(), Checkpoints(out, engine.checkpoint_every, within_epochs=not streamed)]
-
-
-def _trainer(config: TrainingConfig, out: Path, placed: Placement, callbacks: list[Callback]) -> lightning.Trainer:
-    engine = config.engine
-    strategy: dict[str, Any] = {}
-    if placed.distributed or placed.devices not in (1, "1"):
-        strategy = {"strategy": "ddp_find_unused_parameters_true" if engine.find_unused_parameters else "ddp"}
-        if engine.accelerator != "cpu" and placed.devices == "auto" and not engine.find_unused_parameters:
-            strategy = {"strategy": "auto"}
-    return lightning.Trainer(
-        accelerator=engine.accelerator,
-        devices=placed.devices,
-        num_nodes=placed.num_nodes,
-        plugins=[WholeCheckpointIO(), *placed.plugins],
-        precision=engine.precision,
-        max_epochs=config.schedule.epochs,
-        accumulate_grad_batches=engine.accumulate,
-        check_val_every_n_epoch=engine.validate_every,
-        gradient_clip_val=config.optimizer.gradient_clip,
-        gradient_clip_algorithm=config.optimizer.clip_by if config.optimizer.gradient_clip else None,
-        callbacks=callbacks,
-        logger=create_loggers(config, out),
-        default_root_dir=out,
-        # The order of images and their share per process are ours.
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        enable_checkpointing=True,
-        enable_progress_bar=sys.stdout.isatty(),
-        num_sanity_val_steps=0,
-        log_every_n_steps=1_000_000,
-        **strategy,
-    )
+    return chosen

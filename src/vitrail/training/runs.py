@@ -10,9 +10,10 @@ from vitrail.errors import InvalidInputError, OutputError
 from vitrail.files import discard_partials, write_text
 from vitrail.training.callbacks import METRICS, TimeLimit
 from vitrail.training.checkpoints import FOLDER
-from vitrail.training.classifier import ImageClassifier
-from vitrail.training.config import TrainingConfig, differences, read_config
+from vitrail.training.config import differences, read_config
 from vitrail.training.data import TrainingData
+from vitrail.training.learner import Learner
+from vitrail.training.sections import Recipe
 
 CONFIG, SUMMARY = "config.yaml", "summary.json"
 
@@ -25,11 +26,13 @@ CHANGEABLE = (
     "engine.checkpoint_every",
     "engine.loggers",
     "engine.find_unused_parameters",
+    "pictures.every",
+    "pictures.count",
 )
 """Keys that do not change what a run computes (but for rounding, on another kind of device)."""
 
 
-def claim(out: Path, config: TrainingConfig, resume: bool) -> None:
+def claim(out: Path, config: Recipe, resume: bool) -> None:
     """Make sure that a folder is empty, or holds the very run that is to be resumed.
 
     Raises:
@@ -60,7 +63,7 @@ def is_complete(out: Path) -> bool:
 
 
 def write_summary(
-    out: Path, trainer: lightning.Trainer, learner: ImageClassifier, data: TrainingData, best: dict[str, Any], seconds: float
+    out: Path, trainer: lightning.Trainer, learner: Learner, data: TrainingData, best: dict[str, Any], seconds: float
 ) -> None:
     """Write `summary.json`: the figures of a run, and whether it came to its end."""
     parameters = list(learner.module.parameters())

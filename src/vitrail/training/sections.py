@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -44,7 +45,7 @@ class ModelConfig(Section):
     """Which weights learn: all; attention, positions and head; the head alone."""
 
 
-class DataConfig(Section):
+class ImagesConfig(Section):
     """A data set of `vitrail.data.named.DATA`, by default image folders: `train/<class>/*`, `val/<class>/*`."""
 
     name: str = "folder"
@@ -57,17 +58,22 @@ class DataConfig(Section):
     """The split to validate on; null takes `val`, else `test`."""
     holdout: int | float = Field(0, ge=0)
     """Validate on so many (a whole number) or such a share of the training images instead, and train on the others."""
+    batch_size: int = Field(256, ge=1)
+    """Images per device and step; even where labels are mixed, since mixup pairs images."""
+    num_workers: int = Field(2, ge=0)
+    repeats: int = Field(1, ge=1)
+    """Repeated augmentation: how often an image occurs within an epoch, each time varied anew."""
+
+
+class DataConfig(ImagesConfig):
+    """Images, and what turns a photo into the input of the network."""
+
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bicubic"
     crop_fraction: float = Field(0.875, gt=0, le=1)
     crop_mode: Literal["center", "squash"] = "center"
     """Whether photos that are not square lose their margins, or are stretched so that the model sees all of them."""
-    batch_size: int = Field(256, ge=1)
-    """Images per device and step; even where labels are mixed, since mixup pairs images."""
-    num_workers: int = Field(2, ge=0)
-    repeats: int = Field(1, ge=1)
-    """Repeated augmentation: how often an image occurs within an epoch, each time varied anew."""
 
 
 class LossConfig(Section):
@@ -128,17 +134,13 @@ class ScheduleConfig(Section):
     """Stop when validation accuracy has not risen for so many validations; null to go on."""
 
 
-class EngineConfig(Section):
-    """Where and how exactly the steps are computed."""
+class RunConfig(Section):
+    """Where and how exactly the steps of any run are computed."""
 
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     accelerator: str = "auto"
     devices: int | str = 1
     """On one machine. Under torchrun and SLURM these decide."""
-    accumulate: int = Field(1, ge=1)
-    """Batches per optimiser step."""
-    ema_decay: float | None = Field(None, gt=0, lt=1)
-    """Exponential moving average of the weights, used for validation and the saved model; null for none."""
     seed: int = Field(0, ge=0)
     validate_every: int = Field(1, ge=1)
     """Epochs between two validations; the last epoch is validated in any case."""
@@ -148,7 +150,28 @@ class EngineConfig(Section):
     """Stop after this many minutes with a checkpoint to resume from; null for no limit."""
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Beside metrics.csv."""
+
+
+class EngineConfig(RunConfig):
+    """Where and how exactly the steps of a classifier's training are computed."""
+
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"  # type: ignore[assignment]  # one more
+    accumulate: int = Field(1, ge=1)
+    """Batches per optimiser step."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Exponential moving average of the weights, used for validation and the saved model; null for none."""
     fused_attention: bool | None = None
     """Of timm's networks; null for timm's choice. On CPUs in bfloat16, training is twice as fast without."""
     find_unused_parameters: bool = False
     """On many processes, for networks of which parts get no gradient."""
+
+
+class Recipe(Section):
+    """What every recipe has: images, and where it runs."""
+
+    data: ImagesConfig
+    engine: RunConfig = Field(default_factory=RunConfig)
+
+    def to_yaml(self) -> str:
+        """The whole recipe, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

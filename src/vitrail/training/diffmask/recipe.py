@@ -1,0 +1,51 @@
+"""From a recipe to trained gates on disk."""
+
+import logging
+import time
+from pathlib import Path
+
+from vitrail.adapters import ViTAdapter, load
+from vitrail.errors import UnsupportedModelError
+from vitrail.explainers.diffmask import VisionDiffMask
+from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, TrainedMask
+from vitrail.models.fingerprint import weights_fingerprint
+from vitrail.training.data import TrainingData
+from vitrail.training.diffmask.config import MaskTrainingConfig
+from vitrail.training.diffmask.export import MaskExport
+from vitrail.training.diffmask.learner import MaskLearner
+from vitrail.training.diffmask.pictures import MaskPictures
+from vitrail.training.engine import create_trainer, fit
+from vitrail.training.randomness import seed_all
+from vitrail.training.runs import write_summary
+
+logger = logging.getLogger(__name__)
+
+
+def train_mask(config: MaskTrainingConfig, out: Path, checkpoint: Path | None) -> None:
+    """Train gates in a folder that is claimed, from a checkpoint on if there is one.
+
+    Raises:
+        UnsupportedModelError: The network to explain is no ViT, or merges its patches.
+    """
+    started, wanted = time.monotonic(), config.diffmask
+    # On the CPU; the trainer moves it to where it runs.
+    vit = load(wanted.model, device="cpu", **wanted.model_options)
+    reason = VisionDiffMask.refusal(vit)
+    if reason is not None or not isinstance(vit, ViTAdapter):
+        raise UnsupportedModelError(f"diffmask cannot explain {vit.name}: {reason}")
+    data = TrainingData(config.data, config.augmentation, vit.preprocessing, config.engine.seed, labelled=False)
+    seed_all(config.engine.seed)
+    width = vit.prefix_tokens.shape[-1]
+    mask = DiffMask(
+        DiffMaskConfig(width, len(vit.blocks), wanted.hidden, wanted.mul_activation, wanted.add_activation, wanted.placeholder)
+    ).train()
+    explained = Explained(wanted.model, weights_fingerprint(vit.module), vit.num_prefix_tokens)
+    trained = TrainedMask(mask, explained)
+    export = MaskExport(out, trained, wanted.eps)
+    learner = MaskLearner(vit, mask, config)
+    pictures = [] if config.pictures.every is None else [MaskPictures(out, vit, trained, config.pictures)]
+    # The gates after the layer of a step get no gradient.
+    trainer = create_trainer(config, out, config.schedule.epochs, [export, *pictures], data, unused_parameters=True)
+    fit(trainer, learner, data, config, out, checkpoint)
+    if trainer.is_global_zero:
+        write_summary(out, trainer, learner, data, export.best, time.monotonic() - started)
