@@ -4,6 +4,7 @@ from vitrail.explainers import (  # noqa: F401 (registers the methods)
     attcat,
     attention,
     chefer,
+    diffmask,
     grad_cam,
     hit,
     legrad,

@@ -210,7 +210,9 @@ def expect_kind(name: str, value: Any, annotation: Any) -> None:
     if type(None) in get_args(annotation):  # An option that may be left out.
         if value is None:
             return
-        [annotation] = [kind for kind in get_args(annotation) if kind is not type(None)]
+        annotation, *others = [kind for kind in get_args(annotation) if kind is not type(None)]
+        if any(isinstance(value, kind) for kind in others):
+            return
     if get_origin(annotation) is Literal and value not in get_args(annotation):
         raise InvalidInputError(f"expected {name} to be one of {', '.join(map(repr, get_args(annotation)))}, got {value!r}")
     if annotation in KINDS and (

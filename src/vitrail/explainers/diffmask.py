@@ -1,0 +1,151 @@
+"""Vision DiffMask: gates that learned which patches a ViT can do without."""
+
+import logging
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal, NamedTuple, final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vitrail.adapters import Classifier
+from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.explainers.attention_maps import on_grid
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer, check_images
+from vitrail.explainers.masking import divergence, masked_logits, see
+from vitrail.explainers.trained_masks import find_mask, refuse_other_model
+from vitrail.models.diffmask import DiffMask, TrainedMask
+from vitrail.models.hit import HiT
+from vitrail.types import Images, Logits, Relevance
+
+logger = logging.getLogger(__name__)
+
+Masking = Literal["sampled", "expected", "hard"]
+
+
+class MaskedPrediction(NamedTuple):
+    """What is left of a ViT's decision when the gates have removed patches.
+
+    Attributes:
+        mask: Probability that every patch is kept, (b, rows, cols).
+        layers: The same after every gate up to the asked one, (b, gates, rows, cols).
+        share_kept: Mean of `mask` per image.
+        logits: Of the whole images.
+        masked_logits: With patches removed.
+        kl: KL(p || p masked), per image.
+    """
+
+    mask: Relevance
+    layers: Float[Tensor, "b gates rows cols"]
+    share_kept: Float[Tensor, " b"]
+    logits: Logits
+    masked_logits: Logits
+    kl: Float[Tensor, " b"]
+
+
+@EXPLAINERS.register("diffmask")
+@final
+@dataclass(frozen=True, eq=False)
+class VisionDiffMask(OwnPassExplainer):
+    """The probability that a patch is kept by gates trained to remove all that the ViT's output does not need. One forward pass.
+
+    Args:
+        model: The ViT that the gates were trained on.
+        checkpoint: Trained gates: a file, the folder of a training run, `vitrail:<bundled>`, or `TrainedMask`; the bundled ones
+            that were trained on this very model if None.
+        layer: The last gate that votes, as an index: 0 for the embedded patches, k for the input of block k, -1 for what leaves
+            the last block.
+        aggregated: Whether the gates before it vote too.
+        check_weights: Whether a model with other weights than the gates were trained on is refused.
+
+    Source: Nalmpantis et al. 2023, arXiv:2304.06391. The mask is the expected L0 norm of equation 8, without sampling.
+
+    Differs: any ViT and any grid; the states are those of the forward pass that gives the logits.
+    """
+
+    checkpoint: str | TrainedMask | None = None
+    layer: int = -1
+    aggregated: bool = True
+    check_weights: bool = True
+
+    paper: ClassVar[str] = "Nalmpantis et al. 2023, arXiv:2304.06391"
+    needs_training: ClassVar[bool] = True
+
+    @classmethod
+    def refusal(cls, model: Classifier) -> str | None:
+        if isinstance(model.module, HiT) and len(model.module.config.widths) > 1:
+            return "the patches of this HiT are merged from stage to stage, so that no gate can follow one"
+        return super().refusal(model)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trained.network.config.depth != len(self.vit.blocks):
+            raise UnsupportedModelError(
+                f"expected a ViT of {self.trained.network.config.depth} blocks, as {self.trained.source} was trained on, got "
+                f"{self.model.name} of {len(self.vit.blocks)}"
+            )
+        refuse_other_model(self.trained, self.vit, self.check_weights)
+        num_gates = self.network.config.num_gates
+        if not -num_gates <= self.layer < num_gates:
+            raise InvalidInputError(f"expected a layer from {-num_gates} to {num_gates - 1}, got {self.layer}")
+
+    @cached_property
+    def trained(self) -> TrainedMask:
+        """The gates and what they belong to."""
+        return self.checkpoint if isinstance(self.checkpoint, TrainedMask) else find_mask(self.checkpoint, self.vit)
+
+    @cached_property
+    def network(self) -> DiffMask:
+        """The gates, where the model is."""
+        network = self.trained.network
+        return (
+            network if network.gates[0].add_activation.device == self.model.device else deepcopy(network).to(self.model.device)
+        )
+
+    @property
+    def num_states(self) -> int:
+        """How many hidden states are read, and gates asked."""
+        return self.layer % self.network.config.num_gates + 1
+
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        seen = see(self.vit, images, self.num_states)
+        log_kept = self.network(seen.states, self.aggregated).log_kept()[..., -1]
+        return Attribution(
+            seen.logits, choose(seen.logits), on_grid(log_kept.exp(), self.vit.num_prefix_tokens, seen.grid_size)
+        )
+
+    def predict_masked(self, images: Images, masking: Masking = "sampled", seed: int = 0) -> MaskedPrediction:
+        """Mask a batch, and ask the ViT again.
+
+        Args:
+            images: A normalised batch on the model's device.
+            masking: "sampled" draws the gates once, as in training; "expected" keeps every patch in the measure of its
+                probability; "hard" keeps the patches whose probability is at least one half.
+            seed: Of the noise of "sampled", the same on every device.
+
+        Raises:
+            InvalidInputError: Images that are not finite or not a batch.
+        """
+        check_images(images, self.model)
+        prefix = self.vit.num_prefix_tokens
+        with torch.inference_mode(False), self.model.inspecting(), torch.no_grad(), self._autocast():
+            seen = see(self.vit, images, self.num_states)
+            votes = self.network(seen.states, self.aggregated)
+            layers = votes.log_kept()[:, prefix:].exp().mT.unflatten(-1, seen.grid_size)
+            mask = layers[:, -1]
+            if masking == "sampled":
+                shape = votes.distribution.logits.shape
+                noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(images.device)
+                kept = votes.sample(noise)[:, prefix:]
+            else:
+                kept = mask.flatten(1) if masking == "expected" else (mask.flatten(1) >= 0.5).to(mask.dtype)
+            masked = masked_logits(self.vit, self.network, seen, kept)
+        return MaskedPrediction(mask, layers, mask.mean((1, 2)), seen.logits, masked, divergence(seen.logits, masked))
+
+    def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits:
+        """What the ViT says where some patches are the gates' placeholder."""
+        with torch.inference_mode(False), self.model.inspecting(), torch.no_grad(), self._autocast():
+            seen = see(self.vit, images, 1)
+            return masked_logits(self.vit, self.network, seen, keep.to(seen.patches.dtype))

@@ -1,0 +1,155 @@
+"""The gates of Vision DiffMask: which patches a frozen ViT could do without, read from its hidden states."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from vitrail.errors import InvalidInputError
+from vitrail.models.diffmask.hard_concrete import HardConcrete
+from vitrail.types import Patches, Tokens
+
+
+@dataclass(frozen=True)
+class DiffMaskConfig:
+    """What a set of gates is built from.
+
+    Attributes:
+        width: Of a token of the ViT.
+        depth: Number of its blocks.
+        hidden: Width of the gates' hidden layer; a quarter of `width` if None.
+        mul_activation: Largest part of a logit that the tokens decide.
+        add_activation: What is added to it at the start: gates begin open.
+        placeholder: Whether what replaces a removed patch is learned; else it is zero.
+    """
+
+    width: int
+    depth: int
+    hidden: int | None = None
+    mul_activation: float = 15.0
+    add_activation: float = 8.0
+    placeholder: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("width", self.width), ("depth", self.depth), ("hidden", self.num_hidden)):
+            if value < 1:
+                raise InvalidInputError(f"expected a {name} of at least 1, got {value}")
+
+    @property
+    def num_gates(self) -> int:
+        """One for the embedded patches, one for the input of every block, one for what leaves the last."""
+        return self.depth + 2
+
+    @property
+    def num_hidden(self) -> int:
+        """Width of the gates' hidden layer."""
+        return max(self.width // 4, 1) if self.hidden is None else self.hidden
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return asdict(self)
+
+
+class Gate(nn.Module):
+    """From a token's first and one later state to the logit of keeping it."""
+
+    def __init__(self, config: DiffMaskConfig) -> None:
+        super().__init__()
+        self.mul_activation = config.mul_activation
+        self.inner = weight_norm(nn.Linear(2 * config.width, config.num_hidden))
+        self.outer = weight_norm(nn.Linear(config.num_hidden, 1))
+        self.add_activation = nn.Parameter(torch.tensor(config.add_activation))
+
+    def forward(self, first: Tokens, state: Tokens) -> Float[Tensor, "b t"]:
+        hidden = self.inner(torch.cat([first, state], -1)).tanh()
+        return self.outer(hidden).squeeze(-1).tanh() * self.mul_activation + self.add_activation
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What the gates say, per token and gate.
+
+    Attributes:
+        distribution: Of every gate by itself, (b, t, gates).
+        aggregated: Whether gates vote together: a token stays only where all gates up to one let it.
+    """
+
+    distribution: HardConcrete
+    aggregated: bool = True
+
+    def log_kept(self) -> Float[Tensor, "b t gates"]:
+        """The logarithm of the expected L0 norm up to every gate: log P(the token is kept)."""
+        own = self.distribution.log_probability_open()
+        return own.cumsum(-1) if self.aggregated else own
+
+    def sample(self, uniform: Float[Tensor, "b t gates"]) -> Float[Tensor, "b t"]:
+        """How much of every token is kept after the last gate, for uniform noise; in the graph."""
+        return self.distribution.sample(uniform).prod(-1)
+
+
+class DiffMask(nn.Module):
+    """One gate for every hidden state of a ViT, and the placeholder of removed patches.
+
+    State 0 is the embedded patches with the bare prefix tokens in front, before positions; state k the input of block k, from 1;
+    the last one leaves the last block.
+
+    Args:
+        config: Its shape.
+
+    Source: Nalmpantis et al. 2023, section 3, arXiv:2304.06391.
+    """
+
+    def __init__(self, config: DiffMaskConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gates = nn.ModuleList(Gate(config) for _ in range(config.num_gates))
+        self.placeholder = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, config.width))[0]) if config.placeholder else None
+
+    def logits(self, states: Sequence[Tokens]) -> Float[Tensor, "b t gates"]:
+        """Logits of the first `len(states)` gates, all at once.
+
+        Equal to asking gate by gate; what all gates read of state 0 is one product.
+        """
+        gates: list[Any] = list(self.gates[: len(states)])
+        width, first = self.config.width, states[0]
+        inner = torch.stack([gate.inner.weight for gate in gates])
+        bias = torch.stack([gate.inner.bias for gate in gates])
+        shared = nn.functional.linear(first, inner[:, :, :width].flatten(0, 1), bias.flatten())
+        shared = shared.flatten(0, 1).unflatten(-1, bias.shape).transpose(0, 1)
+        hidden = torch.baddbmm(shared, torch.stack([state.flatten(0, 1) for state in states]), inner[:, :, width:].mT).tanh()
+        outer = torch.stack([gate.outer.weight for gate in gates])
+        votes = torch.baddbmm(torch.stack([gate.outer.bias for gate in gates]).unsqueeze(1), hidden, outer.mT)
+        scaled = votes.tanh() * self.config.mul_activation + torch.stack([gate.add_activation for gate in gates])[:, None, None]
+        return scaled.squeeze(-1).mT.unflatten(0, first.shape[:2])
+
+    def forward(self, states: Sequence[Tokens], aggregated: bool = True) -> Votes:
+        """What the first gates say of every token.
+
+        Args:
+            states: The first hidden states, from state 0 on; at least one.
+            aggregated: Whether gates vote together.
+
+        Raises:
+            InvalidInputError: Other states than this set of gates was made for.
+        """
+        self._expect(states)
+        return Votes(HardConcrete(self.logits(states)), aggregated)
+
+    def masked(self, patches: Patches, kept: Float[Tensor, "b n"]) -> Patches:
+        """Patches of which so much is kept; the rest is the placeholder."""
+        share = kept.unsqueeze(-1).to(patches.dtype)
+        removed = 0 if self.placeholder is None else (1 - share) * self.placeholder.to(patches.dtype)
+        return share * patches + removed
+
+    def _expect(self, states: Sequence[Tokens]) -> None:
+        most = self.config.num_gates
+        widths = {tuple(state.shape) for state in states}
+        if not 1 <= len(states) <= most or len(widths) > 1 or states[0].shape[-1] != self.config.width:
+            raise InvalidInputError(
+                f"expected 1 to {most} hidden states of one shape and of width {self.config.width}, got {len(states)}: "
+                f"{', '.join(map(str, sorted(widths))) or 'none'}"
+            )
