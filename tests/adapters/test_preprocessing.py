@@ -220,3 +220,30 @@ def test_a_panorama_is_accepted():
     assert (height, width) == (16, 4800)
     assert height * width < MAX_RESIZED_PIXELS
     assert preprocessing(Image.new("RGB", (30_000, 100), (255, 255, 255))).eq(1).all()
+
+
+@pytest.mark.parametrize("photo_size", PHOTO_SIZES.values(), ids=PHOTO_SIZES)
+@pytest.mark.parametrize("size", [(32, 48), (45, 45)])
+@pytest.mark.parametrize(("mode", "fraction"), [("center", 1.0), ("center", 0.875), ("squash", 0.9)])
+def test_a_region_is_resized_and_cropped_as_its_photo(photo_size, size, mode, fraction):
+    preprocessing = Preprocessing(size, fraction, mode, "nearest", MEAN, STD)
+    region = np.random.default_rng(1).random(photo_size) < 0.4
+    drawn = Image.fromarray(region.astype(np.uint8) * 255).convert("RGB")
+    expected = preprocessing.denormalise(preprocessing(drawn)[None])[0, 0] > 0.5
+    assert preprocessing.region(region).shape == size
+    assert torch.equal(preprocessing.region(region), expected)
+
+
+@pytest.mark.parametrize("photo_size", [(64, 64), (60, 97), (131, 50), (301, 257)])
+@pytest.mark.parametrize(("mode", "fraction"), [("center", 1.0), ("center", 0.7), ("squash", 0.7)])
+def test_a_region_lies_where_the_visible_box_says(photo_size, mode, fraction):
+    height, width = photo_size
+    preprocessing = Preprocessing((96, 64), fraction, mode)
+    left, top, right, bottom = preprocessing.visible_box(height, width)
+    rows, cols = np.indices(photo_size) + 0.5
+    for row, col in ((0.5, 0.5), (0.3, 0.8), (0.7, 0.1)):
+        # All that is above and to the left of a point; the point is at the same share of what is seen.
+        region = (rows < top + row * (bottom - top)) & (cols < left + col * (right - left))
+        seen = preprocessing.region(region)
+        assert float(seen.any(1).sum()) == pytest.approx(96 * row, abs=1.5 * max(1, 96 / (bottom - top)))
+        assert float(seen.any(0).sum()) == pytest.approx(64 * col, abs=1.5 * max(1, 64 / (right - left)))

@@ -72,7 +72,7 @@ def test_a_box_with_nothing_in_it_makes_an_image_unreadable(files, box):
 def test_arrays(arrays):
     assert [int(sample.image[0]) for sample in arrays] == list(range(5))
     assert isinstance(arrays[3], Sample)
-    assert arrays[3][1:] == (1, "mnist/test/3")
+    assert (arrays[3].label, arrays[3].path) == (1, "mnist/test/3")
     assert (arrays.open(1).size, arrays.open(1).mode) == ((6, 4), "RGB")
     assert arrays.box(0) is None
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
@@ -101,6 +102,15 @@ class Preprocessing:
             transforms.pil_to_tensor(transforms.center_crop(resized, list(self.size))), torch.float32, scale=True
         )
         return transforms.normalize(pixels, list(self.mean), list(self.std))
+
+    def region(self, mask: Bool[np.ndarray, "rows cols"]) -> Bool[Tensor, "height width"]:
+        """Bring a region of a photo, in the photo's own pixels, to what the network sees: resized and cropped as the photo is.
+
+        Every pixel takes the nearest one's part; none is half in the region.
+        """
+        resized_size = list(self.resized_size(*mask.shape))
+        resized = transforms.resize(Image.fromarray(mask.astype(np.uint8)), resized_size, InterpolationMode.NEAREST)
+        return transforms.pil_to_tensor(transforms.center_crop(resized, list(self.size)))[0].bool()
 
     def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Left, top, right and bottom, in the photo's own pixels, of the part that the network sees."""

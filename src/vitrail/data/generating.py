@@ -78,6 +78,12 @@ def write_task(task: AnsweredTask, out: str | Path, counts: Mapping[str, int], n
     write_text(out / TASK_FILE, json.dumps(content, indent=2))
 
 
+def has_answer(image: str | Path) -> bool:
+    """Whether there is a mask of an image's answer where `write_task` puts it."""
+    image = Path(image).resolve()
+    return len(image.parents) >= 3 and _mask_path(image, "answer").is_file()
+
+
 def read_answer(image: str | Path) -> Mask:
     """Read the answer of an image that `write_task` wrote: True where its class is decided.
 

@@ -37,11 +37,12 @@ class Unreadable(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One readable image; `label` is `NO_LABEL` where there is no ground truth."""
+    """One readable image; `label` is `NO_LABEL` where there is no ground truth, and `answer` what decides, where that is known."""
 
     image: Tensor
     label: int
     path: str
+    answer: Tensor | None = None
 
 
 class Batch(NamedTuple):
@@ -51,6 +52,7 @@ class Batch(NamedTuple):
     labels: Tensor
     paths: list[str]
     unreadable: list[Unreadable]
+    answers: Tensor | None = None
 
 
 class LabelledImages(ABC, Dataset[Sample | Unreadable]):
@@ -208,9 +210,11 @@ class LabelledArrays(LabelledImages):
 def collate(samples: Sequence[Sample | Unreadable]) -> Batch:
     """Stack what could be read; a batch may be smaller than asked for, or empty."""
     read = [sample for sample in samples if isinstance(sample, Sample)]
+    answers = [sample.answer for sample in read if sample.answer is not None]
     return Batch(
         images=torch.stack([sample.image for sample in read]) if read else torch.empty(0),
         labels=torch.tensor([sample.label for sample in read], dtype=torch.long),
         paths=[sample.path for sample in read],
         unreadable=[sample for sample in samples if isinstance(sample, Unreadable)],
+        answers=torch.stack(answers) if answers else None,
     )

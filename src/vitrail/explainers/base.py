@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitrail.adapters import Classifier, ViTAdapter
@@ -58,6 +58,8 @@ class Explainer(ABC):
     """Authors, year, arXiv number."""
     needs_gradients: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
+    gives_probabilities: ClassVar[bool] = False
+    """Whether relevance is the probability that a patch is to be kept: a mask then needs no scale of its own."""
     needs_model: ClassVar[str] = "any ViT"
     """Which networks it works on, in words; "any" lets every classifier in."""
 
@@ -129,6 +131,10 @@ class Explainer(ABC):
             model=self.model.name,
             class_names=self.model.class_names,
         )
+
+    def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits | None:
+        """Logits where removed patches are what the method itself puts in their place; None for a method that has nothing."""
+        return None
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "full":

@@ -1,0 +1,47 @@
+"""The images of an evaluation, batch by batch, where the model is."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from vitrail.adapters import Classifier
+from vitrail.data.labelled import Batch, LabelledImages, Unreadable, collate
+from vitrail.data.sharing import OwnShare
+from vitrail.errors import ImageError
+from vitrail.progress import progress
+
+
+def read_batches(
+    classifier: Classifier,
+    images: LabelledImages,
+    share: OwnShare,
+    batch_size: int,
+    num_workers: int,
+    what: str,
+    unreadable: list[Unreadable],
+) -> Iterator[Batch]:
+    """Read a share of the images; what cannot be read is added to `unreadable`."""
+    loader: DataLoader[Any] = DataLoader(images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate)
+    for batch in progress(loader, len(loader), what) if share.rank == 0 else loader:
+        unreadable += batch.unreadable
+        if len(batch.images):
+            yield batch._replace(images=batch.images.to(classifier.device, classifier.dtype))
+
+
+def expect_readable(count: int, images: LabelledImages, unreadable: list[Unreadable]) -> None:
+    """Refuse a folder of which nothing could be read.
+
+    Raises:
+        ImageError: Not one image.
+    """
+    if not count:
+        raise ImageError(f"not one of {len(images)} images could be read; the first: {unreadable[0].reason}")
+
+
+def in_order(unreadable: list[Unreadable], images: LabelledImages) -> list[Unreadable]:
+    """What several processes could not read, as one process meets it."""
+    if len(unreadable) < 2:
+        return unreadable
+    place = {images.name(index): index for index in range(len(images))}
+    return sorted(unreadable, key=lambda file: place[file.path])

@@ -1,0 +1,137 @@
+"""A map cut into a mask: does the network decide the same from it, and is it the right one?"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vitrail.errors import InvalidInputError
+from vitrail.metrics.localization import pointing_chance, pointing_hits, touched_cells
+from vitrail.metrics.perturbation import change_ranks
+from vitrail.metrics.scores import kl_divergence
+from vitrail.types import Logits, Relevance
+
+Cells = Bool[Tensor, "b rows cols"]
+"""A mask on a map's own grid; True = kept."""
+
+MEASURES: Mapping[str, Literal["higher", "lower"] | None] = MappingProxyType(
+    {
+        "kept": None,
+        "agreement": "higher",
+        "kl": "lower",
+        "agreement_own": "higher",
+        "kl_own": "lower",
+        "answer": None,
+        "iou": "higher",
+        "iou_at_size": "higher",
+        "pointing": "higher",
+        "pointing_chance": None,
+    }
+)
+"""What is measured of every image, in the order of all tables, and what is better.
+
+- kept: share of the cells that the mask keeps
+- agreement: 1 where the predicted class stays when all else is removed, else 0
+- kl: KL(image || image under the mask) of the probabilities of all classes, in nats
+- agreement_own, kl_own: the same where the method itself replaces what is removed
+- answer: share of the cells that the answer touches
+- iou: intersection over union of mask and answer
+- iou_at_size: the same where the map keeps as many cells as the answer has
+- pointing: 1 where the largest relevance lies on the answer, else 0
+- pointing_chance: that of a cell picked at random
+
+An image has NaN where a measure is undefined: the last four where its answer is empty.
+"""
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse what is no threshold.
+
+    Raises:
+        InvalidInputError: It lies outside of [0, 1].
+    """
+    if not 0 <= threshold <= 1:
+        raise InvalidInputError(f"expected a threshold between 0 and 1, got {threshold}")
+
+
+def cut(relevance: Relevance, threshold: float = 0.5, probabilities: bool = False) -> Cells:
+    """Keep the cells that reach a threshold.
+
+    Args:
+        relevance: One map an image.
+        threshold: In [0, 1]; a cell that meets it exactly is kept.
+        probabilities: Whether the maps say how probably a cell is to be kept: they are cut as they are. Any other map is first
+            brought to [0, 1] by its own smallest and largest value. One that is constant prefers no cell to another, and
+            keeps all.
+
+    Raises:
+        InvalidInputError: A threshold that is none, or maps that are not finite.
+    """
+    check_threshold(threshold)
+    if not torch.isfinite(relevance).all():
+        raise InvalidInputError("expected finite relevance, got NaN or infinite values")
+    if probabilities:
+        return relevance >= threshold
+    low, high = relevance.amin((1, 2), keepdim=True), relevance.amax((1, 2), keepdim=True)
+    # Divided, so that the largest value is 1 exactly, and reaches any threshold.
+    return (((relevance - low) / (high - low)) >= threshold) | (high == low)
+
+
+def cut_at_size(relevance: Relevance, sizes: Int[Tensor, " b"]) -> Cells:
+    """Keep so many cells per image, those of the largest relevance; of equal ones the first, row by row."""
+    kept = change_ranks(relevance) < sizes.to(relevance.device).unsqueeze(1)
+    return kept.unflatten(1, relevance.shape[1:])
+
+
+def overlap(masks: Cells, answers: Cells) -> Float[Tensor, " b"]:
+    """Intersection over union per image; NaN where the answer is empty: no mask is right or wrong there."""
+    both, either = (found.flatten(1).sum(1).float() for found in (masks & answers, masks | answers))
+    return torch.where(answers.flatten(1).any(1), both / either, torch.nan)
+
+
+def measure_masks(
+    relevance: Relevance,
+    masks: Cells,
+    logits: Logits,
+    masked_logits: Logits,
+    own_logits: Logits | None = None,
+    answers: Bool[Tensor, "b height width"] | None = None,
+) -> dict[str, Float[Tensor, " b"]]:
+    """Take all of `MEASURES` of a batch.
+
+    Args:
+        relevance: One map an image.
+        masks: What is kept of them.
+        logits: Of the images.
+        masked_logits: Of the images under their masks.
+        own_logits: The same where the method itself replaces what is removed; None for a method that does not.
+        answers: What decides, in the pixels that the maps cover; None where nobody knows. A cell belongs to the answer when
+            it holds a pixel of it.
+    """
+    undefined = relevance.new_full((len(relevance),), torch.nan)
+    found = dict.fromkeys(MEASURES, undefined) | {"kept": masks.flatten(1).float().mean(1)}
+    for ending, changed in (("", masked_logits), ("_own", own_logits)):
+        if changed is not None:
+            found[f"agreement{ending}"] = (changed.argmax(-1) == logits.argmax(-1)).float()
+            # Half precision is for networks.
+            found[f"kl{ending}"] = kl_divergence(*(each.to(relevance.dtype) for each in (logits, changed)))
+    if answers is None:
+        return found
+    answers = answers.to(relevance.device)
+    cells = touched_cells(answers, (relevance.shape[1], relevance.shape[2]))
+    sizes, chance = cells.flatten(1).sum(1), pointing_chance(answers, (relevance.shape[1], relevance.shape[2]))
+    right = {
+        "iou": overlap(masks, cells),
+        "iou_at_size": overlap(cut_at_size(relevance, sizes), cells),
+        "pointing": pointing_hits(relevance, answers).float().where(sizes > 0, torch.nan),
+        "pointing_chance": chance.where(sizes > 0, torch.nan),
+    }
+    return found | {"answer": chance} | right
+
+
+def mean_defined(values: Float[Tensor, " b"]) -> float:
+    """The mean over the images where a measure is defined; NaN where there is none."""
+    return float(values.cpu().double().nanmean())
