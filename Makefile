@@ -28,6 +28,7 @@ benchmark: $(VENV)/.dev  ## speed and memory against plain forward passes
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/hit.py
 	$(BIN)/python benchmarks/explainers.py
+	$(BIN)/python benchmarks/diffmask.py
 	$(BIN)/python benchmarks/training.py
 
 clean:
