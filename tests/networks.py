@@ -12,7 +12,9 @@ from timm.models.vision_transformer import ParallelScalingBlock
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionVisionTransformer
 
-from vitrail.adapters import Classifier, Preprocessing, adapt
+from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt
+from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, TrainedMask
+from vitrail.models.fingerprint import weights_fingerprint
 from vitrail.models.hit import HiT
 
 CLASS_NAMES = ("ant", "bee", "cat", "dog", "emu")
@@ -135,3 +137,13 @@ def own_logits(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """What a network says by itself, without an adapter."""
     output = network(images)
     return getattr(output, "logits", output)
+
+
+def gates(vit: ViTAdapter, seed: int = 0, **fields: Any) -> TrainedMask:
+    """DiffMask's gates as if trained on a network: seeded, and in two minds about its patches."""
+    shape = {"width": vit.prefix_tokens.shape[-1], "depth": len(vit.blocks), "mul_activation": 6.0, "add_activation": 1.0}
+    explained = Explained(vit.name, weights_fingerprint(vit.module), vit.num_prefix_tokens)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        mask = DiffMask(DiffMaskConfig(**{"hidden": 8, **shape, **fields}))
+    return TrainedMask(shaken(mask, seed, spread=0.3), explained)

@@ -13,6 +13,9 @@ from vitrail.explainers import EXPLAINERS, make_explainer
 OPTIONS = {"rise": {"num_masks": 24}, "integrated-gradients": {"num_steps": 16}, "mutex": {"head_reductions": ("min", "sum")}}
 """Less work of the same kind."""
 
+TRAINED = {"diffmask": lambda classifier: {"checkpoint": networks.gates(classifier)}}
+"""What stands for the training that a method needs, for one network."""
+
 COMPLETE_TO = {"hit": 1e-4, "integrated-gradients": 0.1}
 """Relative error of the sum, where a method accounts for the whole logit: exactly, or by an integral in few steps."""
 
@@ -27,6 +30,11 @@ def network(name):
     with torch.no_grad():
         classifier.logits(networks.images(name, 1))  # What a library installs at its first pass is no trace of ours.
     return classifier
+
+
+def build(method, classifier, **options):
+    trained = TRAINED[method](classifier) if EXPLAINERS[method].needs_training else {}
+    return make_explainer(method, classifier, **OPTIONS.get(method, {}), **trained, **options)
 
 
 def pairs(names):
@@ -45,7 +53,7 @@ on_all, on_few = on(networks.NETWORKS), on(FEW)
 def pair(request):
     method, name = request.param
     module = network(name).module
-    yield make_explainer(method, network(name), **OPTIONS.get(method, {})), networks.images(name)
+    yield build(method, network(name)), networks.images(name)
     module.eval()
     for parameter in module.parameters():
         parameter.grad = None
@@ -203,7 +211,7 @@ def test_a_failure_leaves_the_model_as_it_was(pair, moment):
 def test_half_precision_is_close(pair):
     explainer, images = pair
     method = explainer.explain(images, 1).method
-    half = make_explainer(method, explainer.model, precision="bf16", **OPTIONS.get(method, {})).explain(images, 1)
+    half = build(method, explainer.model, precision="bf16").explain(images, 1)
     assert half.relevance.dtype == half.logits.dtype == torch.float32
     assert torch.isfinite(half.relevance).all()
     whole = explainer.explain(images, 1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from vitrail.metrics.scores import kl_divergence, measure
+from vitrail.divergence import kl_divergence, measure
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

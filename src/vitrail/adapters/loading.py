@@ -15,6 +15,7 @@ from vitrail.adapters.own_files import build_described
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, MAX_RESIZED_PIXELS, Preprocessing
 from vitrail.errors import CheckpointError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
 from vitrail.models.checkpoints import Checkpoint, read_checkpoint
+from vitrail.models.diffmask.files import refuse_mask
 from vitrail.models.hit import HiT
 from vitrail.models.hit.checkpoints import looks_published, published_config
 from vitrail.registry import Registry, unknown_name
@@ -90,7 +91,11 @@ def bundled_models() -> list[str]:
 
 
 def load_local(path: Path, **options: Any) -> Classifier:
-    """Load a file of ours, a published HiT file, a folder with one of these, or a folder saved by timm."""
+    """Load a file of ours, a published HiT file, a folder with one of these, or a folder saved by timm.
+
+    Raises:
+        CheckpointError: Damaged, unsafe, or something else, such as gates of DiffMask.
+    """
     if path.is_dir():
         if (path / "config.json").exists():
             return _load_described_folder(path, **options)
@@ -101,6 +106,7 @@ def load_local(path: Path, **options: Any) -> Classifier:
             )
         path = weights
     checkpoint = read_checkpoint(path)
+    refuse_mask(checkpoint, path)
     if checkpoint.metadata:
         return build_described(checkpoint, path, **options)
     if looks_published(checkpoint.state):

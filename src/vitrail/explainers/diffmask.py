@@ -1,9 +1,9 @@
 """Vision DiffMask: gates that learned which patches a ViT can do without."""
 
-import logging
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
@@ -11,16 +11,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.adapters import Classifier
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.divergence import kl_divergence
+from vitrail.errors import InvalidInputError
 from vitrail.explainers.attention_maps import on_grid
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer, check_images
-from vitrail.explainers.masking import divergence, masked_logits, see
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.checks import check_images, expect_kind
+from vitrail.explainers.masking import masked_logits, see
+from vitrail.explainers.precision import at_least_single
 from vitrail.explainers.trained_masks import find_mask, refuse_other_model
 from vitrail.models.diffmask import DiffMask, TrainedMask
 from vitrail.models.hit import HiT
 from vitrail.types import Images, Logits, Relevance
-
-logger = logging.getLogger(__name__)
 
 Masking = Literal["sampled", "expected", "hard"]
 
@@ -62,16 +63,18 @@ class VisionDiffMask(OwnPassExplainer):
 
     Source: Nalmpantis et al. 2023, arXiv:2304.06391. The mask is the expected L0 norm of equation 8, without sampling.
 
-    Differs: any ViT and any grid; the states are those of the forward pass that gives the logits.
+    Differs: any ViT and any grid; the states are those of the forward pass that gives the logits. Where gates do not vote
+    together, masks are drawn from the asked one alone, as they are shown; the published code draws them from all.
     """
 
-    checkpoint: str | TrainedMask | None = None
+    checkpoint: str | Path | TrainedMask | None = None
     layer: int = -1
     aggregated: bool = True
     check_weights: bool = True
 
     paper: ClassVar[str] = "Nalmpantis et al. 2023, arXiv:2304.06391"
     needs_training: ClassVar[bool] = True
+    gives_probabilities: ClassVar[bool] = True
 
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:
@@ -81,13 +84,8 @@ class VisionDiffMask(OwnPassExplainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.trained.network.config.depth != len(self.vit.blocks):
-            raise UnsupportedModelError(
-                f"expected a ViT of {self.trained.network.config.depth} blocks, as {self.trained.source} was trained on, got "
-                f"{self.model.name} of {len(self.vit.blocks)}"
-            )
         refuse_other_model(self.trained, self.vit, self.check_weights)
-        num_gates = self.network.config.num_gates
+        num_gates = self.trained.network.config.num_gates
         if not -num_gates <= self.layer < num_gates:
             raise InvalidInputError(f"expected a layer from {-num_gates} to {num_gates - 1}, got {self.layer}")
 
@@ -97,17 +95,23 @@ class VisionDiffMask(OwnPassExplainer):
         return self.checkpoint if isinstance(self.checkpoint, TrainedMask) else find_mask(self.checkpoint, self.vit)
 
     @cached_property
+    def _moved(self) -> dict[tuple[torch.device, torch.dtype], DiffMask]:
+        return {}
+
+    @property
     def network(self) -> DiffMask:
-        """The gates, where the model is."""
-        network = self.trained.network
-        return (
-            network if network.gates[0].add_activation.device == self.model.device else deepcopy(network).to(self.model.device)
-        )
+        """The gates, where the model is now, in its precision or, of a model in half precision, in single."""
+        given, place = self.trained.network, (self.model.device, torch.promote_types(self.model.dtype, torch.float32))
+        if (given.device, given.dtype) == place:
+            return given
+        if place not in self._moved:
+            self._moved[place] = deepcopy(given).to(*place)
+        return self._moved[place]
 
     @property
     def num_states(self) -> int:
         """How many hidden states are read, and gates asked."""
-        return self.layer % self.network.config.num_gates + 1
+        return self.layer % self.trained.network.config.num_gates + 1
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         seen = see(self.vit, images, self.num_states)
@@ -123,12 +127,14 @@ class VisionDiffMask(OwnPassExplainer):
             images: A normalised batch on the model's device.
             masking: "sampled" draws the gates once, as in training; "expected" keeps every patch in the measure of its
                 probability; "hard" keeps the patches whose probability is at least one half.
-            seed: Of the noise of "sampled", the same on every device.
+            seed: Of the noise of "sampled": the same for every image, so that batches and single images agree, and on every
+                device.
 
         Raises:
-            InvalidInputError: Images that are not finite or not a batch.
+            InvalidInputError: Images that are not finite or not a batch, or another masking.
         """
         check_images(images, self.model)
+        expect_kind("masking", masking, Masking)
         prefix = self.vit.num_prefix_tokens
         with torch.inference_mode(False), self.model.inspecting(), torch.no_grad(), self._autocast():
             seen = see(self.vit, images, self.num_states)
@@ -136,16 +142,25 @@ class VisionDiffMask(OwnPassExplainer):
             layers = votes.log_kept()[:, prefix:].exp().mT.unflatten(-1, seen.grid_size)
             mask = layers[:, -1]
             if masking == "sampled":
-                shape = votes.distribution.logits.shape
-                noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(images.device)
-                kept = votes.sample(noise)[:, prefix:]
+                shape, generator = votes.distribution.logits.shape, torch.Generator().manual_seed(seed)
+                noise = torch.rand(shape[1:], generator=generator, dtype=torch.float32).to(images.device)
+                kept = votes.sample(noise.expand(shape))[:, prefix:]
             else:
                 kept = mask.flatten(1) if masking == "expected" else (mask.flatten(1) >= 0.5).to(mask.dtype)
-            masked = masked_logits(self.vit, self.network, seen, kept)
-        return MaskedPrediction(mask, layers, mask.mean((1, 2)), seen.logits, masked, divergence(seen.logits, masked))
+            logits, masked = (
+                at_least_single(each) for each in (seen.logits, masked_logits(self.vit, self.network, seen, kept))
+            )
+        return MaskedPrediction(mask, layers, mask.mean((1, 2)), logits, masked, kl_divergence(logits, masked))
 
     def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits:
-        """What the ViT says where some patches are the gates' placeholder."""
+        """What the ViT says where some patches are the gates' placeholder.
+
+        Args:
+            images: A normalised batch on the model's device.
+            keep: Over the patches, row by row; True = the patch of the image.
+        """
+        check_images(images, self.model)
         with torch.inference_mode(False), self.model.inspecting(), torch.no_grad(), self._autocast():
-            seen = see(self.vit, images, 1)
-            return masked_logits(self.vit, self.network, seen, keep.to(seen.patches.dtype))
+            grid_size, patches = self.vit.grid_size(images), self.vit.patch_embed(images)
+            tokens = self.vit.assemble(self.network.masked(patches, keep.to(patches.dtype)), grid_size)
+            return at_least_single(self.vit.forward_tokens(tokens, grid_size))

@@ -41,10 +41,3 @@ def see(vit: ViTAdapter, images: Images, num_states: int) -> Seen:
 def masked_logits(vit: ViTAdapter, mask: DiffMask, seen: Seen, kept: Float[Tensor, "b n"]) -> Logits:
     """What the ViT says where so much of every patch is kept and the rest is the gates' placeholder."""
     return vit.forward_tokens(vit.assemble(mask.masked(seen.patches, kept), seen.grid_size), seen.grid_size)
-
-
-def divergence(logits: Logits, masked: Logits) -> Float[Tensor, " b"]:
-    """KL(p || p masked) per image."""
-    precision = torch.promote_types(logits.dtype, torch.float32)
-    log_p, log_q = (each.to(precision).log_softmax(-1) for each in (logits, masked))
-    return torch.nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)

@@ -23,7 +23,7 @@ def bundled_masks() -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if (entry / WEIGHTS).is_file())
 
 
-def find_mask(name: str | None, vit: ViTAdapter) -> TrainedMask:
+def find_mask(name: str | Path | None, vit: ViTAdapter) -> TrainedMask:
     """Read gates by name.
 
     Args:
@@ -36,13 +36,14 @@ def find_mask(name: str | None, vit: ViTAdapter) -> TrainedMask:
     """
     if name is None:
         return _bundled_for(vit)
-    if name.startswith(BUNDLED):
+    if isinstance(name, str) and name.startswith(BUNDLED):
         return _bundled(name.removeprefix(BUNDLED))
     path = Path(name)
-    if not name or not path.exists():
+    if not str(name) or not path.exists():
+        bundled = " or ".join(BUNDLED + known for known in bundled_masks())
         raise UnknownNameError(
-            f"no such file of DiffMask gates: {name!r}; expected a file, the folder of a training run, or one of "
-            f"{', '.join(BUNDLED + known for known in bundled_masks())}"
+            f"no such file of DiffMask gates: {str(name)!r}; expected a file or the folder of a training run"
+            + (f", or {bundled}" if bundled else "")
         )
     return read_mask(path / RUN_WEIGHTS if path.is_dir() else path)
 
@@ -51,19 +52,20 @@ def refuse_other_model(mask: TrainedMask, vit: ViTAdapter, check_weights: bool) 
     """Refuse a model that the gates were not trained on.
 
     Raises:
-        UnsupportedModelError: Another width, number of prefix tokens, or other weights.
+        UnsupportedModelError: Another width, depth or number of prefix tokens, or other weights.
     """
-    width, expected = vit.prefix_tokens.shape[-1], mask.network.config.width
-    if width != expected:
-        raise UnsupportedModelError(
-            f"expected a ViT of width {expected}, as {mask.source} was trained on, got {vit.name} of width {width}"
-        )
-    explained = mask.explained
-    if explained.num_prefix_tokens not in (-1, vit.num_prefix_tokens):
-        raise UnsupportedModelError(
-            f"expected a ViT of {explained.num_prefix_tokens} prefix tokens, as {mask.source} was trained on, got {vit.name} of "
-            f"{vit.num_prefix_tokens}"
-        )
+    config, explained = mask.network.config, mask.explained
+    shape = {
+        "width": (config.width, vit.prefix_tokens.shape[-1]),
+        "depth": (config.depth, len(vit.blocks)),
+        "prefix tokens": (explained.num_prefix_tokens, vit.num_prefix_tokens),
+    }
+    for what, (expected, got) in shape.items():
+        if expected not in (-1, got):
+            raise UnsupportedModelError(
+                f"expected a ViT with {what}: {expected}, as {mask.source} was trained on, got {vit.name} with {what}: {got}; train "
+                "gates on this one, or load the other"
+            )
     if not check_weights:
         return
     if not explained.fingerprint:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vitrail.divergence import kl_divergence
 from vitrail.errors import InvalidInputError
 from vitrail.metrics.localization import pointing_chance, pointing_hits, touched_cells
 from vitrail.metrics.perturbation import change_ranks
-from vitrail.metrics.scores import kl_divergence
 from vitrail.types import Logits, Relevance
 
 Cells = Bool[Tensor, "b rows cols"]

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from vitrail.divergence import kl_divergence
 from vitrail.metrics.protocols import Score
 from vitrail.types import Logits, Targets
 
@@ -22,11 +23,3 @@ def measure(
         return kl_divergence(original[:, None, None], logits)
     values = logits if score == "logit" else logits.softmax(-1)
     return values.gather(3, targets[:, None, None, None].expand(*values.shape[:3], 1)).squeeze(3)
-
-
-def kl_divergence(original: Float[Tensor, "*#b c"], changed: Float[Tensor, "*b c"]) -> Float[Tensor, "*b"]:
-    """KL(original || changed) between the softmax of logits, in nats."""
-    own, other = original.log_softmax(-1), changed.log_softmax(-1)
-    share = own.exp()
-    # A class that was never possible adds nothing, also where its logit is minus infinity; rounding may leave less than 0.
-    return (share * (own - other)).masked_fill(share == 0, 0).sum(-1).clamp(min=0)

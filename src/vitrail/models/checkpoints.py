@@ -25,6 +25,25 @@ METADATA_KEY = "vitrail"
 MAX_LISTED = 6
 
 
+class Inert:
+    """Stands for an object of a foreign class in a pickled file: its state, and nothing that could be executed."""
+
+
+STAND_INS: Mapping[str, type] = {
+    "transformers.models.vit.configuration_vit.ViTConfig": Inert,
+    **dict.fromkeys(
+        (
+            "pytorch_lightning.utilities.parsing.AttributeDict",
+            "lightning_fabric.utilities.data.AttributeDict",
+            "lightning.fabric.utilities.data.AttributeDict",
+            "lightning.pytorch.utilities.parsing.AttributeDict",
+        ),
+        dict,
+    ),
+}
+"""What stands for foreign classes that published checkpoints hold beside tensors: settings of Lightning, of a model."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a file of weights holds.
@@ -43,7 +62,8 @@ class Checkpoint:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a file of weights, recognised by its content.
 
-    Pickled files are read with `weights_only=True`; beside tensors they may hold `argparse.Namespace`, nothing else.
+    Pickled files are read with `weights_only=True`; beside tensors and plain values they may hold `argparse.Namespace`, and objects
+    of `STAND_INS`, of which only the state is read. No code of theirs is run, and their libraries need not be there.
 
     Raises:
         CheckpointError: Missing, damaged, or holding objects that would have to be executed.
@@ -144,7 +164,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 def _read_pickled(path: Path) -> Checkpoint:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        stand_ins = [(kind, name) for name, kind in STAND_INS.items()]
+        with torch.serialization.safe_globals([argparse.Namespace, *stand_ins]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.findall(r"(?:GLOBAL|global) ([\w.]+) (?:was not|whose module)", str(error))

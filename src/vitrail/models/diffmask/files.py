@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from vitrail.errors import CheckpointError, InvalidInputError
-from vitrail.models.checkpoints import load_strictly, read_checkpoint, write_checkpoint
+from vitrail.models.checkpoints import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from vitrail.models.diffmask.network import DiffMask, DiffMaskConfig
 from vitrail.models.diffmask.published import looks_published, published_config, published_state
+from vitrail.models.fingerprint import weights_fingerprint
 
 EXPLAINER = "diffmask"
 
@@ -29,6 +30,12 @@ class Explained:
     fingerprint: str = ""
     num_prefix_tokens: int = -1
 
+    def __post_init__(self) -> None:
+        # It may stand in a file, where anything may stand.
+        for name, kind in (("name", str), ("fingerprint", str), ("num_prefix_tokens", int)):
+            if not isinstance(getattr(self, name), kind):
+                raise InvalidInputError(f"expected {name} to be of type {kind.__name__}, got {getattr(self, name)!r}")
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedMask:
@@ -42,7 +49,11 @@ class TrainedMask:
 
     network: DiffMask
     explained: Explained = field(default_factory=Explained)
-    source: str = "the given gates"
+    source: str = "the given set of gates"
+
+    def __repr__(self) -> str:
+        """What tells these gates from others, for the description of a run."""
+        return f"TrainedMask({self.explained.name!r}, gates {weights_fingerprint(self.network)})"
 
 
 def write_mask(path: str | Path, mask: TrainedMask, *, half: bool = False, notes: Mapping[str, Any] | None = None) -> None:
@@ -84,16 +95,44 @@ def read_mask(path: str | Path) -> TrainedMask:
             f"{path}; a model to explain goes into --model"
         )
     try:
-        config = DiffMaskConfig(**described["config"])
-        explained = Explained(**described["explained"])
-    except (KeyError, TypeError, InvalidInputError) as error:
+        config, explained = DiffMaskConfig(**described["config"]), Explained(**described["explained"])
+    except (KeyError, TypeError, InvalidInputError, OverflowError) as error:
         raise CheckpointError(f"the description inside {path} is not one that this version understands: {error!r}") from error
-    return TrainedMask(
-        _filled(config, {name: tensor.float() for name, tensor in checkpoint.state.items()}, path), explained, str(path)
+    state = {name: tensor.float() for name, tensor in checkpoint.state.items()}
+    return TrainedMask(_filled(config, state, path), explained, str(path))
+
+
+def refuse_mask(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Refuse gates where a model is expected.
+
+    Raises:
+        CheckpointError: These are gates; says how to use them.
+    """
+    described = checkpoint.metadata
+    if described.get("explainer") != EXPLAINER and (described or not looks_published(checkpoint.state)):
+        return
+    explained = described.get("explained")
+    name = explained.get("name") if isinstance(explained, Mapping) else None
+    raise CheckpointError(
+        f"{path} holds DiffMask gates, no model: load the model that they were trained on{f' ({name})' if name else ''}, and give them to "
+        f"the method, by checkpoint={path} (--method diffmask --method-option diffmask.checkpoint={path})"
     )
 
 
 def _filled(config: DiffMaskConfig, state: Mapping[str, torch.Tensor], path: str | Path) -> DiffMask:
+    # Before anything is built: a description may ask for more than fits into memory.
+    given = len({name.split(".")[1] for name in state if name.startswith("gates.")}), *_shape(state)
+    if given != (config.num_gates, config.num_hidden, 2 * config.width):
+        raise CheckpointError(
+            f"{path} does not fit its description: expected {config.num_gates} gates of {config.num_hidden} x {2 * config.width} weights, "
+            f"got {given[0]} of {' x '.join(map(str, given[1:])) or 'none'}"
+        )
     network = DiffMask(config)
     load_strictly(network, state, str(path))
     return network.eval()
+
+
+def _shape(state: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+    """Of the first layer of the first gate."""
+    weight = state.get("gates.0.inner.parametrizations.weight.original1")
+    return () if weight is None else tuple(weight.shape)

@@ -1,7 +1,9 @@
 """The gates of Vision DiffMask: which patches a frozen ViT could do without, read from its hidden states."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -35,9 +37,16 @@ class DiffMaskConfig:
     placeholder: bool = True
 
     def __post_init__(self) -> None:
-        for name, value in (("width", self.width), ("depth", self.depth), ("hidden", self.num_hidden)):
-            if value < 1:
-                raise InvalidInputError(f"expected a {name} of at least 1, got {value}")
+        # It may stand in a file, where anything may stand.
+        given = asdict(self)
+        for name in ("width", "depth", *(() if self.hidden is None else ("hidden",))):
+            if not isinstance(given[name], Integral) or isinstance(given[name], bool) or given[name] < 1:
+                raise InvalidInputError(f"expected a {name} of at least 1, got {given[name]!r}")
+        for name in ("mul_activation", "add_activation"):
+            if not isinstance(given[name], Real) or isinstance(given[name], bool) or not math.isfinite(given[name]):
+                raise InvalidInputError(f"expected a finite number as {name}, got {given[name]!r}")
+        if given["placeholder"] not in (True, False):
+            raise InvalidInputError(f"expected true or false as placeholder, got {given['placeholder']!r}")
 
     @property
     def num_gates(self) -> int:
@@ -62,7 +71,7 @@ class Gate(nn.Module):
         self.mul_activation = config.mul_activation
         self.inner = weight_norm(nn.Linear(2 * config.width, config.num_hidden))
         self.outer = weight_norm(nn.Linear(config.num_hidden, 1))
-        self.add_activation = nn.Parameter(torch.tensor(config.add_activation))
+        self.add_activation = nn.Parameter(torch.tensor(float(config.add_activation)))
 
     def forward(self, first: Tokens, state: Tokens) -> Float[Tensor, "b t"]:
         hidden = self.inner(torch.cat([first, state], -1)).tanh()
@@ -88,7 +97,8 @@ class Votes:
 
     def sample(self, uniform: Float[Tensor, "b t gates"]) -> Float[Tensor, "b t"]:
         """How much of every token is kept after the last gate, for uniform noise; in the graph."""
-        return self.distribution.sample(uniform).prod(-1)
+        gates = self.distribution.sample(uniform)
+        return gates.prod(-1) if self.aggregated else gates[..., -1]
 
 
 class DiffMask(nn.Module):
@@ -107,13 +117,31 @@ class DiffMask(nn.Module):
         super().__init__()
         self.config = config
         self.gates = nn.ModuleList(Gate(config) for _ in range(config.num_gates))
-        self.placeholder = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, config.width))[0]) if config.placeholder else None
+        # Xavier's bound for a convolution of one channel, as published: a standard deviation of width ** -0.5.
+        placeholder = nn.init.xavier_normal_(torch.empty(1, 1, config.width)) if config.placeholder else None
+        self.placeholder = None if placeholder is None else nn.Parameter(placeholder[0, 0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the gates."""
+        return self.gates[0].add_activation.dtype  # type: ignore[return-value]  # it is a Gate
+
+    @property
+    def device(self) -> torch.device:
+        """Where the gates are."""
+        return self.gates[0].add_activation.device  # type: ignore[return-value]
 
     def logits(self, states: Sequence[Tokens]) -> Float[Tensor, "b t gates"]:
-        """Logits of the first `len(states)` gates, all at once.
+        """Logits of the first `len(states)` gates, all at once, in the precision of the gates whatever the states are in.
 
         Equal to asking gate by gate; what all gates read of state 0 is one product.
         """
+        states = [state.to(self.dtype) for state in states]
+        # In the three digits of bfloat16, logits of 8 differ by 1 / 16, and masks would have ties all over.
+        with torch.autocast(states[0].device.type, enabled=False):
+            return self._logits(states)
+
+    def _logits(self, states: Sequence[Tokens]) -> Float[Tensor, "b t gates"]:
         gates: list[Any] = list(self.gates[: len(states)])
         width, first = self.config.width, states[0]
         inner = torch.stack([gate.inner.weight for gate in gates])

@@ -1,14 +1,17 @@
 """Checkpoints of the published Vision DiffMask: its names, and the settings that it keeps beside the weights."""
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from vitrail.errors import CheckpointError, InvalidInputError
+from vitrail.errors import CheckpointError
 from vitrail.models.checkpoints import Checkpoint
 from vitrail.models.diffmask.network import DiffMaskConfig
+
+logger = logging.getLogger(__name__)
 
 PARTS = {
     "f.0.weight_g": "inner.parametrizations.weight.original0",
@@ -24,6 +27,13 @@ PARTS = {
 GATE = re.compile(r"gate\.g_hat\.(\d+)\.(.+)")
 PLACEHOLDER = "gate.placeholder"
 
+SCALE = 10.0
+"""What the published code scales logits by where nobody says otherwise; its command line says 15."""
+
+SETTINGS = "hyper_parameters"
+MODEL = "model_cfg"
+"""Under the settings: transformers' configuration of the explained ViT; later files need not have it."""
+
 
 def looks_published(state: Mapping[str, Tensor]) -> bool:
     """Whether weights have the published names."""
@@ -38,6 +48,7 @@ def published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if found:
             ours[f"gates.{found[1]}.{PARTS.get(found[2], found[2])}"] = tensor.float()
     if PLACEHOLDER in state:
+        # Without a learned one it is a buffer of zeros there, which is as good.
         ours["placeholder"] = state[PLACEHOLDER].float().reshape(-1)
     return ours
 
@@ -46,27 +57,48 @@ def published_config(checkpoint: Checkpoint) -> DiffMaskConfig:
     """The shape of published gates, and the scale of their logits, which stands among the training's settings.
 
     Raises:
-        CheckpointError: The weights are not those of gates.
+        CheckpointError: The weights are not those of gates, or the settings tell of other ones.
     """
     state = checkpoint.state
-    numbers = sorted({int(found[1]) for name in state if (found := GATE.fullmatch(name))})
+    settings = checkpoint.extra.get(SETTINGS)
+    settings = settings if isinstance(settings, Mapping) else {}
+    if "mul_activation" not in settings:
+        logger.warning(
+            "the published DiffMask checkpoint does not say its mul_activation; taken as %g, and masks are wrong where it was trained "
+            "with another, such as 15, the default of the published command line",
+            SCALE,
+        )
+    numbers = {int(found[1]) for name in state if (found := GATE.fullmatch(name))}
     try:
-        inner = state["gate.g_hat.0.f.0.weight_v"]
-        settings = checkpoint.extra.get("hyper_parameters", {})
-        return DiffMaskConfig(
-            width=inner.shape[1] // 2,
+        hidden, inputs = state["gate.g_hat.0.f.0.weight_v"].shape
+        config = DiffMaskConfig(
+            width=inputs // 2,
             depth=len(numbers) - 2,
-            hidden=inner.shape[0],
-            mul_activation=_number(settings, "mul_activation", 10.0),
-            add_activation=_number(settings, "add_activation", 5.0),
+            hidden=hidden,
+            mul_activation=_as_float(settings.get("mul_activation", SCALE)),
+            add_activation=_as_float(
+                settings.get("add_activation", 5.0)
+            ),  # What the gates began with; theirs are among the weights.
             placeholder=PLACEHOLDER in state,
         )
-    except (KeyError, IndexError, InvalidInputError) as error:
-        raise CheckpointError(f"the weights are not those of published DiffMask gates: {error}") from error
+    except (KeyError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"the weights or settings are not those of published DiffMask gates: {error}") from error
+    _expect_same_model(config, settings.get(MODEL))
+    return config
 
 
-def _number(settings: Any, name: str, default: float) -> float:
-    value = settings.get(name, default) if isinstance(settings, Mapping) else default
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise CheckpointError(f"expected a number as {name} in the checkpoint's hyper_parameters, got {value!r}")
-    return float(value)
+def _as_float(value: Any) -> Any:
+    """A whole number as a float; what is no number stays, and is refused with all else that a shape cannot be made of."""
+    return float(value) if type(value) is int else value
+
+
+def _expect_same_model(config: DiffMaskConfig, model: Any) -> None:
+    """Refuse settings that tell of another ViT than the weights do."""
+    fields = model if isinstance(model, Mapping) else getattr(model, "__dict__", {})
+    for field, word, ours in (("hidden_size", "width", config.width), ("num_hidden_layers", "depth", config.depth)):
+        told = fields.get(field, ours)
+        if not isinstance(told, int) or told != ours:
+            raise CheckpointError(
+                f"the checkpoint contradicts itself: its {MODEL} tells of a ViT of {word} {told!r}, its gates are for "
+                f"{word} {ours}"
+            )

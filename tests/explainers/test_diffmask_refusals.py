@@ -1,0 +1,152 @@
+"""Which gates DiffMask finds, and which it does not use."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import networks
+from gated import diffmask
+from vitrail.adapters import ViTAdapter, build
+from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.explainers import make_explainer, trained_masks
+from vitrail.explainers.diffmask import VisionDiffMask
+from vitrail.models.diffmask import TrainedMask, write_mask
+
+
+class TestRefusals:
+    def test_convnext(self):
+        options = {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
+        convnext = build("timm:convnext_atto", num_classes=3, class_names=list("abc"), image_size=(64, 64), **options)
+        with pytest.raises(
+            UnsupportedModelError, match=r"^diffmask cannot explain timm:convnext_atto: it needs a Vision Transformer$"
+        ):
+            make_explainer("diffmask", convnext, checkpoint=networks.gates(networks.network("timm")))
+
+    def test_a_hit_that_pools(self):
+        pooled = networks.network("hit-pooled")
+        with pytest.raises(
+            UnsupportedModelError, match=r"^diffmask cannot explain hit-pooled: the patches of this HiT are merged"
+        ):
+            VisionDiffMask(pooled, networks.gates(networks.network("hit")))
+
+    @pytest.mark.parametrize(
+        ("fields", "what"),
+        [({"width": 20}, "width: 20, .* with width: 24"), ({"depth": 4}, "depth: 4, .* with depth: 3")],
+    )
+    @pytest.mark.parametrize("check_weights", [True, False])
+    def test_another_shape(self, fields, what, check_weights):
+        vit = networks.network("timm")
+        with pytest.raises(
+            UnsupportedModelError, match=f"^expected a ViT with {what}; train gates on this one, or load the other$"
+        ):
+            VisionDiffMask(vit, networks.gates(vit, **fields), check_weights=check_weights)
+
+    def test_other_prefix_tokens(self):
+        vit = networks.network("timm")
+        mask = networks.gates(vit)
+        other = replace(mask, explained=replace(mask.explained, num_prefix_tokens=5), source="best.safetensors")
+        with pytest.raises(
+            UnsupportedModelError,
+            match=r"prefix tokens: 5, as best\.safetensors was trained on, got timm with prefix tokens: 1",
+        ):
+            VisionDiffMask(vit, other, check_weights=False)
+
+    def test_other_weights(self):
+        vit, mask = networks.network("timm"), networks.gates(networks.network("timm"))
+        VisionDiffMask(vit, mask)
+        with torch.no_grad():
+            vit.module.head.bias[0] += 1e-3
+        with pytest.raises(
+            UnsupportedModelError, match=r"^the given set of gates was trained on other weights \(timm\) than .*of timm: "
+        ):
+            VisionDiffMask(vit, mask)
+        assert VisionDiffMask(vit, mask, check_weights=False).explain(networks.images("timm")).relevance.shape == (3, 4, 4)
+
+    def test_gates_of_nobody_are_used_and_this_is_said(self, caplog):
+        vit = networks.network("timm")
+        VisionDiffMask(vit, TrainedMask(networks.gates(vit).network))
+        assert "does not say which weights it was trained on" in caplog.text
+
+    @pytest.mark.parametrize("layer", [5, -6, 100])
+    def test_a_layer_that_there_is_not(self, layer):
+        with pytest.raises(InvalidInputError, match=f"^expected a layer from -5 to 4, got {layer}$"):
+            diffmask(layer=layer)
+
+    @pytest.mark.parametrize("checkpoint", [3, ["a"], b"a", np.zeros(2), {"network": 3}])
+    def test_what_is_no_checkpoint(self, checkpoint, unchecked):
+        with pytest.raises(InvalidInputError, match=r"^expected checkpoint to be of type str, got "):
+            make_explainer("diffmask", networks.network("timm"), checkpoint=checkpoint)
+
+    @pytest.mark.parametrize("option", [{"layer": "1"}, {"layer": True}, {"aggregated": 1}, {"check_weights": "no"}])
+    def test_options_of_a_wrong_kind(self, option, unchecked):
+        with pytest.raises(InvalidInputError, match=f"^expected {next(iter(option))} to be of type"):
+            diffmask(**option)
+
+
+class TestFinding:
+    @pytest.fixture
+    def vit(self) -> ViTAdapter:
+        return networks.network("timm")
+
+    @pytest.fixture
+    def run(self, vit, tmp_path) -> Path:
+        """The folder of a run, as training leaves it."""
+        (tmp_path / "run").mkdir()
+        write_mask(tmp_path / "run" / "best.safetensors", networks.gates(vit))
+        return tmp_path / "run"
+
+    def test_a_file_a_folder_and_gates_give_one_map(self, vit, run):
+        images = networks.images("timm")
+        expected = VisionDiffMask(vit, networks.gates(vit)).explain(images).relevance
+        for checkpoint in (run, str(run), run / "best.safetensors", str(run / "best.safetensors")):
+            assert torch.equal(make_explainer("diffmask", vit, checkpoint=checkpoint).explain(images).relevance, expected)
+
+    def test_the_file_is_read_once(self, vit, run):
+        one = VisionDiffMask(vit, str(run))
+        (run / "best.safetensors").unlink()
+        assert one.explain(networks.images("timm")).relevance.shape == (3, 4, 4)
+
+    @pytest.mark.parametrize("name", ["nowhere", "", "nowhere/best.safetensors"])
+    def test_a_file_that_is_not_there(self, vit, name):
+        with pytest.raises(
+            UnknownNameError, match=f"^no such file of DiffMask gates: '{name}'; expected a file or the folder of a"
+        ):
+            VisionDiffMask(vit, name)
+
+    def test_a_run_without_gates(self, vit, tmp_path):
+        with pytest.raises(
+            CheckpointError, match=r"^cannot read the checkpoint .*best\.safetensors: No such file or directory$"
+        ):
+            VisionDiffMask(vit, str(tmp_path))
+
+    def test_nothing_is_bundled_for_this_model(self, vit):
+        with pytest.raises(
+            UnknownNameError, match=r"^no bundled DiffMask gates were trained on timm; train some .* checkpoint=RUN-F"
+        ):
+            VisionDiffMask(vit)
+
+    def test_a_bundled_name_that_there_is_not(self, vit):
+        with pytest.raises(UnknownNameError, match=r"^unknown bundled DiffMask gates 'nowhere'"):
+            VisionDiffMask(vit, "vitrail:nowhere")
+
+    def test_bundled_gates_are_found_by_the_models_weights(self, vit, tmp_path, monkeypatch):
+        for name, seed, owner in (("diffmask-other", 1, networks.network("torchvision")), ("diffmask-timm", 2, vit)):
+            (tmp_path / "bundled" / name).mkdir(parents=True)
+            write_mask(tmp_path / "bundled" / name / "mask.safetensors", networks.gates(owner, seed))
+        (tmp_path / "bundled" / "a-model").mkdir()
+        monkeypatch.setattr(trained_masks, "files", lambda package: tmp_path)
+        assert trained_masks.bundled_masks() == ["diffmask-other", "diffmask-timm"]
+        images = networks.images("timm")
+        expected = VisionDiffMask(vit, networks.gates(vit, 2)).explain(images).relevance
+        for checkpoint in (None, "vitrail:diffmask-timm"):
+            assert torch.equal(VisionDiffMask(vit, checkpoint).explain(images).relevance, expected)
+        with pytest.raises(UnsupportedModelError, match="expected a ViT with depth: 2"):
+            VisionDiffMask(vit, "vitrail:diffmask-other")
+        with pytest.raises(UnknownNameError, match=r"or vitrail:diffmask-other or vitrail:diffmask-timm$"):
+            VisionDiffMask(vit, "nowhere")
+        vit.module.head.bias.data += 1
+        with pytest.raises(UnknownNameError, match="no bundled DiffMask gates were trained on timm"):
+            VisionDiffMask(vit)
