@@ -165,3 +165,12 @@ def test_gates_have_a_short_name_that_tells_them_apart(mask):
     for_timm = TrainedMask(DiffMask(DiffMaskConfig(24, 3)))
     explainer = vitrail.explainers.EXPLAINERS["diffmask"](vit, for_timm, check_weights=False)
     assert describe_method(explainer)["checkpoint"] == repr(for_timm)
+
+
+def test_gates_trained_anew_under_the_same_path_make_another_run(tmp_path):
+    vit, file, found = networks.network("timm"), tmp_path / "mask.safetensors", []
+    for seed in (0, 1):
+        write_mask(file, TrainedMask(networks.shaken(DiffMask(DiffMaskConfig(24, 3)), seed=seed)))
+        found.append(describe_method(vitrail.explainers.EXPLAINERS["diffmask"](vit, str(file), check_weights=False)))
+    assert found[0]["checkpoint"] == found[1]["checkpoint"] == str(file)
+    assert found[0]["gates"] != found[1]["gates"]

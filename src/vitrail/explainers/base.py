@@ -1,7 +1,7 @@
 """The frame around every method: what a method writes is `relevance`, everything else is here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from numbers import Integral
@@ -136,6 +136,10 @@ class Explainer(ABC):
     def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits | None:
         """Logits where removed patches are what the method itself puts in their place; None for a method that has nothing."""
         return None
+
+    def learned(self) -> Mapping[str, str]:
+        """What tells its trained weights from others; nothing for a method that is not trained."""
+        return {}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "full":

@@ -1,5 +1,6 @@
 """Vision DiffMask: gates that learned which patches a ViT can do without."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from vitrail.explainers.masking import masked_logits, see
 from vitrail.explainers.precision import at_least_single
 from vitrail.explainers.trained_masks import find_mask, refuse_other_model
 from vitrail.models.diffmask import DiffMask, TrainedMask
+from vitrail.models.fingerprint import weights_fingerprint
 from vitrail.models.hit import HiT
 from vitrail.types import Images, Logits, Relevance
 
@@ -107,6 +109,10 @@ class VisionDiffMask(OwnPassExplainer):
         if place not in self._moved:
             self._moved[place] = deepcopy(given).to(*place)
         return self._moved[place]
+
+    def learned(self) -> Mapping[str, str]:
+        # Gates may be trained anew under the same path.
+        return {"gates": weights_fingerprint(self.trained.network)}
 
     @property
     def num_states(self) -> int:

@@ -91,8 +91,9 @@ def describe_model(classifier: Classifier, target: int | str | None) -> dict[str
 
 
 def describe_method(explainer: Explainer) -> dict[str, Any]:
-    """A method's options, ready for JSON."""
-    return {option.name: _plain(getattr(explainer, option.name)) for option in fields(explainer) if option.name != "model"}
+    """A method's options and what it has learned, ready for JSON."""
+    options = {option.name: _plain(getattr(explainer, option.name)) for option in fields(explainer) if option.name != "model"}
+    return options | dict(explainer.learned())
 
 
 def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
