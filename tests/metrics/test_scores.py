@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from vitrail.divergence import kl_divergence, measure
+from vitrail.divergence import kl_divergence
+from vitrail.metrics.scores import measure
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
