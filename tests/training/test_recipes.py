@@ -12,8 +12,10 @@ import vitrail
 from official_layouts import LAYOUTS, photo, text
 from vitrail.adapters import adapt, build, save
 from vitrail.errors import InvalidInputError
+from vitrail.models.diffmask import read_mask
 from vitrail.models.hit import HIT_SIZES
-from vitrail.training import read_config
+from vitrail.training import MaskTrainingConfig, read_config
+from vitrail.training.diffmask.config import MaskConfig
 from vitrail.training.network import build_network
 
 pytest.importorskip("lightning")
@@ -21,7 +23,13 @@ pytest.importorskip("lightning")
 from vitrail.training import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+ALL = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+GATES = [name for name in ALL if "\ndiffmask:" in (CONFIGS / name).read_text(encoding="utf-8")]
+RECIPES = [name for name in ALL if name not in GATES]
+"""Of classifiers."""
+OURS = [name for name in ALL if name.startswith(("cifar10", "birds")) or "counting" in name]
+"""Small ones, of no paper."""
+BASES = [name for name in RECIPES if name.startswith("diffmask") and name not in OURS]
 HITS = {
     "imagenet-hit-small.yaml": "hit_small_patch8_224",
     "imagenet-hit-base.yaml": "hit_base_patch8_224",
@@ -99,13 +107,14 @@ def birds(tmp_path):
 # Every recipe
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_recipe_can_be_read_and_says_what_it_is(name):
     config = read(name)
     assert str(config.data.root) == "images"
+    assert isinstance(config, MaskTrainingConfig) == (name in GATES)
     head = [line for line in (CONFIGS / name).read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert len(head) >= 2
-    if not name.startswith(("cifar10", "birds")):
+    if name not in OURS:
         assert "arXiv:" in "".join(head)
         assert f"vitrail train --config configs/{name}" in "".join(head)
         assert f"--out runs/{name.removesuffix('.yaml')}" in "".join(head)
@@ -139,7 +148,7 @@ def test_a_recipe_builds_its_network(name):
     assert classifier.preprocessing.size == (size, size)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith(("imagenet", "finetune", "diffmask"))])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in OURS])
 def test_a_recipe_names_its_data_set(name, tmp_path):
     """Without the files, the message of a run says which ones are missing."""
     config = read_config(
@@ -220,7 +229,7 @@ def test_the_numbers_of_the_deit3_paper(name):
     assert (augmentation.auto_augment, augmentation.random_erasing) == ("3a", 0.0)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("diffmask")])
+@pytest.mark.parametrize("name", BASES)
 def test_the_numbers_of_vision_diffmask(name):
     config = read(name)
     assert (config.optimizer.name, config.optimizer.learning_rate, config.optimizer.weight_decay) == ("adamw", 5e-5, 1e-2)
@@ -231,6 +240,13 @@ def test_the_numbers_of_vision_diffmask(name):
     assert config.data.std == config.data.mean
     assert config.model.pretrained == (not gray)
     assert read(name, "optimizer.name=radam").optimizer.name == "radam"
+
+
+@pytest.mark.parametrize("name", [name for name in GATES if name not in OURS])
+def test_the_numbers_of_its_gates(name):
+    config = read(name)
+    assert config.diffmask == MaskConfig(model=config.diffmask.model)
+    assert (config.data.holdout, config.schedule.warmup_steps, config.engine.seed) == (5000, 1200, 123)
 
 
 @pytest.mark.parametrize("name", FINETUNED)
@@ -304,7 +320,7 @@ def test_two_steps_of_fine_tuning_on_the_other_sets(name, tmp_path):
     assert summary["num_classes"] == len(layout.class_names)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("diffmask")])
+@pytest.mark.parametrize("name", BASES)
 def test_two_steps_of_diffmasks_networks(name, tmp_path):
     pytest.importorskip("transformers")
     layout = LAYOUTS[read(name).data.name]
@@ -323,6 +339,28 @@ def test_two_steps_of_diffmasks_networks(name, tmp_path):
         "augmentation.blur=3",
         "optimizer.name=radam",
     )
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_two_steps_of_gates(name, imagenet, tmp_path):
+    vit = build(
+        "timm:vit_tiny_patch16_224", num_classes=2, image_size=(32, 32), patch_size=8, embed_dim=24, depth=1, num_heads=2
+    )
+    save(vit, tmp_path / "vit.safetensors")
+    config, holdout = read(name), []
+    if config.data.name != "folder":
+        LAYOUTS[config.data.name].write(imagenet)
+        holdout = ["data.holdout=2"]
+    small_one = [
+        f"data.root={imagenet}",
+        f"diffmask.model={tmp_path}/vit.safetensors",
+        "schedule.epochs=1",
+        "pictures.every=null",
+    ]
+    batch = "data.batch_size=10" if config.data.name == "folder" else "data.batch_size=4"
+    best = train(read_config(CONFIGS / name, [*small_one, *holdout, *ON_ONE_CPU, batch]), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2
+    assert read_mask(best).network.config.mul_activation == config.diffmask.mul_activation
 
 
 @pytest.mark.slow

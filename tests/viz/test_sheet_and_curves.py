@@ -136,6 +136,41 @@ def test_the_learning_curve_takes_what_is_there(tmp_path):
     assert size_of(tmp_path / "some.png") == size_of(tmp_path / "none.png")
 
 
+@pytest.mark.parametrize(
+    ("figures", "panels"),
+    [
+        (
+            ("train_loss", "val_loss", "val_top1", "val_top5"),
+            {"loss": ["train loss", "val loss"], "accuracy": ["val top1", "val top5"]},
+        ),
+        (
+            ("train_loss", "train_kl", "val_kl", "train_kept", "val_kept", "train_agreement", "val_agreement"),
+            {
+                "loss": ["train loss"],
+                "KL divergence (nats)": ["train kl", "val kl"],
+                "kept patches and agreement": ["train kept", "val kept", "train agreement", "val agreement"],
+            },
+        ),
+    ],
+    ids=["classifier", "gates"],
+)
+def test_a_learning_curve_has_the_panels_of_what_is_trained(figures, panels, tmp_path, monkeypatch):
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **options: drawn.append(figure) or save(figure, *args, **options)
+    )
+    others = {"step": 1, "learning_rate": 0.1, "alpha": 20.0, "data_seconds": 0.1}
+    rows = [{"epoch": epoch, **others, **{name: epoch + i for i, name in enumerate(figures)}} for epoch in (1, 2, 3)]
+    plot_learning_curve(rows, tmp_path / "curve.png")
+    found = drawn[0].axes
+    assert {axes.get_title(): [line.get_label() for line in axes.lines] for axes in found} == panels
+    for line in [line for axes in found for line in axes.lines]:
+        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+        place = figures.index(line.get_label().replace(" ", "_"))
+        np.testing.assert_array_equal(line.get_ydata(), [1 + place, 2 + place, 3 + place])
+
+
 def test_summaries_are_mean_areas():
     scores = torch.rand(3, 4, 5, dtype=torch.float64)
     scores[:, 1::2] = scores[:, 0::2].flip(-1)

@@ -1,4 +1,4 @@
-"""`vitrail train`: a recipe in, a model out."""
+"""`vitrail train`: a recipe in, a model out, or the gates of an explainer."""
 
 import logging
 import warnings
@@ -32,11 +32,11 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train a classifier from one YAML recipe; every key can be replaced on the command line.
+    """Train a classifier, or a DiffMask explainer, from one YAML recipe; every key can be replaced on the command line.
 
     The same command under torchrun or SLURM trains on many devices and machines.
     """
-    from vitrail.training import read_config  # noqa: PLC0415 (heavy)
+    from vitrail.training import MaskTrainingConfig, read_config  # noqa: PLC0415 (heavy)
 
     if config is None:
         if not resume:
@@ -52,10 +52,16 @@ def train(
     best = run(recipe, out, resume)
     if started_rank() != 0:
         return
-    if best.exists():
-        typer.echo(f"best model: {best}; use it as --model {best}")
+    gates = isinstance(recipe, MaskTrainingConfig)
+    if not best.exists():
+        missing = "gates" if gates else "a model"
+        typer.echo(
+            f"stopped before the first validation, so without {missing} yet; go on by vitrail train --resume --out {out}"
+        )
+    elif gates:
+        typer.echo(f"trained gates: {best}; use them by --method diffmask --method-option diffmask.checkpoint={out}")
     else:
-        typer.echo(f"stopped before the first validation, so without a model yet; go on by vitrail train --resume --out {out}")
+        typer.echo(f"best model: {best}; use it as --model {best}")
 
 
 def _quieten_lightning() -> None:

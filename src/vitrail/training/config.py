@@ -115,12 +115,24 @@ def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
 def _explain(error: Mapping[str, Any], kind: type[Recipe]) -> str:
     if error["type"] == "extra_forbidden":
         *sections, key = error["loc"]
+        if kind is MaskTrainingConfig and not sections and key in TrainingConfig.model_fields:
+            return _of_classifiers(key)
         section: Any = kind
         for name in sections:
             section = section.model_fields[name].annotation
         return str(unknown_name("key", str(key), list(section.model_fields)))
     message = str(error["msg"]).removeprefix("Value error, ")
     return message if error["type"] in ("missing", "value_error") else f"{message} (got {error['input']!r})"
+
+
+def _of_classifiers(section: str) -> str:
+    """Why a section is refused beside `diffmask`."""
+    known = f"a recipe with a section {MASK_SECTION} has {', '.join(MaskTrainingConfig.model_fields)}"
+    if section == "model":
+        return (
+            f"{known}; the network to explain is {MASK_SECTION}.model, and stays as it is: {MASK_SECTION} knows no --finetune"
+        )
+    return f"a section of classifiers' recipes; {known}"
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

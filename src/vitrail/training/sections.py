@@ -10,9 +10,9 @@ from vitrail.adapters.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Section(BaseModel):
-    """Part of a recipe: unknown keys are refused."""
+    """Part of a recipe: unknown keys are refused, and so are numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):

@@ -13,21 +13,29 @@ MAX_INSIDE = 5
 """The legend of more methods would hide the curves: it stands beside them."""
 
 
+CLASSIFIER = {"loss": ("train_loss", "val_loss"), "accuracy": ("val_top1", "val_top5")}
+GATES = {
+    "loss": ("train_loss",),
+    "KL divergence (nats)": ("train_kl", "val_kl"),
+    "kept patches and agreement": ("train_kept", "val_kept", "train_agreement", "val_agreement"),
+}
+"""Panels of a learning curve, and the figures in each."""
+
+
 def plot_learning_curve(rows: Sequence[Mapping[str, int | float]], path: str | Path) -> None:
-    """Draw losses and accuracies over epochs.
+    """Draw the figures of a training run over epochs.
 
     Args:
-        rows: One mapping an epoch, with "epoch" from 1 and any of "train_loss", "val_loss", "val_top1", "val_top5".
+        rows: One mapping an epoch, with "epoch" from 1 and any of the figures of a classifier, or of DiffMask's gates.
         path: The picture to write.
     """
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    losses, accuracies = figure.subplots(1, 2)
-    for name in ("train_loss", "val_loss", "val_top1", "val_top5"):
-        points = [(row["epoch"], row[name]) for row in rows if name in row]
-        if points:
-            axes = losses if name.endswith("loss") else accuracies
-            axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".")
-    for axes, title in ((losses, "loss"), (accuracies, "accuracy")):
+    panels = GATES if any("train_kl" in row or "val_kl" in row for row in rows) else CLASSIFIER
+    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for name in names:
+            points = [(row["epoch"], row[name]) for row in rows if name in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".")
         axes.set(xlabel="epoch", title=title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

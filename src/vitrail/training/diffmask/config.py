@@ -42,7 +42,13 @@ class MaskConfig(Section):
     lookahead_steps: int = Field(6, ge=1)
     """Steps between two times that they do."""
     gradient_clip: float | None = Field(None, gt=0)
-    """Largest norm of the gates' gradient; null for no clipping."""
+    """Largest norm of the gradient of gates and placeholder; null for no clipping."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "MaskConfig":
+        if self.alpha > self.max_alpha:
+            raise ValueError(f"expected an alpha of at most max_alpha, got alpha {self.alpha} and max_alpha {self.max_alpha}")
+        return self
 
 
 class MaskScheduleConfig(Section):
@@ -58,8 +64,8 @@ class MaskAugmentationConfig(AugmentationConfig):
 
     crop_scale: Range = (1.0, 1.0)
     crop_ratio: Range = (1.0, 1.0)
-    horizontal_flip: float = 0.0
-    color_jitter: float = 0.0
+    horizontal_flip: float = Field(0.0, ge=0, le=1)
+    color_jitter: float = Field(0.0, ge=0)
     mixup: float = 0.0
     cutmix: float = 0.0
     label_smoothing: float = 0.0

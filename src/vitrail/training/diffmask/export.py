@@ -6,6 +6,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from vitrail.errors import InvalidInputError
 from vitrail.models.diffmask import TrainedMask, write_mask
 from vitrail.training.diffmask.learner import MaskLearner
 from vitrail.training.export import BEST, LAST
@@ -30,7 +31,7 @@ class MaskExport(Callback):
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not isinstance(pl_module, MaskLearner):
             return
-        figures = {name.removeprefix("val_"): float(metric.compute()) for name, metric in pl_module.validated().items()}
+        figures = {name.removeprefix("val_"): float(value) for name, value in pl_module.validated().items()}
         found: dict[str, Any] = {**figures, "epoch": trainer.current_epoch + 1}
         # Where a run stops within an epoch, Lightning validates once more, after the checkpoint: the resumed run knows nothing
         # of it, and would leave other best gates than one that was not disturbed.
@@ -44,11 +45,16 @@ class MaskExport(Callback):
                 write_mask(self.folder / BEST, self.mask, notes={"validation": found})
 
     def _order(self, found: dict[str, Any]) -> tuple[bool, float]:
-        broken = not found["kl"] <= self.eps  # NaN is broken too.
+        broken = found["kl"] > self.eps
         return broken, found["kl"] if broken else found["kept"]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "network": self.mask.explained.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["network"] != self.mask.explained.fingerprint:
+            raise InvalidInputError(
+                f"expected the weights of {self.mask.explained.name} that the run began with, got others: gates learn what one network "
+                "needs; put the former back, or start anew with another --out"
+            )
         self.best = dict(state_dict["best"])

@@ -1,5 +1,6 @@
 """Gates in training, as Lightning sees them."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,10 +51,8 @@ class MaskLearner(Learner):
         num_layers = mask.config.num_gates
         self.alphas = nn.ParameterList(nn.Parameter(torch.tensor(config.diffmask.alpha)) for _ in range(num_layers))
         self.layers = LayerChoice(num_layers, config.diffmask.layers == "weighted")
-        self.figures = nn.ModuleDict(
-            {name: MeanMetric() for name in ("train_loss", "train_kl", "train_kept", "train_agreement")}
-        )
-        self.measured = nn.ModuleDict({name: MeanMetric() for name in ("val_kl", "val_kept", "val_agreement")})
+        self.figures = _means_of("train_loss", "train_kl", "train_kept", "train_agreement")
+        self.measured = _means_of("val_kl", "val_kept", "val_agreement")
 
     def on_fit_start(self) -> None:
         self.vit.module.to(self.device).eval().requires_grad_(False)
@@ -61,9 +60,16 @@ class MaskLearner(Learner):
     def so_far(self) -> Mapping[str, Metric]:
         return _metrics(self.figures)
 
-    def validated(self) -> Mapping[str, Metric]:
-        """Figures of the validation that goes on."""
-        return _metrics(self.measured)
+    def validated(self) -> Mapping[str, Tensor]:
+        """Figures of the validation that ends, over all processes.
+
+        Raises:
+            TrainingError: One of them is not finite.
+        """
+        figures = {name: metric.compute() for name, metric in _metrics(self.measured).items()}
+        for name, value in figures.items():
+            self._expect_finite(name, value)
+        return figures
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         place = (self.config.engine.seed, self.current_epoch)
@@ -82,21 +88,27 @@ class MaskLearner(Learner):
             loss = torch.stack([parameter.sum() for parameter in self._asked(layer)]).sum() * 0
         else:
             loss = (alpha.detach() * (masked.kl - config.eps) + masked.log_kept).mean()
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss of the gates became {loss.item()} at step {self.global_step}; lower diffmask.learning_rate or "
-                "diffmask.max_alpha, or clip gradients by diffmask.gradient_clip"
-            )
+        self._expect_finite("the loss of the gates", loss.detach())
         primal.zero_grad()
         self.manual_backward(loss)
-        if config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.module.parameters(), config.gradient_clip)
+        length = nn.utils.clip_grad_norm_(self.module.parameters(), config.gradient_clip or math.inf)
+        # Before the step, so that no checkpoint ever holds what follows from it.
+        self._expect_finite("the gradient of the gates", length)
         primal.step()
-        kl, agreement, norm = self._means(masked)
-        self._ascend(dual.optimizer, layer, kl - config.eps)
-        self.layers.update(layer, agreement, norm)
+        means = self._means(masked)
+        if means is not None:
+            kl, agreement, norm = means
+            self._ascend(dual.optimizer, layer, kl - config.eps)
+            self.layers.update(layer, agreement, norm)
         if masked is not None:
             self._note(masked, loss.detach())
+
+    def _expect_finite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise TrainingError(
+                f"{what} became {value.item()} at step {self.global_step}; lower diffmask.learning_rate or diffmask.max_alpha, clip "
+                f"gradients by diffmask.gradient_clip, and make sure that {self.vit.name} itself answers in finite numbers"
+            )
 
     def _ascend(self, dual: Any, layer: int, constraint: Tensor) -> None:
         """Raise a layer's multiplier where the constraint is broken, lower it where there is room."""
@@ -137,14 +149,14 @@ class MaskLearner(Learner):
         rows, cols = self.vit.grid_size(empty)
         return self.vit.num_prefix_tokens + rows * cols
 
-    def _means(self, masked: Masked | None) -> tuple[Tensor, ...]:
-        """KL, agreement and norm, averaged over the processes that have any: the same in all of them."""
+    def _means(self, masked: Masked | None) -> tuple[Tensor, ...] | None:
+        """KL, agreement and norm, averaged over the processes that have any: the same in all of them; None where none has."""
         own = torch.zeros(4, device=self.device)
         if masked is not None:
             means = [figure.detach().float().mean() for figure in (masked.kl, masked.agrees, masked.norm)]
             own = torch.stack([*means, own.new_ones(())])
         *sums, count = self.trainer.strategy.reduce(own, reduce_op="sum")
-        return tuple(total / count.clamp_min(1) for total in sums)
+        return tuple(total / count for total in sums) if count else None
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
@@ -163,15 +175,21 @@ class MaskLearner(Learner):
         noise = torch.stack([torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         masked = mask_once(self.vit, self.module, batch.images, noise.to(self.device))
         for name, value in (("val_kl", masked.kl), ("val_kept", masked.kept), ("val_agreement", masked.agrees.float())):
-            self.validated()[name].update(value)
+            _metrics(self.measured)[name].update(value)
 
     def on_validation_epoch_end(self) -> None:
-        for name, metric in self.validated().items():
-            self.log(name, metric.compute())
+        for name, value in self.validated().items():
+            self.log(name, value)
+        for metric in _metrics(self.measured).values():
             metric.reset()
 
     def configure_optimizers(self) -> Any:
         return [primal_optimizer(self.module, self.config.diffmask), dual_optimizer(self.alphas, self.config.diffmask)]
+
+
+def _means_of(*names: str) -> nn.ModuleDict:
+    # By default they leave NaN out, without which the rest looks well.
+    return nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
 
 
 def _metrics(modules: nn.ModuleDict) -> dict[str, Metric]:

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.adapters import ViTAdapter
-from vitrail.explainers.masking import divergence, masked_logits, see
+from vitrail.divergence import kl_divergence
+from vitrail.explainers.masking import masked_logits, see
 from vitrail.models.diffmask import DiffMask
 from vitrail.types import Images
 
@@ -51,7 +52,7 @@ def mask_once(vit: ViTAdapter, mask: DiffMask, images: Images, noise: Float[Tens
     masked = masked_logits(vit, mask, seen, kept[:, prefix:])
     log_kept = votes.log_kept()[..., -1]
     return Masked(
-        kl=divergence(seen.logits, masked),
+        kl=kl_divergence(seen.logits, masked),
         log_kept=log_kept.mean(1),
         norm=log_kept.exp().mean(1),
         kept=log_kept[:, prefix:].exp().mean(1),

@@ -1,6 +1,6 @@
 """Masks drawn while gates learn."""
 
-import logging
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,14 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from vitrail.adapters import ViTAdapter
-from vitrail.data.labelled import LabelledImages, Sample, collate
+from vitrail.data.labelled import LabelledImages, collate
 from vitrail.explainers import Explainer, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.models.diffmask import TrainedMask
 from vitrail.training.diffmask.config import PicturesConfig
+from vitrail.training.randomness import random_state_kept
 from vitrail.types import Images
 from vitrail.viz.sheet import SheetRow, contact_sheet
-
-logger = logging.getLogger(__name__)
 
 FOLDER = "pictures"
 BESIDE = ("rollout", "grad-cam")
@@ -27,7 +26,7 @@ BESIDE = ("rollout", "grad-cam")
 
 
 class MaskPictures(Callback):
-    """Draw the masks of some validation images every so many steps, beside attention rollout and Grad-CAM.
+    """Draw the masks of some validation images of all classes every so many steps, beside attention rollout and Grad-CAM.
 
     PNG files in `pictures/`; also sent to TensorBoard and Weights & Biases where the run logs to them.
 
@@ -41,21 +40,27 @@ class MaskPictures(Callback):
     def __init__(self, folder: Path, vit: ViTAdapter, mask: TrainedMask, config: PicturesConfig) -> None:
         self.folder, self.vit, self.mask, self.config = folder / FOLDER, vit, mask, config
         self.images: Images | None = None
+        self.titles: list[str] = []
         self.beside: list[Explanation] = []
+        self.drawn_step = -1
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         every = self.config.every
         if every is not None and trainer.global_step % every == 0:
-            self._draw(trainer)
+            self._draw_once(trainer)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._draw(trainer)
+        self._draw_once(trainer)
+
+    def _draw_once(self, trainer: lightning.Trainer) -> None:
+        if trainer.is_global_zero and trainer.global_step != self.drawn_step:
+            self.drawn_step = trainer.global_step
+            with random_state_kept():
+                self._draw(trainer)
 
     def _draw(self, trainer: lightning.Trainer) -> None:
-        if not trainer.is_global_zero:
-            return
         images = self._look(trainer)
         if images is None:
             return
@@ -65,7 +70,7 @@ class MaskPictures(Callback):
         ]
         photos = [_as_photo(image) for image in self.vit.preprocessing.denormalise(images).cpu()]
         whole = [(0.0, 0.0, float(photo.width), float(photo.height)) for photo in photos]
-        rows = [SheetRow(photos[i], whole[i], [column[i] for column in columns], str(i)) for i in range(len(photos))]
+        rows = [SheetRow(photos[i], whole[i], [column[i] for column in columns], self.titles[i]) for i in range(len(photos))]
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.global_step:08d}.png"
         contact_sheet(rows, path)
@@ -82,15 +87,16 @@ class MaskPictures(Callback):
         """The images, read once, and what the other methods say of them, which the gates do not change."""
         if self.images is None:
             found = trainer.datamodule.val_images  # type: ignore[attr-defined]
-            samples = (found[i] for i in range(len(found))) if isinstance(found, LabelledImages) else iter(found)
-            some = []
-            for sample in samples:
-                some += [sample] if isinstance(sample, Sample) else []
-                if len(some) == self.config.count:
-                    break
-            if not some:
+            if isinstance(found, LabelledImages):
+                spread = found.spread(self.config.count)
+                samples = [spread[i] for i in range(len(spread))]
+            else:
+                samples = list(islice(found, self.config.count))
+            batch = collate(samples)
+            if not batch.paths:
                 return None
-            self.images = collate(some).images.to(self.vit.device, self.vit.dtype)
+            self.images = batch.images.to(self.vit.device, self.vit.dtype)
+            self.titles = ["/".join(Path(path).parts[-2:]) for path in batch.paths]
             able: list[Explainer] = [make_explainer(name, self.vit) for name in BESIDE if _able(name, self.vit)]
             self.beside = [explainer.explain(self.images) for explainer in able]
         return self.images

@@ -1,0 +1,128 @@
+"""A tiny ViT to explain, a tiny recipe, and a learner that is given its masks by hand."""
+
+import csv
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback
+
+from networks import shaken
+from vitrail.adapters import Preprocessing, build, save
+from vitrail.training import read_config, train
+
+pytest_plugins = ("tiny",)
+
+RECIPE = {
+    "data": {"batch_size": 2, "num_workers": 0},
+    # Rates at which a few steps are seen.
+    "diffmask": {"hidden": 6, "mul_activation": 2.0, "add_activation": 1.0, "learning_rate": 1e-2, "lookahead_steps": 3},
+    "schedule": {"epochs": 2, "warmup_steps": 2},
+    "pictures": {"every": None},
+    "engine": {"accelerator": "cpu", "loggers": []},
+}
+
+
+def save_vit(path, seed=0):
+    """A ViT of 16x16 pixels, patches of 4x4 and one block; its head is set so that it is sure of blue and of red."""
+    options = {"patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 2}
+    preprocessing = Preprocessing((16, 16), crop_fraction=1.0, mean=(0.5,) * 3, std=(0.25,) * 3)
+    vit = build("timm:vit_tiny_patch16_224", num_classes=2, image_size=(16, 16), preprocessing=preprocessing, **options)
+    shaken(vit.module, seed=seed, spread=0.3)
+    colours = torch.full((2, 3, 16, 16), -1.6)
+    colours[0, 2], colours[1, 0] = 0.9, 0.9
+    with torch.no_grad():
+        blue, red = vit.module.forward_head(vit.module.forward_features(colours), pre_logits=True)
+        axis = 8 * (blue - red) / (blue - red).square().sum()
+        vit.module.head.weight.copy_(torch.stack([axis, -axis]) / 2)
+        vit.module.head.bias.copy_(torch.stack([-axis, axis]) / 2 @ (blue + red) / 2)
+    save(vit, path)
+    return path
+
+
+@pytest.fixture
+def write_vit():
+    """A function from a path and a seed that writes such a ViT there, and returns the path."""
+    return save_vit
+
+
+@pytest.fixture
+def vit_file(tmp_path):
+    return save_vit(tmp_path / "vit.safetensors")
+
+
+@pytest.fixture
+def mask_recipe(tmp_path, images, vit_file):
+    """The path of a recipe that needs nothing else."""
+    content = {**RECIPE, "diffmask": {"model": str(vit_file), **RECIPE["diffmask"]}}
+    content["data"] = {"root": str(images), **RECIPE["data"]}
+    path = tmp_path / "mask.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def mask_configured(mask_recipe):
+    """A function from overrides to a checked recipe."""
+    return lambda *overrides: read_config(mask_recipe, overrides)
+
+
+class Steps(Callback):
+    """What every step has changed: gates, alphas, the state of both optimisers, the drawn layer."""
+
+    def __init__(self):
+        self.taken, self.learner, self.trainer = [], None, None
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.trainer, self.learner = trainer, pl_module
+        if not self.taken:
+            self.taken.append(self.now(trainer, pl_module))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.taken.append(self.now(trainer, pl_module))
+
+    @staticmethod
+    def now(trainer, learner):
+        primal, _dual = trainer.optimizers
+        mask, alphas = learner.module, learner.alphas
+        moments = primal.state_dict()["state"]
+        names = [name for name, _ in mask.gates.named_parameters()] + ["placeholder"]
+        kept = {name: {k: v.clone() for k, v in moments[i].items()} for i, name in enumerate(names) if i in moments}
+        return {
+            "step": trainer.global_step,
+            "weights": {name: tensor.clone() for name, tensor in mask.state_dict().items()},
+            "moments": kept,
+            "alphas": torch.stack([alpha.detach().clone() for alpha in alphas]),
+            "counts": learner.layers.steps.clone(),
+            "rates": [group["lr"] for group in primal.param_groups],
+        }
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    steps = Steps()
+    monkeypatch.setattr("vitrail.training.engine.progress", lambda: [steps])
+    return steps
+
+
+@pytest.fixture
+def trained_steps(mask_configured, steps, tmp_path):
+    """A function from overrides to the states before the first step and after every one."""
+
+    def run(*overrides, out="run"):
+        steps.taken.clear()
+        train(mask_configured(*overrides), tmp_path / out)
+        return list(steps.taken)
+
+    return run
+
+
+def metrics_of(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def table():
+    """A function from a run's folder to the rows of its metrics.csv."""
+    return metrics_of

@@ -1,0 +1,160 @@
+"""Two real processes on the CPU train gates as one does with a batch twice as large."""
+
+import json
+import textwrap
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from processes import run_together
+from vitrail.training import train
+from vitrail.training.diffmask import layers
+
+# Sums of gradients in another order: some 1e-7 a step, which Adam makes larger.
+TOLERANCE = 2e-5
+
+LEARNING = ("schedule.epochs=4", "engine.checkpoint_every=1", "augmentation.noise=0.3", "augmentation.crop_scale=[0.5,1]")
+
+# `vitrail train` where layers are drawn by their figures from the first steps on, and every process writes down its steps.
+PROGRAM = """
+    import json, os
+    import torch
+    from vitrail.cli.main import main
+    from vitrail.training.diffmask import layers
+    from vitrail.training.diffmask.learner import MaskLearner
+
+    layers.LEARNED_STEPS, layers.LEARNED_KEPT = 0, 0.95
+    step, seen = MaskLearner.step, []
+
+    def above(learner, layer):
+        gates = [parameter for gate in learner.module.gates[layer + 1 :] for parameter in gate.parameters()]
+        state = learner.trainer.optimizers[0]._base_optimizer.state
+        return str([[parameter.detach().numpy().tobytes(), state.get(parameter)] for parameter in gates])
+
+    def watched(learner, masked, layer):
+        before = above(learner, layer)
+        step(learner, masked, layer)
+        still = above(learner, layer) == before
+        alphas = [float(alpha) for alpha in learner.alphas]
+        seen.append({"layer": layer, "images": 0 if masked is None else len(masked.kl), "still": still, "alphas": alphas})
+        with open(os.environ["SEEN"] + os.environ["RANK"], "w") as file:
+            json.dump(seen, file)
+            FAIL
+
+    MaskLearner.step = watched
+    main()
+"""
+
+
+@pytest.fixture
+def train_together(mask_recipe, tmp_path, monkeypatch):
+    """A function that trains in two processes and returns exit code, output, error, folder, and every process's steps."""
+
+    def run(*overrides, fail="pass"):
+        program, out = tmp_path / "program.py", tmp_path / "two"
+        program.write_text(textwrap.dedent(PROGRAM).replace("FAIL", fail))
+        monkeypatch.setenv("SEEN", str(tmp_path / "seen-"))
+        code, out_text, err = run_together(program, "train", "-c", mask_recipe, *overrides, "--out", out)
+        seen = [json.loads((tmp_path / f"seen-{rank}").read_text()) for rank in (0, 1)]
+        return code, out_text, err, out, seen
+
+    return run
+
+
+def figures(table, run):
+    names = (
+        "step",
+        "alpha",
+        "learning_rate",
+        *(f"{part}_{n}" for part in ("train", "val") for n in ("kl", "kept", "agreement")),
+    )
+    return torch.tensor([[float(row[name]) for name in (*names, "train_loss")] for row in table(run)], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("diffmask.layers=weighted", "diffmask.gradient_clip=0.5"),
+        pytest.param((), marks=pytest.mark.slow),
+        pytest.param(("diffmask.placeholder=false",), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_two_processes_learn_as_one_with_twice_the_batch(
+    overrides, mask_configured, train_together, images, table, monkeypatch, tmp_path
+):
+    (images / "test" / "red" / "0.png").unlink()  # of three images, one process validates two
+    monkeypatch.setattr(layers, "LEARNED_STEPS", 0)
+    monkeypatch.setattr(layers, "LEARNED_KEPT", 0.95)
+    train(mask_configured(*LEARNING, *overrides, "data.batch_size=4"), tmp_path / "one")
+    code, out, err, two, (first, second) = train_together(*LEARNING, *overrides, "data.batch_size=2")
+    assert code == 0, err
+    assert out == (
+        f"trained gates: {two / 'best.safetensors'}; use them by --method diffmask --method-option diffmask.checkpoint={two}\n"
+    )
+    assert [step["images"] for step in first] == [2] * 8
+    assert first == second  # layers and alphas, to the last bit
+    assert len({step["layer"] for step in first}) > 1
+    assert all(step["still"] for step in first)
+
+    expected = figures(table, tmp_path / "one")
+    assert expected[:, -1].diff().abs().min() > 100 * TOLERANCE  # Else the test would tell nothing.
+    torch.testing.assert_close(figures(table, two), expected, rtol=0, atol=TOLERANCE)
+    states = [torch.load(run / "checkpoints" / "step-000000008.ckpt", weights_only=True) for run in (tmp_path / "one", two)]
+    one, other = (state["state_dict"] for state in states)
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], rtol=0, atol=TOLERANCE, msg=name)
+    saved = [load_file(run / "last.safetensors") for run in (tmp_path / "one", two)]
+    for name in saved[0]:
+        torch.testing.assert_close(saved[1][name], saved[0][name], rtol=0, atol=TOLERANCE, msg=name)
+    assert json.loads((two / "summary.json").read_text())["processes"] == 2
+
+
+def test_a_process_without_images_keeps_step_with_the_others(train_together, images, table):
+    """With batches of one image, some of which cannot be read, and one image for two to validate."""
+    for path in [*sorted((images / "train" / "red").iterdir())[:3], *sorted(images.glob("test/*/*.png"))[1:]]:
+        path.write_bytes(b"no image")
+    code, _out, err, run, (first, second) = train_together("data.batch_size=1", "schedule.epochs=4", "pictures.every=6")
+    assert code == 0, err
+    assert len(first) == len(second) == 16
+    alone = [step["images"] + other["images"] for step, other in zip(first, second, strict=True)]
+    assert alone.count(1) > 0
+    for step, other in zip(first, second, strict=True):
+        assert (step["layer"], step["alphas"]) == (other["layer"], other["alphas"])
+        assert step["still"]
+        assert other["still"]
+    assert len({step["layer"] for step, count in zip(first, alone, strict=True) if count == 1}) > 1
+    assert json.loads((run / "summary.json").read_text())["unreadable"] == 6
+    assert figures(table, run).isfinite().all()
+    assert len(list((run / "pictures").iterdir())) == 3
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_resumed_within_an_epoch(run_vitrail, train_together, table):
+    """As if killed between the last two checkpoints, of which one is within an epoch."""
+    code, _out, err, run, (whole, _) = train_together(*LEARNING, "data.batch_size=2")
+    assert code == 0, err
+    last, rows = load_file(run / "last.safetensors"), figures(table, run)
+    for name in ("checkpoints/step-000000008.ckpt", "summary.json", "metrics.csv", "last.safetensors"):
+        (run / name).unlink()
+    code, _out, err = run_vitrail("train", "--resume", "--out", run)
+    assert code == 2
+    assert "expected 2 processes" in err
+    code, _out, err, run, (resumed, _) = train_together(*LEARNING, "data.batch_size=2", "--resume")
+    assert code == 0, err
+    assert resumed == whole[7:]
+    assert torch.equal(figures(table, run), rows)
+    after = load_file(run / "last.safetensors")
+    assert all(torch.equal(after[name], last[name]) for name in last)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_in_one_process_ends_both(failing, train_together, tmp_path):
+    poison = f"os.environ['RANK'] == '{failing}' and learner.module.placeholder.data.fill_(float('nan'))"
+    code, out, err, run, _ = train_together(*LEARNING, "data.batch_size=2", fail=poison)
+    assert (code != 0, out) == (True, "")
+    assert "the loss of the gates became nan at step 1; lower diffmask.learning_rate" in err
+    assert not (run / "summary.json").exists()
