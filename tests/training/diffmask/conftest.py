@@ -11,8 +11,6 @@ from networks import shaken
 from vitrail.adapters import Preprocessing, build, save
 from vitrail.training import read_config, train
 
-pytest_plugins = ("tiny",)
-
 RECIPE = {
     "data": {"batch_size": 2, "num_workers": 0},
     # Rates at which a few steps are seen.

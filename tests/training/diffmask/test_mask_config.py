@@ -8,6 +8,8 @@ from vitrail.errors import InvalidInputError
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, TrainedMask, write_mask
 from vitrail.training import MaskTrainingConfig, TrainingConfig, read_config
 
+pytest_plugins = ("tiny",)
+
 BARE = {"diffmask": {"model": "vit.safetensors"}, "data": {"root": "here"}}
 
 

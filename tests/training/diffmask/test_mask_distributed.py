@@ -11,6 +11,8 @@ from processes import run_together
 from vitrail.training import train
 from vitrail.training.diffmask import layers
 
+pytest_plugins = ("tiny",)
+
 # Sums of gradients in another order: some 1e-7 a step, which Adam makes larger.
 TOLERANCE = 2e-5
 

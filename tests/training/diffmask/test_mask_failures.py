@@ -11,6 +11,8 @@ from vitrail.models.diffmask import read_mask
 from vitrail.training import train
 from vitrail.training.diffmask import learner
 
+pytest_plugins = ("tiny",)
+
 
 @pytest.fixture
 def poisoned(monkeypatch):

@@ -10,6 +10,8 @@ from vitrail.training import train
 from vitrail.training.checkpoints import Checkpoints
 from vitrail.training.diffmask.export import MaskExport
 
+pytest_plugins = ("tiny",)
+
 # All that is random, and all that has a state. Slow weights are synchronised at steps 3 and 6 of eight.
 EVERYTHING = (
     "diffmask.layers=weighted",

@@ -13,6 +13,8 @@ from vitrail.models.diffmask import read_mask
 from vitrail.models.fingerprint import weights_fingerprint
 from vitrail.training import read_config, train
 
+pytest_plugins = ("tiny",)
+
 FIGURES = {"kl", "kept", "agreement"}
 
 
