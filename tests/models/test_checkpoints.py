@@ -358,4 +358,11 @@ def test_a_description_survives_json(tmp_path):
     size = int.from_bytes(path.read_bytes()[:8], "little")
     header = json.loads(path.read_bytes()[8 : 8 + size])
     assert json.loads(header["__metadata__"][METADATA_KEY]) == METADATA
-    assert header["__metadata__"]["format"] == "pt"
+
+
+def test_equal_networks_make_equal_bytes(tmp_path):
+    written = set()
+    for place in range(8):
+        write_checkpoint(tmp_path / str(place), network(), METADATA)
+        written.add((tmp_path / str(place)).read_bytes())
+    assert len(written) == 1

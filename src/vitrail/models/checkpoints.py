@@ -100,7 +100,8 @@ def write_checkpoint(
     state = {name: _stored(tensor, dtype) for name, tensor in kept.items()}
     with atomic_write(path) as partial:
         try:
-            save_file(state, partial, metadata={METADATA_KEY: json.dumps(metadata), "format": "pt"})
+            # One key: of several, safetensors writes another one first each time, and equal files should be equal bytes.
+            save_file(state, partial, metadata={METADATA_KEY: json.dumps(metadata)})
         except SafetensorError as error:  # A full disk comes as one of these, not as an OSError.
             raise OutputError(f"cannot write {path}: {error}; what was there before is unchanged") from error
 
