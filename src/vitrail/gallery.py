@@ -15,7 +15,7 @@ from vitrail.api import BATCH_SIZE
 from vitrail.data.folders import Unreadable
 from vitrail.data.photos import PhotoFile
 from vitrail.errors import ImageError, InvalidInputError
-from vitrail.explainers import Explainer
+from vitrail.explainers import Explainer, distinct_names
 from vitrail.explanation import Explanation
 from vitrail.progress import progress
 from vitrail.viz.overlay import Smoothing, overlay
@@ -144,15 +144,3 @@ def refuse_overwriting(photos: Sequence[PhotoFile], out: Path, methods: Sequence
 def draw(row: SheetRow, explanation: Explanation, smoothing: Smoothing) -> Image.Image:
     """The overlay of one photo's explanation."""
     return overlay(row.photo, explanation.relevance[0], row.box, smoothing=smoothing, signed=explanation.signed)
-
-
-def distinct_names(explainers: Sequence[Explainer]) -> list[str]:
-    """The methods' names.
-
-    Raises:
-        InvalidInputError: No method, or one of them twice: their results would have the same names.
-    """
-    names = [explainer.name for explainer in explainers]
-    if not names or len(set(names)) < len(names):
-        raise InvalidInputError(f"expected at least one method, each once, got {', '.join(names) or 'none'}")
-    return names

@@ -68,7 +68,7 @@ def test_masked_prediction(seen, votes, dtype, recorded, tolerance):
     vit, mask = published_vit(CASE, dtype), published_mask(CASE, dtype)
     kept = votes.sample(golden(CASE).tensors[NOISE[dtype]])[:, 1:]
     with torch.no_grad():
-        masked = masked_logits(vit, mask, seen, kept)
+        masked = masked_logits(vit, mask, seen.patches, kept, seen.grid_size)
     assert_close(seen.logits, recorded("attr.agg1.logits_orig"), tolerance)
     assert_close(masked, recorded("attr.agg1.logits"), tolerance)
     # The published mask's divergence is of the same masking: the same seed, the same noise.

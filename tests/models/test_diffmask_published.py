@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 
 import networks
 import vitrail
-from goldens import golden, lightning_file
+from goldens import golden
 from vitrail.errors import CheckpointError
 from vitrail.models.checkpoints import Inert, read_checkpoint
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, read_mask
@@ -29,27 +28,15 @@ def vit_config(**fields):
     return transformers.ViTConfig(**{**shape, "image_size": 16, "patch_size": 8, "num_labels": 5, **fields})
 
 
-@pytest.fixture
-def write(tmp_path):
-    """A function that writes the recorded gates as the published code does, with other settings and more content."""
-
-    def save(settings=SETTINGS, state=None, **others) -> Path:
-        path = tmp_path / "epoch=0-step=28.ckpt"
-        torch.save(lightning_file(CASE.below("mask.") if state is None else state, settings, **others), path)
-        return path
-
-    return save
-
-
 def assert_recorded(mask: DiffMask) -> None:
     expected = published_state(CASE.below("mask."))
     assert set(mask.state_dict()) == set(expected)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in mask.state_dict().items())
 
 
-def test_every_weight_and_setting_is_read(write):
+def test_every_weight_and_setting_is_read(write_published):
     running = {"running_acc": torch.ones(4), "running_l0": torch.ones(4), "running_steps": torch.zeros(4)}
-    path = write({"model_cfg": vit_config(), **SETTINGS}, {**CASE.below("mask."), **running})
+    path = write_published({"model_cfg": vit_config(), **SETTINGS}, {**CASE.below("mask."), **running})
     mask = read_mask(path)
     assert mask.network.config == DiffMaskConfig(32, 2, hidden=8, mul_activation=10.0, add_activation=5.0)
     assert (mask.explained, mask.source) == (Explained(), str(path))
@@ -57,8 +44,8 @@ def test_every_weight_and_setting_is_read(write):
     assert_recorded(mask.network)
 
 
-def test_the_configuration_of_the_model_is_a_state_and_nothing_else(write):
-    settings = read_checkpoint(write({"model_cfg": vit_config(), **SETTINGS})).extra["hyper_parameters"]
+def test_the_configuration_of_the_model_is_a_state_and_nothing_else(write_published):
+    settings = read_checkpoint(write_published({"model_cfg": vit_config(), **SETTINGS})).extra["hyper_parameters"]
     assert type(settings["model_cfg"]) is Inert
     assert vars(settings["model_cfg"])["hidden_size"] == 32
     assert settings["weighted_layer_pred"] is False
@@ -79,14 +66,14 @@ print(mask.network.config.mul_activation)
 """
 
 
-def test_transformers_need_not_be_there(write):
-    path = write({"model_cfg": vit_config(), **SETTINGS})
+def test_transformers_need_not_be_there(write_published):
+    path = write_published({"model_cfg": vit_config(), **SETTINGS})
     done = subprocess.run([sys.executable, "-c", POISON, path], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("10.0\n", 0), done.stderr
 
 
-def test_nothing_of_transformers_is_run(write, monkeypatch):
-    path, kind = write({"model_cfg": vit_config(), **SETTINGS}), type(vit_config())
+def test_nothing_of_transformers_is_run(write_published, monkeypatch):
+    path, kind = write_published({"model_cfg": vit_config(), **SETTINGS}), type(vit_config())
 
     def poisoned(*args, **kwargs):
         raise AssertionError("code of transformers was run")
@@ -107,7 +94,7 @@ def test_nothing_of_transformers_is_run(write, monkeypatch):
         "lightning.pytorch.utilities.parsing",
     ],
 )
-def test_lightnings_own_dictionary_is_read_as_one(write, monkeypatch, place):
+def test_lightnings_own_dictionary_is_read_as_one(write_published, monkeypatch, place):
     class AttributeDict(dict):
         """As Lightning has it in this or that version."""
 
@@ -116,7 +103,7 @@ def test_lightnings_own_dictionary_is_read_as_one(write, monkeypatch, place):
     for i in range(1, len(parts) + 1):
         monkeypatch.setitem(sys.modules, ".".join(parts[:i]), types.ModuleType(".".join(parts[:i])))
     sys.modules[place].AttributeDict = AttributeDict
-    path = write(AttributeDict(SETTINGS, mul_activation=7))
+    path = write_published(AttributeDict(SETTINGS, mul_activation=7))
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
     assert read_mask(path).network.config.mul_activation == 7.0
@@ -130,33 +117,33 @@ def test_lightnings_own_dictionary_is_read_as_one(write, monkeypatch, place):
         ({"num_hidden_layers": 3}, "depth 3, its gates are for depth 2"),
     ],
 )
-def test_a_configuration_of_another_model_is_refused(write, fields, told):
+def test_a_configuration_of_another_model_is_refused(write_published, fields, told):
     with pytest.raises(CheckpointError, match=f"^the checkpoint contradicts itself: its model_cfg tells of a ViT of {told}$"):
-        read_mask(write({**SETTINGS, "model_cfg": vit_config(**fields)}))
+        read_mask(write_published({**SETTINGS, "model_cfg": vit_config(**fields)}))
     # As plain values, too.
     with pytest.raises(CheckpointError, match=told):
-        read_mask(write({**SETTINGS, "model_cfg": fields}))
+        read_mask(write_published({**SETTINGS, "model_cfg": fields}))
 
 
 @pytest.mark.parametrize("width", ["32", torch.ones(2), None, [32]])
-def test_a_configuration_that_makes_no_sense_is_refused(write, width):
+def test_a_configuration_that_makes_no_sense_is_refused(write_published, width):
     with pytest.raises(CheckpointError, match="the checkpoint contradicts itself: its model_cfg tells of a ViT of width"):
-        read_mask(write({**SETTINGS, "model_cfg": {"hidden_size": width}}))
+        read_mask(write_published({**SETTINGS, "model_cfg": {"hidden_size": width}}))
 
 
 @pytest.mark.parametrize("model", [None, 3, "ViT", {}, {"attention": "eager"}])
-def test_no_configuration_will_do(write, model):
-    assert_recorded(read_mask(write({**SETTINGS, "model_cfg": model})).network)
+def test_no_configuration_will_do(write_published, model):
+    assert_recorded(read_mask(write_published({**SETTINGS, "model_cfg": model})).network)
 
 
 @pytest.mark.parametrize("settings", [{}, {"alpha": 2.0}, None, 3])
-def test_without_settings_the_published_scale_is_taken_and_said(write, settings, caplog):
-    assert read_mask(write(settings)).network.config.mul_activation == 10.0
+def test_without_settings_the_published_scale_is_taken_and_said(write_published, settings, caplog):
+    assert read_mask(write_published(settings)).network.config.mul_activation == 10.0
     assert "does not say its mul_activation; taken as 10" in caplog.text
 
 
-def test_with_settings_nothing_is_said(write, caplog):
-    assert read_mask(write({"mul_activation": 15, "add_activation": 8})).network.config.mul_activation == 15.0
+def test_with_settings_nothing_is_said(write_published, caplog):
+    assert read_mask(write_published({"mul_activation": 15, "add_activation": 8})).network.config.mul_activation == 15.0
     assert not caplog.records
 
 
@@ -167,17 +154,17 @@ def test_weights_alone_in_a_safe_file(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("value", ["15", None, True, torch.ones(()), float("inf"), 10**400])
-def test_a_scale_that_is_no_number_is_refused(write, value, unchecked):
+def test_a_scale_that_is_no_number_is_refused(write_published, value, unchecked):
     with pytest.raises(CheckpointError, match="weights or settings are not those of published DiffMask gates: "):
-        read_mask(write({"mul_activation": value}))
+        read_mask(write_published({"mul_activation": value}))
 
 
-def test_a_placeholder_of_zeros_is_one(write):
+def test_a_placeholder_of_zeros_is_one(write_published):
     """Without a learned placeholder the published code keeps zeros under its name."""
     state = {**CASE.below("mask."), "gate.placeholder": torch.zeros(1, 1, 32)}
-    assert not read_mask(write(state=state)).network.placeholder.any()
+    assert not read_mask(write_published(state=state)).network.placeholder.any()
     del state["gate.placeholder"]
-    assert read_mask(write(state=state)).network.placeholder is None
+    assert read_mask(write_published(state=state)).network.placeholder is None
 
 
 def without(part: str) -> dict[str, torch.Tensor]:
@@ -197,13 +184,13 @@ def without(part: str) -> dict[str, torch.Tensor]:
         ({"gate.g_hat.0.f.0.weight_v": torch.ones(8, 64)}, "expected a depth of at least 1, got -1"),
     ],
 )
-def test_weights_that_are_not_all_there(write, state, message):
+def test_weights_that_are_not_all_there(write_published, state, message):
     with pytest.raises(CheckpointError, match=message):
-        read_mask(write(state=state))
+        read_mask(write_published(state=state))
 
 
-def test_published_gates_in_the_place_of_a_model(write):
-    path = write()
+def test_published_gates_in_the_place_of_a_model(write_published):
+    path = write_published()
     with pytest.raises(CheckpointError, match=rf"holds DiffMask gates, no model: .*checkpoint={re.escape(str(path))}"):
         vitrail.load(path)
 

@@ -7,13 +7,12 @@ import pickle
 import re
 import sys
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import torch
 
 import vitrail
-from goldens import golden, lightning_file
+from goldens import golden
 from vitrail.errors import CheckpointError
 from vitrail.models.checkpoints import Inert, read_checkpoint
 from vitrail.models.diffmask import read_mask
@@ -24,18 +23,6 @@ SETTINGS = CASE.about["settings"]
 
 def vit_config():
     return pytest.importorskip("transformers").ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
-
-
-@pytest.fixture
-def write(tmp_path):
-    """A function that writes the recorded gates as the published code does, with other settings and more content."""
-
-    def save(settings=SETTINGS, state=None, **others) -> Path:
-        path = tmp_path / "epoch=0-step=28.ckpt"
-        torch.save(lightning_file(CASE.below("mask.") if state is None else state, settings, **others), path)
-        return path
-
-    return save
 
 
 class Reduced:
@@ -50,7 +37,7 @@ class Reduced:
 
 @pytest.mark.parametrize("place", ["hyper_parameters", "model_cfg", "callbacks", "state_dict", "beside a configuration"])
 @pytest.mark.parametrize("kind", ["os.system", "eval", "an import"])
-def test_other_code_is_refused_by_name_and_not_run(write, tmp_path, place, kind):
+def test_other_code_is_refused_by_name_and_not_run(write_published, tmp_path, place, kind):
     marker = tmp_path / "executed"
     bomb, name = {
         "os.system": (Reduced(os.system, f'mkdir "{marker}"'), f"{os.system.__module__}.system"),
@@ -58,14 +45,14 @@ def test_other_code_is_refused_by_name_and_not_run(write, tmp_path, place, kind)
         "an import": (Reduced(importlib.import_module, "antigravity"), "importlib.import_module"),
     }[kind]
     if place == "hyper_parameters":
-        path = write(bomb)
+        path = write_published(bomb)
     elif place == "state_dict":
-        path = write(state={**CASE.below("mask."), "extra": bomb})
+        path = write_published(state={**CASE.below("mask."), "extra": bomb})
     elif place == "callbacks":
-        path = write(callbacks={"ModelCheckpoint": bomb})
+        path = write_published(callbacks={"ModelCheckpoint": bomb})
     else:
         model = bomb if place == "model_cfg" else vit_config()
-        path = write({**SETTINGS, "model_cfg": model, "callback": bomb})
+        path = write_published({**SETTINGS, "model_cfg": model, "callback": bomb})
     for read in (read_mask, vitrail.load):
         with pytest.raises(
             CheckpointError, match=f"^refused {re.escape(str(path))}: it holds {re.escape(name)}, which would have"
@@ -78,24 +65,24 @@ def test_other_code_is_refused_by_name_and_not_run(write, tmp_path, place, kind)
         assert marker.exists(), "the bomb must be a live one"
 
 
-def test_a_configuration_that_is_called_is_refused(write):
-    path = write({**SETTINGS, "model_cfg": Reduced(type(vit_config()), 32)})
+def test_a_configuration_that_is_called_is_refused(write_published):
+    path = write_published({**SETTINGS, "model_cfg": Reduced(type(vit_config()), 32)})
     with pytest.raises(CheckpointError, match=r"^damaged or truncated checkpoint .*Inert\(\) takes no arguments"):
         read_mask(path)
 
 
 @pytest.mark.parametrize("state", [{"__class__": OrderedDict, "__reduce__": OrderedDict}, (None, {"__reduce__": OrderedDict})])
-def test_a_configuration_under_whose_names_other_things_stand_is_only_a_state(write, monkeypatch, state):
+def test_a_configuration_under_whose_names_other_things_stand_is_only_a_state(write_published, monkeypatch, state):
     config = vit_config()
     with monkeypatch.context() as patch:
         patch.setattr(type(config), "__reduce_ex__", lambda self, protocol: (copyreg.__newobj__, (type(self),), state))
-        path = write({**SETTINGS, "model_cfg": config})
+        path = write_published({**SETTINGS, "model_cfg": config})
     assert type(read_checkpoint(path).extra["hyper_parameters"]["model_cfg"]) is Inert
     assert read_mask(path).network.config.width == 32
 
 
-def test_allowing_a_configuration_does_not_outlast_the_reading(write):
-    path = write({"model_cfg": vit_config(), **SETTINGS})
+def test_allowing_a_configuration_does_not_outlast_the_reading(write_published):
+    path = write_published({"model_cfg": vit_config(), **SETTINGS})
     read_mask(path)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)

@@ -11,7 +11,7 @@ from vitrail.data.labelled import LabelledImages, Unreadable
 from vitrail.data.sharing import OwnShare
 from vitrail.errors import InvalidInputError
 from vitrail.evaluation.reading import expect_readable, read_batches
-from vitrail.explainers import Explainer
+from vitrail.explainers import Explainer, distinct_names
 from vitrail.metrics import Curves, InsertionDeletion, Protocol
 from vitrail.types import Targets
 
@@ -49,9 +49,7 @@ def score(
         InvalidInputError: A method twice; or maps of several grids, where points of a curve are counted in cells.
         ImageError: Not one image could be read.
     """
-    names = [explainer.name for explainer in explainers]
-    if not names or len(set(names)) < len(names):
-        raise InvalidInputError(f"expected at least one method, each once, got {', '.join(names) or 'none'}")
+    names = distinct_names(explainers)
     metrics = [InsertionDeletion(protocol) for _ in explainers]
     targets, paths, unreadable = list[Tensor](), list[str](), list[Unreadable]()
     completeness: dict[str, float] = {}

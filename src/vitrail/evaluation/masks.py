@@ -16,9 +16,8 @@ from vitrail.data.generating import read_answer
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
-from vitrail.errors import InvalidInputError
 from vitrail.evaluation.reading import expect_readable, in_order, read_batches
-from vitrail.explainers import Explainer
+from vitrail.explainers import Explainer, distinct_names
 from vitrail.explanation import Explanation
 from vitrail.metrics.masks import MEASURES, Cells, check_threshold, cut, mean_defined, measure_masks
 from vitrail.metrics.perturbation import to_patches
@@ -88,9 +87,7 @@ def score_masks(
         ImageError: Not one image could be read.
     """
     check_threshold(threshold)
-    names = [explainer.name for explainer in explainers]
-    if not names or len(set(names)) < len(names):
-        raise InvalidInputError(f"expected at least one method, each once, got {', '.join(names) or 'none'}")
+    names = distinct_names(explainers)
     images = with_answers(images, classifier.preprocessing)
     some = images.spread(NUM_SHOWN)
     shown = {some.name(index): index for index in range(len(some))}

@@ -15,6 +15,6 @@ from vitrail.explainers import (  # noqa: F401 (registers the methods)
     rollout,
     token_gradients,
 )
-from vitrail.explainers.base import EXPLAINERS, Attribution, Explainer, make_explainer, method_name
+from vitrail.explainers.base import EXPLAINERS, Attribution, Explainer, distinct_names, make_explainer, method_name
 
-__all__ = ["EXPLAINERS", "Attribution", "Explainer", "make_explainer", "method_name"]
+__all__ = ["EXPLAINERS", "Attribution", "Explainer", "distinct_names", "make_explainer", "method_name"]

@@ -1,7 +1,7 @@
 """The frame around every method: what a method writes is `relevance`, everything else is here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from numbers import Integral
@@ -193,6 +193,18 @@ EXPLAINERS: Registry[type[Explainer]] = Registry("method")
 def method_name(method: type[Explainer]) -> str:
     """The name that a method is registered under."""
     return next((name for name, entry in EXPLAINERS.items() if entry is method), method.__name__)
+
+
+def distinct_names(explainers: Sequence[Explainer]) -> list[str]:
+    """The names of methods, under which their results are kept apart.
+
+    Raises:
+        InvalidInputError: None is given, or one twice.
+    """
+    names = [explainer.name for explainer in explainers]
+    if not names or len(set(names)) < len(names):
+        raise InvalidInputError(f"expected at least one method, each once, got {', '.join(names) or 'none'}")
+    return names
 
 
 def make_explainer(name: str, model: Classifier, **options: Any) -> Explainer:

@@ -153,9 +153,8 @@ class VisionDiffMask(OwnPassExplainer):
                 kept = votes.sample(noise.expand(shape))[:, prefix:]
             else:
                 kept = mask.flatten(1) if masking == "expected" else (mask.flatten(1) >= 0.5).to(mask.dtype)
-            logits, masked = (
-                at_least_single(each) for each in (seen.logits, masked_logits(self.vit, self.network, seen, kept))
-            )
+            masked = masked_logits(self.vit, self.network, seen.patches, kept, seen.grid_size)
+        logits, masked = at_least_single(seen.logits), at_least_single(masked)
         return MaskedPrediction(mask, layers, mask.mean((1, 2)), logits, masked, kl_divergence(logits, masked))
 
     def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits:
@@ -167,6 +166,5 @@ class VisionDiffMask(OwnPassExplainer):
         """
         check_images(images, self.model)
         with torch.inference_mode(False), self.model.inspecting(), torch.no_grad(), self._autocast():
-            grid_size, patches = self.vit.grid_size(images), self.vit.patch_embed(images)
-            tokens = self.vit.assemble(self.network.masked(patches, keep.to(patches.dtype)), grid_size)
-            return at_least_single(self.vit.forward_tokens(tokens, grid_size))
+            patches, grid_size = self.vit.patch_embed(images), self.vit.grid_size(images)
+            return at_least_single(masked_logits(self.vit, self.network, patches, keep.to(patches.dtype), grid_size))

@@ -38,6 +38,8 @@ def see(vit: ViTAdapter, images: Images, num_states: int) -> Seen:
     return Seen(logits, patches, [torch.cat([prefix, patches], 1), *trace.hidden_states], grid_size)
 
 
-def masked_logits(vit: ViTAdapter, mask: DiffMask, seen: Seen, kept: Float[Tensor, "b n"]) -> Logits:
+def masked_logits(
+    vit: ViTAdapter, mask: DiffMask, patches: Patches, kept: Float[Tensor, "b n"], grid_size: tuple[int, int]
+) -> Logits:
     """What the ViT says where so much of every patch is kept and the rest is the gates' placeholder."""
-    return vit.forward_tokens(vit.assemble(mask.masked(seen.patches, kept), seen.grid_size), seen.grid_size)
+    return vit.forward_tokens(vit.assemble(mask.masked(patches, kept), grid_size), grid_size)

@@ -12,6 +12,15 @@ from vitrail.training.classifier import ImageClassifier
 BEST, LAST = "best.safetensors", "last.safetensors"
 
 
+def may_be_best(trainer: lightning.Trainer, folder: Path) -> bool:
+    """Whether this validation may choose the best weights of a run.
+
+    Where a run stops within an epoch, Lightning validates once more, after the checkpoint: the resumed run knows nothing of it,
+    and would leave other best weights than one that was not disturbed.
+    """
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or not (folder / BEST).exists()
+
+
 class Export(Callback):
     """Write the validated model, under EMA its averaged weights, whenever it is the best so far, and always as the last.
 
@@ -30,10 +39,7 @@ class Export(Callback):
         if trainer.sanity_checking or not isinstance(pl_module, ImageClassifier):
             return
         found = {"top1": float(pl_module.top1.compute()), "epoch": trainer.current_epoch + 1}
-        # Where a run stops within an epoch, Lightning validates once more, after the checkpoint: the resumed run knows nothing
-        # of it, and would leave another best model than one that was not disturbed.
-        extra = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and (self.folder / BEST).exists()
-        better = found["top1"] > self.best["top1"] and not extra
+        better = found["top1"] > self.best["top1"] and may_be_best(trainer, self.folder)
         if better:
             self.best = found
         if trainer.is_global_zero:

@@ -76,9 +76,8 @@ def published_config(checkpoint: Checkpoint) -> DiffMaskConfig:
             depth=len(numbers) - 2,
             hidden=hidden,
             mul_activation=_as_float(settings.get("mul_activation", SCALE)),
-            add_activation=_as_float(
-                settings.get("add_activation", 5.0)
-            ),  # What the gates began with; theirs are among the weights.
+            # What the gates began with; what became of it is among the weights.
+            add_activation=_as_float(settings.get("add_activation", 5.0)),
             placeholder=PLACEHOLDER in state,
         )
     except (KeyError, ValueError, OverflowError) as error:

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from vitrail.errors import InvalidInputError
 from vitrail.models.diffmask import TrainedMask, write_mask
 from vitrail.training.diffmask.learner import MaskLearner
-from vitrail.training.export import BEST, LAST
+from vitrail.training.export import BEST, LAST, may_be_best
 
 
 class MaskExport(Callback):
@@ -33,10 +33,7 @@ class MaskExport(Callback):
             return
         figures = {name.removeprefix("val_"): float(value) for name, value in pl_module.validated().items()}
         found: dict[str, Any] = {**figures, "epoch": trainer.current_epoch + 1}
-        # Where a run stops within an epoch, Lightning validates once more, after the checkpoint: the resumed run knows nothing
-        # of it, and would leave other best gates than one that was not disturbed.
-        extra = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and (self.folder / BEST).exists()
-        better = (not self.best or self._order(found) < self._order(self.best)) and not extra
+        better = (not self.best or self._order(found) < self._order(self.best)) and may_be_best(trainer, self.folder)
         if better:
             self.best = found
         if trainer.is_global_zero:

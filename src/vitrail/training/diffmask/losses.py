@@ -49,7 +49,7 @@ def mask_once(vit: ViTAdapter, mask: DiffMask, images: Images, noise: Float[Tens
         seen = see(vit, images, noise.shape[-1])
     votes, prefix = mask(seen.states), vit.num_prefix_tokens
     kept = votes.sample(noise)
-    masked = masked_logits(vit, mask, seen, kept[:, prefix:])
+    masked = masked_logits(vit, mask, seen.patches, kept[:, prefix:], seen.grid_size)
     log_kept = votes.log_kept()[..., -1]
     return Masked(
         kl=kl_divergence(seen.logits, masked),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitrail.adapters import ViTAdapter
 from vitrail.data.labelled import LabelledImages, collate
-from vitrail.explainers import Explainer, make_explainer
+from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.models.diffmask import TrainedMask
 from vitrail.training.diffmask.config import PicturesConfig
@@ -97,15 +97,9 @@ class MaskPictures(Callback):
                 return None
             self.images = batch.images.to(self.vit.device, self.vit.dtype)
             self.titles = ["/".join(Path(path).parts[-2:]) for path in batch.paths]
-            able: list[Explainer] = [make_explainer(name, self.vit) for name in BESIDE if _able(name, self.vit)]
-            self.beside = [explainer.explain(self.images) for explainer in able]
+            able = [name for name in BESIDE if EXPLAINERS[name].refusal(self.vit) is None]
+            self.beside = [make_explainer(name, self.vit).explain(self.images) for name in able]
         return self.images
-
-
-def _able(name: str, vit: ViTAdapter) -> bool:
-    from vitrail.explainers import EXPLAINERS  # noqa: PLC0415
-
-    return EXPLAINERS[name].refusal(vit) is None
 
 
 def _as_photo(image: Any) -> Image.Image:

@@ -1,6 +1,5 @@
 """From a recipe to trained gates on disk."""
 
-import logging
 import time
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from vitrail.training.diffmask.pictures import MaskPictures
 from vitrail.training.engine import create_trainer, fit
 from vitrail.training.randomness import seed_all
 from vitrail.training.runs import write_summary
-
-logger = logging.getLogger(__name__)
 
 
 def train_mask(config: MaskTrainingConfig, out: Path, checkpoint: Path | None) -> None:
