@@ -3,6 +3,7 @@
 import shutil
 import textwrap
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from vitrail.errors import ImageError, InvalidInputError
 from vitrail.evaluation import score_masks
 from vitrail.explainers import Explainer, make_explainer
 from vitrail.explainers.diffmask import VisionDiffMask
+from vitrail.metrics.masks import cut
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, TrainedMask
 
 pytest_plugins = ("tiny",)
@@ -164,6 +166,13 @@ def test_the_masks_of_diffmask_are_neither_scaled_nor_replaced_by_zero_alone(cla
     found, kept = scores.per_image["diffmask"], explainer.explain(images).relevance >= 0.6
     assert 0 < kept.float().mean() < 1
     torch.testing.assert_close(found["kept"], kept.float().mean((1, 2)))
+    # What is shown is what was measured.
+    masks = {str(Path(*Path(path).parts[-2:])): mask.float() for path, mask in zip(scores.paths, kept, strict=True)}
+    assert len(scores.shown) == 12
+    for row in scores.shown:
+        assert list(row.kept) == [explanation.method for explanation in row.explanations] == ["diffmask", "random"]
+        assert torch.equal(row.kept["diffmask"], masks[row.title])
+        assert torch.equal(row.kept["random"], cut(row.explanations[1].relevance, 0.6)[0].float())
     with torch.no_grad():
         own, whole = explainer.logits_without(images, kept.flatten(1)), classifier.logits(images)
     assert torch.equal(found["agreement_own"], (own.argmax(1) == whole.argmax(1)).float())

@@ -5,7 +5,7 @@ from PIL import Image
 
 from samples import noisy_photo
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.viz.overlay import heatmap, overlay
+from vitrail.viz.overlay import fade, heatmap, overlay
 
 GRAY = Image.new("RGB", (64, 64), (120, 120, 120))
 WHOLE = (0.0, 0.0, 64.0, 64.0)
@@ -127,3 +127,40 @@ def test_parts_of_a_logit_are_red_also_where_none_is_negative():
     picture = pixels(overlay(GRAY, hot(1, 2), WHOLE, side=64, signed=True))
     mixed = pixels(overlay(GRAY, hot(1, 2) + hot(3, 3, -1.0), WHOLE, side=64))
     np.testing.assert_array_equal(picture[16:32, 32:48], mixed[16:32, 32:48])
+
+
+def test_kept_cells_are_the_photo_and_removed_ones_are_faded():
+    photo, keep = noisy_photo(0, (64, 64)), hot(row=1, col=2) + hot(row=3, col=0)
+    kept = keep.bool().numpy().repeat(16, axis=0).repeat(16, axis=1)
+    picture, original = pixels(fade(photo, keep, WHOLE, side=64)), pixels(photo)
+    np.testing.assert_array_equal(picture[kept], original[kept])
+    assert np.ptp(picture[~kept], axis=-1).max() == 0  # Gray,
+    assert (picture[~kept][:, 0] >= 0.7 * 255 - 1).all()  # and light,
+    assert len(np.unique(picture[~kept])) > 1  # but still to be seen.
+    np.testing.assert_array_equal(pixels(fade(photo, torch.ones(4, 4), WHOLE, side=64)), original)
+
+
+def test_cells_are_faded_in_the_measure_that_they_are_removed():
+    photo = noisy_photo(0, (64, 64))
+    whole, half, none = (pixels(fade(photo, torch.full((4, 4), keep), WHOLE, side=64)) for keep in (1.0, 0.5, 0.0))
+    np.testing.assert_allclose(half, (whole + none) / 2, atol=2)
+    mixed = pixels(fade(photo, hot(value=0.5), WHOLE, side=64))
+    np.testing.assert_array_equal(mixed[16:32, 32:48], half[16:32, 32:48])
+    np.testing.assert_array_equal(mixed[32:], none[32:])
+
+
+def test_cells_lie_inside_the_box_and_the_rest_is_faded():
+    photo = Image.new("RGB", (160, 64), (200, 30, 30))
+    picture = fade(photo, hot(row=3, col=0), (48.0, 0.0, 112.0, 64.0), side=64)
+    assert picture.size == (160, 64)
+    rows, cols = np.nonzero(colourfulness(picture))
+    # One pixel at the rim belongs to the frame.
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (48, 64 - 2, 48 + 1, 48 + 15)
+    assert (pixels(picture)[32, [48, 111]] == 128).all()
+    assert (pixels(picture)[32, [47, 112]] > 200).all()
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (3, 5)])
+def test_masks_of_thin_photos_are_drawn_too(size):
+    box = Preprocessing((16, 32)).visible_box(size[1], size[0])
+    assert fade(noisy_photo(0, size), hot(), box).size == overlay(noisy_photo(0, size), hot(), box).size

@@ -13,6 +13,7 @@ from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, Curves
 from vitrail.viz import sheet
 from vitrail.viz.curves import plot_learning_curve, plot_perturbation
+from vitrail.viz.overlay import fade, overlay
 from vitrail.viz.sheet import SheetRow, contact_sheet
 from vitrail.viz.tables import write_scores
 
@@ -54,6 +55,35 @@ def test_a_sheet_of_too_many_photos_is_cut(tmp_path, monkeypatch):
     contact_sheet([row("hit")] * 2, tmp_path / "two.png")
     contact_sheet([row("hit")] * 5, tmp_path / "five.png")
     assert size_of(tmp_path / "two.png") == size_of(tmp_path / "five.png")
+
+
+@pytest.fixture
+def cells(monkeypatch):
+    """The axes of all sheets that are drawn."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch() or drawn.extend(figure.axes))
+    return drawn
+
+
+def test_methods_with_a_mask_show_what_it_keeps_and_the_others_their_map(cells, tmp_path):
+    keep = torch.zeros(4, 4)
+    keep[0, 0], keep[3, 3] = 1, 0.5
+    drawn = row("hit", "diffmask", "random", class_names=("a", "b", "c"))
+    contact_sheet([replace(drawn, kept={"diffmask": keep})], tmp_path / "sheet.png")
+    assert [axes.get_title() for axes in cells[1:4]] == ["hit: a", "diffmask: 1.5 of 16 cells", "random: a"]
+    photo, hit, mask, random = (axes.images[0].get_array() for axes in cells[:4])
+    np.testing.assert_array_equal(mask, np.asarray(fade(drawn.photo, keep, BOX, side=320)))
+    for picture, map_ in ((hit, drawn.explanations[0]), (random, drawn.explanations[2])):
+        np.testing.assert_array_equal(picture, np.asarray(overlay(drawn.photo, map_.relevance[0], BOX, side=320)))
+    np.testing.assert_array_equal(mask[0, 0], photo[0, 0])
+
+
+def test_a_mask_is_drawn_on_a_reduced_photo_as_on_the_photo(cells, tmp_path):
+    photo, keep = noisy_photo(0, (200, 240)), (torch.rand(4, 4) > 0.5).float()
+    whole = SheetRow(photo, (0.0, 20.0, 200.0, 220.0), [explanation()], kept={"hit": keep})
+    contact_sheet([whole.reduced(120), whole], tmp_path / "sheet.png")
+    reduced, original = (np.asarray(axes.images[0].get_array()).astype(int) for axes in (cells[1], cells[4]))
+    assert np.abs(reduced - original).mean() < 3
 
 
 @pytest.mark.parametrize("text", ["50$_$ off", "$\\frac{$", "<script>", "a\\b_{", "x" * 300, ""])

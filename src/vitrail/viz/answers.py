@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -48,8 +48,8 @@ def answer_sheet(examples: Sequence[Answered], path: str | Path) -> None:
         figure.savefig(partial, dpi=110)
 
 
-def faded_beside(image: Image.Image, answer: Bool[np.ndarray, "height width"]) -> Image.Image:
-    """The image with all but the answer faded."""
+def faded_beside(image: Image.Image, kept: Bool[np.ndarray, "height width"] | Float[np.ndarray, "height width"]) -> Image.Image:
+    """The image with all but what is kept faded; by degrees where numbers between 0 and 1 say how far."""
     gray = image.convert("L").convert("RGB")
     faded = Image.blend(gray, Image.new("RGB", gray.size, "white"), 0.7)
-    return Image.composite(image, faded, Image.fromarray(answer.astype(np.uint8) * 255))
+    return Image.composite(image, faded, Image.fromarray((kept * 255.0).round().astype(np.uint8)))

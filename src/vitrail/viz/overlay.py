@@ -1,4 +1,4 @@
-"""A relevance map laid over the photo that it explains."""
+"""A relevance map, or a mask, laid over the photo that it explains."""
 
 from typing import Literal
 
@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
+
+from vitrail.viz.answers import faded_beside
 
 SIGNED, UNSIGNED = "RdBu_r", "inferno"
 """Colour maps that colour-blind eyes can read: red for and blue against the class; dark to bright where nothing is negative."""
@@ -71,25 +73,62 @@ def overlay(
         signed: See `heatmap`.
         side: Shorter side of the picture, in pixels.
     """
-    base, factor = _resized(photo, side)
-    left, top, right, bottom = (round(edge * factor) for edge in box)
-    # Of a very thin photo, at least one pixel is shown.
-    left, top = min(left, base.width - 1), min(top, base.height - 1)
-    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    base, seen_box = _resized(photo, box, side)
     gray = base.convert("L").convert("RGB")
     canvas = Image.blend(gray, Image.new("RGB", gray.size, "white"), 0.6)
-    seen = Image.blend(gray, base, 0.25).crop((left, top, right, bottom))
+    seen = Image.blend(gray, base, 0.25).crop(seen_box)
     colours = heatmap(relevance, seen.size, smoothing, scale, signed)
     colours.putalpha(colours.getchannel("A").point(lambda alpha: alpha * opacity))
-    canvas.paste(Image.alpha_composite(seen.convert("RGBA"), colours).convert("RGB"), (left, top))
-    if (left, top, right, bottom) != (0, 0, *base.size):
-        ImageDraw.Draw(canvas).rectangle((left, top, right - 1, bottom - 1), outline="white", width=2)
+    canvas.paste(Image.alpha_composite(seen.convert("RGBA"), colours).convert("RGB"), seen_box[:2])
+    _frame(canvas, seen_box, "white", 2)
     return canvas
 
 
-def _resized(photo: Image.Image, side: int) -> tuple[Image.Image, float]:
+def fade(
+    photo: Image.Image,
+    keep: Float[Tensor, "rows cols"],
+    box: tuple[float, float, float, float],
+    *,
+    side: int = 448,
+) -> Image.Image:
+    """Leave the kept cells of a photo as they are, and fade the others, and what the model did not see.
+
+    Colours laid over a colourful photo cannot be read; a photo without its removed cells can.
+
+    Args:
+        photo: See `overlay`.
+        keep: How far each cell is kept: 1 whole, 0 not at all.
+        box: See `overlay`.
+        side: See `overlay`.
+    """
+    base, seen_box = _resized(photo, box, side)
+    left, top, right, bottom = seen_box
+    kept = torch.zeros(base.height, base.width)
+    cells = keep.detach().cpu().float()[None, None]
+    kept[top:bottom, left:right] = nn.functional.interpolate(cells, size=(bottom - top, right - left), mode="nearest")[0, 0]
+    picture = faded_beside(base, kept.numpy())
+    # White would not be seen on what is faded.
+    _frame(picture, seen_box, "gray", 1)
+    return picture
+
+
+def _frame(picture: Image.Image, box: tuple[int, int, int, int], colour: str, width: int) -> None:
+    """Mark what the model saw, unless that is all."""
+    left, top, right, bottom = box
+    if box != (0, 0, *picture.size):
+        ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
+
+
+def _resized(
+    photo: Image.Image, box: tuple[float, float, float, float], side: int
+) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """A copy of the photo for a picture, and what the model saw in its pixels."""
     factor = side / min(photo.size)
     # A panorama is not blown up to a shorter side of 448 pixels at any length.
     factor = min(factor, 4 * side / max(photo.size))
     size = (max(round(photo.width * factor), 1), max(round(photo.height * factor), 1))
-    return photo.resize(size, Image.Resampling.NEAREST if factor > 4 else Image.Resampling.LANCZOS), factor
+    left, top, right, bottom = (round(edge * factor) for edge in box)
+    # Of a very thin photo, at least one pixel is shown.
+    left, top = min(left, size[0] - 1), min(top, size[1] - 1)
+    seen_box = left, top, max(right, left + 1), max(bottom, top + 1)
+    return photo.resize(size, Image.Resampling.NEAREST if factor > 4 else Image.Resampling.LANCZOS), seen_box

@@ -1,19 +1,20 @@
 """Contact sheets: photos as rows, methods as columns, in one picture."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from vitrail.explanation import Explanation
 from vitrail.files import atomic_write
 from vitrail.viz.answers import faded_beside
-from vitrail.viz.overlay import overlay
+from vitrail.viz.overlay import fade, overlay
 
 MAX_ROWS = 24
 """A sheet of more rows is cut here; every photo has its own overlay file."""
@@ -32,6 +33,7 @@ class SheetRow:
         explanations: One a column, each of this photo alone.
         title: Above the photo.
         answer: What is known to decide, in the photo's pixels; it is shown beside the photo.
+        kept: By method how far each cell is kept, from 0 to 1: of these methods the mask is shown, of all others the map.
     """
 
     photo: Image.Image
@@ -39,6 +41,7 @@ class SheetRow:
     explanations: Sequence[Explanation]
     title: str = ""
     answer: Bool[np.ndarray, "height width"] | None = None
+    kept: Mapping[str, Float[Tensor, "rows cols"]] = field(default_factory=dict)
 
     def reduced(self, side: int = 640) -> "SheetRow":
         """The same row with a smaller copy of the photo: enough for a sheet, and little to keep."""
@@ -86,11 +89,20 @@ def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int) -> None:
         cells[1].set_title("answer", fontsize=9, color="0.4")
     first = 1 + (row.answer is not None)
     for cell, explanation in zip(cells[first:], row.explanations, strict=False):
-        cell.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
-        target = explanation.class_name(int(explanation.targets[0]))
-        cell.set_title(_shorten(f"{explanation.method}: {target}", 30), fontsize=9)
+        _draw_explanation(cell, row, explanation)
     cells[num_cells - 1].axis("on")
     _draw_classes(cells[num_cells - 1], row.explanations[0])
+
+
+def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation) -> None:
+    keep = row.kept.get(explanation.method)
+    if keep is None:
+        axes.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
+        said = explanation.class_name(int(explanation.targets[0]))
+    else:
+        axes.imshow(fade(row.photo, keep, row.box, side=320))
+        said = f"{round(float(keep.sum()), 1):g} of {keep.numel()} cells"
+    axes.set_title(_shorten(f"{explanation.method}: {said}", 30), fontsize=9)
 
 
 def _draw_classes(axes: Axes, explanation: Explanation) -> None:

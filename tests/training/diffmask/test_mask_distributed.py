@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from processes import run_together
 from vitrail.training import train
 from vitrail.training.diffmask import layers
+from vitrail.training.diffmask.learner import MaskLearner
 
 pytest_plugins = ("tiny",)
 
@@ -114,6 +115,25 @@ def test_two_processes_learn_as_one_with_twice_the_batch(
     assert json.loads((two / "summary.json").read_text())["processes"] == 2
 
 
+def test_a_batch_without_images_reaches_every_gate_of_the_step(mask_configured, images, monkeypatch, tmp_path):
+    """Other processes wait for this one's gradients."""
+    step, seen = MaskLearner.step, []
+
+    def watched(learner, masked, layer):
+        step(learner, masked, layer)
+        if masked is None:
+            asked = [learner.module.placeholder, *learner.module.gates[: layer + 1].parameters()]
+            seen.append([parameter.grad is not None and not parameter.grad.any() for parameter in asked])
+
+    for path in sorted((images / "train" / "red").iterdir())[:3]:
+        path.write_bytes(b"no image")
+    monkeypatch.setattr(MaskLearner, "step", watched)
+    train(mask_configured("data.batch_size=1", "schedule.epochs=1"), tmp_path / "run")
+    assert len(seen) == 3
+    assert all(map(all, seen))
+
+
+@pytest.mark.slow
 def test_a_process_without_images_keeps_step_with_the_others(train_together, images, table):
     """With batches of one image, some of which cannot be read, and one image for two to validate."""
     for path in [*sorted((images / "train" / "red").iterdir())[:3], *sorted(images.glob("test/*/*.png"))[1:]]:

@@ -1,12 +1,14 @@
 """Figures that are not finite end a run of gates in words, before anything that follows from them is written."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from vitrail.errors import TrainingError
+from vitrail.adapters import load, save
+from vitrail.errors import InvalidInputError, TrainingError
 from vitrail.models.diffmask import read_mask
 from vitrail.training import train
 from vitrail.training.diffmask import learner
@@ -104,3 +106,10 @@ def test_settings_beyond_all_measure_end_in_one_message(overrides, run_vitrail, 
     assert not (run / "summary.json").exists()
     for path in run.glob("*.safetensors"):
         assert all(tensor.isfinite().all() for tensor in load_file(path).values())
+
+
+def test_a_network_that_takes_photos_whole_is_refused(mask_configured, vit_file, tmp_path):
+    vit = load(vit_file, device="cpu")
+    save(replace(vit, preprocessing=replace(vit.preprocessing, crop_mode="whole")), vit_file)
+    with pytest.raises(InvalidInputError, match=r"expected a network that takes images of one size, got .* crop_mode 'whole'"):
+        train(mask_configured(), tmp_path / "run")

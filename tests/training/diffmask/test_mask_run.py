@@ -30,6 +30,7 @@ def run_of(run_vitrail, mask_recipe, tmp_path):
     return run
 
 
+@pytest.mark.usefixtures("learning_curves")
 def test_the_whole_way_from_the_command_line_to_an_explanation(
     run_of, run_vitrail, vit_file, images, table, tmp_path, snapshot
 ):

@@ -64,13 +64,15 @@ class MaskPictures(Callback):
         images = self._look(trainer)
         if images is None:
             return
-        columns = [
-            make_explainer("diffmask", self.vit, checkpoint=self.mask, check_weights=False).explain(images),
-            *self.beside,
-        ]
+        masks = make_explainer("diffmask", self.vit, checkpoint=self.mask, check_weights=False).explain(images)
+        columns = [masks, *self.beside]
         photos = [_as_photo(image) for image in self.vit.preprocessing.denormalise(images).cpu()]
         whole = [(0.0, 0.0, float(photo.width), float(photo.height)) for photo in photos]
-        rows = [SheetRow(photos[i], whole[i], [column[i] for column in columns], self.titles[i]) for i in range(len(photos))]
+        rows = [
+            # Probabilities are drawn as what they leave of the image.
+            SheetRow(photos[i], whole[i], [one[i] for one in columns], self.titles[i], kept={masks.method: masks.relevance[i]})
+            for i in range(len(photos))
+        ]
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.global_step:08d}.png"
         contact_sheet(rows, path)

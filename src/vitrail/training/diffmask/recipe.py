@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from vitrail.adapters import ViTAdapter, load
-from vitrail.errors import UnsupportedModelError
+from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers.diffmask import VisionDiffMask
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, TrainedMask
 from vitrail.models.fingerprint import weights_fingerprint
@@ -23,6 +23,7 @@ def train_mask(config: MaskTrainingConfig, out: Path, checkpoint: Path | None) -
 
     Raises:
         UnsupportedModelError: The network to explain is no ViT, or merges its patches.
+        InvalidInputError: It takes photos whole, so that images differ in size.
     """
     started, wanted = time.monotonic(), config.diffmask
     # On the CPU; the trainer moves it to where it runs.
@@ -30,6 +31,11 @@ def train_mask(config: MaskTrainingConfig, out: Path, checkpoint: Path | None) -
     reason = VisionDiffMask.refusal(vit)
     if reason is not None or not isinstance(vit, ViTAdapter):
         raise UnsupportedModelError(f"diffmask cannot explain {vit.name}: {reason}")
+    if not vit.preprocessing.fixed:
+        raise InvalidInputError(
+            f"expected a network that takes images of one size, got {vit.name} with crop_mode {vit.preprocessing.crop_mode!r}; explain "
+            "one that was trained with data.crop_mode center or squash"
+        )
     data = TrainingData(config.data, config.augmentation, vit.preprocessing, config.engine.seed, labelled=False)
     seed_all(config.engine.seed)
     width = vit.prefix_tokens.shape[-1]
