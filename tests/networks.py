@@ -12,7 +12,7 @@ from timm.models.vision_transformer import ParallelScalingBlock
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionVisionTransformer
 
-from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt
+from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, build
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, TrainedMask
 from vitrail.models.fingerprint import weights_fingerprint
 from vitrail.models.hit import HiT
@@ -147,3 +147,20 @@ def gates(vit: ViTAdapter, seed: int = 0, **fields: Any) -> TrainedMask:
         torch.manual_seed(seed)
         mask = DiffMask(DiffMaskConfig(**{"hidden": 8, **shape, **fields}))
     return TrainedMask(shaken(mask, seed, spread=0.3), explained)
+
+
+def intr(**fields: Any) -> Classifier:
+    """An INTR over a ConvNeXt with cells of 8 pixels, for images of any size."""
+    shape = {"width": 16, "num_heads": 2, "mlp_width": 24, "encoder_depth": 1, "decoder_depth": 3}
+    options = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16), "output_stride": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        classifier = build(
+            "intr",
+            num_classes=5,
+            image_size=(32, 48),
+            class_names=CLASS_NAMES,
+            **{**shape, "backbone": "timm:convnext_atto", "backbone_options": options, **fields},
+        )
+    shaken(classifier.module, spread=0.15)
+    return classifier

@@ -282,6 +282,13 @@ def test_parts_with_and_without_bias_are_refused(explanation, order):
         Explanation.concatenate(parts)
 
 
+def test_maps_of_differing_grids_cannot_be_joined():
+    with pytest.raises(
+        InvalidInputError, match=r"^expected maps of one grid, got 2x3 and 3x2 cells, .*; explain photos of .* one by one"
+    ):
+        Explanation.concatenate([bare(torch.zeros(2, 2, 3)), bare(torch.zeros(1, 2, 3)), bare(torch.zeros(1, 3, 2))])
+
+
 def test_sources_can_be_named_later(explanation):
     named = explanation.with_sources(["a.jpg", "b.jpg", "c.jpg"])
     assert named.sources == ("a.jpg", "b.jpg", "c.jpg")

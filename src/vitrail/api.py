@@ -1,11 +1,13 @@
 """The front door: photos in, explanations and scores out, in one call each."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
+import torch
 from PIL import Image
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from vitrail.adapters import Classifier, adapt, load
 from vitrail.data.folders import ImageFolder
 from vitrail.data.images import open_image, to_rgb
+from vitrail.data.padding import same_size
 from vitrail.errors import InvalidInputError
 from vitrail.evaluation import Scores
 from vitrail.evaluation import score as score_folder
@@ -20,6 +23,7 @@ from vitrail.explainers import EXPLAINERS, Explainer, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, Protocol
 from vitrail.models.hit import HiT
+from vitrail.models.intr import INTR
 from vitrail.types import Targets
 
 BATCH_SIZE = 16
@@ -74,6 +78,9 @@ def explain_photos(
         photos: Opened photos.
         sources: File names, one a photo, for the record.
         target: As `explain` takes it.
+
+    Raises:
+        InvalidInputError: No photos, not one target per photo, or photos whose maps differ in their grids.
     """
     if not photos:
         raise InvalidInputError("expected at least one photo, got none")
@@ -81,11 +88,38 @@ def explain_photos(
     if several and (not hasattr(target, "__len__") or len(target) != len(photos)):  # type: ignore[arg-type]
         raise InvalidInputError(f"expected {len(photos)} targets, one per photo, got {target!r}")
     parts = []
-    for some in _slices(len(photos), BATCH_SIZE):
-        images = explainer.model.prepare(photos[some])
-        part = explainer.explain(images, target[some] if several else target)  # type: ignore[index]
-        parts.append(part.with_sources(sources[some]))
+    for start in range(0, len(photos), BATCH_SIZE):
+        some = slice(start, start + BATCH_SIZE)
+        images = [explainer.model.preprocessing(photo) for photo in photos[some]]
+        found = explain_images(explainer, images, sources[some], target[some] if several else target)  # type: ignore[index]
+        parts.append(Explanation.concatenate(found))
     return Explanation.concatenate(parts)
+
+
+def explain_images(
+    explainer: Explainer, images: Sequence[Tensor], sources: Sequence[str], target: int | str | Targets | None = None
+) -> list[Explanation]:
+    """Explain normalised images, all those of one size at once; an explanation each, in their order.
+
+    Args:
+        explainer: A method tied to a model.
+        images: Of channels, height and width; sizes may differ. Nothing is padded, so that none depends on its neighbours.
+        sources: File names, one an image, for the record.
+        target: As `explain` takes it.
+    """
+    model, found = explainer.model, dict[int, Explanation]()
+    for places in same_size([image.shape for image in images]):
+        batch = torch.stack([images[place] for place in places]).to(model.device, model.dtype)
+        explanation = explainer.explain(batch, _of_some(target, places)).with_sources([sources[place] for place in places])
+        found |= zip(places, explanation, strict=True)
+    return [found[place] for place in range(len(images))]
+
+
+def _of_some(target: Any, places: list[int]) -> Any:
+    """The targets of some images, where each has one of its own."""
+    if target is None or isinstance(target, Integral | str):
+        return target
+    return target[places] if isinstance(target, Tensor | np.ndarray) else [target[place] for place in places]
 
 
 def score(
@@ -140,8 +174,8 @@ def list_protocols() -> list[dict[str, str]]:
 
 
 def default_method(classifier: Classifier) -> str:
-    """The method that is meant where none is named: hit for a HiT, which explains itself, else chefer, for any ViT."""
-    return "hit" if isinstance(classifier.module, HiT) else "chefer"
+    """The method that is meant where none is named: hit for a HiT and intr for an INTR, which explain themselves, else chefer."""
+    return next((name for kind, name in ((HiT, "hit"), (INTR, "intr")) if isinstance(classifier.module, kind)), "chefer")
 
 
 def make_explainers(
@@ -195,7 +229,3 @@ def as_classifier(model: Model) -> Classifier:
     if isinstance(model, Classifier):
         return model
     return adapt(model) if isinstance(model, nn.Module) else load(model)
-
-
-def _slices(total: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, total, size))

@@ -75,6 +75,11 @@ class Explanation:
         return replace(self, sources=tuple(map(str, sources)))
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the maps."""
+        return self.relevance.shape[1], self.relevance.shape[2]
+
+    @property
     def probabilities(self) -> Float[Tensor, "b c"]:
         """Softmax of the logits."""
         return self.logits.softmax(-1)
@@ -110,9 +115,19 @@ class Explanation:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Explanation"]) -> "Explanation":
-        """Join batches that one method made with one model."""
+        """Join batches that one method made with one model.
+
+        Raises:
+            InvalidInputError: There are none, their maps differ in their grids, or only some have a bias.
+        """
         if not parts:
             raise InvalidInputError("expected at least one explanation to join, got none")
+        grids = list(dict.fromkeys(part.grid for part in parts))
+        if len(grids) > 1:
+            raise InvalidInputError(
+                f"expected maps of one grid, got {grids[0][0]}x{grids[0][1]} and {grids[1][0]}x{grids[1][1]} cells, which one Explanation "
+                "cannot hold; explain photos of differing shapes one by one, or their folder by `vitrail explain --data`"
+            )
         if len({part.bias is None for part in parts}) > 1:
             raise InvalidInputError("expected explanations that one method made, got some with a bias and some without")
         joined: dict[str, Any] = {name: torch.cat([part._tensors()[name] for part in parts]) for name in parts[0]._tensors()}
@@ -197,7 +212,7 @@ class Explanation:
             "method": self.method,
             "model": self.model,
             "completeness_error": self.completeness_error(),
-            "grid": list(self.relevance.shape[1:]),
+            "grid": list(self.grid),
             "images": images,
             "class_names": list(self.class_names),
         }

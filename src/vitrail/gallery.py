@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitrail.adapters import Preprocessing
-from vitrail.api import BATCH_SIZE
+from vitrail.api import BATCH_SIZE, explain_images
 from vitrail.data.folders import Unreadable
 from vitrail.data.photos import PhotoFile
 from vitrail.errors import ImageError, InvalidInputError
@@ -22,6 +21,7 @@ from vitrail.viz.overlay import Smoothing, overlay
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
 
 SHEET = "contact_sheet"
+EXPLANATIONS = "explanations"
 LARGEST_SIDE = 1792
 """Pixels: as large as an overlay gets."""
 
@@ -67,8 +67,10 @@ def explain_gallery(
     folder: Path,
     smoothing: Smoothing = "nearest",
     batch_size: int = BATCH_SIZE,
-) -> tuple[dict[str, Explanation], list[Unreadable]]:
+) -> tuple[dict[str, list[Explanation]], list[Unreadable]]:
     """Explain photos and write an overlay each, a contact sheet of the first ones, and the explanations.
+
+    These are one file a method, or, where photos of differing shapes come to maps of differing grids, one a photo.
 
     Every photo is opened once, for all methods. At any time only one batch of photos is in memory.
 
@@ -81,7 +83,7 @@ def explain_gallery(
         batch_size: Photos that are explained at once.
 
     Returns:
-        The explanations by method, and the files that were skipped.
+        The explanations by method, as they are saved: one of all photos, or one a photo; and the files that were skipped.
 
     Raises:
         ImageError: A named file cannot be read, or nothing could be.
@@ -90,34 +92,33 @@ def explain_gallery(
     folders = {name: folder if len(names) == 1 else folder / name for name in names}
     for path in folders.values():
         path.mkdir(exist_ok=True)
-    model = explainers[0].model
-    reader = PhotoReader(photos, model.preprocessing)
-    parts: dict[str, list[Explanation]] = {name: [] for name in names}
-    unreadable, rows = list[Unreadable](), list[SheetRow]()
+    reader = PhotoReader(photos, explainers[0].model.preprocessing)
+    found: dict[str, list[Explanation]] = {name: [] for name in names}
+    unreadable, rows, labels = list[Unreadable](), list[SheetRow](), list[str]()
     batches = [range(start, min(start + batch_size, len(photos))) for start in range(0, len(photos), batch_size)]
     for batch in progress(batches, len(batches), "explaining"):
         read = [reader[index] for index in batch]
         unreadable += [entry for entry in read if isinstance(entry, Unreadable)]
         opened = [entry for entry in read if isinstance(entry, Opened)]
-        if not opened:
-            continue
-        images = torch.stack([entry.image for entry in opened]).to(model.device, model.dtype)
-        sources = [str(entry.photo.path) for entry in opened]
+        images, sources = [entry.image for entry in opened], [str(entry.photo.path) for entry in opened]
         for name, explainer in zip(names, explainers, strict=True):
-            parts[name].append(explainer.explain(images, target).with_sources(sources))
-        for i, (photo, _, row) in enumerate(opened):
-            row = replace(row, explanations=[parts[name][-1][i] for name in names])
+            found[name] += explain_images(explainer, images, sources, target)
+        for i, (photo, _, row) in enumerate(opened, start=len(labels)):
+            row = replace(row, explanations=[found[name][i] for name in names])
             for name, one in zip(names, row.explanations, strict=True):
                 draw(row, one, smoothing).save(folders[name] / f"{photo.label}.png")
             if len(rows) < MAX_ROWS:
                 rows.append(row.reduced())
+        labels += [entry.photo.label for entry in opened]
     if not rows:
         raise ImageError(f"not one of {len(photos)} images could be read; the first: {unreadable[0].reason}")
     contact_sheet(rows, folder / f"{SHEET}.png")
-    explanations = {name: Explanation.concatenate(parts[name]) for name in names}
-    for name, explanation in explanations.items():
-        explanation.save(folders[name] / "explanations.npz")
-    return explanations, unreadable
+    if all(len({one.grid for one in each}) == 1 for each in found.values()):
+        found, labels = {name: [Explanation.concatenate(each)] for name, each in found.items()}, [EXPLANATIONS]
+    for name, each in found.items():
+        for label, explanation in zip(labels, each, strict=True):
+            explanation.save(folders[name] / f"{label}.npz")
+    return found, unreadable
 
 
 def refuse_overwriting(photos: Sequence[PhotoFile], out: Path, methods: Sequence[str]) -> None:

@@ -30,6 +30,9 @@ Images = Float[Tensor, "b channels height width"]
 Baseline = Float[Tensor, "b_or_1 channels height width"]
 """What replaces removed content: one per image, or one for all."""
 
+Padding = Bool[Tensor, "b height width"]
+"""Pixels that fill images of differing sizes up to one; True = padding."""
+
 Logits = Float[Tensor, "b c"]
 Relevance = Float[Tensor, "b rows cols"]
 """Raw score per patch: sign and scale as the method gives them."""

@@ -129,7 +129,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
         ("some/where.safetensors", "no such model"),
         (
             "tim:vit_tiny",
-            r"unknown source of models 'tim' \(did you mean 'timm'\?\); choose one of: hf, hit, timm, torchvision, vitrail",
+            r"unknown source of models 'tim' \(did you mean 'timm'\?\); choose one of: hf, hit, intr, timm, torchvision, vitrail",
         ),
         ("vitrail:hit-cifar11", r"unknown bundled model 'hit-cifar11' \(did you mean 'hit-cifar10'\?\)"),
         ("timm:vit_tiny_patch16_225", r"unknown timm model .*did you mean 'vit_tiny_patch16_224'"),
@@ -146,7 +146,7 @@ def test_unknown_names(name, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "intr"}, "'intr'"),
+        ({"architecture": "perceptron"}, "'perceptron'"),
         ({"config": {"widths": "x"}}, "not one that this version understands"),
         ({"config": None}, "not one that this version understands"),
         ({"preprocessing": {"sizes": 3}}, "not one that this version understands"),

@@ -1,5 +1,6 @@
 import json
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS, Preprocessing
+from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS, Preprocessing, resize_within
 from vitrail.errors import ImageError, InvalidInputError
 
 PHOTO_SIZES = {
@@ -184,7 +185,11 @@ def test_a_description_in_json_gives_the_same_back():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"crop_mode": "border"}, "expected crop_mode 'center' or 'squash', got 'border'"),
+        ({"crop_mode": "border"}, "expected crop_mode to be one of 'center', 'squash', 'whole', got 'border'"),
+        (
+            {"crop_mode": "whole"},
+            "expected crop_fraction 1 with crop_mode 'whole', which crops nothing, got 0.875; set crop_fr",
+        ),
         ({"crop_fraction": 0.0}, "expected 0 < crop_fraction <= 1, got 0.0"),
         ({"crop_fraction": -0.5}, "expected 0 < crop_fraction <= 1, got -0.5"),
         ({"crop_fraction": 1.01}, "expected 0 < crop_fraction <= 1, got 1.01"),
@@ -247,3 +252,80 @@ def test_a_region_lies_where_the_visible_box_says(photo_size, mode, fraction):
         seen = preprocessing.region(region)
         assert float(seen.any(1).sum()) == pytest.approx(96 * row, abs=1.5 * max(1, 96 / (bottom - top)))
         assert float(seen.any(0).sum()) == pytest.approx(64 * col, abs=1.5 * max(1, 64 / (right - left)))
+
+
+def whole(*limits: int, interpolation: str = "bilinear") -> Preprocessing:
+    return Preprocessing(limits, 1.0, "whole", interpolation, MEAN, STD)
+
+
+@pytest.mark.parametrize(
+    ("photo_size", "size"),
+    [
+        ((480, 640), (800, 1066)),
+        ((640, 480), (1066, 800)),
+        ((375, 500), (800, 1066)),
+        ((333, 333), (800, 800)),
+        ((800, 1333), (800, 1333)),
+        ((800, 1334), (799, 1332)),
+        ((300, 1000), (400, 1333)),
+        ((1000, 300), (1333, 400)),
+        ((100, 201), (663, 1332)),
+        ((11, 4000), (4, 1454)),
+        ((1, 1), (800, 800)),
+        ((10, 30_000), (1, 1333)),
+        ((30_000, 10), (1333, 1)),
+    ],
+    ids=str,
+)
+def test_whole_photos_come_to_the_sizes_of_detr(photo_size, size):
+    for limits in ((800, 1333), (1333, 800)):
+        assert whole(*limits).resized_size(*photo_size) == whole(*limits).seen_size(*photo_size) == size
+
+
+def detrs_size(height: int, width: int, shorter: int, longest: int) -> tuple[int, int]:
+    """The rule in words, in exact numbers, with its roundings: the shorter side to the nearest, the longer one down."""
+    proportions = Fraction(max(height, width), min(height, width))
+    side = shorter if proportions * shorter <= longest else round(longest / proportions)
+    sides = side, int(side * proportions)
+    return sides if height < width else sides[::-1]
+
+
+@pytest.mark.parametrize("limits", [(800, 1333), (32, 53), (7, 7), (224, 224), (1, 9)], ids=str)
+def test_sizes_of_whole_photos_by_a_rule_in_exact_numbers(limits):
+    generator = np.random.default_rng(0)
+    for height, width in generator.integers(1, 5000, (400, 2)).tolist():
+        expected = detrs_size(height, width, *limits)
+        if min(expected):
+            assert whole(*limits).resized_size(height, width) == expected
+        else:
+            assert sorted(whole(*limits).resized_size(height, width)) == [1, limits[1]]
+        assert resize_within(height, width, limits[0]) == detrs_size(height, width, limits[0], 10**9)
+
+
+@pytest.mark.parametrize("photo_size", PHOTO_SIZES.values(), ids=PHOTO_SIZES)
+def test_a_whole_photo_is_resized_and_nothing_else(photo_size):
+    preprocessing, photo = whole(32, 53, interpolation="bicubic"), noise(*photo_size)
+    height, width = detrs_size(*photo_size, 32, 53)
+    resized = np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    pixels = torch.from_numpy(resized.copy()) / 255
+    expected = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(preprocessing(photo), expected, rtol=0, atol=1e-6)
+    assert preprocessing.visible_box(*photo_size) == (0, 0, photo_size[1], photo_size[0])
+    region = np.random.default_rng(1).random(photo_size) < 0.4
+    seen = Image.fromarray(region.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    assert torch.equal(preprocessing.region(region), torch.from_numpy(np.asarray(seen).astype(bool)))
+
+
+def test_whether_all_photos_come_to_one_size():
+    assert [mode for mode in ("center", "squash", "whole") if Preprocessing((8, 8), 1.0, mode).fixed] == ["center", "squash"]
+    assert Preprocessing((24, 40)).seen_size(77, 500) == (24, 40)
+
+
+def test_a_description_of_whole_photos_in_json_gives_the_same_back():
+    described = json.loads(json.dumps(whole(800, 1333).to_dict()))
+    assert described["crop_mode"] == "whole"
+    assert Preprocessing.from_dict(described) == whole(800, 1333)
+
+
+def test_a_thin_photo_is_taken_whole_within_its_limits():
+    assert whole(16, 27)(Image.new("RGB", (30_000, 10))).shape == (3, 1, 27)

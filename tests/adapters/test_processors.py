@@ -11,8 +11,8 @@ from PIL import Image
 import networks
 from vitrail.adapters import Preprocessing
 from vitrail.adapters.huggingface import family_preprocessing
-from vitrail.adapters.huggingface_processors import processor_preprocessing
-from vitrail.errors import InvalidInputError
+from vitrail.adapters.huggingface_processors import processor_description, processor_preprocessing
+from vitrail.errors import InvalidInputError, UnsupportedModelError
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -140,3 +140,8 @@ def test_a_familys_own_preprocessing(name, crop, mode, interpolation, mean):
 def test_sizes_of_two_numbers():
     config = transformers.ViTConfig(image_size=(48, 64), patch_size=8)
     assert family_preprocessing(config).size == (48, 64)
+
+
+def test_photos_that_stay_whole_are_nothing_that_a_processor_of_classifiers_does():
+    with pytest.raises(UnsupportedModelError, match=r"crop_mode='whole'.*; save the model by vitrail.save"):
+        processor_description(Preprocessing((32, 48), 1.0, "whole"))

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.data.augmentation import AugmentationConfig, DrawnAgain, label_mixing, training_transform
+from vitrail.errors import InvalidInputError
 
 POLICIES = [None, "3a", "rand-m9-mstd0.5-inc1", "original"]
 GENTLE = {"horizontal_flip": 0, "color_jitter": 0, "crop_scale": (1, 1), "crop_ratio": (1, 1)}
@@ -169,6 +170,48 @@ def test_a_simple_crop_shows_the_image_shifted(size, photo_size):
     assert len(starts) > 3
 
 
+WHOLE = Preprocessing((40, 66), 1.0, "whole", "bilinear", (0.5,) * 3, (0.25,) * 3)
+
+
+def of_any_size(**changes):
+    return AugmentationConfig(crop="detr", mixup=0, cutmix=0, **changes)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_colours_follow_images_of_any_size(photo, policy):
+    transform = training_transform(of_any_size(auto_augment=policy), WHOLE)
+    images = [transform(photo) for _ in range(12)]
+    assert len({image.shape for image in images}) > 3
+    for image in images:
+        assert image.shape[0] == 3
+        assert max(image.shape) <= 66
+        assert (image * 0.25 + 0.5).clamp(0, 1).sub(image * 0.25 + 0.5).abs().max() < 1e-6
+
+
+def test_all_else_follows_images_of_any_size():
+    red = Image.new("RGB", (60, 40), (200, 0, 0))
+    plain = training_transform(of_any_size(color_jitter=0), WHOLE)(red)
+    assert plain.flatten(1).unique(dim=1).shape[1] == 1
+    erased = training_transform(of_any_size(color_jitter=0, random_erasing=1.0, erasing_mode="const"), WHOLE)(red)
+    assert 0 < (erased == 0).all(0).float().mean() < 0.5
+    every = of_any_size(random_erasing=1.0, noise=0.5, rotation=20, blur=3)
+    assert training_transform(every, WHOLE)(red).isfinite().all()
+    gray = Preprocessing((40, 66), 1.0, "whole", mean=(0.5,), std=(0.5,))
+    assert training_transform(of_any_size(auto_augment="3a"), gray)(red).shape[0] == 1
+
+
+def test_crops_of_one_size_and_images_of_many_are_not_mixed_up():
+    with pytest.raises(
+        InvalidInputError, match=r"expected data.crop_mode whole with augmentation.crop detr, .* got center; set "
+    ):
+        training_transform(of_any_size(), Preprocessing((40, 66)))
+    for crop in ("resized", "simple"):
+        with pytest.raises(
+            InvalidInputError, match=f"expected augmentation.crop detr with data.crop_mode whole, .* got {crop}; "
+        ):
+            training_transform(AugmentationConfig(crop=crop), WHOLE)
+
+
 def test_no_mixing_where_both_are_off():
     assert label_mixing(AugmentationConfig(mixup=0, cutmix=0), 3) is None
 
@@ -232,6 +275,8 @@ def test_the_sides_of_what_cutmix_takes():
     "fields",
     [
         {"crop": "square"},
+        {"crop": "detr", "mixup": 0, "cutmix": 1},
+        {"crop": "detr", "mixup": 1, "cutmix": 0},
         {"erasing_mode": "black"},
         {"erasing_count": 0},
         {"rotation": -20},

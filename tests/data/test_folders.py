@@ -65,11 +65,12 @@ def test_nested_folders_count_to_their_class(tmp_path):
     assert list(images.labels) == [0, 1]
 
 
-def test_a_folder_without_images_is_no_class(tmp_path):
+def test_a_folder_without_images_is_no_class_and_that_is_said(tmp_path, caplog):
     photo(tmp_path / "bee" / "1.png")
     (tmp_path / "ant").mkdir()
     (tmp_path / "ant" / "notes.txt").touch()
     assert list(ImageFolder.scan(tmp_path, brightness).class_names) == ["bee"]
+    assert f"no images in them: ant in {tmp_path}" in caplog.text
 
 
 def test_a_hidden_folder_is_no_class(tmp_path):

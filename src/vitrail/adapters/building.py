@@ -10,6 +10,7 @@ from vitrail.adapters.own import adapt_hit
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
 from vitrail.models.hit import HIT_SIZES, HiT, HiTConfig
+from vitrail.models.intr.config import INTR_NAMES
 from vitrail.registry import Registry, unknown_name
 
 Builder = Callable[[str, Wanted], Classifier]
@@ -36,8 +37,9 @@ def build(
     Vision Transformers that vitrail knows come as a `ViTAdapter`; all others, such as ConvNeXt, as a `PlainClassifier`.
 
     Args:
-        name: A size of HiT, e.g. `hit_small_patch16_224`; or `timm:<model>`, `torchvision:<model>`, `hf:<folder or hub repository>`,
-            or `hf:<type>`, e.g. `hf:vit`, for a bare configuration of transformers.
+        name: A size of HiT, e.g. `hit_small_patch16_224`; an INTR, e.g. `intr_resnet50`, or `intr` with a `backbone` among the
+            options; or `timm:<model>`, `torchvision:<model>`, `hf:<folder or hub repository>`, or `hf:<type>`, e.g. `hf:vit`, for
+            a bare configuration of transformers.
         num_classes: Number of logits. The head is new where trained weights have another number.
         in_channels: Image channels.
         image_size: Height and width in pixels; the network's own if not given.
@@ -46,8 +48,8 @@ def build(
         pretrained: Whether to begin with the library's trained weights.
         class_names: One per class, where known.
         preprocessing: What turns a photo into its input; the network's own, at `image_size`, if not given.
-        options: Fields of `HiTConfig`, arguments of `timm.create_model` or of torchvision's builder, fields of the Hugging Face
-            configuration.
+        options: Fields of `HiTConfig` or `INTRConfig`, arguments of `timm.create_model` or of torchvision's builder, fields of the
+            Hugging Face configuration.
 
     Raises:
         UnknownNameError: No such network, or its weights could not be fetched.
@@ -61,10 +63,13 @@ def build(
         classifier = BUILDERS[source](rest, wanted)
     elif name in HIT_SIZES:
         classifier = _build_hit(name, wanted)
+    elif name in INTR_NAMES:
+        from vitrail.adapters.intr_building import build_intr  # noqa: PLC0415 (its backbones are heavy)
+
+        classifier = build_intr(name, wanted)
     else:
-        raise UnknownNameError(
-            f"{unknown_name('size of HiT', name, list(HIT_SIZES))}; or give the library too, as in timm:{name or 'convnext_atto'}"
-        )
+        unknown = unknown_name("size of HiT or INTR", name, [*HIT_SIZES, *INTR_NAMES])
+        raise UnknownNameError(f"{unknown}; or give the library too, as in timm:{name or 'convnext_atto'}")
     if preprocessing is not None:
         classifier = replace(classifier, preprocessing=preprocessing)
     if class_names:

@@ -16,7 +16,7 @@ from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import InvalidInputError, UnknownNameError
 from vitrail.hooks import inspecting
 from vitrail.registry import unknown_name
-from vitrail.types import Baseline, Images, Keep, Logits
+from vitrail.types import Baseline, Images, Keep, Logits, Padding
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,16 @@ class Classifier(ABC):
         """The network's own forward pass."""
         return self.module(images)
 
+    def padded_logits(self, images: Images, padding: Padding) -> Logits:
+        """Logits of images of differing sizes that were filled up to one.
+
+        Raises:
+            InvalidInputError: The network does not know padding from image.
+        """
+        raise InvalidInputError(
+            f"expected images of one size for {self.name}, which cannot tell padding from image; choose the crop_mode center or squash"
+        )
+
     @contextmanager
     def inspecting(self) -> Iterator[None]:
         """Evaluation mode; on leaving, the user's module and the random state are as they were."""
@@ -67,8 +77,18 @@ class Classifier(ABC):
             yield
 
     def prepare(self, photos: Image.Image | Sequence[Image.Image]) -> Images:
-        """Turn photos into a batch on the network's device."""
+        """Turn photos into a batch on the network's device.
+
+        Raises:
+            InvalidInputError: The network takes photos whole, and they come to images of differing sizes.
+        """
         photos = [photos] if isinstance(photos, Image.Image) else photos
+        sizes = sorted({self.preprocessing.seen_size(photo.height, photo.width) for photo in photos})
+        if len(sizes) > 1:
+            raise InvalidInputError(
+                f"expected photos that come to images of one size, got {len(sizes)} sizes, among them {sizes[0][0]}x{sizes[0][1]} and "
+                f"{sizes[1][0]}x{sizes[1][1]} pixels; prepare photos of differing shapes one by one"
+            )
         return torch.stack([self.preprocessing(photo) for photo in photos]).to(self.device, self.dtype)
 
     def class_name(self, index: int) -> str:

@@ -13,6 +13,7 @@ from vitrail.errors import UnsupportedModelError
 # a network that is not its own.
 FAMILIES = {
     "vitrail.models.hit": "vitrail.adapters.own:adapt_hit",
+    "vitrail.models.intr": "vitrail.adapters.intr:adapt_intr",
     "timm.models": "vitrail.adapters.timm:adapt_timm",
     "torchvision.models": "vitrail.adapters.torchvision:adapt_torchvision",
     "transformers": "vitrail.adapters.huggingface:adapt_huggingface",

@@ -71,7 +71,7 @@ def processor_description(preprocessing: Preprocessing) -> dict[str, Any]:
     resized_height, resized_width = (int(side / preprocessing.crop_fraction + 1e-6) for side in preprocessing.size)
     numbers = {name: number for number, name in RESAMPLING.items()}
     centered = preprocessing.crop_mode == "center"
-    if (centered and height != width) or preprocessing.interpolation not in numbers:
+    if not preprocessing.fixed or (centered and height != width) or preprocessing.interpolation not in numbers:
         raise UnsupportedModelError(
             f"expected a preprocessing that transformers can do (square crops, or squashing; {', '.join(numbers)}), got "
             f"{preprocessing}; save the model by vitrail.save"

@@ -18,6 +18,7 @@ from vitrail.models.checkpoints import Checkpoint, read_checkpoint
 from vitrail.models.diffmask.files import refuse_mask
 from vitrail.models.hit import HiT
 from vitrail.models.hit.checkpoints import looks_published, published_config
+from vitrail.models.intr.published import looks_published as looks_like_intr
 from vitrail.registry import Registry, unknown_name
 
 Loader = Callable[..., Classifier]
@@ -39,12 +40,13 @@ def load(
 
     Args:
         name: `vitrail:<bundled name>`, `timm:<model>`, `hf:<hub repository or folder>`, `torchvision:<model>`,
-            `hit:<hub repository or file>`, or a local file or folder, which is recognised by its content.
+            `hit:<hub repository or file>`, `intr:<hub repository or file>`, or a local file or folder, which is recognised by its content.
         device: Where to put it; if not given CUDA, else MPS, else the CPU.
-        image_size: Height and width that photos are brought to, for networks that take any; the network's own if not given.
+        image_size: Height and width that photos are brought to, for networks that take any; the network's own if not given. Where
+            photos are taken whole, the limits of their shorter and of their longer side.
         options: For timm, Hugging Face and torchvision: `pretrained=False` for random weights, and what their own functions
             take: any argument of `timm.create_model`, fields of the Hugging Face configuration, torchvision's `weights`. For
-            published HiT files: `num_heads`.
+            published HiT files: `num_heads`; for published INTR files what they do not tell: `nheads`, `dilation`.
 
     Raises:
         UnknownNameError: No such source, model or file.
@@ -62,7 +64,7 @@ def load(
     else:
         raise UnknownNameError(
             f"no such model: {name!r}; expected an existing file or folder, or a name like vitrail:hit-cifar10 (bundled), "
-            "timm:vit_base_patch16_224, hf:<folder or hub repository>, torchvision:vit_b_16 or hit:<hub repository>"
+            "timm:vit_base_patch16_224, hf:<folder or hub repository>, torchvision:vit_b_16, hit:<hub repository> or intr:<hub repository>"
         )
     classifier.module.to(_device(device)).eval()
     return classifier if image_size is None else _resized(classifier, image_size)
@@ -91,7 +93,7 @@ def bundled_models() -> list[str]:
 
 
 def load_local(path: Path, **options: Any) -> Classifier:
-    """Load a file of ours, a published HiT file, a folder with one of these, or a folder saved by timm.
+    """Load a file of ours, a published file of HiT or INTR, a folder with one of these, or a folder saved by timm.
 
     Raises:
         CheckpointError: Damaged, unsafe, or something else, such as gates of DiffMask.
@@ -111,9 +113,13 @@ def load_local(path: Path, **options: Any) -> Classifier:
         return build_described(checkpoint, path, **options)
     if looks_published(checkpoint.state):
         return _build_published(checkpoint, str(path), **options)
+    if looks_like_intr(checkpoint.state):
+        from vitrail.adapters.intr_building import build_published  # noqa: PLC0415 (its backbones are heavy)
+
+        return build_published(checkpoint, str(path), **options)
     raise CheckpointError(
         f"cannot tell what model {path} is: it has no vitrail description, and its keys ({', '.join(list(checkpoint.state)[:3])}, ...) are "
-        "not those of a published HiT; build the model yourself and give it to vitrail.adapt"
+        "not those of a published HiT or INTR; build the model yourself and give it to vitrail.adapt"
     )
 
 
@@ -154,9 +160,17 @@ def load_bundled(name: str, **options: Any) -> Classifier:
 @SOURCES.register("hit")
 def load_hit(name: str, **options: Any) -> Classifier:
     """A published HiT: a local file, or a repository on the Hugging Face hub (`owner/name` or `owner/name/file`)."""
-    if not Path(name).exists():
-        return load_local(_download(name), **options)
-    return load_local(Path(name), **options)
+    return _load_published(name, "hit", **options)
+
+
+@SOURCES.register("intr")
+def load_intr(name: str, **options: Any) -> Classifier:
+    """A published INTR: a local file, or a repository on the Hugging Face hub (`owner/name` or `owner/name/file`)."""
+    return _load_published(name, "intr", **options)
+
+
+def _load_published(name: str, source: str, **options: Any) -> Classifier:
+    return load_local(Path(name) if Path(name).exists() else _download(name, source), **options)
 
 
 @SOURCES.register("timm")
@@ -185,7 +199,7 @@ def load_torchvision(name: str, **options: Any) -> Classifier:
     return create_torchvision(name, **options)
 
 
-def _download(name: str) -> Path:
+def _download(name: str, source: str) -> Path:
     from huggingface_hub import hf_hub_download, list_repo_files  # noqa: PLC0415 (heavy, and needed for downloads only)
 
     owner, _, rest = name.partition("/")
@@ -199,7 +213,7 @@ def _download(name: str) -> Path:
                 entry for entry in list_repo_files(repository) if entry.endswith((".safetensors", ".pth", ".pt", ".bin"))
             ]
             if len(weights) != 1:
-                choices = ", ".join(f"hit:{repository}/{name}" for name in weights)
+                choices = ", ".join(f"{source}:{repository}/{name}" for name in weights)
                 raise UnknownNameError(f"expected one file of weights in {repository}, found {len(weights)}; choose: {choices}")
             file = weights[0]
         return Path(hf_hub_download(repository, file))

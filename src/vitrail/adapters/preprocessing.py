@@ -17,6 +17,8 @@ from vitrail.types import Images
 
 MAX_RESIZED_PIXELS = 100_000_000
 
+CROP_MODES = ("center", "squash", "whole")
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -26,9 +28,11 @@ class Preprocessing:
     """Resize, centre crop, scale to [0, 1], normalise: what a trained network expects.
 
     Args:
-        size: Height and width that the network eats, in pixels.
-        crop_fraction: The crop's share of the resized image (timm's `crop_pct`).
-        crop_mode: "center" keeps the aspect ratio and crops; "squash" stretches the photo, then crops.
+        size: Height and width that the network eats, in pixels. With crop_mode "whole" the two limits, in any order: of the
+            shorter and of the longer side.
+        crop_fraction: The crop's share of the resized image (timm's `crop_pct`); with crop_mode "whole", which crops nothing, 1.
+        crop_mode: "center" keeps the aspect ratio and crops; "squash" stretches the photo, then crops; "whole" keeps the aspect
+            ratio and the whole photo, so that images differ in size (`resize_within`).
         interpolation: Name of a torchvision interpolation mode.
         mean: Per channel, in [0, 1]; one number for a gray-scale network.
         std: Per channel, in [0, 1].
@@ -42,8 +46,10 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if self.crop_mode not in ("center", "squash"):
-            raise InvalidInputError(f"expected crop_mode 'center' or 'squash', got {self.crop_mode!r}")
+        if self.crop_mode not in CROP_MODES:
+            raise InvalidInputError(
+                f"expected crop_mode to be one of {', '.join(map(repr, CROP_MODES))}, got {self.crop_mode!r}"
+            )
         if not 0 < self.crop_fraction <= 1:
             raise InvalidInputError(f"expected 0 < crop_fraction <= 1, got {self.crop_fraction}")
         if self.interpolation not in {mode.value for mode in InterpolationMode}:
@@ -55,6 +61,16 @@ class Preprocessing:
             raise InvalidInputError(f"expected a std above 0 in every channel, got {self.std}")
         if len(self.size) != 2 or min(self.size) < 1:
             raise InvalidInputError(f"expected a size of two positive numbers of pixels, got {self.size}")
+        # Ignored, the default would look as if margins were cut off.
+        if not self.fixed and self.crop_fraction != 1:
+            raise InvalidInputError(
+                f"expected crop_fraction 1 with crop_mode 'whole', which crops nothing, got {self.crop_fraction}; set crop_fraction to 1"
+            )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every photo comes to an image of one size, `size`."""
+        return self.crop_mode != "whole"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON; `from_dict` gives it back."""
@@ -68,6 +84,8 @@ class Preprocessing:
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after resizing, before the crop."""
+        if not self.fixed:
+            return resize_within(height, width, min(self.size), max(self.size))
         target_height, target_width = (int(side / self.crop_fraction + 1e-6) for side in self.size)
         if self.crop_mode == "squash":
             return target_height, target_width
@@ -75,18 +93,17 @@ class Preprocessing:
             return max(target_height, int(target_width * height / width)), target_width
         return target_height, max(target_width, int(target_height * width / height))
 
+    def seen_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the image that the network gets of a photo of that size."""
+        return self.size if self.fixed else self.resized_size(height, width)
+
     def check(self, image: Image.Image) -> None:
         """Refuse a photo so thin that resizing would blow it up beyond reason.
 
         Raises:
             ImageError: It is.
         """
-        height, width = self.resized_size(image.height, image.width)
-        if height * width > MAX_RESIZED_PIXELS:
-            raise ImageError(
-                f"expected a photo of ordinary proportions, got {image.width}x{image.height} pixels, which resizes to {width}x{height}; "
-                "crop it first"
-            )
+        refuse_thin(image, self.resized_size(image.height, image.width))
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "channels height width"]:
         """Turn a photo into one normalised image.
@@ -95,11 +112,11 @@ class Preprocessing:
             ImageError: A photo so thin that resizing would blow it up beyond reason.
         """
         self.check(image)
-        height, width = self.resized_size(image.height, image.width)
+        size, cropped = list(self.resized_size(image.height, image.width)), list(self.seen_size(image.height, image.width))
         image = image.convert("L" if len(self.mean) == 1 else "RGB")
-        resized = transforms.resize(image, [height, width], InterpolationMode(self.interpolation), antialias=True)
+        resized = transforms.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
         pixels = transforms.to_dtype(
-            transforms.pil_to_tensor(transforms.center_crop(resized, list(self.size))), torch.float32, scale=True
+            transforms.pil_to_tensor(transforms.center_crop(resized, cropped)), torch.float32, scale=True
         )
         return transforms.normalize(pixels, list(self.mean), list(self.std))
 
@@ -110,12 +127,13 @@ class Preprocessing:
         """
         resized_size = list(self.resized_size(*mask.shape))
         resized = transforms.resize(Image.fromarray(mask.astype(np.uint8)), resized_size, InterpolationMode.NEAREST)
-        return transforms.pil_to_tensor(transforms.center_crop(resized, list(self.size)))[0].bool()
+        return transforms.pil_to_tensor(transforms.center_crop(resized, list(self.seen_size(*mask.shape))))[0].bool()
 
     def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Left, top, right and bottom, in the photo's own pixels, of the part that the network sees."""
         resized_height, resized_width = self.resized_size(height, width)
-        seen_height, seen_width = self.size[0] / resized_height * height, self.size[1] / resized_width * width
+        cropped_height, cropped_width = self.seen_size(height, width)
+        seen_height, seen_width = cropped_height / resized_height * height, cropped_width / resized_width * width
         left, top = (width - seen_width) / 2, (height - seen_height) / 2
         return max(left, 0.0), max(top, 0.0), min(left + seen_width, float(width)), min(top + seen_height, float(height))
 
@@ -123,3 +141,42 @@ class Preprocessing:
         """Undo the normalisation: pixels in [0, 1]."""
         mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return (images * std + mean).clamp(0, 1)
+
+
+def resize_within(height: int, width: int, shorter: int, longest: int | None = None) -> tuple[int, int]:
+    """Height and width, in pixels, of an image in its own proportions within two limits.
+
+    The shorter side becomes `shorter`, unless the longer one would then exceed `longest`, which it becomes instead. The shorter side
+    is rounded first and the longer one follows it, so that it may exceed `longest` a little. No side is less than a pixel.
+
+    Args:
+        height: Of the image.
+        width: Of the image.
+        shorter: What the shorter side becomes.
+        longest: What the longer side may have; None for no limit.
+
+    Source: Carion et al. 2020 (DETR), arXiv:2005.12872, rounded as in its code.
+
+    Differs: An image so thin that its shorter side is rounded away keeps one pixel; DETR's code fails.
+    """
+    short, long = min(height, width), max(height, width)
+    if longest is not None and long / short * shorter > longest:
+        shorter = round(longest * short / long)
+        if not shorter:
+            shorter, short, long = 1, 1, longest
+    longer = int(shorter * long / short)
+    return (shorter, longer) if height <= width else (longer, shorter)
+
+
+def refuse_thin(image: Image.Image, size: tuple[int, int]) -> None:
+    """Refuse a photo so thin that resizing it, to a size of height and width, would blow it up beyond reason.
+
+    Raises:
+        ImageError: It is.
+    """
+    height, width = size
+    if height * width > MAX_RESIZED_PIXELS:
+        raise ImageError(
+            f"expected a photo of ordinary proportions, got {image.width}x{image.height} pixels, which resizes to {width}x{height}; "
+            "crop it first"
+        )

@@ -13,13 +13,14 @@ from vitrail.adapters.plain import PlainClassifier
 from vitrail.errors import UnsupportedModelError
 from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HiT
+from vitrail.models.intr import INTR
 
 
 def save(classifier: Classifier, path: str | Path, *, half: bool = False, notes: Mapping[str, Any] | None = None) -> None:
     """Write a network with its configuration, preprocessing and class names as one safetensors file.
 
     Args:
-        classifier: An adapted or loaded HiT, or a network of another library that vitrail built.
+        classifier: An adapted or loaded HiT or INTR, or a network of another library that vitrail built.
         path: The file.
         half: Store half precision; it is loaded as single precision again.
         notes: More about the model, ready for JSON, kept inside the file.
@@ -52,6 +53,8 @@ def origin_of(classifier: Classifier) -> Origin:
     module = classifier.module
     if isinstance(module, HiT):
         return Origin("hit", module.config.to_dict())
+    if isinstance(module, INTR):
+        return Origin("intr", module.config.to_dict())
     if classifier.origin is not None:
         return classifier.origin
     if home_of(module) == "transformers":
@@ -59,7 +62,7 @@ def origin_of(classifier: Classifier) -> Origin:
 
         return describe_huggingface(module)
     raise UnsupportedModelError(
-        f"expected a HiT, got {type(module).__name__}; save it by the library that it comes from, or build it by "
+        f"expected a HiT or an INTR, got {type(module).__name__}; save it by the library that it comes from, or build it by "
         "vitrail.adapters.build"
     )
 

@@ -12,6 +12,7 @@ from vitrail.errors import CheckpointError, MissingExtraError
 from vitrail.models.checkpoints import read_checkpoint
 from vitrail.models.hit import HiT
 from vitrail.models.hit.starting import start_from
+from vitrail.models.intr import INTR
 from vitrail.models.started import Started
 from vitrail.registry import Registry, unknown_name
 
@@ -19,17 +20,21 @@ TRAINED: Registry[Callable[..., TrainedWeights]] = Registry("source of trained w
 """What stands before the colon, for the sources whose networks need not be Vision Transformers."""
 
 
-def start(classifier: Classifier, name: str | Path, *, keep_head: bool = False, **options: Any) -> Started:
+def start(
+    classifier: Classifier, name: str | Path, *, keep_head: bool = False, query_noise: float = 0.1, **options: Any
+) -> Started:
     """Copy trained weights into a network, for fine-tuning.
 
-    Into a HiT: those of another HiT or of a plain ViT, see `start_from`. Into another network: those of the same architecture,
-    whatever their image size, channels and classes.
+    Into a HiT: those of another HiT or of a plain ViT, see `start_from`. Into an INTR: those of a DETR, of another INTR, or of a
+    network like its backbone. Into another network: those of the same architecture, whatever their image size, channels and
+    classes.
 
     Args:
         classifier: Its module takes the weights.
         name: `timm:<model>`, `torchvision:<model>`, `hf:<folder or hub repository>`, `vitrail:<bundled name>`, `hit:<hub repository>`,
             or a file or folder.
         keep_head: Whether to take the head too, where it has as many classes.
+        query_noise: Of an INTR: standard deviation of the noise on queries that are repeated, since there are more classes.
         options: Of the source, e.g. torchvision's `weights`.
 
     Returns:
@@ -45,11 +50,15 @@ def start(classifier: Classifier, name: str | Path, *, keep_head: bool = False, 
         return start_from(
             module, weights.state, grid=weights.grid, num_heads=weights.num_heads, keep_head=keep_head, source=source
         )
+    if isinstance(module, INTR):
+        from vitrail.adapters.intr_starting import start_intr  # noqa: PLC0415 (its backbones are heavy)
+
+        return start_intr(module, weights, source, keep_head=keep_head, query_noise=query_noise)
     home = home_of(module)
     if weights.library and weights.library != home:
         raise CheckpointError(
-            f"expected weights of a {type(module).__name__} of {home}, got {source}, which are of {weights.library}; a HiT alone starts "
-            "from other networks"
+            f"expected weights of a {type(module).__name__} of {home}, got {source}, which are of {weights.library}; only a HiT or an INTR "
+            "starts from other networks"
         )
     if classifier.origin is not None and classifier.origin.architecture == "timm":
         from vitrail.adapters.timm_starting import start_timm  # noqa: PLC0415 (timm is heavy)

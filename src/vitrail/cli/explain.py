@@ -1,6 +1,6 @@
 """`vitrail explain`: pictures of which patches made the decision."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,28 +109,30 @@ def _print_folder(results: "FolderResults", model: str, out: Path) -> None:
     typer.echo(f"wrote images.csv, contact_sheet.png, run.json and a folder per method to {out}")
 
 
-def _print_photos(explanations: "Mapping[str, Explanation]", top: int, out: Path) -> None:
-    from vitrail.gallery import SHEET  # noqa: PLC0415 (heavy)
+def _print_photos(explanations: "Mapping[str, Sequence[Explanation]]", top: int, out: Path) -> None:
+    from vitrail.gallery import EXPLANATIONS, SHEET  # noqa: PLC0415 (heavy)
     from vitrail.viz.sheet import MAX_ROWS  # noqa: PLC0415
 
     several = len(explanations) > 1
-    first, count = next(iter(explanations.values())), len(next(iter(explanations.values())))
+    each = {name: [one for saved in files for one in saved] for name, files in explanations.items()}
+    first, count = next(iter(each.values())), len(next(iter(each.values())))
     for i in range(count):
-        classes = ", ".join(f"{name} {probability:.1%}" for name, probability in first.top_classes(i, top))
-        typer.echo(f"{first.sources[i]}: {classes}")
-        for name, explanation in explanations.items():
-            typer.echo(f"  {f'{name}: ' if several else ''}{_describe(explanation[i], top)}")
-    for name, explanation in explanations.items():
-        error = explanation.completeness_error()
-        if error is not None:
-            typer.echo(f"completeness error{f' of {name}' if several else ''}: {error:.1e} ({COMPLETENESS})")
+        classes = ", ".join(f"{name} {probability:.1%}" for name, probability in first[i].top_classes(0, top))
+        typer.echo(f"{first[i].sources[0]}: {classes}")
+        for name, found in each.items():
+            typer.echo(f"  {f'{name}: ' if several else ''}{_describe(found[i], top)}")
+    for name, files in explanations.items():
+        errors = [error for saved in files if (error := saved.completeness_error()) is not None]
+        if errors:
+            typer.echo(f"completeness error{f' of {name}' if several else ''}: {max(errors):.1e} ({COMPLETENESS})")
+    # Photos whose maps differ in their grids have a file each.
+    apart = len(next(iter(explanations.values()))) > 1
+    arrays = ".npz and .json per photo" if apart else f"{EXPLANATIONS}.npz and .json"
     part = f" (of the first {MAX_ROWS})" if count > MAX_ROWS else ""
     if several:
-        typer.echo(
-            f"wrote {SHEET}.png{part}, and {count} overlay(s), explanations.npz and .json per method ({', '.join(explanations)}) to {out}"
-        )
+        typer.echo(f"wrote {SHEET}.png{part}, and {count} overlay(s), {arrays} per method ({', '.join(explanations)}) to {out}")
     else:
-        typer.echo(f"wrote {count} overlay(s), {SHEET}.png{part}, explanations.npz and .json to {out}")
+        typer.echo(f"wrote {count} overlay(s), {SHEET}.png{part}, {arrays} to {out}")
 
 
 def _describe(explanation: "Explanation", top: int) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from timm.data import Mixup, create_transform
 from torch import Tensor
 from torchvision.transforms import (
@@ -22,7 +22,9 @@ from torchvision.transforms import (
 from torchvision.transforms.functional import resize
 
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.data.detr import detr_geometry
 from vitrail.data.folders import Transform
+from vitrail.errors import InvalidInputError
 
 
 def _rising(values: tuple[float, float]) -> tuple[float, float]:
@@ -54,7 +56,8 @@ class AugmentationConfig(BaseModel):
 
     Attributes:
         crop: "resized" takes a random part of the image, of random size and shape, and resizes it; "simple" resizes the image
-            to fit and shifts it by a few pixels (arXiv:2204.07118, where it goes by SRC).
+            to fit and shifts it by a few pixels (arXiv:2204.07118, where it goes by SRC); "detr" keeps the image's proportions and
+            brings the whole of it, or a random part, to a random size (`vitrail.data.detr`), for networks that take any.
         crop_scale: Smallest and largest share of the image's area in a crop that is resized.
         crop_ratio: Smallest and largest aspect ratio of a crop that is resized.
         horizontal_flip: Probability.
@@ -77,7 +80,7 @@ class AugmentationConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    crop: Literal["resized", "simple"] = "resized"
+    crop: Literal["resized", "simple", "detr"] = "resized"
     crop_scale: Range = (0.08, 1.0)
     crop_ratio: Range = (3 / 4, 4 / 3)
     horizontal_flip: float = Field(0.5, ge=0, le=1)
@@ -96,6 +99,15 @@ class AugmentationConfig(BaseModel):
     mix_probability: float = Field(1.0, ge=0, le=1)
     switch_probability: float = Field(0.5, ge=0, le=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _mixes_one_size(self) -> "AugmentationConfig":
+        if self.crop == "detr" and (self.mixup or self.cutmix):
+            raise ValueError(
+                "expected mixup 0 and cutmix 0 with crop detr, whose images differ in size and cannot be mixed, got "
+                f"mixup {self.mixup} and cutmix {self.cutmix}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,21 @@ class Noise:
 
 
 def training_transform(config: AugmentationConfig, preprocessing: Preprocessing) -> Transform:
-    """Return the random transform of training images, with the network's own size and normalisation."""
+    """Return the random transform of training images, with the network's own size and normalisation.
+
+    Raises:
+        InvalidInputError: Images of differing sizes for a network that takes one size, or the other way round.
+    """
+    if config.crop == "detr" and preprocessing.fixed:
+        raise InvalidInputError(
+            f"expected data.crop_mode whole with augmentation.crop detr, whose images differ in size, got {preprocessing.crop_mode}; set "
+            "data.crop_mode to whole, or augmentation.crop to resized or simple"
+        )
+    if config.crop != "detr" and not preprocessing.fixed:
+        raise InvalidInputError(
+            f"expected augmentation.crop detr with data.crop_mode whole, where images differ in size, got {config.crop}; set "
+            "augmentation.crop to detr, or data.crop_mode to center or squash"
+        )
     geometry, colours, normalisation = create_transform(
         preprocessing.size,
         is_training=True,
@@ -153,10 +179,13 @@ def training_transform(config: AugmentationConfig, preprocessing: Preprocessing)
         std=preprocessing.std,
         separate=True,
     )
+    interpolation = InterpolationMode(preprocessing.interpolation)
     if config.crop == "simple":
-        covering = Covering(preprocessing.size, InterpolationMode(preprocessing.interpolation))
+        covering = Covering(preprocessing.size, interpolation)
         shifted = RandomCrop(preprocessing.size, padding=SHIFT, padding_mode="reflect")
         geometry = Compose([covering, shifted, RandomHorizontalFlip(config.horizontal_flip)])
+    elif config.crop == "detr":
+        geometry = detr_geometry(preprocessing.size, interpolation, config.horizontal_flip)
     # timm's policies want three channels.
     to_gray = [Grayscale()] if len(preprocessing.mean) == 1 else []
     # On the normalised image, in the order of arXiv:2304.06391's code: 0 is the mean colour.

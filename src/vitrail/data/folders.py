@@ -1,5 +1,6 @@
 """Folders of images: labelled by their sub-folders, or just photos."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vitrail.data.labelled import NO_LABEL, Batch, LabelledFiles, Sample, Transform, Unreadable, collate
 from vitrail.errors import InvalidInputError
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "NO_LABEL",
@@ -46,6 +49,8 @@ class ImageFolder(LabelledFiles):
         }
         classes = [folder for folder, paths in below.items() if paths]
         if classes:
+            if empty := [folder.name for folder in below if folder not in classes]:
+                logger.warning("left out, since there are no images in them: %s in %s", ", ".join(empty[:8]), root)
             found = [(path, label) for label, folder in enumerate(classes) for path in below[folder]]
             beside = sum(_is_image(path) for path in root.iterdir())
             if beside:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vitrail.data.images import open_image
@@ -46,13 +46,18 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Readable images, stacked, and what had to be left out."""
+    """Readable images, stacked, and what had to be left out.
+
+    Images that are smaller than the batch's height or width are filled up by zeros at the bottom and on the right; `padding` is true
+    there, (b, height, width), and None where all images have one size (`vitrail.data.padding.by_size` takes them apart again).
+    """
 
     images: Tensor
     labels: Tensor
     paths: list[str]
     unreadable: list[Unreadable]
     answers: Tensor | None = None
+    padding: Tensor | None = None
 
 
 class LabelledImages(ABC, Dataset[Sample | Unreadable]):
@@ -208,13 +213,25 @@ class LabelledArrays(LabelledImages):
 
 
 def collate(samples: Sequence[Sample | Unreadable]) -> Batch:
-    """Stack what could be read; a batch may be smaller than asked for, or empty."""
+    """Stack what could be read, padded to the largest height and width; a batch may be smaller than asked for, or empty."""
     read = [sample for sample in samples if isinstance(sample, Sample)]
     answers = [sample.answer for sample in read if sample.answer is not None]
+    sizes = [sample.image.shape[-2:] for sample in read]
     return Batch(
-        images=torch.stack([sample.image for sample in read]) if read else torch.empty(0),
+        images=_stack([sample.image for sample in read]) if read else torch.empty(0),
         labels=torch.tensor([sample.label for sample in read], dtype=torch.long),
         paths=[sample.path for sample in read],
         unreadable=[sample for sample in samples if isinstance(sample, Unreadable)],
-        answers=torch.stack(answers) if answers else None,
+        answers=_stack(answers) if answers else None,
+        padding=~_stack([torch.ones(size, dtype=torch.bool) for size in sizes]) if len(set(sizes)) > 1 else None,
     )
+
+
+def _stack(parts: Sequence[Tensor]) -> Tensor:
+    """Stack images or masks; smaller ones are filled up by zeros at the bottom and on the right."""
+    sizes = {part.shape[-2:] for part in parts}
+    if len(sizes) == 1:
+        return torch.stack(list(parts))
+    height, width = (max(sides) for sides in zip(*sizes, strict=True))
+    missing = [(0, width - part.shape[-1], 0, height - part.shape[-2]) for part in parts]
+    return torch.stack([nn.functional.pad(part, sides) for part, sides in zip(parts, missing, strict=True)])

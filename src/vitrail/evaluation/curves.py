@@ -1,7 +1,7 @@
 """Insertion and deletion of several methods on the same images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from vitrail.adapters import Classifier
 from vitrail.data.labelled import LabelledImages, Unreadable
 from vitrail.data.sharing import OwnShare
 from vitrail.errors import InvalidInputError
-from vitrail.evaluation.reading import expect_readable, read_batches
+from vitrail.evaluation.reading import expect_readable, places, read_batches
 from vitrail.explainers import Explainer, distinct_names
 from vitrail.metrics import Curves, InsertionDeletion, Protocol
 from vitrail.types import Targets
@@ -66,5 +66,9 @@ def score(
         targets.append(explanation.targets.cpu())
         paths += batch.paths
     expect_readable(len(paths), images, unreadable)
-    curves = {name: metric.curves() for name, metric in zip(names, metrics, strict=True)}
-    return Scores(curves, torch.cat(targets), paths, completeness, unreadable)
+    place = places(images)
+    # Images of differing sizes came grouped by size.
+    order = sorted(range(len(paths)), key=lambda read: place[paths[read]])
+    measured = [metric.curves() for metric in metrics]
+    curves = {name: replace(each, scores=each.scores[order]) for name, each in zip(names, measured, strict=True)}
+    return Scores(curves, torch.cat(targets)[order], [paths[read] for read in order], completeness, unreadable)

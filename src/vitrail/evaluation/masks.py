@@ -16,7 +16,7 @@ from vitrail.data.generating import read_answer
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
-from vitrail.evaluation.reading import expect_readable, in_order, read_batches
+from vitrail.evaluation.reading import expect_readable, in_order, places, read_batches
 from vitrail.explainers import Explainer, distinct_names
 from vitrail.explanation import Explanation
 from vitrail.metrics.masks import MEASURES, Cells, check_threshold, cut, mean_defined, measure_masks
@@ -37,7 +37,7 @@ class MaskScores:
         targets: The explained class of every image: the predicted one.
         paths: File of every image.
         answered: Whether answers lay beside the images.
-        shown: Some images, spread over the classes, with the maps of all methods.
+        shown: Some images, spread over the classes, with the masks of all methods.
         unreadable: Files left out.
     """
 
@@ -59,12 +59,12 @@ class MaskScores:
 
 
 class _Found(NamedTuple):
-    """What is known of one image: its explained class, a row of measures per method, and the maps, if they are shown."""
+    """What is known of one image: its explained class, a row of measures per method; map and mask of each, if shown."""
 
     path: str
     target: int
     rows: Float[Tensor, "methods measures"]
-    maps: list[Explanation]
+    columns: list[tuple[Explanation, Float[Tensor, "rows cols"]]]
 
 
 def score_masks(
@@ -94,11 +94,15 @@ def score_masks(
     share, found, unreadable = OwnShare(len(images), rank(), world_size()), list[_Found](), list[Unreadable]()
     for batch in read_batches(classifier, images, share, batch_size, num_workers, "scoring", unreadable):
         explanations = [explainer.explain(batch.images) for explainer in explainers]
-        rows = _measure(classifier, batch, explainers, explanations, threshold).cpu()
+        masks = [
+            cut(explanation.relevance, threshold, explainer.gives_probabilities)
+            for explainer, explanation in zip(explainers, explanations, strict=True)
+        ]
+        rows = _measure(classifier, batch, explainers, explanations, masks).cpu()
         for i, (path, target) in enumerate(zip(batch.paths, explanations[0].targets.tolist(), strict=True)):
-            maps = [_on_cpu(explanation[i]) for explanation in explanations] if path in shown else []
-            found.append(_Found(path, target, rows[i], maps))
-    place = {images.name(index): index for index in range(len(images))}
+            columns = zip(explanations, masks, strict=True) if path in shown else ()
+            found.append(_Found(path, target, rows[i], [(_on_cpu(one[i]), mask[i].float().cpu()) for one, mask in columns]))
+    place = places(images)
     found = sorted(gather(found), key=lambda one: place[one.path])
     unreadable = in_order(gather(unreadable), images)
     expect_readable(len(found), images, unreadable)
@@ -108,7 +112,7 @@ def score_masks(
         targets=torch.tensor([one.target for one in found]),
         paths=[one.path for one in found],
         answered=isinstance(images, AnsweredFiles),
-        shown=[_row(some, shown[one.path], classifier, one.maps) for one in found if one.maps],
+        shown=[_row(some, shown[one.path], classifier, one) for one in found if one.columns],
         unreadable=unreadable,
     )
 
@@ -118,19 +122,17 @@ def _measure(
     batch: Batch,
     explainers: Sequence[Explainer],
     explanations: Sequence[Explanation],
-    threshold: float,
+    masks: Sequence[Cells],
 ) -> Float[Tensor, "b methods measures"]:
     """Measure what all methods found in a batch."""
     images, patch_grid = batch.images, classifier.grid_size(batch.images)
-    pairs = list(zip(explainers, explanations, strict=True))
-    masks = [cut(explanation.relevance, threshold, explainer.gives_probabilities) for explainer, explanation in pairs]
     keep = [_on_patches(mask, patch_grid) for mask in masks]
     with classifier.inspecting(), torch.no_grad():
         # The whole image goes the same way, and all in one call: an adapter may share work between them.
         all_kept = torch.ones_like(keep[0])
         logits = classifier.perturbed_logits(images, BASELINES["zero"](images), torch.cat([all_kept, *keep], 1))
     rows = []
-    for i, (explainer, explanation) in enumerate(pairs):
+    for i, (explainer, explanation) in enumerate(zip(explainers, explanations, strict=True)):
         own = explainer.logits_without(images, keep[i][:, 0])
         values = measure_masks(explanation.relevance, masks[i], logits[:, 0], logits[:, i + 1], own, batch.answers)
         rows.append(torch.stack([values[name].float() for name in MEASURES], 1))
@@ -148,8 +150,9 @@ def _on_cpu(explanation: Explanation) -> Explanation:
     return replace(explanation, **tensors, bias=bias)
 
 
-def _row(images: LabelledImages, index: int, classifier: Classifier, maps: Sequence[Explanation]) -> SheetRow:
+def _row(images: LabelledImages, index: int, classifier: Classifier, found: _Found) -> SheetRow:
     photo, name = images.open(index), images.name(index)
     box = classifier.preprocessing.visible_box(photo.height, photo.width)
     answer = read_answer(name) if isinstance(images, AnsweredFiles) else None
-    return SheetRow(photo, box, maps, "/".join(Path(name).parts[-2:]), answer).reduced()
+    maps, kept = [one for one, _ in found.columns], {one.method: mask for one, mask in found.columns}
+    return SheetRow(photo, box, maps, "/".join(Path(name).parts[-2:]), answer, kept).reduced()

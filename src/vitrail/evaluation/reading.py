@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable, collate
+from vitrail.data.padding import by_size
 from vitrail.data.sharing import OwnShare
 from vitrail.errors import ImageError
 from vitrail.progress import progress
@@ -21,12 +22,17 @@ def read_batches(
     what: str,
     unreadable: list[Unreadable],
 ) -> Iterator[Batch]:
-    """Read a share of the images; what cannot be read is added to `unreadable`."""
+    """Read a share of the images; what cannot be read is added to `unreadable`.
+
+    Each batch holds images of one size. Where they differ, images of a loader's batch come grouped by size: `places` tells where they
+    belong.
+    """
     loader: DataLoader[Any] = DataLoader(images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate)
     for batch in progress(loader, len(loader), what) if share.rank == 0 else loader:
         unreadable += batch.unreadable
-        if len(batch.images):
-            yield batch._replace(images=batch.images.to(classifier.device, classifier.dtype))
+        for part in by_size(batch):
+            if len(part.images):
+                yield part._replace(images=part.images.to(classifier.device, classifier.dtype))
 
 
 def expect_readable(count: int, images: LabelledImages, unreadable: list[Unreadable]) -> None:
@@ -39,9 +45,14 @@ def expect_readable(count: int, images: LabelledImages, unreadable: list[Unreada
         raise ImageError(f"not one of {len(images)} images could be read; the first: {unreadable[0].reason}")
 
 
+def places(images: LabelledImages) -> dict[str, int]:
+    """Where each image stands in its set, by its name."""
+    return {images.name(index): index for index in range(len(images))}
+
+
 def in_order(unreadable: list[Unreadable], images: LabelledImages) -> list[Unreadable]:
     """What several processes could not read, as one process meets it."""
     if len(unreadable) < 2:
         return unreadable
-    place = {images.name(index): index for index in range(len(images))}
+    place = places(images)
     return sorted(unreadable, key=lambda file: place[file.path])

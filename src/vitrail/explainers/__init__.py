@@ -7,6 +7,7 @@ from vitrail.explainers import (  # noqa: F401 (registers the methods)
     diffmask,
     grad_cam,
     hit,
+    intr,
     legrad,
     mutex,
     occlusion,

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
 from torch.utils.data import DataLoader
 
-from vitrail.api import BATCH_SIZE
+from vitrail.api import BATCH_SIZE, explain_images
 from vitrail.data.folders import NO_LABEL, ImageFolder, Unreadable, images_below
 from vitrail.data.photos import PhotoFile, relative_name, result_labels
 from vitrail.errors import ImageError, InvalidInputError
@@ -184,10 +183,9 @@ class _Work:
     def _explain(
         self, name: str, explainer: Explainer, opened: Mapping[int, Opened], target: int | str | None, smoothing: Smoothing
     ) -> None:
-        model = explainer.model
-        images = torch.stack([entry.image for entry in opened.values()]).to(model.device, model.dtype)
-        explanation = explainer.explain(images, target).with_sources([self.source(index) for index in opened])
-        for (index, entry), one in zip(opened.items(), explanation, strict=True):
+        images, sources = [entry.image for entry in opened.values()], [self.source(index) for index in opened]
+        found = explain_images(explainer, images, sources, target)
+        for (index, entry), one in zip(opened.items(), found, strict=True):
             # A result that is there stays, also when this batch has another composition than that which it was made in.
             if not self.is_done(name, index):
                 self.results[name].write(entry.photo.label, one, draw(entry.row, one, smoothing))

@@ -1,0 +1,61 @@
+"""INTR, seen as a classifier on its backbone's grid of cells."""
+
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.errors import UnsupportedModelError
+from vitrail.models.intr import INTR
+from vitrail.types import Images, Logits, Padding
+
+INTR_PREPROCESSING = Preprocessing((800, 1333), crop_fraction=1.0, crop_mode="whole", interpolation="bilinear")
+"""The paper's: photos are taken whole, the shorter side 800 pixels unless the longer one would exceed 1333."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class INTRAdapter(Classifier):
+    """INTR: images of any size, padded ones with their padding, and cells as large as its backbone's stride."""
+
+    @property
+    def intr(self) -> INTR:
+        """The network."""
+        return self.module  # type: ignore[return-value]  # `adapt` made sure
+
+    @property
+    def num_classes(self) -> int:
+        return self.intr.config.num_classes
+
+    def grid_size(self, images: Images) -> tuple[int, int]:
+        return self.intr.backbone.grid_size(images.shape[2], images.shape[3])
+
+    def padded_logits(self, images: Images, padding: Padding) -> Logits:
+        logits: Logits = self.module(images, padding)
+        return logits
+
+    def layer_logits(self, images: Images, padding: Padding | None = None) -> Float[Tensor, "l b c"]:
+        """What every decoder layer says, the last one being the model's logits."""
+        return self.intr.read(self.intr.search(self.intr.encode(images, padding)).found)
+
+    def _bytes_per_image(self, images: Images) -> int:
+        config, size = self.intr.config, images.element_size()
+        rows, cols = self.grid_size(images)
+        # The backbone's early feature maps; then tokens, and scores of cells and classes where no kernel avoids them.
+        tokens = rows * cols + config.num_classes
+        wide = tokens * (8 * config.width + config.mlp_width) + config.num_heads * tokens * max(rows * cols, config.num_classes)
+        return super()._bytes_per_image(images) + wide * size
+
+
+def adapt_intr(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> INTRAdapter:
+    """See an INTR as a classifier; without a preprocessing, the paper's.
+
+    Raises:
+        UnsupportedModelError: A part of an INTR, not a whole one.
+    """
+    if not isinstance(module, INTR):
+        raise UnsupportedModelError(f"expected a whole INTR, got its part {type(module).__name__}")
+    return INTRAdapter(module, preprocessing or INTR_PREPROCESSING, class_names, name)

@@ -1,0 +1,61 @@
+"""Starting an INTR: from a detector, from an INTR of other classes, or with its backbone alone from a trained network."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from vitrail.adapters.families import home_of
+from vitrail.adapters.fitting import TrainedWeights, fit_state
+from vitrail.errors import CheckpointError
+from vitrail.models.checkpoints import load_strictly
+from vitrail.models.intr import INTR
+from vitrail.models.intr.backbone import joined_names
+from vitrail.models.intr.published import looks_published
+from vitrail.models.intr.starting import start_from_detector, start_from_own
+from vitrail.models.started import Started
+
+BACKBONE = "backbone.network."
+
+
+def start_intr(model: INTR, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float) -> Started:
+    """Copy trained weights into an INTR.
+
+    Args:
+        model: Takes the weights.
+        weights: Of a DETR or an INTR, or of a network like the backbone.
+        source: Where they come from, for messages.
+        keep_head: Whether to take queries and presence vector as they are, of an INTR of the same classes.
+        query_noise: Standard deviation of the noise on queries that are repeated, where there are more classes than queries.
+
+    Raises:
+        CheckpointError: The weights do not fit. The model is unchanged then.
+    """
+    if looks_published(weights.state):
+        return start_from_detector(model, weights.state, source, query_noise)
+    if "queries" in weights.state and "presence.weight" in weights.state:
+        return start_from_own(model, weights.state, source, keep_head, query_noise)
+    return _start_backbone(model, weights, source)
+
+
+def _start_backbone(model: INTR, weights: TrainedWeights, source: str) -> Started:
+    network = model.backbone.network
+    if model.config.backbone.startswith("timm:"):
+        if weights.library not in ("", home_of(network)):
+            raise CheckpointError(
+                f"expected weights of {model.config.backbone}, the backbone, of a DETR or of an INTR, got {source}, which are of "
+                f"{weights.library}"
+            )
+        started = fit_state(network, weights, source, keep_head=False)
+    else:
+        state = joined_names(
+            {name: tensor for name, tensor in weights.state.items() if not name.endswith("num_batches_tracked")}
+        )
+        load_strictly(network, state, source, optional=_counters(network.state_dict()))
+        started = Started(tuple(state), (), tuple(name for name in weights.state if name.startswith("fc.")))
+    taken = tuple(BACKBONE + name for name in started.taken)
+    return Started(taken, tuple(name for name in model.state_dict() if name not in taken), started.left)
+
+
+def _counters(state: Mapping[str, Tensor]) -> list[str]:
+    """Of batch norms that learn; nothing depends on them."""
+    return [name for name in state if name.endswith("num_batches_tracked")]

@@ -1,0 +1,60 @@
+"""Features of timm's networks as the backbone of an INTR: ViTs such as DINOv2, ConvNeXt, or whatever gives its intermediate features."""
+
+from typing import Any
+
+import timm
+from timm.utils.model import freeze_batch_norm_2d
+
+from vitrail.adapters.timm import make_timm
+from vitrail.adapters.timm_building import NOT_SHAPE
+from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.models.intr.backbone import Backbone, Features
+from vitrail.registry import unknown_name
+from vitrail.types import Images
+
+ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True}
+"""What a ViT needs to take images of any size; other networks take them as they are."""
+
+
+class TimmBackbone(Backbone):
+    """The last features of a timm network.
+
+    Args:
+        name: As `timm.create_model` takes it.
+        frozen: Whether batch norms, if it has any, keep their figures.
+        pretrained: Whether to begin with timm's weights.
+        options: Arguments of `timm.create_model`, such as `output_stride` of a ConvNeXt.
+
+    Raises:
+        UnknownNameError: timm knows no such model, or its weights could not be fetched.
+        UnsupportedModelError: It does not give its features.
+        InvalidInputError: Options that it does not have.
+    """
+
+    def __init__(self, name: str, frozen: bool = True, pretrained: bool = False, **options: Any) -> None:
+        super().__init__()
+        # Names and options may come from a file of weights, which must not make timm fetch or read others.
+        if not timm.is_model(name):
+            raise unknown_name("timm model", name, timm.list_models())
+        if odd := sorted(NOT_SHAPE & set(options)):
+            raise InvalidInputError(f"expected options of the shape of timm:{name}, got {', '.join(odd)}")
+        options = {"num_classes": 0} | options
+        try:
+            network: Any = make_timm(name, pretrained, ANY_SIZE | options)
+        except InvalidInputError:
+            network = make_timm(name, pretrained, options)
+        if not hasattr(network, "forward_intermediates") or not hasattr(network, "feature_info"):
+            raise UnsupportedModelError(
+                f"expected a timm network that gives its features as backbone, got timm:{name}, which does not"
+            )
+        network.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
+        last = network.feature_info[-1]
+        self.num_features, self.stride = int(last["num_chs"]), int(last["reduction"])
+        self.network = freeze_batch_norm_2d(network) if frozen else network
+
+    def forward(self, images: Images) -> Features:
+        net: Any = self.network
+        found: list[Features] = net.forward_intermediates(
+            images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return found[-1]

@@ -1,0 +1,149 @@
+"""What turns an image into a grid of features: torchvision's ResNets, and the interface of any other."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from vitrail.errors import InvalidInputError
+from vitrail.types import Images
+
+Features = Float[Tensor, "b features rows cols"]
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+
+class Backbone(nn.Module, ABC):
+    """Abstract: features of an image on a grid of cells.
+
+    Attributes:
+        num_features: Per cell.
+        stride: Side of a cell in pixels.
+        network: A network of another library, without its head.
+    """
+
+    num_features: int
+    stride: int
+    network: nn.Module
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._grid_sizes = dict[tuple[int, int], tuple[int, int]]()
+
+    @abstractmethod
+    def forward(self, images: Images) -> Features:
+        """Features of a batch."""
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the features of an image; cells at the right and lower edge may be cut off or left out.
+
+        Raises:
+            InvalidInputError: An image of less than a cell.
+        """
+        size = height, width
+        if size not in self._grid_sizes:
+            # By a run that computes shapes only: libraries round in many ways.
+            state = {name: tensor.to("meta") for name, tensor in self.state_dict().items()}
+            dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+            images = torch.empty(1, 3, height, width, device="meta", dtype=dtype)
+            try:
+                with torch.no_grad():
+                    rows, cols = torch.func.functional_call(self, state, (images,)).shape[2:]
+            except RuntimeError:  # A kernel that is larger than what it is laid on.
+                rows, cols = 0, 0
+            if not rows * cols:
+                raise InvalidInputError(
+                    f"expected images of at least one cell of {self.stride} pixels, got {height}x{width} pixels; take larger ones"
+                )
+            self._grid_sizes[size] = rows, cols
+        return self._grid_sizes[size]
+
+
+class ConvNorm(nn.Module):
+    """A convolution and the batch norm behind it, in one convolution wherever the norm's figures are fixed.
+
+    Args:
+        conv: Without a bias.
+        norm: Frozen, or one that learns; the latter is folded in evaluation mode only.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> None:
+        super().__init__()
+        self.conv, self.norm = conv, norm
+
+    def forward(self, features: Features) -> Float[Tensor, "b convolved convolved_rows convolved_cols"]:
+        conv, norm = self.conv, self.norm
+        if isinstance(norm, nn.BatchNorm2d) and norm.training:
+            return norm(conv(features))
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        scale = norm.weight * (variance + norm.eps).rsqrt()
+        shift = norm.bias - mean * scale
+        # Folded anew in each pass: it costs as much as one pixel's convolution, and weights may change at any time.
+        weight = conv.weight * scale[:, None, None, None]
+        return nn.functional.conv2d(features, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+class ResNet(Backbone):
+    """A ResNet of torchvision up to its last features, with its batch norms folded into the convolutions.
+
+    Args:
+        name: resnet18, resnet34, resnet50 or resnet101.
+        frozen: Whether batch norms keep their figures, and stem and first layer their weights.
+        dilation: Whether the last layer dilates its convolutions instead of halving the resolution: cells of 16 pixels, not 32.
+
+    Raises:
+        InvalidInputError: No such network, or one whose blocks cannot be dilated.
+    """
+
+    def __init__(self, name: str, frozen: bool = True, *, dilation: bool = False) -> None:
+        super().__init__()
+        if name not in RESNETS:
+            raise InvalidInputError(f"expected a backbone {', '.join(RESNETS)}, or timm:NAME, got {name!r}")
+        if dilation and name in ("resnet18", "resnet34"):
+            raise InvalidInputError(f"expected resnet50 or resnet101 for dilation, which {name} of torchvision has not")
+        network = getattr(torchvision.models, name)(
+            norm_layer=FrozenBatchNorm2d if frozen else nn.BatchNorm2d, replace_stride_with_dilation=[False, False, dilation]
+        )
+        self.num_features, self.stride = network.fc.in_features, 16 if dilation else 32
+        del network.fc, network.avgpool
+        for module in list(network.modules()):
+            _join(module)
+        self.network = network
+        if frozen:
+            for part in (network.conv1, network.layer1):
+                part.requires_grad_(False)
+
+    def forward(self, images: Images) -> Features:
+        net: Any = self.network
+        # The layout that convolutions are fastest in; values stay where they are for everybody else.
+        features = net.maxpool(net.relu(net.conv1(images.contiguous(memory_format=torch.channels_last))))
+        return net.layer4(net.layer3(net.layer2(net.layer1(features))))
+
+
+def _join(module: nn.Module) -> None:
+    """Join the convolutions right below a module with their batch norms."""
+    children = dict(module.named_children())
+    pairs = [(f"conv{i}", f"bn{i}") for i in (1, 2, 3)]
+    if isinstance(module, nn.Sequential):
+        pairs = [("0", "1")]
+    for conv, norm in pairs:
+        if isinstance(children.get(conv), nn.Conv2d) and norm in children:
+            setattr(module, conv, ConvNorm(children[conv], children[norm]))  # type: ignore[arg-type]
+            setattr(module, norm, nn.Identity())
+
+
+def joined_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A torchvision ResNet's weights by the names of `ResNet.network`, without the head."""
+    return {_joined(name): tensor for name, tensor in state.items() if not name.startswith("fc.")}
+
+
+def _joined(name: str) -> str:
+    name = re.sub(r"(^|\.)bn(\d)\.", r"\1conv\2.norm.", name)
+    name = re.sub(r"(^|\.)(conv\d)\.weight$", r"\1\2.conv.weight", name)
+    return name.replace("downsample.0.", "downsample.0.conv.").replace("downsample.1.", "downsample.0.norm.")

@@ -1,0 +1,75 @@
+"""The shape of an INTR, and the sizes of its paper."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from vitrail.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class INTRConfig:
+    """The shape of an INTR.
+
+    Args:
+        backbone: What turns an image into features: resnet18, resnet34, resnet50 or resnet101 (torchvision's), or `timm:NAME`.
+        backbone_options: Of the backbone: `dilation` of a ResNet, any argument of `timm.create_model`.
+        frozen: Whether batch norms keep their figures, and a ResNet's stem and first layer their weights, as published: for a
+            backbone that is trained already.
+        num_classes: Number of queries and logits.
+        width: Of tokens and queries; divisible by `num_heads` and, for sine positions, by 4.
+        num_heads: Attention heads, in every layer.
+        mlp_width: Hidden width of the MLPs.
+        encoder_depth: Layers in which the cells of the image attend to each other.
+        decoder_depth: Layers in which the classes attend to each other and then to the image.
+        dropout: After attention and inside MLPs, and on attention weights.
+        pre_norm: Norms in front of attention and MLP, not behind.
+        positions: Of the cells: fixed sines, or learned rows and columns.
+    """
+
+    backbone: str = "resnet50"
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    frozen: bool = True
+    num_classes: int = 1000
+    width: int = 256
+    num_heads: int = 8
+    mlp_width: int = 2048
+    encoder_depth: int = 6
+    decoder_depth: int = 6
+    dropout: float = 0.1
+    pre_norm: bool = False
+    positions: Literal["sine", "learned"] = "sine"
+
+    def __post_init__(self) -> None:
+        counts = (self.num_classes, self.width, self.num_heads, self.mlp_width, self.decoder_depth)
+        if min(counts) < 1 or self.encoder_depth < 0:
+            raise InvalidInputError(
+                f"expected positive num_classes, width, num_heads, mlp_width and decoder_depth, and no negative encoder_depth, got {self}"
+            )
+        if self.width % self.num_heads:
+            raise InvalidInputError(f"expected a width divisible by num_heads={self.num_heads}, got {self.width}")
+        if self.positions not in ("sine", "learned"):
+            raise InvalidInputError(f"expected positions 'sine' or 'learned', got {self.positions!r}")
+        parts = 4 if self.positions == "sine" else 2
+        if self.width % parts:
+            raise InvalidInputError(f"expected a width divisible by {parts} for {self.positions} positions, got {self.width}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise InvalidInputError(f"expected 0 <= dropout < 1, got {self.dropout}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON; `from_dict` gives it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "INTRConfig":
+        """Read what `to_dict` gave."""
+        return cls(**fields)
+
+
+INTR_SIZES = {f"intr_resnet{depth}": INTRConfig(backbone=f"resnet{depth}") for depth in (18, 34, 50, 101)}
+"""By name; intr_resnet50 is the paper's."""
+
+FREE = "intr"
+"""The name under which everything is chosen by fields."""
+
+INTR_NAMES = (*INTR_SIZES, FREE)

@@ -1,0 +1,117 @@
+"""The published names of INTR's weights, which are DETR's, and what they tell of the network's shape."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vitrail.errors import CheckpointError, InvalidInputError
+from vitrail.models.intr.backbone import joined_names
+from vitrail.models.intr.config import INTRConfig
+
+_BODY = "backbone.0.body."
+_PREFIXES = {
+    "query_embed.weight": "queries",
+    "presence_vector.": "presence.",
+    "input_proj.": "projection.",
+    "backbone.1.row_embed.weight": "positions.rows",
+    "backbone.1.col_embed.weight": "positions.columns",
+    "transformer.encoder.norm.": "encoder_norm.",
+    "transformer.decoder.norm.": "decoder_norm.",
+}
+_LAYER = re.compile(r"transformer\.(encoder|decoder)\.layers\.(\d+)\.(.+)")
+_ATTENTIONS = {"self_attn": "attention", "multihead_attn": "cross_attention"}
+_MLP = {"linear1": "mlp.0", "linear2": "mlp.3"}
+
+DETECTION = ("class_embed.", "bbox_embed.")
+"""What DETR has for boxes."""
+
+BLOCKS = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}
+"""By the blocks of its layers; one of 3, 4, 6 and 3 is a resnet34 where blocks have two convolutions."""
+
+
+def looks_published(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of a published INTR, or of the DETR that it starts from."""
+    return any(_LAYER.fullmatch(name) for name in state) and "query_embed.weight" in state
+
+
+def is_detr(state: Mapping[str, Tensor]) -> bool:
+    """Whether published weights are those of a detector, which has no presence vector."""
+    return looks_published(state) and "presence_vector.weight" not in state
+
+
+def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename published weights to ours, and take packed projections apart; unknown names stay, so that strict loading lists them."""
+    own = {f"backbone.network.{name}": tensor for name, tensor in joined_names(_below(state, _BODY)).items()}
+    for name, tensor in state.items():
+        if not name.startswith(_BODY):
+            own |= _own(name, tensor)
+    return own
+
+
+def _own(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    match = _LAYER.fullmatch(name)
+    if match is None:
+        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+        return {name if prefix is None else _PREFIXES[prefix] + name.removeprefix(prefix): tensor}
+    part, _, rest = match[3].partition(".")
+    place = f"{match[1]}.{match[2]}"
+    if part in _ATTENTIONS:
+        inside = f"{place}.{_ATTENTIONS[part]}"
+        if rest.startswith("in_proj_"):
+            parts = zip(("query", "key", "value"), tensor.chunk(3), strict=True)
+            return {f"{inside}.{part}.{rest.removeprefix('in_proj_')}": chunk for part, chunk in parts}
+        return {f"{inside}.{rest.replace('out_proj', 'output')}": tensor}
+    if part.startswith("norm"):
+        return {f"{place}.norms.{int(part[4:]) - 1}.{rest}": tensor}
+    return {f"{place}.{_MLP.get(part, part)}.{rest}": tensor}
+
+
+def published_config(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> INTRConfig:
+    """Read the shape of a published model off its weights.
+
+    Args:
+        state: Weights under published names.
+        settings: What the file says of the command line that it came from; it alone tells heads, dilation and dropout. Without it
+            32 numbers a head, no dilation and a dropout of 0.1, as published.
+
+    Raises:
+        CheckpointError: The weights are not an INTR's.
+    """
+    try:
+        width, mlp_width = len(state["input_proj.weight"]), len(state["transformer.decoder.layers.0.linear1.weight"])
+        depths = [_count(state, rf"transformer\.{part}\.layers\.(\d+)\..*") for part in ("encoder", "decoder")]
+        return INTRConfig(
+            backbone=_backbone(state),
+            backbone_options={"dilation": True} if settings.get("dilation") else {},
+            num_classes=len(state["query_embed.weight"]),
+            width=width,
+            num_heads=int(settings.get("nheads") or max(width // 32, 1)),
+            mlp_width=mlp_width,
+            encoder_depth=depths[0],
+            decoder_depth=depths[1],
+            dropout=float(settings.get("dropout", 0.1)),
+            pre_norm="transformer.encoder.norm.weight" in state,
+            positions="learned" if "backbone.1.row_embed.weight" in state else "sine",
+        )
+    except (KeyError, ValueError, TypeError, InvalidInputError) as error:
+        raise CheckpointError(f"these weights or settings are not those of a published INTR: {error}") from error
+
+
+def _backbone(state: Mapping[str, Tensor]) -> str:
+    body = _below(state, _BODY)
+    blocks = tuple(_count(body, rf"layer{i}\.(\d+)\..*") for i in (1, 2, 3, 4))
+    if blocks not in BLOCKS:
+        raise CheckpointError(f"expected the weights of a ResNet of 18, 34, 50 or 101 layers as backbone, got blocks {blocks}")
+    name = BLOCKS[blocks]
+    return "resnet34" if name == "resnet50" and "layer1.0.conv3.weight" not in body else name
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    found = [re.fullmatch(pattern, name) for name in state]
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -1,0 +1,81 @@
+"""Batches of images that differ in size: padded, and taken apart again."""
+
+import pytest
+import torch
+
+from vitrail.data.labelled import Batch, Sample, Unreadable, collate
+from vitrail.data.padding import by_size, same_size
+
+SIZES = [(4, 6), (5, 3), (4, 6), (5, 6), (5, 3), (1, 1)]
+
+
+def samples(sizes=SIZES, answers=False):
+    """Images of differing sizes; each is filled by its number, and by zeros where its answer is false."""
+    made = []
+    for i, (height, width) in enumerate(sizes):
+        image = torch.randn(3, height, width, generator=torch.Generator().manual_seed(i))
+        made.append(Sample(image, 10 * i, f"{i}.png", image[0] > 0 if answers else None))
+    return made
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_smaller_images_are_padded_at_the_bottom_and_on_the_right(answers):
+    read = samples(answers=answers)
+    batch = collate([*read[:2], Unreadable("bad.png", "damaged"), *read[2:]])
+    assert batch.images.shape == (6, 3, 5, 6)
+    assert batch.padding.shape == (6, 5, 6)
+    assert batch.padding.dtype == torch.bool
+    assert (batch.answers is not None) == answers
+    for i, (sample, (height, width)) in enumerate(zip(read, SIZES, strict=True)):
+        own = torch.zeros(5, 6, dtype=torch.bool)
+        own[:height, :width] = True
+        assert torch.equal(batch.padding[i], ~own)
+        assert torch.equal(batch.images[i, :, :height, :width], sample.image)
+        assert (batch.images[i, :, ~own] == 0).all()
+        if answers:
+            assert torch.equal(batch.answers[i, :height, :width], sample.answer)
+            assert not batch.answers[i, ~own].any()
+    assert batch.labels.tolist() == [0, 10, 20, 30, 40, 50]
+    assert batch.paths == [f"{i}.png" for i in range(6)]
+    assert batch.unreadable == [Unreadable("bad.png", "damaged")]
+
+
+def test_images_of_one_size_know_no_padding():
+    batch = collate(samples([(4, 6)] * 3, answers=True))
+    assert batch.padding is None
+    assert (batch.images.shape, batch.answers.shape) == ((3, 3, 4, 6), (3, 4, 6))
+    assert collate([Unreadable("bad.png", "damaged")]).padding is None
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_batch_is_taken_apart_by_size(answers):
+    read, bad = samples(answers=answers), Unreadable("bad.png", "damaged")
+    parts = by_size(collate([*read, bad]))
+    assert [part.paths for part in parts] == [["0.png", "2.png"], ["1.png", "4.png"], ["3.png"], ["5.png"]]
+    assert [part.labels.tolist() for part in parts] == [[0, 20], [10, 40], [30], [50]]
+    assert [part.unreadable for part in parts] == [[bad], [], [], []]
+    for part in parts:
+        assert isinstance(part, Batch)
+        assert part.padding is None
+        again = collate([read[int(path[0])] for path in part.paths])
+        assert torch.equal(part.images, again.images)
+        assert part.images.is_contiguous()
+        assert (part.answers is not None) == answers
+        assert not answers or torch.equal(part.answers, again.answers)
+
+
+def test_a_batch_without_padding_comes_back_as_it_is():
+    for batch in (collate(samples([(4, 6)] * 3)), collate([Unreadable("bad.png", "damaged")])):
+        (same,) = by_size(batch)
+        assert same is batch
+
+
+def test_an_image_whose_own_pixels_are_zero_is_no_padding():
+    black = Sample(torch.zeros(3, 4, 4), 0, "black.png")
+    parts = by_size(collate([black, *samples([(5, 2)])]))
+    assert [part.images.shape[-2:] for part in parts] == [(4, 4), (5, 2)]
+
+
+def test_places_of_every_size():
+    assert same_size(["b", "a", "b", "c", "a"]) == [[0, 2], [1, 4], [3]]
+    assert same_size([]) == []
