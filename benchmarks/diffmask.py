@@ -12,22 +12,19 @@ import argparse
 import json
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from measuring import seconds, synchroniser
+from measuring import Figures, Task, in_turns
 from vitrail.adapters import ViTAdapter, load
 from vitrail.explainers import make_explainer
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, TrainedMask
 from vitrail.training.diffmask.config import MaskConfig
 from vitrail.training.diffmask.losses import mask_once
 from vitrail.training.diffmask.optimization import primal_optimizer
-
-Task = Callable[[], object]
-Figures = dict[str, float]
 
 
 def build(name: str, device: str) -> ViTAdapter:
@@ -77,26 +74,6 @@ def training_step(vit: ViTAdapter, gates: DiffMask, images: Tensor, layer: int) 
     return step
 
 
-def in_turns(tasks: Sequence[Task], forward: Task, repeats: int, device: str) -> list[Figures]:
-    """Per task: median seconds, of the forward passes before its runs too, and the median quotient."""
-    synchronise = synchroniser(device)
-    taken: list[list[tuple[float, float]]] = [[] for _ in tasks]
-    for task in (forward, *tasks):
-        task()  # warms up
-    for _ in range(repeats):
-        for task, pairs in zip(tasks, taken, strict=True):
-            before = seconds(forward, 1, synchronise, warm_up=False)
-            pairs.append((before, seconds(task, 1, synchronise, warm_up=False)))
-    return [
-        {
-            "seconds": statistics.median(after for _, after in pairs),
-            "forward": statistics.median(before for before, _ in pairs),
-            "passes": statistics.median(after / before for before, after in pairs),
-        }
-        for pairs in taken
-    ]
-
-
 def mean(figures: Sequence[Figures]) -> Figures:
     """The mean of every figure."""
     return {name: statistics.fmean(each[name] for each in figures) for name in figures[0]}
@@ -127,9 +104,9 @@ def main() -> None:
     found: list[dict[str, object]] = []
 
     def report(task: str, batch: int, figures: Figures, floor: int) -> None:
-        taken, passes = figures["seconds"], figures["passes"]
+        taken, passes = figures["seconds"], figures["ratio"]
         what = f"{task}, {batch} image(s)"
-        print(f"  {what:<32}{taken:>9.3f}{passes:>8.2f}{figures['forward']:>9.3f}{floor:>7}{passes / floor:>9.2f}", flush=True)
+        print(f"  {what:<32}{taken:>9.3f}{passes:>8.2f}{figures['before']:>9.3f}{floor:>7}{passes / floor:>9.2f}", flush=True)
         found.append({"task": task, "batch": batch, "floor": floor, **figures})
 
     for batch in options.batch:

@@ -5,11 +5,14 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
+
+Task = Callable[[], object]
+Figures = dict[str, float]
 
 
 def synchroniser(device: str) -> Callable[[], None]:
@@ -41,3 +44,27 @@ def in_own_process(task: Callable[..., dict[str, float]], *arguments: Any) -> di
     """Run a measurement where nothing ran before; what fails there fails here."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(task, *arguments).result()
+
+
+def in_turns(tasks: Sequence[Task], yardstick: Task, repeats: int, device: str) -> list[Figures]:
+    """Time tasks, each run right after one of a yardstick, so that a change of the machine's speed meets both.
+
+    Returns:
+        Per task the medians: `seconds`, those of the yardstick `before`, and the `ratio` of the two.
+    """
+    synchronise = synchroniser(device)
+    taken: list[list[tuple[float, float]]] = [[] for _ in tasks]
+    for task in (yardstick, *tasks):
+        task()  # warms up
+    for _ in range(repeats):
+        for task, pairs in zip(tasks, taken, strict=True):
+            before = seconds(yardstick, 1, synchronise, warm_up=False)
+            pairs.append((before, seconds(task, 1, synchronise, warm_up=False)))
+    return [
+        {
+            "seconds": statistics.median(after for _, after in pairs),
+            "before": statistics.median(before for before, _ in pairs),
+            "ratio": statistics.median(after / before for before, after in pairs),
+        }
+        for pairs in taken
+    ]

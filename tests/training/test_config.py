@@ -75,6 +75,12 @@ def test_written_recipes_are_read_again(recipe):
         ({"data": {"root": "x"}}, ["optimizer.learning_rate=fast"], ["optimizer.learning_rate", "fast"]),
         ({"data": {"root": "x"}}, ["engine.precision=8"], ["engine.precision", "8"]),
         ({"data": {"root": "x"}}, ["schedule.epochs=0"], ["schedule.epochs"]),
+        ({"data": {"root": "x"}}, ["augmentation.crop=detr"], ["augmentation", "expected mixup 0 and cutmix 0", "mixup 0.8"]),
+        (
+            {"data": {"root": "x", "crop_mode": "whole"}, "distillation": {"kind": "hard", "teacher": "some.safetensors"}},
+            [],
+            ["expected data.crop_mode center or squash for distillation", "padding"],
+        ),
         ({"data": {"root": "x"}}, ["augmentation.label_smoothing=1"], ["augmentation.label_smoothing"]),
         ({"data": {"root": "x"}}, ["engine.ema_decay=1.5", "engine.accumulate=0"], ["engine.ema_decay", "engine.accumulate"]),
         ({"data": {"root": "x"}}, ["model.drop_path"], ["model.drop_path=0.1", "'model.drop_path'"]),

@@ -14,6 +14,9 @@ from processes import run_together
 from vitrail.training import train
 
 pytest.importorskip("lightning")
+
+from vitrail.training.classifier import ImageClassifier
+
 pytest_plugins = ("tiny",)
 
 # A rate at which the weights, and so the losses, move; label mixing draws by process and is off.
@@ -76,6 +79,26 @@ def test_two_processes_learn_as_one_with_twice_the_batch(augmentation, configure
     assert json.loads((two / "summary.json").read_text())["processes"] == 2
 
 
+def test_a_batch_without_images_reaches_every_weight(configured, images, monkeypatch, tmp_path):
+    """Other processes wait for this one's gradients."""
+    step, seen = ImageClassifier.training_step, []
+
+    def watched(learner, batch, batch_idx):
+        loss = step(learner, batch, batch_idx)
+        if not len(batch.images):
+            weights = [weight for weight in learner.module.parameters() if weight.requires_grad]
+            found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+            seen.append([gradient is not None and not gradient.any() for gradient in found])
+        return loss
+
+    spoil(*(images / "train" / "red" / f"{i}.png" for i in range(3)))
+    monkeypatch.setattr(ImageClassifier, "training_step", watched)
+    train(configured(*LEARNING, "schedule.epochs=1", "data.batch_size=1"), tmp_path / "run")
+    assert len(seen) == 3
+    assert all(map(all, seen))
+
+
+@pytest.mark.slow
 def test_a_process_without_images_keeps_step_with_the_others(train_together, images):
     """With batches of one image, some of which cannot be read, and one image for two to validate."""
     spoil(*(images / "train" / "red" / f"{i}.png" for i in range(3)))

@@ -155,10 +155,12 @@ def test_the_published_command_is_the_published_defaults():
     assert (config.engine.seed, config.data.holdout, config.data.batch_size, config.schedule.epochs) == (123, 5000, 32, 5)
 
 
+OF_GATES = [key for key in keys(MaskTrainingConfig) if key.startswith(("diffmask", "schedule", "pictures"))]
+
+
 def test_every_key_of_gates_has_its_row_with_its_default():
-    table = {f"diffmask.{row[0].strip('`')}": row[2] for row in rows(GUIDE, "### diffmask")}
-    table |= {row[0].strip("`"): row[2] for row in rows(GUIDE, "### schedule and pictures")}
-    assert list(table) == [key for key in keys(MaskTrainingConfig) if key.startswith(("diffmask", "schedule", "pictures"))]
+    table = {row[0].strip("`"): row[2] for row in rows(GUIDE, "### Keys")}
+    assert list(table) == OF_GATES
     config = MaskTrainingConfig(diffmask={"model": "x"}, data={"root": "x"})
     for key, said in table.items():
         section, name = key.split(".")
@@ -166,15 +168,29 @@ def test_every_key_of_gates_has_its_row_with_its_default():
         assert said == "required" or yaml.safe_load(said.strip("`").replace("e-", ".0e-")) == value, key
 
 
+def test_no_key_of_gates_has_a_row_anywhere_else():
+    pages = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md")))
+    tables = "".join(re.findall(r"^\| key \|.*\n((?:\|.*\n)+)", pages, flags=re.MULTILINE))
+    described = [name for line in tables.splitlines() for name in names(line.split(" | ")[0])]
+    others = {key.split(".")[1] for key in keys(TrainingConfig)}
+    assert others <= set(described)  # All tables of keys were found.
+    for key in OF_GATES:
+        name = key.split(".")[1]
+        assert described.count(key) == 1, key
+        assert name in others or name not in described, key
+
+
 def test_keys_that_gates_do_not_have_are_the_ones_that_are_named():
-    paragraph = " ".join(below(GUIDE, "### schedule and pictures").split("`data` has")[1].split())
-    data, augmentation, engine = re.split(r"`augmentation`|`engine`", paragraph)
+    paragraph = " ".join(below(GUIDE, "### Keys").split("`data` has")[1].split())
+    data, augmentation, engine, parts = re.split(r"`augmentation`|`engine`|There are no sections", paragraph)
     sections = {name: set(part.annotation.model_fields) for name, part in MaskTrainingConfig.model_fields.items()}
     others = {name: set(part.annotation.model_fields) for name, part in TrainingConfig.model_fields.items()}
     assert set(names(data.split("but")[1])) == others["data"] - sections["data"]
     assert others["augmentation"] == sections["augmentation"]
     assert "has [all keys]" in augmentation
     assert set(names(engine)) - {"16-mixed"} == others["engine"] - sections["engine"]
+    assert set(names(parts)) - {"--finetune"} == others.keys() - sections.keys()
+    assert all(sections[name] <= others[name] for name in ("data", "engine"))
 
 
 def test_every_option_of_the_method_has_its_row():

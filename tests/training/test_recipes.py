@@ -11,9 +11,11 @@ import torch
 import vitrail
 from official_layouts import LAYOUTS, photo, text
 from vitrail.adapters import adapt, build, save
+from vitrail.data.augmentation import AugmentationConfig
 from vitrail.errors import InvalidInputError
 from vitrail.models.diffmask import read_mask
 from vitrail.models.hit import HIT_SIZES
+from vitrail.models.intr import INTR_SIZES
 from vitrail.training import MaskTrainingConfig, read_config
 from vitrail.training.diffmask.config import MaskConfig
 from vitrail.training.network import build_network
@@ -43,6 +45,7 @@ FINETUNED = {
     "finetune-aircraft.yaml": ("fgvc-aircraft", 100),
     "finetune-pets.yaml": ("oxford-pets", 37),
 }
+INTRS = [name for name in RECIPES if name.endswith("-intr.yaml")]
 # What the hub has is replaced by the same architecture in the configuration that transformers has without it.
 FROM_THE_HUB = {"hf:google/vit-base-patch16-224-in21k": "hf:vit", "hf:facebook/convnext-tiny-224": "hf:convnext"}
 SHALLOW_HIT = ("model.depths=[1,1,1]", "model.widths=[12,12,12]", "model.num_heads=2", "model.image_size=32")
@@ -56,6 +59,16 @@ SMALL_CONVNEXT = (
     "model.image_size=null",
     "model.pretrained=false",
     "model.options={depths: [1,1,1,1], hidden_sizes: [8,8,8,8]}",
+)
+SMALL_INTR = (
+    *(f"model.options.{key}={value}" for key, value in (("width", 16), ("num_heads", 2), ("mlp_width", 24))),
+    "model.options.encoder_depth=1",
+    "model.options.decoder_depth=2",
+)
+SMALL_RESNET = ("model.name=intr_resnet18", "model.image_size=[40,64]")
+SMALL_BACKBONE = (
+    "model.options.backbone_options={depths: [1,1,1,1], dims: [8,8,8,8], output_stride: 8}",
+    "model.image_size=32",
 )
 ON_ONE_CPU = ("engine.accelerator=cpu", "engine.precision=32-true", "engine.loggers=[]", "data.num_workers=0")
 
@@ -145,7 +158,7 @@ def test_a_recipe_builds_its_network(name):
             classifier = build_network(model, ["a", "b", "c"], channels)
     assert classifier.num_classes == 3
     size = model.image_size or classifier.preprocessing.size[0]
-    assert classifier.preprocessing.size == (size, size)
+    assert classifier.preprocessing.size == (size if isinstance(size, tuple) else (size, size))
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in OURS])
@@ -166,6 +179,8 @@ def small(name):
         return (*chosen, f"model.name={FROM_THE_HUB.get(model, model)}", "data.holdout=2")
     if model.startswith("timm:"):
         return SHALLOW_VIT
+    if name in INTRS:
+        return (*SMALL_INTR, *(SMALL_BACKBONE if model == "intr" else SMALL_RESNET))
     return SHALLOW_HIT if len(HIT_SIZES[model].depths) == 3 else (*SHALLOW_HIT, "model.depths=[2]", "model.widths=[12]")
 
 
@@ -247,6 +262,30 @@ def test_the_numbers_of_its_gates(name):
     config = read(name)
     assert config.diffmask == MaskConfig(model=config.diffmask.model)
     assert (config.data.holdout, config.schedule.warmup_steps, config.engine.seed) == (5000, 1200, 123)
+
+
+def test_the_numbers_of_the_intr_paper():
+    config = read("cub-intr.yaml")
+    assert (config.model.name, config.model.options, config.model.query_noise) == ("intr_resnet50", {}, 0.1)
+    assert config.model.start_from == "detr-r50-e632da11.pth"
+    shape = INTR_SIZES[config.model.name]
+    assert (shape.encoder_depth, shape.decoder_depth, shape.num_heads, shape.width, shape.mlp_width) == (6, 6, 8, 256, 2048)
+    assert (shape.dropout, shape.pre_norm, shape.positions, shape.frozen) == (0.1, False, "sine", True)
+    assert (config.model.image_size, config.data.crop_mode) == ((800, 1333), "whole")
+    assert (config.data.name, config.data.batch_size, config.data.crop_fraction) == ("cub-200-2011", 12, 1.0)
+    assert (config.data.interpolation, config.data.mean, config.data.std) == (
+        "bilinear",
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+    )
+    optimizer, schedule = config.optimizer, config.schedule
+    assert (optimizer.name, optimizer.learning_rate, optimizer.backbone_learning_rate) == ("adamw", 1e-4, 1e-5)
+    assert (optimizer.weight_decay, optimizer.gradient_clip, optimizer.clip_by) == (1e-6, 0.1, "norm")
+    assert (schedule.name, schedule.epochs, schedule.decay_epochs, schedule.decay_rate) == ("step", 140, 80, 0.1)
+    assert schedule.warmup_epochs == 0
+    varied = {"crop": "detr", "color_jitter": 0.0, "mixup": 0.0, "cutmix": 0.0, "label_smoothing": 0.0}
+    assert config.augmentation == AugmentationConfig(horizontal_flip=0.5, **varied)
+    assert (config.loss.name, config.loss.auxiliary) == ("cross-entropy", 0)
 
 
 @pytest.mark.parametrize("name", FINETUNED)
@@ -339,6 +378,18 @@ def test_two_steps_of_diffmasks_networks(name, tmp_path):
         "augmentation.blur=3",
         "optimizer.name=radam",
     )
+
+
+def test_two_steps_of_intr(birds, tmp_path):
+    overrides = (*small("cub-intr.yaml"), "model.start_from=null", "data.batch_size=10", "schedule.epochs=1")
+    run("cub-intr.yaml", birds, tmp_path / "run", *overrides)
+    assert vitrail.load(tmp_path / "run", device="cpu").preprocessing.crop_mode == "whole"
+
+
+@pytest.mark.parametrize("name", [name for name in INTRS if name in OURS])
+def test_two_steps_of_a_small_intr(name, imagenet, tmp_path):
+    overrides = (*small(name), "data.batch_size=10", "schedule.epochs=2", "schedule.warmup_epochs=1", "data.holdout=10")
+    run(name, imagenet, tmp_path / "run", *overrides)
 
 
 @pytest.mark.parametrize("name", GATES)

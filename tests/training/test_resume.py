@@ -96,6 +96,18 @@ def assert_same(first, second):
         assert first == second
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_intr_on_padded_images_goes_on_to_the_same_bits(batch, intr_configured, killed_after, tmp_path):
+    overrides = ("data.batch_size=3", "engine.checkpoint_every=1", "loss.auxiliary=0.5")
+    train(intr_configured(*overrides), tmp_path / "whole")
+    killed_after(batch=batch)
+    with pytest.raises(KilledError):
+        train(intr_configured(*overrides), tmp_path / "killed")
+    killed_after()
+    train(intr_configured(*overrides), tmp_path / "killed", resume=True)
+    assert_same(final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
+
+
 ACCUMULATED, BY_EPOCH = ("engine.accumulate=2",), ("engine.checkpoint_every=null",)
 ANY_BATCH = range(1, 12)
 TWO_BATCHES = (3, 6)  # Of four an epoch: in the first and the second one; accumulated, between two steps and after one.

@@ -37,6 +37,7 @@ def column(run, name):
     return [float(row[name]) for row in metrics_of(run) if row.get(name)]
 
 
+@pytest.mark.usefixtures("learning_curves")
 def test_the_whole_way_from_the_command_line_to_an_explanation(run_vitrail, recipe, images, tmp_path, snapshot):
     run = tmp_path / "run"
     arguments = (

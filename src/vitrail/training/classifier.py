@@ -11,14 +11,15 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitrail.adapters import Classifier
+from vitrail.adapters.intr import INTRAdapter
 from vitrail.data.labelled import Batch
-from vitrail.errors import TrainingError
+from vitrail.errors import InvalidInputError, TrainingError
 from vitrail.training.config import TrainingConfig
 from vitrail.training.distillation import Teacher, student_logits
 from vitrail.training.learner import Learner
 from vitrail.training.losses import Labels, Loss, cosub_loss, label_loss
 from vitrail.training.optimization import create_optimizer, create_schedule
-from vitrail.types import Images, Logits
+from vitrail.types import Images, Logits, Padding
 
 Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -39,14 +40,18 @@ class ImageClassifier(Learner):
         super().__init__(config.engine.seed)
         self.module = classifier.module
         self.classifier, self.config, self.mixing, self.teacher = classifier, config, mixing, teacher
+        if config.loss.auxiliary and not (isinstance(classifier, INTRAdapter) and classifier.intr.config.decoder_depth > 1):
+            raise InvalidInputError(
+                f"expected an INTR of several decoder layers for loss.auxiliary, got {classifier.name}; leave it out"
+            )
         num_classes = classifier.num_classes
         self.label_loss: Loss = label_loss(config.loss.name, config.augmentation.label_smoothing, num_classes)
         self.top1, self.top5 = (MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, min(5, num_classes)))
         self.val_loss = MeanMetric()
         self.train_loss = MeanMetric()
 
-    def forward(self, images: Images) -> Logits:
-        return self.classifier.logits(images)
+    def forward(self, images: Images, padding: Padding | None = None) -> Logits:
+        return self.classifier.logits(images) if padding is None else self.classifier.padded_logits(images, padding)
 
     def so_far(self) -> Mapping[str, Metric]:
         return {"train_loss": self.train_loss}
@@ -60,7 +65,7 @@ class ImageClassifier(Learner):
             return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum() * 0
         if self.mixing is not None:
             images, labels = self.mixing(images, labels)
-        loss = self.loss(images, labels)
+        loss = self.loss(images, labels, batch.padding)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the training loss became {loss.item()} at step {self.global_step}; lower the learning rate or clip gradients"
@@ -68,13 +73,17 @@ class ImageClassifier(Learner):
         self.train_loss.update(loss.detach(), len(images))
         return loss
 
-    def loss(self, images: Images, labels: Labels) -> Tensor:
+    def loss(self, images: Images, labels: Labels, padding: Padding | None = None) -> Tensor:
         """The loss of a batch after the recipe."""
+        if self.config.loss.auxiliary:
+            *earlier, last = self.classifier.layer_logits(images, padding)  # type: ignore[attr-defined]  # an INTR
+            losses = [self.label_loss(logits, labels) for logits in earlier]
+            return self.label_loss(last, labels) + self.config.loss.auxiliary * torch.stack(losses).mean()
         if self.config.loss.cosub:
             first, second = self(torch.cat([images, images])).chunk(2)
             return cosub_loss(first, second, labels, self.label_loss)
         if self.teacher is None:
-            return self.label_loss(self(images), labels)
+            return self.label_loss(self(images, padding), labels)
         for_labels, for_teacher = student_logits(self.module, images)
         alpha = self.config.distillation.alpha
         return (1 - alpha) * self.label_loss(for_labels, labels) + alpha * self.teacher.loss(images, for_teacher)
@@ -87,7 +96,7 @@ class ImageClassifier(Learner):
         self.unreadable.update(batch.unreadable)
         if not len(batch.images):
             return
-        logits = self(batch.images).float()
+        logits = self(batch.images, batch.padding).float()
         self.top1.update(logits, batch.labels)
         self.top5.update(logits, batch.labels)
         self.val_loss.update(nn.functional.cross_entropy(logits, batch.labels), len(logits))

@@ -6,6 +6,8 @@ from torch import nn
 
 from vitrail.adapters import Classifier, Preprocessing, build, start
 from vitrail.errors import InvalidInputError
+from vitrail.models.intr import INTR
+from vitrail.models.intr.config import INTR_NAMES
 from vitrail.training.distillation import enable_distillation
 from vitrail.training.sections import ModelConfig
 
@@ -14,7 +16,7 @@ logger = logging.getLogger(__name__)
 HIT_FIELDS = ("patch_size", "depths", "widths", "num_heads", "mlp_ratio", "dropout", "position_embedding")
 
 ATTENTION_PARTS = ("attn", "attention", "self_attention")
-HEAD_PARTS = ("head", "head_dist", "heads", "fc", "classifier", "cls_classifier", "distillation_classifier")
+HEAD_PARTS = ("head", "head_dist", "heads", "fc", "classifier", "cls_classifier", "distillation_classifier", "presence")
 POSITIONS = ("positions", "pos_embed", "pos_embedding", "position_embeddings")
 """Names of modules and weights in our networks, timm's, torchvision's and Hugging Face's."""
 
@@ -35,11 +37,11 @@ def build_network(
         UnknownNameError: No such network.
         CheckpointError: The weights to start from do not fit.
     """
-    ours = ":" not in config.name
     fields = {key: value for key in HIT_FIELDS if (value := getattr(config, key)) is not None}
-    if ours and config.options:
-        raise InvalidInputError(f"model.options are for networks of other libraries, got them for the HiT {config.name}")
-    if not ours and fields:
+    is_hit = ":" not in config.name and config.name not in INTR_NAMES
+    if is_hit and config.options:
+        raise InvalidInputError(f"model.options are for other networks, got them for the HiT {config.name}")
+    if not is_hit and fields:
         raise InvalidInputError(
             f"expected model.{next(iter(fields))} with a size of HiT only, got it with {config.name}; its own settings go into "
             "model.options"
@@ -58,7 +60,7 @@ def build_network(
         **{**fields, **config.options},
     )
     if config.start_from is not None:
-        started = start(classifier, config.start_from, keep_head=config.keep_head)
+        started = start(classifier, config.start_from, keep_head=config.keep_head, query_noise=config.query_noise)
         kept = not any(_has_part(name, HEAD_PARTS) for name in started.new)
         if config.keep_head and not kept:
             raise InvalidInputError(
@@ -103,6 +105,22 @@ def prepare_to_learn(module: nn.Module, train: str, distilled: bool, fused_atten
         learns = any(parameter.requires_grad for parameter in part.parameters(recurse=False))
         if train != "all" and isinstance(part, nn.modules.batchnorm._BatchNorm) and not learns:
             part.eval()  # Else its running figures would learn the new images, while all around them stays.
+
+
+def freeze_backbone(module: nn.Module) -> None:
+    """Leave the backbone of an INTR as it is: neither weights nor the figures of batch norms learn.
+
+    Raises:
+        InvalidInputError: Another network, which has none.
+    """
+    if not isinstance(module, INTR):
+        raise InvalidInputError(
+            f"expected an INTR for optimizer.backbone_learning_rate: 0, got {type(module).__name__}; leave it out"
+        )
+    module.backbone.requires_grad_(False)
+    for part in module.backbone.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()
 
 
 def _has_part(name: str, parts: tuple[str, ...]) -> bool:

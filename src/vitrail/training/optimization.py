@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
 from vitrail.errors import InvalidInputError
+from vitrail.models.intr import INTR
 from vitrail.training.sections import OptimizerConfig, ScheduleConfig
 
 TIMM_SCHEDULES = {"cosine": "cosine", "linear": "poly", "step": "step", "constant": "constant"}
@@ -30,12 +31,16 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step
             f"expected a network of timm for optimizer.layer_decay, which groups its weights by depth, got {type(module).__name__}, "
             "which does not; leave it out"
         )
-    rate = config.learning_rate * (images_per_step / config.scale_to if config.scale_to else 1)
+    scale = images_per_step / config.scale_to if config.scale_to else 1
+    rate = config.learning_rate * scale
+    weights: nn.Module | list[dict[str, Any]] = module
+    if config.backbone_learning_rate is not None:
+        weights = _with_backbone(module, rate, config.backbone_learning_rate * scale, config.weight_decay)
     asked: dict[str, Any] = {"betas": config.betas, "eps": config.epsilon, "layer_decay": config.layer_decay}
     given = {key: value for key, value in asked.items() if value is not None}
     try:
         optimizer: Optimizer = create_optimizer_v2(
-            module, opt=config.name, lr=rate, weight_decay=config.weight_decay, momentum=config.momentum, **given
+            weights, opt=config.name, lr=rate, weight_decay=config.weight_decay, momentum=config.momentum, **given
         )
     except (TypeError, ValueError, AssertionError) as error:
         raise InvalidInputError(f"cannot create the optimiser {config.name!r} with {given}: {error}") from error
@@ -44,6 +49,21 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step
         if key in given and key not in optimizer.param_groups[0]:
             raise InvalidInputError(f"the optimiser {config.name!r} has no {name}; leave out optimizer.{name}")
     return optimizer
+
+
+def _with_backbone(module: nn.Module, rate: float, backbone_rate: float, decay: float) -> list[dict[str, Any]]:
+    """Two learning rates: groups of weights that decay and that do not, the backbone's apart and last."""
+    if not isinstance(module, INTR):
+        raise InvalidInputError(
+            f"expected an INTR for optimizer.backbone_learning_rate, got {type(module).__name__}, which has no backbone; leave it out"
+        )
+    slow = {id(parameter) for parameter in module.backbone.parameters()}
+    groups = [
+        {**group, "params": [weight for weight in group["params"] if (id(weight) in slow) is is_slow], "lr": each}
+        for is_slow, each in ((False, rate), (True, backbone_rate))
+        for group in param_groups_weight_decay(module, decay)
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def create_schedule(optimizer: Optimizer, config: ScheduleConfig, num_steps: int) -> Scheduler:

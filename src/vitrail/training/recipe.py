@@ -21,7 +21,7 @@ from vitrail.training.diffmask.recipe import train_mask
 from vitrail.training.distillation import Teacher
 from vitrail.training.engine import create_trainer, fit
 from vitrail.training.export import BEST, Export
-from vitrail.training.network import build_network, prepare_to_learn
+from vitrail.training.network import build_network, freeze_backbone, prepare_to_learn
 from vitrail.training.randomness import random_state_kept, seed_all
 from vitrail.training.runs import claim, is_complete, write_summary
 from vitrail.training.sections import Recipe
@@ -72,6 +72,8 @@ def _train_classifier(config: TrainingConfig, out: Path, checkpoint: Path | None
     distilled = config.distillation.kind != "none"
     teacher = Teacher(config.distillation, classifier.num_classes, classifier.preprocessing.size) if distilled else None
     prepare_to_learn(classifier.module, config.model.train, distilled, config.engine.fused_attention)
+    if config.optimizer.backbone_learning_rate == 0:
+        freeze_backbone(classifier.module)
     mixing = label_mixing(config.augmentation, classifier.num_classes)
     learner = ImageClassifier(classifier, config, mixing, teacher)
     export = Export(out, classifier)

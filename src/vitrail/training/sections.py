@@ -19,7 +19,8 @@ class ModelConfig(Section):
     """The network. The number of classes comes from the data."""
 
     name: str = "hit_small_patch16_224"
-    """A size of HiT (`vitrail.models.hit.HIT_SIZES`), or timm:NAME, hf:NAME-OR-FOLDER, torchvision:NAME."""
+    """A size of HiT (`vitrail.models.hit.HIT_SIZES`), an INTR (intr_resnet50 and its like, or intr), or timm:NAME, hf:NAME-OR-FOLDER,
+    torchvision:NAME."""
     image_size: int | tuple[int, int] | None = None
     """Side in pixels, or height and width; null for the network's own."""
     drop_path: float | None = None
@@ -34,11 +35,13 @@ class ModelConfig(Section):
     dropout: float | None = None
     position_embedding: bool | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    """Of other libraries: further arguments of their own functions."""
+    """Of an INTR: fields of `vitrail.models.intr.INTRConfig`. Of other libraries: further arguments of their own functions."""
     pretrained: bool = False
     """Start from the weights that timm, Hugging Face or torchvision have for this name."""
     start_from: str | None = None
     """Start from a trained model: anything that `vitrail.load` knows. Patches and positions are resized, the head is new."""
+    query_noise: float = Field(0.1, ge=0)
+    """Of an INTR that starts from fewer queries than it has classes: standard deviation of the noise on repeated ones."""
     keep_head: bool = False
     """Take the head of `start_from` too: for another image size, not for other classes."""
     train: Literal["all", "attention", "head"] = "all"
@@ -72,8 +75,10 @@ class DataConfig(ImagesConfig):
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bicubic"
     crop_fraction: float = Field(0.875, gt=0, le=1)
-    crop_mode: Literal["center", "squash"] = "center"
-    """Whether photos that are not square lose their margins, or are stretched so that the model sees all of them."""
+    crop_mode: Literal["center", "squash", "whole"] = "center"
+    """Whether photos that are not square lose their margins, are stretched so that the model sees all of them, or stay whole in
+    their own proportions, for networks that take images of any size: then `crop_fraction` is 1, and `model.image_size` limits the
+    shorter and the longer side."""
 
 
 class LossConfig(Section):
@@ -82,6 +87,8 @@ class LossConfig(Section):
     name: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
     cosub: bool = False
     """Train two random sub-networks (by drop path) on every batch, each on the labels and on what the other one says."""
+    auxiliary: float = Field(0, ge=0)
+    """Of an INTR: weight of the mean loss of the decoder layers before the last, whose queries then learn to find their classes too."""
 
 
 class DistillationConfig(Section):
@@ -103,6 +110,8 @@ class OptimizerConfig(Section):
     learning_rate: float = Field(8e-4, gt=0)
     scale_to: int | None = Field(None, ge=1)
     """The batch size that `learning_rate` is meant for: it is scaled to the images of a step; null to use it as it stands."""
+    backbone_learning_rate: float | None = Field(None, ge=0)
+    """Of the backbone of an INTR: null for the same as the rest, 0 to leave it as it is."""
     weight_decay: float = Field(0.05, ge=0)
     betas: tuple[float, float] | None = None
     """Null for the optimiser's own."""

@@ -1,0 +1,181 @@
+"""Training an INTR: padded batches, two learning rates, losses of earlier layers, and what it starts from."""
+
+import csv
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import networks
+import vitrail
+from processes import run_together
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.data.folders import ImageFolder
+from vitrail.data.labelled import Batch
+from vitrail.errors import InvalidInputError
+from vitrail.evaluation import evaluate
+from vitrail.training import read_config, train
+from vitrail.training.classifier import ImageClassifier
+from vitrail.training.network import freeze_backbone
+from vitrail.training.optimization import create_optimizer, create_schedule
+from vitrail.training.sections import OptimizerConfig, ScheduleConfig
+
+pytest.importorskip("lightning")
+
+
+def rows(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def test_a_run_on_images_of_any_shape(intr_configured, shapes, tmp_path):
+    config = intr_configured("schedule.epochs=6", "optimizer.learning_rate=5e-3", "optimizer.backbone_learning_rate=5e-3")
+    train(config, tmp_path / "run")
+    losses = [row["train_loss"] for row in rows(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+    classifier = vitrail.load(tmp_path / "run", device="cpu")
+    assert classifier.class_names == ("blue", "red")
+    assert classifier.preprocessing == Preprocessing(
+        (24, 40), 1.0, "whole", "bicubic", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+    )
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["num_classes"] == 2
+    # One by one, and in batches that would have to be padded.
+    images = ImageFolder.scan(shapes / "test", classifier.preprocessing)
+    assert evaluate(classifier, images, batch_size=1).top1 == evaluate(classifier, images, batch_size=6).top1
+
+
+def test_padding_reaches_the_network(intr_configured):
+    classifier = networks.intr()
+    learner = ImageClassifier(classifier, intr_configured())
+    images, padding = torch.randn(2, 3, 32, 48), torch.zeros(2, 32, 48, dtype=torch.bool)
+    padding[1, 16:] = True
+    labels = torch.tensor([1, 4])
+    batch = Batch(images, labels, ["a", "b"], [], padding=padding)
+    expected = nn.functional.cross_entropy(classifier.module(images, padding), labels)
+    torch.testing.assert_close(learner.training_step(batch, 0), expected)
+    assert not torch.allclose(learner.training_step(batch._replace(padding=None), 0), expected)
+
+
+def test_the_loss_of_earlier_layers(intr_configured):
+    classifier = networks.intr()
+    learner = ImageClassifier(classifier, intr_configured("loss.auxiliary=0.5"))
+    images, labels = torch.randn(2, 3, 32, 48), torch.tensor([1, 4])
+    layers = classifier.layer_logits(images)
+    each = torch.stack([nn.functional.cross_entropy(logits, labels) for logits in layers])
+    torch.testing.assert_close(learner.loss(images, labels), each[2] + 0.5 * (each[0] + each[1]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "overrides", "message"),
+    [
+        (lambda: networks.network("timm"), (), "expected an INTR of several decoder layers for loss.auxiliary, got timm"),
+        (lambda: networks.intr(decoder_depth=1), (), "expected an INTR of several decoder layers for loss.auxiliary, got intr"),
+    ],
+)
+def test_networks_without_earlier_layers(make, overrides, message, intr_configured):
+    with pytest.raises(InvalidInputError, match=message):
+        ImageClassifier(make(), intr_configured("loss.auxiliary=0.5", *overrides))
+
+
+def test_two_learning_rates_and_their_course():
+    module = networks.intr().module
+    config = OptimizerConfig(learning_rate=1e-3, backbone_learning_rate=1e-4, weight_decay=0.1)
+    optimizer = create_optimizer(module, config, 12)
+    slow = {id(parameter) for parameter in module.backbone.parameters()}
+    seen = 0
+    for group in optimizer.param_groups:
+        assert group["params"]
+        for parameter in group["params"]:
+            seen += 1
+            assert group["lr"] == (1e-4 if id(parameter) in slow else 1e-3)
+            assert group["weight_decay"] == (0 if parameter.ndim < 2 else 0.1)
+    assert seen == len(list(module.parameters()))
+    assert optimizer.param_groups[0]["lr"] == 1e-3  # the one that is logged
+    schedule = create_schedule(
+        optimizer, ScheduleConfig(name="step", epochs=140, warmup_epochs=0, decay_epochs=80), num_steps=1400
+    )
+    rates = {}
+    for step in (0, 799, 800, 1399):
+        schedule.step_update(num_updates=step)
+        rates[step] = sorted({group["lr"] for group in optimizer.param_groups})
+    assert rates[0] == rates[799] == pytest.approx([1e-4, 1e-3])
+    assert rates[800] == rates[1399] == pytest.approx([1e-5, 1e-4])
+
+
+def test_a_rate_of_zero_leaves_the_backbone_as_it_is(intr_configured, tmp_path):
+    overrides = ("optimizer.backbone_learning_rate=0", "optimizer.learning_rate=1e-2", "schedule.epochs=1")
+    options = ("model.options.backbone=timm:resnet10t", "model.options.backbone_options={}", "model.options.frozen=false")
+    train(intr_configured(*overrides, *options), tmp_path / "run")
+    fresh = vitrail.load(tmp_path / "run", device="cpu").module
+    # The same seed, the same backbone, batch norms included.
+    torch.manual_seed(0)
+    train(intr_configured(*overrides, *options, "optimizer.learning_rate=1e-4"), tmp_path / "other")
+    other = vitrail.load(tmp_path / "other", device="cpu").module
+    pairs = zip(fresh.backbone.state_dict().items(), other.backbone.state_dict().values(), strict=True)
+    assert all(torch.equal(one, two) for (_, one), two in pairs)
+    assert not torch.equal(fresh.queries, other.queries)
+
+
+def test_only_an_intr_has_a_backbone():
+    message = r"expected an INTR for optimizer.backbone_learning_rate.* got HiT"
+    with pytest.raises(InvalidInputError, match=message):
+        create_optimizer(networks.hit(), OptimizerConfig(backbone_learning_rate=1e-5), 8)
+    with pytest.raises(InvalidInputError, match=message):
+        freeze_backbone(networks.hit())
+
+
+def test_starting_from_a_run_of_other_classes(intr_configured, shapes, tmp_path, caplog):
+    train(intr_configured("schedule.epochs=1"), tmp_path / "first")
+    for split in ("train", "test"):
+        (shapes / split / "red").rename(shapes / split / "green")
+        (shapes / split / "yellow").mkdir()
+        for path in (shapes / split / "green").iterdir():
+            (shapes / split / "yellow" / path.name).write_bytes(path.read_bytes())
+    caplog.set_level("INFO")
+    train(intr_configured("schedule.epochs=1", f"model.start_from={tmp_path / 'first'}"), tmp_path / "second")
+    assert vitrail.load(tmp_path / "second", device="cpu").class_names == ("blue", "green", "yellow")
+    assert "weights taken; new: presence.weight, presence.bias" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("augmentation.mixup=0.8",), "detr"),
+        (
+            ("loss.cosub=true", "model.drop_path=0.1"),
+            "expected data.crop_mode center or squash for loss.cosub and distillation",
+        ),
+        (("model.depths=[2]",), None),
+        (("model.options.wings=2",), "unknown field of INTRConfig 'wings'"),
+        (("data.mean=[0.5]", "data.std=[0.5]"), "expected images of 3 channels for intr, got 1"),
+    ],
+)
+def test_recipes_that_do_not_fit(overrides, message, intr_recipe, shapes, tmp_path):
+    with pytest.raises(InvalidInputError, match=message or "expected model.depths with a size of HiT only"):
+        train(read_config(intr_recipe, [f"data.root={shapes}", *overrides]), tmp_path / "run")
+
+
+def test_two_processes_learn_as_one_with_twice_the_batch(intr_configured, intr_recipe, shapes, tmp_path):
+    square = (
+        "model.image_size=[16,16]",
+        "data.crop_mode=squash",
+        "augmentation.crop=resized",
+        "augmentation.crop_scale=[0.8,1]",
+    )
+    overrides = (
+        *square,
+        "schedule.epochs=3",
+        "optimizer.learning_rate=5e-3",
+        "loss.auxiliary=0.5",
+        "model.options.dropout=0.0",
+    )
+    train(intr_configured(*overrides, "data.batch_size=4"), tmp_path / "one")
+    arguments = ("train", "-c", intr_recipe, f"data.root={shapes}", *overrides, "data.batch_size=2", "--out", tmp_path / "two")
+    code, _, err = run_together("-m", "vitrail", *arguments, processes=2)
+    assert code == 0, err
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert one["val_top1"] == two["val_top1"]
+        assert two["train_loss"] == pytest.approx(one["train_loss"], abs=5e-5)
+        assert two["val_loss"] == pytest.approx(one["val_loss"], abs=5e-5)
+    assert rows(tmp_path / "one")[0]["train_loss"] - rows(tmp_path / "one")[-1]["train_loss"] > 5e-3
