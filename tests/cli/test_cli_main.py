@@ -11,6 +11,7 @@ from vitrail.data.named import DATA
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import PROTOCOLS
 from vitrail.models.hit import HIT_SIZES
+from vitrail.models.intr import INTR_SIZES
 
 pytest_plugins = ("tiny",)
 
@@ -41,7 +42,7 @@ def test_without_arguments_it_shows_the_help():
 def test_list_names_all_that_is_registered():
     result = CliRunner().invoke(app, ["list"])
     assert result.exit_code == 0
-    for name in [*(f"vitrail:{name}" for name in bundled_models()), *EXPLAINERS, *PROTOCOLS, *HIT_SIZES]:
+    for name in [*(f"vitrail:{name}" for name in bundled_models()), *EXPLAINERS, *PROTOCOLS, *HIT_SIZES, *INTR_SIZES]:
         assert name in result.stdout
 
 
@@ -51,7 +52,7 @@ def test_list_as_json_agrees_with_the_registries():
     assert [method["name"] for method in listed["methods"]] == list(EXPLAINERS)
     assert [protocol["name"] for protocol in listed["protocols"]] == list(PROTOCOLS)
     assert {f"vitrail:{name}" for name in bundled_models()} <= {model["name"] for model in listed["models"]}
-    assert listed["recipes_for"] == list(HIT_SIZES)
+    assert listed["recipes_for"] == [*HIT_SIZES, *INTR_SIZES]
     for method in listed["methods"]:
         assert method["summary"]
         assert method["needs_gradients"] == EXPLAINERS[method["name"]].needs_gradients

@@ -22,9 +22,10 @@ def list_everything(
 ) -> None:
     """List models, methods, protocols, generated tasks and data sets, and what each needs."""
     from vitrail.models.hit import HIT_SIZES  # noqa: PLC0415 (heavy)
+    from vitrail.models.intr.config import INTR_SIZES  # noqa: PLC0415
 
     chosen = _choose(_everything(), kind, name)
-    sizes = list(HIT_SIZES) if kind is None and name is None else []
+    sizes = [*HIT_SIZES, *INTR_SIZES] if kind is None and name is None else []
     if as_json:
         typer.echo(json.dumps({**chosen, **({"recipes_for": sizes} if sizes else {})}, indent=2))
         return
@@ -39,7 +40,7 @@ def list_everything(
             if heading == "data" and name is not None:
                 typer.echo(f"below the root folder:\n{_indented(entry['layout'])}\nto get it:\n{_indented(entry['download'])}")
     if sizes:
-        typer.echo(f"sizes of HiT to train\n  {', '.join(sizes)}")
+        typer.echo(f"sizes of HiT and INTR to train\n  {', '.join(sizes)}")
 
 
 def _everything() -> dict[str, Sequence[Entry]]:
@@ -47,9 +48,15 @@ def _everything() -> dict[str, Sequence[Entry]]:
     from vitrail.api import list_methods, list_protocols  # noqa: PLC0415
     from vitrail.data.named import list_data  # noqa: PLC0415
     from vitrail.data.tasks import list_tasks  # noqa: PLC0415
+    from vitrail.explainers.trained_masks import bundled_masks  # noqa: PLC0415
 
-    models = [{"name": f"vitrail:{name}", "needs": "nothing: it comes with the package"} for name in bundled_models()]
+    comes = "nothing: it comes with the package"
+    models = [{"name": f"vitrail:{name}", "needs": comes} for name in bundled_models()]
+    gates = [
+        {"name": f"vitrail:{name}", "needs": f"{comes}; of the method diffmask, by checkpoint"} for name in bundled_masks()
+    ]
     models += [
+        *gates,
         {"name": "timm:<model>", "needs": "a plain, distilled, EVA, DINOv3 or BEiT model; its weights are downloaded"},
         {
             "name": "hf:<owner/name or folder>",
@@ -57,9 +64,10 @@ def _everything() -> dict[str, Sequence[Entry]]:
         },
         {"name": "torchvision:<model>", "needs": "vit_b_16 and its like; its weights are downloaded"},
         {"name": "hit:<owner/name or file>", "needs": "a published HiT from the Hugging Face hub, or on disk"},
+        {"name": "intr:<owner/name or file>", "needs": "a published INTR from the Hugging Face hub, or on disk"},
         {
             "name": "<file or folder>",
-            "needs": "a model that vitrail trained, a published HiT, a folder saved by timm or by transformers",
+            "needs": "a model that vitrail trained, a published HiT or INTR, a folder saved by timm or by transformers",
         },
     ]
     return {

@@ -12,6 +12,7 @@ from vitrail.cli.explain import explain
 from vitrail.cli.export import export
 from vitrail.cli.generate import generate
 from vitrail.cli.listing import list_everything
+from vitrail.cli.queries import queries
 from vitrail.cli.score import score
 from vitrail.cli.test import test
 from vitrail.cli.train import train
@@ -30,6 +31,7 @@ app = typer.Typer(
 
 for name, command in (
     ("explain", explain),
+    ("queries", queries),
     ("score", score),
     ("test", test),
     ("train", train),

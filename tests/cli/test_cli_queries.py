@@ -1,0 +1,204 @@
+"""`vitrail queries`: sheets, numbers and maps from the command line, and one message where that cannot be."""
+
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import networks
+import vitrail
+from vitrail.data.images import open_image
+
+pytest_plugins = ("tiny",)
+
+BEE, DOG = networks.CLASS_NAMES[1], networks.CLASS_NAMES[3]
+
+
+@pytest.fixture(scope="module")
+def intr_file(tmp_path_factory):
+    """A tiny INTR for whole photos, as `vitrail train` writes it."""
+    path = tmp_path_factory.mktemp("intr") / "tiny.safetensors"
+    vitrail.save(networks.intr(num_heads=4), path)
+    return path
+
+
+@pytest.fixture
+def photo(make_photo, tmp_path):
+    return make_photo(tmp_path / "photos" / "cat.png")
+
+
+@pytest.fixture
+def data(make_classes):
+    """Three photos each of two of the model's classes."""
+    return make_classes((BEE, DOG), 3)
+
+
+@pytest.fixture
+def refused(run_vitrail, tmp_path):
+    """Run, expect a refusal in one message that leaves nothing behind, and return it."""
+
+    def run(*arguments, out=tmp_path / "out"):
+        there = out.exists()
+        code, printed, err = run_vitrail("queries", *arguments, "--out", out)
+        assert (code, printed, err.count("error:")) == (2, "", 1), err
+        assert "Traceback" not in err
+        assert out.exists() == there
+        return err
+
+    return run
+
+
+@torch.no_grad()
+def by_hand(path, photo, layer=-1):
+    """Logits and the maps of all classes, (c, h, rows, cols)."""
+    classifier = vitrail.load(path, device="cpu")
+    network, images = classifier.module, classifier.prepare(open_image(photo))
+    search = network.search(network.encode(images))
+    return search.logits[0], network.attention(search, layer)[0]
+
+
+def written(out):
+    return json.loads((out / "queries.json").read_text(encoding="utf-8")), load_file(out / "queries.safetensors")
+
+
+def test_a_photo_of_which_nothing_is_known(run_vitrail, intr_file, photo, tmp_path):
+    out = tmp_path / "out"
+    code, printed, err = run_vitrail("queries", photo, "-m", intr_file, "--device", "cpu", "--top", 2, "-o", out)
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in out.iterdir()) == ["cat.png", "queries.json", "queries.safetensors"]
+    table, maps = written(out)
+    logits, every = by_hand(intr_file, photo)
+    best = logits.topk(2).indices.tolist()
+    (entry,) = table["photos"]
+    assert entry["true_class"] is None
+    assert [one["index"] for one in entry["classes"]] == best
+    torch.testing.assert_close(maps["cat"], torch.stack([every[index] for index in best]))
+    share = logits.softmax(-1)[best[0]]
+    assert f"{photo}: {networks.CLASS_NAMES[best[0]]} {share:.1%} (predicted), {networks.CLASS_NAMES[best[1]]} " in printed
+    assert "tiny: 1 photo(s)\n" in printed
+    with Image.open(out / "cat.png") as sheet:
+        assert sheet.width > sheet.height > 300  # 6 columns, 2 rows
+
+
+def test_a_class_of_a_folder(run_vitrail, intr_file, data, tmp_path):
+    out = tmp_path / "out"
+    code, printed, err = run_vitrail(
+        "queries", "--data", data, "--class", DOG, "--limit", 2, "--layer", 0, "-m", intr_file, "--device", "cpu", "-o", out
+    )
+    assert code == 0, err
+    table, maps = written(out)
+    assert [one["key"] for one in table["photos"]] == list(maps) == [f"{DOG}/0", f"{DOG}/1"]
+    assert (table["layer"], table["num_layers"]) == (0, 3)
+    for entry in table["photos"]:
+        assert entry["true_class"] == {"name": DOG, "index": 3}
+        classes = [one["index"] for one in entry["classes"]]
+        assert (classes[0], len(classes)) == (3, 5)  # `--top` is 5, as many as there are
+        _, every = by_hand(intr_file, entry["source"], layer=0)
+        torch.testing.assert_close(maps[entry["key"]], torch.stack([every[index] for index in classes]))
+        assert (out / f"{entry['key']}.png").is_file()
+    right = sum(entry["predicted"]["index"] == 3 for entry in table["photos"])
+    assert f"2 photo(s), the true class predicted in {right} of 2" in printed
+    with Image.open(out / "queries.png") as sheet:
+        sheet.load()
+
+
+def test_true_classes_are_those_of_the_folders(run_vitrail, intr_file, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("vitrail.explaining.queries.query_sheet", lambda view, path, caption: path.touch())
+    code, _out, err = run_vitrail("queries", "--data", data, "--top", 1, "-m", intr_file, "-o", tmp_path / "out")
+    assert code == 0, err
+    photos = written(tmp_path / "out")[0]["photos"]
+    assert [one["true_class"]["name"] for one in photos] == [BEE] * 3 + [DOG] * 3
+    assert [[each["name"] for each in one["classes"]] for one in photos] == [[BEE]] * 3 + [[DOG]] * 3
+
+
+def test_photos_of_a_class_by_its_number(run_vitrail, intr_file, data, photo, tmp_path):
+    out = tmp_path / "out"
+    code, printed, err = run_vitrail("queries", photo, data / BEE, "--class", 4, "--top", 99, "-m", intr_file, "-o", out)
+    assert code == 0, err
+    photos = written(out)[0]["photos"]
+    assert [one["true_class"]["index"] for one in photos] == [4] * 4
+    assert {len(one["classes"]) for one in photos} == {5}  # all that there are
+    assert len(re.findall(rf": {networks.CLASS_NAMES[4]} [\d.]+% \(true class\), ", printed)) == 4
+
+
+def test_what_cannot_be_read_is_skipped_and_said(run_vitrail, refused, intr_file, data, tmp_path):
+    (data / DOG / "1.png").write_text("no photo")
+    code, printed, err = run_vitrail("queries", "--data", data, "--class", DOG, "-m", intr_file, "-o", tmp_path / "some")
+    assert code == 0
+    assert "2 photo(s)" in printed
+    assert f"{data / DOG / '1.png'}" in err
+    assert "1 unreadable file(s) were skipped" in err
+    assert [file["path"] for file in written(tmp_path / "some")[0]["unreadable"]] == [str(data / DOG / "1.png")]
+    assert "got something else" in refused(data / DOG / "1.png", data / DOG / "0.png", "-m", intr_file)
+    for path in (data / DOG).iterdir():
+        path.write_text("no photo")
+    assert "not one of 3 images could be read" in refused("--data", data, "--class", DOG, "-m", intr_file)
+
+
+def test_quiet_says_only_results(run_vitrail, intr_file, data, tmp_path):
+    arguments = ("queries", data / BEE, "-m", intr_file, "--top", 1)
+    _code, printed, loud = run_vitrail(*arguments, "-o", tmp_path / "loud")
+    _code, same, err = run_vitrail("--quiet", *arguments, "-o", tmp_path / "quiet")
+    assert "explaining 3/3" in loud
+    assert err == ""
+    assert same.replace("/quiet\n", "/loud\n") == printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        ([], ["expected photos, or a folder by --data, got neither"]),
+        (["PHOTO", "--data", "DATA"], ["got both"]),
+        (["PHOTO", "--limit", "2"], ["--limit together with --data"]),
+        (["nowhere.png"], ["no such image file: nowhere.png"]),
+        (["--data", "nowhere"], ["no such file or folder of images: nowhere"]),
+        (["EMPTY"], ["expected images in the folder", "found none"]),
+        (["--data", "EMPTY"], ["expected images", "found none"]),
+        (["PHOTO", "--class", "dgo"], ["unknown class 'dgo'", "did you mean 'dog'"]),
+        (["--data", "DATA", "--class", "dgo"], ["unknown class 'dgo'", "did you mean 'dog'"]),
+        (["--data", "DATA", "--class", "emu"], ["expected a folder 'emu'", "found bee, dog"]),
+        (["PHOTO", "--class", "5"], ["between 0 and 4, got 5"]),
+        (["PHOTO", "--layer", "3"], ["expected a layer between -3 and 2, got 3"]),
+        (["PHOTO", "--model-arg", "device=cpu"], ["use --device"]),
+    ],
+)
+def test_what_cannot_be_done_ends_in_a_message(arguments, messages, refused, intr_file, data, photo, tmp_path):
+    (tmp_path / "EMPTY").mkdir()
+    places = {"PHOTO": photo, "DATA": data, "EMPTY": tmp_path / "EMPTY"}
+    err = refused(*(places.get(argument, argument) for argument in arguments), "--model", intr_file)
+    for message in messages:
+        assert message in err
+
+
+def test_only_an_intr_has_queries(refused, tiny_model_file, photo):
+    assert "only an INTR has queries" in refused(photo, "--model", tiny_model_file)
+    assert "expected an INTR by --model" in refused(photo)
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_no_class_is_too_few(top, run_vitrail, intr_file, photo, tmp_path):
+    code, out, err = run_vitrail("queries", photo, "--top", top, "-m", intr_file, "-o", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert "--top" in err
+
+
+def test_results_are_replaced_only_by_overwrite(run_vitrail, refused, intr_file, photo, snapshot, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("queries", photo, "-m", intr_file, "--top", 1, "-o", out)
+    assert run_vitrail(*arguments)[0] == 0
+    before = snapshot(out)
+    assert "--overwrite" in refused(photo, "-m", intr_file)
+    assert snapshot(out) == before
+    code, _printed, err = run_vitrail(*arguments, "--overwrite")
+    assert code == 0, err
+    assert snapshot(out) == before
+
+
+def test_pictures_never_replace_photos(refused, intr_file, photo, data, snapshot, tmp_path):
+    before = snapshot(tmp_path)
+    assert "would replace" in refused(photo, "-m", intr_file, "--overwrite", out=photo.parent)
+    assert "outside of the images" in refused("--data", data, "-m", intr_file, out=data / "new")
+    assert snapshot(tmp_path) == before
