@@ -9,6 +9,7 @@ import vitrail
 from vitrail.data.answers import ANSWER
 from vitrail.data.birds import Birds
 from vitrail.explainers import make_explainer
+from vitrail.explainers.trained_masks import bundled_masks
 from vitrail.metrics.localization import pointing_chance, pointing_hits
 
 MAX_BYTES = 12 * 1000 * 1000
@@ -16,8 +17,9 @@ MAX_BYTES = 12 * 1000 * 1000
 
 def test_all_bundled_models_are_small_enough_together():
     folders = files("vitrail") / "bundled"
-    assert sum((folders / name / "model.safetensors").stat().st_size for name in vitrail.bundled_models()) <= MAX_BYTES
-    assert all((folders / name / "card.md").is_file() for name in vitrail.bundled_models())
+    gates = sum((folders / name / "mask.safetensors").stat().st_size for name in bundled_masks())
+    assert gates + sum((folders / name / "model.safetensors").stat().st_size for name in vitrail.bundled_models()) <= MAX_BYTES
+    assert all((folders / name / "card.md").is_file() for name in [*vitrail.bundled_models(), *bundled_masks()])
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +50,12 @@ def test_the_hit_points_at_what_sets_a_bird_apart(birds):
     chance = pointing_chance(answers, (12, 12)).mean()
     assert chance < 0.3
     assert hits > 0.85
+
+
+def test_bundled_gates_keep_the_class_and_remove_a_third(birds):
+    photos, _, _ = birds
+    explainer = make_explainer("diffmask", vitrail.load("vitrail:vit-birds", device="cpu"))
+    found = explainer.predict_masked(explainer.model.prepare(photos), "hard")
+    assert float((found.logits.argmax(1) == found.masked_logits.argmax(1)).float().mean()) > 0.9
+    assert 0.3 < float((found.mask >= 0.5).float().mean()) < 0.75
+    assert float(found.kl.mean()) < 0.1
