@@ -31,7 +31,7 @@ def birds():
     return [sample.image for sample in samples], [task.class_names[sample.label] for sample in samples], answers
 
 
-@pytest.mark.parametrize("name", ["vitrail:hit-birds", "vitrail:vit-birds"])
+@pytest.mark.parametrize("name", ["vitrail:hit-birds", "vitrail:vit-birds", "vitrail:intr-birds"])
 def test_they_know_the_birds(name, birds):
     photos, names, _ = birds
     classifier = vitrail.load(name, device="cpu")
@@ -59,3 +59,13 @@ def test_bundled_gates_keep_the_class_and_remove_a_third(birds):
     assert float((found.logits.argmax(1) == found.masked_logits.argmax(1)).float().mean()) > 0.9
     assert 0.3 < float((found.mask >= 0.5).float().mean()) < 0.75
     assert float(found.kl.mean()) < 0.1
+
+
+def test_queries_look_at_what_sets_a_bird_apart_far_more_often_than_chance(birds):
+    photos, names, answers = birds
+    classifier = vitrail.load("vitrail:intr-birds", device="cpu")
+    labels = torch.tensor([classifier.class_index(name) for name in names])
+    explanation = make_explainer("intr", classifier).explain(classifier.prepare(photos), labels)
+    hits = pointing_hits(explanation.relevance, answers).float().mean()
+    assert hits > 0.35
+    assert hits > 2 * pointing_chance(answers, (12, 12)).mean()

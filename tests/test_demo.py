@@ -16,8 +16,10 @@ pytest_plugins = ("tiny",)
 
 @pytest.fixture
 def _tiny_demo(monkeypatch, tiny_model_file):
-    """The demonstration with the tiny model and without scikit-image."""
+    """The demonstration with the tiny model, a few birds, and without scikit-image."""
     monkeypatch.setattr("vitrail.demo.MODEL", str(tiny_model_file))
+    monkeypatch.setattr("vitrail.demo.birds.NUM_BIRDS", 8)
+    monkeypatch.setattr("vitrail.demo.birds.NUM_SHOWN", 1)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (30, 45, 3), dtype=np.uint8)
     monkeypatch.setattr("vitrail.demo.demo_photo", lambda: Image.fromarray(pixels))
@@ -55,11 +57,15 @@ def test_the_page_shows_every_method_and_needs_nothing_else(tmp_path, run_vitrai
 
 @pytest.mark.usefixtures("_tiny_demo")
 def test_a_second_demonstration_replaces_the_first_and_nothing_else(tmp_path):
-    for _ in range(2):
-        assert list(run_demo(tmp_path / "demo"))
-        (tmp_path / "demo" / "mine.txt").write_text("precious")
-    assert (tmp_path / "demo" / "mine.txt").read_text() == "precious"
-    assert not [path for path in (tmp_path / "demo").iterdir() if path.is_dir()]
+    out = tmp_path / "demo"
+    out.mkdir()
+    for name in ("index.html", "methods.png", "summary.json", "birds.png"):
+        (out / name).write_text("of the first")
+    (out / "mine.txt").write_text("precious")
+    assert list(run_demo(out))
+    assert [path.name for path in out.iterdir() if path.read_bytes() == b"of the first"] == []
+    assert (out / "mine.txt").read_text() == "precious"
+    assert not [path for path in out.iterdir() if path.is_dir()]
 
 
 @pytest.mark.usefixtures("_tiny_demo")

@@ -12,8 +12,8 @@ from vitrail.explainers import make_explainer
 from vitrail.metrics.localization import pointing_chance, pointing_hits
 from vitrail.viz.sheet import SheetRow, contact_sheet
 
-HIT, VIT = "vitrail:hit-birds", "vitrail:vit-birds"
-METHODS = (("hit", HIT), ("rollout", VIT), ("chefer", VIT), ("diffmask", VIT), ("random", VIT))
+HIT, INTR, VIT = "vitrail:hit-birds", "vitrail:intr-birds", "vitrail:vit-birds"
+METHODS = (("hit", HIT), ("intr", INTR), ("rollout", VIT), ("chefer", VIT), ("diffmask", VIT), ("random", VIT))
 SHEET = "birds.png"
 NUM_BIRDS, NUM_SHOWN = 90, 6
 

@@ -92,7 +92,7 @@ def test_pictures_do_not_change_what_is_learned(mask_configured, table, tmp_path
 
 
 def test_drawing_leaves_no_trace(mask_configured, steps, tmp_path):
-    train(mask_configured("pictures.every=8"), tmp_path / "run")
+    train(mask_configured("pictures.every=8", "pictures.count=1"), tmp_path / "run")
     callback, network, mask = drawing(steps.trainer), steps.learner.vit.module, steps.learner.module
     callback.images, callback.drawn_step = None, -1  # as at its first sheet
     network.blocks[0].train()
