@@ -3,7 +3,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from vitrail.adapters import load
+from vitrail.adapters import build, load
 from vitrail.data.folders import NO_LABEL, ImageFolder
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.evaluation import evaluate, score, with_model_labels
@@ -75,6 +75,14 @@ def test_photos_without_a_class_are_refused(classifier, make_photo, tmp_path):
     assert images.labels == [NO_LABEL]
     with pytest.raises(InvalidInputError, match="without a class"):
         evaluate(classifier, images)
+
+
+def test_a_model_of_one_class_is_refused(make_photo, tmp_path):
+    make_photo(tmp_path / "data" / "bird" / "0.png")
+    alone = build("timm:resnet18", num_classes=1, image_size=(32, 32), class_names=["bird"])
+    images = ImageFolder.scan(tmp_path / "data", alone.preprocessing)
+    with pytest.raises(InvalidInputError, match=r"expected a model of at least two classes, got .*resnet18.* with one"):
+        evaluate(alone, images)
 
 
 def test_accuracy_does_not_depend_on_the_batch_size(classifier, labelled):

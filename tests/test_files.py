@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vitrail.errors import InvalidInputError, OutputError
-from vitrail.files import atomic_write, output_folder, results_folder, write_text
+from vitrail.files import atomic_write, growing_folder, output_folder, results_folder, write_text
 
 
 def names_in(folder: Path) -> list[str]:
@@ -207,6 +207,28 @@ def test_failing_results_leave_the_earlier_ones(tmp_path, error):
         write_half(partial / "same.txt", error)
     assert names_in(tmp_path) == ["same.txt"]
     assert (tmp_path / "same.txt").read_text() == "old"
+
+
+def test_a_growing_folder_keeps_what_was_written_before_a_failure(tmp_path):
+    def interrupted():
+        with growing_folder(tmp_path / "a" / "b") as folder:
+            (folder / "0.txt").write_text("whole")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names_in(tmp_path / "a" / "b") == ["0.txt"]
+    with pytest.raises(OutputError, match="--overwrite"), growing_folder(tmp_path / "a" / "b"):
+        pass
+    with growing_folder(tmp_path / "a" / "b", overwrite=True) as folder:
+        (folder / "1.txt").write_text("more")
+    assert names_in(tmp_path / "a" / "b") == ["0.txt", "1.txt"]
+
+
+def test_a_growing_folder_of_which_nothing_came_is_removed(tmp_path):
+    with pytest.raises(ValueError, match="early"), growing_folder(tmp_path / "new"):
+        raise ValueError("early")
+    assert not (tmp_path / "new").exists()
 
 
 def test_results_on_a_full_disk(tmp_path):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file
 
 import networks
 import vitrail
@@ -109,8 +110,10 @@ def test_maps_and_numbers_are_those_of_the_network(classifier, photos, out, laye
     asked = [Asked(photo, true) for (photo, _), true in zip(named_photos(photos, classifier), true_classes, strict=True)]
     found, unreadable = query_photos(INTRQueries(classifier, layer=layer), asked, out, top=3)
     assert unreadable == []
-    maps, table = load_file(out / "queries.safetensors"), said(out)
-    assert list(maps) == [one["key"] for one in table["photos"]] == ["a", "b", "c", "d"]
+    table = said(out)
+    assert table["format"] == queries.FORMAT
+    assert [one["maps"] for one in table["photos"]] == [f"{name}.safetensors" for name in "abcd"]
+    shapes = set()
     assert (table["layer"], table["num_layers"], table["num_heads"]) == (layer % 3, 3, 4)
     for path, true, one, entry in zip(photos, true_classes, found, table["photos"], strict=True):
         logits, every = every_map(classifier, path, layer)
@@ -126,10 +129,12 @@ def test_maps_and_numbers_are_those_of_the_network(classifier, photos, out, laye
             assert each["logit"] == pytest.approx(float(logits[each["index"]]), abs=1e-5)
             assert each["probability"] == pytest.approx(float(logits.softmax(-1)[each["index"]]), abs=1e-6)
         by_hand = torch.stack([every[index] for index in classes])
-        torch.testing.assert_close(maps[entry["key"]], by_hand)
-        torch.testing.assert_close(one.maps, by_hand)
+        maps = load_file(out / entry["maps"])["maps"]
+        torch.testing.assert_close(maps, by_hand)
+        assert [vars(each) for each in one.classes] == entry["classes"]
+        shapes.add(tuple(maps.shape[2:]))
         torch.testing.assert_close(by_hand.sum((-1, -2)), torch.ones(3, 4))
-    assert len({tuple(each.shape[2:]) for each in maps.values()}) == 3  # grids of differing shapes
+    assert len(shapes) == 3  # grids of differing shapes
 
 
 def test_a_photo_is_seen_once(classifier, photos, out, monkeypatch):
@@ -161,28 +166,67 @@ def test_an_overview_of_the_first_photos(classifier, photos, out, monkeypatch):
 
 def test_unreadable_photos_of_a_folder_are_skipped(classifier, photos, out):
     photos[1].write_text("no photo")
-    Image.new("RGB", (2000, 8)).save(photos[2])  # So thin that the network sees less than a cell of it.
     found, unreadable = query_photos(INTRQueries(classifier), named_photos([photos[0].parent], classifier), out)
-    assert [one.photo.path for one in found] == [photos[0], photos[3]]
-    assert [file.path for file in unreadable] == [str(photos[1]), str(photos[2])]
-    assert all(file.path in file.reason for file in unreadable)
-    assert [file["path"] for file in said(out)["unreadable"]] == [str(photos[1]), str(photos[2])]
-    for named in photos[1:3]:
-        with pytest.raises(ImageError, match=str(named)):
-            query_photos(INTRQueries(classifier), named_photos([named], classifier), out)
+    assert [one.photo.path for one in found] == [photos[0], photos[2], photos[3]]
+    assert [file.path for file in unreadable] == [str(photos[1])]
+    assert str(photos[1]) in unreadable[0].reason
+    assert [file["path"] for file in said(out)["unreadable"]] == [str(photos[1])]
+    with pytest.raises(ImageError, match=str(photos[1])):
+        query_photos(INTRQueries(classifier), named_photos([photos[1]], classifier), out)
     for path in photos:
         path.write_text("no photo")
     with pytest.raises(ImageError, match=r"not one of 4 images could be read; the first: .*a\.png"):
         query_photos(INTRQueries(classifier), named_photos([photos[0].parent], classifier), out)
 
 
+def test_a_photo_of_less_than_a_cell_is_looked_at(classifier, photos, out):
+    Image.new("RGB", (2000, 8)).save(photos[2])  # So thin that the network sees less than a cell of it.
+    query_photos(INTRQueries(classifier), named_photos([photos[2]], classifier), out)
+    maps = load_file(out / "c.safetensors")["maps"]
+    assert maps.shape[2] == 1
+    torch.testing.assert_close(maps.sum((-1, -2)), torch.ones(5, 4))
+
+
+def test_what_is_drawn_stays_when_the_work_is_interrupted(classifier, photos, out, monkeypatch, snapshot):
+    asked = named_photos(photos, classifier)
+    query_photos(INTRQueries(classifier), asked, out)
+    whole = snapshot(out)
+    for file in out.iterdir():
+        if file.stem != "queries":
+            file.unlink()
+
+    def interrupted(view, path, caption):
+        if path.stem == "c":
+            raise KeyboardInterrupt
+        write_view(view, path, caption)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queries, "query_sheet", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            query_photos(INTRQueries(classifier), asked, out)
+    assert {file.name for file in out.iterdir()} == {
+        "a.png",
+        "a.safetensors",
+        "b.png",
+        "b.safetensors",
+        "queries.png",
+    }  # and no table, which would tell of other maps
+    query_photos(INTRQueries(classifier), asked, out)
+    assert snapshot(out) == whole
+
+
 def test_names_that_are_no_text(classifier, out, photos):
-    odd = photos[0].rename(photos[0].with_name("a\udcff$.png"))
-    query_photos(INTRQueries(classifier), named_photos([odd], classifier), out)
+    odd = photos[0].parent / "b\udcff" / "a\udcff$.png"
+    odd.parent.mkdir()
+    photos[0].rename(odd)
+    for photo in photos[1:]:
+        photo.unlink()
+    query_photos(INTRQueries(classifier), folder_photos(photos[0].parent, classifier)[0], out)
     (entry,) = said(out)["photos"]
-    assert list(load_file(out / "queries.safetensors")) == [entry["key"]]
     assert entry["source"] == str(odd)
-    assert (out / "a\udcff$.png").exists()
+    assert (out / entry["maps"]).with_suffix(".png").exists()
+    # The reader of safetensors opens no file of such a name.
+    assert load((out / entry["maps"]).read_bytes())["maps"].shape[:2] == (5, 4)
 
 
 def test_what_cannot_be_done(classifier, photos, out, monkeypatch):
@@ -191,10 +235,10 @@ def test_what_cannot_be_done(classifier, photos, out, monkeypatch):
         query_photos(INTRQueries(classifier), asked, out, top=0)
 
     def fail(*_args, **_options):
-        raise queries.SafetensorError("No space left on device")
+        raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr(queries, "save_file", fail)
-    with pytest.raises(OutputError, match=r"cannot write .*queries\.safetensors: No space left"):
+    monkeypatch.setattr("vitrail.models.checkpoints.save_file", fail)
+    with pytest.raises(OutputError, match=r"cannot write .*a\.safetensors: No space left"):
         query_photos(INTRQueries(classifier), asked, out)
     broken = networks.intr(num_heads=4)
     broken.module.presence.bias.data.fill_(torch.nan)
@@ -293,6 +337,8 @@ def test_a_whole_round_by_a_saved_model(classifier, photos, out, tmp_path):
     vitrail.save(classifier, tmp_path / "intr.safetensors")
     loaded = vitrail.load(tmp_path / "intr.safetensors", device="cpu")
     found, _ = query_photos(INTRQueries(loaded), named_photos(photos, loaded), out)
+    maps = [load_file(out / one.maps_file)["maps"] for one in found]
     again, _ = query_photos(INTRQueries(classifier), named_photos(photos, classifier), out)
-    for one, other in zip(found, again, strict=True):
-        np.testing.assert_array_equal(one.maps, other.maps)
+    assert found == again
+    for one, other in zip(maps, again, strict=True):
+        np.testing.assert_array_equal(one, load_file(out / other.maps_file)["maps"])

@@ -44,7 +44,7 @@ def explain(
     Args:
         model: A name (`vitrail.load`), a network, or an adapted one.
         photos: Files, opened photos, or a normalised batch.
-        method: Name of a method (`vitrail.list_methods`); if None `default_method`: hit for a HiT, else chefer.
+        method: Name of a method (`vitrail.list_methods`); if None `default_method`: hit for a HiT, intr for an INTR, else chefer.
         target: Class index or name for all, an index per image, or None for the predicted class.
         options: Of the method.
 

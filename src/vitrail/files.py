@@ -74,6 +74,33 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         OutputError: The folder holds something already, a file is in the way, or it cannot be written.
         InvalidInputError: Inside the block, a file elsewhere could not be read.
     """
+    path, partial = Path(path), None
+    with growing_folder(path, overwrite):
+        try:
+            partial = Path(tempfile.mkdtemp(dir=path, prefix=PARTIAL))
+            yield partial
+            for file in sorted(partial.rglob("*")):
+                if file.is_file():
+                    target = path / file.relative_to(partial)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(target)
+        finally:
+            if partial is not None:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield `path` itself, for long work whose results stay when it is interrupted; each has to be written in one piece.
+
+    Args:
+        path: Where the results go; created with its parents, and removed again if nothing came of it.
+        overwrite: Whether there may be files already.
+
+    Raises:
+        OutputError: The folder holds something already, a file is in the way, or it cannot be written.
+        InvalidInputError: Inside the block, a file elsewhere could not be read.
+    """
     path = Path(path)
     created = not path.exists()
     if not overwrite and not _is_empty(path):
@@ -81,22 +108,13 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
             f"{path} exists and is not empty; choose another --out, or add --overwrite to replace results of the same name"
         )
     output_folder(path)
-    partial: Path | None = None
     try:
-        partial = Path(tempfile.mkdtemp(dir=path, prefix=PARTIAL))
-        yield partial
-        for file in sorted(partial.rglob("*")):
-            if file.is_file():
-                target = path / file.relative_to(partial)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                file.replace(target)
+        yield path
     except OSError as error:
         if isinstance(error.filename, str) and not Path(error.filename).absolute().is_relative_to(path.absolute()):
             raise InvalidInputError(f"cannot read {error.filename}: {error.strerror or error}") from error
         raise OutputError(f"cannot write into {path}: {error.strerror or error}; no result there is half-written") from error
     finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
         if created:
             with suppress(OSError):  # Nothing came of it: no empty folder stays. One that holds results is not removed.
                 path.rmdir()

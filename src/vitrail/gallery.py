@@ -89,7 +89,7 @@ def explain_gallery(
         ImageError: A named file cannot be read, or nothing could be.
     """
     names = distinct_names(explainers)
-    folders = {name: folder if len(names) == 1 else folder / name for name in names}
+    folders = method_folders(names, folder)
     for path in folders.values():
         path.mkdir(exist_ok=True)
     reader = PhotoReader(photos, explainers[0].model.preprocessing)
@@ -121,25 +121,28 @@ def explain_gallery(
     return found, unreadable
 
 
-def refuse_overwriting(photos: Sequence[PhotoFile], out: Path, methods: Sequence[str]) -> None:
-    """Refuse a folder where a picture would take the place of a photo.
+def refuse_overwriting(photos: Sequence[PhotoFile], folders: Sequence[Path], sheet: Path) -> None:
+    """Refuse folders where a picture would take the place of a photo.
 
     Args:
         photos: What is going to be explained.
-        out: Where the results will lie.
-        methods: Their names, as `explain_gallery` takes them for folders.
+        folders: In each of them lies a picture per photo, by its label.
+        sheet: The picture of all of them.
 
     Raises:
-        InvalidInputError: A photo lies where its or another's overlay, or the contact sheet, is to be written.
+        InvalidInputError: A photo lies where its or another's picture, or the one of all, is to be written.
     """
-    folders = [out] if len(methods) == 1 else [out / name for name in methods]
-    pictures = {(folder / f"{photo.label}.png").resolve() for folder in folders for photo in photos}
-    pictures.add((out / f"{SHEET}.png").resolve())
+    pictures = {(folder / f"{photo.label}.png").resolve() for folder in folders for photo in photos} | {sheet.resolve()}
     for photo in photos:
         if photo.path.resolve() in pictures:
             raise InvalidInputError(
                 f"expected results beside no photo of theirs, but a picture would replace {photo.path}; choose another --out"
             )
+
+
+def method_folders(methods: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Where the results of each method go: into `folder` itself, or, of several methods, into one of their own there."""
+    return {name: folder if len(methods) == 1 else folder / name for name in methods}
 
 
 def draw(row: SheetRow, explanation: Explanation, smoothing: Smoothing) -> Image.Image:

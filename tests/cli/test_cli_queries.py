@@ -61,24 +61,26 @@ def by_hand(path, photo, layer=-1):
 
 
 def written(out):
-    return json.loads((out / "queries.json").read_text(encoding="utf-8")), load_file(out / "queries.safetensors")
+    table = json.loads((out / "queries.json").read_text(encoding="utf-8"))
+    return table, [load_file(out / photo["maps"])["maps"] for photo in table["photos"]]
 
 
 def test_a_photo_of_which_nothing_is_known(run_vitrail, intr_file, photo, tmp_path):
     out = tmp_path / "out"
     code, printed, err = run_vitrail("queries", photo, "-m", intr_file, "--device", "cpu", "--top", 2, "-o", out)
     assert (code, err) == (0, "")
-    assert sorted(path.name for path in out.iterdir()) == ["cat.png", "queries.json", "queries.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["cat.png", "cat.safetensors", "queries.json"]
     table, maps = written(out)
     logits, every = by_hand(intr_file, photo)
     best = logits.topk(2).indices.tolist()
     (entry,) = table["photos"]
     assert entry["true_class"] is None
     assert [one["index"] for one in entry["classes"]] == best
-    torch.testing.assert_close(maps["cat"], torch.stack([every[index] for index in best]))
+    torch.testing.assert_close(maps[0], torch.stack([every[index] for index in best]))
     share = logits.softmax(-1)[best[0]]
     assert f"{photo}: {networks.CLASS_NAMES[best[0]]} {share:.1%} (predicted), {networks.CLASS_NAMES[best[1]]} " in printed
     assert "tiny: 1 photo(s)\n" in printed
+    assert f"wrote a sheet and the maps (.safetensors) of every photo, and queries.json to {out}\n" in printed
     with Image.open(out / "cat.png") as sheet:
         assert sheet.width > sheet.height > 300  # 6 columns, 2 rows
 
@@ -90,15 +92,15 @@ def test_a_class_of_a_folder(run_vitrail, intr_file, data, tmp_path):
     )
     assert code == 0, err
     table, maps = written(out)
-    assert [one["key"] for one in table["photos"]] == list(maps) == [f"{DOG}/0", f"{DOG}/1"]
+    assert [one["maps"] for one in table["photos"]] == [f"{DOG}/{i}.safetensors" for i in range(2)]
     assert (table["layer"], table["num_layers"]) == (0, 3)
-    for entry in table["photos"]:
+    for entry, found in zip(table["photos"], maps, strict=True):
         assert entry["true_class"] == {"name": DOG, "index": 3}
         classes = [one["index"] for one in entry["classes"]]
         assert (classes[0], len(classes)) == (3, 5)  # `--top` is 5, as many as there are
         _, every = by_hand(intr_file, entry["source"], layer=0)
-        torch.testing.assert_close(maps[entry["key"]], torch.stack([every[index] for index in classes]))
-        assert (out / f"{entry['key']}.png").is_file()
+        torch.testing.assert_close(found, torch.stack([every[index] for index in classes]))
+        assert (out / entry["maps"]).with_suffix(".png").is_file()
     right = sum(entry["predicted"]["index"] == 3 for entry in table["photos"])
     assert f"2 photo(s), the true class predicted in {right} of 2" in printed
     with Image.open(out / "queries.png") as sheet:
@@ -195,6 +197,19 @@ def test_results_are_replaced_only_by_overwrite(run_vitrail, refused, intr_file,
     code, _printed, err = run_vitrail(*arguments, "--overwrite")
     assert code == 0, err
     assert snapshot(out) == before
+
+
+def test_an_interruption_leaves_what_is_drawn(run_vitrail, intr_file, data, tmp_path, monkeypatch):
+    def interrupted(view, path, caption):
+        if path.stem == "1":
+            raise KeyboardInterrupt
+        path.touch()
+
+    monkeypatch.setattr("vitrail.explaining.queries.query_sheet", interrupted)
+    out = tmp_path / "out"
+    code, _printed, err = run_vitrail("queries", data / BEE, "-m", intr_file, "-o", out)
+    assert code != 0, err
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "0.safetensors"]
 
 
 def test_pictures_never_replace_photos(refused, intr_file, photo, data, snapshot, tmp_path):

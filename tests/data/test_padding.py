@@ -1,10 +1,10 @@
-"""Batches of images that differ in size: padded, and taken apart again."""
+"""Images that differ in size: padded to one batch, or in a batch per size."""
 
 import pytest
 import torch
 
 from vitrail.data.labelled import Batch, Sample, Unreadable, collate
-from vitrail.data.padding import by_size, same_size
+from vitrail.data.padding import collate_by_size, same_size
 
 SIZES = [(4, 6), (5, 3), (4, 6), (5, 6), (5, 3), (1, 1)]
 
@@ -48,32 +48,38 @@ def test_images_of_one_size_know_no_padding():
 
 
 @pytest.mark.parametrize("answers", [False, True])
-def test_a_batch_is_taken_apart_by_size(answers):
+def test_every_size_has_a_batch_of_its_own(answers):
     read, bad = samples(answers=answers), Unreadable("bad.png", "damaged")
-    parts = by_size(collate([*read, bad]))
+    parts = collate_by_size([bad, *read])
     assert [part.paths for part in parts] == [["0.png", "2.png"], ["1.png", "4.png"], ["3.png"], ["5.png"]]
     assert [part.labels.tolist() for part in parts] == [[0, 20], [10, 40], [30], [50]]
     assert [part.unreadable for part in parts] == [[bad], [], [], []]
     for part in parts:
         assert isinstance(part, Batch)
         assert part.padding is None
-        again = collate([read[int(path[0])] for path in part.paths])
-        assert torch.equal(part.images, again.images)
-        assert part.images.is_contiguous()
+        own = [read[int(path[0])] for path in part.paths]
+        assert torch.equal(part.images, torch.stack([sample.image for sample in own]))
         assert (part.answers is not None) == answers
-        assert not answers or torch.equal(part.answers, again.answers)
+        assert not answers or torch.equal(part.answers, torch.stack([sample.answer for sample in own]))
 
 
-def test_a_batch_without_padding_comes_back_as_it_is():
-    for batch in (collate(samples([(4, 6)] * 3)), collate([Unreadable("bad.png", "damaged")])):
-        (same,) = by_size(batch)
-        assert same is batch
+def test_images_of_one_size_are_one_batch():
+    (part,) = collate_by_size(samples([(4, 6)] * 3))
+    assert part.images.shape == (3, 3, 4, 6)
+    assert part.padding is None
 
 
-def test_an_image_whose_own_pixels_are_zero_is_no_padding():
-    black = Sample(torch.zeros(3, 4, 4), 0, "black.png")
-    parts = by_size(collate([black, *samples([(5, 2)])]))
-    assert [part.images.shape[-2:] for part in parts] == [(4, 4), (5, 2)]
+def test_what_could_not_be_read_is_told_where_nothing_could_be():
+    bad = [Unreadable("a.png", "damaged"), Unreadable("b.png", "empty")]
+    (part,) = collate_by_size(bad)
+    assert part.unreadable == bad
+    assert len(part.images) == len(part.paths) == 0
+
+
+def test_no_batch_is_padded_on_the_way(monkeypatch):
+    """Padding what is cut apart at once costs the memory of the largest image for every one."""
+    monkeypatch.setattr(torch.nn.functional, "pad", None)
+    assert len(collate_by_size(samples())) == 4
 
 
 def test_places_of_every_size():

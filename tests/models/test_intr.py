@@ -1,6 +1,7 @@
 """INTR beyond the recordings: backbones, padding, maps, files of the published code, and what it starts from."""
 
 import argparse
+import types
 
 import pytest
 import torch
@@ -195,10 +196,26 @@ def test_shapes_that_make_no_sense(fields, message):
             "expected options of the shape of timm:convnext_atto, got checkpoint_path",
         ),
         ({}, InvalidInputError, "expected an option backbone"),
+        ({"backbone": "resnet18", "width": 16.0}, InvalidInputError, "expected width to be of type int, got 16.0"),
+        ({"backbone": "resnet18", "pre_norm": "false"}, InvalidInputError, "expected pre_norm to be of type bool"),
+        ({"backbone": 50}, InvalidInputError, "expected backbone to be of type str, got 50"),
+        ({"backbone": "resnet18", "backbone_options": None}, InvalidInputError, "backbone_options to be of type Mapping"),
+        ({"backbone": "resnet18", "encoder_depth": 4000}, InvalidInputError, "expected at most 100 layers"),
+        (
+            {"backbone": "timm:convnext_atto", "backbone_options": {"act_layer": nn.GELU}},
+            InvalidInputError,
+            "that a file can hold",
+        ),
+        (
+            {"backbone": "timm:hiera_tiny_224", "image_size": (224, 224)},
+            InvalidInputError,
+            "at which it fails: .*normalization",
+        ),
+        ({"backbone": "timm:swin_tiny_patch4_window7_224"}, InvalidInputError, "got 800x1333 pixels, at which it fails"),
         ({"depth": 3}, UnknownNameError, "unknown field of INTRConfig 'depth'"),
     ],
 )
-def test_backbones_that_there_are_not(options, error, message):
+def test_backbones_that_there_are_not(options, error, message, unchecked):
     with pytest.raises(error, match=message):
         build("intr", num_classes=3, **options)
 
@@ -209,6 +226,7 @@ def test_backbones_that_there_are_not(options, error, message):
         ("timm:convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16], "output_stride": 8}, (70, 50), (8, 6)),
         ("timm:vit_small_patch14_dinov2", {"depth": 2, "embed_dim": 24, "num_heads": 2}, (70, 50), (5, 4)),
         ("timm:resnet10t", {}, (70, 50), (3, 2)),
+        ("timm:vit_small_patch16_dinov3", {"depth": 1, "embed_dim": 48, "num_heads": 2}, (70, 50), (5, 4)),
     ],
 )
 def test_any_backbone(backbone, options, size, grid, tmp_path):
@@ -291,7 +309,7 @@ def test_a_detector_is_no_model_and_one_of_another_shape_is_refused(tmp_path):
         vitrail.load(tmp_path / "detr.pth")
     wider = adapt(intr(width=32), name="wider")
     before = {name: tensor.clone() for name, tensor in wider.module.state_dict().items()}
-    with pytest.raises(CheckpointError, match="its queries have a width of 16, the model's 32"):
+    with pytest.raises(CheckpointError, match=r"expected queries of width 32, got the shape \(100, 16\)"):
         start(wider, tmp_path / "detr.pth")
     with pytest.raises(CheckpointError, match="does not fit this model"):
         start(adapt(intr(decoder_depth=3), name="deeper"), tmp_path / "detr.pth")
@@ -381,3 +399,79 @@ def test_no_map_is_made_unasked(padded):
     maps = [shape for shape in seen.shapes if {num_classes, cells} <= set(shape)]
     assert seen.shapes
     assert not squares + maps
+
+
+def test_images_smaller_than_a_cell_are_filled_up():
+    classifier = networks.intr()
+    small = torch.randn(2, 3, 3, 40)
+    padding = torch.ones(2, 8, 40, dtype=torch.bool)
+    padding[:, :3] = False
+    with torch.no_grad():
+        filled = classifier.padded_logits(nn.functional.pad(small, (0, 0, 0, 5)), padding)
+        torch.testing.assert_close(classifier.logits(small), filled)
+    assert classifier.grid_size(small) == (1, 5)
+    assert vitrail.explain(classifier, small).relevance.shape == (2, 1, 5)
+
+
+def test_sizes_that_a_backbone_does_not_take():
+    fixed = build(
+        "intr",
+        **SMALL,
+        backbone="timm:swin_tiny_patch4_window7_224",
+        backbone_options={"depths": (1, 1, 1, 1)},
+        image_size=(224, 224),
+    )
+    with pytest.raises(InvalidInputError, match=r"got 96x96 pixels, at which it fails: .* doesn't match"):
+        fixed.grid_size(torch.zeros(1, 3, 96, 96))
+
+
+def test_weights_of_other_heads_are_refused(tmp_path):
+    vitrail.save(adapt(intr(), name="own"), tmp_path / "own.safetensors")
+    content = {"model": published_state(intr()), "args": argparse.Namespace(nheads=2)}
+    torch.save(content, tmp_path / "published.pth")
+    for name in ("own.safetensors", "published.pth"):
+        with pytest.raises(CheckpointError, match="it has 2 attention heads, the model 4"):
+            start(adapt(intr(num_heads=4), name="mine"), tmp_path / name)
+
+
+def test_a_published_one_of_the_same_classes_may_keep_its_head(tmp_path):
+    trained = intr()
+    torch.save({"model": published_state(trained)}, tmp_path / "published.pth")
+    classifier = adapt(networks.shaken(intr(), seed=4), name="mine")
+    start(classifier, tmp_path / "published.pth", keep_head=True)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(classifier.logits(images), trained(images))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"transformer.encoder.layers.3000.norm1.weight": torch.ones(16)}, "expected layers from 0 on, each once, got 0, 3000"),
+        ({"transformer.encoder.layers.0.norm.weight": torch.ones(16)}, "does not fit"),
+        ({"transformer.encoder.layers.0.self_attn.in_proj_bias": torch.ones(2)}, "expected queries, keys and values in"),
+        ({"transformer.encoder.layers.0.self_attn.in_proj_bias": torch.ones(())}, "expected queries, keys and values in"),
+    ],
+)
+def test_broken_published_files(change, message, tmp_path):
+    torch.save({"model": published_state(intr()) | change, "args": argparse.Namespace(nheads=2)}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=message):
+        vitrail.load(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("queries", [torch.ones(()), torch.ones(0, 16), torch.ones(3, 16, 1)])
+def test_detectors_with_odd_queries(queries, tmp_path):
+    torch.save({"model": as_detector(intr()) | {"query_embed.weight": queries}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match="expected queries of width 16, got the shape"):
+        start(adapt(intr(), name="mine"), tmp_path / "odd.pth")
+
+
+def test_pretrained_weights_fit_norms_that_learn(monkeypatch):
+    import torchvision.models as zoo
+
+    trained = zoo.resnet18()
+    weights = types.SimpleNamespace(IMAGENET1K_V1=types.SimpleNamespace(get_state_dict=lambda **kwargs: trained.state_dict()))
+    monkeypatch.setattr(zoo, "get_model_weights", lambda name: weights)
+    for frozen in (True, False):
+        model = build("intr_resnet18", num_classes=3, pretrained=True, frozen=frozen).module
+        assert torch.equal(model.backbone.network.conv1.conv.weight, trained.conv1.weight)

@@ -79,7 +79,7 @@ def test_written_recipes_are_read_again(recipe):
         (
             {"data": {"root": "x", "crop_mode": "whole"}, "distillation": {"kind": "hard", "teacher": "some.safetensors"}},
             [],
-            ["expected data.crop_mode center or squash for distillation", "padding"],
+            ["expected data.crop_mode center or squash for loss.cosub and distillation", "padding"],
         ),
         ({"data": {"root": "x"}}, ["augmentation.label_smoothing=1"], ["augmentation.label_smoothing"]),
         ({"data": {"root": "x"}}, ["engine.ema_decay=1.5", "engine.accumulate=0"], ["engine.ema_decay", "engine.accumulate"]),

@@ -275,7 +275,7 @@ def test_the_lines_of_the_guide_run(workplace, lines_of_the_guide, run_vitrail, 
     assert "100 weights taken" in capsys.readouterr().out
     found = {}
     exec(explaining, found)
-    assert found["mean"].shape == (1, 2, 4, 4)
+    assert found["mean"].shape == (1, 2, 12, 12)
     torch.testing.assert_close(found["explanation"].relevance[0].cpu(), found["mean"][0, 0].cpu())
 
 

@@ -266,7 +266,7 @@ def test_the_numbers_of_its_gates(name):
 
 def test_the_numbers_of_the_intr_paper():
     config = read("cub-intr.yaml")
-    assert (config.model.name, config.model.options, config.model.query_noise) == ("intr_resnet50", {}, 0.1)
+    assert (config.model.name, config.model.options, config.model.query_noise) == ("intr_resnet50", {}, None)
     assert config.model.start_from == "detr-r50-e632da11.pth"
     shape = INTR_SIZES[config.model.name]
     assert (shape.encoder_depth, shape.decoder_depth, shape.num_heads, shape.width, shape.mlp_width) == (6, 6, 8, 256, 2048)

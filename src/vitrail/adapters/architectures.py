@@ -5,14 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from vitrail.adapters.intr_building import rebuild_intr
 from vitrail.errors import MissingExtraError
 from vitrail.models.hit import HiT
-
-
-def _intr(config: Mapping[str, Any]) -> nn.Module:
-    from vitrail.adapters.intr_building import rebuild_intr  # noqa: PLC0415 (its backbones are heavy)
-
-    return rebuild_intr(config)
 
 
 def _timm(config: Mapping[str, Any]) -> nn.Module:
@@ -37,7 +32,7 @@ def _huggingface(config: Mapping[str, Any]) -> nn.Module:
 
 ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "hit": HiT.from_config,
-    "intr": _intr,
+    "intr": rebuild_intr,
     "timm": _timm,
     "torchvision": _torchvision,
     "huggingface": _huggingface,

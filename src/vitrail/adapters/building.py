@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.intr_building import build_intr
 from vitrail.adapters.origin import Wanted
 from vitrail.adapters.own import adapt_hit
 from vitrail.adapters.preprocessing import Preprocessing
@@ -64,8 +65,6 @@ def build(
     elif name in HIT_SIZES:
         classifier = _build_hit(name, wanted)
     elif name in INTR_NAMES:
-        from vitrail.adapters.intr_building import build_intr  # noqa: PLC0415 (its backbones are heavy)
-
         classifier = build_intr(name, wanted)
     else:
         unknown = unknown_name("size of HiT or INTR", name, [*HIT_SIZES, *INTR_NAMES])

@@ -26,7 +26,7 @@ def adapt(
     """See a network as a classifier on a grid, for a Vision Transformer a `ViTAdapter`.
 
     Args:
-        module: A HiT, or a Vision Transformer of timm, Hugging Face or torchvision.
+        module: A HiT, an INTR, or a Vision Transformer of timm, Hugging Face or torchvision.
         name: What to call it in results; the class's name if empty.
         class_names: One per class, where known.
         preprocessing: What turns a photo into its input; the network's own where it tells.
@@ -46,7 +46,7 @@ def adapt(
         )
         return _checked(adapter)
     raise UnsupportedModelError(
-        "expected a HiT, or a Vision Transformer of timm, Hugging Face or torchvision, got "
+        "expected a HiT, an INTR, or a Vision Transformer of timm, Hugging Face or torchvision, got "
         f"{type(module).__module__}.{type(module).__qualname__}, which has no adapter"
     )
 

@@ -31,7 +31,7 @@ class INTRAdapter(Classifier):
         return self.intr.config.num_classes
 
     def grid_size(self, images: Images) -> tuple[int, int]:
-        return self.intr.backbone.grid_size(images.shape[2], images.shape[3])
+        return self.intr.grid_size(images.shape[2], images.shape[3])
 
     def padded_logits(self, images: Images, padding: Padding) -> Logits:
         logits: Logits = self.module(images, padding)

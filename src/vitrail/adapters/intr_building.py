@@ -10,9 +10,9 @@ from vitrail.adapters.origin import Wanted, frozen_lists
 from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.models.checkpoints import Checkpoint, load_strictly
 from vitrail.models.intr import INTR, INTR_SIZES, Backbone, INTRConfig, ResNet
-from vitrail.models.intr.backbone import joined_names
+from vitrail.models.intr.backbone import batch_counters, joined_names
 from vitrail.models.intr.config import FREE
-from vitrail.models.intr.published import is_detr, published_config
+from vitrail.models.intr.published import is_detr, published_config, published_settings
 from vitrail.registry import unknown_name
 
 TIMM = "timm:"
@@ -34,7 +34,12 @@ def build_backbone(config: INTRConfig, pretrained: bool = False) -> Backbone:
         raise InvalidInputError(f"{config.backbone} has the option dilation, got {', '.join(options)}")
     backbone = ResNet(config.backbone, config.frozen, **options)
     if pretrained:
-        load_strictly(backbone.network, joined_names(_trained(config.backbone)), f"torchvision:{config.backbone}")
+        load_strictly(
+            backbone.network,
+            joined_names(_trained(config.backbone)),
+            f"torchvision:{config.backbone}",
+            batch_counters(backbone.network),
+        )
     return backbone
 
 
@@ -58,17 +63,18 @@ def build_intr(name: str, wanted: Wanted) -> Classifier:
             raise InvalidInputError(f"{name} has no {key}; leave it out, or give its backbone one by backbone_options")
     if wanted.in_channels != 3:
         raise InvalidInputError(f"expected images of 3 channels for {name}, got {wanted.in_channels}")
-    given = dict(wanted.options)
-    if name == FREE and "backbone" not in given:
+    given = wanted.merged({}, name)
+    if (name == FREE) is not ("backbone" in given):
         raise InvalidInputError(
-            f"expected an option backbone for {FREE}: resnet50, or timm:NAME; or one of {', '.join(INTR_SIZES)}"
+            f"expected an option backbone (resnet50, or timm:NAME) with the name {FREE}, and with no other, got "
+            f"{given.get('backbone')!r} with {name}"
         )
-    try:
-        config = replace(INTR_SIZES.get(name, INTRConfig()), num_classes=wanted.num_classes, **given)
-    except TypeError as error:
-        raise InvalidInputError(f"cannot build {name} with {given}: {error}") from error
+    config = replace(INTR_SIZES.get(name, INTRConfig()), num_classes=wanted.num_classes, **given)
+    preprocessing = wanted.preprocessing(INTR_PREPROCESSING)
     module = INTR(config, build_backbone(config, wanted.pretrained))
-    return adapt_intr(module, name, (), wanted.preprocessing(INTR_PREPROCESSING))
+    # Refused here rather than in the first step of training.
+    module.grid_size(*preprocessing.size)
+    return adapt_intr(module, name, (), preprocessing)
 
 
 def rebuild_intr(config: Mapping[str, Any]) -> INTR:
@@ -91,9 +97,7 @@ def build_published(checkpoint: Checkpoint, source: str, **options: Any) -> Clas
         raise CheckpointError(
             f"{source} is a DETR, which detects objects; train an INTR from it (vitrail train with model.start_from={source})"
         )
-    told = checkpoint.extra.get("args")
-    settings = {**(vars(told) if hasattr(told, "__dict__") else told if isinstance(told, dict) else {}), **options}
-    config = published_config(checkpoint.state, settings)
+    config = published_config(checkpoint.state, {**published_settings(checkpoint.extra), **options})
     state = {name: tensor.float() for name, tensor in checkpoint.state.items()}
     return adapt_intr(INTR(config, build_backbone(config)).load_published(state, source), source, (), None)
 

@@ -1,16 +1,12 @@
 """Starting an INTR: from a detector, from an INTR of other classes, or with its backbone alone from a trained network."""
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from vitrail.adapters.families import home_of
 from vitrail.adapters.fitting import TrainedWeights, fit_state
 from vitrail.errors import CheckpointError
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.intr import INTR
-from vitrail.models.intr.backbone import joined_names
-from vitrail.models.intr.published import looks_published
+from vitrail.models.intr.backbone import batch_counters, joined_names
+from vitrail.models.intr.published import is_detr, looks_published, own_names
 from vitrail.models.intr.starting import start_from_detector, start_from_own
 from vitrail.models.started import Started
 
@@ -30,10 +26,16 @@ def start_intr(model: INTR, weights: TrainedWeights, source: str, *, keep_head: 
     Raises:
         CheckpointError: The weights do not fit. The model is unchanged then.
     """
-    if looks_published(weights.state):
-        return start_from_detector(model, weights.state, source, query_noise)
-    if "queries" in weights.state and "presence.weight" in weights.state:
-        return start_from_own(model, weights.state, source, keep_head, query_noise)
+    state = weights.state
+    if looks_published(state) or "queries" in state:
+        if weights.num_heads not in (None, model.config.num_heads):
+            raise CheckpointError(
+                f"{source} does not fit this model: it has {weights.num_heads} attention heads, the model {model.config.num_heads}"
+            )
+        if is_detr(state):
+            return start_from_detector(model, state, source, query_noise)
+        own = own_names(state) if looks_published(state) else state
+        return start_from_own(model, {name: tensor.float() for name, tensor in own.items()}, source, keep_head, query_noise)
     return _start_backbone(model, weights, source)
 
 
@@ -50,12 +52,7 @@ def _start_backbone(model: INTR, weights: TrainedWeights, source: str) -> Starte
         state = joined_names(
             {name: tensor for name, tensor in weights.state.items() if not name.endswith("num_batches_tracked")}
         )
-        load_strictly(network, state, source, optional=_counters(network.state_dict()))
+        load_strictly(network, state, source, optional=batch_counters(network))
         started = Started(tuple(state), (), tuple(name for name in weights.state if name.startswith("fc.")))
     taken = tuple(BACKBONE + name for name in started.taken)
     return Started(taken, tuple(name for name in model.state_dict() if name not in taken), started.left)
-
-
-def _counters(state: Mapping[str, Tensor]) -> list[str]:
-    """Of batch norms that learn; nothing depends on them."""
-    return [name for name in state if name.endswith("num_batches_tracked")]

@@ -11,6 +11,7 @@ import torch
 
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.families import adapt
+from vitrail.adapters.intr_building import build_published
 from vitrail.adapters.own_files import build_described
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, MAX_RESIZED_PIXELS, Preprocessing
 from vitrail.errors import CheckpointError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
@@ -51,7 +52,7 @@ def load(
     Raises:
         UnknownNameError: No such source, model or file.
         CheckpointError: The weights are damaged, unsafe or do not fit.
-        UnsupportedModelError: The network is no Vision Transformer that vitrail knows.
+        UnsupportedModelError: The network is no INTR, and no Vision Transformer that vitrail knows.
     """
     name = str(name)
     source, colon, rest = name.partition(":")
@@ -112,10 +113,8 @@ def load_local(path: Path, **options: Any) -> Classifier:
     if checkpoint.metadata:
         return build_described(checkpoint, path, **options)
     if looks_published(checkpoint.state):
-        return _build_published(checkpoint, str(path), **options)
+        return _build_published_hit(checkpoint, str(path), **options)
     if looks_like_intr(checkpoint.state):
-        from vitrail.adapters.intr_building import build_published  # noqa: PLC0415 (its backbones are heavy)
-
         return build_published(checkpoint, str(path), **options)
     raise CheckpointError(
         f"cannot tell what model {path} is: it has no vitrail description, and its keys ({', '.join(list(checkpoint.state)[:3])}, ...) are "
@@ -123,7 +122,7 @@ def load_local(path: Path, **options: Any) -> Classifier:
     )
 
 
-def _build_published(checkpoint: Checkpoint, source: str, num_heads: int | None = None, **options: Any) -> Classifier:
+def _build_published_hit(checkpoint: Checkpoint, source: str, num_heads: int | None = None, **options: Any) -> Classifier:
     if options:
         raise InvalidInputError(f"a published HiT has the option num_heads, got {', '.join(options)}")
     config = published_config(checkpoint.state, num_heads)

@@ -13,6 +13,7 @@ from vitrail.models.checkpoints import read_checkpoint
 from vitrail.models.hit import HiT
 from vitrail.models.hit.starting import start_from
 from vitrail.models.intr import INTR
+from vitrail.models.intr.published import published_settings
 from vitrail.models.started import Started
 from vitrail.registry import Registry, unknown_name
 
@@ -84,7 +85,7 @@ def initial_state(name: str | Path, **options: Any) -> TrainedWeights:
     if path.is_file():
         checkpoint = read_checkpoint(path)
         if not checkpoint.metadata:  # Published by somebody: its names tell whose they are.
-            return TrainedWeights(checkpoint.state)
+            return TrainedWeights(checkpoint.state, num_heads=published_settings(checkpoint.extra).get("nheads"))
     elif colon and len(source) > 1 and source not in SOURCES and not path.exists():
         raise unknown_name("source of trained weights", source, sorted({*SOURCES, *TRAINED}))
     return trained_weights(load(name, device="cpu", **options).module)

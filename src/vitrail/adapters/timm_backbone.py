@@ -36,9 +36,9 @@ class TimmBackbone(Backbone):
         # Names and options may come from a file of weights, which must not make timm fetch or read others.
         if not timm.is_model(name):
             raise unknown_name("timm model", name, timm.list_models())
-        if odd := sorted(NOT_SHAPE & set(options)):
+        if odd := sorted((NOT_SHAPE | {"in_chans", "num_classes"}) & set(options)):
             raise InvalidInputError(f"expected options of the shape of timm:{name}, got {', '.join(odd)}")
-        options = {"num_classes": 0} | options
+        options["num_classes"] = 0
         try:
             network: Any = make_timm(name, pretrained, ANY_SIZE | options)
         except InvalidInputError:

@@ -50,7 +50,7 @@ def explain(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Methods, separated by commas; `vitrail list` names them. If not given: hit for a HiT, else chefer.",
+            help="Methods, separated by commas; `vitrail list` names them. If not given: hit for a HiT, intr for an INTR, else chefer.",
             show_default=False,
         ),
     ] = None,
@@ -77,7 +77,7 @@ def explain(
     from vitrail.data.photos import list_photos  # noqa: PLC0415 (heavy)
     from vitrail.explaining import explain_folder  # noqa: PLC0415
     from vitrail.files import results_folder  # noqa: PLC0415
-    from vitrail.gallery import SHEET, explain_gallery, refuse_overwriting  # noqa: PLC0415
+    from vitrail.gallery import SHEET, explain_gallery, method_folders, refuse_overwriting  # noqa: PLC0415
 
     smoothing: Smoothing = "bilinear" if smooth else "nearest"
     if data is not None:
@@ -95,7 +95,8 @@ def explain(
         files = list_photos(photos or [], taken=[SHEET])
         classifier = load_model(model, device, model_arg, image_size)
         explainers = make_methods(classifier, method, [], method_option, precision)
-        refuse_overwriting(files, out, [explainer.name for explainer in explainers])
+        folders = method_folders([explainer.name for explainer in explainers], out)
+        refuse_overwriting(files, list(folders.values()), out / f"{SHEET}.png")
         explanations, unreadable = explain_gallery(explainers, files, target, folder, smoothing, batch_size)
     report_unreadable(unreadable)
     _print_photos(explanations, top, out)

@@ -24,8 +24,8 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="vitrail:<bundled>, timm:<model>, hf:<folder or hub repository>, torchvision:<model>, hit:<hub repository or file>, or "
-        "a local file or folder.",
+        help="vitrail:<bundled>, timm:<model>, hf:<folder or hub repository>, torchvision:<model>, hit:<hub repository or file>, "
+        "intr:<hub repository or file>, or a local file or folder.",
         show_default=False,
     ),
 ]

@@ -64,10 +64,10 @@ def queries(
     from vitrail.explainers.intr import INTRQueries  # noqa: PLC0415 (heavy)
     from vitrail.explaining.asked import folder_photos, named_photos, refuse_replacing  # noqa: PLC0415
     from vitrail.explaining.queries import query_photos  # noqa: PLC0415
-    from vitrail.files import results_folder  # noqa: PLC0415
+    from vitrail.files import growing_folder  # noqa: PLC0415
 
     # The folder is claimed before the work, so that a bad one is told at once.
-    with results_folder(out, overwrite) as folder:
+    with growing_folder(out, overwrite) as folder:
         explainer = INTRQueries(load_model(model, device, model_arg, image_size), layer=layer)
         if data is None:
             asked = named_photos(photos or [], explainer.model, true_class)
@@ -95,4 +95,4 @@ def _print_sum(found: "Sequence[PhotoQueries]", model: str, out: Path) -> None:
     told = f", the true class predicted in {right} of {len(known)}" if known else ""
     typer.echo(f"{model}: {len(found)} photo(s){told}")
     both = ", queries.png of them together" if len(found) > 1 else ""
-    typer.echo(f"wrote a sheet per photo{both}, queries.json and queries.safetensors to {out}")
+    typer.echo(f"wrote a sheet and the maps (.safetensors) of every photo{both}, and queries.json to {out}")

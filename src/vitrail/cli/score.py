@@ -70,7 +70,8 @@ def score(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Methods, separated by commas; keep random as the control. If not given: hit for a HiT, else chefer; and random.",
+            help="Methods, separated by commas; keep random as the control. If not given: hit for a HiT, intr for an INTR, else chefer; "
+            "and random.",
             show_default=False,
         ),
     ] = None,

@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     """Readable images, stacked, and what had to be left out.
 
     Images that are smaller than the batch's height or width are filled up by zeros at the bottom and on the right; `padding` is true
-    there, (b, height, width), and None where all images have one size (`vitrail.data.padding.by_size` takes them apart again).
+    there, (b, height, width), and None where all images have one size (`vitrail.data.padding.collate_by_size` makes a batch per size).
     """
 
     images: Tensor

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 
-from vitrail.data.labelled import Batch
+from vitrail.data.labelled import Batch, Sample, Unreadable, collate
 
 
 def same_size(sizes: Sequence[Hashable]) -> list[list[int]]:
@@ -13,26 +13,13 @@ def same_size(sizes: Sequence[Hashable]) -> list[list[int]]:
     return list(groups.values())
 
 
-def by_size(batch: Batch) -> list[Batch]:
-    """Take a batch apart into batches of images of one size, their padding cut off.
+def collate_by_size(samples: Sequence[Sample | Unreadable]) -> list[Batch]:
+    """Stack what could be read, a batch per size, without padding.
 
-    Sizes come in the order of their first images, and the images of each in that of the batch. What could not be read goes with the
-    first. A batch without padding comes back as it is.
+    Sizes come in the order of their first images, and the images of each in that of the samples. What could not be read goes with the
+    first batch, which is empty where nothing could be.
     """
-    if batch.padding is None:
-        return [batch]
-    # A row or a column belongs to an image where any of it does.
-    heights = (~batch.padding).any(2).sum(1).tolist()
-    widths = (~batch.padding).any(1).sum(1).tolist()
-    parts = list[Batch]()
-    for places in same_size(list(zip(heights, widths, strict=True))):
-        height, width = heights[places[0]], widths[places[0]]
-        part = Batch(
-            images=batch.images[places, ..., :height, :width].contiguous(),
-            labels=batch.labels[places],
-            paths=[batch.paths[place] for place in places],
-            unreadable=[] if parts else batch.unreadable,
-            answers=None if batch.answers is None else batch.answers[places, :height, :width].contiguous(),
-        )
-        parts.append(part)
-    return parts
+    read = [sample for sample in samples if isinstance(sample, Sample)]
+    unreadable = [sample for sample in samples if isinstance(sample, Unreadable)]
+    parts = [[read[place] for place in places] for places in same_size([sample.image.shape[-2:] for sample in read])]
+    return [collate(part if i else [*part, *unreadable]) for i, part in enumerate(parts or [[]])]

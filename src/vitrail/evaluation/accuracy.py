@@ -43,11 +43,13 @@ def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 6
     of one process, since no image is taken twice.
 
     Raises:
-        InvalidInputError: No labels, or classes that the model does not have.
+        InvalidInputError: No labels, classes that the model does not have, or a model that has but one.
         ImageError: Not one image could be read.
     """
-    images = with_model_labels(images, classifier)
     num_classes = classifier.num_classes
+    if num_classes < 2:
+        raise InvalidInputError(f"expected a model of at least two classes, got {classifier.name} with one: it is always right")
+    images = with_model_labels(images, classifier)
     top1, top5 = (MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, min(5, num_classes)))
     # In double precision, the sum of so few digits is the same in any order.
     confidence, unreadable, count = MeanMetric().set_dtype(torch.float64), list[Unreadable](), 0

@@ -6,8 +6,8 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from vitrail.adapters import Classifier
-from vitrail.data.labelled import Batch, LabelledImages, Unreadable, collate
-from vitrail.data.padding import by_size
+from vitrail.data.labelled import Batch, LabelledImages, Unreadable
+from vitrail.data.padding import collate_by_size
 from vitrail.data.sharing import OwnShare
 from vitrail.errors import ImageError
 from vitrail.progress import progress
@@ -27,12 +27,12 @@ def read_batches(
     Each batch holds images of one size. Where they differ, images of a loader's batch come grouped by size: `places` tells where they
     belong.
     """
-    loader: DataLoader[Any] = DataLoader(images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate)
-    for batch in progress(loader, len(loader), what) if share.rank == 0 else loader:
-        unreadable += batch.unreadable
-        for part in by_size(batch):
-            if len(part.images):
-                yield part._replace(images=part.images.to(classifier.device, classifier.dtype))
+    loader: DataLoader[Any] = DataLoader(images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate_by_size)
+    for batches in progress(loader, len(loader), what) if share.rank == 0 else loader:
+        for batch in batches:
+            unreadable += batch.unreadable
+            if len(batch.images):
+                yield batch._replace(images=batch.images.to(classifier.device, classifier.dtype))
 
 
 def expect_readable(count: int, images: LabelledImages, unreadable: list[Unreadable]) -> None:

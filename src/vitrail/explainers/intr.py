@@ -97,9 +97,10 @@ class INTRQueries(OwnPassExplainer):
             search = self.intr.search(self.intr.encode(images.clone() if images.is_inference() else images))
             logits = at_least_single(search.logits)
             chosen = classes if isinstance(classes, Tensor) else classes(logits)
-            if len(chosen) != len(images) or bool(((chosen < 0) | (chosen >= num_classes)).any()):
+            exist = chosen.ndim == 2 and not chosen.is_floating_point() and bool(((chosen >= 0) & (chosen < num_classes)).all())
+            if not exist or len(chosen) != len(images):
                 raise InvalidInputError(
-                    f"expected classes between 0 and {num_classes - 1} for each of {len(images)} images, got {chosen.tolist()}"
+                    f"expected some classes between 0 and {num_classes - 1} for each of {len(images)} images, got {chosen.tolist()}"
                 )
             maps = self.intr.attention(search, self.layer, chosen.to(images.device))
         return QueryMaps(logits, at_least_single(maps))

@@ -10,6 +10,7 @@ from vitrail.adapters import Classifier
 from vitrail.data.folders import NO_LABEL, ImageFolder
 from vitrail.data.photos import PhotoFile, list_photos, result_labels
 from vitrail.errors import InvalidInputError
+from vitrail.gallery import refuse_overwriting
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +101,4 @@ def refuse_replacing(asked: Sequence[Asked], out: Path, data: Path | None = None
     """
     if data is not None and out.resolve().is_relative_to(data.resolve()):
         raise InvalidInputError(f"expected the results outside of the images, got {out} inside {data}; choose another --out")
-    pictures = {(out / f"{name}.png").resolve() for name in (SHEET, *(photo.label for photo, _ in asked))}
-    for photo, _ in asked:
-        if photo.path.resolve() in pictures:
-            raise InvalidInputError(
-                f"expected results beside no photo of theirs, but a picture would replace {photo.path}; choose another --out"
-            )
+    refuse_overwriting([photo for photo, _ in asked], [out], out / f"{SHEET}.png")

@@ -1,29 +1,32 @@
 """What an INTR's queries look at in photos: which classes are asked, and what is written of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from vitrail.adapters import Classifier
 from vitrail.data.folders import Unreadable
 from vitrail.data.photos import PhotoFile
-from vitrail.errors import ImageError, InvalidInputError, OutputError
+from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers.intr import INTRQueries
 from vitrail.explaining.asked import SHEET, Asked
-from vitrail.files import atomic_write, output_folder, write_text
+from vitrail.files import output_folder, write_text
 from vitrail.gallery import Opened, PhotoReader
+from vitrail.models.checkpoints import write_tensors
 from vitrail.progress import progress
 from vitrail.types import Logits
 from vitrail.viz.queries import MAX_PHOTOS, ClassView, PhotoView, query_overview, query_sheet
 
 FORMAT = "vitrail queries 1"
+MAPS = "maps"
+"""Name of the one tensor in a photo's file."""
+
+QueryMaps = Float[Tensor, "k h rows cols"]
+"""Cross-attention of the queries of some classes, per head; each map sums to 1."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +39,26 @@ class QueriedClass:
     probability: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class PhotoQueries:
-    """What the queries of some classes looked at in a photo.
+    """For which classes a photo was looked at; their maps are on disk, since those of many photos would fill the memory.
 
     Attributes:
         photo: The file.
         true_class: Index of the class that it shows, where that is known.
         predicted: Index of the most probable class.
         classes: As `choose_classes` orders them.
-        maps: Cross-attention of their queries, per head; each map sums to 1.
     """
 
     photo: PhotoFile
     true_class: int | None
     predicted: int
     classes: Sequence[QueriedClass]
-    maps: Float[Tensor, "k h rows cols"]
 
     @property
-    def key(self) -> str:
-        """The photo's label, under which its maps are kept; names of files need not be UTF-8, but keys have to."""
-        return self.photo.label.encode(errors="backslashreplace").decode()
+    def maps_file(self) -> str:
+        """The file of its maps, below the folder of the results."""
+        return f"{self.photo.label}.safetensors"
 
     def note(self, index: int) -> str:
         """What sets a class apart; nothing for most."""
@@ -69,7 +70,8 @@ def query_photos(
 ) -> tuple[list[PhotoQueries], list[Unreadable]]:
     """Let classes look at photos, one photo at a time.
 
-    Written are a sheet per photo, one of several photos together, and the numbers and maps of all.
+    Written are, as soon as they are known, a sheet and the maps of every photo, and at the end a sheet of several photos together and
+    the numbers of all. So what is there when the work is interrupted stays; without a table it is not complete.
 
     Args:
         explainer: The model, and the layer whose attention is shown.
@@ -90,17 +92,22 @@ def query_photos(
     depth = explainer.intr.config.decoder_depth
     caption = f"Cross-attention of decoder layer {explainer.layer % depth + 1} of {depth}."
     found, unreadable, views = list[PhotoQueries](), list[Unreadable](), list[PhotoView]()
+    table = folder / f"{SHEET}.json"
     reader = PhotoReader([photo for photo, _ in asked], explainer.model.preprocessing)
     for index in progress(range(len(asked)), len(asked), "explaining"):
-        opened = _open(reader, index, explainer.model)
+        opened = reader[index]
         if isinstance(opened, Unreadable):
             unreadable.append(opened)
             continue
-        found.append(_query(explainer, opened, asked[index].true_class, top))
-        view = _view(opened, found[-1])
+        one, maps = _query(explainer, opened, asked[index].true_class, top)
+        view = _view(opened, one, maps)
         sheet = folder / f"{opened.photo.label}.png"
         output_folder(sheet.parent)
+        if not found:
+            table.unlink(missing_ok=True)  # An earlier one would tell of other maps from now on.
         query_sheet(view, sheet, caption)
+        write_tensors(folder / one.maps_file, {MAPS: maps})
+        found.append(one)
         # More than are drawn would fill the memory.
         views += [view] if len(views) < MAX_PHOTOS else []
     if not found:
@@ -108,8 +115,7 @@ def query_photos(
     if len(found) > 1:
         cut = f" The first {len(views)} of {len(found)} photos." if len(views) < len(found) else ""
         query_overview(views, folder / f"{SHEET}.png", caption + cut)
-    _write_maps(folder / f"{SHEET}.safetensors", {one.key: one.maps for one in found})
-    _write_table(folder / f"{SHEET}.json", explainer, found, unreadable)
+    _write_table(table, explainer, found, unreadable)
     return found, unreadable
 
 
@@ -123,21 +129,7 @@ def choose_classes(logits: Float[Tensor, " c"], true_class: int | None, top: int
     return [first, *(index for index in by_logit if index != first)][:top]
 
 
-def _open(reader: PhotoReader, index: int, model: Classifier) -> Opened | Unreadable:
-    opened = reader[index]
-    if isinstance(opened, Unreadable):
-        return opened
-    try:
-        model.grid_size(opened.image[None])
-    except InvalidInputError as error:  # A photo so thin that it holds no cell.
-        reason = f"cannot use {opened.photo.path}: {error}"
-        if opened.photo.required:
-            raise ImageError(reason) from error
-        return Unreadable(str(opened.photo.path), reason)
-    return opened
-
-
-def _query(explainer: INTRQueries, opened: Opened, true_class: int | None, top: int) -> PhotoQueries:
+def _query(explainer: INTRQueries, opened: Opened, true_class: int | None, top: int) -> tuple[PhotoQueries, QueryMaps]:
     model, chosen = explainer.model, list[int]()
 
     def choose(logits: Logits) -> Int[Tensor, "b k"]:
@@ -152,24 +144,15 @@ def _query(explainer: INTRQueries, opened: Opened, true_class: int | None, top: 
         QueriedClass(model.class_name(index), index, float(logits[0, index]), float(probabilities[index])) for index in chosen
     ]
     predicted = choose_classes(logits[0], None, 1)[0]
-    return PhotoQueries(opened.photo, true_class, predicted, classes, maps[0].cpu().contiguous())
+    return PhotoQueries(opened.photo, true_class, predicted, classes), maps[0].cpu().contiguous()
 
 
-def _view(opened: Opened, found: PhotoQueries) -> PhotoView:
+def _view(opened: Opened, found: PhotoQueries, maps: QueryMaps) -> PhotoView:
     classes = [
-        ClassView(one.name, one.probability, maps, found.note(one.index))
-        for one, maps in zip(found.classes, found.maps, strict=True)
+        ClassView(one.name, one.probability, each, found.note(one.index)) for one, each in zip(found.classes, maps, strict=True)
     ]
     row = opened.row.reduced()
     return PhotoView(row.photo, row.box, classes, row.title)
-
-
-def _write_maps(path: Path, maps: Mapping[str, Tensor]) -> None:
-    with atomic_write(path) as partial:
-        try:
-            save_file(dict(maps), partial)
-        except SafetensorError as error:  # A full disk comes as one of these, not as an OSError.
-            raise OutputError(f"cannot write {path}: {error}; what was there before is unchanged") from error
 
 
 def _write_table(path: Path, explainer: INTRQueries, found: Sequence[PhotoQueries], unreadable: Sequence[Unreadable]) -> None:
@@ -180,8 +163,8 @@ def _write_table(path: Path, explainer: INTRQueries, found: Sequence[PhotoQuerie
 
     photos = [
         {
-            "key": one.key,
             "source": str(one.photo.path),
+            "maps": one.maps_file,
             "true_class": None if one.true_class is None else described(one.true_class),
             "predicted": described(one.predicted),
             "classes": [vars(each) for each in one.classes],

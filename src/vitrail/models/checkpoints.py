@@ -98,10 +98,19 @@ def write_checkpoint(
     """
     kept = {name: tensor for name, tensor in module.state_dict().items() if name not in omit}
     state = {name: _stored(tensor, dtype) for name, tensor in kept.items()}
+    # One key: of several, safetensors writes another one first each time, and equal files should be equal bytes.
+    write_tensors(path, state, {METADATA_KEY: json.dumps(metadata)})
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors as one safetensors file.
+
+    Raises:
+        OutputError: The file cannot be written; an older file is left whole.
+    """
     with atomic_write(path) as partial:
         try:
-            # One key: of several, safetensors writes another one first each time, and equal files should be equal bytes.
-            save_file(state, partial, metadata={METADATA_KEY: json.dumps(metadata)})
+            save_file(dict(tensors), partial, metadata=None if metadata is None else dict(metadata))
         except SafetensorError as error:  # A full disk comes as one of these, not as an OSError.
             raise OutputError(f"cannot write {path}: {error}; what was there before is unchanged") from error
 

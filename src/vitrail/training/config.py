@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from vitrail.data.augmentation import AugmentationConfig
 from vitrail.errors import InvalidInputError
+from vitrail.models.intr.config import INTR_NAMES
 from vitrail.registry import unknown_name
 from vitrail.training.diffmask.config import MASK_SECTION, MaskTrainingConfig
 from vitrail.training.sections import (
@@ -47,19 +48,21 @@ class TrainingConfig(Recipe):
                 "expected distillation.kind soft or hard together with a distillation.teacher, got "
                 f"kind {self.distillation.kind} and teacher {self.distillation.teacher}"
             )
-        if self.distillation.kind != "none" and self.data.crop_mode == "whole":
-            raise ValueError(
-                "expected data.crop_mode center or squash for distillation, got whole: a teacher would take the padding of smaller "
-                "images for a part of them"
-            )
         if self.loss.cosub and self.distillation.kind != "none":
             raise ValueError("expected loss.cosub or distillation, got both: they have a target of their own each")
         if self.loss.cosub and not self.model.drop_path:
             raise ValueError(
                 f"expected a model.drop_path above 0 for loss.cosub, which trains two random sub-networks, got {self.model.drop_path}"
             )
-        if self.data.crop_mode == "whole" and (self.loss.cosub or self.distillation.kind != "none"):
+        alone = self.loss.cosub or self.distillation.kind != "none"
+        if alone and self.data.crop_mode == "whole":
             raise ValueError("expected data.crop_mode center or squash for loss.cosub and distillation, which know no padding")
+        if alone and self.loss.auxiliary:
+            raise ValueError(
+                "expected loss.auxiliary, or loss.cosub, or distillation, got several: they have a loss of their own each"
+            )
+        if self.model.query_noise is not None and (self.model.start_from is None or self.model.name not in INTR_NAMES):
+            raise ValueError("expected model.query_noise with an INTR and its model.start_from only; leave it out")
         if self.model.pretrained and self.model.start_from is not None:
             raise ValueError("expected model.pretrained or model.start_from, got both")
         if self.model.keep_head and self.model.start_from is None:

@@ -15,8 +15,18 @@ logger = logging.getLogger(__name__)
 
 HIT_FIELDS = ("patch_size", "depths", "widths", "num_heads", "mlp_ratio", "dropout", "position_embedding")
 
-ATTENTION_PARTS = ("attn", "attention", "self_attention")
-HEAD_PARTS = ("head", "head_dist", "heads", "fc", "classifier", "cls_classifier", "distillation_classifier", "presence")
+ATTENTION_PARTS = ("attn", "attention", "self_attention", "cross_attention")
+HEAD_PARTS = (
+    "head",
+    "head_dist",
+    "heads",
+    "fc",
+    "classifier",
+    "cls_classifier",
+    "distillation_classifier",
+    "queries",
+    "presence",
+)
 POSITIONS = ("positions", "pos_embed", "pos_embedding", "position_embeddings")
 """Names of modules and weights in our networks, timm's, torchvision's and Hugging Face's."""
 
@@ -60,7 +70,8 @@ def build_network(
         **{**fields, **config.options},
     )
     if config.start_from is not None:
-        started = start(classifier, config.start_from, keep_head=config.keep_head, query_noise=config.query_noise)
+        noise = {} if config.query_noise is None else {"query_noise": config.query_noise}
+        started = start(classifier, config.start_from, keep_head=config.keep_head, **noise)
         kept = not any(_has_part(name, HEAD_PARTS) for name in started.new)
         if config.keep_head and not kept:
             raise InvalidInputError(
@@ -68,6 +79,18 @@ def build_network(
             )
         logger.info("%s: %s", config.start_from, started)
     return classifier
+
+
+RANDOM_AND_FROZEN = (
+    "the backbone begins with random weights, of which the first layers and all batch norms stay as they are; set model.pretrained, "
+    "model.start_from, or model.options.frozen=false"
+)
+
+
+def is_random_and_frozen(config: ModelConfig) -> bool:
+    """Whether an INTR is to learn on a ResNet that nobody has trained, and that keeps its batch norms and first layers."""
+    resnet = config.name in INTR_NAMES and not str(config.options.get("backbone", "")).startswith("timm:")
+    return resnet and config.options.get("frozen", True) and not config.pretrained and config.start_from is None
 
 
 def prepare_to_learn(module: nn.Module, train: str, distilled: bool, fused_attention: bool | None = None) -> None:

@@ -31,11 +31,10 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step
             f"expected a network of timm for optimizer.layer_decay, which groups its weights by depth, got {type(module).__name__}, "
             "which does not; leave it out"
         )
-    scale = images_per_step / config.scale_to if config.scale_to else 1
-    rate = config.learning_rate * scale
+    rate = config.learning_rate * (images_per_step / config.scale_to if config.scale_to else 1)
     weights: nn.Module | list[dict[str, Any]] = module
     if config.backbone_learning_rate is not None:
-        weights = _with_backbone(module, rate, config.backbone_learning_rate * scale, config.weight_decay)
+        weights = _with_backbone(module, config.backbone_learning_rate / config.learning_rate, config.weight_decay)
     asked: dict[str, Any] = {"betas": config.betas, "eps": config.epsilon, "layer_decay": config.layer_decay}
     given = {key: value for key, value in asked.items() if value is not None}
     try:
@@ -51,16 +50,19 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step
     return optimizer
 
 
-def _with_backbone(module: nn.Module, rate: float, backbone_rate: float, decay: float) -> list[dict[str, Any]]:
-    """Two learning rates: groups of weights that decay and that do not, the backbone's apart and last."""
+def _with_backbone(module: nn.Module, share: float, decay: float) -> list[dict[str, Any]]:
+    """Two learning rates: groups of weights that decay and that do not; the backbone's come last and take a share of the rate.
+
+    The share is timm's `lr_scale`, by which its schedules multiply whatever they set, warm-up and end included.
+    """
     if not isinstance(module, INTR):
         raise InvalidInputError(
             f"expected an INTR for optimizer.backbone_learning_rate, got {type(module).__name__}, which has no backbone; leave it out"
         )
     slow = {id(parameter) for parameter in module.backbone.parameters()}
     groups = [
-        {**group, "params": [weight for weight in group["params"] if (id(weight) in slow) is is_slow], "lr": each}
-        for is_slow, each in ((False, rate), (True, backbone_rate))
+        {**group, "params": [weight for weight in group["params"] if (id(weight) in slow) is is_slow], "lr_scale": scale}
+        for is_slow, scale in ((False, 1.0), (True, share))
         for group in param_groups_weight_decay(module, decay)
     ]
     return [group for group in groups if group["params"]]

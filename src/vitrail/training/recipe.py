@@ -10,6 +10,7 @@ from timm.optim import list_optimizers
 from vitrail.adapters import Classifier, Preprocessing
 from vitrail.data.augmentation import label_mixing
 from vitrail.distributed import started_rank
+from vitrail.errors import InvalidInputError
 from vitrail.files import output_folder
 from vitrail.registry import unknown_name
 from vitrail.training.checkpoints import newest_checkpoint
@@ -21,7 +22,13 @@ from vitrail.training.diffmask.recipe import train_mask
 from vitrail.training.distillation import Teacher
 from vitrail.training.engine import create_trainer, fit
 from vitrail.training.export import BEST, Export
-from vitrail.training.network import build_network, freeze_backbone, prepare_to_learn
+from vitrail.training.network import (
+    RANDOM_AND_FROZEN,
+    build_network,
+    freeze_backbone,
+    is_random_and_frozen,
+    prepare_to_learn,
+)
 from vitrail.training.randomness import random_state_kept, seed_all
 from vitrail.training.runs import claim, is_complete, write_summary
 from vitrail.training.sections import Recipe
@@ -97,9 +104,18 @@ def _classifier_and_data(config: TrainingConfig, resumed: bool) -> tuple[Classif
     """The untrained classifier with the recipe's preprocessing, and the data, each needing a number of the other."""
     bare = config.model.model_copy(update={"pretrained": False, "start_from": None})
     # A network of two classes tells the image size, which the data needs to tell the classes.
-    size = build_network(bare, ["", ""], len(config.data.mean))
+    own = build_network(bare, ["", ""], len(config.data.mean)).preprocessing
+    if not own.fixed and config.data.crop_mode != "whole" and config.model.image_size is None:
+        raise InvalidInputError(
+            f"expected model.image_size for {config.model.name} with data.crop_mode {config.data.crop_mode}, since it takes images of any "
+            "size; or data.crop_mode whole"
+        )
+    if own.fixed and config.data.crop_mode == "whole":
+        raise InvalidInputError(
+            f"expected data.crop_mode center or squash for {config.model.name}, got whole: it cannot tell padding from image"
+        )
     preprocessing = Preprocessing(
-        size=size.preprocessing.size,
+        size=own.size,
         crop_fraction=config.data.crop_fraction,
         crop_mode=config.data.crop_mode,
         interpolation=config.data.interpolation,
@@ -108,6 +124,8 @@ def _classifier_and_data(config: TrainingConfig, resumed: bool) -> tuple[Classif
     )
     data = TrainingData(config.data, config.augmentation, preprocessing, config.engine.seed)
     seed_all(config.engine.seed)
+    if not resumed and is_random_and_frozen(config.model):
+        logger.warning("%s", RANDOM_AND_FROZEN)
     # A checkpoint has all weights: what the run started from may be gone by now.
     return build_network(bare if resumed else config.model, data.class_names, len(config.data.mean), preprocessing), data
 

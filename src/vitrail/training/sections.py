@@ -40,8 +40,8 @@ class ModelConfig(Section):
     """Start from the weights that timm, Hugging Face or torchvision have for this name."""
     start_from: str | None = None
     """Start from a trained model: anything that `vitrail.load` knows. Patches and positions are resized, the head is new."""
-    query_noise: float = Field(0.1, ge=0)
-    """Of an INTR that starts from fewer queries than it has classes: standard deviation of the noise on repeated ones."""
+    query_noise: float | None = Field(None, ge=0)
+    """Of an INTR that starts from fewer queries than it has classes: standard deviation of the noise on repeated ones; null for 0.1."""
     keep_head: bool = False
     """Take the head of `start_from` too: for another image size, not for other classes."""
     train: Literal["all", "attention", "head"] = "all"
@@ -111,7 +111,7 @@ class OptimizerConfig(Section):
     scale_to: int | None = Field(None, ge=1)
     """The batch size that `learning_rate` is meant for: it is scaled to the images of a step; null to use it as it stands."""
     backbone_learning_rate: float | None = Field(None, ge=0)
-    """Of the backbone of an INTR: null for the same as the rest, 0 to leave it as it is."""
+    """Of the backbone of an INTR: null for the same as the rest, 0 to leave it as it is. It goes up and down as the other does."""
     weight_decay: float = Field(0.05, ge=0)
     betas: tuple[float, float] | None = None
     """Null for the optimiser's own."""

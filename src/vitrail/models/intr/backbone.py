@@ -3,6 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from vitrail.errors import InvalidInputError
+from vitrail.hooks import inspecting
 from vitrail.types import Images
 
 Features = Float[Tensor, "b features rows cols"]
@@ -44,25 +46,28 @@ class Backbone(nn.Module, ABC):
         """Rows and columns of the features of an image; cells at the right and lower edge may be cut off or left out.
 
         Raises:
-            InvalidInputError: An image of less than a cell.
+            InvalidInputError: The network takes no images of this size.
         """
         size = height, width
         if size not in self._grid_sizes:
-            # By a run that computes shapes only: libraries round in many ways.
-            state = {name: tensor.to("meta") for name, tensor in self.state_dict().items()}
-            dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
-            images = torch.empty(1, 3, height, width, device="meta", dtype=dtype)
-            try:
-                with torch.no_grad():
-                    rows, cols = torch.func.functional_call(self, state, (images,)).shape[2:]
-            except RuntimeError:  # A kernel that is larger than what it is laid on.
-                rows, cols = 0, 0
-            if not rows * cols:
-                raise InvalidInputError(
-                    f"expected images of at least one cell of {self.stride} pixels, got {height}x{width} pixels; take larger ones"
-                )
-            self._grid_sizes[size] = rows, cols
+            self._grid_sizes[size] = self._measured(height, width)
         return self._grid_sizes[size]
+
+    def _measured(self, height: int, width: int) -> tuple[int, int]:
+        """By a run that computes shapes only: libraries round in many ways."""
+        state = {name: tensor.to("meta") for name, tensor in chain(self.named_parameters(), self.named_buffers())}
+        dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+        try:
+            with inspecting(self), torch.no_grad():
+                images = torch.empty(1, 3, height, width, device="meta", dtype=dtype)
+                rows, cols = torch.func.functional_call(self, state, (images,)).shape[2:]
+        except Exception as error:  # Networks refuse sizes by assertions, and fail in any layer.
+            reason = str(error).splitlines()[0] if str(error) else repr(error)
+            raise InvalidInputError(
+                f"expected images of a size that the backbone takes, got {height}x{width} pixels, at which it fails: {reason}; choose "
+                "another image_size or other backbone_options, such as img_size"
+            ) from error
+        return rows, cols
 
 
 class ConvNorm(nn.Module):
@@ -147,3 +152,8 @@ def _joined(name: str) -> str:
     name = re.sub(r"(^|\.)bn(\d)\.", r"\1conv\2.norm.", name)
     name = re.sub(r"(^|\.)(conv\d)\.weight$", r"\1\2.conv.weight", name)
     return name.replace("downsample.0.", "downsample.0.conv.").replace("downsample.1.", "downsample.0.norm.")
+
+
+def batch_counters(module: nn.Module) -> list[str]:
+    """Names of the counters of batch norms that learn; nothing depends on them, and not every file has them."""
+    return [name for name in module.state_dict() if name.endswith("num_batches_tracked")]

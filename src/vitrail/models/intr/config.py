@@ -2,9 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 from vitrail.errors import InvalidInputError
+
+KINDS: Mapping[type, tuple[str, ...]] = {
+    str: ("backbone", "positions"),
+    Mapping: ("backbone_options",),
+    bool: ("frozen", "pre_norm"),
+    int: ("num_classes", "width", "num_heads", "mlp_width", "encoder_depth", "decoder_depth"),
+    Real: ("dropout",),
+}
+
+MAX_DEPTH = 100
+"""Layers of encoder or decoder; a file that asks for more is up to no good."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,16 @@ class INTRConfig:
     positions: Literal["sine", "learned"] = "sine"
 
     def __post_init__(self) -> None:
+        # It may stand in a recipe or a file, where anything may stand.
+        for kind, names in KINDS.items():
+            for name in names:
+                value = getattr(self, name)
+                if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                    raise InvalidInputError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
+        if max(self.encoder_depth, self.decoder_depth) > MAX_DEPTH:
+            raise InvalidInputError(
+                f"expected at most {MAX_DEPTH} layers, got {self.encoder_depth} of the encoder and {self.decoder_depth} of the decoder"
+            )
         counts = (self.num_classes, self.width, self.num_heads, self.mlp_width, self.decoder_depth)
         if min(counts) < 1 or self.encoder_depth < 0:
             raise InvalidInputError(

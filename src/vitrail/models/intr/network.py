@@ -95,13 +95,30 @@ class INTR(nn.Module):
             raise InvalidInputError(
                 f"expected a padding of shape {(len(images), *images.shape[2:])}, one per pixel, got {tuple(padding.shape)}"
             )
-        if min(images.shape[2:]) < self.backbone.stride:
-            self.backbone.grid_size(images.shape[2], images.shape[3])  # which refuses images of less than a cell
+        images, padding = self._at_least_a_cell(images, padding)
         features = self.backbone(images)
         if padding is None:
             return self.encode_features(features)
         cells = nn.functional.interpolate(padding[:, None].float(), size=features.shape[2:])[:, 0].bool()
         return self.encode_features(features, cells)
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the cells of an image; one of less than a cell has one.
+
+        Raises:
+            InvalidInputError: The backbone takes no images of this size.
+        """
+        stride = self.backbone.stride
+        return self.backbone.grid_size(max(height, stride), max(width, stride))
+
+    def _at_least_a_cell(self, images: Images, padding: Padding | None) -> tuple[Tensor, Tensor | None]:
+        """Fill up images of less than a cell, as small images of a batch are."""
+        lacking = [max(self.backbone.stride - side, 0) for side in images.shape[2:]]
+        if not any(lacking):
+            return images, padding
+        known = torch.zeros_like(images[:, 0], dtype=torch.bool) if padding is None else padding
+        below_and_beside = (0, lacking[1], 0, lacking[0])
+        return nn.functional.pad(images, below_and_beside), nn.functional.pad(known, below_and_beside, value=True)
 
     def encode_features(self, features: Features, padding: CellPadding | None = None) -> Memory:
         """Encode the backbone's features; see `encode`."""

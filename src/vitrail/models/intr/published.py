@@ -59,13 +59,21 @@ def _own(name: str, tensor: Tensor) -> dict[str, Tensor]:
     place = f"{match[1]}.{match[2]}"
     if part in _ATTENTIONS:
         inside = f"{place}.{_ATTENTIONS[part]}"
-        if rest.startswith("in_proj_"):
+        if rest in ("in_proj_weight", "in_proj_bias"):
+            if not tensor.ndim or len(tensor) % 3:
+                raise CheckpointError(f"expected queries, keys and values in {name}, got the shape {tuple(tensor.shape)}")
             parts = zip(("query", "key", "value"), tensor.chunk(3), strict=True)
             return {f"{inside}.{part}.{rest.removeprefix('in_proj_')}": chunk for part, chunk in parts}
         return {f"{inside}.{rest.replace('out_proj', 'output')}": tensor}
-    if part.startswith("norm"):
+    if part in ("norm1", "norm2", "norm3"):
         return {f"{place}.norms.{int(part[4:]) - 1}.{rest}": tensor}
     return {f"{place}.{_MLP.get(part, part)}.{rest}": tensor}
+
+
+def published_settings(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The command line that a published file was made by, where it says."""
+    told = extra.get("args")
+    return dict(told) if isinstance(told, Mapping) else dict(getattr(told, "__dict__", {}))
 
 
 def published_config(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> INTRConfig:
@@ -95,7 +103,7 @@ def published_config(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -
             pre_norm="transformer.encoder.norm.weight" in state,
             positions="learned" if "backbone.1.row_embed.weight" in state else "sine",
         )
-    except (KeyError, ValueError, TypeError, InvalidInputError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, InvalidInputError) as error:
         raise CheckpointError(f"these weights or settings are not those of a published INTR: {error}") from error
 
 
@@ -109,8 +117,10 @@ def _backbone(state: Mapping[str, Tensor]) -> str:
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    found = [re.fullmatch(pattern, name) for name in state]
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+    found = {int(match[1]) for name in state if (match := re.fullmatch(pattern, name))}
+    if found != set(range(len(found))):
+        raise CheckpointError(f"expected layers from 0 on, each once, got {', '.join(map(str, sorted(found)[:8]))}")
+    return len(found)
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -32,18 +32,12 @@ def class_queries(
     return queries
 
 
-def repeated_queries(trained: Float[Tensor, "q d"], num_classes: int, query_noise: float) -> Float[Tensor, "c d"]:
-    """`class_queries` with noise of a standard deviation, drawn from torch's random state."""
-    noise = torch.randn(max(num_classes - len(trained), 0), trained.shape[1]) * query_noise
-    return class_queries(trained, num_classes, noise)
-
-
 def start_from_detector(model: INTR, state: Mapping[str, Tensor], source: str, query_noise: float = 0.1) -> Started:
     """Take over backbone, projection, transformer and queries; the presence vector stays as it was drawn.
 
     Args:
         model: Takes the weights.
-        state: Of a DETR, or of an INTR of other classes, under the published names.
+        state: Of a DETR, under its names.
         source: What to call it in messages.
         query_noise: Standard deviation of the noise on repeated queries.
 
@@ -51,18 +45,9 @@ def start_from_detector(model: INTR, state: Mapping[str, Tensor], source: str, q
         CheckpointError: A detector of another shape. The model is unchanged then.
     """
     own = own_names({name: tensor.float() for name, tensor in state.items() if not name.startswith(DETECTION)})
-    for name in PRESENCE:
-        own.pop(name, None)
-    width = model.queries.shape[1]
-    if own["queries"].ndim != 2 or own["queries"].shape[1] != width:
-        raise CheckpointError(
-            f"{source} does not fit this model: its queries have a width of {own['queries'].shape[-1]}, the model's {width}; choose the "
-            "width and the other sizes of the network that it comes from"
-        )
-    own["queries"] = repeated_queries(own["queries"], len(model.queries), query_noise)
+    own["queries"] = _fitting(own["queries"], model, source, query_noise)
     load_strictly(model, own, source, optional=PRESENCE)
-    left = tuple(name for name in state if name.startswith((*DETECTION, "presence_vector.")))
-    return Started(tuple(own), PRESENCE, left)
+    return Started(tuple(own), PRESENCE, tuple(name for name in state if name.startswith(DETECTION)))
 
 
 def start_from_own(model: INTR, state: Mapping[str, Tensor], source: str, keep_head: bool, query_noise: float = 0.1) -> Started:
@@ -82,7 +67,19 @@ def start_from_own(model: INTR, state: Mapping[str, Tensor], source: str, keep_h
     kept = keep_head and len(state["queries"]) == num_classes
     if not kept:
         del fitted["presence.weight"], fitted["presence.bias"]
-    fitted["queries"] = repeated_queries(state["queries"], num_classes, query_noise)
+    fitted["queries"] = _fitting(state["queries"], model, source, query_noise)
     new = () if kept else PRESENCE
     load_strictly(model, fitted, source, optional=new)
     return Started(tuple(fitted), new, new)
+
+
+def _fitting(trained: Tensor, model: INTR, source: str, query_noise: float) -> Tensor:
+    """Trained queries as those of a model's classes, with noise on repeated ones from torch's random state."""
+    num_classes, width = model.queries.shape
+    if trained.ndim != 2 or not len(trained) or trained.shape[1] != width:
+        raise CheckpointError(
+            f"{source} does not fit this model: expected queries of width {width}, got the shape {tuple(trained.shape)}; choose the width "
+            "and the other sizes of the network that it comes from"
+        )
+    noise = torch.randn(max(num_classes - len(trained), 0), width) * query_noise
+    return class_queries(trained, num_classes, noise)

@@ -17,7 +17,7 @@ from vitrail.errors import InvalidInputError
 from vitrail.evaluation import evaluate
 from vitrail.training import read_config, train
 from vitrail.training.classifier import ImageClassifier
-from vitrail.training.network import freeze_backbone
+from vitrail.training.network import freeze_backbone, prepare_to_learn
 from vitrail.training.optimization import create_optimizer, create_schedule
 from vitrail.training.sections import OptimizerConfig, ScheduleConfig
 
@@ -88,19 +88,29 @@ def test_two_learning_rates_and_their_course():
         assert group["params"]
         for parameter in group["params"]:
             seen += 1
-            assert group["lr"] == (1e-4 if id(parameter) in slow else 1e-3)
+            assert group["lr"] * group["lr_scale"] == pytest.approx(1e-4 if id(parameter) in slow else 1e-3)
             assert group["weight_decay"] == (0 if parameter.ndim < 2 else 0.1)
     assert seen == len(list(module.parameters()))
     assert optimizer.param_groups[0]["lr"] == 1e-3  # the one that is logged
-    schedule = create_schedule(
-        optimizer, ScheduleConfig(name="step", epochs=140, warmup_epochs=0, decay_epochs=80), num_steps=1400
-    )
-    rates = {}
-    for step in (0, 799, 800, 1399):
+    assert optimizer.param_groups[0]["lr_scale"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"name": "step", "decay_epochs": 80}, {0: 1e-3, 799: 1e-3, 800: 1e-4, 1399: 1e-4}),
+        ({"name": "cosine", "min_learning_rate": 1e-5}, {0: 1e-3, 700: 5.05e-4, 1400: 1e-5}),
+        ({"name": "linear", "min_learning_rate": 5e-4}, {0: 1e-3, 700: 7.5e-4, 1400: 5e-4}),
+    ],
+)
+def test_the_backbones_rate_goes_down_with_the_other(settings, expected):
+    """By the same factor: it never rises towards an end that is above it."""
+    optimizer = create_optimizer(networks.intr().module, OptimizerConfig(learning_rate=1e-3, backbone_learning_rate=1e-6), 12)
+    schedule = create_schedule(optimizer, ScheduleConfig(epochs=140, warmup_epochs=0, **settings), num_steps=1400)
+    for step, rate in expected.items():
         schedule.step_update(num_updates=step)
-        rates[step] = sorted({group["lr"] for group in optimizer.param_groups})
-    assert rates[0] == rates[799] == pytest.approx([1e-4, 1e-3])
-    assert rates[800] == rates[1399] == pytest.approx([1e-5, 1e-4])
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, rel=1e-3)
+        assert optimizer.param_groups[-1]["lr"] == pytest.approx(rate * 1e-3, rel=1e-3)
 
 
 def test_a_rate_of_zero_leaves_the_backbone_as_it_is(intr_configured, tmp_path):
@@ -148,6 +158,19 @@ def test_starting_from_a_run_of_other_classes(intr_configured, shapes, tmp_path,
         ),
         (("model.depths=[2]",), None),
         (("model.options.wings=2",), "unknown field of INTRConfig 'wings'"),
+        (
+            ("loss.auxiliary=1", "loss.cosub=true", "model.drop_path=0.1", "data.crop_mode=squash"),
+            "expected loss.auxiliary, or loss.cosub",
+        ),
+        (("model.query_noise=0.2",), "expected model.query_noise with an INTR and its model.start_from only"),
+        (
+            ("model.image_size=null", "data.crop_mode=squash", "augmentation.crop=resized"),
+            "expected model.image_size for intr with",
+        ),
+        (
+            ("model.name=timm:resnet10t", "model.options={}", "model.image_size=null"),
+            "resnet10t, got whole: it cannot tell padding",
+        ),
         (("data.mean=[0.5]", "data.std=[0.5]"), "expected images of 3 channels for intr, got 1"),
     ],
 )
@@ -179,3 +202,23 @@ def test_two_processes_learn_as_one_with_twice_the_batch(intr_configured, intr_r
         assert two["train_loss"] == pytest.approx(one["train_loss"], abs=5e-5)
         assert two["val_loss"] == pytest.approx(one["val_loss"], abs=5e-5)
     assert rows(tmp_path / "one")[0]["train_loss"] - rows(tmp_path / "one")[-1]["train_loss"] > 5e-3
+
+
+def test_a_random_frozen_backbone_is_pointed_out(intr_configured, caplog, tmp_path):
+    resnet = ("model.options.backbone=resnet18", "model.options.backbone_options={}", "schedule.epochs=1")
+    train(intr_configured(*resnet), tmp_path / "run")
+    assert "the backbone begins with random weights" in caplog.text
+    caplog.clear()
+    train(intr_configured(*resnet, "model.options.frozen=false"), tmp_path / "other")
+    assert "random weights" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("part", "learns"),
+    [("attention", ("attention.", "cross_attention.", "queries", "presence.")), ("head", ("queries", "presence."))],
+)
+def test_parts_that_learn(part, learns):
+    module = networks.intr().module
+    prepare_to_learn(module, part, False)
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in module.named_parameters() if any(word in name for word in learns)}

@@ -66,7 +66,7 @@ def test_maps_of_several_classes(classifier, images):
     found = make_explainer("intr", classifier, layer=1).maps(images, classes)
     every = every_map(classifier, images)[1]
     torch.testing.assert_close(found.maps, torch.stack([every[i, classes[i]] for i in range(3)]))
-    with pytest.raises(InvalidInputError, match="expected classes between 0 and 4 for each of 3 images"):
+    with pytest.raises(InvalidInputError, match="expected some classes between 0 and 4 for each of 3 images"):
         make_explainer("intr", classifier).maps(images, classes + 2)
     with pytest.raises(InvalidInputError, match="finite"):
         make_explainer("intr", classifier).maps(images * torch.nan, classes)
@@ -132,10 +132,3 @@ def test_removed_cells_are_pixels(classifier, images):
         removed[:, :, 8:16, 8:16] = 0
         torch.testing.assert_close(found[:, 0], classifier.logits(images))
         torch.testing.assert_close(found[:, 1], classifier.logits(removed))
-
-
-def test_images_smaller_than_a_cell_are_refused(classifier):
-    with pytest.raises(InvalidInputError, match="expected images of at least one cell of 8 pixels"):
-        classifier.grid_size(torch.zeros(1, 3, 3, 40))
-    with pytest.raises(InvalidInputError, match="got 3x40 pixels; take larger ones"):
-        classifier.logits(torch.zeros(1, 3, 3, 40))
