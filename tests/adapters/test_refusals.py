@@ -58,7 +58,7 @@ def with_part(module: nn.Module, name: str, part: nn.Module) -> nn.Module:
     [
         (
             lambda: nn.Linear(2, 2),
-            "expected a HiT, or a Vision Transformer .* got torch.nn.modules.linear.Linear, which has no adapter",
+            "expected a HiT, an INTR, or a Vision Transformer .* got torch.nn.modules.linear.Linear, which has no adapter",
         ),
         (lambda: nn.Sequential(networks.timm_vit()), "got torch.nn.modules.container.Sequential, which has no adapter"),
         (

@@ -35,7 +35,7 @@ def test_the_whole_way_from_the_command_line_to_an_explanation(
     run_of, run_vitrail, vit_file, images, table, tmp_path, snapshot
 ):
     network = vit_file.read_bytes()
-    out, run = run_of("pictures.every=3", "engine.checkpoint_every=3")
+    out, run = run_of("pictures.every=3", "pictures.count=1", "engine.checkpoint_every=3")
     assert out == (
         f"trained gates: {run / 'best.safetensors'}; use them by --method diffmask --method-option diffmask.checkpoint={run}\n"
     )
@@ -151,7 +151,7 @@ def test_photos_without_classes_are_trained_on(mask_configured, images, table, t
             path.rename(images / part / f"{path.parent.name}-{path.name}")
         for name in ("red", "blue"):
             (images / part / name).rmdir()
-    best = train(mask_configured("pictures.every=4"), tmp_path / "run")
+    best = train(mask_configured("pictures.every=4", "pictures.count=1"), tmp_path / "run")
     assert read_mask(best).explained.fingerprint
     assert sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir()) == ["step-00000004.png", "step-00000008.png"]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["num_classes"] == 0
@@ -162,7 +162,7 @@ def test_photos_without_classes_are_trained_on(mask_configured, images, table, t
 
 def test_tensorboard_gets_figures_and_pictures(run_of, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    _, run = run_of("engine.loggers=[tensorboard]", "pictures.every=4")
+    _, run = run_of("engine.loggers=[tensorboard]", "pictures.every=4", "pictures.count=1")
     events = accumulator.EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert [(image.step, image.width > 100) for image in events.Images("masks")] == [(4, True), (8, True)]
     assert {"train_kl", "val_kept", "alpha"} <= set(events.Tags()["scalars"])
@@ -195,9 +195,8 @@ def test_gates_can_be_trained_on_other_networks(mask_configured, images, tmp_pat
     hit = build("hit_small_patch16_224", **small, patch_size=4, depths=(1,), widths=(12,), num_heads=2)
     save(hit, tmp_path / "hit.safetensors")
     for name in ("gray", "hit"):
-        best = train(
-            mask_configured(f"diffmask.model={tmp_path / name}.safetensors", "pictures.every=8"), tmp_path / f"run-{name}"
-        )
+        overrides = (f"diffmask.model={tmp_path / name}.safetensors", "pictures.every=8", "pictures.count=1")
+        best = train(mask_configured(*overrides), tmp_path / f"run-{name}")
         vit = vitrail.load(tmp_path / f"{name}.safetensors", device="cpu")
         explanation = vitrail.explain(vit, sorted(images.glob("test/*/*.png")), method="diffmask", checkpoint=str(best))
         assert explanation.relevance.shape == (4, 4, 4)
@@ -211,7 +210,8 @@ def test_gates_can_be_trained_on_other_networks(mask_configured, images, tmp_pat
 )
 def test_half_precision_learns_about_the_same(overrides, mask_configured, table, tmp_path):
     for precision in ("32-true", "bf16-mixed"):
-        train(mask_configured(f"engine.precision={precision}", "pictures.every=8", *overrides), tmp_path / precision)
+        drawn = (f"engine.precision={precision}", "pictures.every=8", "pictures.count=1")
+        train(mask_configured(*drawn, *overrides), tmp_path / precision)
     full, half = (table(tmp_path / precision)[-1] for precision in ("32-true", "bf16-mixed"))
     for name in ("train_loss", "train_kl", "train_kept", "val_kl", "val_kept"):
         assert float(half[name]) == pytest.approx(float(full[name]), rel=0.1, abs=0.02), name
