@@ -3,6 +3,7 @@
 import shutil
 import textwrap
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -270,6 +271,40 @@ def test_methods_are_asked_for_once(classifier, counted):
         score_masks(classifier, scan(counted), twice[:1], threshold=2.0)
 
 
+class SentError(Exception):
+    """What a process sends to the others."""
+
+
+@pytest.mark.parametrize("folder", ["", "05"], ids=["unequal shares", "an empty share"])
+def test_the_shares_of_two_processes_are_brought_together(folder, classifier, counted, monkeypatch):
+    """One process after the other, and what they send carried by hand."""
+
+    def send(items):
+        raise SentError(items)
+
+    explainers = [make_explainer(name, classifier) for name in ("hit", "random")]
+    score = partial(score_masks, classifier, scan(counted / folder), explainers, batch_size=4)
+    alone, shares = score(), []
+    monkeypatch.setattr("vitrail.evaluation.masks.world_size", lambda: 2)
+    monkeypatch.setattr("vitrail.evaluation.masks.gather", send)
+    for number in (0, 1):
+        monkeypatch.setattr("vitrail.evaluation.masks.rank", lambda number=number: number)
+        with pytest.raises(SentError) as sent:
+            score()
+        shares.append(sent.value.args[0])
+    assert [len(share) for share in shares] == ([1, 0] if folder else [9, 8])
+    gathered = iter([shares[0] + shares[1], []])  # what was found, and what could not be read
+    monkeypatch.setattr("vitrail.evaluation.masks.gather", lambda items: next(gathered))
+    both = score()
+    assert both.paths == alone.paths
+    assert torch.equal(both.targets, alone.targets)
+    assert [row.title for row in both.shown] == [row.title for row in alone.shown]
+    for method in ("hit", "random"):
+        for name, values in alone.per_image[method].items():
+            torch.testing.assert_close(both.per_image[method][name], values, equal_nan=True, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_two_processes_find_the_measures_of_one(tiny_model_file, counted, tmp_path):
     """17 images and one, so that the shares are unequal, and one is empty."""
     code = f"""

@@ -75,6 +75,7 @@ def kill_and_go_on(run_vitrail, make_photo, snapshot, tmp_path, monkeypatch, kil
     assert len(list((tmp_path / "out").rglob("*.npz"))) == 120
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run_vitrail, make_photo, snapshot, tmp_path, monkeypatch):
     kill_and_go_on(run_vitrail, make_photo, snapshot, tmp_path, monkeypatch, kills=[30])
 

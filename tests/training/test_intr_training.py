@@ -66,6 +66,14 @@ def test_the_loss_of_earlier_layers(intr_configured):
     torch.testing.assert_close(learner.loss(images, labels), each[2] + 0.5 * (each[0] + each[1]) / 2)
 
 
+@pytest.mark.parametrize("auxiliary", [0.0, 0.5])
+def test_every_weight_gets_a_gradient(auxiliary, intr_configured):
+    """Several processes would refuse to go on without."""
+    learner = ImageClassifier(networks.intr(), intr_configured(f"loss.auxiliary={auxiliary}"))
+    learner.loss(torch.randn(2, 3, 32, 48), torch.tensor([1, 4])).backward()
+    assert [name for name, weight in learner.named_parameters() if weight.requires_grad and weight.grad is None] == []
+
+
 @pytest.mark.parametrize(
     ("make", "overrides", "message"),
     [
@@ -179,6 +187,7 @@ def test_recipes_that_do_not_fit(overrides, message, intr_recipe, shapes, tmp_pa
         train(read_config(intr_recipe, [f"data.root={shapes}", *overrides]), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_one_with_twice_the_batch(intr_configured, intr_recipe, shapes, tmp_path):
     square = (
         "model.image_size=[16,16]",

@@ -286,6 +286,7 @@ def test_a_loss_that_explodes_is_told_in_words(run_vitrail, recipe, images, tmp_
     assert "lower the learning rate" in err
 
 
+@pytest.mark.usefixtures("learning_curves")
 def test_a_full_disk_is_told_in_words(run_vitrail, recipe, images, tmp_path, monkeypatch):
     def fail(*_args, **_options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
