@@ -235,7 +235,7 @@ def test_bundled_models_load():
 
 
 def test_sources_are_named_once():
-    assert list(loading.SOURCES) == ["hf", "hit", "timm", "torchvision", "vitrail"]
+    assert list(loading.SOURCES) == ["hf", "hit", "intr", "timm", "torchvision", "vitrail"]
 
 
 def test_options_that_a_file_does_not_have(own_file):

@@ -105,7 +105,14 @@ def test_earlier_results_are_never_replaced(run_vitrail, tmp_path, snapshot):
 def test_a_stopped_run_leaves_nothing(workers, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "vitrail", "generate", "counting", "--train", "100000", "--out", str(out)]
-    run = subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [*command, "--workers", str(workers)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite that runs in the background has been told to ignore it, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         for _ in range(600):
             if next(tmp_path.rglob("*.png"), None):
