@@ -8,7 +8,7 @@ import torch
 from vitrail.adapters import load
 from vitrail.data.answers import ANSWER
 from vitrail.data.birds import Birds
-from vitrail.explainers import make_explainer
+from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.metrics.localization import pointing_chance, pointing_hits
 from vitrail.viz.sheet import SheetRow, contact_sheet
 
@@ -52,7 +52,12 @@ def explain_birds(folder: Path) -> BirdFigures:
     whole = (0.0, 0.0, float(task.size), float(task.size))
     # The common bird comes first, of which every part is the answer: the others tell more.
     shown = range(1, 1 + NUM_SHOWN)
-    rows = [SheetRow(photos[i], whole, [one[i] for one in columns], names[i], samples[i].masks[ANSWER]) for i in shown]
+    # Probabilities are drawn as what they leave of the bird.
+    kept = [{one.method: one.relevance[i] for one in columns if EXPLAINERS[one.method].gives_probabilities} for i in shown]
+    rows = [
+        SheetRow(photos[i], whole, [one[i] for one in columns], names[i], samples[i].masks[ANSWER], left)
+        for i, left in zip(shown, kept, strict=True)
+    ]
     contact_sheet(rows, folder / SHEET)
     chance = float(pointing_chance(masks, (columns[0].relevance.shape[1], columns[0].relevance.shape[2])).mean())
     return BirdFigures(pointing, chance, accuracy)
