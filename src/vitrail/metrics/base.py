@@ -1,0 +1,186 @@
+"""What a metric of explanations is: numbers per image, each with a direction, a range and a source."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torchmetrics import Metric
+
+from vitrail.adapters import Classifier
+from vitrail.errors import InvalidInputError
+from vitrail.explanation import Explanation
+from vitrail.registry import Registry
+from vitrail.types import Images, Logits, Relevance, Targets
+
+Better = Literal["higher", "lower"]
+
+Answers = Bool[Tensor, "b height width"]
+"""What is known to decide, in the pixels that the maps cover; True = it decides."""
+
+Again = Callable[[Images, Targets], Relevance]
+"""The method that made an explanation, asked once more: of other images, or of the model while it is changed."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number per image.
+
+    Attributes:
+        name: Its column in tables.
+        better: What speaks for the map; None for what only describes it.
+        low: Its smallest possible value; may be -inf.
+        high: Its largest possible value; may be inf.
+        description: One line, with the unit where there is one.
+    """
+
+    name: str
+    better: Better | None
+    low: float
+    high: float
+    description: str
+
+
+@dataclass(eq=False)
+class View:
+    """A batch as metrics see it. What several metrics or methods need is computed once.
+
+    Attributes:
+        classifier: The explained model.
+        images: A normalised batch.
+        answers: What is known to decide, or None where nobody knows. An image without any has an empty answer.
+    """
+
+    classifier: Classifier
+    images: Images
+    answers: Answers | None = None
+    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` returns; under the same key it is called once a batch."""
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+    @property
+    def logits(self) -> Logits:
+        """Of the images as they are, in single precision or better; from one forward pass."""
+
+        def compute() -> Logits:
+            with self.classifier.inspecting(), torch.no_grad():
+                return at_least_float32(self.classifier.logits(self.images))
+
+        return self.once("logits", compute)
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of the cells that `Classifier.perturbed_logits` takes."""
+        return self.classifier.grid_size(self.images)
+
+
+class ImageMetric(Metric, ABC):
+    """Numbers per image that say how good its map is; over a data set their means. Reduces over processes by itself.
+
+    A metric writes `measure` and names what it gives in `measures`. It sees explanations and the model, never a method.
+
+    Attributes:
+        measures: What it gives, in the order of its columns.
+        needs_answers: Whether it compares maps with what is known to decide.
+        needs_method: Whether it asks the method once more.
+    """
+
+    full_state_update = False
+    higher_is_better = None  # One or the other, by measure.
+    needs_answers: ClassVar[bool] = False
+    needs_method: ClassVar[bool] = False
+    measures: tuple[Measure, ...]
+    values: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("values", default=[], dist_reduce_fx="cat")
+        self.reset()
+
+    def reset(self) -> None:
+        super().reset()
+        # Never an empty list: a process that had no image takes part in gathering too.
+        self.values = [torch.empty(0, len(self.measures), device=self.device)]
+
+    @abstractmethod
+    def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
+        """Measure every image of a batch; NaN where a measure is undefined.
+
+        Args:
+            view: The batch. Its images and maps are on the same device.
+            explanation: Their maps and explained classes.
+            again: The method that made them; only for a metric that `needs_method`.
+        """
+
+    def update(
+        self,
+        classifier: Classifier,
+        images: Images,
+        explanation: Explanation,
+        answers: Answers | None = None,
+        again: Again | None = None,
+    ) -> None:
+        """Measure a batch and remember the numbers.
+
+        Args:
+            classifier: The explained model.
+            images: The explained images.
+            explanation: Their relevance and targets.
+            answers: What is known to decide.
+            again: The method that made the explanation, as `Explainer.relevance_again` gives it.
+
+        Raises:
+            InvalidInputError: Not one map an image, maps that are not finite, or something missing that the metric needs.
+        """
+        found = self.checked(View(classifier, images, answers), explanation, again)
+        self.values.append(found.to(self.values[0]))
+
+    def checked(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
+        """`measure`, of what can be measured.
+
+        Raises:
+            InvalidInputError: As `update` does.
+        """
+        name = type(self).__name__
+        if len(explanation) != len(view.images):
+            raise InvalidInputError(f"expected an explanation of {len(view.images)} images, got one of {len(explanation)}")
+        if not torch.isfinite(explanation.relevance).all():
+            raise InvalidInputError("expected finite relevance, got NaN or infinite values")
+        if self.needs_answers and view.answers is None:
+            raise InvalidInputError(f"expected answers for {name}, which compares maps with what is known to decide, got none")
+        if self.needs_method and again is None:
+            raise InvalidInputError(f"expected the method for {name}, which asks it once more, got none; give again=...")
+        return self.measure(view, explanation, again)
+
+    def per_image(self) -> Float[Tensor, "images measures"]:
+        """The numbers of all images so far, in the order in which they came."""
+        return torch.cat(self.values) if isinstance(self.values, list) else self.values
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means over the images where a measure is defined, by name; NaN where it is nowhere.
+
+        Raises:
+            InvalidInputError: Nothing was measured yet.
+        """
+        values = self.per_image()
+        if not len(values):
+            raise InvalidInputError("expected at least one measured image, got none")
+        return dict(zip((each.name for each in self.measures), values.double().nanmean(0), strict=True))
+
+
+METRICS: Registry[type[ImageMetric]] = Registry("metric")
+"""Metrics by name; those of the curves of a protocol are in `vitrail.metrics.protocols.PROTOCOLS`."""
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision is for networks: areas and divergences are sums of many numbers."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
