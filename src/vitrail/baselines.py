@@ -6,11 +6,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitrail.registry import Registry
+from vitrail.errors import InvalidInputError
+from vitrail.registry import Registry, unknown_name
 from vitrail.types import Baseline, Images
 
 BASELINES: Registry[Callable[[Images], Baseline]] = Registry("baseline")
 """What replaces removed content: from normalised images to as many images, or to one that serves all."""
+
+BLACK = "black"
+"""Black pixels before normalisation: the one baseline that hangs on the preprocessing; `Classifier.baseline` makes it."""
+
+
+def baseline_names() -> list[str]:
+    """What `Classifier.baseline` takes."""
+    return [*BASELINES, BLACK]
+
+
+def check_baseline(name: str) -> None:
+    """Refuse a name that `Classifier.baseline` does not know.
+
+    Raises:
+        UnknownNameError: No such baseline.
+    """
+    if name not in baseline_names():
+        raise unknown_name("baseline", name, baseline_names())
 
 
 @BASELINES.register("zero")
@@ -25,10 +44,43 @@ def blur_baseline(images: Images) -> Baseline:
 
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421; their kernel folds the tails beyond 11 pixels back inside.
     """
-    channels = images.shape[1]
-    across = _folded_gaussian(11, 5.0).to(images).expand(channels, 1, 1, -1)
-    blurred = nn.functional.conv2d(images, across, padding=(0, 5), groups=channels)
-    return nn.functional.conv2d(blurred, across.mT, padding=(5, 0), groups=channels)
+    return _blurred(images, _folded_gaussian(11, 5.0))
+
+
+@BASELINES.register("strong-blur")
+def strong_blur_baseline(images: Images) -> Baseline:
+    """The normalised image blurred by a 15x15 Gaussian of sigma 7, reflected at its edges.
+
+    Source: the published evaluation of MUTEX, 2025, DOI 10.1007/s00521-025-11591-x.
+    """
+    if min(images.shape[2:]) < 8:
+        raise InvalidInputError(
+            f"expected images of at least 8 pixels a side for strong-blur, which reflects 7 at every edge, got {tuple(images.shape[2:])}"
+        )
+    offsets = torch.arange(15, dtype=torch.float64) - 7
+    weights = torch.exp(-0.5 * (offsets / 7) ** 2)
+    return _blurred(nn.functional.pad(images, (7, 7, 7, 7), mode="reflect"), weights / weights.sum(), padding=0)
+
+
+@BASELINES.register("mean")
+def mean_baseline(images: Images) -> Baseline:
+    """The mean of each normalised image, over pixels and channels: one shade of its own.
+
+    Source: the published evaluation of MUTEX, 2025, DOI 10.1007/s00521-025-11591-x.
+    """
+    return images.mean((1, 2, 3), keepdim=True).expand_as(images)
+
+
+@BASELINES.register("normal-noise")
+def normal_noise_baseline(images: Images) -> Baseline:
+    """Standard normal noise after normalisation: one picture for all images, the same in every run and on every machine.
+
+    Source: the published evaluation of MUTEX, 2025, DOI 10.1007/s00521-025-11591-x ("random").
+
+    Differs: There it is drawn anew for every changed image, from an unseeded generator.
+    """
+    generator = torch.Generator().manual_seed(123)
+    return torch.randn(1, *images.shape[1:], generator=generator, device="cpu", dtype=torch.float32).to(images)
 
 
 @BASELINES.register("noise")
@@ -42,6 +94,14 @@ def noise_baseline(images: Images) -> Baseline:
     generator = torch.Generator().manual_seed(123)
     noise = torch.rand(1, *images.shape[1:], generator=generator, device="cpu", dtype=torch.float32)
     return (2 * noise - 1).to(images)
+
+
+def _blurred(images: Images, kernel: Float[Tensor, " size"], padding: int | None = None) -> Images:
+    """A separable blur; padded with zeros by half the kernel if not said otherwise."""
+    channels, padding = images.shape[1], len(kernel) // 2 if padding is None else padding
+    across = kernel.to(images).expand(channels, 1, 1, -1)
+    blurred = nn.functional.conv2d(images, across, padding=(0, padding), groups=channels)
+    return nn.functional.conv2d(blurred, across.mT, padding=(padding, 0), groups=channels)
 
 
 def _folded_gaussian(size: int, sigma: float) -> Float[Tensor, " size"]:

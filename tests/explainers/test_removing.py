@@ -182,8 +182,8 @@ def test_bad_options_are_refused():
     with pytest.raises(InvalidInputError, match=r"^expected a window of at least 1 patch, got 0$"):
         make_explainer("occlusion", classifier, window=0)
     for method in ("occlusion", "rise"):
-        with pytest.raises(UnknownNameError, match=r"^unknown baseline 'black'"):
-            make_explainer(method, classifier, baseline="black")
+        with pytest.raises(UnknownNameError, match=r"^unknown baseline 'pink'"):
+            make_explainer(method, classifier, baseline="pink")
     for options in ({"num_masks": 0}, {"cells": 0}, {"keep_probability": 0.0}, {"keep_probability": 1.0}):
         numbers = {"num_masks": 512, "cells": 7, "keep_probability": 0.5} | options
         ending = "{num_masks}, {cells} and {keep_probability}".format(**numbers)

@@ -184,8 +184,8 @@ def test_bad_options_are_refused():
     classifier = networks.network("timm")
     with pytest.raises(InvalidInputError, match=r"^expected at least 1 step, got 0$"):
         make_explainer("integrated-gradients", classifier, num_steps=0)
-    with pytest.raises(UnknownNameError, match=r"^unknown baseline 'black'"):
-        make_explainer("integrated-gradients", classifier, baseline="black")
+    with pytest.raises(UnknownNameError, match=r"^unknown baseline 'pink'"):
+        make_explainer("integrated-gradients", classifier, baseline="pink")
 
 
 def test_integrated_gradients_keep_one_number_a_patch_and_point(monkeypatch):

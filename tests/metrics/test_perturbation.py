@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import networks
+from additive import additive_classifier, explained
 from goldens import PRECISIONS, assert_close, golden
 from vitrail.adapters import adapt
 from vitrail.baselines import BASELINES
@@ -21,12 +22,6 @@ SCORE = {"prob": "probability", "logit": "logit"}
 
 def protocol(**fields) -> Protocol:
     return PROTOCOLS["hit"].changed(**fields)
-
-
-def explained(classifier, images, relevance, targets=None) -> Explanation:
-    with torch.no_grad():
-        logits = classifier.logits(images)
-    return Explanation(relevance, logits.argmax(-1) if targets is None else targets, logits)
 
 
 @pytest.mark.parametrize(("dtype", "recorded", "tolerance"), PRECISIONS)
@@ -110,30 +105,9 @@ def test_blur_is_the_published_kernel():
     assert blurred.sum() == pytest.approx(1, abs=1e-5)
 
 
-class Additive(torch.nn.Module):
-    """Logit 0 is a weighted sum of patch means, logit 1 is 0: every curve has a closed form."""
-
-    def __init__(self, weights: torch.Tensor) -> None:
-        super().__init__()
-        self.weights = torch.nn.Parameter(weights)
-
-
 @pytest.fixture
 def additive():
-    from vitrail.adapters import Classifier, Preprocessing
-
-    class AdditiveClassifier(Classifier):
-        num_classes = 2
-
-        def grid_size(self, images):
-            return 2, 3
-
-        def logits(self, images):
-            cells = torch.nn.functional.avg_pool2d(images[:, :1], 4).flatten(1)
-            return torch.stack([cells @ self.module.weights, torch.zeros(len(images))], 1)
-
-    module = Additive(torch.tensor([3.0, -1.0, 2.0, 0.5, 0.0, 1.0]))
-    return AdditiveClassifier(module, Preprocessing((8, 12)), ("yes", "no"), "additive")
+    return additive_classifier()
 
 
 @pytest.mark.parametrize("order", ["most", "least"])

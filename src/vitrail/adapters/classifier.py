@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitrail.adapters.memory import in_batches
 from vitrail.adapters.origin import Origin
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.baselines import BASELINES, BLACK, check_baseline
 from vitrail.errors import InvalidInputError, UnknownNameError
 from vitrail.hooks import inspecting
 from vitrail.registry import unknown_name
@@ -90,6 +91,18 @@ class Classifier(ABC):
                 f"{sizes[1][0]}x{sizes[1][1]} pixels; prepare photos of differing shapes one by one"
             )
         return torch.stack([self.preprocessing(photo) for photo in photos]).to(self.device, self.dtype)
+
+    def baseline(self, name: str, images: Images) -> Baseline:
+        """What replaces removed content, by name: one of `vitrail.baselines.BASELINES`, or "black", which is black for this model.
+
+        Raises:
+            UnknownNameError: No such baseline.
+        """
+        check_baseline(name)
+        if name != BLACK:
+            return BASELINES[name](images)
+        mean, std = (torch.tensor(each, dtype=torch.float64) for each in (self.preprocessing.mean, self.preprocessing.std))
+        return (-mean / std).to(images).view(1, -1, 1, 1).expand(1, *images.shape[1:])
 
     def class_name(self, index: int) -> str:
         """The name of a class, or "class 7" where the model has no names."""

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitrail.adapters import Classifier
-from vitrail.baselines import BASELINES
 from vitrail.data.answered import AnsweredFiles, with_answers
 from vitrail.data.generating import read_answer
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
@@ -130,7 +129,7 @@ def _measure(
     with classifier.inspecting(), torch.no_grad():
         # The whole image goes the same way, and all in one call: an adapter may share work between them.
         all_kept = torch.ones_like(keep[0])
-        logits = classifier.perturbed_logits(images, BASELINES["zero"](images), torch.cat([all_kept, *keep], 1))
+        logits = classifier.perturbed_logits(images, classifier.baseline("zero", images), torch.cat([all_kept, *keep], 1))
     rows = []
     for i, (explainer, explanation) in enumerate(zip(explainers, explanations, strict=True)):
         own = explainer.logits_without(images, keep[i][:, 0])

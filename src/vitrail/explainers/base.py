@@ -133,6 +133,10 @@ class Explainer(ABC):
             class_names=self.model.class_names,
         )
 
+    def again(self, images: Images, targets: Targets) -> Relevance:
+        """Relevance of other images, or of the model while it is changed, for given classes: what metrics ask for."""
+        return self.explain(images, targets).relevance
+
     def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits | None:
         """Logits where removed patches are what the method itself puts in their place; None for a method that has nothing."""
         return None

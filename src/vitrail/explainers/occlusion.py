@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from vitrail.baselines import BASELINES
+from vitrail.baselines import check_baseline
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.precision import at_least_single, product
@@ -38,7 +38,7 @@ class Occlusion(OwnPassExplainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        BASELINES[self.baseline]
+        check_baseline(self.baseline)
         if self.window < 1:
             raise InvalidInputError(f"expected a window of at least 1 patch, got {self.window}")
 
@@ -47,7 +47,7 @@ class Occlusion(OwnPassExplainer):
         covered = _windows(self.window, grid_size).to(images.device)
         # The whole image goes along as one more step: its logits and the others come by the same path.
         keep = torch.cat([torch.ones_like(covered[:1]), ~covered]).expand(len(images), -1, -1)
-        found = self.model.perturbed_logits(images, BASELINES[self.baseline](images), keep)
+        found = self.model.perturbed_logits(images, self.model.baseline(self.baseline, images), keep)
         logits = found[:, 0]
         targets = choose(logits)
         scores = found.gather(2, targets[:, None, None].expand(-1, found.shape[1], 1)).squeeze(2)

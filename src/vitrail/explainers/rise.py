@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from vitrail.baselines import BASELINES
+from vitrail.baselines import check_baseline
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.precision import at_least_single, product
@@ -44,7 +44,7 @@ class Rise(OwnPassExplainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        BASELINES[self.baseline]
+        check_baseline(self.baseline)
         if self.num_masks < 1 or self.cells < 1 or not 0 < self.keep_probability < 1:
             raise InvalidInputError(
                 f"expected num_masks and cells of at least 1 and 0 < keep_probability < 1, got {self.num_masks}, {self.cells} and "
@@ -56,7 +56,7 @@ class Rise(OwnPassExplainer):
         masks = self.masks(grid_size).to(images.device)
         # The whole image goes along as one more step.
         keep = torch.cat([torch.ones_like(masks[:1]), masks]).expand(len(images), -1, -1)
-        found = self.model.perturbed_logits(images, BASELINES[self.baseline](images), keep)
+        found = self.model.perturbed_logits(images, self.model.baseline(self.baseline, images), keep)
         logits = found[:, 0]
         targets = choose(logits)
         chosen = targets[:, None, None].expand(-1, self.num_masks, 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vitrail.adapters.memory import in_batches
-from vitrail.baselines import BASELINES
+from vitrail.baselines import check_baseline
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.gradients import target_gradients
@@ -73,7 +73,7 @@ class IntegratedGradients(OwnPassExplainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        BASELINES[self.baseline]
+        check_baseline(self.baseline)
         if self.num_steps < 1:
             raise InvalidInputError(f"expected at least 1 step, got {self.num_steps}")
 
@@ -82,7 +82,7 @@ class IntegratedGradients(OwnPassExplainer):
         with torch.no_grad():
             logits = self.vit.logits(images)
             targets = choose(logits)
-            replacement = BASELINES[self.baseline](images)
+            replacement = self.model.baseline(self.baseline, images)
             start = self.vit.logits(replacement).expand(len(images), -1).gather(1, targets[:, None]).squeeze(1)
             end_patches, start_patches = self.vit.patch_embed(images), self.vit.patch_embed(replacement)
         difference = at_least_single(end_patches) - at_least_single(start_patches)

@@ -136,7 +136,7 @@ class ImageMetric(Metric, ABC):
             images: The explained images.
             explanation: Their relevance and targets.
             answers: What is known to decide.
-            again: The method that made the explanation, as `Explainer.relevance_again` gives it.
+            again: The method that made the explanation, `Explainer.again`.
 
         Raises:
             InvalidInputError: Not one map an image, maps that are not finite, or something missing that the metric needs.

@@ -8,7 +8,6 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from vitrail.adapters import Classifier
-from vitrail.baselines import BASELINES
 from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
 from vitrail.metrics.curves import Curves
@@ -78,7 +77,7 @@ def perturbation_curves(classifier: Classifier, images: Images, explanation: Exp
     measured = []
     with classifier.inspecting(), torch.no_grad():
         for name in protocol.baselines:
-            logits = classifier.perturbed_logits(images, BASELINES[name](images), keep)
+            logits = classifier.perturbed_logits(images, classifier.baseline(name, images), keep)
             # Half precision is for networks: areas are sums of hundreds of scores.
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).unflatten(1, (len(steps), -1))
             measured += [measure(logits, logits[:, clean[0], clean[1]], targets, score) for score in protocol.scores]
