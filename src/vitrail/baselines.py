@@ -1,6 +1,7 @@
 """What replaces removed content, by name."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -59,7 +60,7 @@ def strong_blur_baseline(images: Images) -> Baseline:
         )
     offsets = torch.arange(15, dtype=torch.float64) - 7
     weights = torch.exp(-0.5 * (offsets / 7) ** 2)
-    return _blurred(nn.functional.pad(images, (7, 7, 7, 7), mode="reflect"), weights / weights.sum(), padding=0)
+    return _blurred(images, weights / weights.sum(), edges="reflect")
 
 
 @BASELINES.register("mean")
@@ -96,12 +97,12 @@ def noise_baseline(images: Images) -> Baseline:
     return (2 * noise - 1).to(images)
 
 
-def _blurred(images: Images, kernel: Float[Tensor, " size"], padding: int | None = None) -> Images:
-    """A separable blur; padded with zeros by half the kernel if not said otherwise."""
-    channels, padding = images.shape[1], len(kernel) // 2 if padding is None else padding
+def _blurred(images: Images, kernel: Float[Tensor, " size"], edges: Literal["constant", "reflect"] = "constant") -> Images:
+    """Blur along rows and along columns; beyond the edges lie zeros, or the image reflected."""
+    channels, beyond = images.shape[1], len(kernel) // 2
     across = kernel.to(images).expand(channels, 1, 1, -1)
-    blurred = nn.functional.conv2d(images, across, padding=(0, padding), groups=channels)
-    return nn.functional.conv2d(blurred, across.mT, padding=(padding, 0), groups=channels)
+    padded = nn.functional.pad(images, (beyond,) * 4, mode=edges)
+    return nn.functional.conv2d(nn.functional.conv2d(padded, across, groups=channels), across.mT, groups=channels)
 
 
 def _folded_gaussian(size: int, sigma: float) -> Float[Tensor, " size"]:

@@ -227,7 +227,7 @@ def test_divergence_of_a_network_in_another_precision(dtype):
 
 
 def test_curves_are_asked_for_by_name():
-    curves = Curves(DIFFMASK, torch.tensor([0, 0.5, 1]), torch.rand(2, 4, 3))
+    curves = Curves(DIFFMASK, torch.tensor([0, 0.5, 1]), torch.rand(2, 4, 3), torch.rand(2, 4, 2))
     assert torch.equal(curves["deletion_noise_kl"], curves.scores[:, 2])
     with pytest.raises(InvalidInputError, match="unknown curve 'deletion_zero'"):
         curves["deletion_zero"]

@@ -13,8 +13,8 @@ from vitrail.baselines import BASELINES
 from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, InsertionDeletion, Protocol, perturbation_curves
-from vitrail.metrics import perturbation as rooms
-from vitrail.metrics.perturbation import change_ranks, changed_cells, to_patches
+from vitrail.metrics import steps as rooms
+from vitrail.metrics.steps import change_ranks, changed_cells, to_patches
 
 DIRECTION = {"ins": 0, "del": 1}
 SCORE = {"prob": "probability", "logit": "logit"}
@@ -264,7 +264,9 @@ def test_the_mean_normalised_area_is_that_of_the_mean_curve():
     fractions = torch.tensor([0.0, 0.5, 1.0])
     usual = torch.tensor([[0.1, 0.5, 0.9], [0.9, 0.5, 0.1]])
     odd = torch.tensor([[0.1, 0.9, 0.1001], [0.1001, 0.9, 0.1]])
-    curves = Curves(protocol(num_steps=2, baselines=("zero",)), fractions, torch.stack([usual, odd]))
+    scores = torch.stack([usual, odd])
+    ends = torch.stack([scores[:, 0, [2, 0]], scores[:, 1, [0, 2]]], 1)
+    curves = Curves(protocol(num_steps=2, baselines=("zero",)), fractions, scores, ends)
     clean, empty = (0.9 + 0.1001) / 2, 0.1
     mean_area = float(curves.auc().mean(0)[0])
     assert float(curves.mean_normalised_auc()[0]) == pytest.approx((mean_area - empty) / (clean - empty), rel=1e-5)

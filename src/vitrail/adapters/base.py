@@ -160,6 +160,11 @@ class ViTAdapter(Classifier):
         # Residual stream, MLP and projections, and attention scores for up to width / 64 heads.
         return num_tokens * (16 * width + 2 * num_tokens * max(width // 64, 1)) * element_size
 
+    def _bytes_per_image(self, images: Images) -> int:
+        rows, cols = self.grid_size(images)
+        width = self.prefix_tokens.shape[-1]
+        return images[0].numel() * images.element_size() + self.bytes_per_pass(rows * cols, width, images.element_size())
+
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """Logits with patches replaced by a baseline; exact, since every patch is embedded by itself.
 
@@ -177,3 +182,30 @@ class ViTAdapter(Classifier):
 
         bytes_each = self.bytes_per_pass(patches.shape[1], patches.shape[2], patches.element_size())
         return in_batches(run, len(masks), bytes_each, images.device).unflatten(0, (-1, num_steps))
+
+    def kept_logits(self, images: Images, keep: Keep) -> Float[Tensor, "b s c"]:
+        """Logits of the prefix tokens and some of the patches: the others are taken out, and nothing takes their place.
+
+        Steps of all images run together, grouped by how many patches they keep, so that fewer patches are less work.
+
+        Raises:
+            InvalidInputError: The network needs all its patches.
+        """
+        grid_size = self._check_perturbation(images, images, keep)
+        prefix, tokens = self.num_prefix_tokens, self.assemble(self.patch_embed(images), grid_size)
+        masks, num_steps = keep.flatten(0, 1), keep.shape[1]
+        counts = masks.sum(1)
+        found = dict[int, Tensor]()
+        for count in counts.unique().tolist():
+            members = (counts == count).nonzero().squeeze(1)
+            owner, kept = members // num_steps, masks[members].nonzero()[:, 1].view(-1, count)
+
+            def run(some: slice, owner: Tensor = owner, kept: Tensor = kept) -> Tensor:
+                patches = tokens[owner[some, None], prefix + kept[some]]
+                remaining = torch.cat([tokens[owner[some], :prefix], patches], 1)
+                return self.forward_tokens(remaining, grid_size, kept[some])
+
+            bytes_each = self.bytes_per_pass(count, tokens.shape[2], tokens.element_size())
+            logits = in_batches(run, len(members), bytes_each, images.device)
+            found |= zip(members.tolist(), logits, strict=True)
+        return torch.stack([found[place] for place in range(len(masks))]).unflatten(0, (-1, num_steps))

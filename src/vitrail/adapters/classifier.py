@@ -1,12 +1,12 @@
 """How any network is seen: as a classifier on a grid of cells."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
@@ -145,13 +145,57 @@ class Classifier(ABC):
         col_of = torch.arange(width, device=images.device) * cols // width
         num_steps, masks = keep.shape[1], keep.flatten(0, 1).unflatten(1, (rows, cols))
 
-        def run(steps: slice) -> Tensor:
-            image_of = torch.arange(steps.start, steps.stop, device=images.device) // num_steps
-            mask = masks[steps][:, row_of][:, :, col_of].unsqueeze(1)
-            replacement = baseline if len(baseline) == 1 else baseline[image_of]
-            return self.logits(torch.where(mask, images[image_of], replacement))
+        def choose(image_of: Tensor, step_of: Tensor) -> Tensor:
+            return masks[image_of * num_steps + step_of][:, row_of][:, :, col_of]
 
-        return in_batches(run, len(masks), self._bytes_per_image(images), images.device).unflatten(0, (-1, num_steps))
+        return self._blended_logits(images, baseline, num_steps, choose)
+
+    def perturbed_pixel_logits(
+        self,
+        images: Images,
+        baseline: Baseline,
+        ranks: Int[Tensor, "b height width"],
+        thresholds: Float[Tensor, " s"],
+        keep_low: Bool[Tensor, " s"],
+    ) -> Float[Tensor, "b s c"]:
+        """Logits with single pixels replaced by a baseline, by one forward pass a step.
+
+        Args:
+            images: A normalised batch.
+            baseline: What replaces removed pixels: as `images`, or a batch of one for all of them.
+            ranks: When each pixel changes: 0 first.
+            thresholds: At every step, how many pixels have changed; may be fractional.
+            keep_low: At every step, whether the pixels below the threshold are the image's (insertion), or the others (deletion).
+        """
+        if ranks.shape != (len(images), *images.shape[-2:]):
+            raise InvalidInputError(
+                f"expected ranks of shape {(len(images), *images.shape[-2:])}, a number a pixel, got {tuple(ranks.shape)}"
+            )
+        self._check_baseline(images, baseline)
+        thresholds, keep_low = thresholds.to(images.device), keep_low.to(images.device)
+
+        def choose(image_of: Tensor, step_of: Tensor) -> Tensor:
+            return (ranks[image_of] < thresholds[step_of, None, None]) == keep_low[step_of, None, None]
+
+        return self._blended_logits(images, baseline, len(thresholds), choose)
+
+    def _blended_logits(
+        self,
+        images: Images,
+        baseline: Baseline,
+        num_steps: int,
+        choose: Callable[[Tensor, Tensor], Bool[Tensor, "some height width"]],
+    ) -> Float[Tensor, "b s c"]:
+        """Logits of images whose pixels are kept where `choose(images' numbers, steps' numbers)` says so."""
+
+        def run(some: slice) -> Tensor:
+            pairs = torch.arange(some.start, some.stop, device=images.device)
+            image_of, step_of = pairs // num_steps, pairs % num_steps
+            replacement = baseline if len(baseline) == 1 else baseline[image_of]
+            return self.logits(torch.where(choose(image_of, step_of).unsqueeze(1), images[image_of], replacement))
+
+        bytes_each = self._bytes_per_image(images)
+        return in_batches(run, len(images) * num_steps, bytes_each, images.device).unflatten(0, (-1, num_steps))
 
     def _bytes_per_image(self, images: Images) -> int:
         # A guess for convolutional networks: a hundred feature maps of the input's size.
@@ -164,8 +208,11 @@ class Classifier(ABC):
                 f"expected keep of shape ({len(images)} images, steps, {rows * cols} cells of a {rows}x{cols} grid), "
                 f"got {tuple(keep.shape)}"
             )
+        self._check_baseline(images, baseline)
+        return rows, cols
+
+    def _check_baseline(self, images: Images, baseline: Baseline) -> None:
         if baseline.shape[1:] != images.shape[1:] or len(baseline) not in (1, len(images)):
             raise InvalidInputError(
                 f"expected a baseline of shape {tuple(images.shape)} or for one image, got {tuple(baseline.shape)}"
             )
-        return rows, cols

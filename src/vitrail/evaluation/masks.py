@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.adapters import Classifier
-from vitrail.data.answered import AnsweredFiles, with_answers
-from vitrail.data.generating import read_answer
+from vitrail.adapters import Classifier, Preprocessing
+from vitrail.data.answered import AnsweredImages, with_answers
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
@@ -19,7 +18,7 @@ from vitrail.evaluation.reading import expect_readable, in_order, places, read_b
 from vitrail.explainers import Explainer, distinct_names
 from vitrail.explanation import Explanation
 from vitrail.metrics.masks import MEASURES, Cells, check_threshold, cut, mean_defined, measure_masks
-from vitrail.metrics.perturbation import to_patches
+from vitrail.metrics.steps import to_patches
 from vitrail.types import Keep, Targets
 from vitrail.viz.sheet import SheetRow
 
@@ -77,7 +76,8 @@ def score_masks(
     """Explain the predicted class of every image by every method, cut the maps into masks, and measure these.
 
     Removed patches are replaced by zero, and for a method that brings something of its own by that too. Where answers lie
-    beside the images, as `vitrail.data.generating.write_task` puts them, masks are compared with them.
+    beside the images, as `vitrail.data.generating.write_task` puts them, or the set brings its own (`vitrail.data.answered`), masks
+    are compared with them.
 
     Inside `vitrail.distributed.process_group`, each process takes its share of the images, and all get the same scores.
 
@@ -110,7 +110,7 @@ def score_masks(
         per_image={name: dict(zip(MEASURES, measured[:, i].unbind(1), strict=True)) for i, name in enumerate(names)},
         targets=torch.tensor([one.target for one in found]),
         paths=[one.path for one in found],
-        answered=isinstance(images, AnsweredFiles),
+        answered=isinstance(images, AnsweredImages),
         shown=[_row(some, shown[one.path], classifier, one) for one in found if one.columns],
         unreadable=unreadable,
     )
@@ -151,7 +151,8 @@ def _on_cpu(explanation: Explanation) -> Explanation:
 
 def _row(images: LabelledImages, index: int, classifier: Classifier, found: _Found) -> SheetRow:
     photo, name = images.open(index), images.name(index)
-    box = classifier.preprocessing.visible_box(photo.height, photo.width)
-    answer = read_answer(name) if isinstance(images, AnsweredFiles) else None
+    # Some sets are not cropped as the model's photos are, such as mosaics.
+    preprocessing = images.transform if isinstance(images.transform, Preprocessing) else classifier.preprocessing
+    box = preprocessing.visible_box(photo.height, photo.width)
     maps, kept = [one for one, _ in found.columns], {one.method: mask for one, mask in found.columns}
-    return SheetRow(photo, box, maps, "/".join(Path(name).parts[-2:]), answer, kept).reduced()
+    return SheetRow(photo, box, maps, "/".join(Path(name).parts[-2:]), images.answer(index), kept).reduced()

@@ -1,6 +1,6 @@
 """The curves of a protocol, their areas and their names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -16,13 +16,15 @@ class Curves:
 
     Attributes:
         protocol: What was measured.
-        fractions: Share of the cells that have changed, at every point, from 0 to 1.
+        fractions: Share of the cells (pixels) that have changed, at every point.
         scores: Per image and curve; the curves are those of `protocol.curves`, in that order.
+        ends: Per image and curve, the score of the image as it is, and that of the baseline; NaN where there is no baseline.
     """
 
     protocol: Protocol
     fractions: Float[Tensor, " s"]
     scores: Float[Tensor, "b curves s"]
+    ends: Float[Tensor, "b curves 2"]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,22 +41,38 @@ class Curves:
         return self.scores.mean(0)
 
     def auc(self) -> Float[Tensor, "b curves"]:
-        """Area under the raw curve, by trapezoids, over [0, 1]."""
-        return torch.trapezoid(self.scores, self.fractions)
+        """Area under the raw curve, by trapezoids, over the protocol's `axis`."""
+        area = torch.trapezoid(self.scores, self.fractions)
+        if self.protocol.from_zero:
+            # A triangle from (0, 0) to the first point.
+            deletes = torch.tensor([curve.direction == "deletion" for curve in self.protocol.curves], device=area.device)
+            area = area + deletes * self.fractions[0] * self.scores[..., 0] / 2
+        if self.protocol.axis == "mean":
+            return area / (self.fractions[-1] - self.fractions[0])
+        return area * 100 if self.protocol.axis == "percent" else area
+
+    def normalised(self) -> "Curves":
+        """The same between baseline and image: `(score - baseline's) / (image's - baseline's)`.
+
+        NaN where the two are equal, and for a curve that has no such form (`Curve.normalised`).
+        """
+        clean, empty = self.ends.unsqueeze(2).unbind(-1)
+        has_form = torch.tensor([[curve.normalised] for curve in self.protocol.curves], device=clean.device)
+        span = (clean - empty).masked_fill(~has_form | ((clean - empty).abs() < 1e-12), torch.nan)
+        ends = torch.tensor([1.0, 0.0]).to(self.ends) + 0 * span
+        return replace(self, scores=(self.scores - empty) / span, ends=ends)
 
     def normalised_auc(self) -> Float[Tensor, "b curves"]:
-        """Area under `(score - baseline score) / (clean score - baseline score)`.
-
-        NaN where the two are equal, and where a curve has no normalised area (`Curve.normalised`).
-        """
-        clean, empty = self._ends()
-        undefined = (clean - empty).abs() < 1e-12
-        undefined |= torch.tensor([not curve.normalised for curve in self.protocol.curves], device=undefined.device)
-        return (self.auc() - empty) / (clean - empty).masked_fill(undefined, torch.nan)
+        """Area under the normalised curves."""
+        return self.normalised().auc()
 
     def mean_normalised_auc(self) -> Float[Tensor, " curves"]:
         """`normalised_auc` of the mean curve: images whose clean score is hardly above the baseline's do not dominate it."""
-        return Curves(self.protocol, self.fractions, self.mean().unsqueeze(0)).normalised_auc()[0]
+        return self.averaged().normalised_auc()[0]
+
+    def averaged(self) -> "Curves":
+        """The mean over images, as the curves of one."""
+        return replace(self, scores=self.scores.mean(0, keepdim=True), ends=self.ends.mean(0, keepdim=True))
 
     def areas(self) -> dict[str, Float[Tensor, " b"]]:
         """Every area of every image by name: `insertion_zero`, ..., then those that exist with `normalised_` in front."""
@@ -69,18 +87,3 @@ class Curves:
         named = {curve.name: raw[..., i] for i, curve in enumerate(self.protocol.curves)}
         relative = ((curve, normalised[..., i]) for i, curve in enumerate(self.protocol.curves))
         return named | {f"normalised_{curve.name}": areas for curve, areas in relative if curve.normalised}
-
-    def _ends(self) -> tuple[Float[Tensor, "b curves"], Float[Tensor, "b curves"]]:
-        """Per curve the score of the image and that of the baseline.
-
-        Each is taken where nothing has changed yet: deletion starts at the image, insertion at the baseline. Where one of the
-        two was not measured, the other ends there.
-        """
-        # (b, baselines and scores and orders, directions, s)
-        directions = self.protocol.directions
-        scores = self.scores.unflatten(1, (-1, len(directions)))
-        ends = []
-        for start in ("deletion", "insertion"):
-            found = scores[:, :, directions.index(start), 0] if start in directions else scores[:, :, 0, -1]
-            ends.append(found.repeat_interleave(len(directions), 1))
-        return ends[0], ends[1]

@@ -11,7 +11,7 @@ from torch import Tensor
 from vitrail.divergence import kl_divergence
 from vitrail.errors import InvalidInputError
 from vitrail.metrics.localization import pointing_chance, pointing_hits, touched_cells
-from vitrail.metrics.perturbation import change_ranks
+from vitrail.metrics.steps import change_ranks
 from vitrail.types import Logits, Relevance
 
 Cells = Bool[Tensor, "b rows cols"]

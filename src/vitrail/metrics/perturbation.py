@@ -3,49 +3,18 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics import Metric
 
 from vitrail.adapters import Classifier
 from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
+from vitrail.metrics.base import Again, ImageMetric, Measure, View, at_least_float32
 from vitrail.metrics.curves import Curves
-from vitrail.metrics.protocols import Order, Protocol
+from vitrail.metrics.protocols import Protocol
 from vitrail.metrics.scores import measure
-from vitrail.types import Images, Keep, Relevance
-
-
-def change_ranks(relevance: Relevance, order: Order = "most") -> Int[Tensor, "b n"]:
-    """When every cell changes: 0 first. Equal relevance changes in the order of the cells, row by row.
-
-    Differs: the published code sorts unstably, so tied maps give different curves from run to run.
-    """
-    if not torch.isfinite(relevance).all():
-        raise InvalidInputError("expected finite relevance, got NaN or infinite values")
-    sorted_cells = relevance.flatten(1).argsort(dim=1, descending=order == "most", stable=True)
-    return sorted_cells.argsort(dim=1)
-
-
-def changed_cells(ranks: Int[Tensor, "b n"], thresholds: Float[Tensor, " s"]) -> Bool[Tensor, "b s n"]:
-    """Which cells have changed at each point of a curve: those whose rank lies below its threshold."""
-    return ranks.unsqueeze(1) < thresholds.to(ranks.device)[:, None]
-
-
-def to_patches(cells: Bool[Tensor, "b s cells"], grid: tuple[int, int], patch_grid: tuple[int, int]) -> Keep:
-    """Spread a mask over a map's own cells onto the patches under them.
-
-    Raises:
-        InvalidInputError: The map's cells are no blocks of patches.
-    """
-    if grid == patch_grid:
-        return cells
-    if patch_grid[0] % grid[0] or patch_grid[1] % grid[1]:
-        raise InvalidInputError(
-            f"expected a map whose cells are blocks of the {patch_grid[0]}x{patch_grid[1]} patches, got a {grid[0]}x{grid[1]} map"
-        )
-    blocks = cells.unflatten(2, grid).repeat_interleave(patch_grid[0] // grid[0], 2)
-    return blocks.repeat_interleave(patch_grid[1] // grid[1], 3).flatten(2)
+from vitrail.metrics.steps import Steps
+from vitrail.types import Images
 
 
 def perturbation_curves(classifier: Classifier, images: Images, explanation: Explanation, protocol: Protocol) -> Curves:
@@ -59,33 +28,32 @@ def perturbation_curves(classifier: Classifier, images: Images, explanation: Exp
         explanation: Their relevance and targets.
         protocol: What to measure.
 
+    Raises:
+        InvalidInputError: Not one map an image, or maps that are not finite.
+        UnsupportedModelError: Patches are to be taken out of a network that has none.
+
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421.
     """
     if len(explanation) != len(images):
         raise InvalidInputError(f"expected an explanation of {len(images)} images, got one of {len(explanation)}")
     relevance, targets = explanation.relevance.to(images.device), explanation.targets.to(images.device)
-    grid, patch_grid = (relevance.shape[1], relevance.shape[2]), classifier.grid_size(images)
-    thresholds = protocol.thresholds(grid[0] * grid[1])
-    steps = []
-    for order in protocol.orders:
-        changed = to_patches(changed_cells(change_ranks(relevance, order), thresholds), grid, patch_grid)
-        steps += [changed if direction == "insertion" else ~changed for direction in protocol.directions]
-    # All orders and directions in one call: an adapter may share work between them.
-    keep = torch.cat(steps, dim=1)
-    # The image itself is where deletion starts, else where insertion ends.
-    clean = (protocol.directions.index("deletion"), 0) if "deletion" in protocol.directions else (0, -1)
-    measured = []
+    ends, scores = list[Tensor](), list[Tensor]()
     with classifier.inspecting(), torch.no_grad():
-        for name in protocol.baselines:
-            logits = classifier.perturbed_logits(images, classifier.baseline(name, images), keep)
-            # Half precision is for networks: areas are sums of hundreds of scores.
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).unflatten(1, (len(steps), -1))
-            measured += [measure(logits, logits[:, clean[0], clean[1]], targets, score) for score in protocol.scores]
-    scores = torch.cat(measured, 1)
-    return Curves(protocol, protocol.fractions(grid[0] * grid[1], scores), scores)
+        for baseline in protocol.baselines:
+            steps = Steps(protocol, baseline, protocol.directions_of(baseline))
+            # All orders and directions in one call: an adapter may share work between them.
+            logits = at_least_float32(steps.logits(classifier, images, relevance))
+            curve, point = steps.clean
+            for score in protocol.scores:
+                measured = measure(logits, logits[:, curve, point], targets, score)
+                scores.append(measured[..., steps.on_curve])
+                ends.append(steps.ends(measured))
+    num_items = images[0, 0].numel() if protocol.unit == "pixels" else relevance[0].numel()
+    fractions = protocol.fractions(num_items, scores[0])
+    return Curves(protocol, fractions, torch.cat(scores, 1), torch.cat(ends, 1))
 
 
-class InsertionDeletion(Metric):
+class InsertionDeletion(ImageMetric):
     """Areas under the curves of a protocol, over a data set; reduces over processes by itself.
 
     Which are better high and which low, `Curve.better` tells.
@@ -96,19 +64,43 @@ class InsertionDeletion(Metric):
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421.
     """
 
-    full_state_update = False
-    higher_is_better = None  # One or the other, by curve.
-    scores: list[Tensor]
+    curve_scores: list[Tensor]
+    curve_ends: list[Tensor]
     num_cells: Tensor
 
     def __init__(self, protocol: Protocol, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
         self.protocol = protocol
+        self.measures = tuple(
+            Measure(
+                curve.name,
+                curve.better,
+                float("-inf") if curve.score == "logit" else 0.0,
+                float("inf") if curve.score in ("logit", "kl") else protocol.largest_area,
+                f"area under the {curve.direction} curve ({curve.score}, {curve.baseline}, {curve.order} relevant first)",
+            )
+            for curve in protocol.curves
+        )
+        super().__init__(**kwargs)
         # Before the scores: where processes met other grids, that is to be said before their curves are put together.
         self.add_state("num_cells", default=torch.tensor(0), dist_reduce_fx=_one_grid)
-        self.add_state("scores", default=[], dist_reduce_fx="cat")
+        self.add_state("curve_scores", default=[], dist_reduce_fx="cat")
+        self.add_state("curve_ends", default=[], dist_reduce_fx="cat")
 
-    def update(self, classifier: Classifier, images: Images, explanation: Explanation) -> None:
+    def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
+        return self.measure_curves(view, explanation).auc()
+
+    def measure_curves(self, view: View, explanation: Explanation) -> Curves:
+        """The curves of a batch."""
+        return perturbation_curves(view.classifier, view.images, explanation, self.protocol)
+
+    def update(
+        self,
+        classifier: Classifier,
+        images: Images,
+        explanation: Explanation,
+        answers: Tensor | None = None,
+        again: Again | None = None,
+    ) -> None:
         """Measure a batch.
 
         Raises:
@@ -117,7 +109,10 @@ class InsertionDeletion(Metric):
         if self.protocol.cells_per_step is not None:
             num_cells = self.num_cells.new_tensor(explanation.relevance[0].numel())
             self.num_cells = _one_grid(torch.stack([self.num_cells, num_cells]))
-        self.scores.append(perturbation_curves(classifier, images, explanation, self.protocol).scores)
+        curves = perturbation_curves(classifier, images, explanation, self.protocol)
+        self.curve_scores.append(curves.scores)
+        self.curve_ends.append(curves.ends)
+        self.values.append(curves.auc().to(self.values[0]))
 
     def curves(self) -> Curves:
         """All curves so far.
@@ -125,14 +120,15 @@ class InsertionDeletion(Metric):
         Raises:
             InvalidInputError: Nothing was measured yet.
         """
-        if not len(self.scores):
+        if not len(self.curve_scores):
             raise InvalidInputError("expected at least one measured image, got none")
-        scores = torch.cat(list(self.scores)) if isinstance(self.scores, list) else self.scores
-        return Curves(self.protocol, self.protocol.fractions(int(self.num_cells), scores), scores)
+        parts = (self.curve_scores, self.curve_ends)
+        scores, ends = (torch.cat(list(part)) if isinstance(part, list) else part for part in parts)
+        return Curves(self.protocol, self.protocol.fractions(int(self.num_cells), scores), scores, ends)
 
-    def compute(self) -> dict[str, float]:
+    def compute(self) -> dict[str, Tensor]:
         """`Curves.summary` of all images so far."""
-        return self.curves().summary()
+        return {name: torch.tensor(area) for name, area in self.curves().summary().items()}
 
 
 def _one_grid(num_cells: Int[Tensor, " some"]) -> Int[Tensor, ""]:

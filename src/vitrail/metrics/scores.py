@@ -21,5 +21,7 @@ def measure(
     """
     if score == "kl":
         return kl_divergence(original[:, None, None], logits)
+    if score == "top1":
+        return (logits.argmax(-1) == targets[:, None, None]).to(logits)
     values = logits if score == "logit" else logits.softmax(-1)
     return values.gather(3, targets[:, None, None, None].expand(*values.shape[:3], 1)).squeeze(3)
