@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.hooks import attributes, forward_hooks, inspecting
+from vitrail.hooks import attributes, forward_hooks, inspecting, shuffled
 
 
 class BoomError(Exception):
@@ -187,3 +187,82 @@ def test_attributes_come_back_when_one_is_missing(network):
         pytest.fail("the block must not run")
     assert network[0].fused is True
     assert not hasattr(network[1], "fused")
+
+
+def bits(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone().view(torch.uint8) for name, tensor in network.state_dict().items() if tensor.ndim}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shuffled_parameters_come_back_to_the_bit(network, ending, dtype):
+    network.to(dtype)
+    network[0][0].weight.data[0, 0], network[0][0].weight.data[0, 1] = torch.nan, -0.0
+    before, gradients = bits(network), [parameter.grad for parameter in network.parameters()]
+    with leaving(ending) as leave, shuffled(network.parameters(), seed=1):
+        changed = {name for name, tensor in bits(network).items() if not torch.equal(tensor, before[name])}
+        # Parameters of equal numbers (the batch norm's) and buffers stay; two numbers may fall as they were.
+        assert changed - {"1.bias"} == {"0.0.weight", "0.0.bias", "1.weight"}
+        leave()
+    after = bits(network)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(parameter.grad is grad for parameter, grad in zip(network.parameters(), gradients, strict=True))
+    assert not network[1].weight.requires_grad
+    assert network[0][0].weight.requires_grad
+
+
+def test_shuffled_parameters_keep_their_numbers_and_their_memory_layout():
+    convolution = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    weight, address = convolution.weight.detach().clone(), convolution.weight.data_ptr()
+    strides = convolution.weight.stride()
+    with shuffled([convolution.weight], seed=0):
+        assert torch.equal(convolution.weight.flatten().sort().values, weight.flatten().sort().values)
+        assert not torch.equal(convolution.weight, weight)
+        assert (convolution.weight.data_ptr(), convolution.weight.stride()) == (address, strides)
+        for dim in range(4):  # Not rows or columns moved as wholes.
+            assert not torch.equal(convolution.weight.sum(dim).flatten().sort().values, weight.sum(dim).flatten().sort().values)
+    assert torch.equal(convolution.weight, weight)
+
+
+def test_the_order_of_shuffled_parameters_is_the_seeds(network):
+    def drawn(parameters, seed):
+        with shuffled(parameters, seed):
+            return network[1].weight.detach().clone()
+
+    state = torch.get_rng_state()
+    alone = drawn([network[1].weight], 0)
+    assert torch.equal(drawn([network[1].weight, network[0][0].weight], 0), alone)
+    assert not torch.equal(drawn([network[1].weight], 1), alone)
+    assert torch.equal(torch.get_rng_state(), state)
+    first, second = nn.Parameter(torch.arange(50.0)), nn.Parameter(torch.arange(50.0))
+    with shuffled([first, second], 0):
+        assert not torch.equal(first, second)
+
+
+def test_a_graph_from_before_shuffling_is_still_good(network):
+    network.eval().requires_grad_(True)
+    inputs = torch.randn(3, 4, requires_grad=True)
+    [expected] = torch.autograd.grad(network(inputs).sum(), inputs)
+    output = network(inputs).sum()
+    with shuffled(network.parameters(), seed=0):
+        pass
+    [found] = torch.autograd.grad(output, inputs)
+    assert torch.equal(found, expected)
+
+
+def test_shuffling_leaves_no_trace_when_it_fails_on_its_way(network):
+    before = bits(network)
+
+    def some():
+        yield network[1].weight
+        raise BoomError
+
+    with pytest.raises(BoomError), shuffled(some(), seed=0):
+        pytest.fail("the block must not run")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in bits(network).items())
+
+
+def test_parameters_are_shuffled_inside_one_another(network):
+    before = bits(network)
+    with shuffled(network[1].parameters(), 0), shuffled(network.parameters(), 1):
+        pass
+    assert all(torch.equal(tensor, before[name]) for name, tensor in bits(network).items())

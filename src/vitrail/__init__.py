@@ -6,14 +6,14 @@ The public names are imported when they are first used, so that `import vitrail`
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vitrail.version import __version__
+
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, load, save
-    from vitrail.api import explain, list_methods, list_protocols, score
+    from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, score
     from vitrail.errors import VitrailError
     from vitrail.explanation import Explanation
     from vitrail.metrics import Protocol
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Classifier": "vitrail.adapters",
@@ -24,8 +24,10 @@ _HOMES = {
     "VitrailError": "vitrail.errors",
     "adapt": "vitrail.adapters",
     "bundled_models": "vitrail.adapters",
+    "compare": "vitrail.api",
     "explain": "vitrail.api",
     "list_methods": "vitrail.api",
+    "list_metrics": "vitrail.api",
     "list_protocols": "vitrail.api",
     "load": "vitrail.adapters",
     "save": "vitrail.adapters",
@@ -39,10 +41,13 @@ __all__ = [
     "Protocol",
     "ViTAdapter",
     "VitrailError",
+    "__version__",
     "adapt",
     "bundled_models",
+    "compare",
     "explain",
     "list_methods",
+    "list_metrics",
     "list_protocols",
     "load",
     "save",

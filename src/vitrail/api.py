@@ -17,11 +17,14 @@ from vitrail.data.folders import ImageFolder
 from vitrail.data.images import open_image, to_rgb
 from vitrail.data.padding import same_size
 from vitrail.errors import InvalidInputError
-from vitrail.evaluation import Scores
-from vitrail.evaluation import score as score_folder
+from vitrail.evaluation import Plan, Scores
+from vitrail.evaluation import score as score_images
+from vitrail.evaluation.scoring.choosing import Choice
+from vitrail.evaluation.scoring.plan import metric_options
+from vitrail.evaluation.scoring.table import Table
 from vitrail.explainers import EXPLAINERS, Explainer, make_explainer
 from vitrail.explanation import Explanation
-from vitrail.metrics import PROTOCOLS, Protocol
+from vitrail.metrics import METRICS, PROTOCOLS, Protocol
 from vitrail.models.hit import HiT
 from vitrail.models.intr import INTR
 from vitrail.types import Targets
@@ -126,24 +129,65 @@ def score(
     model: Model,
     data: str | Path,
     methods: str | Iterable[str] | None = None,
-    protocol: str | Protocol = "hit",
+    protocol: str | Protocol | Iterable[str] | None = None,
+    metrics: str | Iterable[str] = (),
     limit: int | None = None,
+    target: int | str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Scores:
-    """Measure by insertion and deletion whether methods find what the model looks at.
+    """Measure whether the maps of methods are true.
 
     Args:
         model: As `explain` takes it.
-        data: A folder of images, with or without class folders.
+        data: A folder of images, with or without class folders; answers of `vitrail generate` beside it are found.
         methods: Names of methods; if None `default_method`, and random as the control.
-        protocol: Name of a protocol, or one of your own.
+        protocol: Names of protocols of insertion and deletion, or one of your own; "hit" if no metrics are named either.
+        metrics: Names of other metrics.
         limit: At most so many images, evenly spread over the folder.
+        target: Class to explain; None for the predicted one, "label" for the label of every image.
+        options: Per metric, its options.
     """
     classifier = as_classifier(model)
     methods = (default_method(classifier), "random") if methods is None else methods
-    names = [methods] if isinstance(methods, str) else list(methods)
-    explainers = make_explainers(classifier, names)
-    images = ImageFolder.scan(data, classifier.preprocessing).spread(limit)
-    return score_folder(classifier, images, explainers, PROTOCOLS[protocol] if isinstance(protocol, str) else protocol)
+    explainers = make_explainers(classifier, _names(methods))
+    if isinstance(protocol, Protocol):
+        protocols: Mapping[str, Protocol] = {"own": protocol}
+    else:
+        named = _names(protocol) if protocol is not None else [] if metrics else ["hit"]
+        protocols = {name: PROTOCOLS[name] for name in named}
+    plan = Plan.of(protocols, _names(metrics), options)
+    choice = Choice(limit=limit, target=target)
+    images = choice.apply(ImageFolder.scan(data, classifier.preprocessing), classifier, plan)
+    return score_images(classifier, images, explainers, plan, choice.explained)
+
+
+def compare(
+    models: Iterable[Model],
+    data: str | Path,
+    methods: str | Iterable[str] | None = None,
+    protocol: str | Protocol | Iterable[str] | None = None,
+    metrics: str | Iterable[str] = (),
+    limit: int | None = None,
+    target: int | str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Table:
+    """Put the methods of several models beside each other: `score` of each, on the same images.
+
+    Args:
+        models: Each as `explain` takes it, under different names.
+        data: As `score` takes it, as well as the other arguments; methods have to be able to explain every model.
+        methods: See there.
+        protocol: See there.
+        metrics: See there.
+        limit: See there.
+        target: See there.
+        options: See there.
+    """
+    return Table.of([score(model, data, methods, protocol, metrics, limit, target, options) for model in models])
+
+
+def _names(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def list_methods() -> list[dict[str, Any]]:
@@ -170,6 +214,20 @@ def list_protocols() -> list[dict[str, str]]:
     """Every protocol: its name, what it does, and where it comes from."""
     return [
         {"name": name, "description": protocol.description, "source": protocol.source} for name, protocol in PROTOCOLS.items()
+    ]
+
+
+def list_metrics() -> list[dict[str, Any]]:
+    """Every metric besides the protocols' curves: what it measures, what is better, what it needs, and its options."""
+    return [
+        {
+            "name": name,
+            "summary": (metric.__doc__ or "").strip().splitlines()[0],
+            "measures": {measure.name: measure.better for measure in metric.measures},
+            "needs_answers": metric.needs_answers,
+            "options": metric_options(name),
+        }
+        for name, metric in METRICS.items()
     ]
 
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -78,3 +78,29 @@ def attributes(modules: Iterable[nn.Module], **values: Any) -> Iterator[None]:
                 stack.callback(setattr, module, name, getattr(module, name))
                 setattr(module, name, value)
         yield
+
+
+@contextmanager
+def shuffled(parameters: Iterable[nn.Parameter], seed: int) -> Iterator[None]:
+    """Shuffle the numbers of every parameter among themselves, for the time of the block; then every bit is back in its place.
+
+    What a parameter has learned is gone, its mean, spread and outliers stay, in any precision. One whose numbers are all the
+    same stays as it is, and so do buffers.
+
+    Args:
+        parameters: Those to shuffle, in place; where they share memory, all of them show it.
+        seed: Draws the order of each, the same on every device. Parameters that follow do not change it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with ExitStack() as stack:
+        for parameter in parameters:
+            kept = parameter.detach().clone()
+            order = torch.randperm(kept.numel(), generator=generator, device="cpu").to(kept.device)
+            stack.callback(_write, parameter, kept)
+            _write(parameter, kept.flatten()[order].view(kept.shape))
+        yield
+
+
+def _write(parameter: nn.Parameter, numbers: Tensor) -> None:
+    # Through `data`, unseen by autograd: a graph from before finds its numbers as it left them.
+    parameter.data.copy_(numbers)

@@ -12,7 +12,7 @@ import networks
 import vitrail
 from vitrail.adapters.loading import load_local
 from vitrail.errors import CheckpointError, OutputError
-from vitrail.explaining.run import describe_method
+from vitrail.run import describe_method
 from vitrail.models.checkpoints import METADATA_KEY, read_checkpoint
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, TrainedMask, read_mask, write_mask
 

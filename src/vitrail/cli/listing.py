@@ -13,14 +13,14 @@ Entry = Mapping[str, Any]
 
 def list_everything(
     kind: Annotated[
-        str | None, typer.Argument(help="Only models, methods, protocols, tasks or data.", show_default=False)
+        str | None, typer.Argument(help="Only models, methods, protocols, metrics, tasks or data.", show_default=False)
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Only what has this name; of a data set, also its files and where to get them.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """List models, methods, protocols, generated tasks and data sets, and what each needs."""
+    """List models, methods, protocols, metrics, generated tasks and data sets, and what each needs."""
     from vitrail.models.hit import HIT_SIZES  # noqa: PLC0415 (heavy)
     from vitrail.models.intr.config import INTR_SIZES  # noqa: PLC0415
 
@@ -45,7 +45,7 @@ def list_everything(
 
 def _everything() -> dict[str, Sequence[Entry]]:
     from vitrail.adapters import bundled_models  # noqa: PLC0415 (heavy)
-    from vitrail.api import list_methods, list_protocols  # noqa: PLC0415
+    from vitrail.api import list_methods, list_metrics, list_protocols  # noqa: PLC0415
     from vitrail.data.named import list_data  # noqa: PLC0415
     from vitrail.data.tasks import list_tasks  # noqa: PLC0415
     from vitrail.explainers.trained_masks import bundled_masks  # noqa: PLC0415
@@ -74,6 +74,7 @@ def _everything() -> dict[str, Sequence[Entry]]:
         "models": models,
         "methods": list_methods(),
         "protocols": list_protocols(),
+        "metrics": list_metrics(),
         "tasks": list_tasks(),
         "data": list_data(),
     }
@@ -96,6 +97,13 @@ def _method(entry: Entry) -> Iterator[str]:
     needs = ", ".join(what for what, needs_it in needed.items() if needs_it) or "neither gradients nor training"
     yield entry["summary"]
     yield f"for {entry['model']}; needs {needs}; {entry['paper']}"
+    yield from _options(entry)
+
+
+def _metric(entry: Entry) -> Iterator[str]:
+    words = [name + (f" ({better} is better)" if better else "") for name, better in entry["measures"].items()]
+    yield entry["summary"]
+    yield f"measures: {', '.join(words)}{'; needs known answers' if entry['needs_answers'] else ''}"
     yield from _options(entry)
 
 
@@ -124,6 +132,7 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Entry], Iterator[str]]]] = {
     "models": ("models", lambda entry: iter([entry["needs"]])),
     "methods": ("methods", _method),
     "protocols": ("protocols", lambda entry: iter([f"{entry['description']}; {entry['source']}"])),
+    "metrics": ("metrics", _metric),
     "tasks": ("tasks to generate, with known answers", _task),
     "data": ("data sets; `vitrail list data --name NAME` tells the files of one and where to get them", _data),
 }

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from vitrail import __version__
+from vitrail.cli.compare import compare
 from vitrail.cli.demo import demo
 from vitrail.cli.explain import explain
 from vitrail.cli.export import export
 from vitrail.cli.generate import generate
+from vitrail.cli.layers import layers
 from vitrail.cli.listing import list_everything
 from vitrail.cli.queries import queries
 from vitrail.cli.score import score
@@ -33,6 +35,8 @@ for name, command in (
     ("explain", explain),
     ("queries", queries),
     ("score", score),
+    ("compare", compare),
+    ("layers", layers),
     ("test", test),
     ("train", train),
     ("export", export),

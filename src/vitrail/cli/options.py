@@ -107,6 +107,11 @@ def data_options(options: Sequence[str] | None) -> dict[str, Any]:
     return {key: value for _, key, value in _settings(options, "--data-option", r"()([A-Za-z_]\w*)", "crop_to_box=true")}
 
 
+def metric_options(options: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """Read what `--metric-option` gives, by metric."""
+    return _by_owner(options, "--metric-option", "masks.threshold=0.3")
+
+
 def read_size(text: str | None) -> tuple[int, int] | None:
     """Read what `--image-size` gives: height and width, or one number for both."""
     if text is None:
@@ -133,9 +138,7 @@ def make_methods(
     Raises:
         VitrailError: A method or an option that there is not, or that does not fit.
     """
-    chosen: dict[str, dict[str, Any]] = {}
-    for method, key, value in _settings(options, "--method-option", r"([\w-]+)\.([A-Za-z_]\w*)", "rollout.discard_ratio=0.9"):
-        chosen.setdefault(method, {})[key] = value
+    chosen = _by_owner(options, "--method-option", "rollout.discard_ratio=0.9")
     from vitrail.api import default_method, make_explainers  # noqa: PLC0415 (heavy)
 
     names = [default_method(classifier), *defaults] if methods is None else [name.strip() for name in methods.split(",")]
@@ -148,6 +151,14 @@ def report_unreadable(unreadable: "list[Unreadable]") -> None:
         typer.echo(f"skipped: {file.reason}", err=True)
     if unreadable:
         typer.echo(f"{len(unreadable)} unreadable file(s) were skipped", err=True)
+
+
+def _by_owner(texts: Sequence[str] | None, flag: str, example: str) -> dict[str, dict[str, Any]]:
+    """Read `OWNER.KEY=VALUE`."""
+    found: dict[str, dict[str, Any]] = {}
+    for owner, key, value in _settings(texts, flag, r"([\w-]+)\.([A-Za-z_]\w*)", example):
+        found.setdefault(owner, {})[key] = value
+    return found
 
 
 def _settings(texts: Sequence[str] | None, flag: str, key: str, example: str) -> list[tuple[str, str, Any]]:

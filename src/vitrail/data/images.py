@@ -1,8 +1,10 @@
 """Opening a photo of any kind without surprises."""
 
 import warnings
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -11,6 +13,8 @@ from vitrail.errors import ImageError
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit. Larger images are refused before they are decoded: a few kilobytes can unpack to many gigabytes."""
+
+T = TypeVar("T")
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
@@ -24,6 +28,19 @@ def open_image(path: str | Path) -> Image.Image:
     Raises:
         ImageError: The file is missing, empty, damaged, truncated, no image, or has more than 178 million pixels.
     """
+    return read_image(path, to_rgb)
+
+
+def read_image(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
+    """Open an image file and make something else than a photo of it, under the same guard.
+
+    Args:
+        path: The file.
+        convert: From the decoded image, as it lies in the file, to what is wanted.
+
+    Raises:
+        ImageError: As for `open_image`.
+    """
     path = Path(path)
     try:
         if path.is_dir():
@@ -34,7 +51,7 @@ def open_image(path: str | Path) -> Image.Image:
         raise ImageError(f"no such image file: {path}") from None
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror}") from error
-    return _decode(path, str(path))
+    return _decode(path, str(path), convert)
 
 
 def decode_image(content: bytes, name: str) -> Image.Image:
@@ -49,10 +66,10 @@ def decode_image(content: bytes, name: str) -> Image.Image:
     """
     if not content:
         raise ImageError(f"expected an image file, got an empty one (0 bytes): {name}")
-    return _decode(BytesIO(content), name)
+    return _decode(BytesIO(content), name, to_rgb)
 
 
-def _decode(file: Path | BytesIO, name: str) -> Image.Image:
+def _decode(file: Path | BytesIO, name: str, convert: Callable[[Image.Image], T]) -> T:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about size and metadata: the size is checked here.
@@ -60,7 +77,7 @@ def _decode(file: Path | BytesIO, name: str) -> Image.Image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(_too_large(name, f"{image.width}x{image.height} pixels"))
                 image.load()
-                return to_rgb(image)
+                return convert(image)
     except ImageError:
         raise
     except UnidentifiedImageError:

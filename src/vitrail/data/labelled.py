@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vitrail.data.answers import Mask
 from vitrail.data.images import open_image
 from vitrail.errors import ImageError, InvalidInputError
 
@@ -96,6 +97,14 @@ class LabelledImages(ABC, Dataset[Sample | Unreadable]):
 
     def box(self, index: int) -> Box | None:
         """Return where the labelled object lies in the opened image, where the set knows that."""
+        return None
+
+    def answer(self, index: int) -> Mask | None:
+        """Return what decides the class, in the pixels of the opened image, where that is known (`vitrail.data.answered`).
+
+        Raises:
+            ImageError: It is known to lie in a file that cannot be read.
+        """
         return None
 
     def with_transform(self: Images, transform: Transform) -> Images:

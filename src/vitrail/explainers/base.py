@@ -133,8 +133,8 @@ class Explainer(ABC):
             class_names=self.model.class_names,
         )
 
-    def again(self, images: Images, targets: Targets) -> Relevance:
-        """Relevance of other images, or of the model while it is changed, for given classes: what metrics ask for."""
+    def __call__(self, images: Images, targets: Targets) -> Relevance:
+        """Relevance for given classes: what a metric asks for, of other images or of the model while it is changed."""
         return self.explain(images, targets).relevance
 
     def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits | None:

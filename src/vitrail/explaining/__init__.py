@@ -2,6 +2,6 @@
 
 from vitrail.explaining.folder import FolderResults, explain_folder
 from vitrail.explaining.results import MethodResults
-from vitrail.explaining.run import Run
+from vitrail.run import Run
 
 __all__ = ["FolderResults", "MethodResults", "Run", "explain_folder"]

@@ -13,11 +13,12 @@ from vitrail.data.folders import NO_LABEL, ImageFolder, Unreadable, images_below
 from vitrail.data.photos import PhotoFile, relative_name, result_labels
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer, distinct_names
+from vitrail.explaining.claiming import claim
 from vitrail.explaining.results import Found, MethodResults, read_unreadable, write_table, write_unreadable
-from vitrail.explaining.run import Run, claim, describe_method, describe_model, describe_options
 from vitrail.explanation import Explanation
 from vitrail.gallery import SHEET, Opened, PhotoReader, draw
 from vitrail.progress import progress
+from vitrail.run import Run, describe_method, describe_model, describe_options
 from vitrail.viz.overlay import Smoothing
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,7 +22,19 @@ Answers = Bool[Tensor, "b height width"]
 """What is known to decide, in the pixels that the maps cover; True = it decides."""
 
 Again = Callable[[Images, Targets], Relevance]
-"""The method that made an explanation, asked once more: of other images, or of the model while it is changed."""
+"""The method that made an explanation, to be asked once more: of other images, or of the model while it is changed."""
+
+
+@runtime_checkable
+class Replacing(Protocol):
+    """What the metric of masks asks of a method besides, if it can tell."""
+
+    gives_probabilities: ClassVar[bool]
+    """Whether relevance is the probability that a patch is to be kept."""
+
+    def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits | None:
+        """Logits where removed patches are what the method itself puts in their place, or None where it has nothing."""
+
 
 T = TypeVar("T")
 
@@ -136,7 +148,7 @@ class ImageMetric(Metric, ABC):
             images: The explained images.
             explanation: Their relevance and targets.
             answers: What is known to decide.
-            again: The method that made the explanation, `Explainer.again`.
+            again: The method that made the explanation, an `Explainer`.
 
         Raises:
             InvalidInputError: Not one map an image, maps that are not finite, or something missing that the metric needs.

@@ -1,10 +1,24 @@
 """Whether an explanation points at what is known to decide."""
 
+from typing import Any, final
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vitrail.errors import InvalidInputError
+from vitrail.explanation import Explanation
+from vitrail.metrics.base import METRICS, Again, Answers, ImageMetric, Measure, View, at_least_float32
 from vitrail.types import Relevance
+
+CellRelevance = Float[Tensor, "b n"]
+"""A map's cells, row by row."""
+
+CellAnswers = Int[Tensor, "b n"]
+"""How many pixels of every cell belong to the answer."""
+
+CellAreas = Int[Tensor, " n"]
+"""How many pixels every cell has."""
 
 
 def pointing_hits(relevance: Relevance, masks: Bool[Tensor, "b height width"]) -> Bool[Tensor, " b"]:
@@ -30,3 +44,161 @@ def pointing_chance(masks: Bool[Tensor, "b height width"], grid_size: tuple[int,
 def touched_cells(masks: Bool[Tensor, "b height width"], grid_size: tuple[int, int]) -> Bool[Tensor, "b rows cols"]:
     """The cells of a grid that a mask reaches into."""
     return torch.nn.functional.adaptive_max_pool2d(masks.float().unsqueeze(1), grid_size).squeeze(1) > 0
+
+
+def answer_pixels(answers: Answers, grid: tuple[int, int]) -> tuple[CellAnswers, CellAreas]:
+    """Count, in every cell, the pixels of the answer and all pixels. Every pixel is in one cell, as `perturbed_logits` has it.
+
+    Raises:
+        InvalidInputError: A grid of more cells than there are pixels.
+    """
+    (rows, cols), (height, width) = grid, answers.shape[1:]
+    if rows > height or cols > width:
+        raise InvalidInputError(
+            f"expected maps of no more cells than answers have pixels, got {rows}x{cols} cells on {height}x{width} pixels; "
+            "give answers in the pixels that the maps cover"
+        )
+    row_of = torch.arange(height, device=answers.device) * rows // height
+    col_of = torch.arange(width, device=answers.device) * cols // width
+    # In integers: exact at any size, and the same from run to run.
+    inside = torch.zeros(len(answers), rows, width, dtype=torch.int32, device=answers.device)
+    inside.index_add_(1, row_of, answers.int())
+    inside = inside.new_zeros(len(answers), rows, cols).index_add_(2, col_of, inside)
+    areas = row_of.bincount(minlength=rows)[:, None] * col_of.bincount(minlength=cols)
+    return inside.flatten(1), areas.flatten()
+
+
+def widened(answers: Answers, tolerance: int) -> Answers:
+    """All pixels whose centre is at most `tolerance` pixels from that of a pixel of the answer."""
+    if not tolerance:
+        return answers
+    away = torch.arange(-tolerance, tolerance + 1, device=answers.device) ** 2
+    disc = (away[:, None] + away <= tolerance**2).float()
+    met = torch.nn.functional.conv2d(answers.float().unsqueeze(1), disc[None, None], padding=tolerance).squeeze(1)
+    return met > 0.5  # Counts of pixels, whatever the convolution's rounding.
+
+
+def mass_accuracy(relevance: CellRelevance, inside: CellAnswers, areas: CellAreas) -> Float[Tensor, " b"]:
+    """Share of the positive relevance that lies on the answer; NaN where no relevance is positive.
+
+    Source: Arras et al. 2022, arXiv:2003.07258, relevance mass accuracy.
+    """
+    positive = relevance.clamp_min(0)
+    # Over the largest: sums of maps of any scale are finite. Without any this is 0 / 0, and stays NaN.
+    positive = positive / positive.amax(1, keepdim=True)
+    return (positive * inside).sum(1) / (positive * areas).sum(1)
+
+
+def rank_accuracy(relevance: CellRelevance, inside: CellAnswers, areas: CellAreas) -> Float[Tensor, " b"]:
+    """Of the most relevant pixels, as many as the answer has, the share on the answer; NaN where the answer is empty.
+
+    Source: Arras et al. 2022, arXiv:2003.07258, relevance rank accuracy.
+    """
+    sizes = inside.sum(1, keepdim=True)
+    order = relevance.argsort(dim=1, descending=True, stable=True)
+    found, room = inside.gather(1, order), areas[order]
+    left = sizes - (room.cumsum(1) - room)
+    taken = left.clamp_min(0).minimum(room)
+    # All pixels of a cell are equally relevant: of a cell that is not wholly taken, in proportion.
+    return ((found * taken).to(relevance.dtype) / room).sum(1) / sizes.squeeze(1)
+
+
+def average_precision(relevance: CellRelevance, inside: CellAnswers, areas: CellAreas) -> Float[Tensor, " b"]:
+    """Mean precision over the pixels of the answer, each at its own relevance as threshold; NaN where the answer is empty."""
+    values, order = relevance.sort(dim=1, descending=True, stable=True)
+    found, room = inside.gather(1, order), areas[order]
+    # Cells of equal relevance come in together: precision is that at the last of them.
+    last = torch.searchsorted(-values, -values, right=True) - 1
+    precision = (found.cumsum(1).to(relevance.dtype) / room.cumsum(1)).gather(1, last)
+    return (found * precision).sum(1) / inside.sum(1)
+
+
+def pixel_iou(relevance: CellRelevance, inside: CellAnswers, areas: CellAreas, threshold: float) -> Float[Tensor, " b"]:
+    """Intersection over union, in pixels, of the answer and the cells that reach a threshold between their smallest and largest.
+
+    A constant map prefers no cell to another, and keeps all.
+    """
+    low, high = relevance.amin(1, keepdim=True), relevance.amax(1, keepdim=True)
+    # Divided, so that the largest value is 1 exactly, and reaches any threshold.
+    kept = ((relevance - low) / (high - low) >= threshold) | (high == low)
+    both = (kept * inside).sum(1)
+    either = (kept * areas).sum(1) + inside.sum(1) - both
+    return both.to(relevance.dtype) / either
+
+
+@METRICS.register("localization")
+@final
+class Localization(ImageMetric):
+    """How well a map finds what is known to decide.
+
+    Maps are compared with answers in pixels, every pixel with the relevance of its cell, as if upsampled by "nearest". A
+    constant map has a `mass_accuracy`, `average_precision` and `iou` of `mass_chance`. An image with an empty answer has NaN
+    everywhere. No forward passes.
+
+    Args:
+        threshold: Where maps are cut for `iou`, in [0, 1] between their smallest and their largest relevance.
+        tolerance: How many pixels the strongest cell may miss the answer by in the pointing game.
+
+    Raises:
+        InvalidInputError: A threshold or a tolerance that is none; on update, answers that do not fit the maps.
+
+    Source: `pointing`: Zhang et al. 2016, arXiv:1608.00507, section 4.2. `mass_accuracy` and `rank_accuracy`: Arras et al. 2022,
+    arXiv:2003.07258; where the answer is a box, `mass_accuracy` is also the energy-based pointing game of Wang et al. 2020
+    (Score-CAM), arXiv:1910.01279. `average_precision`: per image, as scikit-learn has it.
+
+    Differs: `pointing` asks whether any pixel of the strongest cell, of equal ones the first, is on or near the answer, where
+    the paper asks the strongest pixel; who misses by `tolerance` exactly still hits, and there is no tolerance by default,
+    where the paper has 15 pixels. Quantus lets any of equally strong pixels hit. `mass_accuracy` leaves negative relevance out,
+    which Quantus counts as negative mass. `rank_accuracy` takes cells whole, equal ones row by row, and of the last one as many
+    pixels as are still wanted: what these hold of the answer is its expected value over all orders of the cell's pixels.
+    `vitrail.metrics.masks` compares whole cells with answers, not pixels, and lets cells that do not divide the image share
+    pixels.
+    """
+
+    needs_answers = True
+    measures = (
+        Measure("pointing", "higher", 0.0, 1.0, "1 where the strongest cell lies on the answer, else 0"),
+        Measure("pointing_chance", None, 0.0, 1.0, "that of a cell picked at random"),
+        Measure("mass_accuracy", "higher", 0.0, 1.0, "share of the positive relevance on the answer"),
+        Measure("mass_chance", None, 0.0, 1.0, "share of the pixels on the answer: what a constant map reaches"),
+        Measure("rank_accuracy", "higher", 0.0, 1.0, "share on the answer of as many most relevant pixels as it has"),
+        Measure("iou", "higher", 0.0, 1.0, "intersection over union of the cut map and the answer, in pixels"),
+        Measure("average_precision", "higher", 0.0, 1.0, "area under precision and recall of pixels ranked by relevance"),
+    )
+
+    def __init__(self, threshold: float = 0.5, tolerance: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= threshold <= 1:
+            raise InvalidInputError(f"expected a threshold between 0 and 1, got {threshold}")
+        if not float(tolerance).is_integer() or tolerance < 0:
+            raise InvalidInputError(f"expected a tolerance of 0, 1, 2, ... pixels, got {tolerance}")
+        self.threshold, self.tolerance = threshold, int(tolerance)
+
+    def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
+        relevance, grid = at_least_float32(explanation.relevance).flatten(1), explanation.grid
+        answers = _checked(view.answers, len(relevance)).to(relevance.device)
+        inside, areas = view.once((answer_pixels, grid), lambda: answer_pixels(answers, grid))
+        reached, _ = view.once(
+            (answer_pixels, grid, self.tolerance), lambda: answer_pixels(widened(answers, self.tolerance), grid)
+        )
+        near = (reached > 0).to(relevance.dtype)
+        sizes = inside.sum(1)
+        found = [
+            near.gather(1, relevance.argmax(1, keepdim=True)).squeeze(1),
+            near.mean(1),
+            mass_accuracy(relevance, inside, areas),
+            sizes.to(relevance.dtype) / areas.sum(),
+            rank_accuracy(relevance, inside, areas),
+            pixel_iou(relevance, inside, areas, self.threshold),
+            average_precision(relevance, inside, areas),
+        ]
+        return torch.stack(found, 1).where(sizes[:, None] > 0, torch.nan)
+
+
+def _checked(answers: Answers | None, count: int) -> Answers:
+    if answers is None or answers.ndim != 3 or len(answers) != count or answers.dtype != torch.bool:
+        got = "none" if answers is None else f"{tuple(answers.shape)} of {answers.dtype}"
+        raise InvalidInputError(
+            f"expected answers of shape ({count} images, height, width) that are True where an image decides, got {got}"
+        )
+    return answers

@@ -1,8 +1,9 @@
 """A map cut into a mask: does the network decide the same from it, and is it the right one?"""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,38 +11,33 @@ from torch import Tensor
 
 from vitrail.divergence import kl_divergence
 from vitrail.errors import InvalidInputError
+from vitrail.explanation import Explanation
+from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, Replacing, View
 from vitrail.metrics.localization import pointing_chance, pointing_hits, touched_cells
-from vitrail.metrics.steps import change_ranks
-from vitrail.types import Logits, Relevance
+from vitrail.metrics.steps import change_ranks, to_patches
+from vitrail.types import Keep, Logits, Relevance
 
 Cells = Bool[Tensor, "b rows cols"]
 """A mask on a map's own grid; True = kept."""
 
-MEASURES: Mapping[str, Literal["higher", "lower"] | None] = MappingProxyType(
+MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
-        "kept": None,
-        "agreement": "higher",
-        "kl": "lower",
-        "agreement_own": "higher",
-        "kl_own": "lower",
-        "answer": None,
-        "iou": "higher",
-        "iou_at_size": "higher",
-        "pointing": "higher",
-        "pointing_chance": None,
+        measure.name: measure
+        for measure in (
+            Measure("kept", None, 0.0, 1.0, "share of the cells that the mask keeps"),
+            Measure("agreement", "higher", 0.0, 1.0, "1 where the predicted class stays when all else is removed, else 0"),
+            Measure("kl", "lower", 0.0, math.inf, "KL(image || image under the mask) of all classes' probabilities, in nats"),
+            Measure("agreement_own", "higher", 0.0, 1.0, "agreement where the method itself replaces what is removed"),
+            Measure("kl_own", "lower", 0.0, math.inf, "KL where the method itself replaces what is removed, in nats"),
+            Measure("answer", None, 0.0, 1.0, "share of the cells that the answer touches"),
+            Measure("iou", "higher", 0.0, 1.0, "intersection over union of mask and answer"),
+            Measure("iou_at_size", "higher", 0.0, 1.0, "the same where the map keeps as many cells as the answer has"),
+            Measure("pointing", "higher", 0.0, 1.0, "1 where the largest relevance lies on the answer, else 0"),
+            Measure("pointing_chance", None, 0.0, 1.0, "pointing of a cell picked at random"),
+        )
     }
 )
-"""What is measured of every image, in the order of all tables, and what is better.
-
-- kept: share of the cells that the mask keeps
-- agreement: 1 where the predicted class stays when all else is removed, else 0
-- kl: KL(image || image under the mask) of the probabilities of all classes, in nats
-- agreement_own, kl_own: the same where the method itself replaces what is removed
-- answer: share of the cells that the answer touches
-- iou: intersection over union of mask and answer
-- iou_at_size: the same where the map keeps as many cells as the answer has
-- pointing: 1 where the largest relevance lies on the answer, else 0
-- pointing_chance: that of a cell picked at random
+"""What is measured of every image, in the order of all tables.
 
 An image has NaN where a measure is undefined: the last four where its answer is empty.
 """
@@ -132,6 +128,40 @@ def measure_masks(
     return found | {"answer": chance} | right
 
 
-def mean_defined(values: Float[Tensor, " b"]) -> float:
-    """The mean over the images where a measure is defined; NaN where there is none."""
-    return float(values.cpu().double().nanmean())
+@METRICS.register("masks")
+@final
+class Masks(ImageMetric):
+    """A map cut into a mask: does the network decide the same from it, and is it the right one?
+
+    Removed patches are replaced by zero, and for a method that brings something of its own by that too. One forward pass an image,
+    and one more for such a method.
+
+    Args:
+        threshold: Where maps are cut, see `cut`; maps that are probabilities are cut as they are.
+
+    Source: agreement and KL as Nalmpantis et al. 2023, arXiv:2304.06391, section 4; pointing game, arXiv:1608.00507.
+    """
+
+    measures = tuple(MEASURES.values())
+
+    def __init__(self, threshold: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_threshold(threshold)
+        self.threshold = threshold
+
+    def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
+        method: Any = again if isinstance(again, Replacing) else None
+        probabilities = bool(method and method.gives_probabilities)
+        masks = cut(explanation.relevance, self.threshold, probabilities)
+        keep = to_patches(masks.flatten(1).unsqueeze(1), explanation.grid, view.patch_grid)
+        with view.classifier.inspecting(), torch.no_grad():
+            # The whole image goes the same way.
+            logits = view.once("masks: the whole image", lambda: self._logits(view, torch.ones_like(keep)))
+            masked = self._logits(view, keep)
+        own = None if method is None else method.logits_without(view.images, keep[:, 0])
+        found = measure_masks(explanation.relevance, masks, logits, masked, own, view.answers)
+        return torch.stack([found[name].float() for name in MEASURES], 1)
+
+    def _logits(self, view: View, keep: Keep) -> Logits:
+        baseline = view.classifier.baseline("zero", view.images)
+        return view.classifier.perturbed_logits(view.images, baseline, keep)[:, 0]

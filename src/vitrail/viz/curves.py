@@ -12,7 +12,6 @@ from vitrail.metrics import Curves
 MAX_INSIDE = 5
 """The legend of more methods would hide the curves: it stands beside them."""
 
-
 CLASSIFIER = {"loss": ("train_loss", "val_loss"), "accuracy": ("val_top1", "val_top5")}
 GATES = {
     "loss": ("train_loss",),
@@ -20,6 +19,9 @@ GATES = {
     "kept patches and agreement": ("train_kept", "val_kept", "train_agreement", "val_agreement"),
 }
 """Panels of a learning curve, and the figures in each."""
+
+
+SCORE_WORDS = {"kl": "KL divergence (nats)", "top1": "share of images that keep the class"}
 
 
 def plot_learning_curve(rows: Sequence[Mapping[str, int | float]], path: str | Path) -> None:
@@ -55,15 +57,15 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path) -> None:
         path: The picture to write.
     """
     protocol = next(iter(curves.values())).protocol
-    columns = len(protocol.orders) * len(protocol.directions)
-    rows = len(protocol.curves) // columns
+    columns = len({(curve.order, curve.direction) for curve in protocol.curves})
+    rows = -(-len(protocol.curves) // columns)
     beside = len(curves) > MAX_INSIDE
     width = 4.2 + 2.6 * beside
     figure = Figure(figsize=(width * columns, 3.4 * rows), layout="constrained")
     # Only panels of one score have a common scale.
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="all" if len(protocol.scores) == 1 else "row")
     styles = _styles(list(curves))
-    for i, (curve, axes) in enumerate(zip(protocol.curves, panels.flat, strict=True)):
+    for i, (curve, axes) in enumerate(zip(protocol.curves, panels.flat, strict=False)):
         for method, measured in curves.items():
             scores, auc = measured.scores[:, i].cpu(), measured.auc()[:, i].mean()
             fractions, mean = measured.fractions.cpu(), scores.mean(0)
@@ -77,9 +79,9 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path) -> None:
         axes.legend(fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False} if beside else {}))
         axes.grid(alpha=0.3)
         if i % columns == 0:
-            axes.set_ylabel("KL divergence (nats)" if curve.score == "kl" else f"{curve.score} of the class")
+            axes.set_ylabel(SCORE_WORDS.get(curve.score, f"{curve.score} of the class"))
     for axes in panels[-1]:
-        axes.set_xlabel("share of cells changed")
+        axes.set_xlabel("share of pixels changed" if protocol.unit == "pixels" else "share of cells changed")
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120)
 

@@ -18,10 +18,10 @@ the class token's position, their pooled layer view divides constants by the num
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitrail.errors import InvalidInputError
@@ -68,6 +68,34 @@ class Contributions:
         return torch.maximum(by_patch.abs().max(), by_layer.abs().max()) / self.logits.abs().max().clamp_min(1e-12)
 
 
+@dataclass(frozen=True)
+class LayerSplit:
+    """Logits, split into layers, and the logits that are left without some of them: all from one forward pass.
+
+    Attributes:
+        logits: All logits.
+        targets: The asked classes.
+        layers: What each layer's update of the class token gave to each asked logit.
+        bias: What no layer gave: the initial class token, and the biases of the final norm and the head.
+        ablated: All logits, for every set of kept layers.
+    """
+
+    logits: Logits
+    targets: Int[Tensor, "b asked"]
+    layers: Float[Tensor, "b asked l"]
+    bias: Float[Tensor, "b asked"]
+    ablated: Float[Tensor, "b k c"]
+
+    def target_logits(self) -> Float[Tensor, "b asked"]:
+        """The logits of the asked classes."""
+        return self.logits.gather(1, self.targets)
+
+    def completeness_errors(self) -> Float[Tensor, " b"]:
+        """Per image, the largest difference between a logit and the sum of its parts, over the largest logit in magnitude."""
+        missing = (self.layers.sum(-1) + self.bias - self.target_logits()).abs().amax(-1)
+        return missing / self.logits.abs().amax(-1).clamp_min(1e-12)
+
+
 def decompose(
     observed: Sequence[tuple[HiTStage, ClassAttention, Gathered]],
     initial: Float[Tensor, "b first"],
@@ -90,13 +118,13 @@ def decompose(
         targets: The asked classes, as `HiT.contributions` takes them.
         norm_mean: How the mean that the final norm subtracts is booked.
     """
-    logits: Tensor = head(norm(final))
-    asked = expand_targets(targets(logits) if callable(targets) else targets, logits)
-    direction, bias = _direction(final, norm, head, asked, norm_mean)
+    linear = _linearise(final, norm, head, targets, norm_mean)
+    direction, asked = linear.direction, linear.targets
+    updates = layer_sums([(stage, gathered) for stage, _, gathered in observed], initial)
+    layers, layer_bias = _split(linear, updates)
     rows, cols = grid_size[0] // 2 ** (observed[-1][0].index), grid_size[1] // 2 ** (observed[-1][0].index)
     patches = direction.new_zeros(*asked.shape, rows, cols)
-    layers: list[Tensor] = []
-    patch_bias = bias
+    patch_bias = layer_bias
     later: HiTStage | None = None
     for stage, attention, gathered in reversed(observed):
         if later is not None and later is not stage:
@@ -105,11 +133,49 @@ def decompose(
             if isinstance(later.project, nn.Linear):
                 direction = direction @ later.project.weight
         patches = patches + _patch_shares(attention, gathered, direction).unflatten(-1, patches.shape[-2:])
-        layers.append(torch.einsum("bcd,bd->bc", direction, gathered.update[:, 0]))
         patch_bias = patch_bias + direction @ attention.out_proj.bias
         later = stage
-    start = torch.einsum("bcd,bd->bc", direction, initial)
-    return Contributions(logits, asked, patches, patch_bias + start, torch.stack(layers[::-1], -1), bias + start)
+    return Contributions(linear.logits, asked, patches, patch_bias, layers, layer_bias)
+
+
+def split_layers(
+    updates: Float[Tensor, "b parts last"],
+    final: Float[Tensor, "b last"],
+    norm: nn.LayerNorm,
+    head: nn.Linear,
+    keep: Bool[Tensor, "k l"],
+    targets: AskedTargets,
+    norm_mean: NormMean,
+) -> LayerSplit:
+    """Split the logits of a forward pass into layers, and leave layers out.
+
+    Args:
+        updates: What `layer_sums` gives: the initial class token, then one update per layer.
+        final: The class token after the last layer.
+        norm: The final norm.
+        head: The final linear map.
+        keep: One row a set of layers; True = the layer's update is kept.
+        targets: The asked classes, as `HiT.contributions` takes them.
+        norm_mean: How the mean that the final norm subtracts is booked.
+    """
+    linear = _linearise(final, norm, head, targets, norm_mean)
+    layers, bias = _split(linear, updates)
+    return LayerSplit(linear.logits, linear.targets, layers, bias, head(norm(kept_sums(updates, keep))))
+
+
+def kept_sums(updates: Float[Tensor, "b parts last"], keep: Bool[Tensor, "k l"]) -> Float[Tensor, "b k last"]:
+    """The class token as a sum of its initial value and the kept updates alone, for every set of layers.
+
+    Args:
+        updates: What `layer_sums` gives: the initial class token, then one update per layer.
+        keep: One row a set of layers; True = the layer's update is kept.
+
+    Raises:
+        InvalidInputError: A mask over another number of layers.
+    """
+    if keep.shape[1] != updates.shape[1] - 1:
+        raise InvalidInputError(f"expected a mask over {updates.shape[1] - 1} layers, got {keep.shape[1]}")
+    return updates[:, :1] + torch.einsum("kl,bld->bkd", keep.to(updates), updates[:, 1:])
 
 
 def layer_sums(
@@ -160,17 +226,35 @@ def expand_targets(targets: int | Int[Tensor, "..."] | None, logits: Logits) -> 
     return asked.long()
 
 
-def _direction(
-    final: Float[Tensor, "b d"], norm: nn.LayerNorm, head: nn.Linear, asked: Int[Tensor, "b asked"], norm_mean: NormMean
-) -> tuple[Float[Tensor, "b asked d"], Float[Tensor, "b asked"]]:
-    """The vector g and the constant with `g · z + constant == logit`, for this image's own norm statistics."""
+class _Linear(NamedTuple):
+    """All logits, and the asked ones as `direction · z + constant`, for this image's own norm statistics."""
+
+    logits: Tensor
+    targets: Tensor
+    direction: Tensor
+    constant: Tensor
+
+
+def _linearise(
+    final: Float[Tensor, "b d"], norm: nn.LayerNorm, head: nn.Linear, targets: AskedTargets, norm_mean: NormMean
+) -> _Linear:
+    logits: Tensor = head(norm(final))
+    asked = expand_targets(targets(logits) if callable(targets) else targets, logits)
     deviation = (final.var(-1, correction=0) + norm.eps).sqrt().unsqueeze(-1)
     weight = head.weight[asked]
     direction = weight * norm.weight / deviation.unsqueeze(-1)
     bias = weight @ norm.bias + head.bias[asked]
     if norm_mean == "own":
-        return direction - direction.mean(-1, keepdim=True), bias
-    return direction, bias - direction.sum(-1) * final.mean(-1, keepdim=True)
+        return _Linear(logits, asked, direction - direction.mean(-1, keepdim=True), bias)
+    return _Linear(logits, asked, direction, bias - direction.sum(-1) * final.mean(-1, keepdim=True))
+
+
+def _split(
+    linear: _Linear, updates: Float[Tensor, "b parts last"]
+) -> tuple[Float[Tensor, "b asked l"], Float[Tensor, "b asked"]]:
+    """What every layer gave, and what none did."""
+    parts = torch.einsum("bcd,bld->bcl", linear.direction, updates)
+    return parts[..., 1:], linear.constant + parts[..., 0]
 
 
 def _patch_shares(

@@ -13,7 +13,17 @@ from vitrail.errors import InvalidInputError
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.hit.checkpoints import own_names
 from vitrail.models.hit.config import HIT_SIZES, HiTConfig
-from vitrail.models.hit.contributions import AskedTargets, Contributions, NormMean, decompose, layer_sums, spread_attention
+from vitrail.models.hit.contributions import (
+    AskedTargets,
+    Contributions,
+    LayerSplit,
+    NormMean,
+    decompose,
+    kept_sums,
+    layer_sums,
+    split_layers,
+    spread_attention,
+)
 from vitrail.models.hit.layers import ClassAttention, Gathered, HiTLayer, HiTStage
 from vitrail.models.hit.perturbation import perturbed_class_tokens
 from vitrail.registry import unknown_name
@@ -166,11 +176,7 @@ class HiT(nn.Module):
 
     def layer_updates(self, images: Images) -> Float[Tensor, "b layers last"]:
         """The final class token (before the norm) as a sum: its initial value, then one update per layer, 1 + l in all."""
-        self._require_evaluation()
-        observed: list[tuple[HiTStage, Gathered]] = []
-        tokens = self.assemble(self.patch_embed(images))
-        self.gather(tokens, lambda stage, layer, gathered: observed.append((stage, gathered)))
-        return layer_sums(observed, tokens[:, 0])
+        return self._updates(images)[0]
 
     def ablated_logits(self, images: Images, keep: Bool[Tensor, "k layers"]) -> Float[Tensor, "b k c"]:
         """Logits when only some layers' updates of the class token are kept, for `k` sets of layers at once.
@@ -179,11 +185,17 @@ class HiT(nn.Module):
             images: A normalised batch.
             keep: One row a set; True = the layer's update is kept.
         """
-        if keep.shape[1] != self.config.num_layers:
-            raise InvalidInputError(f"expected a mask over {self.config.num_layers} layers, got {keep.shape[1]}")
-        updates = self.layer_updates(images)
-        kept = torch.einsum("kl,bld->bkd", keep.to(updates), updates[:, 1:])
-        return self.classify(updates[:, :1] + kept)
+        return self.classify(kept_sums(self.layer_updates(images), keep))
+
+    def layer_split(
+        self, images: Images, keep: Bool[Tensor, "k layers"], targets: AskedTargets = None, norm_mean: NormMean = "shared"
+    ) -> LayerSplit:
+        """Both from one forward pass: the layers of `contributions`, without the patches, and `ablated_logits`.
+
+        Arguments and errors are theirs.
+        """
+        updates, final = self._updates(images)
+        return split_layers(updates, final, self.norm, self.head, keep, targets, norm_mean)
 
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """Logits with patches replaced by a baseline, for every step of a curve at once, exactly.
@@ -203,6 +215,14 @@ class HiT(nn.Module):
             self._stages(), self.config.grid_size, tokens[:1, :1], tokens[:, 1:], replacements[:, 1:], keep
         )
         return self.classify(final)
+
+    def _updates(self, images: Images) -> tuple[Float[Tensor, "b parts last"], Float[Tensor, "b last"]]:
+        """The parts of the final class token, and the class token itself, as the network sums it."""
+        self._require_evaluation()
+        observed: list[tuple[HiTStage, Gathered]] = []
+        tokens = self.assemble(self.patch_embed(images))
+        final = self.gather(tokens, lambda stage, layer, gathered: observed.append((stage, gathered)))
+        return layer_sums(observed, tokens[:, 0]), final
 
     def _require_evaluation(self) -> None:
         if self.training:

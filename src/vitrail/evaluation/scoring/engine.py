@@ -1,0 +1,250 @@
+"""One pass over the images: every batch is read once, explained once by every method, and shown to all metrics."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vitrail.adapters import Classifier
+from vitrail.data.labelled import Batch, LabelledImages, Unreadable
+from vitrail.data.padding import collate_by_size
+from vitrail.distributed import gather, rank, world_size
+from vitrail.errors import InvalidInputError, OutputError
+from vitrail.evaluation.reading import expect_readable, places
+from vitrail.evaluation.scoring.cost import passes_per_image
+from vitrail.evaluation.scoring.parts import FOLDER, CurvePart, Part, part_file
+from vitrail.evaluation.scoring.plan import Plan
+from vitrail.evaluation.scoring.scores import Scores
+from vitrail.explainers import Explainer, distinct_names
+from vitrail.explanation import Explanation
+from vitrail.files import output_folder
+from vitrail.metrics import InsertionDeletion, View
+from vitrail.progress import progress
+
+LABEL = "label"
+"""As a target: the label of every image."""
+
+
+def score(
+    classifier: Classifier,
+    images: LabelledImages,
+    explainers: Sequence[Explainer],
+    plan: Plan,
+    target: int | str | None = None,
+    batch_size: int = 16,
+    num_workers: int = 0,
+    folder: Path | None = None,
+) -> Scores:
+    """Explain every image by every method, and measure all maps by all metrics.
+
+    Batches are a fixed partition of the images, and a batch is measured in one piece: by one process or another, now or in a run
+    that goes on later, with the same numbers. Inside `vitrail.distributed.process_group` each process takes its share of the
+    batches, and all get the same scores.
+
+    Args:
+        classifier: The model.
+        images: With the model's preprocessing; with answers where a metric needs them.
+        explainers: Methods tied to the model.
+        plan: What to measure.
+        target: Class to explain; None for the predicted one, or "label" for the label of every image.
+        batch_size: Images that are explained at once.
+        num_workers: Processes that read images.
+        folder: Where the results of every batch are kept as they come; what is there already is not measured again. It has to
+            be one that all processes share.
+
+    Raises:
+        InvalidInputError: A method twice, labels that are asked for and not there, answers that a metric needs and nobody knows,
+            or maps of several grids, where points of a curve are counted in cells.
+        ImageError: Not one image could be read.
+    """
+    names = distinct_names(explainers)
+    work = _Work(classifier, images, explainers, plan, target, batch_size, num_workers, folder)
+    parts = work.carry_out()
+    expect_readable(sum(len(part.places) for part in parts), images, [file for part in parts for file in part.unreadable])
+    return Scores.of(classifier, names, plan, images, parts, work.count_passes(parts))
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    classifier: Classifier
+    images: LabelledImages
+    explainers: Sequence[Explainer]
+    plan: Plan
+    target: int | str | None
+    batch_size: int
+    num_workers: int
+    folder: Path | None
+
+    def carry_out(self) -> list[Part]:
+        """Measure what is not measured yet; the parts of all processes, in order."""
+        numbers = range(-(-len(self.images) // self.batch_size))
+        found = dict[int, Part]()
+        if self.folder is not None:
+            output_folder(self.folder / FOLDER)
+            read = ((number, Part.load(part_file(self.folder, number))) for number in numbers)
+            found = {number: part for number, part in read if part is not None}
+        # Before anything is written: all processes have to see the same files as done.
+        gather([None])
+        pending = [number for number in numbers if number not in found][rank() :: world_size()]
+        for number, part in zip(pending, self._measure(pending), strict=True):
+            if self.folder is not None:
+                part.save(part_file(self.folder, number))
+            found[number] = part
+        return self._of_all(found, len(numbers))
+
+    def _of_all(self, found: dict[int, Part], count: int) -> list[Part]:
+        if self.folder is None:
+            return [part for _, part in sorted(gather(list(found.items())), key=lambda entry: entry[0])]
+        gather([None])  # Until the last process has written its last part.
+        parts = []
+        for number in range(count):
+            path = part_file(self.folder, number)
+            part = found.get(number) or Part.load(path)
+            if part is None:
+                raise OutputError(f"expected {path}, which another process wrote; give all processes one --out that they share")
+            parts.append(part)
+        return parts
+
+    def count_passes(self, parts: Sequence[Part]) -> list[float]:
+        """What each method costs, from the first image that could be read."""
+        place = next(int(part.places[0]) for part in parts if len(part.places))
+        image = self.images[place]
+        if isinstance(image, Unreadable):  # It was readable when it was measured.
+            return [float("nan")] * len(self.explainers)
+        batch = image.image.unsqueeze(0).to(self.classifier.device, self.classifier.dtype)
+        return passes_per_image(self.classifier, self.explainers, batch)
+
+    def _measure(self, numbers: Sequence[int]) -> Iterator[Part]:
+        size, place = self.batch_size, places(self.images)
+        batches = [list(range(at * size, min((at + 1) * size, len(self.images)))) for at in numbers]
+        loader: DataLoader[Any] = DataLoader(
+            self.images, batch_sampler=batches, num_workers=self.num_workers, collate_fn=collate_by_size
+        )
+        shown = progress(loader, len(batches), "scoring") if rank() == 0 else loader
+        for number, of_one_size in zip(numbers, shown, strict=True):
+            yield self._part(of_one_size, place, first=number == 0)
+
+    def _part(self, batches: Sequence[Batch], place: dict[str, int], first: bool) -> Part:
+        """Measure one batch; its images may be of several sizes."""
+        measured, unreadable = list[_Measured](), list[Unreadable]()
+        for batch in batches:
+            unreadable += batch.unreadable
+            if len(batch.images):
+                device, dtype = self.classifier.device, self.classifier.dtype
+                answers = None if batch.answers is None else batch.answers.to(device)
+                measured.append(
+                    self._of_one_size(batch._replace(images=batch.images.to(device, dtype), answers=answers), place)
+                )
+        seconds = np.sum([each.seconds for each in measured], 0) if measured else np.zeros(len(self.explainers))
+        part = _joined(measured, self.plan, len(self.explainers), seconds, tuple(unreadable))
+        reduced = any(explainer.precision != "full" for explainer in self.explainers)
+        return replace(part, effect=self._effect(batches, place, part)) if first and reduced and measured else part
+
+    def _effect(self, batches: Sequence[Batch], place: dict[str, int], part: Part) -> np.ndarray:
+        """The mean difference, in magnitude, that reduced precision makes on a batch."""
+        exact = replace(self, explainers=[replace(explainer, precision="full") for explainer in self.explainers])
+        full = exact._part(batches, place, first=False)
+        differences = np.abs(part.values - full.values)
+        known = ~np.isnan(differences)
+        with np.errstate(invalid="ignore"):
+            return np.where(known, differences, 0).sum((0, 1)) / known.sum((0, 1))
+
+    def _of_one_size(self, batch: Batch, place: dict[str, int]) -> "_Measured":
+        view = View(self.classifier, batch.images, batch.answers)
+        target: Any = batch.labels.to(batch.images.device) if self.target == LABEL else self.target
+        values, curves, seconds = list[Tensor](), dict[str, list[Any]](), list[float]()
+        for explainer in self.explainers:
+            started = time.perf_counter()
+            explanation = explainer.explain(batch.images, target)
+            _wait(batch.images.device)
+            seconds.append(time.perf_counter() - started)
+            with _autocast(explainer):
+                values.append(torch.cat(self._columns(view, explanation, explainer, curves), 1))
+        return _Measured(
+            np.array([place[path] for path in batch.paths]),
+            explanation.targets.cpu().numpy(),
+            torch.stack(values).double().cpu().numpy(),
+            {name: _stacked(each) for name, each in curves.items()},
+            np.array(seconds),
+        )
+
+    def _columns(
+        self, view: View, explanation: Explanation, explainer: Explainer, curves: dict[str, list[Any]]
+    ) -> list[Tensor]:
+        found = []
+        for name, metric in self.plan.metrics.items():
+            if isinstance(metric, InsertionDeletion):
+                measured = metric.measure_curves(view, explanation)
+                curves.setdefault(name, []).append(measured)
+                found.append(measured.auc().float())
+            else:
+                found.append(metric.checked(view, explanation, explainer).to(view.images.device).float())
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What was measured of images of one size."""
+
+    places: np.ndarray
+    targets: np.ndarray
+    values: np.ndarray
+    curves: dict[str, CurvePart]
+    seconds: np.ndarray
+
+
+def _joined(
+    measured: Sequence[_Measured], plan: Plan, num_methods: int, seconds: np.ndarray, unreadable: tuple[Unreadable, ...]
+) -> Part:
+    """One part of a batch's images, in their order."""
+    if not measured:
+        empty = np.zeros(0, dtype=np.int64)
+        return Part(empty, empty, np.zeros((num_methods, 0, len(plan.columns))), seconds, {}, None, unreadable)
+    at = np.concatenate([each.places for each in measured])
+    order = at.argsort(kind="stable")
+    curves = {}
+    for name in plan.protocols:
+        each = [part.curves[name] for part in measured]
+        if len({len(part.fractions) for part in each}) > 1:
+            raise _several_grids(name)
+        scores, ends = (np.concatenate([getattr(part, field) for part in each], 1)[:, order] for field in ("scores", "ends"))
+        curves[name] = CurvePart(each[0].fractions, scores, ends)
+    targets, values = np.concatenate([part.targets for part in measured]), np.concatenate([part.values for part in measured], 1)
+    return Part(at[order], targets[order], values[:, order], seconds, curves, None, unreadable)
+
+
+def _stacked(measured: Sequence[Any]) -> CurvePart:
+    """The curves of all methods, as arrays."""
+    if len({len(each.fractions) for each in measured}) > 1:
+        raise _several_grids("a protocol")
+    scores, ends = (np.stack([getattr(each, name).float().cpu().numpy() for each in measured]) for name in ("scores", "ends"))
+    return CurvePart(measured[0].fractions.float().cpu().numpy(), scores, ends)
+
+
+def _several_grids(protocol: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"expected maps of one grid for {protocol}, whose curves count cells, got several; score them apart, or by a protocol with "
+        "steps or shares"
+    )
+
+
+def _autocast(explainer: Explainer) -> AbstractContextManager[Any]:
+    """A method in reduced precision is measured in it too: half of the work is the metrics'."""
+    if explainer.precision == "full":
+        return nullcontext()
+    return torch.autocast(explainer.model.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[explainer.precision])
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done its work, which is being timed."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

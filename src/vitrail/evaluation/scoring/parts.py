@@ -1,0 +1,84 @@
+"""What is known of one batch of images, as a file: what makes a run resumable, and as good on many processes as on one."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from vitrail.data.labelled import Unreadable
+from vitrail.files import atomic_write
+
+FOLDER = "parts"
+
+
+@dataclass(frozen=True, eq=False)
+class CurvePart:
+    """The curves of a protocol: points, and the scores of image and baseline."""
+
+    fractions: Float32[np.ndarray, " points"]
+    scores: Float32[np.ndarray, "methods images curves points"]
+    ends: Float32[np.ndarray, "methods images curves 2"]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What was measured of the images of one batch.
+
+    Attributes:
+        places: Of its images in the set, rising.
+        targets: The explained class of every image.
+        values: A number per method, image and column; NaN where it is undefined.
+        seconds: Per method, what its explanations took.
+        curves: By protocol.
+        effect: Of the first batch, where precision is reduced: per column the mean difference that this makes, in magnitude.
+        unreadable: Files of the batch that were left out.
+    """
+
+    places: Int[np.ndarray, " images"]
+    targets: Int[np.ndarray, " images"]
+    values: Float[np.ndarray, "methods images columns"]
+    seconds: Float[np.ndarray, " methods"]
+    curves: Mapping[str, CurvePart] = field(default_factory=dict)
+    effect: Float[np.ndarray, " columns"] | None = None
+    unreadable: tuple[Unreadable, ...] = ()
+
+    def save(self, path: Path) -> None:
+        """Write it in one piece."""
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("places", "targets", "values", "seconds")}
+        if self.effect is not None:
+            arrays["effect"] = self.effect
+        for protocol, curves in self.curves.items():
+            arrays |= {f"{protocol}.{name}": getattr(curves, name) for name in ("fractions", "scores", "ends")}
+        # Names of files need not be UTF-8; JSON escapes what is not.
+        arrays["unreadable"] = np.array(json.dumps(self.unreadable))
+        with atomic_write(path) as partial:
+            np.savez_compressed(partial, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Part | None":
+        """Read what `save` wrote, or None where it is missing or damaged: then the batch is to be measured again."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            protocols = [name.removesuffix(".fractions") for name in arrays if name.endswith(".fractions")]
+            return cls(
+                **{name: arrays[name] for name in ("places", "targets", "values", "seconds")},
+                curves={
+                    name: CurvePart(*(arrays[f"{name}.{each}"] for each in ("fractions", "scores", "ends")))
+                    for name in protocols
+                },
+                effect=arrays.get("effect"),
+                unreadable=tuple(Unreadable(*entry) for entry in json.loads(str(arrays["unreadable"]))),
+            )
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            return None
+
+
+def part_file(folder: Path, number: int) -> Path:
+    """Where the results of a batch are."""
+    return folder / FOLDER / f"{number:06d}.npz"

@@ -1,0 +1,163 @@
+"""What came out: numbers per method, image and column, and what they cost."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from vitrail.adapters import Classifier
+from vitrail.data.labelled import LabelledImages, Unreadable
+from vitrail.evaluation.scoring.parts import Part
+from vitrail.evaluation.scoring.plan import Column, Plan
+from vitrail.metrics import Curves, Protocol
+from vitrail.metrics.statistics import Intervals, bootstrap_interval
+from vitrail.registry import unknown_name
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What explanations of a method cost.
+
+    Attributes:
+        passes: Floating-point operations of one explanation, over those of a forward pass.
+        seconds: Median over batches of the time per image; of this run, on this machine.
+    """
+
+    passes: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Several methods on the same images.
+
+    Attributes:
+        model: Its name.
+        methods: Their names.
+        columns: What was measured; those that are undefined everywhere are left out.
+        values: A number per method, image and column; NaN where it is undefined.
+        targets: The explained class of every image.
+        target_names: Its name.
+        paths: File of every image.
+        places: Of every image in the set.
+        protocols: By name, those whose curves were measured.
+        cost: By method.
+        effect: Where precision was reduced: per column the mean difference that this made on the first batch, in magnitude.
+        unreadable: Files left out.
+    """
+
+    model: str
+    methods: tuple[str, ...]
+    columns: tuple[Column, ...]
+    values: Float[np.ndarray, "methods images columns"]
+    targets: Int[np.ndarray, " images"]
+    target_names: Sequence[str]
+    paths: Sequence[str]
+    places: Int[np.ndarray, " images"]
+    protocols: Mapping[str, Protocol]
+    cost: Mapping[str, Cost]
+    effect: Mapping[str, float] | None = None
+    unreadable: Sequence[Unreadable] = ()
+    _parts: Sequence[Part] = field(default=(), repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        classifier: Classifier,
+        methods: Sequence[str],
+        plan: Plan,
+        images: LabelledImages,
+        parts: Sequence[Part],
+        passes: Sequence[float],
+    ) -> "Scores":
+        """Put parts together, in the order of the images."""
+        values = np.concatenate([part.values for part in parts], 1)
+        known = [i for i in range(len(plan.columns)) if not np.isnan(values[:, :, i]).all()]
+        places, targets = (np.concatenate([getattr(part, name) for part in parts]) for name in ("places", "targets"))
+        effect = next((part.effect for part in parts if part.effect is not None), None)
+        columns = tuple(plan.columns[i] for i in known)
+        times = np.array([part.seconds / len(part.places) for part in parts if len(part.places)])
+        cost = {name: Cost(passes[i], float(np.median(times[:, i]))) for i, name in enumerate(methods)}
+        return cls(
+            model=classifier.name,
+            methods=tuple(methods),
+            columns=columns,
+            values=values[:, :, known],
+            targets=targets,
+            target_names=[classifier.class_name(int(target)) for target in targets],
+            paths=[images.name(int(place)) for place in places],
+            places=places,
+            protocols=plan.protocols,
+            cost=cost,
+            effect=None if effect is None else {each.name: float(effect[i]) for each, i in zip(columns, known, strict=True)},
+            unreadable=[file for part in parts for file in part.unreadable],
+            _parts=parts,
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def of_method(self, method: str) -> Float[np.ndarray, "images columns"]:
+        """The numbers of one method.
+
+        Raises:
+            UnknownNameError: No such method.
+        """
+        if method not in self.methods:
+            raise unknown_name("method", method, list(self.methods))
+        return self.values[self.methods.index(method)]
+
+    def column(self, name: str) -> Float[np.ndarray, "methods images"]:
+        """One column of all methods.
+
+        Raises:
+            UnknownNameError: No such column.
+        """
+        names = [column.name for column in self.columns]
+        if name not in names:
+            raise unknown_name("column", name, names)
+        return self.values[:, :, names.index(name)]
+
+    @cached_property
+    def intervals(self) -> dict[str, Intervals]:
+        """Per method the means over images, with 95 % bootstrap intervals."""
+        return {name: bootstrap_interval(self.of_method(name)) for name in self.methods}
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Per method and column, the mean over the images where it is defined."""
+        return {
+            name: {column.name: float(mean) for column, mean in zip(self.columns, found.mean, strict=True)}
+            for name, found in self.intervals.items()
+        }
+
+    def curves(self, protocol: str) -> dict[str, Curves]:
+        """The curves of every image, by method.
+
+        Raises:
+            UnknownNameError: No such protocol was measured.
+        """
+        return self._curves(protocol, lambda some: torch.from_numpy(np.concatenate(some, 1)))
+
+    def mean_curves(self, protocol: str) -> dict[str, Curves]:
+        """The mean curve of every method, as those of one image.
+
+        Raises:
+            UnknownNameError: No such protocol was measured.
+        """
+
+        def mean(some: Sequence[np.ndarray]) -> torch.Tensor:
+            total = np.sum([part.astype(np.float64).sum(1) for part in some], 0)
+            return torch.from_numpy(total[:, None] / sum(part.shape[1] for part in some)).float()
+
+        return self._curves(protocol, mean)
+
+    def _curves(self, protocol: str, join: Callable[[Sequence[np.ndarray]], torch.Tensor]) -> dict[str, Curves]:
+        if protocol not in self.protocols:
+            raise unknown_name("protocol", protocol, list(self.protocols))
+        some = [part.curves[protocol] for part in self._parts if protocol in part.curves]
+        scores, ends = join([part.scores for part in some]), join([part.ends for part in some])
+        fractions = torch.from_numpy(some[0].fractions)
+        return {name: Curves(self.protocols[protocol], fractions, scores[i], ends[i]) for i, name in enumerate(self.methods)}

@@ -1,0 +1,86 @@
+"""One model scored into a folder: claimed, measured, gone on with."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitrail.adapters import Classifier
+from vitrail.data.labelled import LabelledImages
+from vitrail.distributed import gather, rank
+from vitrail.evaluation.scoring.choosing import Choice
+from vitrail.evaluation.scoring.claiming import claim
+from vitrail.evaluation.scoring.engine import score
+from vitrail.evaluation.scoring.plan import Plan
+from vitrail.evaluation.scoring.scores import Scores
+from vitrail.evaluation.scoring.sheets import write_sheets
+from vitrail.explainers import Explainer
+from vitrail.run import Run, describe_method, describe_model
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What is scored, and how.
+
+    Attributes:
+        plan: What to measure.
+        choice: Of which images.
+        batch_size: Images that are explained at once; part of what was done, since rounding depends on it.
+        num_workers: Processes that read images.
+        overwrite: Whether earlier results are replaced.
+    """
+
+    plan: Plan
+    choice: Choice
+    batch_size: int = 16
+    num_workers: int = 0
+    overwrite: bool = False
+
+    def score_into(
+        self,
+        folder: Path,
+        classifier: Classifier,
+        explainers: Sequence[Explainer],
+        images: LabelledImages,
+        data: Mapping[str, Any],
+    ) -> tuple[Scores, dict[str, str]]:
+        """Score a model, or go on where an earlier call of the same kind was stopped; write contact sheets.
+
+        Inside `vitrail.distributed.process_group` the processes share the work; the first one writes the sheets.
+
+        Args:
+            folder: For what is measured, one that all processes share.
+            classifier: The model.
+            explainers: Methods tied to it.
+            images: All there are, with the model's preprocessing.
+            data: What tells these images from others, ready for JSON.
+
+        Returns:
+            The scores, and the captions of the sheets by file name.
+
+        Raises:
+            OutputError: The folder holds something else, or scores that were made otherwise, or cannot be written.
+        """
+        images = self.choice.apply(images, classifier, self.plan, max(self.batch_size, 64), self.num_workers)
+        if rank() == 0:
+            settings = {
+                **describe_model(classifier, None),
+                **data,
+                **self.choice.describe(),
+                "batch_size": self.batch_size,
+                "num_images": len(images),
+                "metrics": json.loads(json.dumps(self.plan.options)),
+            }
+            if claim(folder, Run(settings, {each.name: describe_method(each) for each in explainers}), self.overwrite):
+                logger.info("going on in %s", folder)
+        gather([None])  # Nobody looks into the folder before it is claimed.
+        explained = self.choice.explained
+        scores = score(classifier, images, explainers, self.plan, explained, self.batch_size, self.num_workers, folder)
+        captions = dict[str, str]()
+        if rank() == 0:
+            captions = write_sheets(folder, scores, self.plan, images, explainers, explained)
+        return scores, captions

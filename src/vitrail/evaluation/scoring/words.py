@@ -1,0 +1,75 @@
+"""Scores as lines and tables that people read."""
+
+import math
+from collections.abc import Sequence
+
+from vitrail.evaluation.scoring.table import Table
+from vitrail.metrics.statistics import Unproven
+
+MAX_NAMED = 4
+
+
+def metric_names(table: Table) -> list[str]:
+    """Protocols and metrics, in the order of their columns."""
+    return list(dict.fromkeys(column.metric for column in table.columns))
+
+
+def metric_rows(table: Table, metric: str) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a metric's table: the mean and half of its 95 % interval, a row a method, the first what is better."""
+    columns = [i for i, column in enumerate(table.columns) if column.metric == metric]
+    head = ["", *(table.columns[i].measure.name for i in columns)]
+    rows = [["better", *(table.columns[i].measure.better or "" for i in columns)]]
+    for method in table.methods:
+        found = table.intervals[method]
+        rows.append([method, *(_with_interval(found.mean[i], found.low[i], found.high[i]) for i in columns)])
+    return head, rows
+
+
+def overview_rows(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the ranks and costs: methods by their mean rank, best first."""
+    order = sorted(range(len(table.methods)), key=lambda i: (math.isnan(table.mean_ranks[i]), table.mean_ranks[i]))
+    rows = []
+    for i in order:
+        cost = table.cost[table.methods[i]]
+        rows.append([table.methods[i], _number(table.mean_ranks[i], 2), _number(cost.passes, 2), f"{cost.seconds * 1000:.1f}"])
+    return ["", "mean rank", "passes", "ms per image"], rows
+
+
+def rank_rows(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the rank table: a row a measure that has a direction, a column a method."""
+    directed = [i for i, column in enumerate(table.columns) if column.measure.better]
+    rows = [[table.names[i], *(_number(place, 1) for place in table.ranks[:, i])] for i in directed]
+    return ["", *table.methods], rows
+
+
+def warnings(unproven: Sequence[Unproven]) -> list[str]:
+    """A line a method that is not shown to beat chance on some measures."""
+    by_method = dict[str, list[str]]()
+    for each in unproven:
+        by_method.setdefault(each.method, []).append(each.measure)
+    lines = []
+    for method, measures in by_method.items():
+        more = f" and {len(measures) - MAX_NAMED} more" if len(measures) > MAX_NAMED else ""
+        lines.append(f"{method} is not shown to beat random on {', '.join(measures[:MAX_NAMED])}{more}")
+    return lines
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of aligned columns: the first to the left, numbers to the right."""
+    every = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    padded = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in every)
+    return ["  ".join(cells).rstrip() for cells in padded]
+
+
+def _with_interval(mean: float, low: float, high: float) -> str:
+    if math.isnan(mean):
+        return "-"
+    if 0 < abs(mean) < 5e-4:
+        return f"{mean:.1e} ±{(high - low) / 2:.0e}"
+    digits = 1 if abs(mean) >= 100 else 2 if abs(mean) >= 10 else 3
+    return f"{mean:.{digits}f} ±{(high - low) / 2:.{digits}f}"
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"

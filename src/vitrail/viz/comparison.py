@@ -1,0 +1,90 @@
+"""Methods beside each other: boxes over images, means with their intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vitrail.files import atomic_write
+
+PANELS_PER_LINE = 4
+CONTROL = "random"
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One measure of several methods.
+
+    Attributes:
+        title: Name of the measure, and what is better.
+        values: Per method, a number an image; NaN where it is undefined.
+        means: Per method the mean, and the ends of its interval.
+    """
+
+    title: str
+    values: Mapping[str, Float[np.ndarray, " images"]]
+    means: Mapping[str, tuple[float, float, float]]
+
+
+def plot_panels(panels: Sequence[Panel], path: str | Path) -> None:
+    """Draw a panel a measure and a line a method: a box over images, and the mean with its interval.
+
+    A measure of two values (hit or miss) has no box.
+    """
+    num_lines = -(-len(panels) // PANELS_PER_LINE)
+    num_columns = -(-len(panels) // num_lines)
+    methods = list(panels[0].values)
+    size = (1.6 + 3.2 * num_columns, num_lines * (0.9 + 0.27 * len(methods)))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(num_lines, num_columns, squeeze=False, sharey=True)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _draw(axes, panel)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for line in grid:
+        line[0].set_yticks(range(len(methods)), [name.replace("$", r"\$") for name in methods], fontsize=9)
+    grid[0, 0].invert_yaxis()  # Shared by all: the first method is on top.
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=110)
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    defined = {name: each[~np.isnan(each)] for name, each in panel.values.items()}
+    graded = any(len(np.unique(each)) > 2 for each in defined.values())
+    for place, (name, each) in enumerate(defined.items()):
+        if not len(each):
+            continue
+        # The control is grey, as among curves.
+        colour = "0.45" if _is_control(name) else "C0"
+        if graded:
+            axes.boxplot(
+                [each],
+                positions=[place],
+                orientation="horizontal",
+                widths=0.55,
+                patch_artist=True,
+                manage_ticks=False,
+                showfliers=False,
+                boxprops={"facecolor": colour, "alpha": 0.25, "edgecolor": "none"},
+                medianprops={"color": colour},
+                whiskerprops={"color": colour, "alpha": 0.4},
+                capprops={"color": colour, "alpha": 0.4},
+            )
+        mean, low, high = panel.means[name]
+        axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
+        axes.plot([mean], [place], marker="D", markersize=4, color=colour)
+    control = next((name for name in panel.means if _is_control(name)), None)
+    if control is not None and len(defined[control]):
+        axes.axvline(panel.means[control][0], color="0.45", linestyle=":", linewidth=1)
+    axes.set_title(panel.title, fontsize=9)
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _is_control(name: str) -> bool:
+    return name.split("/")[-1] == CONTROL
