@@ -83,7 +83,7 @@ class Plan:
     def columns(self) -> tuple[Column, ...]:
         """What is measured, in the order of all arrays and tables."""
         return tuple(
-            Column(measure.name if measure.name == name else f"{name}.{measure.name}", name, measure)
+            Column(name if measure.name.replace("_", "-") == name else f"{name}.{measure.name}", name, measure)
             for name, metric in self.metrics.items()
             for measure in metric.measures
         )
