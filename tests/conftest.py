@@ -1,11 +1,16 @@
 """What every test may use."""
 
+import os
 import random
 
 import jaxtyping
 import numpy as np
 import pytest
 import torch
+
+# More threads gain nothing on tiny networks, and wait for each other where the machine is busy; also in processes of tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -227,6 +227,7 @@ def test_inference_mode_changes_nothing(pair):
     expected = explainer.explain(images, 1).relevance
     with torch.inference_mode():
         inside = explainer.explain(images, 1).relevance
-        born_inside = images.clone()
+        born_inside, targets = images.clone(), torch.ones(len(images), dtype=torch.long)
     torch.testing.assert_close(inside, expected)
     torch.testing.assert_close(explainer.explain(born_inside, 1).relevance, expected)
+    torch.testing.assert_close(explainer.explain(images, targets).relevance, expected)

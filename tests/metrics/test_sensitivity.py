@@ -108,7 +108,7 @@ def test_noise_is_that_of_the_shape_and_the_seed():
 
 def test_max_sensitivity_has_its_closed_form(additive):
     """Of weight x mean of the cell: the norm of weight x mean of the cell's noise, over that of the weights."""
-    metric, weights = MaxSensitivity(radius=0.3, samples=4, seed=5), own_map(additive)
+    metric, weights = MaxSensitivity(radius=0.3, num_samples=4, seed=5), own_map(additive)
     moves = torch.stack([2 * noise - 1 for noise in noises(ones(), 4, 5, torch.rand)]) * 0.3
     assert 0.29 < moves.abs().max() <= 0.3
     assert abs(float(moves.mean())) < 0.03
@@ -124,8 +124,8 @@ def test_max_sensitivity_in_proportion(additive):
     torch.testing.assert_close(measured(MaxSensitivity(radius=0.06), additive, images, again), 3 * usual)
     scaled = measured(MaxSensitivity(), additive, images, lambda *given: 50 * again(*given))
     torch.testing.assert_close(scaled, usual)
-    assert (measured(MaxSensitivity(samples=3), additive, images, again) <= usual).all()
-    assert (measured(MaxSensitivity(samples=40), additive, images, again) >= usual).all()
+    assert (measured(MaxSensitivity(num_samples=3), additive, images, again) <= usual).all()
+    assert (measured(MaxSensitivity(num_samples=40), additive, images, again) >= usual).all()
     assert not torch.equal(measured(MaxSensitivity(seed=1), additive, images, again), usual)
     assert measured(MaxSensitivity(), additive, images, lambda images, targets: own_map(additive, 3)).eq(0).all()
 
@@ -145,7 +145,7 @@ def test_max_sensitivity_against_captum():
     captum = pytest.importorskip("captum.metrics")
     classifier, images, targets = networks.network("timm"), networks.images("timm", 3), torch.tensor([0, 3, 1])
     explainer = make_explainer("input-x-gradient", classifier)
-    metric = MaxSensitivity(radius=0.1, samples=5, seed=2)
+    metric = MaxSensitivity(radius=0.1, num_samples=5, seed=2)
     found = measured(metric, classifier, images, explainer, targets=targets)[:, 0]
 
     def move(inputs, radius):
@@ -167,7 +167,7 @@ def test_max_sensitivity_against_quantus():
     quantus = pytest.importorskip("quantus")
     classifier, images, targets = networks.network("timm"), networks.images("timm", 3), torch.tensor([0, 3, 1])
     explainer = make_explainer("input-x-gradient", classifier)
-    found = measured(MaxSensitivity(radius=0.1, samples=5), classifier, images, explainer, targets=targets)[:, 0]
+    found = measured(MaxSensitivity(radius=0.1, num_samples=5), classifier, images, explainer, targets=targets)[:, 0]
     moves = iter([0.1 * (2 * noise - 1) for noise in noises(images, 5, 0, torch.rand)])
 
     def explain(model, inputs, targets, **kwargs):
@@ -198,7 +198,7 @@ def test_stability_is_that_of_each_noisy_image(additive):
     """Against maps and classes of the noisy images one by one."""
     stats = pytest.importorskip("scipy.stats")
     again, images = gradient_times_input(additive), 0.2 * torch.randn(3, 3, 8, 12)
-    found = measured(Stability(noise=0.7, samples=4, seed=3), additive, images, again)
+    found = measured(Stability(noise=0.7, num_samples=4, seed=3), additive, images, again)
     drawn = list(noises(images, 4, 3, torch.randn))
     assert torch.stack(drawn).std() == pytest.approx(1, abs=0.05)
     for image, row in zip(images, found, strict=True):
@@ -216,7 +216,7 @@ def test_a_map_that_stays_is_stable_and_a_constant_one_is_nothing(additive):
     stays = measured(Stability(), additive, ones(2), lambda *_: own_map(additive, 2))
     assert stays.eq(1).all()
     flips = iter([own_map(additive), -own_map(additive), torch.zeros(1, 2, 3), own_map(additive)])
-    found = measured(Stability(samples=4), additive, ones(), lambda *_: next(flips), own_map(additive))
+    found = measured(Stability(num_samples=4), additive, ones(), lambda *_: next(flips), own_map(additive))
     # 1, -1, undefined, 1; and top cells of ties.
     torch.testing.assert_close(found[0, :2], torch.tensor([1 / 3, 2 / 3]))
     for constant in (torch.zeros(2, 2, 3), torch.full((2, 1, 1), 3.0)):
@@ -245,8 +245,8 @@ def test_an_image_does_not_hang_on_its_neighbours(name, metric):
     classifier, images, targets = networks.network("timm"), networks.images("timm", 2), torch.tensor([0, 3])
     again = make_explainer(name, classifier)
     before = {key: tensor.clone() for key, tensor in classifier.module.state_dict().items()}
-    together = measured(metric(samples=2), classifier, images, again, targets=targets)
-    single = [measured(metric(samples=2), classifier, images[i : i + 1], again, targets=targets[i : i + 1]) for i in range(2)]
+    together = measured(metric(num_samples=2), classifier, images, again, targets=targets)
+    single = [measured(metric(num_samples=2), classifier, images[i : i + 1], again, targets=targets[i : i + 1]) for i in range(2)]
     torch.testing.assert_close(together, torch.cat(single), rtol=1e-3, atol=1e-4)
     assert all(torch.equal(tensor, before[key]) for key, tensor in classifier.module.state_dict().items())
 
@@ -266,7 +266,7 @@ def test_random_maps_are_not_stable():
 def test_of_a_network_in_another_precision(dtype):
     classifier, images = networks.network("timm"), networks.images("timm").to(dtype)
     classifier.module.to(dtype)
-    for metric in (MaxSensitivity(radius=0.2, samples=2), Stability(samples=2)):
+    for metric in (MaxSensitivity(radius=0.2, num_samples=2), Stability(num_samples=2)):
         found = measured(metric, classifier, images, make_explainer("rollout", classifier))
         assert found.dtype == torch.promote_types(dtype, torch.float32)
         assert found.isfinite().all()
@@ -288,9 +288,9 @@ def test_over_a_data_set(additive):
     ("make", "message"),
     [
         (lambda: MaxSensitivity(radius=0.0), "a radius above 0, in units of the normalised image, got 0.0"),
-        (lambda: MaxSensitivity(samples=0), "at least 1 sample, got 0"),
+        (lambda: MaxSensitivity(num_samples=0), "at least 1 sample, got 0"),
         (lambda: Stability(noise=math.inf), "a noise above 0, in units of the normalised image, got inf"),
-        (lambda: Stability(samples=-1), "at least 1 sample, got -1"),
+        (lambda: Stability(num_samples=-1), "at least 1 sample, got -1"),
         (lambda: Stability(share=1.1), "above 0 and up to 1, got 1.1"),
     ],
 )

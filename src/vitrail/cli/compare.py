@@ -33,6 +33,7 @@ from vitrail.cli.scoring import (
     changes,
     describe_data,
     make_plan,
+    print_effect,
     print_table,
     read_images,
     some_methods,
@@ -107,6 +108,8 @@ def compare(
     report_unreadable(list(found[0].unreadable))
     typer.echo(f"{', '.join(scores.model for scores in found)}, {len(found[0])} images")
     print_table(table, changes(plan))
+    for scores in found:
+        print_effect(scores)
     typer.echo(
         f"wrote index.html, images.csv, comparisons.csv, summary.json and pictures to {out}, and what each model has to {out / 'models'}"
     )

@@ -37,6 +37,7 @@ from vitrail.cli.scoring import (
     changes,
     describe_data,
     make_plan,
+    print_effect,
     print_table,
     read_images,
 )
@@ -97,4 +98,5 @@ def score(
     report_unreadable(list(scores.unreadable))
     typer.echo(f"{classifier.name}, {len(scores)} images")
     print_table(table, changes(plan))
+    print_effect(scores)
     typer.echo(f"wrote index.html, images.csv, comparisons.csv, summary.json and pictures to {out}")

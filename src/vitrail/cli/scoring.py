@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing
     from vitrail.data.labelled import LabelledImages
     from vitrail.evaluation.scoring.plan import Plan
+    from vitrail.evaluation.scoring.scores import Scores
     from vitrail.evaluation.scoring.table import Table
 
 logger = logging.getLogger("vitrail")
@@ -164,6 +165,13 @@ def print_table(table: "Table", changed: Mapping[str, str]) -> None:
         typer.echo(f"  {line}")
     for line in warnings(table.unproven):
         typer.echo(f"warning: {line}", err=True)
+
+
+def print_effect(scores: "Scores") -> None:
+    """Print what reduced precision does to the numbers, where it was asked for."""
+    if scores.effect is not None:
+        words = ", ".join(f"{name} {value:.1e}" for name, value in scores.effect.items())
+        typer.echo(f"{scores.model}: mean difference that reduced precision makes, on the first batch: {words}")
 
 
 def changes(plan: "Plan") -> dict[str, str]:

@@ -176,7 +176,8 @@ class Explainer(ABC):
             raise InvalidInputError(
                 f"expected a class index or name, or {len(logits)} class indices, one per image, got {target!r}"
             ) from error
-        return check_targets(targets, logits)
+        checked = check_targets(targets, logits)
+        return checked.clone() if checked.is_inference() else checked
 
 
 @dataclass(frozen=True, eq=False)

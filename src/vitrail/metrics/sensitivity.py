@@ -24,7 +24,7 @@ class MaxSensitivity(ImageMetric):
 
     Args:
         radius: How far a pixel moves at most, in units of the normalised image; uniform in a cube, as in captum and Quantus.
-        samples: How many moved images; more of them can only raise the measure.
+        num_samples: How many moved images; more of them can only raise the measure.
         seed: Of the moves, which are the same for all images of a shape.
 
     Source: Yeh et al. 2019, arXiv:1901.09392, definition of SENS_MAX, estimated by sampling.
@@ -38,17 +38,17 @@ class MaxSensitivity(ImageMetric):
         Measure("max_sensitivity", "lower", 0.0, math.inf, "largest change of the map under small noise, over its norm"),
     )
 
-    def __init__(self, radius: float = 0.02, samples: int = 10, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, radius: float = 0.02, num_samples: int = 10, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _check_positive("radius", radius)
-        _check_samples(samples)
-        self.radius, self.samples, self.seed = radius, samples, seed
+        _check_samples(num_samples)
+        self.radius, self.num_samples, self.seed = radius, num_samples, seed
 
     def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
         original = at_least_float32(explanation.relevance)
         length = original.flatten(1).norm(dim=1)
         furthest = torch.zeros_like(length)
-        for noise in noises(view.images, self.samples, self.seed, torch.rand):
+        for noise in noises(view.images, self.num_samples, self.seed, torch.rand):
             moved = view.images + (2 * noise - 1).mul(self.radius).to(view.images)
             found = again(moved, explanation.targets)  # type: ignore[misc]  # `checked` made sure
             furthest = furthest.maximum((found.to(original) - original).flatten(1).norm(dim=1))
@@ -65,7 +65,7 @@ class Stability(ImageMetric):
 
     Args:
         noise: Standard deviation of the noise, in units of the normalised image.
-        samples: How many noisy images.
+        num_samples: How many noisy images.
         seed: Of the noise, which is the same for all images of a shape.
         share: How many of the cells count as the top, at least one.
 
@@ -82,16 +82,16 @@ class Stability(ImageMetric):
         Measure("same_class", None, 0.0, 1.0, "share of noisy images whose predicted class stays"),
     )
 
-    def __init__(self, noise: float = 0.1, samples: int = 5, seed: int = 0, share: float = 0.1, **kwargs: Any) -> None:
+    def __init__(self, noise: float = 0.1, num_samples: int = 5, seed: int = 0, share: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _check_positive("noise", noise)
-        _check_samples(samples)
+        _check_samples(num_samples)
         check_share(share)
-        self.noise, self.samples, self.seed, self.share = noise, samples, seed, share
+        self.noise, self.num_samples, self.seed, self.share = noise, num_samples, seed, share
 
     def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
         original, predicted, found = at_least_float32(explanation.relevance), view.logits.argmax(-1), []
-        for noise in noises(view.images, self.samples, self.seed, torch.randn):
+        for noise in noises(view.images, self.num_samples, self.seed, torch.randn):
             noisy = view.images + noise.mul(self.noise).to(view.images)
             relevance = again(noisy, explanation.targets).to(original)  # type: ignore[misc]  # `checked` made sure
             with view.classifier.inspecting(), torch.no_grad():
@@ -101,17 +101,19 @@ class Stability(ImageMetric):
         return torch.stack(found).nanmean(0)
 
 
-def noises(images: Images, samples: int, seed: int, draw: Callable[..., Tensor]) -> Iterator[Float[Tensor, "c height width"]]:
+def noises(
+    images: Images, num_samples: int, seed: int, draw: Callable[..., Tensor]
+) -> Iterator[Float[Tensor, "c height width"]]:
     """Noise of the shape of one image, on the CPU, the same for every image: what it is set beside does not matter.
 
     Args:
         images: Whose shape it has.
-        samples: How many; the first are the same, however many follow.
+        num_samples: How many; the first are the same, however many follow.
         seed: Another seed, another noise.
         draw: `torch.rand` or `torch.randn`.
     """
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(samples):
+    for _ in range(num_samples):
         yield draw(images.shape[1:], generator=generator, device="cpu", dtype=torch.float32)
 
 
@@ -120,6 +122,6 @@ def _check_positive(name: str, value: float) -> None:
         raise InvalidInputError(f"expected a {name} above 0, in units of the normalised image, got {value}")
 
 
-def _check_samples(samples: int) -> None:
-    if samples < 1:
-        raise InvalidInputError(f"expected at least 1 sample, got {samples}")
+def _check_samples(num_samples: int) -> None:
+    if num_samples < 1:
+        raise InvalidInputError(f"expected at least 1 sample, got {num_samples}")

@@ -1,7 +1,7 @@
 """One pass over the images: every batch is read once, explained once by every method, and shown to all metrics."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +68,7 @@ def score(
     work = _Work(classifier, images, explainers, plan, target, batch_size, num_workers, folder)
     parts = work.carry_out()
     expect_readable(sum(len(part.places) for part in parts), images, [file for part in parts for file in part.unreadable])
-    return Scores.of(classifier, names, plan, images, parts, work.count_passes(parts))
+    return Scores.of(classifier, names, plan, images, parts, work.count_passes(parts), work.curve_parts(parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,34 +83,43 @@ class _Work:
     folder: Path | None
 
     def carry_out(self) -> list[Part]:
-        """Measure what is not measured yet; the parts of all processes, in order."""
+        """Measure what is not measured yet; the parts of all processes, in order; without curves where these lie in files."""
         numbers = range(-(-len(self.images) // self.batch_size))
         found = dict[int, Part]()
         if self.folder is not None:
             output_folder(self.folder / FOLDER)
-            read = ((number, Part.load(part_file(self.folder, number))) for number in numbers)
+            read = ((number, Part.load(part_file(self.folder, number), with_curves=False)) for number in numbers)
             found = {number: part for number, part in read if part is not None}
         # Before anything is written: all processes have to see the same files as done.
         gather([None])
         pending = [number for number in numbers if number not in found][rank() :: world_size()]
         for number, part in zip(pending, self._measure(pending), strict=True):
-            if self.folder is not None:
+            if self.folder is None:
+                found[number] = part
+            else:
                 part.save(part_file(self.folder, number))
-            found[number] = part
+                found[number] = part.without_curves()
         return self._of_all(found, len(numbers))
 
     def _of_all(self, found: dict[int, Part], count: int) -> list[Part]:
         if self.folder is None:
             return [part for _, part in sorted(gather(list(found.items())), key=lambda entry: entry[0])]
         gather([None])  # Until the last process has written its last part.
-        parts = []
-        for number in range(count):
-            path = part_file(self.folder, number)
-            part = found.get(number) or Part.load(path)
-            if part is None:
-                raise OutputError(f"expected {path}, which another process wrote; give all processes one --out that they share")
-            parts.append(part)
-        return parts
+        return [found.get(number) or self._read(self.folder, number, with_curves=False) for number in range(count)]
+
+    def curve_parts(self, parts: Sequence[Part]) -> Callable[[], Iterator[Part]]:
+        """What gives the parts with their curves, one after the other."""
+        folder = self.folder
+        if folder is None:
+            return lambda: iter(parts)
+        return lambda: (self._read(folder, number) for number in range(len(parts)))
+
+    def _read(self, folder: Path, number: int, with_curves: bool = True) -> Part:
+        path = part_file(folder, number)
+        part = Part.load(path, with_curves)
+        if part is None:
+            raise OutputError(f"expected {path}, which another process wrote; give all processes one --out that they share")
+        return part
 
     def count_passes(self, parts: Sequence[Part]) -> list[float]:
         """What each method costs, from the first image that could be read."""

@@ -3,7 +3,7 @@
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,17 @@ class Part:
             np.savez_compressed(partial, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> "Part | None":
-        """Read what `save` wrote, or None where it is missing or damaged: then the batch is to be measured again."""
+    def load(cls, path: Path, with_curves: bool = True) -> "Part | None":
+        """Read what `save` wrote, or None where it is missing or damaged: then the batch is to be measured again.
+
+        Args:
+            path: The file.
+            with_curves: Whether to keep the curves, which are nearly all of it; they are read in any case, to see that they are whole.
+        """
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            protocols = [name.removesuffix(".fractions") for name in arrays if name.endswith(".fractions")]
+                arrays = {name: file[name] for name in file.files}
+            protocols = [name.removesuffix(".fractions") for name in arrays if name.endswith(".fractions") and with_curves]
             return cls(
                 **{name: arrays[name] for name in ("places", "targets", "values", "seconds")},
                 curves={
@@ -77,6 +82,10 @@ class Part:
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
+
+    def without_curves(self) -> "Part":
+        """The same, and little to keep."""
+        return replace(self, curves={})
 
 
 def part_file(folder: Path, number: int) -> Path:

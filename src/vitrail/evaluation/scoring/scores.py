@@ -1,6 +1,6 @@
 """What came out: numbers per method, image and column, and what they cost."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import LabelledImages, Unreadable
-from vitrail.evaluation.scoring.parts import Part
+from vitrail.evaluation.scoring.parts import CurvePart, Part
 from vitrail.evaluation.scoring.plan import Column, Plan
 from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.statistics import Intervals, bootstrap_interval
@@ -61,7 +61,7 @@ class Scores:
     cost: Mapping[str, Cost]
     effect: Mapping[str, float] | None = None
     unreadable: Sequence[Unreadable] = ()
-    _parts: Sequence[Part] = field(default=(), repr=False)
+    _curve_parts: Callable[[], Iterator[Part]] = field(default=lambda: iter(()), repr=False)
 
     @classmethod
     def of(
@@ -72,8 +72,19 @@ class Scores:
         images: LabelledImages,
         parts: Sequence[Part],
         passes: Sequence[float],
+        curve_parts: Callable[[], Iterator[Part]],
     ) -> "Scores":
-        """Put parts together, in the order of the images."""
+        """Put parts together, in the order of the images.
+
+        Args:
+            classifier: The model.
+            methods: Their names.
+            plan: What was measured.
+            images: The whole set.
+            parts: Of all batches, with or without curves.
+            passes: What each method costs.
+            curve_parts: Gives the parts with their curves.
+        """
         values = np.concatenate([part.values for part in parts], 1)
         known = [i for i in range(len(plan.columns)) if not np.isnan(values[:, :, i]).all()]
         places, targets = (np.concatenate([getattr(part, name) for part in parts]) for name in ("places", "targets"))
@@ -94,7 +105,7 @@ class Scores:
             cost=cost,
             effect=None if effect is None else {each.name: float(effect[i]) for each, i in zip(columns, known, strict=True)},
             unreadable=[file for part in parts for file in part.unreadable],
-            _parts=parts,
+            _curve_parts=curve_parts,
         )
 
     def __len__(self) -> int:
@@ -134,30 +145,36 @@ class Scores:
         }
 
     def curves(self, protocol: str) -> dict[str, Curves]:
-        """The curves of every image, by method.
+        """The curves of every image, by method. All of them are in memory then.
 
         Raises:
             UnknownNameError: No such protocol was measured.
         """
-        return self._curves(protocol, lambda some: torch.from_numpy(np.concatenate(some, 1)))
+        parts = list(self._of_protocol(protocol))
+        scores, ends = (np.concatenate([getattr(part, name) for part in parts], 1) for name in ("scores", "ends"))
+        return self._by_method(protocol, parts[0].fractions, scores, ends)
 
     def mean_curves(self, protocol: str) -> dict[str, Curves]:
-        """The mean curve of every method, as those of one image.
+        """The mean curve of every method, as those of one image; one batch is in memory at a time.
 
         Raises:
             UnknownNameError: No such protocol was measured.
         """
+        count, scores, ends, fractions = 0, np.zeros(1), np.zeros(1), np.zeros(0, dtype=np.float32)
+        for part in self._of_protocol(protocol):
+            count, fractions = count + part.scores.shape[1], part.fractions
+            scores = scores + part.scores.sum(1, dtype=np.float64, keepdims=True)
+            ends = ends + part.ends.sum(1, dtype=np.float64, keepdims=True)
+        return self._by_method(protocol, fractions, (scores / count).astype(np.float32), (ends / count).astype(np.float32))
 
-        def mean(some: Sequence[np.ndarray]) -> torch.Tensor:
-            total = np.sum([part.astype(np.float64).sum(1) for part in some], 0)
-            return torch.from_numpy(total[:, None] / sum(part.shape[1] for part in some)).float()
-
-        return self._curves(protocol, mean)
-
-    def _curves(self, protocol: str, join: Callable[[Sequence[np.ndarray]], torch.Tensor]) -> dict[str, Curves]:
+    def _of_protocol(self, protocol: str) -> Iterator[CurvePart]:
         if protocol not in self.protocols:
             raise unknown_name("protocol", protocol, list(self.protocols))
-        some = [part.curves[protocol] for part in self._parts if protocol in part.curves]
-        scores, ends = join([part.scores for part in some]), join([part.ends for part in some])
-        fractions = torch.from_numpy(some[0].fractions)
-        return {name: Curves(self.protocols[protocol], fractions, scores[i], ends[i]) for i, name in enumerate(self.methods)}
+        return (part.curves[protocol] for part in self._curve_parts() if len(part.places))
+
+    def _by_method(self, protocol: str, fractions: np.ndarray, scores: np.ndarray, ends: np.ndarray) -> dict[str, Curves]:
+        described, at = self.protocols[protocol], torch.from_numpy(fractions)
+        return {
+            name: Curves(described, at, torch.from_numpy(scores[i]), torch.from_numpy(ends[i]))
+            for i, name in enumerate(self.methods)
+        }
