@@ -29,6 +29,7 @@ benchmark: $(VENV)/.dev  ## speed and memory against plain forward passes
 	$(BIN)/python benchmarks/hit.py
 	$(BIN)/python benchmarks/explainers.py
 	$(BIN)/python benchmarks/diffmask.py
+	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/training.py
 
 clean:

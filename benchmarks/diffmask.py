@@ -10,7 +10,6 @@ Random weights, one process, all its threads.
 
 import argparse
 import json
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from measuring import Figures, Task, in_turns
+from measuring import Figures, Task, in_turns, machine
 from vitrail.adapters import ViTAdapter, load
 from vitrail.explainers import make_explainer
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, TrainedMask
@@ -94,11 +93,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     vit = build(options.model, options.device)
     gates = DiffMask(DiffMaskConfig(vit.prefix_tokens.shape[-1], len(vit.blocks))).to(vit.device)
-    place = torch.cuda.get_device_name() if options.device.startswith("cuda") else f"{os.cpu_count()} cores"
-    threads = torch.get_num_threads()
-    print(
-        f"torch {torch.__version__}, {options.device} ({place}), {threads} threads, {options.model}, {options.repeats} runs each"
-    )
+    print(f"{machine(options.device)}, {options.model}, {options.repeats} runs each")
     print("fp = one forward pass of the batch; floor in fp")
     print(f"  {'':<32}{'seconds':>9}{'fp':>8}{'1 fp':>9}{'floor':>7}{'over it':>9}")
     found: list[dict[str, object]] = []

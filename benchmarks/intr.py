@@ -11,7 +11,6 @@ speed meets both. Medians. Random weights, one process, all its threads.
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ import torchvision
 from torch import Tensor
 from torchvision.ops import FrozenBatchNorm2d
 
-from measuring import Task, in_turns
+from measuring import Task, in_turns, machine
 from vitrail.adapters import build
 from vitrail.models.intr import INTR
 
@@ -64,10 +63,9 @@ def main() -> None:
     one = torch.zeros(options.batch, 1, dtype=torch.long, device=options.device)
     forward = torch.inference_mode()(lambda: classifier.logits(images))
     own, plain = torch.inference_mode()(lambda: intr.backbone(images)), plain_backbone(images)
-    place = torch.cuda.get_device_name() if options.device.startswith("cuda") else f"{os.cpu_count()} cores"
     print(
-        f"torch {torch.__version__}, {options.device} ({place}), {torch.get_num_threads()} threads, {options.batch} image(s) of "
-        f"{options.size[0]}x{options.size[1]}, {options.classes} classes, {options.repeats} runs each"
+        f"{machine(options.device)}, {options.batch} image(s) of {options.size[0]}x{options.size[1]}, {options.classes} classes, "
+        f"{options.repeats} runs each"
     )
     print(f"  {'':<34}{'seconds':>9}{'over':>7}  {'':<34}{'seconds':>9}{'expected':>10}")
     comparisons = [

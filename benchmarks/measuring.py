@@ -1,6 +1,7 @@
 """Time and memory, measured in the same way by every benchmark."""
 
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
@@ -13,6 +14,12 @@ import torch
 
 Task = Callable[[], object]
 Figures = dict[str, float]
+
+
+def machine(device: str) -> str:
+    """What a run's figures hang on: for the first line that a benchmark prints."""
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{os.cpu_count()} cores"
+    return f"torch {torch.__version__}, {device} ({name}), {torch.get_num_threads()} threads"
 
 
 def synchroniser(device: str) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from vitrail.adapters import load
 from vitrail.api import default_method, make_explainers
 from vitrail.errors import ImageError, InvalidInputError, UnknownNameError, UnsupportedModelError, VitrailError
 from vitrail.explainers import EXPLAINERS
-from vitrail.metrics import PROTOCOLS
+from vitrail.metrics import METRICS, PROTOCOLS
 
 pytest_plugins = ("tiny",)
 
@@ -158,23 +158,127 @@ def test_methods_and_protocols_are_listed_as_registered():
     assert "2502.17196" in protocols["hit"]["source"]
 
 
+def test_metrics_are_listed_as_registered():
+    metrics = {entry["name"]: entry for entry in vitrail.list_metrics()}
+    assert list(metrics) == list(METRICS)
+    masks = metrics["masks"]
+    assert masks["summary"].startswith("A map cut into a mask")
+    assert masks["options"] == {"threshold": 0.5}
+    assert not masks["needs_answers"]
+    assert (masks["measures"]["kept"], masks["measures"]["kl"], masks["measures"]["iou"]) == (None, "lower", "higher")
+    assert metrics["completeness"]["options"] == {}
+    for name, entry in metrics.items():
+        assert entry["summary"]
+        assert list(entry["measures"]) == [measure.name for measure in METRICS[name].measures]
+        assert entry["needs_answers"] == METRICS[name].needs_answers
+        METRICS[name](**entry["options"])
+
+
 def test_score_measures_what_is_asked(classifier, tiny_model_file, make_photo, tmp_path):
     photos = [make_photo(tmp_path / "photos" / f"{i}.png", seed=i) for i in range(4)]
     protocol = vitrail.Protocol(description="small", source="this test", num_steps=4, baselines=("zero",), scores=("logit",))
     scores = vitrail.score(str(tiny_model_file), tmp_path / "photos", methods="hit", protocol=protocol, limit=2)
-    assert list(scores.curves) == ["hit"]
+    assert (scores.methods, list(scores.protocols)) == (("hit",), ["own"])
+    assert scores.protocols["own"] == protocol
     assert scores.paths == [str(photos[0]), str(photos[2])]
-    assert scores.curves["hit"].scores.shape == (2, 2, 5)
+    curves = scores.curves("own")["hit"]
+    assert curves.scores.shape == (2, 2, 5)
     explanation = vitrail.explain(classifier, [photos[0], photos[2]])
     assert scores.targets.tolist() == explanation.targets.tolist()
-    torch.testing.assert_close(
-        scores.curves["hit"]["deletion_zero_logit"][:, 0].cpu(), explanation.target_logits(), rtol=1e-4, atol=1e-4
+    torch.testing.assert_close(curves["deletion_zero_logit"][:, 0].cpu(), explanation.target_logits(), rtol=1e-4, atol=1e-4)
+    areas = np.trapezoid(curves["insertion_zero_logit"], np.linspace(0, 1, 5), axis=1)
+    np.testing.assert_allclose(scores.column("own.insertion_zero_logit")[0], areas, rtol=1e-5)
+    assert scores.means()["hit"]["own.insertion_zero_logit"] == pytest.approx(areas.mean(), rel=1e-5)
+    assert list(scores.unreadable) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "protocols", "metrics"),
+    [
+        ({}, ["hit"], []),
+        ({"protocol": "diffmask"}, ["diffmask"], []),
+        ({"protocol": ["tokens", "diffmask"], "metrics": "masks"}, ["tokens", "diffmask"], ["masks"]),
+        ({"metrics": ("sparseness", "masks")}, [], ["sparseness", "masks"]),
+    ],
+    ids=["nothing", "one", "both", "metrics alone"],
+)
+def test_score_takes_protocols_and_metrics_by_name(asked, protocols, metrics, classifier, photo):
+    scores = vitrail.score(classifier, photo, "hit", **asked)
+    assert list(scores.protocols) == protocols
+    found = list(dict.fromkeys(column.metric for column in scores.columns))
+    assert found == [*protocols, *metrics, "completeness"]
+    for name in protocols:
+        assert scores.protocols[name] == PROTOCOLS[name]
+
+
+def test_options_reach_the_metric(classifier, photo):
+    low, high = (
+        vitrail.score(classifier, photo, "random", metrics="masks", options={"masks": {"threshold": threshold}})
+        for threshold in (0.0, 1.0)
     )
-    assert scores.unreadable == []
+    assert (low.means()["random"]["masks.kept"], high.means()["random"]["masks.kept"]) == (1, 1 / 16)
+    with pytest.raises(InvalidInputError, match="options of 'masks', which is not asked for"):
+        vitrail.score(classifier, photo, "random", options={"masks": {"threshold": 0.3}})
+
+
+def test_score_explains_the_class_that_is_asked_for(classifier, make_photo, tmp_path):
+    for name in ("blue", "green"):
+        make_photo(tmp_path / "data" / name / "0.png", seed=len(name))
+    data = tmp_path / "data"
+
+    def targets(target):
+        return vitrail.score(classifier, data, "random", metrics="sparseness", target=target).targets.tolist()
+
+    predicted = vitrail.explain(classifier, [data / "blue" / "0.png", data / "green" / "0.png"]).targets.tolist()
+    assert targets(None) == predicted
+    assert targets(3) == targets("denim") == [3, 3]
+    assert targets("label") == [CLASS_NAMES.index("blue"), CLASS_NAMES.index("green")]
+
+
+def test_compare_puts_models_beside_each_other(classifier, make_photo, tmp_path):
+    for i in range(3):
+        make_photo(tmp_path / "photos" / f"{i}.png", seed=i)
+    torch.manual_seed(1)
+    other = replace(load("timm:vit_tiny_patch16_224", pretrained=False, img_size=16, patch_size=4, num_classes=7), name="other")
+    models, arguments = [classifier, other], {"protocol": "diffmask", "metrics": "masks", "limit": 2}
+    table = vitrail.compare(models, tmp_path / "photos", ["random"], **arguments)
+    assert table.methods == [f"{classifier.name}/random", "other/random"]
+    for model in models:
+        alone = vitrail.score(model, tmp_path / "photos", ["random"], **arguments)
+        assert len(alone) == 2
+        assert table.names == [column.name for column in alone.columns]
+        np.testing.assert_array_equal(table.values[f"{model.name}/random"], alone.of_method("random"))
+    first, second = table.values.values()
+    assert not np.array_equal(first, second)
+    assert {(each.first, each.second) for each in table.comparisons} == {tuple(table.methods)}
+
+
+def test_compare_of_one_model_names_its_methods_alone(classifier, photo):
+    table = vitrail.compare([classifier], photo, metrics="sparseness")
+    assert table.methods == ["hit", "random"]
+    assert table.controls == {"hit": "random"}
+
+
+def test_models_of_one_name_are_refused(classifier, photo):
+    """One would hide the other."""
+    with pytest.raises(VitrailError):
+        vitrail.compare([classifier, classifier], photo, "random", metrics="sparseness")
 
 
 def test_score_refuses_what_is_not_there(classifier, photo):
-    for arguments in ({"methods": "hitt"}, {"protocol": "hitt"}, {"limit": 0}):
+    for arguments in (
+        {"methods": "hitt"},
+        {"protocol": "hitt"},
+        {"protocol": ["hit", "hitt"]},
+        {"metrics": "hitt"},
+        {"metrics": ["sparseness", "sparseness"]},
+        {"protocol": []},
+        {"limit": 0},
+        {"target": "bleu"},
+        {"target": 7},
+        {"target": "label"},
+        {"metrics": "localization"},
+    ):
         with pytest.raises(InvalidInputError):
             vitrail.score(classifier, photo, **arguments)
     with pytest.raises(InvalidInputError, match="no such file or folder"):
@@ -190,10 +294,7 @@ def test_class_names_come_with_the_model(classifier):
 def test_the_default_method_is_hit_for_a_hit_and_chefer_for_others(classifier, photo):
     assert default_method(classifier) == "hit"
     assert vitrail.explain(classifier, photo).method == "hit"
-    assert list(vitrail.score(classifier, photo.parent, protocol=replace(PROTOCOLS["hit"], num_steps=2)).curves) == [
-        "hit",
-        "random",
-    ]
+    assert vitrail.score(classifier, photo.parent, protocol=replace(PROTOCOLS["hit"], num_steps=2)).methods == ("hit", "random")
     assert default_method(load("timm:vit_tiny_patch16_224", pretrained=False, img_size=32)) == "chefer"
 
 

@@ -1,18 +1,20 @@
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 
 from vitrail.adapters import build, load
 from vitrail.data.folders import NO_LABEL, ImageFolder
 from vitrail.errors import ImageError, InvalidInputError
-from vitrail.evaluation import evaluate, score, with_model_labels
+from vitrail.evaluation import Plan, evaluate, score, with_model_labels
 from vitrail.explainers import Explainer, make_explainer
 from vitrail.metrics import PROTOCOLS
 
 pytest_plugins = ("tiny",)
 
-QUICK = replace(PROTOCOLS["hit"], num_steps=4)
+QUICK = Plan.of({"quick": replace(PROTOCOLS["hit"], num_steps=4)})
+DIFFMASK = Plan.of(["diffmask"])
 
 
 @pytest.fixture
@@ -131,12 +133,29 @@ def test_score_skips_the_unreadable_and_keeps_paths_and_curves_together(classifi
     images = ImageFolder.scan(tmp_path, classifier.preprocessing)
     scores = score(classifier, images, [make_explainer(name, classifier) for name in ("hit", "random")], QUICK, batch_size=2)
     assert scores.paths == [str(path) for path in photos]
+    assert scores.places.tolist() == [0, 1, 3, 4, 5]  # "1b.png" stands between.
     assert [file.path for file in scores.unreadable] == [str(tmp_path / "1b.png")]
-    assert list(scores.curves) == ["hit", "random"]
-    assert list(scores.completeness) == ["hit"]
+    curves = scores.curves("quick")
+    assert list(curves) == list(scores.methods) == ["hit", "random"]
     alone = score(classifier, ImageFolder.scan(photos[3], classifier.preprocessing), [make_explainer("hit", classifier)], QUICK)
-    torch.testing.assert_close(scores.curves["hit"].scores[3], alone.curves["hit"].scores[0], rtol=1e-4, atol=1e-5)
+    expected = alone.curves("quick")["hit"]
+    torch.testing.assert_close(curves["hit"].scores[3], expected.scores[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(curves["hit"].ends[3], expected.ends[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scores.of_method("hit")[3], alone.of_method("hit")[0], rtol=1e-3, atol=1e-5)
     assert scores.targets[3] == alone.targets[0]
+    with torch.no_grad():
+        found = classifier.module(torch.stack([images[place].image for place in scores.places.tolist()])).argmax(-1)
+    assert scores.targets.tolist() == found.tolist()
+    assert scores.target_names == [classifier.class_names[int(target)] for target in found]
+
+
+def test_completeness_is_measured_of_those_that_account_for_the_whole_logit(classifier, labelled):
+    images = labelled("blue")
+    explainers = [make_explainer(name, classifier) for name in ("hit", "random")]
+    hit, random = score(classifier, images, explainers, QUICK).column("completeness")
+    assert (hit < 1e-4).all()
+    assert np.isnan(random).all()
+    assert "completeness" not in [column.name for column in score(classifier, images, explainers[1:], QUICK).columns]
 
 
 def test_two_settings_of_one_method_are_both_scored_or_refused(classifier, make_photo, tmp_path):
@@ -146,7 +165,7 @@ def test_two_settings_of_one_method_are_both_scored_or_refused(classifier, make_
         scores = score(classifier, images, explainers, QUICK)
     except InvalidInputError:
         return
-    assert len(scores.curves) == 2
+    assert len(set(scores.methods)) == 2
 
 
 def test_methods_of_other_grids_are_refused_where_points_are_counted_in_cells(classifier, make_photo, tmp_path):
@@ -161,10 +180,11 @@ def test_methods_of_other_grids_are_refused_where_points_are_counted_in_cells(cl
 
     images = ImageFolder.scan(make_photo(tmp_path / "a.png"), classifier.preprocessing)
     explainers = [make_explainer("random", classifier), Coarse(classifier)]
-    with pytest.raises(InvalidInputError, match="as many cells, got random 16, coarse 4; score them apart"):
-        score(classifier, images, explainers, PROTOCOLS["diffmask"])
-    assert score(classifier, images, explainers[1:], PROTOCOLS["diffmask"]).curves["coarse"].scores.shape == (1, 4, 2)
-    assert list(score(classifier, images, explainers, QUICK).curves) == ["random", "coarse"]
+    with pytest.raises(InvalidInputError, match=r"expected maps of one grid.*score them apart"):
+        score(classifier, images, explainers, DIFFMASK)
+    alone = score(classifier, images, explainers[1:], DIFFMASK).curves("diffmask")["coarse"]
+    assert alone.scores.shape == (1, 4, 2)
+    assert score(classifier, images, explainers, QUICK).methods == ("random", "coarse")
 
 
 def test_curves_do_not_depend_on_the_batch_size(classifier, make_photo, tmp_path):
@@ -172,8 +192,9 @@ def test_curves_do_not_depend_on_the_batch_size(classifier, make_photo, tmp_path
         make_photo(tmp_path / f"{i}.png", seed=i)
     images = ImageFolder.scan(tmp_path, classifier.preprocessing)
     first, other = (
-        score(classifier, images, [make_explainer("hit", classifier)], PROTOCOLS["diffmask"], batch_size=size).curves["hit"]
+        score(classifier, images, [make_explainer("hit", classifier)], DIFFMASK, batch_size=size).curves("diffmask")["hit"]
         for size in (5, 2)
     )
     assert first.fractions.tolist() == [0, 7 / 16, 14 / 16, 1]
     torch.testing.assert_close(first.scores, other.scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first.ends, other.ends, rtol=1e-4, atol=1e-5)

@@ -73,30 +73,46 @@ def test_shares_may_be_empty_or_unreadable(tiny_model_file, make_photo, tmp_path
         from vitrail.data.folders import ImageFolder
         from vitrail.distributed import process_group, rank, world_size
         from vitrail.errors import ImageError
-        from vitrail.evaluation import evaluate
+        from vitrail.evaluation import Plan, evaluate, score
+        from vitrail.explainers import make_explainer
 
         classifier = load({str(tiny_model_file)!r}, device="cpu")
 
+        def images(name):
+            return ImageFolder.scan({str(tmp_path)!r} + "/" + name, classifier.preprocessing)
+
         def found(name):
-            return evaluate(classifier, ImageFolder.scan({str(tmp_path)!r} + "/" + name, classifier.preprocessing))
+            return evaluate(classifier, images(name))
+
+        def scored(name):  # a batch an image
+            return score(classifier, images(name), [make_explainer("hit", classifier)], Plan.of(["diffmask"]), batch_size=1)
 
         alone = [found(name) for name in ("four", "single")]  # each process by itself
+        scored_alone = [scored(name) for name in ("four", "single")]
         assert (rank(), world_size()) == (0, 1)
         with process_group():
             assert world_size() == 2
             together = [found(name) for name in ("four", "single")]
-            try:
-                found("none")
-            except ImageError as error:
-                assert "not one of 1 images could be read" in str(error)
-            else:
-                raise AssertionError("expected an ImageError in every process")
+            scored_together = [scored(name) for name in ("four", "single")]
+            for refuse in (found, scored):
+                try:
+                    refuse("none")
+                except ImageError as error:
+                    assert "not one of 1 images could be read" in str(error)
+                else:
+                    raise AssertionError("expected an ImageError in every process")
         assert (rank(), world_size()) == (0, 1)
         assert [result.num_images for result in together] == [2, 1]
         assert [len(result.unreadable) for result in together] == [2, 0]
         for one, other in zip(alone, together, strict=True):
             assert (one.top1, one.top5, one.num_images, one.unreadable) == (other.top1, other.top5, other.num_images, other.unreadable)
             assert abs(one.confidence - other.confidence) < 1e-6
+        assert [len(scores) for scores in scored_together] == [2, 1]
+        assert [len(scores.unreadable) for scores in scored_together] == [2, 0]
+        for one, other in zip(scored_alone, scored_together, strict=True):
+            assert (one.paths, one.columns, one.unreadable) == (other.paths, other.columns, other.unreadable)
+            assert (one.values == other.values).all() and (one.targets == other.targets).all()
+            assert (one.curves("diffmask")["hit"].scores == other.curves("diffmask")["hit"].scores).all()
     """
     (tmp_path / "program.py").write_text(textwrap.dedent(code))
     code, _out, err = run_together(tmp_path / "program.py")

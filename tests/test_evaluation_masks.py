@@ -19,10 +19,12 @@ from vitrail.data.folders import ImageFolder
 from vitrail.data.generating import has_answer, read_answer, write_task
 from vitrail.data.images import open_image
 from vitrail.errors import ImageError, InvalidInputError
-from vitrail.evaluation import score_masks
+from vitrail.evaluation import Plan, score
+from vitrail.evaluation.scoring.choosing import Choice
+from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.explainers import Explainer, make_explainer
 from vitrail.explainers.diffmask import VisionDiffMask
-from vitrail.metrics.masks import cut
+from vitrail.metrics.masks import MEASURES, cut
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, TrainedMask
 
 pytest_plugins = ("tiny",)
@@ -48,6 +50,47 @@ def counted(tmp_path_factory):
 
 def scan(folder):
     return ImageFolder.scan(folder, WHOLE)
+
+
+def plan_of(threshold=None):
+    options = None if threshold is None else {"masks": {"threshold": threshold}}
+    return Plan.of(metrics=["masks"], options=options)
+
+
+def chosen(classifier, images):
+    """With the answers beside them."""
+    return Choice().apply(images, classifier, plan_of())
+
+
+def score_masks(classifier, images, explainers, threshold=None, **options):
+    return score(classifier, chosen(classifier, images), explainers, plan_of(threshold), **options)
+
+
+def of_method(scores, method):
+    """Every measure of a method, a number an image; NaN where it is undefined, also for all."""
+    names = [column.name for column in scores.columns]
+    place = scores.methods.index(method)
+    missing = np.full(len(scores), np.nan)
+    return {name: scores.column(f"masks.{name}")[place] if f"masks.{name}" in names else missing for name in MEASURES}
+
+
+def num_empty(scores):
+    return int((of_method(scores, scores.methods[0])["answer"] == 0).sum())
+
+
+@pytest.fixture
+def shown(monkeypatch, tmp_path):
+    """A function from scores to the rows of the sheet of their masks."""
+    drawn = {}
+    monkeypatch.setattr(
+        "vitrail.evaluation.scoring.sheets.contact_sheet", lambda rows, path: drawn.update({path.name: list(rows)})
+    )
+
+    def rows(scores, classifier, images, explainers, threshold=None):
+        write_sheets(tmp_path, scores, plan_of(threshold), chosen(classifier, images), explainers)
+        return drawn["masks.png"]
+
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,22 +130,23 @@ class Coarse(Explainer):
 
 def test_the_oracle_of_a_task_finds_its_answers(classifier, counted):
     scores = score_masks(classifier, scan(counted), [Redness(classifier, 7.0), make_explainer("random", classifier)])
-    oracle, random = scores.per_image["redness"], scores.per_image["random"]
-    assert scores.answered
-    assert scores.num_empty == 1
+    oracle, random = of_method(scores, "redness"), of_method(scores, "random")
+    assert num_empty(scores) == 1
     for name in COMPARED:
-        assert oracle[name].isnan().tolist() == [True] + [False] * 16
+        assert np.isnan(oracle[name]).tolist() == [True] + [False] * 16
         assert (oracle[name][1:] == 1).all()
-        assert float(random[name].nanmean()) < 0.9
+        assert np.nanmean(random[name]) < 0.9
     np.testing.assert_allclose(oracle["answer"], np.arange(17) / 16)
     # No red and all red are constant maps, which keep all.
     np.testing.assert_allclose(oracle["kept"], [1, *(np.arange(1, 17) / 16)])
     np.testing.assert_allclose(oracle["pointing_chance"][1:], np.arange(1, 17) / 16)
-    assert not any(oracle[name].isnan().any() for name in ("kept", "agreement", "kl"))
-    assert (oracle["agreement"][[0, 16]].tolist(), oracle["agreement_own"].isnan().all()) == ([1, 1], True)
+    assert not any(np.isnan(oracle[name]).any() for name in ("kept", "agreement", "kl"))
+    assert (oracle["agreement"][[0, 16]].tolist(), np.isnan(oracle["agreement_own"]).all()) == ([1, 1], True)
+    # No column for what is defined nowhere: neither method replaces anything.
+    assert [column.name for column in scores.columns] == [f"masks.{name}" for name in MEASURES if not name.endswith("_own")]
     means = scores.means()["redness"]
-    assert means["iou"] == 1
-    assert means["kept"] == pytest.approx((1 + sum(range(17)) / 16) / 17)
+    assert means["masks.iou"] == 1
+    assert means["masks.kept"] == pytest.approx((1 + sum(range(17)) / 16) / 17)
 
 
 def test_decisions_are_those_of_a_loop_in_pixel_space(classifier, counted):
@@ -129,7 +173,7 @@ def test_decisions_are_those_of_a_loop_in_pixel_space(classifier, counted):
                         pixels[block] = 0
             with torch.no_grad():
                 whole, masked, replaced = (classifier.module(each).softmax(-1)[0] for each in (image, pixels, own))
-            found = {name: float(values[i]) for name, values in scores.per_image[method].items()}
+            found = {name: float(values[i]) for name, values in of_method(scores, method).items()}
             assert found["kept"] == pytest.approx(float(kept.float().mean()))
             assert found["agreement"] == (whole.argmax() == masked.argmax())
             assert found["kl"] == pytest.approx(float((whole * (whole / masked).log()).sum()), rel=1e-3, abs=1e-5)
@@ -142,50 +186,55 @@ def test_decisions_are_those_of_a_loop_in_pixel_space(classifier, counted):
     assert all(0 < count < 17 for count in agreed.values())  # Both outcomes were met.
 
 
-def test_an_image_has_the_same_measures_in_any_batch(classifier, counted):
+def test_an_image_has_the_same_measures_in_any_batch(classifier, counted, shown):
     explainers = [make_explainer(name, classifier) for name in ("hit", "random")] + [Gates(classifier)]
     whole, small, alone = (
         score_masks(classifier, images, explainers, batch_size=size)
         for images, size in ((scan(counted), 17), (scan(counted), 3), (scan(counted / "05"), 1))
     )
     for method in ("hit", "random", "gates"):
-        for name, values in whole.per_image[method].items():
-            torch.testing.assert_close(small.per_image[method][name], values, equal_nan=True, rtol=1e-3, atol=1e-5)
-            torch.testing.assert_close(alone.per_image[method][name][0], values[5], equal_nan=True, rtol=1e-3, atol=1e-5)
+        few, one = of_method(small, method), of_method(alone, method)
+        for name, values in of_method(whole, method).items():
+            np.testing.assert_allclose(few[name], values, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(one[name][0], values[5], rtol=1e-3, atol=1e-5)
     assert whole.paths == small.paths
-    assert len(whole.shown) == 12
-    assert [row.title for row in whole.shown] == [row.title for row in small.shown]
-    assert len({row.title.split("/")[0] for row in whole.shown}) == 12
-    assert alone.shown[0].answer.sum() == 5 * 16
+    rows = shown(whole, classifier, scan(counted), explainers)
+    assert len(rows) == 12
+    assert [row.title for row in rows] == [row.title for row in shown(small, classifier, scan(counted), explainers)]
+    assert len({row.title.split("/")[0] for row in rows}) == 12
+    (row,) = shown(alone, classifier, scan(counted / "05"), explainers)
+    assert row.answer.sum() == 5 * 16
 
 
-def test_the_masks_of_diffmask_are_neither_scaled_nor_replaced_by_zero_alone(classifier, counted):
+def test_the_masks_of_diffmask_are_neither_scaled_nor_replaced_by_zero_alone(classifier, counted, shown):
     network = DiffMask(DiffMaskConfig(width=12, depth=2, add_activation=2.5))
     explainer = VisionDiffMask(classifier, TrainedMask(network), check_weights=False)
-    scores = score_masks(classifier, scan(counted), [explainer, make_explainer("random", classifier)], threshold=0.6)
+    explainers = [explainer, make_explainer("random", classifier)]
+    scores = score_masks(classifier, scan(counted), explainers, threshold=0.6)
     images = torch.stack([classifier.preprocessing(open_image(path)) for path in scores.paths])
-    found, kept = scores.per_image["diffmask"], explainer.explain(images).relevance >= 0.6
+    found, kept = of_method(scores, "diffmask"), explainer.explain(images).relevance >= 0.6
     assert 0 < kept.float().mean() < 1
-    torch.testing.assert_close(found["kept"], kept.float().mean((1, 2)))
+    np.testing.assert_allclose(found["kept"], kept.float().mean((1, 2)))
     # What is shown is what was measured.
     masks = {str(Path(*Path(path).parts[-2:])): mask.float() for path, mask in zip(scores.paths, kept, strict=True)}
-    assert len(scores.shown) == 12
-    for row in scores.shown:
+    rows = shown(scores, classifier, scan(counted), explainers, 0.6)
+    assert len(rows) == 12
+    for row in rows:
         assert list(row.kept) == [explanation.method for explanation in row.explanations] == ["diffmask", "random"]
         assert torch.equal(row.kept["diffmask"], masks[row.title])
         assert torch.equal(row.kept["random"], cut(row.explanations[1].relevance, 0.6)[0].float())
     with torch.no_grad():
         own, whole = explainer.logits_without(images, kept.flatten(1)), classifier.logits(images)
-    assert torch.equal(found["agreement_own"], (own.argmax(1) == whole.argmax(1)).float())
+    assert found["agreement_own"].tolist() == (own.argmax(1) == whole.argmax(1)).float().tolist()
     expected = torch.nn.functional.kl_div(own.log_softmax(1), whole.softmax(1), reduction="none").sum(1)
-    torch.testing.assert_close(found["kl_own"], expected, rtol=1e-3, atol=1e-5)
-    assert not torch.allclose(found["kl_own"], found["kl"], rtol=0.01)
-    assert scores.per_image["random"]["agreement_own"].isnan().all()
+    np.testing.assert_allclose(found["kl_own"], expected, rtol=1e-3, atol=1e-5)
+    assert not np.allclose(found["kl_own"], found["kl"], rtol=0.01)
+    assert np.isnan(of_method(scores, "random")["agreement_own"]).all()
 
 
 def test_a_coarse_map_is_measured_on_its_own_cells(classifier, counted):
     scores = score_masks(classifier, scan(counted / "01"), [Coarse(classifier)])
-    found = {name: float(values[0]) for name, values in scores.per_image["coarse"].items()}
+    found = {name: float(values[0]) for name, values in of_method(scores, "coarse").items()}
     answer = read_answer(scores.paths[0]).reshape(2, 8, 2, 8).any((1, 3))
     assert found["kept"] == 0.5
     assert found["answer"] == answer.mean() == 0.25
@@ -193,15 +242,13 @@ def test_a_coarse_map_is_measured_on_its_own_cells(classifier, counted):
     assert found["iou_at_size"] == answer[0, 1]
 
 
-def test_photos_without_masks_have_no_answers(classifier, make_photo, tmp_path):
+def test_photos_without_masks_have_no_answers(classifier, make_photo, shown, tmp_path):
     photos = [make_photo(tmp_path / "photos" / f"{i}.png", seed=i) for i in range(2)]
     assert not any(map(has_answer, [*photos, "x.png", "/x.png"]))
     for images in (scan(photos[0].parent), scan(photos[0])):
         scores = score_masks(classifier, images, [Redness(classifier)])
-        assert not scores.answered
-        assert scores.num_empty == 0
-        assert all(scores.per_image["redness"][name].isnan().all() for name in COMPARED)
-        assert scores.shown[0].answer is None
+        assert [column.name for column in scores.columns] == ["masks.kept", "masks.agreement", "masks.kl"]
+        assert shown(scores, classifier, images, [Redness(classifier)])[0].answer is None
 
 
 def test_answers_of_some_images_only_are_an_error(classifier, counted, tmp_path):
@@ -253,12 +300,12 @@ def test_answers_are_seen_as_the_photos_are(classifier, tmp_path, fraction, mode
             Image.fromarray(picture.astype(np.uint8)).save(path)
     images = ImageFolder.scan(tmp_path / "test", preprocessing)
     seen = score_masks(replace(classifier, preprocessing=preprocessing), images, [Redness(classifier)], threshold=0.7)
-    found = seen.per_image["redness"]
+    found = of_method(seen, "redness")
     assert (16 * found["answer"]).tolist() == [*cells, *cells]
-    assert seen.num_empty == 2 * cells.count(0)
+    assert num_empty(seen) == 2 * cells.count(0)
     for name in ("iou", "iou_at_size", "pointing"):
         assert all(
-            value == 1 or (share == 0 and value.isnan()) for value, share in zip(found[name], found["answer"], strict=True)
+            value == 1 or (share == 0 and np.isnan(value)) for value, share in zip(found[name], found["answer"], strict=True)
         )
 
 
@@ -271,6 +318,15 @@ def test_methods_are_asked_for_once(classifier, counted):
         score_masks(classifier, scan(counted), twice[:1], threshold=2.0)
 
 
+def test_a_threshold_is_a_number_and_the_only_option():
+    assert plan_of().options["masks"] == {"threshold": 0.5}
+    assert plan_of("0.3").metrics["masks"].threshold == 0.3
+    with pytest.raises(InvalidInputError, match=r"cannot use 'much' for masks\.threshold"):
+        plan_of("much")
+    with pytest.raises(InvalidInputError, match="has no option treshold; its options: threshold"):
+        Plan.of(metrics=["masks"], options={"masks": {"treshold": 0.3}})
+
+
 class SentError(Exception):
     """What a process sends to the others."""
 
@@ -280,59 +336,69 @@ def test_the_shares_of_two_processes_are_brought_together(folder, classifier, co
     """One process after the other, and what they send carried by hand."""
 
     def send(items):
-        raise SentError(items)
+        if items != [None]:  # They only wait for each other.
+            raise SentError(items)
 
     explainers = [make_explainer(name, classifier) for name in ("hit", "random")]
-    score = partial(score_masks, classifier, scan(counted / folder), explainers, batch_size=4)
-    alone, shares = score(), []
-    monkeypatch.setattr("vitrail.evaluation.masks.world_size", lambda: 2)
-    monkeypatch.setattr("vitrail.evaluation.masks.gather", send)
+    measure = partial(score_masks, classifier, scan(counted / folder), explainers, batch_size=4)
+    alone, shares = measure(), []
+    engine = "vitrail.evaluation.scoring.engine"
+    monkeypatch.setattr(f"{engine}.world_size", lambda: 2)
+    monkeypatch.setattr(f"{engine}.gather", send)
     for number in (0, 1):
-        monkeypatch.setattr("vitrail.evaluation.masks.rank", lambda number=number: number)
+        monkeypatch.setattr(f"{engine}.rank", lambda number=number: number)
         with pytest.raises(SentError) as sent:
-            score()
+            measure()
         shares.append(sent.value.args[0])
-    assert [len(share) for share in shares] == ([1, 0] if folder else [9, 8])
-    gathered = iter([shares[0] + shares[1], []])  # what was found, and what could not be read
-    monkeypatch.setattr("vitrail.evaluation.masks.gather", lambda items: next(gathered))
-    both = score()
-    assert both.paths == alone.paths
-    assert torch.equal(both.targets, alone.targets)
-    assert [row.title for row in both.shown] == [row.title for row in alone.shown]
-    for method in ("hit", "random"):
-        for name, values in alone.per_image[method].items():
-            torch.testing.assert_close(both.per_image[method][name], values, equal_nan=True, rtol=1e-3, atol=1e-5)
+    # Batches of four, dealt out in turn.
+    assert [[len(part.places) for _, part in share] for share in shares] == ([[1], []] if folder else [[4, 4, 1], [4, 4]])
+    monkeypatch.setattr(f"{engine}.gather", lambda items: items if items == [None] else shares[0] + shares[1])
+    assert_the_same(measure(), alone)
+
+
+def assert_the_same(found, expected):
+    """To the last bit: batches are the same, whoever measures them."""
+    assert (found.paths, found.methods, found.columns) == (expected.paths, expected.methods, expected.columns)
+    np.testing.assert_array_equal(found.targets, expected.targets)
+    np.testing.assert_array_equal(found.values, expected.values)
 
 
 @pytest.mark.slow
 def test_two_processes_find_the_measures_of_one(tiny_model_file, counted, tmp_path):
-    """17 images and one, so that the shares are unequal, and one is empty."""
+    """17 images and one, so that the shares are unequal, and one is empty; with a folder and without."""
     code = f"""
-        import torch
+        import numpy as np
         from vitrail.adapters import load
         from vitrail.data.folders import ImageFolder
-        from vitrail.distributed import process_group, world_size
-        from vitrail.evaluation import score_masks
+        from vitrail.distributed import process_group, rank, world_size
+        from vitrail.evaluation import Plan, score
+        from vitrail.evaluation.scoring.choosing import Choice
         from vitrail.explainers import make_explainer
+        from pathlib import Path
 
         classifier = load({str(tiny_model_file)!r}, device="cpu")
         explainers = [make_explainer(name, classifier) for name in ("hit", "random")]
+        plan = Plan.of(["diffmask"], ["masks"])
 
-        def found(name):
+        def found(name, folder=None):
             images = ImageFolder.scan({str(counted)!r} + name, classifier.preprocessing)
-            return score_masks(classifier, images, explainers, batch_size=4)
+            images = Choice().apply(images, classifier, plan)
+            return score(classifier, images, explainers, plan, batch_size=4, folder=folder)
 
-        alone = [found(name) for name in ("", "/05")]
+        alone = [found(name) for name in ("", "/05")] * 2
         with process_group():
             assert world_size() == 2
             together = [found(name) for name in ("", "/05")]
-        for one, other, count in zip(alone, together, (17, 1), strict=True):
+            together += [found(name, Path({str(tmp_path)!r}) / f"out{{i}}") for i, name in enumerate(("", "/05"))]
+        for one, other, count in zip(alone, together, (17, 1, 17, 1), strict=True):
             assert (one.paths, len(one.paths)) == (other.paths, count)
-            assert torch.equal(one.targets, other.targets)
-            assert [row.title for row in one.shown] == [row.title for row in other.shown]
+            assert "masks.iou" in [column.name for column in one.columns]
+            np.testing.assert_array_equal(one.targets, other.targets)
+            np.testing.assert_array_equal(one.values, other.values)
             for method in ("hit", "random"):
-                for name, values in one.per_image[method].items():
-                    torch.testing.assert_close(other.per_image[method][name], values, equal_nan=True, rtol=1e-3, atol=1e-5)
+                curves, others = (each.curves("diffmask")[method] for each in (one, other))
+                assert np.array_equal(curves.scores, others.scores)
+                assert np.array_equal(curves.ends, others.ends, equal_nan=True)
     """
     (tmp_path / "program.py").write_text(textwrap.dedent(code))
     code, _out, err = run_together(tmp_path / "program.py")

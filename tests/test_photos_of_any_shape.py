@@ -15,7 +15,8 @@ from vitrail.api import explain_images, explain_photos
 from vitrail.data.folders import ImageFolder
 from vitrail.data.photos import list_photos
 from vitrail.errors import InvalidInputError
-from vitrail.evaluation import evaluate, score, score_masks
+from vitrail.evaluation import Plan, evaluate, score
+from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.explainers import make_explainer
 from vitrail.explaining import explain_folder
 from vitrail.explanation import Explanation
@@ -27,7 +28,10 @@ pytest_plugins = ("tiny",)
 SHAPES = [(60, 40), (40, 60), (30, 20), (50, 50), (20, 30), (21, 31), (64, 64)]
 """Width and height; they come to images of 32x48, 48x32, 32x48, 32x32, 48x32, 47x32 and 32x32 pixels."""
 GRIDS = [(4, 6), (6, 4), (4, 6), (4, 4), (6, 4), (5, 4), (4, 4)]
-QUICK = Protocol(description="small", source="this test", num_steps=4, baselines=("zero",), scores=("logit",))
+QUICK = Plan.of(
+    {"quick": Protocol(description="small", source="this test", num_steps=4, baselines=("zero",), scores=("logit",))}
+)
+MASKS = Plan.of(metrics=["masks"])
 
 
 @pytest.fixture
@@ -141,16 +145,24 @@ def test_curves_stay_with_their_photos(classifier, photos, tmp_path):
     assert [file.path for file in together.unreadable] == [str(tmp_path / "data" / "2b.png")]
     assert together.targets.tolist() == single.targets.tolist()
     for name in ("occlusion", "random"):
-        torch.testing.assert_close(together.curves[name].scores, single.curves[name].scores, rtol=1e-4, atol=1e-5)
+        both, one = (found.curves("quick")[name] for found in (together, single))
+        torch.testing.assert_close(both.scores, one.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(both.ends, one.ends, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(together.of_method(name), single.of_method(name), rtol=1e-3, atol=1e-5)
 
 
-def test_masks_stay_with_their_photos(classifier, photos, tmp_path):
+def test_masks_stay_with_their_photos(classifier, photos, tmp_path, monkeypatch):
     images = ImageFolder.scan(tmp_path / "data", classifier.preprocessing)
-    single, together = (score_masks(classifier, images, [occlusion(classifier)], batch_size=size) for size in (1, 8))
+    single, together = (score(classifier, images, [occlusion(classifier)], MASKS, batch_size=size) for size in (1, 8))
     assert together.paths == single.paths == list(map(str, photos))
-    for name, values in single.per_image["occlusion"].items():
-        torch.testing.assert_close(together.per_image["occlusion"][name], values, rtol=1e-4, atol=1e-5, equal_nan=True)
-    assert [row.explanations[0].grid for row in together.shown] == GRIDS
+    assert together.columns == single.columns
+    np.testing.assert_allclose(together.values, single.values, rtol=1e-4, atol=1e-5)
+    drawn = {}
+    monkeypatch.setattr(
+        "vitrail.evaluation.scoring.sheets.contact_sheet", lambda rows, path: drawn.update({path.name: list(rows)})
+    )
+    write_sheets(tmp_path, together, MASKS, images, [occlusion(classifier)])
+    assert [row.explanations[0].grid for row in drawn["masks.png"]] == GRIDS
 
 
 @pytest.mark.parametrize("batch_size", [2, 16])

@@ -154,6 +154,8 @@ def score(
         protocols: Mapping[str, Protocol] = {"own": protocol}
     else:
         named = _names(protocol) if protocol is not None else [] if metrics else ["hit"]
+        if len(set(named)) < len(named):
+            raise InvalidInputError(f"expected protocols, each once, got {', '.join(named)}")
         protocols = {name: PROTOCOLS[name] for name in named}
     plan = Plan.of(protocols, _names(metrics), options)
     choice = Choice(limit=limit, target=target)

@@ -9,7 +9,7 @@ from vitrail.adapters import bundled_models
 from vitrail.cli.main import app
 from vitrail.data.named import DATA
 from vitrail.explainers import EXPLAINERS
-from vitrail.metrics import PROTOCOLS
+from vitrail.metrics import METRICS, PROTOCOLS
 from vitrail.models.hit import HIT_SIZES
 from vitrail.models.intr import INTR_SIZES
 
@@ -29,7 +29,7 @@ def test_version():
 def test_help_names_every_command():
     result = CliRunner().invoke(app, ["--help"])
     assert result.exit_code == 0
-    for command in ("explain", "score", "test", "train", "list", "demo"):
+    for command in ("explain", "score", "compare", "layers", "test", "train", "list", "demo"):
         assert command in result.stdout
 
 
@@ -42,7 +42,7 @@ def test_without_arguments_it_shows_the_help():
 def test_list_names_all_that_is_registered():
     result = CliRunner().invoke(app, ["list"])
     assert result.exit_code == 0
-    for name in [*(f"vitrail:{name}" for name in bundled_models()), *EXPLAINERS, *PROTOCOLS, *HIT_SIZES, *INTR_SIZES]:
+    for name in [*(f"vitrail:{name}" for name in bundled_models()), *EXPLAINERS, *PROTOCOLS, *METRICS, *HIT_SIZES, *INTR_SIZES]:
         assert name in result.stdout
 
 
@@ -51,11 +51,16 @@ def test_list_as_json_agrees_with_the_registries():
     listed = json.loads(result.stdout)
     assert [method["name"] for method in listed["methods"]] == list(EXPLAINERS)
     assert [protocol["name"] for protocol in listed["protocols"]] == list(PROTOCOLS)
+    assert [metric["name"] for metric in listed["metrics"]] == list(METRICS)
     assert {f"vitrail:{name}" for name in bundled_models()} <= {model["name"] for model in listed["models"]}
     assert listed["recipes_for"] == [*HIT_SIZES, *INTR_SIZES]
     for method in listed["methods"]:
         assert method["summary"]
         assert method["needs_gradients"] == EXPLAINERS[method["name"]].needs_gradients
+    for metric in listed["metrics"]:
+        assert metric["summary"]
+        assert metric["needs_answers"] == METRICS[metric["name"]].needs_answers
+        assert set(metric["measures"].values()) <= {"higher", "lower", None}
     options = {method["name"]: method["options"] for method in listed["methods"]}
     assert options["rollout"] == {"head_fusion": "mean", "discard_ratio": 0.0}
     assert options["mutex"]["head_reductions"] == ["min", "max", "sum"]
@@ -95,7 +100,10 @@ def test_quiet_says_only_results_and_errors(run_vitrail, monkeypatch, tiny_model
     )
     assert code == 0
     assert "insertion_zero" in out
-    assert err == ""
+    # That a method is not shown to beat chance is a result.
+    assert [line.split(":")[:2] for line in err.splitlines()] == [
+        ["warning", " 2 images are too few to show that a method beats random"]
+    ]
     code, _out, err = run_vitrail("--quiet", "explain", photo.with_name("no.png"))
     assert code == 2
     assert "no such image file" in err

@@ -1,232 +1,385 @@
-import csv
+"""`vitrail score`: its files agree with each other and with the network, and every option does what it says."""
+
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vitrail
+from score_files import parts_of, rows_of
 from vitrail.data.images import open_image
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
 
-COLUMNS = ("insertion_zero", "deletion_zero", "insertion_blur", "deletion_blur")
-
-
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+HIT = ("insertion_zero", "deletion_zero", "insertion_blur", "deletion_blur")
+DIFFMASK = ("deletion_noise", "deletion_noise_least", "deletion_noise_kl", "deletion_noise_least_kl")
+COLUMNS = [*(f"hit.{name}" for name in HIT), *(f"diffmask.{name}" for name in DIFFMASK), "complexity", "completeness"]
+METHODS = ["hit", "random"]
 
 
-@pytest.fixture
-def photos(make_photo, tmp_path):
-    return [make_photo(tmp_path / "photos" / f"{i}.png", seed=i) for i in range(5)]
-
-
-@pytest.fixture
-def scored(photos, run_vitrail, tiny_model_file, tmp_path):
-    """The folder of a run over five photos in batches of two, and what was printed."""
+def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_file, tmp_path):
+    for path in photos[2:]:
+        path.unlink()
     out = tmp_path / "out"
-    code, printed, err = run_vitrail(
-        "score", photos[0].parent, "--model", tiny_model_file, "--steps", 12, "--batch-size", 2, "--out", out
-    )
+    arguments = ("--protocol", "hit", "--steps", 4, "--metric", "masks", "--batch-size", 1, "-o", out)
+    code, _printed, err = run_vitrail("score", photos[0].parent, "-m", tiny_model_file, *arguments)
     assert code == 0, err
-    return out, printed
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
+        *("run.json", "summary.json", "cost.json", "images.csv", "comparisons.csv", "curves.csv", "index.html"),
+        *("extremes.png", "masks.png", "parts/000000.npz", "parts/000001.npz"),
+        *(f"pictures/{name}.png" for name in ("hit", "curves-hit", "masks", "completeness")),
+    }
+    for path in out.rglob("*.png"):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 100
+            assert len(set(picture.convert("RGB").resize((64, 64)).getdata())) > 4
+    page = (out / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == len(list(out.rglob("*.png")))
+    assert "http" not in re.sub(r"http://www\.w3\.org\S*", "", page)
+    for words in ("Which explanations of tiny are true?", "hit", "random", "2 methods on 2 images"):
+        assert words in page
 
 
-def test_every_file_is_written(scored):
-    out, _printed = scored
-    assert sorted(path.name for path in out.iterdir()) == [
-        "curves.csv",
-        "curves.npz",
-        "curves.png",
-        "scores.csv",
-        "summary.json",
-    ]
-    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+def test_the_table_of_images_holds_the_parts_and_the_areas_under_their_curves(scored):
+    out, _printed, _err = scored
+    photos = sorted((out.parent / "photos").iterdir())
+    rows, parts = rows_of(out / "images.csv"), parts_of(out)
+    assert list(rows[0]) == ["image", "target", "method", *COLUMNS]
+    assert [(row["image"], row["method"]) for row in rows] == [(str(path), method) for method in METHODS for path in photos]
+    assert sorted(path.name for path in (out / "parts").iterdir()) == ["000000.npz", "000001.npz", "000002.npz"]
+    assert parts["places"].tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(parts["diffmask.fractions"], [0, 7 / 16, 14 / 16, 1])
+    np.testing.assert_allclose(parts["hit.fractions"], np.arange(197) / 196, atol=1e-6)
+    for i, method in enumerate(METHODS):
+        mine = [row for row in rows if row["method"] == method]
+        written = np.array([[float(row[name]) if row[name] else np.nan for name in COLUMNS] for row in mine])
+        np.testing.assert_array_equal(written, parts["values"][i])
+        for protocol, names in (("hit", HIT), ("diffmask", DIFFMASK)):
+            areas = np.trapezoid(parts[f"{protocol}.scores"][i].astype(float), parts[f"{protocol}.fractions"], axis=-1)
+            np.testing.assert_allclose(written[:, [COLUMNS.index(f"{protocol}.{name}") for name in names]], areas, atol=1e-5)
+        assert np.isnan(written[:, -1]).all() == (method == "random")  # Noise accounts for no logit.
+        assert not np.isnan(written[:, :-1]).any()
 
 
-def test_scores_are_the_areas_under_the_saved_curves(scored, photos):
-    out, _printed = scored
-    rows = rows_of(out / "scores.csv")
-    assert [(row["image"], row["method"]) for row in rows] == [
-        (str(path), method) for method in ("hit", "random") for path in photos
-    ]
-    with np.load(out / "curves.npz") as arrays:
-        assert tuple(arrays["names"]) == COLUMNS
-        fractions = arrays["fractions"].astype(np.float64)
-        np.testing.assert_allclose(fractions, np.arange(13) / 12, atol=1e-6)
-        for method in ("hit", "random"):
-            curves = arrays[method].astype(np.float64)
-            assert curves.shape == (5, 4, 13)
-            areas = np.trapezoid(curves, fractions, axis=-1)
-            empty = curves[:, 1::2, -1].repeat(2, axis=1)
-            clean = curves[:, 1::2, 0].repeat(2, axis=1)
-            for row, area, low, high in zip([r for r in rows if r["method"] == method], areas, empty, clean, strict=True):
-                np.testing.assert_allclose([float(row[column]) for column in COLUMNS], area, atol=1e-5)
-                relative = [float(row[f"normalised_{column}"]) for column in COLUMNS]
-                np.testing.assert_allclose(relative, (area - low) / (high - low), rtol=1e-3, atol=1e-4)
+def test_the_summary_and_the_comparisons_are_those_of_the_table(scored):
+    out, printed, err = scored
+    rows, summary = rows_of(out / "images.csv"), json.loads((out / "summary.json").read_text())
+    assert (summary["models"], summary["num_images"], summary["unreadable"]) == (["tiny"], 5, [])
+    assert list(summary["measures"]) == COLUMNS
+    assert summary["measures"]["hit.insertion_zero"]["better"] == "higher"
+    assert summary["measures"]["hit.deletion_zero"]["better"] == "lower"
+    assert summary["effect_of_precision"] == {}
+    means = dict[str, dict[str, float]]()
+    for method in METHODS:
+        found = summary["methods"][method]["measures"]
+        means[method] = {name: np.mean([float(r[name]) for r in rows if r["method"] == method]) for name in found}
+        assert list(found) == (COLUMNS if method == "hit" else COLUMNS[:-1])
+        for name, entry in found.items():
+            assert entry["mean"] == pytest.approx(means[method][name], rel=1e-9)
+            assert entry["low"] <= entry["mean"] <= entry["high"]
+            assert entry["images"] == 5
+    for name in COLUMNS[:-1]:
+        first = (means["hit"][name] > means["random"][name]) == (summary["measures"][name]["better"] == "higher")
+        assert [summary["methods"][method]["measures"][name]["rank"] for method in METHODS] == ([1, 2] if first else [2, 1])
+        table = printed[printed.index(f"\n{name.split('.')[0]}") :].splitlines()
+        place = table[2].split().index(name.split(".")[-1])
+        for line, method in zip(table[4:6], METHODS, strict=True):
+            figures = re.findall(r"(\S+) ±", line)
+            assert (line.split()[0], figures[place]) == (method, f"{means[method][name]:.3f}")
+    compared = {row["measure"]: row for row in rows_of(out / "comparisons.csv")}
+    assert list(compared)[:9] == COLUMNS[:9]
+    for name in COLUMNS[:-1]:
+        row = compared[name]
+        assert (row["first"], row["second"], row["images"]) == ("hit", "random", "5")
+        assert float(row["difference"]) == pytest.approx(means["hit"][name] - means["random"][name], abs=1e-9)
+        assert float(row["p"]) * 32 == pytest.approx(round(float(row["p"]) * 32))  # Of five pairs, all signs are tried.
+    unproven = [entry["measure"] for entry in summary["not_shown_to_beat_random"]]
+    assert unproven
+    assert "warning: 5 images are too few to show that a method beats random" in err
 
 
-def test_the_mean_curves_and_the_summary_agree_with_the_arrays(scored, photos):
-    out, printed = scored
-    summary = json.loads((out / "summary.json").read_text())
-    points = rows_of(out / "curves.csv")
-    with np.load(out / "curves.npz") as arrays:
-        for method in ("hit", "random"):
-            for i, baseline in enumerate(("zero", "blur")):
-                for j, direction in enumerate(("insertion", "deletion")):
-                    mine = [p for p in points if (p["method"], p["baseline"], p["direction"]) == (method, baseline, direction)]
-                    mean = arrays[method][:, 2 * i + j].mean(0)
-                    assert {p["curve"] for p in mine} == {f"{direction}_{baseline}"}
-                    np.testing.assert_allclose([float(p["mean_score"]) for p in mine], mean, atol=1e-6)
-                    np.testing.assert_allclose([float(p["fraction"]) for p in mine], arrays["fractions"], atol=1e-6)
-                    area = np.trapezoid(mean, arrays["fractions"])
-                    assert summary["mean_auc"][method][f"{direction}_{baseline}"] == pytest.approx(area, abs=1e-5)
-                    line = next(line for line in printed.splitlines() if line.startswith(f"  {method} "))
-                    shown = float(re.search(rf"\b{direction}_{baseline} ([\d.]+)", line)[1])
-                    assert shown == pytest.approx(area, abs=1e-4)
-    assert (summary["num_images"], summary["num_steps"], summary["protocol"], summary["orders"]) == (5, 12, "hit", ["most"])
-    assert summary["unreadable"] == []
-    assert set(summary["completeness_error"]) == {"hit"}
-    assert summary["completeness_error"]["hit"] < 1e-4
+def test_costs_are_counted_and_timed_apart_from_the_summary(scored):
+    out, printed, _err = scored
+    cost, summary = (json.loads((out / f"{name}.json").read_text()) for name in ("cost", "summary"))
+    assert list(cost) == METHODS
+    for method, entry in cost.items():
+        assert entry["seconds_per_image"] > 0
+        assert entry["passes"] == summary["methods"][method]["passes"]
+        line = next(line for line in printed.split("mean rank")[1].splitlines() if line.split()[:1] == [method])
+        assert line.split()[2:] == [f"{entry['passes']:.2f}", f"{entry['seconds_per_image'] * 1000:.1f}"]
+    assert cost["random"]["passes"] == pytest.approx(1)
+    assert "seconds" not in (out / "summary.json").read_text()
 
 
-def test_curves_begin_and_end_where_the_network_says(scored, photos, tiny_model_file):
-    out, _printed = scored
-    classifier = vitrail.load(tiny_model_file, device="cpu")
-    targets = [row["target"] for row in rows_of(out / "scores.csv")][:5]
-    with np.load(out / "curves.npz") as arrays, torch.no_grad():
-        for i, path in enumerate(photos):
+def test_the_mean_curves_are_those_of_the_parts(scored):
+    out, _printed, _err = scored
+    parts, points = parts_of(out), rows_of(out / "curves.csv")
+    areas = json.loads((out / "summary.json").read_text())["normalised_areas_of_mean_curves"]["tiny"]
+    assert len(points) == 2 * 4 * (197 + 4)
+    for protocol, names in (("hit", HIT), ("diffmask", DIFFMASK)):
+        relative = [name for name in names if not name.endswith("_kl")]
+        for i, method in enumerate(METHODS):
+            assert list(areas[protocol][method]) == relative
+            for j, name in enumerate(names):
+                mine = [p for p in points if (p["method"], p["protocol"], p["curve"]) == (method, protocol, name)]
+                assert {(p["direction"], p["baseline"]) for p in mine} == {tuple(name.split("_")[:2])}
+                assert {p["order"] for p in mine} == {"least" if "least" in name else "most"}
+                mean = parts[f"{protocol}.scores"][i, :, j].astype(float).mean(0)
+                fractions = [float(p["fraction"]) for p in mine]
+                np.testing.assert_allclose(fractions, parts[f"{protocol}.fractions"])
+                np.testing.assert_allclose([float(p["mean"]) for p in mine], mean, atol=1e-6)
+                if name not in relative:
+                    assert {p["normalised"] for p in mine} == {""}
+                    continue
+                clean, empty = parts[f"{protocol}.ends"][i, :, j].astype(float).mean(0)
+                normalised = (mean - empty) / (clean - empty)
+                np.testing.assert_allclose([float(p["normalised"]) for p in mine], normalised, rtol=1e-4, atol=1e-4)
+                assert areas[protocol][method][name] == pytest.approx(np.trapezoid(normalised, fractions), rel=1e-3, abs=1e-4)
+
+
+def test_curves_begin_and_end_where_the_network_says(scored, tiny_model_file):
+    out, _printed, _err = scored
+    photos = sorted((out.parent / "photos").iterdir())
+    classifier, parts = vitrail.load(tiny_model_file, device="cpu"), parts_of(out)
+    targets = [row["target"] for row in rows_of(out / "images.csv")][:5]
+    for i, path in enumerate(photos):
+        with torch.no_grad():
             image = classifier.preprocessing(open_image(path))[None]
             clean = classifier.module(image).softmax(-1)[0]
             empty = classifier.module(torch.zeros_like(image)).softmax(-1)[0]
-            target = int(clean.argmax())
-            assert targets[i] == classifier.class_names[target]
-            for method in ("hit", "random"):
-                insertion, deletion = arrays[method][i, :2]
-                np.testing.assert_allclose([insertion[-1], deletion[0]], float(clean[target]), atol=1e-5)
-                np.testing.assert_allclose([insertion[0], deletion[-1]], float(empty[target]), atol=1e-5)
+        target = int(clean.argmax())
+        assert (targets[i], parts["targets"][i]) == (classifier.class_names[target], target)
+        for method in range(2):
+            insertion, deletion = parts["hit.scores"][method, i, :2]
+            np.testing.assert_allclose([insertion[-1], deletion[0]], float(clean[target]), atol=1e-5)
+            np.testing.assert_allclose([insertion[0], deletion[-1]], float(empty[target]), atol=1e-5)
+            np.testing.assert_allclose(parts["diffmask.scores"][method, i, :2, 0], float(clean[target]), atol=1e-5)
+            np.testing.assert_array_equal(parts["diffmask.scores"][method, i, 2:, 0], 0)
 
 
-def test_the_order_of_change_can_be_turned_round(run_vitrail, photos, tiny_model_file, tmp_path):
-    for order in ("most", "least"):
-        code, _out, err = run_vitrail(
-            "score",
-            photos[0],
-            "-m",
-            tiny_model_file,
-            "--method",
-            "hit",
-            "--steps",
-            16,
-            "--order",
-            order,
-            "-o",
-            tmp_path / order,
-        )
-        assert code == 0, err
-    with np.load(tmp_path / "most" / "curves.npz") as most, np.load(tmp_path / "least" / "curves.npz") as least:
-        # What is inserted last by one order is what is deleted last by the other.
-        np.testing.assert_allclose(most["hit"][0, 0::2], least["hit"][0, 1::2, ::-1], atol=1e-5)
-        assert not np.allclose(most["hit"], least["hit"], atol=1e-3)
-    assert json.loads((tmp_path / "least" / "summary.json").read_text())["orders"] == ["least"]
+def test_the_default_is_the_protocol_hit(run_score, photos):
+    out, printed, _err = run_score(photos[0])
+    assert list(json.loads((out / "run.json").read_text())["metrics"]) == ["hit", "completeness"]
+    assert printed.splitlines()[:2] == ["tiny, 1 images", "hit"]
 
 
-def test_limit_takes_images_spread_over_the_folder(run_vitrail, photos, tiny_model_file, tmp_path):
-    out = tmp_path / "out"
-    code, _out, _err = run_vitrail("score", photos[0].parent, "-m", tiny_model_file, "--steps", 2, "--limit", 2, "-o", out)
-    assert code == 0
-    assert [row["image"] for row in rows_of(out / "scores.csv")][:2] == [str(photos[0]), str(photos[2])]
+def test_a_metric_alone_has_no_curves(run_score, photos):
+    out, printed, _err = run_score(photos[0], "--metric", "complexity, sparseness")
+    assert list(json.loads((out / "summary.json").read_text())["measures"]) == ["complexity", "sparseness", "completeness"]
+    assert not (out / "curves.csv").exists()
+    assert "hit\n" not in printed
 
 
-def test_unreadable_files_are_counted_named_and_skipped(run_vitrail, photos, tiny_model_file, tmp_path):
-    (photos[0].parent / "2b.jpg").write_text("no photo")
-    out = tmp_path / "out"
-    code, printed, err = run_vitrail(
-        "score", photos[0].parent, "-m", tiny_model_file, "--steps", 2, "--batch-size", 1, "-o", out
+def test_the_order_of_change_can_be_turned_round(run_score, photos):
+    options = ("--method", "hit", "--steps", 16, "--order")
+    most, least = (run_score(photos[0], *options, order, out=order) for order in ("most", "least"))
+    forth, back = (parts_of(run[0])["hit.scores"][0, 0] for run in (most, least))
+    # What is inserted last by one order is what is deleted last by the other.
+    np.testing.assert_allclose(forth[0::2], back[1::2, ::-1], atol=1e-5)
+    assert not np.allclose(forth, back, atol=1e-3)
+    assert most[1].splitlines()[1] == "hit (changed: 16 steps: the error of other steps has no bound)"
+    changed = "hit (changed: 16 steps: the error of other steps has no bound; least relevant first)"
+    assert least[1].splitlines()[1] == changed
+    assert {row["order"] for row in rows_of(least[0] / "curves.csv")} == {"least"}
+
+
+def test_steps_replace_those_of_every_protocol(run_score, photos):
+    out, _printed, _err = run_score(photos[0], "--protocol", "diffmask,tokens", "--steps", 5)
+    parts = parts_of(out)
+    assert {name: array.shape[-1] for name, array in parts.items() if name.endswith(".scores")} == {
+        "diffmask.scores": 6, "tokens.scores": 6,
+    }  # fmt: skip
+    described = json.loads((out / "run.json").read_text())["metrics"]
+    assert [(described[name]["num_steps"], described[name]["cells_per_step"]) for name in ("diffmask", "tokens")] == [
+        (5, None)
+    ] * 2
+
+
+@pytest.mark.parametrize("protocol", ["mutex", "chefer", "rise"])
+def test_protocols_of_pixels(protocol, run_score, photos):
+    out, printed, _err = run_score(photos[0], "--protocol", protocol)
+    parts = parts_of(out)
+    assert parts[f"{protocol}.scores"].shape[:2] == (2, 1)
+    assert printed.splitlines()[1] == protocol
+
+
+def test_options_of_a_metric_reach_it(run_score, photos):
+    found = {}
+    for share in (0.25, 0.75):
+        options = ("--metric", "single-step", "--metric-option", f"single-step.share={share}")
+        out, _printed, _err = run_score(photos[0], *options, out=str(share))
+        assert json.loads((out / "run.json").read_text())["metrics"]["single-step"]["share"] == share
+        found[share] = parts_of(out)["values"][0, 0]
+    assert not np.array_equal(found[0.25], found[0.75], equal_nan=True)
+
+
+def test_limit_takes_images_spread_over_the_folder(run_score, photos):
+    out, printed, _err = run_score(photos[0].parent, "--steps", 2, "--limit", 2)
+    assert [row["image"] for row in rows_of(out / "images.csv")][:2] == [str(photos[0]), str(photos[2])]
+    assert "tiny, 2 images" in printed
+
+
+def test_the_target_is_a_class_or_the_label(run_score, make_classes, tiny_model_file):
+    data = make_classes(["amber", "green"], 2)
+    classifier = vitrail.load(tiny_model_file, device="cpu")
+    expected = {"label": ["amber", "amber", "green", "green"], "denim": ["denim"] * 4, "3": ["denim"] * 4}
+    found = {}
+    for target, names in expected.items():
+        out, _printed, _err = run_score(data, "--steps", 2, "--target", target, out=target)
+        assert [row["target"] for row in rows_of(out / "images.csv")] == names * 2
+        found[target] = parts_of(out)
+        for i, path in enumerate(sorted(data.rglob("*.png"))):
+            with torch.no_grad():
+                clean = classifier.module(classifier.preprocessing(open_image(path))[None]).softmax(-1)[0]
+            wanted = float(clean[classifier.class_names.index(names[i])])
+            np.testing.assert_allclose(found[target]["hit.scores"][:, i, 1, 0], wanted, atol=1e-5)
+    np.testing.assert_array_equal(found["denim"]["values"], found["3"]["values"])
+
+
+def test_a_folder_of_masks_tells_what_decides(run_score, make_photo, tmp_path):
+    """Masks of all, of the left half, and of nothing; the crop is in the middle."""
+    for i, width in enumerate((32, 16, 0)):
+        make_photo(tmp_path / "photos" / "deep" / f"{i}.png", seed=i, size=(32, 32))
+        mask = np.zeros((32, 32), dtype=np.uint8)
+        mask[:, :width] = 255
+        (tmp_path / "masks" / "deep").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "masks" / "deep" / f"{i}.png")
+    out, _printed, _err = run_score(
+        tmp_path / "photos", "--metric", "localization,masks", "--masks", tmp_path / "masks", "--method", "hit"
     )
-    assert code == 0
-    assert "1 unreadable file(s) were skipped" in err
-    assert "5 images" in printed
-    summary = json.loads((out / "summary.json").read_text())
-    assert [entry["path"] for entry in summary["unreadable"]] == [str(photos[0].parent / "2b.jpg")]
-    assert [row["image"] for row in rows_of(out / "scores.csv") if row["method"] == "hit"] == [str(path) for path in photos]
-
-
-def test_photos_beside_a_folder_of_photos_are_not_silently_left_out(run_vitrail, photos, make_photo, tiny_model_file, tmp_path):
-    make_photo(photos[0].parent / "holiday" / "beach.png", seed=9)
-    code, out, err = run_vitrail("score", photos[0].parent, "-m", tiny_model_file, "--steps", 2, "-o", tmp_path / "out")
-    assert (code, out) == (2, "")
-    assert "5 beside" in err
-
-
-def test_overwrite_replaces_scores(run_vitrail, photos, scored, tiny_model_file):
-    out, _printed = scored
-    before = (out / "scores.csv").read_bytes()
-    arguments = ("score", photos[1], "-m", tiny_model_file, "--steps", 3, "-o", out)
-    assert run_vitrail(*arguments)[0] == 2
-    assert (out / "scores.csv").read_bytes() == before
-    assert run_vitrail(*arguments, "--overwrite")[0] == 0
-    assert [row["image"] for row in rows_of(out / "scores.csv")] == [str(photos[1])] * 2
-    with np.load(out / "curves.npz") as arrays:
-        assert arrays["hit"].shape == (1, 4, 4)
+    rows = rows_of(out / "images.csv")
+    assert [float(row["masks.answer"]) for row in rows] == [1, 0.5, 0]
+    assert [row["localization.pointing_chance"] for row in rows][:2] == ["1.0", "0.5"]
+    assert [row["localization.pointing"] for row in rows][0::2] == ["1.0", ""]
+    assert float(rows[0]["localization.mass_accuracy"]) == pytest.approx(1)
+    assert json.loads((out / "summary.json").read_text())["methods"]["hit"]["measures"]["localization.pointing"]["images"] == 2
+    assert json.loads((out / "run.json").read_text())["masks"] == str((tmp_path / "masks").resolve())
 
 
 @pytest.fixture
-def run_diffmask(run_vitrail, photos, tiny_model_file, tmp_path):
-    """A function from more options to the printed lines of a run by this protocol; it writes into `out`."""
-
-    def run(*options):
-        arguments = ("score", photos[0].parent, "-m", tiny_model_file, "--protocol", "diffmask", "-o", tmp_path / "out")
-        code, printed, err = run_vitrail(*arguments, "--batch-size", 2, "--overwrite", *options)
-        assert code == 0, err
-        return printed.splitlines()
-
-    return run
-
-
-def test_the_protocol_of_diffmask(run_diffmask, photos, tiny_model_file, tmp_path):
-    lines, out = run_diffmask(), tmp_path / "out"
-    names = ["deletion_noise", "deletion_noise_least", "deletion_noise_kl", "deletion_noise_least_kl"]
-    assert "protocol diffmask, 7 cells a step, 5 images" in lines[0]
-    assert lines[1:3] == [
-        "higher is better: deletion_noise_least, deletion_noise_kl",
-        "lower is better: deletion_noise, deletion_noise_least_kl",
-    ]
-    summary, rows = json.loads((out / "summary.json").read_text()), rows_of(out / "scores.csv")
-    assert [key for key in rows[0] if "_" in key] == [*names, "normalised_deletion_noise", "normalised_deletion_noise_least"]
-    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
-    classifier, points = vitrail.load(tiny_model_file, device="cpu"), rows_of(out / "curves.csv")
-    with np.load(out / "curves.npz") as arrays, torch.no_grad():
-        assert list(arrays["names"]) == names
-        np.testing.assert_allclose(arrays["fractions"], [0, 7 / 16, 14 / 16, 1])
-        for line, method in zip(lines[3:5], ("hit", "random"), strict=True):
-            curves = arrays[method]
-            assert curves.shape == (5, 4, 4)
-            assert line.split()[0] == method
-            for i, name in enumerate(names):
-                mine = [point for point in points if (point["method"], point["curve"]) == (method, name)]
-                np.testing.assert_allclose([float(point["mean_score"]) for point in mine], curves[:, i].mean(0), atol=1e-6)
-                np.testing.assert_allclose([float(point["fraction"]) for point in mine], arrays["fractions"], atol=1e-6)
-                area = np.trapezoid(curves[:, i], arrays["fractions"], axis=-1)
-                assert summary["mean_auc"][method][name] == pytest.approx(area.mean(), abs=1e-5)
-                assert re.search(rf" {name} ([\d.]+)", line)[1] == f"{area.mean():.4f}"
-                np.testing.assert_allclose([float(row[name]) for row in rows if row["method"] == method], area, atol=1e-5)
-        for i, path in enumerate(photos):
-            clean = classifier.module(classifier.preprocessing(open_image(path))[None]).softmax(-1).max()
-            np.testing.assert_allclose(arrays["hit"][i, :2, 0], float(clean), atol=1e-5)
-        np.testing.assert_array_equal(arrays["hit"][:, 2:, 0], 0)
-        # Whatever went first, in the end all is noise.
-        np.testing.assert_allclose(arrays["hit"][:, 0::2, -1], arrays["random"][:, 1::2, -1], atol=1e-5)
+def sure(make_photo, tiny_model_file, tmp_path):
+    """Up to three photos of each class that the network is sure of, in folders; each has a name of its own."""
+    classifier = vitrail.load(tiny_model_file, device="cpu")
+    paths = [make_photo(tmp_path / "all" / f"photo{i}.png", seed=i) for i in range(150)]
+    with torch.no_grad():
+        images = torch.stack([classifier.preprocessing(open_image(path)) for path in paths])
+        found = classifier.module(images).softmax(-1).max(-1)
+    for path, probability, index in zip(paths, found.values.tolist(), found.indices.tolist(), strict=True):
+        folder = tmp_path / "sure" / classifier.class_names[index]
+        if probability > 0.55 and len(list(folder.glob("*"))) < 3:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder)
+    return tmp_path / "sure"
 
 
-def test_steps_and_order_of_the_protocol_of_diffmask(run_diffmask, tmp_path):
-    lines = run_diffmask("--steps", 5, "--order", "least")
-    assert "protocol diffmask (changed), 5 steps, 5 images" in lines[0]
-    with np.load(tmp_path / "out" / "curves.npz") as arrays:
-        assert list(arrays["names"]) == ["deletion_noise_least", "deletion_noise_least_kl"]
-        assert arrays["hit"].shape == (5, 2, 6)
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert (summary["num_steps"], summary["cells_per_step"], summary["orders"]) == (5, None, ["least"])
+def test_mosaics_ask_for_the_class_of_each_cell(run_score, sure):
+    class_of = {path.stem: path.parent.name for path in sure.rglob("*.png")}
+    assert len(set(class_of.values())) >= 4
+    out, printed, _err = run_score(sure, "--mosaic", 2, "--metric", "localization", "--method", "random", "--limit", 3)
+    rows = rows_of(out / "images.csv")
+    assert "tiny, 3 images" in printed
+    assert [row["image"].split("-of-")[0] for row in rows] == [f"mosaic-000000/cell-{i}" for i in range(3)]
+    for i, row in enumerate(rows):
+        members = row["image"].split("-of-")[1].split("+")
+        assert len({class_of[name] for name in members}) == 4
+        assert row["target"] == class_of[members[i]]
+        assert float(row["localization.pointing_chance"]) == float(row["localization.mass_chance"]) == 0.25
+    assert json.loads((out / "run.json").read_text())["target"] == "label"
+
+
+def test_too_few_classes_for_a_mosaic(refused_score, sure):
+    for folder in sorted(sure.iterdir())[3:]:
+        shutil.rmtree(folder)
+    assert "class" in refused_score(sure, "--mosaic", 2, "--metric", "localization")
+
+
+def test_a_data_set_by_its_name(run_score, make_photo, tmp_path):
+    for i, part in enumerate(("test", "checked")):
+        for j in range(2):
+            make_photo(tmp_path / "data" / part / "blue" / f"{part}{j}.png", seed=2 * i + j)
+    (tmp_path / "data" / "train").mkdir()
+    named = (tmp_path / "data", "--data-set", "folder", "--steps", 2, "--method", "random")
+    out, _printed, _err = run_score(*named)
+    assert [row["image"][-9:] for row in rows_of(out / "images.csv")] == ["test0.png", "test1.png"]
+    out, _printed, _err = run_score(*named, "--split", "val", "--data-option", "val=checked", out="other")
+    assert [row["image"][-12:] for row in rows_of(out / "images.csv")] == ["checked0.png", "checked1.png"]
+    described = json.loads((out / "run.json").read_text())
+    assert (described["data_set"], described["split"], described["data_options"]) == ("folder", "val", {"val": "checked"})
+
+
+def test_the_effect_of_reduced_precision_is_measured_on_the_first_batch(run_score, photos):
+    common = (photos[0].parent, "--protocol", "hit", "--steps", 4, "--metric", "complexity", "--batch-size", 2)
+    (full, *_), (half, *_) = (run_score(*common, "--precision", name, out=name) for name in ("full", "bf16"))
+    effect = json.loads((half / "summary.json").read_text())["effect_of_precision"]["tiny"]
+    names = [*(f"hit.{name}" for name in HIT), "complexity", "completeness"]
+    assert list(effect) == names
+    differences = np.abs(parts_of(half)["values"] - parts_of(full)["values"])[:, :2]  # Of the first batch.
+    np.testing.assert_allclose([effect[name] for name in names], np.nanmean(differences, (0, 1)), rtol=1e-5, atol=1e-9)
+    assert all(effect[name] > 0 for name in names)
+    assert json.loads((full / "summary.json").read_text())["effect_of_precision"] == {}
+
+
+def test_photos_beside_a_folder_of_photos_are_not_silently_left_out(refused_score, photos, make_photo):
+    make_photo(photos[0].parent / "holiday" / "beach.png", seed=9)
+    assert "5 beside" in refused_score(photos[0].parent, "--steps", 2)
+
+
+BAD = {
+    "protocol": (("--protocol", "hit,hut"), ["unknown protocol 'hut'", "hit"]),
+    "metric": (("--metric", "mask"), ["unknown metric 'mask' (did you mean 'masks'?)", "saco"]),
+    "empty name": (("--protocol", "hit,"), ["unknown protocol ''"]),
+    "a protocol as a metric": (("--metric", "masks,hit"), ["hit is a protocol; give it by --protocol"]),
+    "option": (("--metric", "masks", "--metric-option", "masks.treshold=1"), ["no option treshold", "threshold"]),
+    "value": (("--metric", "masks", "--metric-option", "masks.threshold=half"), ["cannot use 'half' for masks.threshold"]),
+    "range": (("--metric", "masks", "--metric-option", "masks.threshold=1.5"), ["between 0 and 1, got 1.5"]),
+    "form": (("--metric", "masks", "--metric-option", "threshold=1"), ["--metric-option like masks.threshold=0.3"]),
+    "of nobody": (("--metric-option", "masks.threshold=1"), ["options of 'masks', which is not asked for"]),
+    "of a protocol": (("--metric-option", "hit.num_steps=3"), ["options of 'hit'"]),
+    "steps": (("--metric", "masks", "--steps", 3), ["--steps and --order together with --protocol"]),
+    "order": (("--metric", "masks", "--order", "least"), ["--steps and --order together with --protocol"]),
+    "no answers": (("--metric", "localization"), ["localization", "--masks, --boxes or --mosaic"]),
+    "no masks": (("--masks", "nowhere"), ["no such folder of masks: nowhere"]),
+    "no boxes": (("--boxes",), ["a box around the object", "5 of 5"]),
+    "two answers": (("--boxes", "--masks", "nowhere"), ["one source of answers, got masks and boxes"]),
+    "mosaics and masks": (("--mosaic", 2, "--masks", "nowhere"), ["one source of answers, got masks and mosaic"]),
+    "target of a mosaic": (("--mosaic", 2, "--target", "blue"), ["no target for mosaics", "'blue'"]),
+    "mosaic without classes": (("--mosaic", 2), ["sub-folder of images per class"]),
+    "no labels": (("--target", "label"), ["sub-folder of images per class"]),
+    "split": (("--split", "val"), ["--split and --data-option together with --data-set"]),
+    "data option": (("--data-option", "val=x"), ["--split and --data-option together with --data-set"]),
+    "data set": (("--data-set", "fodler"), ["unknown data set 'fodler'", "'folder'"]),
+    "method": (("--method", "intr"), ["INTR"]),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_cannot_be_done_is_said_once(kind, refused_score, photos):
+    options, messages = BAD[kind]
+    err = refused_score(photos[0].parent, *options)
+    for message in messages:
+        assert message in err
+
+
+@pytest.mark.parametrize("target", ["bleu", "9"])
+def test_a_class_that_there_is_not_leaves_nothing(target, refused_score, photos):
+    assert target in refused_score(photos[0], "--steps", 2, "--target", target)
+
+
+def test_masks_of_some_images_only(refused_score, photos, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for path in photos[1:]:
+        Image.new("L", (20, 24), 255).save(tmp_path / "masks" / path.name)
+    err = refused_score(photos[0].parent, "--metric", "localization", "--masks", tmp_path / "masks")
+    assert "none for 1 of 5 images" in err
+    assert "0.png" in err
+
+
+@pytest.mark.parametrize("options", [("--mosaic", 1), ("--order", "best"), ("--steps", 0), ("--precision", "fp8")])
+def test_the_parser_refuses_what_is_out_of_range(options, run_vitrail, photos):
+    code, out, err = run_vitrail("score", photos[0], *options)
+    assert (code, out) == (2, "")
+    assert options[0] in err

@@ -1,16 +1,15 @@
-"""`vitrail score --metric masks`: what is written, what is printed, and what is refused."""
+"""`vitrail score --metric masks`: what is written where answers are known, in part, or not at all."""
 
-import csv
 import json
 import math
 
 import pytest
-from PIL import Image
 
+from score_files import parts_of, rows_of
 from vitrail.data.counting import ColourCounting
 from vitrail.data.generating import write_task
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
 
 WITHOUT_ANSWERS = ["kept", "agreement", "kl"]
 COMPARED = ["iou", "iou_at_size", "pointing"]
@@ -24,66 +23,66 @@ def counted(tmp_path):
 
 
 @pytest.fixture
-def run_masks(run_vitrail, tiny_model_file, tmp_path):
-    """A function from data and options to the printed lines, the table masks.csv and the summary."""
+def run_masks(run_score):
+    """A function from data and options to the printed lines, the rows of images.csv and the summary."""
 
-    def run(data, *options):
-        out = tmp_path / "out"
-        code, printed, err = run_vitrail(
-            "score", data, "-m", tiny_model_file, "--metric", "masks", "--batch-size", 4, "--device", "cpu", "-o", out, *options
-        )
-        assert code == 0, err
-        assert sorted(path.name for path in out.iterdir()) == ["masks.csv", "masks.png", "scores.png", "summary.json"]
-        for name in ("masks.png", "scores.png"):
-            with Image.open(out / name) as picture:
-                picture.verify()
-        with (out / "masks.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return printed.splitlines(), rows, json.loads((out / "summary.json").read_text())
+    def run(data, *options, out="out"):
+        folder, printed, _err = run_score(data, "--metric", "masks", "--batch-size", 4, *options, out=out)
+        assert (folder / "masks.png").is_file()
+        assert not (folder / "curves.csv").exists()
+        return printed.splitlines(), rows_of(folder / "images.csv"), json.loads((folder / "summary.json").read_text())
 
     return run
 
 
-@pytest.fixture
-def refused(run_vitrail, tiny_model_file, tmp_path):
-    """A function from data and options to the one message of a refusal that leaves nothing behind."""
-
-    def run(data, *options):
-        code, out, err = run_vitrail("score", data, "-m", tiny_model_file, "-o", tmp_path / "out", *options)
-        assert (code, out) == (2, "")
-        assert "Traceback" not in err
-        assert not (tmp_path / "out").exists()
-        return err
-
-    return run
+def measures_of(rows):
+    return [name.removeprefix("masks.") for name in rows[0] if name.startswith("masks.")]
 
 
 def test_tables_and_summary_agree(run_masks, counted):
-    lines, rows, summary = run_masks(counted, "--threshold", 0.4)
+    lines, rows, summary = run_masks(counted, "--metric-option", "masks.threshold=0.4")
     names = [*WITHOUT_ANSWERS, "answer", *COMPARED, "pointing_chance"]
-    assert list(rows[0]) == ["image", "target", "method", *names]
+    assert measures_of(rows) == names
     paths = sorted(map(str, counted.rglob("*.png")))
     assert [(row["image"], row["method"]) for row in rows] == [(path, method) for method in ("hit", "random") for path in paths]
-    assert lines[:2] == [
-        "tiny, masks cut at 0.4, 17 images",
-        "left out of iou, iou_at_size and pointing, since their answer is empty: 1",
-    ]
-    head, better, *methods, chance = (line.split() for line in lines[2:-1])
-    assert head == [*WITHOUT_ANSWERS, *COMPARED]
+    assert lines[:2] == ["tiny, 17 images", "masks"]
+    head, better, *methods = (line.split() for line in lines[2:6])
+    assert head == names
+    # What only describes has no direction, and its place stays empty.
     assert better == ["better", "higher", "lower", "higher", "higher", "higher"]
     for line, method in zip(methods, ("hit", "random"), strict=True):
-        mine = [row for row in rows if row["method"] == method]
+        mine, found = [row for row in rows if row["method"] == method], summary["methods"][method]["measures"]
         assert line[0] == method
-        assert [row["iou"] == "" for row in mine] == [True] + [False] * 16
-        for name in names:
-            values = [float(row[name]) for row in mine if row[name]]
-            assert summary["mean"][method][name] == pytest.approx(math.fsum(values) / len(values), abs=1e-6)
-        assert line[1:] == [f"{summary['mean'][method][name]:.4f}" for name in head]
-    assert chance == ["chance", f"{summary['mean']['random']['pointing_chance']:.4f}"]
-    assert len(lines[2]) == len(lines[3]) == len(lines[4]) == len(lines[5])  # Columns are aligned to the right.
-    assert (summary["metric"], summary["threshold"], summary["num_images"]) == ("masks", 0.4, 17)
-    assert (summary["answers"], summary["num_empty_answers"], summary["unreadable"]) == (True, 1, [])
-    assert summary["better"] == {"agreement": "higher", "kl": "lower", **dict.fromkeys(COMPARED, "higher")}
+        assert [row["masks.iou"] == "" for row in mine] == [True] + [False] * 16
+        for name, shown in zip(names, line[1::2], strict=True):
+            values = [float(row[f"masks.{name}"]) for row in mine if row[f"masks.{name}"]]
+            assert found[f"masks.{name}"]["images"] == len(values) == (16 if name in (*COMPARED, "pointing_chance") else 17)
+            assert found[f"masks.{name}"]["mean"] == pytest.approx(math.fsum(values) / len(values), abs=1e-9)
+            assert float(shown) == pytest.approx(found[f"masks.{name}"]["mean"], abs=6e-4 if abs(float(shown)) < 10 else 0.06)
+    assert {name: entry["better"] for name, entry in summary["measures"].items() if name.startswith("masks.")} == {
+        f"masks.{name}": {"agreement": "higher", "kl": "lower", **dict.fromkeys(COMPARED, "higher")}.get(name) for name in names
+    }
+
+
+def test_the_threshold_decides_how_much_is_kept(run_masks, counted, tmp_path):
+    kept = []
+    for threshold in (0, 0.3, 1):
+        options = ("--method", "random", "--metric-option", f"masks.threshold={threshold}", "--limit", 4)
+        _lines, rows, _summary = run_masks(counted, *options, out=str(threshold))
+        kept.append([float(row["masks.kept"]) for row in rows])
+        assert json.loads((tmp_path / str(threshold) / "run.json").read_text())["metrics"]["masks"] == {"threshold": threshold}
+    # All cells, some, and the one of the largest relevance: noise has no two alike.
+    assert kept[0] == [1] * 4
+    assert all(1 / 16 < share < 1 for share in kept[1])
+    assert kept[2] == [1 / 16] * 4
+
+
+def test_a_mask_of_all_cells_changes_nothing(run_masks, counted, tmp_path):
+    run_masks(counted, "--metric-option", "masks.threshold=0", "--limit", 3)
+    kept, agreement, kl = parts_of(tmp_path / "out")["values"][..., :3].transpose(2, 0, 1)
+    assert (kept == 1).all()
+    assert (agreement == 1).all()
+    assert abs(kl).max() < 1e-6
 
 
 def test_photos_without_answers(run_masks, make_photo, tmp_path):
@@ -91,62 +90,40 @@ def test_photos_without_answers(run_masks, make_photo, tmp_path):
         make_photo(tmp_path / "photos" / f"{i}.png", seed=i)
     (tmp_path / "photos" / "bad.png").write_bytes(b"")
     lines, rows, summary = run_masks(tmp_path / "photos", "--method", "random")
-    assert lines[1] == "no answers lie beside the images: whether masks are right is not measured"
-    assert lines[2].split() == WITHOUT_ANSWERS
+    assert lines[2].split() == measures_of(rows) == WITHOUT_ANSWERS
     assert lines[4].split()[0] == "random"
-    assert list(rows[0]) == ["image", "target", "method", *WITHOUT_ANSWERS]
-    assert (summary["answers"], summary["num_images"], len(summary["unreadable"])) == (False, 3, 1)
+    assert (summary["num_images"], len(summary["unreadable"])) == (3, 1)
 
 
-def test_a_single_photo_and_a_limit(run_masks, counted):
-    _, rows, _ = run_masks(counted / "05" / "000005.png")
+def test_a_single_image_and_a_limit(run_masks, counted):
+    _lines, rows, _summary = run_masks(counted / "05" / "000005.png")
     assert len(rows) == 2
-    assert all(float(row["answer"]) > 0 for row in rows)
-    _, rows, _ = run_masks(counted, "--limit", 2, "--overwrite")
+    assert all(float(row["masks.answer"]) > 0 for row in rows)
+    _lines, rows, _summary = run_masks(counted, "--limit", 2, "--overwrite")
     assert [row["image"][-10:] for row in rows[:2]] == ["000000.png", "000008.png"]
 
 
 def test_only_images_without_an_answer(run_masks, counted):
     lines, rows, summary = run_masks(counted / "00")
-    assert lines[1].endswith("since their answer is empty: 1")
-    assert lines[2].split() == WITHOUT_ANSWERS
-    assert list(rows[0])[3:] == [*WITHOUT_ANSWERS, "answer"]
-    assert summary["num_empty_answers"] == 1
+    # Nothing is right or wrong where nothing decides.
+    assert lines[2].split() == measures_of(rows) == [*WITHOUT_ANSWERS, "answer"]
+    assert [float(row["masks.answer"]) for row in rows] == [0, 0]
+    assert "masks.iou" not in summary["measures"]
 
 
-def test_masks_of_some_images_only(refused, counted):
+def test_answers_of_some_images_only(refused_score, counted):
     (counted.parent / "masks" / "answer" / "test" / "07" / "000007.png").unlink()
-    err = refused(counted, "--metric", "masks")
+    err = refused_score(counted, "--metric", "masks")
     assert "none for 1 of 17 images" in err
     assert "000007.png" in err
 
 
-def test_options_belong_to_their_metric(refused, counted):
-    for option, value, metric, owner in (
-        ("threshold", 0.5, "curves", "masks"),
-        ("protocol", "hit", "masks", "curves"),
-        ("steps", 3, "masks", "curves"),
-        ("order", "least", "masks", "curves"),
-    ):
-        err = refused(counted, "--metric", metric, f"--{option}", value)
-        assert f"expected --{option} together with --metric {owner}, got --metric {metric}" in err
+@pytest.mark.parametrize("threshold", ["-0.1", "1.5", ".nan", "half"])
+def test_what_is_no_threshold_is_refused(threshold, refused_score, counted):
+    assert "threshold" in refused_score(counted, "--metric", "masks", "--metric-option", f"masks.threshold={threshold}")
 
 
-@pytest.mark.parametrize("threshold", ["-0.1", "1.5", "nan", "half"])
-def test_what_is_no_threshold_is_refused(threshold, refused, counted):
-    assert "threshold" in refused(counted, "--metric", "masks", "--threshold", threshold)
-
-
-def test_unknown_metrics_and_protocols_name_the_choices(refused, counted):
-    assert "unknown metric 'mask' (did you mean 'masks'?); choose one of: curves, masks" in refused(counted, "--metric", "mask")
-    assert "unknown protocol 'hut'" in refused(counted, "--protocol", "hut")
-
-
-def test_curves_are_the_default(run_vitrail, tiny_model_file, counted, tmp_path):
-    arguments = ("score", counted / "05", "-m", tiny_model_file, "--steps", 2)
-    outputs = [run_vitrail(*arguments, *more, "-o", tmp_path / str(i)) for i, more in enumerate(((), ("--metric", "curves")))]
-    (code, first, _), (other_code, second, _) = outputs
-    assert code == other_code == 0
-    assert first.replace(str(tmp_path / "0"), "") == second.replace(str(tmp_path / "1"), "")
-    for name in ("scores.csv", "curves.csv", "summary.json"):
-        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+def test_the_option_threshold_is_gone(run_vitrail, counted):
+    code, out, err = run_vitrail("score", counted, "--metric", "masks", "--threshold", 0.4)
+    assert (code, out) == (2, "")
+    assert "--threshold" in err

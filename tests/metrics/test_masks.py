@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitrail.errors import InvalidInputError
-from vitrail.metrics.masks import MEASURES, cut, cut_at_size, mean_defined, measure_masks, overlap
+from vitrail.metrics.masks import MEASURES, Masks, cut, cut_at_size, measure_masks, overlap
 
 ANSWER = torch.tensor([[[1, 1, 0, 0], [0, 1, 0, 0]]]).bool()
 """Three of the eight cells of 2x4."""
@@ -100,6 +100,8 @@ def test_every_map_is_scaled_by_itself():
 def test_what_is_no_threshold_is_refused(threshold):
     with pytest.raises(InvalidInputError, match="threshold between 0 and 1"):
         cut(torch.zeros(1, 2, 2), threshold)
+    with pytest.raises(InvalidInputError, match="threshold between 0 and 1"):
+        Masks(threshold)
 
 
 def test_maps_that_are_not_finite_are_refused():
@@ -130,6 +132,18 @@ def test_decisions_in_half_precision_are_compared_in_single():
     assert found["kl"] == pytest.approx(expected["kl"], rel=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_means_leave_out_what_is_undefined():
-    assert mean_defined(torch.tensor([1.0, math.nan, 0.0, 1.0])) == pytest.approx(2 / 3)
-    assert math.isnan(mean_defined(torch.tensor([math.nan])))
+    metric = Masks()
+    rows = torch.full((4, len(MEASURES)), math.nan)
+    rows[:, 0] = torch.tensor([1.0, math.nan, 0.0, 1.0])
+    metric.values.append(rows)
+    means = metric.compute()
+    assert list(means) == list(MEASURES)
+    assert float(means["kept"]) == pytest.approx(2 / 3)
+    assert all(math.isnan(means[name]) for name in MEASURES if name != "kept")
+
+
+def test_every_measure_has_its_own_name():
+    assert list(MEASURES) == [measure.name for measure in MEASURES.values()]
+    assert Masks().measures == tuple(MEASURES.values())

@@ -70,8 +70,14 @@ def test_steps_and_cells_per_step_replace_each_other():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_steps": None}, "one of num_steps, cells_per_step and shares, got num_steps=None, cells_per_step=None and shares=None"),
-        ({"cells_per_step": 7}, "one of num_steps, cells_per_step and shares, got num_steps=4, cells_per_step=7 and shares=None"),
+        (
+            {"num_steps": None},
+            "one of num_steps, cells_per_step and shares, got num_steps=None, cells_per_step=None and shares=None",
+        ),
+        (
+            {"cells_per_step": 7},
+            "one of num_steps, cells_per_step and shares, got num_steps=4, cells_per_step=7 and shares=None",
+        ),
         ({"num_steps": 0}, "at least 1 step, got 0"),
         ({"num_steps": None, "cells_per_step": 0}, "at least 1 cell per step, got 0"),
         ({"scores": "kl"}, "scores as a tuple of probability, logit, top1, kl, each at most once, got 'kl'"),

@@ -246,7 +246,9 @@ def test_an_image_does_not_hang_on_its_neighbours(name, metric):
     again = make_explainer(name, classifier)
     before = {key: tensor.clone() for key, tensor in classifier.module.state_dict().items()}
     together = measured(metric(num_samples=2), classifier, images, again, targets=targets)
-    single = [measured(metric(num_samples=2), classifier, images[i : i + 1], again, targets=targets[i : i + 1]) for i in range(2)]
+    single = [
+        measured(metric(num_samples=2), classifier, images[i : i + 1], again, targets=targets[i : i + 1]) for i in range(2)
+    ]
     torch.testing.assert_close(together, torch.cat(single), rtol=1e-3, atol=1e-4)
     assert all(torch.equal(tensor, before[key]) for key, tensor in classifier.module.state_dict().items())
 
@@ -254,8 +256,7 @@ def test_an_image_does_not_hang_on_its_neighbours(name, metric):
 def test_random_maps_are_not_stable():
     classifier, images = networks.network("timm"), networks.images("timm", 8)
     random, rollout = (
-        measured(Stability(), classifier, images, make_explainer(name, classifier)).mean(0)
-        for name in ("random", "rollout")
+        measured(Stability(), classifier, images, make_explainer(name, classifier)).mean(0) for name in ("random", "rollout")
     )
     assert abs(random[0]) < 0.2
     assert rollout[0] > 0.8

@@ -12,12 +12,12 @@ from vitrail.errors import InvalidInputError, UnknownNameError
 from vitrail.metrics.statistics import (
     Comparison,
     Unproven,
-    not_beating_control,
     bootstrap_interval,
     compare_pairs,
     comparison,
     holm,
     mean_ranks,
+    not_beating_control,
     paired_p_values,
     ranks,
     resampling,

@@ -27,9 +27,11 @@ def explanation(class_names=("a", "b", "c"), method="hit"):
 
 
 def curves(scores):
-    """Curves of as many steps as there are points less one; scores (b, 4, s)."""
+    """Curves of as many steps as there are points less one; scores (b, 4, s). Insertion ends at the image, deletion begins there."""
     protocol = replace(PROTOCOLS["hit"], num_steps=scores.shape[-1] - 1)
-    return Curves(protocol, torch.linspace(0, 1, scores.shape[-1]), scores)
+    ends = scores[..., [-1, 0]]
+    ends[:, 1::2] = ends[:, 1::2].flip(-1)
+    return Curves(protocol, torch.linspace(0, 1, scores.shape[-1]), scores, ends)
 
 
 def size_of(path):
@@ -126,7 +128,10 @@ def test_every_curve_of_a_protocol_has_a_panel(name, tmp_path, monkeypatch):
     )
     protocol = PROTOCOLS[name]
     fractions = torch.tensor([0, 0.3, 1])
-    measured = {method: Curves(protocol, fractions, torch.rand(2, len(protocol.curves), 3)) for method in ("chefer", "random")}
+    measured = {
+        method: Curves(protocol, fractions, torch.rand(2, len(protocol.curves), 3), torch.rand(2, len(protocol.curves), 2))
+        for method in ("chefer", "random")
+    }
     plot_perturbation(measured, tmp_path / "curves.png")
     panels = drawn[0].axes
     assert len(panels) == len(protocol.curves)
@@ -142,7 +147,8 @@ def test_every_curve_of_a_protocol_has_a_panel(name, tmp_path, monkeypatch):
 
 def test_tables_of_a_protocol_without_normalised_areas(tmp_path):
     protocol = replace(PROTOCOLS["diffmask"], scores=("kl",))
-    measured = Curves(protocol, torch.tensor([0, 0.5, 1]), torch.tensor([[[0, 1.0, 2], [0, 0.5, 3]]]))
+    scores = torch.tensor([[[0, 1.0, 2], [0, 0.5, 3]]])
+    measured = Curves(protocol, torch.tensor([0, 0.5, 1]), scores, scores[..., [0, -1]])
     write_scores(tmp_path, {"random": measured}, ["a"], ["x"], "model", "mine")
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
         (line,) = csv.DictReader(file)
@@ -208,6 +214,10 @@ def test_summaries_are_mean_areas():
     areas = np.trapezoid(scores.numpy(), np.linspace(0, 1, 5), axis=-1).mean(0)
     np.testing.assert_allclose([summary[name] for name in NAMES], areas, atol=1e-6)
     assert set(summary) == {*NAMES, *(f"normalised_{name}" for name in NAMES)}
+    mean = scores.numpy().mean(0)
+    clean, empty = mean[0, -1], mean[0, 0]
+    relative = np.trapezoid((mean[0] - empty) / (clean - empty), np.linspace(0, 1, 5))
+    assert summary["normalised_insertion_zero"] == pytest.approx(relative, rel=1e-4)
 
 
 def test_curves_that_cannot_be_normalised_give_valid_json(tmp_path):
@@ -219,6 +229,7 @@ def test_curves_that_cannot_be_normalised_give_valid_json(tmp_path):
     write_scores(tmp_path, {"hit": curves(torch.full((2, 4, 3), 0.5))}, ["a", "b"], ["x", "y"], "model", "hit")
     summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
     assert summary["mean_auc"]["hit"]["insertion_zero"] == pytest.approx(0.5)
+    assert summary["mean_auc"]["hit"]["normalised_insertion_zero"] is None
 
 
 def test_tables_quote_odd_names(tmp_path):

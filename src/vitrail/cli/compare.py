@@ -92,13 +92,16 @@ def compare(
 
     session = Session(plan, Choice(limit, target, masks, data, boxes), batch_size, workers, overwrite)
     described = describe_data(data, data_set, split, data_option)
-    found, captions = list["Scores"](), dict[str, str]()
+    found, captions, folders = list["Scores"](), dict[str, str](), list[Path]()
     with process_group():
         for name in names:  # One model in memory at a time.
             classifier = load_model(name, device)
             explainers = make_methods(classifier, some_methods(classifier, method), ["random"], method_option, precision)
             images = read_images(data, data_set, split, data_option, classifier.preprocessing)
             folder = Path("models") / file_name(classifier.name)
+            if folder in folders:
+                raise InvalidInputError(f"expected models of different names, got two that are called {classifier.name}")
+            folders.append(folder)
             scores, shown = session.score_into(out / folder, classifier, explainers, images, described)
             found.append(scores)
             captions |= {str(folder / file): f"{classifier.name}: {caption}" for file, caption in shown.items()}

@@ -95,16 +95,16 @@ def make_plan(
 
     Raises:
         UnknownNameError: No such protocol or metric.
-        InvalidInputError: A name twice, or options that do not fit.
+        InvalidInputError: Options that do not fit.
     """
     from vitrail.evaluation.scoring import Plan  # noqa: PLC0415 (heavy)
     from vitrail.metrics import METRICS, PROTOCOLS  # noqa: PLC0415
 
-    metrics = _names(metric) if metric else []
+    metrics = [] if metric is None else _names(metric)
     for name in metrics:
         if name in PROTOCOLS and name not in METRICS:
             raise InvalidInputError(f"{name} is a protocol; give it by --protocol")
-    protocols = _names(protocol) if protocol else [] if metrics else ["hit"]
+    protocols = _names(protocol) if protocol is not None else [] if metrics else ["hit"]
     if (steps or order) and not protocols:
         raise InvalidInputError("expected --steps and --order together with --protocol, got none")
     chosen = {
@@ -163,7 +163,7 @@ def print_table(table: "Table", changed: Mapping[str, str]) -> None:
     typer.echo("±: half of the 95 % bootstrap interval of the mean over images")
     for line in aligned(*overview_rows(table)):
         typer.echo(f"  {line}")
-    for line in warnings(table.unproven):
+    for line in warnings(table.unproven, table.num_images):
         typer.echo(f"warning: {line}", err=True)
 
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.padding import collate_by_size
-from vitrail.data.sharing import OwnShare
+from vitrail.data.sharing import OwnShare, own_luck
 from vitrail.errors import ImageError
 from vitrail.progress import progress
 
@@ -27,7 +27,9 @@ def read_batches(
     Each batch holds images of one size. Where they differ, images of a loader's batch come grouped by size: `places` tells where they
     belong.
     """
-    loader: DataLoader[Any] = DataLoader(images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate_by_size)
+    loader: DataLoader[Any] = DataLoader(
+        images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate_by_size, generator=own_luck()
+    )
     for batches in progress(loader, len(loader), what) if share.rank == 0 else loader:
         for batch in batches:
             unreadable += batch.unreadable

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from vitrail.api import BATCH_SIZE, explain_images
 from vitrail.data.folders import NO_LABEL, ImageFolder, Unreadable, images_below
 from vitrail.data.photos import PhotoFile, relative_name, result_labels
+from vitrail.data.sharing import own_luck
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer, distinct_names
 from vitrail.explaining.claiming import claim
@@ -171,7 +172,7 @@ class _Work:
         batches = [list(range(start, min(start + batch_size, len(self.photos)))) for start in starts]
         pending = [batch for batch in batches if not all(self.is_done(name, index) for name in explainers for index in batch)]
         loader: DataLoader[Any] = DataLoader(
-            self.reader, batch_sampler=pending, num_workers=num_workers, collate_fn=_as_they_are
+            self.reader, batch_sampler=pending, num_workers=num_workers, collate_fn=_as_they_are, generator=own_luck()
         )
         for batch, entries in zip(pending, progress(loader, len(pending), "explaining"), strict=True):
             read = dict(zip(batch, entries, strict=True))

@@ -76,11 +76,11 @@ class Choice:
         if plan.needs_answers and not isinstance(images, AnsweredImages):
             raise InvalidInputError(
                 f"expected to know what decides for {', '.join(plan.needs_answers)}, found no answers beside the images; give "
-                "--masks, --boxes or --mosaic, or a folder of `vitrail generate`"
+                "a folder of `vitrail generate`, or (on the command line) --masks, --boxes or --mosaic"
             )
         return images
 
     def describe(self) -> dict[str, Any]:
-        """What it is, ready for JSON."""
+        """Which images it chooses, ready for JSON."""
         masks = None if self.masks is None else str(self.masks.resolve())
-        return {"limit": self.limit, "target": self.explained, "masks": masks, "boxes": self.boxes, "mosaic": self.mosaic}
+        return {"limit": self.limit, "masks": masks, "boxes": self.boxes, "mosaic": self.mosaic}

@@ -2,12 +2,31 @@
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from vitrail.errors import OutputError
 from vitrail.evaluation.scoring.parts import FOLDER
 from vitrail.files import discard_partials, output_folder
 from vitrail.run import RUN_FILE, Run
+
+PICTURES = "pictures"
+RESULTS = (
+    *("images.csv", "summary.json", "cost.json", "comparisons.csv", "curves.csv"),
+    *("extremes.png", "masks.png", "index.html"),
+)
+"""What a run leaves in its folder, besides its batches and pictures."""
+
+
+def expect_place(folder: Path, run: Run, overwrite: bool) -> None:
+    """Refuse a folder that `claim` would refuse, and change nothing in it.
+
+    Raises:
+        OutputError: The folder holds something else, or another run, or cannot be written.
+    """
+    output_folder(folder)
+    if not overwrite:
+        _earlier(folder, run)
 
 
 def claim(folder: Path, run: Run, overwrite: bool) -> bool:
@@ -16,7 +35,8 @@ def claim(folder: Path, run: Run, overwrite: bool) -> bool:
     Args:
         folder: For the results; created with its parents.
         run: What is going to be done.
-        overwrite: Whether to start afresh: batches that were measured before are removed.
+        overwrite: Whether to start afresh: batches that were measured before are removed. Tables and pictures stay until new ones
+            take their place.
 
     Returns:
         Whether there was something to go on with.
@@ -24,18 +44,14 @@ def claim(folder: Path, run: Run, overwrite: bool) -> bool:
     Raises:
         OutputError: The folder holds something else, or another run, or cannot be written.
     """
-    run = Run(*json.loads(json.dumps([run.settings, run.methods])))  # As it will be read again.
     output_folder(folder)
+    earlier = None if overwrite else _earlier(folder, run)
     try:
         if overwrite:
             # First the batches: a description of them that is gone is refused, and one that is wrong is believed.
             shutil.rmtree(folder / FOLDER, ignore_errors=True)
             (folder / RUN_FILE).unlink(missing_ok=True)
-            earlier = None
-        else:
-            earlier = Run.read(folder)
-            _expect_own(folder, run, earlier)
-        discard_partials(folder, [FOLDER])
+        discard_partials(folder, [FOLDER, PICTURES])
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from error
     if earlier is None:
@@ -43,14 +59,39 @@ def claim(folder: Path, run: Run, overwrite: bool) -> bool:
     return earlier is not None
 
 
-def _expect_own(folder: Path, run: Run, earlier: Run | None) -> None:
+def remove_others(folder: Path, written: Collection[Path]) -> None:
+    """Remove the tables and pictures of an earlier run that this one has not written anew.
+
+    Raises:
+        OutputError: One cannot be removed.
+    """
+    try:
+        for file in [*(folder / name for name in RESULTS), *(folder / PICTURES).glob("*.png")]:
+            if file not in written:
+                file.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from error
+
+
+def _earlier(folder: Path, run: Run) -> Run | None:
+    """The run that a folder holds, if it is the same one; None where it holds nothing."""
+    run, earlier = Run(*json.loads(json.dumps([run.settings, run.methods]))), Run.read(folder)
     if earlier is None:
-        if any(not file.name.startswith(".") for file in folder.iterdir()):
+        try:
+            occupied = any(not file.name.startswith(".") for file in folder.iterdir())
+        except OSError as error:
+            raise OutputError(f"cannot read {folder}: {error.strerror or error}; choose another --out") from error
+        if occupied:
             raise OutputError(
                 f"{folder} exists, is not empty and holds no run to go on with ({RUN_FILE}); choose another --out, or add --overwrite"
             )
-        return
+        return None
     differences = earlier.differences(run)
+    measured = [list(each.settings.get("metrics", {})) for each in (earlier, run)]
+    if measured[0] != measured[1]:
+        # Not every option of what only one of them measures.
+        differences = [words for words in differences if not words.startswith("metrics.")]
+        differences.append(f"protocols and metrics: {', '.join(measured[0])} there, {', '.join(measured[1])} now")
     if list(earlier.methods) != list(run.methods):
         differences.append(f"methods: {', '.join(earlier.methods)} there, {', '.join(run.methods)} now")
     if differences:
@@ -58,3 +99,4 @@ def _expect_own(folder: Path, run: Run, earlier: Run | None) -> None:
             f"{folder} holds the scores of another run ({'; '.join(differences)}); choose another --out, or add --overwrite to start "
             "afresh"
         )
+    return earlier

@@ -1,13 +1,35 @@
 """What an explanation costs, in forward passes of its own network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from vitrail.adapters import Classifier
+from vitrail.data.labelled import LabelledImages, Sample, Unreadable
+from vitrail.evaluation.reading import expect_readable
 from vitrail.explainers import Explainer
 from vitrail.types import Images
+
+
+def passes_of_first(classifier: Classifier, images: LabelledImages, explainers: Sequence[Explainer]) -> list[float]:
+    """`passes_per_image` of the first image that can be read.
+
+    It is also the smallest trial of all: what cannot be explained is told before anything is written.
+
+    Raises:
+        ImageError: Not one image could be read.
+    """
+    unreadable = list[Unreadable]()
+    for index in range(len(images)):
+        found = images[index]
+        if isinstance(found, Sample):
+            return passes_per_image(classifier, explainers, found.image.unsqueeze(0).to(classifier.device, classifier.dtype))
+        unreadable.append(found)
+    expect_readable(0, images, unreadable)
+    return []
 
 
 def passes_per_image(classifier: Classifier, explainers: Sequence[Explainer], image: Images) -> list[float]:
@@ -20,12 +42,37 @@ def passes_per_image(classifier: Classifier, explainers: Sequence[Explainer], im
         explainers: Methods tied to it.
         image: A batch of one.
     """
-    with classifier.inspecting(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with classifier.inspecting(), torch.no_grad(), _Counter() as once:
         classifier.logits(image)
-    once = counter.get_total_flops()
     found = []
     for explainer in explainers:
-        with FlopCounterMode(display=False) as counter:
+        with _Counter() as counter:
             explainer.explain(image)
-        found.append(counter.get_total_flops() / once if once else float("nan"))
+        found.append(counter.total / once.total if once.total else float("nan"))
     return found
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up what torch's formulas say of every operation.
+
+    torch's own FlopCounterMode also says which module it was, by hooks that gradients of inputs do not always survive.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            with self:
+                parts = func.decompose(*args, **options)
+            if parts is not NotImplemented:
+                return parts
+        found = func(*args, **options)
+        if formula is not None:
+            self.total += formula(*args, **options, out_val=found)
+        return found

@@ -15,17 +15,18 @@ from torch.utils.data import DataLoader
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.padding import collate_by_size
+from vitrail.data.sharing import own_luck
 from vitrail.distributed import gather, rank, world_size
-from vitrail.errors import InvalidInputError, OutputError
+from vitrail.errors import OutputError
 from vitrail.evaluation.reading import expect_readable, places
-from vitrail.evaluation.scoring.cost import passes_per_image
-from vitrail.evaluation.scoring.parts import FOLDER, CurvePart, Part, part_file
+from vitrail.evaluation.scoring.cost import passes_of_first
+from vitrail.evaluation.scoring.parts import FOLDER, CurvePart, Part, expect_one_grid, part_file
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.explainers import Explainer, distinct_names
 from vitrail.explanation import Explanation
 from vitrail.files import output_folder
-from vitrail.metrics import InsertionDeletion, View
+from vitrail.metrics import Curves, InsertionDeletion, View
 from vitrail.progress import progress
 
 LABEL = "label"
@@ -41,6 +42,7 @@ def score(
     batch_size: int = 16,
     num_workers: int = 0,
     folder: Path | None = None,
+    passes: Sequence[float] | None = None,
 ) -> Scores:
     """Explain every image by every method, and measure all maps by all metrics.
 
@@ -58,6 +60,7 @@ def score(
         num_workers: Processes that read images.
         folder: Where the results of every batch are kept as they come; what is there already is not measured again. It has to
             be one that all processes share.
+        passes: What each method costs, where `passes_of_first` was asked before.
 
     Raises:
         InvalidInputError: A method twice, labels that are asked for and not there, answers that a metric needs and nobody knows,
@@ -68,7 +71,8 @@ def score(
     work = _Work(classifier, images, explainers, plan, target, batch_size, num_workers, folder)
     parts = work.carry_out()
     expect_readable(sum(len(part.places) for part in parts), images, [file for part in parts for file in part.unreadable])
-    return Scores.of(classifier, names, plan, images, parts, work.count_passes(parts), work.curve_parts(parts))
+    passes = passes_of_first(classifier, images, explainers) if passes is None else passes
+    return Scores.of(classifier, names, plan, images, parts, passes, work.curve_parts(parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,10 @@ class _Work:
         # Before anything is written: all processes have to see the same files as done.
         gather([None])
         pending = [number for number in numbers if number not in found][rank() :: world_size()]
+        fractions = dict[str, Any]()
         for number, part in zip(pending, self._measure(pending), strict=True):
+            for name, curves in part.curves.items():  # Told now, not when all is done.
+                expect_one_grid(name, [fractions.setdefault(name, curves.fractions), curves.fractions])
             if self.folder is None:
                 found[number] = part
             else:
@@ -121,20 +128,11 @@ class _Work:
             raise OutputError(f"expected {path}, which another process wrote; give all processes one --out that they share")
         return part
 
-    def count_passes(self, parts: Sequence[Part]) -> list[float]:
-        """What each method costs, from the first image that could be read."""
-        place = next(int(part.places[0]) for part in parts if len(part.places))
-        image = self.images[place]
-        if isinstance(image, Unreadable):  # It was readable when it was measured.
-            return [float("nan")] * len(self.explainers)
-        batch = image.image.unsqueeze(0).to(self.classifier.device, self.classifier.dtype)
-        return passes_per_image(self.classifier, self.explainers, batch)
-
     def _measure(self, numbers: Sequence[int]) -> Iterator[Part]:
         size, place = self.batch_size, places(self.images)
         batches = [list(range(at * size, min((at + 1) * size, len(self.images)))) for at in numbers]
         loader: DataLoader[Any] = DataLoader(
-            self.images, batch_sampler=batches, num_workers=self.num_workers, collate_fn=collate_by_size
+            self.images, batch_sampler=batches, num_workers=self.num_workers, collate_fn=collate_by_size, generator=own_luck()
         )
         shown = progress(loader, len(batches), "scoring") if rank() == 0 else loader
         for number, of_one_size in zip(numbers, shown, strict=True):
@@ -168,7 +166,7 @@ class _Work:
     def _of_one_size(self, batch: Batch, place: dict[str, int]) -> "_Measured":
         view = View(self.classifier, batch.images, batch.answers)
         target: Any = batch.labels.to(batch.images.device) if self.target == LABEL else self.target
-        values, curves, seconds = list[Tensor](), dict[str, list[Any]](), list[float]()
+        values, curves, seconds = list[Tensor](), dict[str, list[Curves]](), list[float]()
         for explainer in self.explainers:
             started = time.perf_counter()
             explanation = explainer.explain(batch.images, target)
@@ -180,12 +178,12 @@ class _Work:
             np.array([place[path] for path in batch.paths]),
             explanation.targets.cpu().numpy(),
             torch.stack(values).double().cpu().numpy(),
-            {name: _stacked(each) for name, each in curves.items()},
+            {name: _stacked(name, each) for name, each in curves.items()},
             np.array(seconds),
         )
 
     def _columns(
-        self, view: View, explanation: Explanation, explainer: Explainer, curves: dict[str, list[Any]]
+        self, view: View, explanation: Explanation, explainer: Explainer, curves: dict[str, list[Curves]]
     ) -> list[Tensor]:
         found = []
         for name, metric in self.plan.metrics.items():
@@ -221,27 +219,18 @@ def _joined(
     curves = {}
     for name in plan.protocols:
         each = [part.curves[name] for part in measured]
-        if len({len(part.fractions) for part in each}) > 1:
-            raise _several_grids(name)
+        expect_one_grid(name, [part.fractions for part in each])
         scores, ends = (np.concatenate([getattr(part, field) for part in each], 1)[:, order] for field in ("scores", "ends"))
         curves[name] = CurvePart(each[0].fractions, scores, ends)
     targets, values = np.concatenate([part.targets for part in measured]), np.concatenate([part.values for part in measured], 1)
     return Part(at[order], targets[order], values[:, order], seconds, curves, None, unreadable)
 
 
-def _stacked(measured: Sequence[Any]) -> CurvePart:
+def _stacked(name: str, measured: Sequence[Curves]) -> CurvePart:
     """The curves of all methods, as arrays."""
-    if len({len(each.fractions) for each in measured}) > 1:
-        raise _several_grids("a protocol")
+    expect_one_grid(name, [each.fractions.cpu().numpy() for each in measured])
     scores, ends = (np.stack([getattr(each, name).float().cpu().numpy() for each in measured]) for name in ("scores", "ends"))
     return CurvePart(measured[0].fractions.float().cpu().numpy(), scores, ends)
-
-
-def _several_grids(protocol: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"expected maps of one grid for {protocol}, whose curves count cells, got several; score them apart, or by a protocol with "
-        "steps or shares"
-    )
 
 
 def _autocast(explainer: Explainer) -> AbstractContextManager[Any]:

@@ -18,7 +18,7 @@ def write_images(folder: Path, scores: Sequence[Scores], table: Table) -> None:
     for method, values in table.values.items():
         of = _owner(method, scores)
         for path, target, numbers in zip(of.paths, of.target_names, values.tolist(), strict=True):
-            rows.append([path, target, method, *("" if math.isnan(number) else number for number in numbers)])
+            rows.append([path, target, method, *map(_cell, numbers)])
     write_csv(folder / "images.csv", ["image", "target", "method", *table.names], rows)
 
 
@@ -26,7 +26,13 @@ def write_comparisons(folder: Path, table: Table) -> None:
     """Write comparisons.csv: every two methods on every measure that has a direction."""
     head = ["measure", "first", "second", "difference", "low", "high", "p", "p_adjusted", "images"]
     rows = [
-        [each.measure, each.first, each.second, each.difference, each.low, each.high, each.p, each.p_adjusted, each.count]
+        [
+            each.measure,
+            each.first,
+            each.second,
+            *map(_cell, (each.difference, each.low, each.high, each.p, each.p_adjusted)),
+            each.count,
+        ]
         for each in table.comparisons
     ]
     write_csv(folder / "comparisons.csv", head, rows)
@@ -43,8 +49,7 @@ def write_curves(folder: Path, scores: Sequence[Scores]) -> None:
                     points = zip(curves.fractions.tolist(), curves.scores[0, i].tolist(), relative[i], strict=True)
                     described = [curve.baseline, curve.score, curve.order, curve.direction]
                     rows += [
-                        [each.model, method, name, curve.name, *described, at, value, "" if math.isnan(part) else part]
-                        for at, value, part in points
+                        [each.model, method, name, curve.name, *described, at, value, _cell(part)] for at, value, part in points
                     ]
     head = ["model", "method", "protocol", "curve", "baseline", "score", "order", "direction", "fraction", "mean", "normalised"]
     write_csv(folder / "curves.csv", head, rows)
@@ -121,6 +126,11 @@ def _owner(method: str, scores: Sequence[Scores]) -> Scores:
     if len(scores) == 1:
         return scores[0]
     return next(each for each in scores if any(method == f"{each.model}/{name}" for name in each.methods))
+
+
+def _cell(value: float) -> float | str:
+    """What is undefined stays empty."""
+    return "" if math.isnan(value) else value
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:

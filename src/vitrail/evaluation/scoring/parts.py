@@ -2,7 +2,8 @@
 
 import json
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from vitrail.data.labelled import Unreadable
+from vitrail.errors import InvalidInputError
 from vitrail.files import atomic_write
 
 FOLDER = "parts"
@@ -80,12 +82,26 @@ class Part:
                 effect=arrays.get("effect"),
                 unreadable=tuple(Unreadable(*entry) for entry in json.loads(str(arrays["unreadable"]))),
             )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            return None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+            return None  # An archive can be damaged in many ways.
 
     def without_curves(self) -> "Part":
         """The same, and little to keep."""
         return replace(self, curves={})
+
+
+def expect_one_grid(protocol: str, fractions: Iterable[Float[np.ndarray, " points"]]) -> None:
+    """Refuse curves whose points lie elsewhere: a mean over them would be of nothing.
+
+    Raises:
+        InvalidInputError: They are of maps of several grids, where points are counted in cells.
+    """
+    first, *others = fractions
+    if not all(np.array_equal(first, other) for other in others):
+        raise InvalidInputError(
+            f"expected maps of one grid for {protocol}, whose points are counted in cells, got maps of several; score their methods or "
+            "images apart, or by a protocol with steps or shares"
+        )
 
 
 def part_file(folder: Path, number: int) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitrail.evaluation.scoring.claiming import PICTURES, remove_others
 from vitrail.evaluation.scoring.files import write_comparisons, write_curves, write_images, write_summary
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
@@ -38,9 +39,11 @@ def write_everything(folder: Path, scores: Sequence[Scores], about: dict[str, st
     write_images(folder, scores, table)
     write_summary(folder, scores, table)
     write_comparisons(folder, table)
+    names = ["images.csv", "summary.json", "cost.json", "comparisons.csv", "index.html", *(about or {})]
     if any(each.protocols for each in scores):
         write_curves(folder, scores)
-    pictures = output_folder(folder / "pictures")
+        names.append("curves.csv")
+    pictures = output_folder(folder / PICTURES)
     sections = [_overview(table), *(_of_metric(pictures, scores, table, name) for name in metric_names(table))]
     sheets = [Picture(folder / name, caption, wide=True) for name, caption in (about or {}).items()]
     if sheets:
@@ -57,6 +60,8 @@ def write_everything(folder: Path, scores: Sequence[Scores], about: dict[str, st
         "intervals."
     )
     write_report(folder / "index.html", f"Which explanations of {models} are true?", lead, sections)
+    shown = [picture.path for section in sections for picture in section.pictures]
+    remove_others(folder, {*shown, *(folder / name for name in names)})
     return table
 
 
@@ -66,7 +71,7 @@ def _overview(table: Table) -> Section:
         "passes: what an explanation costs, in forward passes of its own network, counted in floating-point operations. "
         "ms per image: on the machine of this run. mean rank: over all measures that have a direction."
     )
-    if lines := warnings(table.unproven):
+    if lines := warnings(table.unproven, table.num_images):
         text += f" Warning: {'; '.join(lines)} (paired sign-flip test, Holm-corrected, 5 %)."
     elif table.controls:
         text += " Every method beats random on every measure (paired sign-flip test, Holm-corrected, 5 %)."

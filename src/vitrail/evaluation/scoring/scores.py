@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import LabelledImages, Unreadable
-from vitrail.evaluation.scoring.parts import CurvePart, Part
+from vitrail.evaluation.scoring.parts import CurvePart, Part, expect_one_grid
 from vitrail.evaluation.scoring.plan import Column, Plan
 from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.statistics import Intervals, bootstrap_interval
@@ -170,7 +170,13 @@ class Scores:
     def _of_protocol(self, protocol: str) -> Iterator[CurvePart]:
         if protocol not in self.protocols:
             raise unknown_name("protocol", protocol, list(self.protocols))
-        return (part.curves[protocol] for part in self._curve_parts() if len(part.places))
+        first: CurvePart | None = None
+        for part in self._curve_parts():
+            if len(part.places):
+                curves = part.curves[protocol]
+                first = first or curves
+                expect_one_grid(protocol, [first.fractions, curves.fractions])
+                yield curves
 
     def _by_method(self, protocol: str, fractions: np.ndarray, scores: np.ndarray, ends: np.ndarray) -> dict[str, Curves]:
         described, at = self.protocols[protocol], torch.from_numpy(fractions)

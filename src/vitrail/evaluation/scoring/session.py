@@ -10,9 +10,11 @@ from typing import Any
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import LabelledImages
 from vitrail.distributed import gather, rank
+from vitrail.errors import InvalidInputError
 from vitrail.evaluation.scoring.choosing import Choice
-from vitrail.evaluation.scoring.claiming import claim
-from vitrail.evaluation.scoring.engine import score
+from vitrail.evaluation.scoring.claiming import claim, expect_place
+from vitrail.evaluation.scoring.cost import passes_of_first
+from vitrail.evaluation.scoring.engine import LABEL, score
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.sheets import write_sheets
@@ -63,23 +65,36 @@ class Session:
             The scores, and the captions of the sheets by file name.
 
         Raises:
+            InvalidInputError: The folder lies among the images, or the target is no class of the model.
             OutputError: The folder holds something else, or scores that were made otherwise, or cannot be written.
         """
+        root, explained = self.choice.root, self.choice.explained
+        if root is not None and folder.resolve().is_relative_to(root.resolve()):
+            raise InvalidInputError(
+                f"expected the results outside of the images, got {folder} inside {root}, where pictures would be taken for images; "
+                "choose another --out"
+            )
+        if explained not in (None, LABEL):
+            explained = classifier.class_index(explained)
         images = self.choice.apply(images, classifier, self.plan, max(self.batch_size, 64), self.num_workers)
         if rank() == 0:
             settings = {
                 **describe_model(classifier, None),
                 **data,
                 **self.choice.describe(),
+                "target": explained,
                 "batch_size": self.batch_size,
                 "num_images": len(images),
                 "metrics": json.loads(json.dumps(self.plan.options)),
             }
-            if claim(folder, Run(settings, {each.name: describe_method(each) for each in explainers}), self.overwrite):
-                logger.info("going on in %s", folder)
+            run = Run(settings, {each.name: describe_method(each) for each in explainers})
+            expect_place(folder, run, self.overwrite)
+        # A trial before earlier results are replaced.
+        passes = passes_of_first(classifier, images, explainers)
+        if rank() == 0 and claim(folder, run, self.overwrite):
+            logger.info("going on in %s", folder)
         gather([None])  # Nobody looks into the folder before it is claimed.
-        explained = self.choice.explained
-        scores = score(classifier, images, explainers, self.plan, explained, self.batch_size, self.num_workers, folder)
+        scores = score(classifier, images, explainers, self.plan, explained, self.batch_size, self.num_workers, folder, passes)
         captions = dict[str, str]()
         if rank() == 0:
             captions = write_sheets(folder, scores, self.plan, images, explainers, explained)

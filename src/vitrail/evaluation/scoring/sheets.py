@@ -57,14 +57,19 @@ def write_sheets(
         column, method = scores.columns[directed[0]], scores.methods[0]
         chosen = _extremes(scores.values[0, :, directed[0]], column.measure.better == "higher")
         rows = [draw.row(int(scores.places[at]), f"{word} {value:.3f}: ") for word, at, value in chosen]
-        contact_sheet([row for row in rows if row is not None], folder / EXTREMES)
-        captions[EXTREMES] = f"The best, median and worst images of {method} by {column.name}, with the maps of all methods."
+        if found := [row for row in rows if row is not None]:
+            contact_sheet(found, folder / EXTREMES)
+            captions[EXTREMES] = (
+                f"The best, median and worst images of {method} by {column.name}, with the maps of all methods."
+            )
     masks = next((metric for metric in plan.metrics.values() if isinstance(metric, Masks)), None)
     if masks is not None:
         some = {images.spread(NUM_SHOWN).name(i) for i in range(len(images.spread(NUM_SHOWN)))}
         places = [int(place) for place, path in zip(scores.places, scores.paths, strict=True) if path in some]
         rows = [draw.row(place, "", masks.threshold) for place in places]
-        contact_sheet([row for row in rows if row is not None], folder / MASKS)
+        if not (found := [row for row in rows if row is not None]):
+            return captions
+        contact_sheet(found, folder / MASKS)
         captions[MASKS] = (
             "Some images, what is kept of them where their maps are cut into masks, and answers where they are known."
         )

@@ -47,9 +47,12 @@ class Table:
         """Put the scores of one or several models beside each other.
 
         Raises:
-            InvalidInputError: They are of different images.
+            InvalidInputError: They are of different images, or of two models of one name.
         """
-        if any(list(each.places) != list(scores[0].places) for each in scores):
+        models = [each.model for each in scores]
+        if not models or len(set(models)) < len(models):
+            raise InvalidInputError(f"expected at least one model, all of different names, got {', '.join(models) or 'none'}")
+        if any(list(each.paths) != list(scores[0].paths) for each in scores):
             raise InvalidInputError("expected scores of the same images by all models, got some that could read others")
         columns = tuple({column.name: column for each in scores for column in each.columns}.values())
         values, cost, controls = dict[str, np.ndarray](), dict[str, Cost](), dict[str, str]()
@@ -73,6 +76,11 @@ class Table:
         return list(self.values)
 
     @property
+    def num_images(self) -> int:
+        """Images of every method."""
+        return len(next(iter(self.values.values())))
+
+    @property
     def names(self) -> list[str]:
         """Names of all columns."""
         return [column.name for column in self.columns]
@@ -84,8 +92,9 @@ class Table:
 
     @cached_property
     def ranks(self) -> Float[np.ndarray, "methods columns"]:
-        """The place of every method by its mean, 1 = best; NaN for columns that have no direction."""
-        return ranks(self._means, self._better)
+        """The place of every method by its mean, 1 = best; NaN for columns that have no direction, or only one method."""
+        alone = (~np.isnan(self._means)).sum(0) < 2
+        return np.where(alone, np.nan, ranks(self._means, self._better))
 
     @cached_property
     def mean_ranks(self) -> Float[np.ndarray, " methods"]:

@@ -1,0 +1,119 @@
+"""Panels of methods beside each other, whatever their numbers and names."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vitrail.viz.comparison import Panel, plot_panels
+
+NAN = float("nan")
+
+
+def panel(values, title="drop (lower is better)"):
+    arrays = {name: np.array(each, dtype=float) for name, each in values.items()}
+    known = {name: each[~np.isnan(each)] for name, each in arrays.items()}
+    means = {name: (each.mean(), each.min(), each.max()) if len(each) else (NAN, NAN, NAN) for name, each in known.items()}
+    return Panel(title, arrays, {name: tuple(map(float, each)) for name, each in means.items()})
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """A function that draws panels and returns the visible axes, after the file was written."""
+    figures, own = [], Figure.savefig
+
+    def savefig(self, *arguments, **options):
+        figures.append(self)
+        own(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+
+    def draw(*panels):
+        plot_panels(panels, tmp_path / "panels.png")
+        with Image.open(tmp_path / "panels.png") as image:
+            image.load()
+            assert min(image.size) > 50
+        assert [path.name for path in tmp_path.iterdir()] == ["panels.png"]
+        return [axes for axes in figures[-1].axes if axes.get_visible()]
+
+    return draw
+
+
+def names(axes):
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def diamonds(axes):
+    """Means by the place of their method."""
+    return {line.get_ydata()[0]: line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"}
+
+
+def test_means_stand_at_their_methods_the_first_on_top(drawn):
+    [axes] = drawn(panel({"a": [1, 2, 3], "b": [4, 5, 9], "random": [0, 1, 5]}))
+    assert diamonds(axes) == {0: 2, 1: 6, 2: 2}
+    assert names(axes) == ["a", "b", "random"]
+    bottom, top = axes.get_ylim()
+    assert bottom > top
+    assert len(axes.patches) == 3
+    [dotted] = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert set(dotted.get_xdata()) == {2}
+
+
+def test_intervals_reach_from_low_to_high(drawn):
+    means = {"a": (2.0, 1.5, 3.0)}
+    [axes] = drawn(Panel("up", {"a": np.array([1.0, 2.0, 3.0])}, means))
+    assert any(list(line.get_xdata()) == [1.5, 3.0] and list(line.get_ydata()) == [0, 0] for line in axes.lines)
+
+
+def test_one_image_has_a_point(drawn):
+    [axes] = drawn(panel({"a": [0.25], "random": [0.5]}))
+    assert diamonds(axes) == {0: 0.25, 1: 0.5}
+
+
+def test_methods_without_numbers_keep_their_lines_empty(drawn):
+    [axes] = drawn(panel({"a": [NAN, NAN, NAN], "b": [1, NAN, 3], "random": [NAN, NAN, NAN]}))
+    assert diamonds(axes) == {1: 2}
+    assert names(axes) == ["a", "b", "random"]
+    assert not [line for line in axes.lines if line.get_linestyle() == ":"]  # No mean of the control to compare with.
+
+
+def test_a_measure_that_nobody_has_is_drawn_empty(drawn):
+    [axes] = drawn(panel({"a": [NAN], "b": [NAN]}))
+    assert diamonds(axes) == {}
+
+
+def test_hits_and_misses_have_no_box(drawn):
+    hits, grades = drawn(panel({"a": [0, 1, 1, NAN], "b": [1, 1, 1, 1]}), panel({"a": [0, 1, 0.5, NAN], "b": [1, 1, 1, 1]}))
+    assert len(hits.patches) == 0
+    assert len(grades.patches) == 2
+    assert diamonds(hits) == pytest.approx({0: 2 / 3, 1: 1})
+
+
+def test_the_control_of_every_model_is_grey(drawn):
+    [axes] = drawn(panel({"one/a": [1, 2, 3], "one/random": [1, 2, 4]}))
+    colours = {line.get_ydata()[0]: line.get_color() for line in axes.lines if line.get_marker() == "D"}
+    assert colours == {0: "C0", 1: "0.45"}
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 9])
+def test_panels_are_broken_into_lines(count, drawn):
+    found = drawn(*[panel({"a": [1, 2, 3]}, f"measure {i}") for i in range(count)])
+    assert [axes.get_title() for axes in found] == [f"measure {i}" for i in range(count)]
+    assert len({round(axes.get_position().y0, 2) for axes in found}) == -(-count // 4)
+
+
+def test_many_methods_have_room(drawn, tmp_path):
+    drawn(panel({f"method {i}": [i, i + 1, i + 3] for i in range(3)}))
+    few = Image.open(tmp_path / "panels.png").size
+    [axes] = drawn(panel({f"method {i}": [i, i + 1, i + 3] for i in range(40)}))
+    many = Image.open(tmp_path / "panels.png").size
+    assert len(names(axes)) == 40
+    assert many[1] > 4 * few[1]
+    assert many[0] == few[0]
+
+
+@pytest.mark.parametrize("name", ["$a$", "a$b", "$\\frac", "x_1^2", "ü/\\n"])
+def test_names_are_no_formulas(name, drawn):
+    """An unfinished formula would stop the drawing."""
+    [axes] = drawn(panel({name: [1, 2, 3]}))
+    assert names(axes) == [name.replace("$", r"\$")]
