@@ -107,8 +107,8 @@ def test_what_a_model_cannot_take_is_left_out_and_said(run_compare, photos):
     assert list(json.loads((out / "summary.json").read_text())["methods"]) == [
         "tiny/hit", "tiny/random", "vit/mutex", "vit/random",
     ]  # fmt: skip
-    assert re.search(r"^left out for tiny: mutex, ", err, re.MULTILINE)
-    assert re.search(r"^left out for vit: hit, ", err, re.MULTILINE)
+    assert re.search(r"^left out for tiny: mutex cannot explain tiny: ", err, re.MULTILINE)
+    assert re.search(r"^left out for vit: hit cannot explain vit: ", err, re.MULTILINE)
     assert "tiny/mutex" not in printed
 
 
@@ -189,3 +189,10 @@ def test_models_of_one_name_are_told_apart_or_refused(run_vitrail, plain_picture
         assert len(json.loads((tmp_path / "out" / "summary.json").read_text())["methods"]) == 4
     else:
         assert (code, err.count("error:")) == (2, 1)
+
+
+def test_options_belong_to_a_method_that_is_asked_for(run_vitrail, photos, tiny_model_file, tmp_path):
+    arguments = ("compare", photos[0].parent, "--model", tiny_model_file, "--method", "hit,random", "--out", tmp_path / "out")
+    code, _out, err = run_vitrail(*arguments, "--method-option", "chefer.nothing=1")
+    assert (code, err.count("error:")) == (2, 1)
+    assert "expected options of hit or random, got options of 'chefer'" in err

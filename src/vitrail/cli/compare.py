@@ -15,7 +15,6 @@ from vitrail.cli.options import (
     PrecisionOption,
     WorkersOption,
     load_model,
-    make_methods,
     report_unreadable,
 )
 from vitrail.cli.scoring import (
@@ -30,13 +29,13 @@ from vitrail.cli.scoring import (
     SplitOption,
     StepsOption,
     TargetOption,
+    able_methods,
     changes,
     describe_data,
     make_plan,
     print_effect,
     print_table,
     read_images,
-    some_methods,
 )
 from vitrail.errors import InvalidInputError
 
@@ -96,7 +95,7 @@ def compare(
     with process_group():
         for name in names:  # One model in memory at a time.
             classifier = load_model(name, device)
-            explainers = make_methods(classifier, some_methods(classifier, method), ["random"], method_option, precision)
+            explainers = able_methods(classifier, method, method_option, precision)
             images = read_images(data, data_set, split, data_option, classifier.preprocessing)
             folder = Path("models") / file_name(classifier.name)
             if folder in folders:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitrail.cli.options import data_options, metric_options
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.cli.options import data_options, make_methods, metric_options
+from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vitrail.evaluation.scoring.plan import Plan
     from vitrail.evaluation.scoring.scores import Scores
     from vitrail.evaluation.scoring.table import Table
+    from vitrail.explainers import Explainer
 
 logger = logging.getLogger("vitrail")
 
@@ -133,23 +134,42 @@ def describe_data(root: Path, name: str | None, split: str | None, options: list
     return {"data": str(root.resolve()), "data_set": name, "split": split, "data_options": data_options(options)}
 
 
-def some_methods(classifier: "Classifier", methods: str | None) -> str | None:
-    """Those of the named methods that can explain a model; the others are said to be left out.
+def able_methods(
+    classifier: "Classifier", methods: str | None, options: Sequence[str] | None, precision: str
+) -> "list[Explainer]":
+    """Build those of the named methods that can explain a model; the others are said to be left out.
 
     Raises:
+        UnknownNameError: No such method.
         UnsupportedModelError: None can.
+        InvalidInputError: An option of a method that is not named, or one that does not fit.
     """
     if methods is None:
-        return None
+        return make_methods(classifier, None, ["random"], options, precision)
     from vitrail.explainers import EXPLAINERS  # noqa: PLC0415 (heavy)
 
-    refused = {name: reason for name in _names(methods) if (reason := EXPLAINERS[name].refusal(classifier))}
-    able = [name for name in _names(methods) if name not in refused]
+    able, refused, names = list["Explainer"](), dict[str, str](), list(dict.fromkeys(_names(methods)))
+    owner = {option: option.partition(".")[0].strip() for option in options or ()}
+    if strangers := [name for name in owner.values() if name not in names]:
+        raise InvalidInputError(
+            f"expected options of {' or '.join(names)}, got options of {strangers[0]!r}, which is not asked for"
+        )
+    for name in names:
+        own = [option for option in owner if owner[option] == name]
+        try:
+            EXPLAINERS[name]
+            able += make_methods(classifier, name, [], own, precision)
+        except UnknownNameError as error:
+            if name not in EXPLAINERS:
+                raise
+            refused[name] = str(error)  # It has learned nothing of this model.
+        except UnsupportedModelError as error:
+            refused[name] = str(error)
     if not able:
         raise UnsupportedModelError(f"none of {methods} can explain {classifier.name}: {next(iter(refused.values()))}")
-    if refused:
-        logger.warning("left out for %s: %s", classifier.name, "; ".join(f"{name}, {why}" for name, why in refused.items()))
-    return ",".join(able)
+    for reason in refused.values():
+        logger.warning("left out for %s: %s", classifier.name, reason)
+    return able
 
 
 def print_table(table: "Table", changed: Mapping[str, str]) -> None:
