@@ -47,7 +47,7 @@ def plot_learning_curve(rows: Sequence[Mapping[str, int | float]], path: str | P
         figure.savefig(partial, dpi=120)
 
 
-def plot_perturbation(curves: Mapping[str, Curves], path: str | Path) -> None:
+def plot_perturbation(curves: Mapping[str, Curves], path: str | Path, label: str | None = None) -> None:
     """Draw mean curves, one panel a curve of the protocol, one line a method.
 
     A row is a baseline and a score, a column an order and a direction.
@@ -55,6 +55,7 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path) -> None:
     Args:
         curves: Curves under the name of their method, all of one protocol.
         path: The picture to write.
+        label: What the curves measure, where that is not the score itself.
     """
     protocol = next(iter(curves.values())).protocol
     columns = len({(curve.order, curve.direction) for curve in protocol.curves})
@@ -79,7 +80,7 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path) -> None:
         axes.legend(fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False} if beside else {}))
         axes.grid(alpha=0.3)
         if i % columns == 0:
-            axes.set_ylabel(SCORE_WORDS.get(curve.score, f"{curve.score} of the class"))
+            axes.set_ylabel(label or SCORE_WORDS.get(curve.score, f"{curve.score} of the class"))
     for axes in panels[-1]:
         axes.set_xlabel("share of pixels changed" if protocol.unit == "pixels" else "share of cells changed")
     with atomic_write(path) as partial:

@@ -87,13 +87,28 @@ def _of_metric(pictures: Path, scores: Sequence[Scores], table: Table, metric: s
     shown = [Picture(path, f"{metric}: means with 95 % intervals, and boxes over images; dotted: random.", wide=True)]
     for each in scores:
         if metric in each.protocols:
-            suffix = f"-{file_name(each.model)}" if len(scores) > 1 else ""
-            curves = pictures / f"curves-{metric}{suffix}.png"
-            plot_perturbation(each.mean_curves(metric), curves)
-            shown.append(Picture(curves, f"Mean curves of {metric}{f', {each.model}' if suffix else ''}.", wide=True))
+            shown += _curves(pictures, each, metric, several=len(scores) > 1)
     head, rows = metric_rows(table, metric)
     text = "; ".join(f"{table.columns[i].measure.name}: {table.columns[i].measure.description}" for i in columns)
     return Section(metric, f"{text[0].upper()}{text[1:]}.", shown, PageTable(head, rows))
+
+
+def _curves(pictures: Path, scores: Scores, protocol: str, several: bool) -> list[Picture]:
+    """The mean curves of a model; and, where all of them have such a form, between baseline and image."""
+    of = f", {scores.model}" if several else ""
+    path = pictures / f"curves-{protocol}{f'-{file_name(scores.model)}' if several else ''}.png"
+    means = scores.mean_curves(protocol)
+    plot_perturbation(means, path)
+    shown = [Picture(path, f"Mean curves of {protocol}{of}.", wide=True)]
+    if all(curve.normalised for curve in scores.protocols[protocol].curves):
+        relative = path.with_stem(f"{path.stem}-normalised")
+        plot_perturbation(
+            {name: curves.normalised() for name, curves in means.items()}, relative, "share of the way to the image"
+        )
+        shown.append(
+            Picture(relative, f"The same{of}, from the score of the baseline (0) to that of the image (1).", wide=True)
+        )
+    return shown
 
 
 def _is_of_the_data(table: Table, column: int) -> bool:
