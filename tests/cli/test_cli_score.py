@@ -38,7 +38,7 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
             assert min(picture.size) > 100
             assert len(set(picture.convert("RGB").resize((64, 64)).getdata())) > 4
     page = (out / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == len(list(out.rglob("*.png")))
+    assert page.count(";base64,") == len(list(out.rglob("*.png")))
     assert "http" not in re.sub(r"http://www\.w3\.org\S*", "", page)
     for words in ("Which explanations of tiny are true?", "hit", "random", "2 methods on 2 images"):
         assert words in page

@@ -81,3 +81,29 @@ def test_the_text_is_utf8(tmp_path):
     text, _reader = written(tmp_path / "page.html", Section("naïve 猫"))
     assert "naïve 猫" in text
     assert 'charset="utf-8"' in text
+
+
+def test_a_large_picture_is_packed_and_still_the_same_to_the_eye(tmp_path):
+    """A sheet of photos; a picture too long for the format stays as it is."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    rows, cols = np.mgrid[:900, :1200]
+    grain = np.random.default_rng(0).integers(0, 30, (900, 1200, 3))
+    smooth = np.stack([rows / 5, cols / 8, (rows + cols) / 12], -1)
+    large = Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
+    large.save(tmp_path / "large.png")
+    long = np.random.default_rng(1).integers(0, 256, (17000, 30, 3), dtype=np.uint8)
+    Image.fromarray(long).save(tmp_path / "long.png")
+    assert min((tmp_path / name).stat().st_size for name in ("large.png", "long.png")) > 1 << 20
+    shown = [Picture(tmp_path / name, name) for name in ("large.png", "long.png")]
+    _text, reader = written(tmp_path / "page.html", Section("One", pictures=shown))
+    sources = [attributes["src"] for tag, attributes in reader.tags if tag == "img"]
+    assert [source.split(",")[0] for source in sources] == ["data:image/webp;base64", "data:image/png;base64"]
+    packed = base64.b64decode(sources[0].split(",")[1])
+    assert len(packed) < (tmp_path / "large.png").stat().st_size / 4
+    seen = np.asarray(Image.open(io.BytesIO(packed)), dtype=float)
+    assert seen.shape == (900, 1200, 3)
+    assert abs(seen - np.asarray(large, dtype=float)).mean() < 8  # The grain is lost, as it should be.

@@ -2,11 +2,19 @@
 
 import base64
 import html
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
+
 from vitrail.files import write_text
+
+LARGE = 1 << 20
+"""Bytes of a picture that a page takes as it is."""
+WEBP_SIDE = 16383
+"""Pixels: what the format holds."""
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -78,9 +86,22 @@ def _section(section: Section) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    data = base64.b64encode(picture.path.read_bytes()).decode()
-    caption = html.escape(picture.caption)
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    content, kind = _content(picture.path)
+    data, caption = base64.b64encode(content).decode(), html.escape(picture.caption)
+    return f'<figure><img src="data:image/{kind};base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _content(path: Path) -> tuple[bytes, str]:
+    """A picture and its format: large ones, sheets of photos, would make a page that can hardly be mailed."""
+    content = path.read_bytes()
+    if len(content) <= LARGE:
+        return content, "png"
+    packed = io.BytesIO()
+    with Image.open(path) as picture:
+        if max(picture.size) > WEBP_SIDE:
+            return content, "png"
+        picture.convert("RGB").save(packed, "webp", quality=90)
+    return packed.getvalue(), "webp"
 
 
 def _table(table: Table) -> str:
