@@ -46,7 +46,7 @@ def made(tmp_path_factory):
         explainers = [Exact(classifier), make_explainer("random", classifier, precision="bf16")]
         found = score(classifier, images, explainers, plan, target=0)
         scores.append(found)
-        captions |= write_sheets(folder, found, plan, images, explainers, 0)
+        captions |= write_sheets(folder, found, plan, images, explainers)
     table = write_everything(folder, scores, captions)
     return folder, scores, table
 

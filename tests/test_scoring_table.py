@@ -184,11 +184,13 @@ def test_a_method_is_warned_of_once():
     def unproven(method, *measures):
         return [Unproven(method, measure, 0.0, 1.0) for measure in measures]
 
-    assert warnings([], 3) == []
-    assert warnings([*unproven("a", "x"), *unproven("b", "x", "y"), *unproven("a", "z")], 6) == [
+    assert warnings([], 3, 2) == []
+    assert warnings([*unproven("a", "x"), *unproven("b", "x", "y"), *unproven("a", "z")], 7, 2) == [
         "a is not shown to beat random on x, z",
         "b is not shown to beat random on x, y",
     ]
-    assert warnings(unproven("a", *"vwxyz"), 6) == ["a is not shown to beat random on v, w, x, y and 1 more"]
-    assert warnings(unproven("a", *"vwxy"), 6) == ["a is not shown to beat random on v, w, x, y"]
-    assert warnings(unproven("a", "x"), 5) == ["5 images are too few to show that a method beats random: 5 % needs 6 or more"]
+    assert warnings(unproven("a", *"vwxyz"), 7, 2) == ["a is not shown to beat random on v, w, x, y and 1 more"]
+    assert warnings(unproven("a", *"vwxy"), 7, 2) == ["a is not shown to beat random on v, w, x, y"]
+    too_few = "images are too few to show that a method beats random: 5 % needs"
+    assert warnings(unproven("a", "x"), 5, 1) == [f"5 {too_few} 6 or more"]
+    assert warnings(unproven("a", "x"), 6, 3) == [f"6 {too_few} 7 or more"]  # Holm multiplies by three.

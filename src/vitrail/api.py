@@ -154,8 +154,8 @@ def score(
         protocols: Mapping[str, Protocol] = {"own": protocol}
     else:
         named = _names(protocol) if protocol is not None else [] if metrics else ["hit"]
-        if len(set(named)) < len(named):
-            raise InvalidInputError(f"expected protocols, each once, got {', '.join(named)}")
+        if len(set(named)) < len(named) or not all(isinstance(name, str) for name in named):
+            raise InvalidInputError(f"expected names of protocols, each once, or one protocol of your own, got {named}")
         protocols = {name: PROTOCOLS[name] for name in named}
     plan = Plan.of(protocols, _names(metrics), options)
     choice = Choice(limit=limit, target=target)

@@ -61,6 +61,11 @@ class Run:
         content = {"format": FORMAT, **self.settings, "methods": dict(self.methods)}
         write_text(folder / RUN_FILE, json.dumps(content, indent=2))
 
+    @property
+    def key(self) -> str:
+        """A digest of all of it."""
+        return hashlib.sha256(json.dumps([self.settings, self.methods], sort_keys=True).encode()).hexdigest()[:32]
+
     def differences(self, other: "Run") -> list[str]:
         """What `other` does otherwise, in words; methods that only one of them has do not count."""
         shared = self.methods.keys() & other.methods.keys()

@@ -31,7 +31,7 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
         *("run.json", "summary.json", "cost.json", "images.csv", "comparisons.csv", "curves.csv", "index.html"),
         *("extremes.png", "masks.png", "parts/000000.npz", "parts/000001.npz"),
-        *(f"pictures/{name}.png" for name in ("hit", "curves-hit", "masks", "completeness")),
+        *(f"pictures/{name}.png" for name in ("hit", "curves-hit", "curves-hit-normalised", "masks", "completeness")),
     }
     for path in out.rglob("*.png"):
         with Image.open(path) as picture:

@@ -1,5 +1,6 @@
 """`vitrail compare`: several models, and the methods on each, by the same rules on the same images."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,22 +87,31 @@ def compare(
     plan = make_plan(protocol, metric, metric_option, steps, order)
     from vitrail.distributed import process_group, rank  # noqa: PLC0415 (heavy)
     from vitrail.evaluation.scoring.choosing import Choice  # noqa: PLC0415
+    from vitrail.evaluation.scoring.claiming import claim, expect_place  # noqa: PLC0415
     from vitrail.evaluation.scoring.report import file_name, write_everything  # noqa: PLC0415
     from vitrail.evaluation.scoring.session import Session  # noqa: PLC0415
+    from vitrail.run import Run  # noqa: PLC0415
 
     session = Session(plan, Choice(limit, target, masks, data, boxes), batch_size, workers, overwrite)
     described = describe_data(data, data_set, split, data_option)
     found, captions, folders = list["Scores"](), dict[str, str](), list[Path]()
     with process_group():
+        whole = Run({"compared": names, **described, "metrics": json.loads(json.dumps(plan.options))}, {})
+        if rank() == 0 and out.exists():
+            expect_place(out, whole, overwrite)
         for name in names:  # One model in memory at a time.
             classifier = load_model(name, device)
             explainers = able_methods(classifier, method, method_option, precision)
             images = read_images(data, data_set, split, data_option, classifier.preprocessing)
             folder = Path("models") / file_name(classifier.name)
             if folder in folders:
-                raise InvalidInputError(f"expected models of different names, got two that are called {classifier.name}")
+                raise InvalidInputError(
+                    f"expected models of different names, got two whose results would lie in {out / folder}"
+                )
             folders.append(folder)
-            scores, shown = session.score_into(out / folder, classifier, explainers, images, described)
+            scores, shown = session.score_into(
+                out / folder, classifier, explainers, images, described, lambda: claim(out, whole, overwrite)
+            )
             found.append(scores)
             captions |= {str(folder / file): f"{classifier.name}: {caption}" for file, caption in shown.items()}
         if rank():

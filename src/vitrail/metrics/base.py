@@ -186,11 +186,21 @@ class ImageMetric(Metric, ABC):
         values = self.per_image()
         if not len(values):
             raise InvalidInputError("expected at least one measured image, got none")
-        return dict(zip((each.name for each in self.measures), values.double().nanmean(0), strict=True))
+        return dict(zip((each.name for each in self.measures), values.cpu().double().nanmean(0), strict=True))
 
 
 METRICS: Registry[type[ImageMetric]] = Registry("metric")
 """Metrics by name; those of the curves of a protocol are in `vitrail.metrics.protocols.PROTOCOLS`."""
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what torch cannot take for a seed.
+
+    Raises:
+        InvalidInputError: It is no whole number from 0 up to 2^63.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise InvalidInputError(f"expected seed as a whole number of at least 0 and below 2^63, got {seed!r}")
 
 
 def at_least_float32(values: Tensor) -> Tensor:

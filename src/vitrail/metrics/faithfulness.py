@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitrail.baselines import check_baseline
 from vitrail.explanation import Explanation
-from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View
+from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View, check_seed
 from vitrail.metrics.subsets import (
     RandomSubsets,
     TargetScore,
@@ -245,5 +245,5 @@ def _random_subsets(num_subsets: int, subset_share: float, seed: int, least: int
     """The subsets of two metrics that share their answers, from checked options."""
     check_count("num_subsets", num_subsets, least)
     check_share("subset_share", subset_share)
-    check_count("seed", seed, 0)
+    check_seed(seed)
     return RandomSubsets(num_subsets, subset_share, seed)

@@ -72,6 +72,7 @@ def widened(answers: Answers, tolerance: int) -> Answers:
     """All pixels whose centre is at most `tolerance` pixels from that of a pixel of the answer."""
     if not tolerance:
         return answers
+    tolerance = min(tolerance, sum(answers.shape[1:]))  # Farther than that is nothing.
     away = torch.arange(-tolerance, tolerance + 1, device=answers.device) ** 2
     disc = (away[:, None] + away <= tolerance**2).float()
     met = torch.nn.functional.conv2d(answers.float().unsqueeze(1), disc[None, None], padding=tolerance).squeeze(1)

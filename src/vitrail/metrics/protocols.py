@@ -108,8 +108,8 @@ class Protocol:
                 f"cells_per_step={self.cells_per_step} and shares={self.shares}"
             )
         for count, what in ((self.num_steps, "step"), (self.cells_per_step, "cell per step")):
-            if count is not None and count < 1:
-                raise InvalidInputError(f"expected at least 1 {what}, got {count}")
+            if count is not None and (not isinstance(count, int) or count < 1):
+                raise InvalidInputError(f"expected at least 1 {what}, got {count!r}")
         shares = self.shares or (0.0, 1.0)
         if len(shares) < 2 or list(shares) != sorted(set(shares)) or shares[0] < 0 or shares[-1] > 1:
             raise InvalidInputError(f"expected at least two shares, rising, between 0 and 1, got {self.shares}")
@@ -163,6 +163,7 @@ class Protocol:
     def thresholds(self, num_cells: int) -> Float[Tensor, " s"]:
         """At every point of a curve, the number of cells (pixels) that have changed; may be fractional. On the CPU."""
         if self.shares is not None:
+            # As the published codes have it, with the rounding of their products.
             return torch.tensor([int(share * num_cells) for share in self.shares], dtype=torch.float32)
         if self.cells_per_step is not None:
             counts = torch.arange(-(-num_cells // self.cells_per_step) + 1) * self.cells_per_step

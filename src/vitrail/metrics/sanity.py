@@ -12,7 +12,7 @@ from vitrail.adapters import Classifier, ViTAdapter
 from vitrail.errors import UnsupportedModelError
 from vitrail.explanation import Explanation
 from vitrail.hooks import shuffled
-from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View
+from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View, check_seed
 from vitrail.metrics.similarity import spearman
 from vitrail.types import Targets
 
@@ -53,6 +53,7 @@ class ParameterRandomisation(ImageMetric):
 
     def __init__(self, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_seed(seed)
         self.seed = seed
 
     def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
@@ -105,6 +106,7 @@ class RandomLogit(ImageMetric):
 
     def __init__(self, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_seed(seed)
         self.seed = seed
 
     def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
-from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View, at_least_float32
+from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View, at_least_float32, check_seed
 from vitrail.metrics.similarity import check_share, spearman, top_overlap
 from vitrail.types import Images
 
@@ -42,16 +42,19 @@ class MaxSensitivity(ImageMetric):
         super().__init__(**kwargs)
         _check_positive("radius", radius)
         _check_samples(num_samples)
+        check_seed(seed)
         self.radius, self.num_samples, self.seed = radius, num_samples, seed
 
     def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
         original = at_least_float32(explanation.relevance)
-        length = original.flatten(1).norm(dim=1)
+        # To a largest number of 1: squares of tiny or huge ones are no numbers of single precision.
+        unit = original.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(original.dtype).tiny)
+        length = (original / unit).flatten(1).norm(dim=1)
         furthest = torch.zeros_like(length)
         for noise in noises(view.images, self.num_samples, self.seed, torch.rand):
             moved = view.images + (2 * noise - 1).mul(self.radius).to(view.images)
             found = again(moved, explanation.targets)  # type: ignore[misc]  # `checked` made sure
-            furthest = furthest.maximum((found.to(original) - original).flatten(1).norm(dim=1))
+            furthest = furthest.maximum(((found.to(original) - original) / unit).flatten(1).norm(dim=1))
         return (furthest / length.masked_fill(length == 0, torch.nan)).unsqueeze(1)
 
 
@@ -87,6 +90,7 @@ class Stability(ImageMetric):
         _check_positive("noise", noise)
         _check_samples(num_samples)
         check_share(share)
+        check_seed(seed)
         self.noise, self.num_samples, self.seed, self.share = noise, num_samples, seed, share
 
     def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:

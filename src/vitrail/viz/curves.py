@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -58,13 +59,14 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path, label: str
         label: What the curves measure, where that is not the score itself.
     """
     protocol = next(iter(curves.values())).protocol
-    columns = len({(curve.order, curve.direction) for curve in protocol.curves})
+    columns = min(len(protocol.orders) * len(protocol.directions), len(protocol.curves))
     rows = -(-len(protocol.curves) // columns)
     beside = len(curves) > MAX_INSIDE
     width = 4.2 + 2.6 * beside
     figure = Figure(figsize=(width * columns, 3.4 * rows), layout="constrained")
-    # Only panels of one score have a common scale.
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="all" if len(protocol.scores) == 1 else "row")
+    # Only panels of one score have a common scale; where curves are left out, a row is of no one score.
+    sharey: Any = "all" if len(protocol.scores) == 1 else False if protocol.without else "row"
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey)
     styles = _styles(list(curves))
     for i, (curve, axes) in enumerate(zip(protocol.curves, panels.flat, strict=False)):
         for method, measured in curves.items():
@@ -79,9 +81,11 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path, label: str
         axes.set_title(f"{curve.direction}, {curve.baseline}{order} ({curve.better} is better)", fontsize=10)
         axes.legend(fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False} if beside else {}))
         axes.grid(alpha=0.3)
-        if i % columns == 0:
+        if i % columns == 0 or not sharey:
             axes.set_ylabel(label or SCORE_WORDS.get(curve.score, f"{curve.score} of the class"))
-    for axes in panels[-1]:
+    for axes in panels.flat[len(protocol.curves) :]:
+        axes.set_visible(False)
+    for axes in panels.flat[max(len(protocol.curves) - columns, 0) : len(protocol.curves)]:
         axes.set_xlabel("share of pixels changed" if protocol.unit == "pixels" else "share of cells changed")
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120)

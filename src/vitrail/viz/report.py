@@ -64,12 +64,12 @@ def write_report(path: str | Path, title: str, lead: str, sections: Sequence[Sec
         sections: What follows.
     """
     body = "\n".join(_section(section) for section in sections)
-    write_text(
-        path,
+    page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>\n"
-        f"{body}\n</body></html>\n",
+        f"{body}\n</body></html>\n"
     )
+    write_text(path, page.encode(errors="replace").decode())  # Names of files need not be UTF-8.
 
 
 def _section(section: Section) -> str:

@@ -1,13 +1,13 @@
 """Whether scoring may go on in a folder."""
 
 import json
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from vitrail.errors import OutputError
 from vitrail.evaluation.scoring.parts import FOLDER
 from vitrail.files import discard_partials, output_folder
+from vitrail.metrics import METRICS, PROTOCOLS
 from vitrail.run import RUN_FILE, Run
 
 PICTURES = "pictures"
@@ -24,8 +24,10 @@ def expect_place(folder: Path, run: Run, overwrite: bool) -> None:
     Raises:
         OutputError: The folder holds something else, or another run, or cannot be written.
     """
-    output_folder(folder)
-    if not overwrite:
+    # A folder that is not there is not made: its parent tells whether it can be.
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    output_folder(existing)
+    if existing == folder and not overwrite:
         _earlier(folder, run)
 
 
@@ -48,9 +50,10 @@ def claim(folder: Path, run: Run, overwrite: bool) -> bool:
     earlier = None if overwrite else _earlier(folder, run)
     try:
         if overwrite:
-            # First the batches: a description of them that is gone is refused, and one that is wrong is believed.
-            shutil.rmtree(folder / FOLDER, ignore_errors=True)
+            # First the description: batches without one are not believed.
             (folder / RUN_FILE).unlink(missing_ok=True)
+            for part in (folder / FOLDER).glob("[0-9]" * 6 + ".npz"):
+                part.unlink()
         discard_partials(folder, [FOLDER, PICTURES])
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from error
@@ -66,11 +69,17 @@ def remove_others(folder: Path, written: Collection[Path]) -> None:
         OutputError: One cannot be removed.
     """
     try:
-        for file in [*(folder / name for name in RESULTS), *(folder / PICTURES).glob("*.png")]:
+        pictures = [file for file in (folder / PICTURES).glob("*.png") if _is_ours(file.stem)]
+        for file in [*(folder / name for name in RESULTS), *pictures]:
             if file not in written:
                 file.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from error
+
+
+def _is_ours(stem: str) -> bool:
+    """Whether a picture is one that reports have."""
+    return stem in METRICS or any(stem == name or stem.startswith(f"curves-{name}") for name in PROTOCOLS)
 
 
 def _earlier(folder: Path, run: Run) -> Run | None:

@@ -1,5 +1,6 @@
 """One pass over the images: every batch is read once, explained once by every method, and shown to all metrics."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +18,7 @@ from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.padding import collate_by_size
 from vitrail.data.sharing import own_luck
 from vitrail.distributed import gather, rank, world_size
-from vitrail.errors import OutputError
+from vitrail.errors import InvalidInputError, OutputError
 from vitrail.evaluation.reading import expect_readable, places
 from vitrail.evaluation.scoring.cost import passes_of_first
 from vitrail.evaluation.scoring.parts import FOLDER, CurvePart, Part, expect_one_grid, part_file
@@ -28,6 +29,8 @@ from vitrail.explanation import Explanation
 from vitrail.files import output_folder
 from vitrail.metrics import Curves, InsertionDeletion, View
 from vitrail.progress import progress
+
+logger = logging.getLogger(__name__)
 
 LABEL = "label"
 """As a target: the label of every image."""
@@ -43,6 +46,7 @@ def score(
     num_workers: int = 0,
     folder: Path | None = None,
     passes: Sequence[float] | None = None,
+    key: str = "",
 ) -> Scores:
     """Explain every image by every method, and measure all maps by all metrics.
 
@@ -61,6 +65,7 @@ def score(
         folder: Where the results of every batch are kept as they come; what is there already is not measured again. It has to
             be one that all processes share.
         passes: What each method costs, where `passes_of_first` was asked before.
+        key: What tells this run from others; batches in the folder that have another are measured again.
 
     Raises:
         InvalidInputError: A method twice, labels that are asked for and not there, answers that a metric needs and nobody knows,
@@ -68,7 +73,11 @@ def score(
         ImageError: Not one image could be read.
     """
     names = distinct_names(explainers)
-    work = _Work(classifier, images, explainers, plan, target, batch_size, num_workers, folder)
+    if batch_size < 1 or num_workers < 0:
+        raise InvalidInputError(
+            f"expected a batch_size of at least 1 and num_workers of at least 0, got {batch_size} and {num_workers}"
+        )
+    work = _Work(classifier, images, explainers, plan, target, batch_size, num_workers, folder, key)
     parts = work.carry_out()
     expect_readable(sum(len(part.places) for part in parts), images, [file for part in parts for file in part.unreadable])
     passes = passes_of_first(classifier, images, explainers) if passes is None else passes
@@ -85,6 +94,7 @@ class _Work:
     batch_size: int
     num_workers: int
     folder: Path | None
+    key: str
 
     def carry_out(self) -> list[Part]:
         """Measure what is not measured yet; the parts of all processes, in order; without curves where these lie in files."""
@@ -92,7 +102,7 @@ class _Work:
         found = dict[int, Part]()
         if self.folder is not None:
             output_folder(self.folder / FOLDER)
-            read = ((number, Part.load(part_file(self.folder, number), with_curves=False)) for number in numbers)
+            read = ((number, Part.load(part_file(self.folder, number), with_curves=False, key=self.key)) for number in numbers)
             found = {number: part for number, part in read if part is not None}
         # Before anything is written: all processes have to see the same files as done.
         gather([None])
@@ -104,7 +114,7 @@ class _Work:
             if self.folder is None:
                 found[number] = part
             else:
-                part.save(part_file(self.folder, number))
+                part.save(part_file(self.folder, number), self.key)
                 found[number] = part.without_curves()
         return self._of_all(found, len(numbers))
 
@@ -123,7 +133,7 @@ class _Work:
 
     def _read(self, folder: Path, number: int, with_curves: bool = True) -> Part:
         path = part_file(folder, number)
-        part = Part.load(path, with_curves)
+        part = Part.load(path, with_curves, self.key)
         if part is None:
             raise OutputError(f"expected {path}, which another process wrote; give all processes one --out that they share")
         return part
@@ -166,6 +176,9 @@ class _Work:
     def _of_one_size(self, batch: Batch, place: dict[str, int]) -> "_Measured":
         view = View(self.classifier, batch.images, batch.answers)
         target: Any = batch.labels.to(batch.images.device) if self.target == LABEL else self.target
+        if target is None:
+            # Once for all: in reduced precision, or in a tie, each method would see a class of its own.
+            target = view.logits.argmax(-1)
         values, curves, seconds = list[Tensor](), dict[str, list[Curves]](), list[float]()
         for explainer in self.explainers:
             started = time.perf_counter()
@@ -177,10 +190,20 @@ class _Work:
         return _Measured(
             np.array([place[path] for path in batch.paths]),
             explanation.targets.cpu().numpy(),
-            torch.stack(values).double().cpu().numpy(),
+            self._finite(torch.stack(values).cpu().double().numpy()),
             {name: _stacked(name, each) for name, each in curves.items()},
             np.array(seconds),
         )
+
+    def _finite(self, values: np.ndarray) -> np.ndarray:
+        """Undefined in place of infinite, which no mean survives."""
+        for method, column in sorted(set(zip(*np.isinf(values).any(1).nonzero(), strict=True))):
+            logger.warning(
+                "%s of %s is infinite on some images, and left out there",
+                self.plan.columns[column].name,
+                self.explainers[method].name,
+            )
+        return np.where(np.isinf(values), np.nan, values)
 
     def _columns(
         self, view: View, explanation: Explanation, explainer: Explainer, curves: dict[str, list[Curves]]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from vitrail.viz.tables import write_csv
 
 def write_images(folder: Path, scores: Sequence[Scores], table: Table) -> None:
     """Write images.csv: a line an image and method; what is undefined stays empty."""
-    rows = list[list[Any]]()
-    for method, values in table.values.items():
-        of = _owner(method, scores)
-        for path, target, numbers in zip(of.paths, of.target_names, values.tolist(), strict=True):
-            rows.append([path, target, method, *map(_cell, numbers)])
-    write_csv(folder / "images.csv", ["image", "target", "method", *table.names], rows)
+
+    def rows() -> Iterator[list[Any]]:
+        for method, values in table.values.items():
+            of = _owner(method, scores)
+            for path, target, numbers in zip(of.paths, of.target_names, values, strict=True):
+                yield [path, target, method, *map(_cell, numbers.tolist())]
+
+    write_csv(folder / "images.csv", ["image", "target", "method", *table.names], rows())
 
 
 def write_comparisons(folder: Path, table: Table) -> None:

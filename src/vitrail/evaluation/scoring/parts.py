@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Int
 
 from vitrail.data.labelled import Unreadable
 from vitrail.errors import InvalidInputError
@@ -22,9 +22,9 @@ FOLDER = "parts"
 class CurvePart:
     """The curves of a protocol: points, and the scores of image and baseline."""
 
-    fractions: Float32[np.ndarray, " points"]
-    scores: Float32[np.ndarray, "methods images curves points"]
-    ends: Float32[np.ndarray, "methods images curves 2"]
+    fractions: Float[np.ndarray, " points"]
+    scores: Float[np.ndarray, "methods images curves points"]
+    ends: Float[np.ndarray, "methods images curves 2"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,29 +49,33 @@ class Part:
     effect: Float[np.ndarray, " columns"] | None = None
     unreadable: tuple[Unreadable, ...] = ()
 
-    def save(self, path: Path) -> None:
-        """Write it in one piece."""
+    def save(self, path: Path, key: str = "") -> None:
+        """Write it in one piece; the key tells the run that it belongs to."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("places", "targets", "values", "seconds")}
         if self.effect is not None:
             arrays["effect"] = self.effect
         for protocol, curves in self.curves.items():
             arrays |= {f"{protocol}.{name}": getattr(curves, name) for name in ("fractions", "scores", "ends")}
+        arrays["key"] = np.array(key)
         # Names of files need not be UTF-8; JSON escapes what is not.
         arrays["unreadable"] = np.array(json.dumps(self.unreadable))
         with atomic_write(path) as partial:
             np.savez_compressed(partial, **arrays)
 
     @classmethod
-    def load(cls, path: Path, with_curves: bool = True) -> "Part | None":
-        """Read what `save` wrote, or None where it is missing or damaged: then the batch is to be measured again.
+    def load(cls, path: Path, with_curves: bool = True, key: str = "") -> "Part | None":
+        """Read what `save` wrote, or None where it is missing, damaged, or of another run: then the batch is to be measured again.
 
         Args:
             path: The file.
             with_curves: Whether to keep the curves, which are nearly all of it; they are read in any case, to see that they are whole.
+            key: Of the run.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
+            if str(arrays["key"]) != key:
+                return None
             protocols = [name.removesuffix(".fractions") for name in arrays if name.endswith(".fractions") and with_curves]
             return cls(
                 **{name: arrays[name] for name in ("places", "targets", "values", "seconds")},

@@ -71,10 +71,10 @@ def _overview(table: Table) -> Section:
         "passes: what an explanation costs, in forward passes of its own network, counted in floating-point operations. "
         "ms per image: on the machine of this run. mean rank: over all measures that have a direction."
     )
-    if lines := warnings(table.unproven, table.num_images):
+    if lines := warnings(table.unproven, table.num_images, len(table.controls)):
         text += f" Warning: {'; '.join(lines)} (paired sign-flip test, Holm-corrected, 5 %)."
     elif table.controls:
-        text += " Every method beats random on every measure (paired sign-flip test, Holm-corrected, 5 %)."
+        text += " Every method that was compared with random beats it on every measure (paired sign-flip test, Holm-corrected, 5 %)."
     return Section("Which to trust", text, table=PageTable(head, rows))
 
 

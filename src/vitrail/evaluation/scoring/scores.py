@@ -160,16 +160,29 @@ class Scores:
         Raises:
             UnknownNameError: No such protocol was measured.
         """
-        count, scores, ends, fractions = 0, np.zeros(1), np.zeros(1), np.zeros(0, dtype=np.float32)
-        for part in self._of_protocol(protocol):
-            count, fractions = count + part.scores.shape[1], part.fractions
-            scores = scores + part.scores.sum(1, dtype=np.float64, keepdims=True)
-            ends = ends + part.ends.sum(1, dtype=np.float64, keepdims=True)
-        return self._by_method(protocol, fractions, (scores / count).astype(np.float32), (ends / count).astype(np.float32))
+        self._expect_measured(protocol)
+        return self._means[protocol]
+
+    @cached_property
+    def _means(self) -> dict[str, dict[str, Curves]]:
+        """Mean curves of all protocols, from one reading of the files."""
+        sums = dict[str, CurvePart]()
+        for part in self._curve_parts():
+            for name, curves in part.curves.items():
+                scores, ends = (array.sum(1, dtype=np.float64, keepdims=True) for array in (curves.scores, curves.ends))
+                if name in sums:
+                    expect_one_grid(name, [sums[name].fractions, curves.fractions])
+                    scores, ends = sums[name].scores + scores, sums[name].ends + ends
+                sums[name] = CurvePart(curves.fractions, scores, ends)
+        return {
+            name: self._by_method(
+                name, each.fractions, *((part / len(self)).astype(np.float32) for part in (each.scores, each.ends))
+            )
+            for name, each in sums.items()
+        }
 
     def _of_protocol(self, protocol: str) -> Iterator[CurvePart]:
-        if protocol not in self.protocols:
-            raise unknown_name("protocol", protocol, list(self.protocols))
+        self._expect_measured(protocol)
         first: CurvePart | None = None
         for part in self._curve_parts():
             if len(part.places):
@@ -177,6 +190,10 @@ class Scores:
                 first = first or curves
                 expect_one_grid(protocol, [first.fractions, curves.fractions])
                 yield curves
+
+    def _expect_measured(self, protocol: str) -> None:
+        if protocol not in self.protocols:
+            raise unknown_name("protocol", protocol, list(self.protocols))
 
     def _by_method(self, protocol: str, fractions: np.ndarray, scores: np.ndarray, ends: np.ndarray) -> dict[str, Curves]:
         described, at = self.protocols[protocol], torch.from_numpy(fractions)

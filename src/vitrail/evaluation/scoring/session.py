@@ -1,8 +1,9 @@
 """One model scored into a folder: claimed, measured, gone on with."""
 
+import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,19 @@ from vitrail.explainers import Explainer
 from vitrail.run import Run, describe_method, describe_model
 
 logger = logging.getLogger(__name__)
+
+
+def fingerprint_of(images: LabelledImages) -> str:
+    """A digest of which images these are, in order: names, labels, and the sizes of their files where they have some."""
+    digest = hashlib.sha256()
+    for index, label in enumerate(images.labels):
+        name = images.name(index)
+        try:
+            size = Path(name).stat().st_size
+        except OSError:  # It is no file, or cannot be read: that is told elsewhere.
+            size = -1
+        digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +63,7 @@ class Session:
         explainers: Sequence[Explainer],
         images: LabelledImages,
         data: Mapping[str, Any],
+        before_writing: Callable[[], object] | None = None,
     ) -> tuple[Scores, dict[str, str]]:
         """Score a model, or go on where an earlier call of the same kind was stopped; write contact sheets.
 
@@ -60,6 +75,7 @@ class Session:
             explainers: Methods tied to it.
             images: All there are, with the model's preprocessing.
             data: What tells these images from others, ready for JSON.
+            before_writing: Called by the first process when nothing is left to refuse, before anything is written.
 
         Returns:
             The scores, and the captions of the sheets by file name.
@@ -77,25 +93,31 @@ class Session:
         if explained not in (None, LABEL):
             explained = classifier.class_index(explained)
         images = self.choice.apply(images, classifier, self.plan, max(self.batch_size, 64), self.num_workers)
+        settings = {
+            **describe_model(classifier, None),
+            **data,
+            **self.choice.describe(),
+            "target": explained,
+            "batch_size": self.batch_size,
+            "num_images": len(images),
+            "images": fingerprint_of(images),
+            "metrics": json.loads(json.dumps(self.plan.options)),
+        }
+        run = Run(settings, {each.name: describe_method(each) for each in explainers})
         if rank() == 0:
-            settings = {
-                **describe_model(classifier, None),
-                **data,
-                **self.choice.describe(),
-                "target": explained,
-                "batch_size": self.batch_size,
-                "num_images": len(images),
-                "metrics": json.loads(json.dumps(self.plan.options)),
-            }
-            run = Run(settings, {each.name: describe_method(each) for each in explainers})
             expect_place(folder, run, self.overwrite)
         # A trial before earlier results are replaced.
         passes = passes_of_first(classifier, images, explainers)
-        if rank() == 0 and claim(folder, run, self.overwrite):
-            logger.info("going on in %s", folder)
+        if rank() == 0:
+            if before_writing is not None:
+                before_writing()
+            if claim(folder, run, self.overwrite):
+                logger.info("going on in %s", folder)
         gather([None])  # Nobody looks into the folder before it is claimed.
-        scores = score(classifier, images, explainers, self.plan, explained, self.batch_size, self.num_workers, folder, passes)
+        scores = score(
+            classifier, images, explainers, self.plan, explained, self.batch_size, self.num_workers, folder, passes, run.key
+        )
         captions = dict[str, str]()
         if rank() == 0:
-            captions = write_sheets(folder, scores, self.plan, images, explainers, explained)
+            captions = write_sheets(folder, scores, self.plan, images, explainers)
         return scores, captions

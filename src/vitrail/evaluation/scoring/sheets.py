@@ -1,9 +1,8 @@
 """Contact sheets of what was scored: where a method is best and worst, and what masks keep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,6 @@ import torch
 from vitrail.adapters import Classifier
 from vitrail.data.answered import AnsweredImages
 from vitrail.data.labelled import LabelledImages, Sample
-from vitrail.evaluation.scoring.engine import LABEL
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.explainers import Explainer
@@ -32,7 +30,6 @@ def write_sheets(
     plan: Plan,
     images: LabelledImages,
     explainers: Sequence[Explainer],
-    target: int | str | None = None,
 ) -> dict[str, str]:
     """Write the contact sheets of a model's scores.
 
@@ -45,13 +42,12 @@ def write_sheets(
         plan: Of these scores.
         images: Of these scores.
         explainers: Of these scores.
-        target: Of these scores.
 
     Returns:
         Their captions, by file name.
     """
     captions = dict[str, str]()
-    draw = _Rows(images, explainers, target)
+    draw = _Rows(images, explainers, dict(zip(scores.places.tolist(), scores.targets.tolist(), strict=True)))
     directed = [i for i, column in enumerate(scores.columns) if column.measure.better]
     if directed:
         column, method = scores.columns[directed[0]], scores.methods[0]
@@ -93,8 +89,8 @@ def _extremes(values: np.ndarray, higher: bool) -> list[tuple[str, int, float]]:
 class _Rows:
     """Rows of a sheet, each explained by itself."""
 
-    def __init__(self, images: LabelledImages, explainers: Sequence[Explainer], target: int | str | None) -> None:
-        self.images, self.explainers, self.target = images, explainers, target
+    def __init__(self, images: LabelledImages, explainers: Sequence[Explainer], targets: Mapping[int, int]) -> None:
+        self.images, self.explainers, self.targets = images, explainers, targets
         self.classifier: Classifier = explainers[0].model
 
     def row(self, place: int, before: str, threshold: float | None = None) -> SheetRow | None:
@@ -104,7 +100,7 @@ class _Rows:
             return None
         photo, name = self.images.open(place), self.images.name(place)
         batch = sample.image.unsqueeze(0).to(self.classifier.device, self.classifier.dtype)
-        target: Any = torch.tensor([sample.label]) if self.target == LABEL else self.target
+        target = torch.tensor([self.targets[place]], device=batch.device)
         found = [explainer.explain(batch, target) for explainer in self.explainers]
         kept = {}
         if threshold is not None:

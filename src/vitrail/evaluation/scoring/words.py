@@ -7,8 +7,6 @@ from vitrail.evaluation.scoring.table import Table
 from vitrail.metrics.statistics import Unproven
 
 MAX_NAMED = 4
-TOO_FEW = 5
-"""Images: of 2^5 choices of signs, two are always as far out as the best, which is 6 %."""
 
 
 def metric_names(table: Table) -> list[str]:
@@ -44,10 +42,18 @@ def rank_rows(table: Table) -> tuple[list[str], list[list[str]]]:
     return ["", *table.methods], rows
 
 
-def warnings(unproven: Sequence[Unproven], num_images: int) -> list[str]:
-    """A line a method that is not shown to beat chance on some measures; one line where so few images can show nothing."""
-    if unproven and num_images <= TOO_FEW:
-        return [f"{num_images} images are too few to show that a method beats random: 5 % needs {TOO_FEW + 1} or more"]
+def warnings(unproven: Sequence[Unproven], num_images: int, num_compared: int) -> list[str]:
+    """A line a method that is not shown to beat chance on some measures; one line where so few images can show nothing.
+
+    Args:
+        unproven: What is not shown.
+        num_images: Images of every method.
+        num_compared: Methods that were compared with a control.
+    """
+    # Of 2^n choices of signs, two are always as far out as the best; and Holm multiplies by the number of methods.
+    needed = next(count for count in range(1, 64) if 2 * max(num_compared, 1) / 2**count < 0.05)
+    if unproven and num_images < needed:
+        return [f"{num_images} images are too few to show that a method beats random: 5 % needs {needed} or more"]
     by_method = dict[str, list[str]]()
     for each in unproven:
         by_method.setdefault(each.method, []).append(each.measure)
