@@ -83,6 +83,13 @@ def test_the_text_is_utf8(tmp_path):
     assert 'charset="utf-8"' in text
 
 
+def test_names_that_are_no_text_are_shown_as_far_as_they_are(tmp_path):
+    """Of a file whose name is not UTF-8."""
+    odd = b"\xfe.png".decode(errors="surrogateescape")
+    text, _reader = written(tmp_path / "page.html", Section("One", table=Table(["file"], [[odd]])))
+    assert "<td>?.png</td>" in text
+
+
 def test_a_large_picture_is_packed_and_still_the_same_to_the_eye(tmp_path):
     """A sheet of photos; a picture too long for the format stays as it is."""
     import io
