@@ -266,3 +266,16 @@ def test_a_first_method_that_is_undefined_has_no_extremes(tmp_path):
     explainers = [make_explainer("random", classifier), Exact(classifier)]
     scores = score(classifier, images, explainers, plan)
     write_sheets(tmp_path, scores, plan, images, explainers)
+
+
+def test_the_page_warns_of_what_is_not_shown_to_beat_chance(tmp_path):
+    values = {"same": [[0.5]] * 9, "better": [[0.9]] * 9, "random": [[0.5]] * 9}
+    write_everything(tmp_path, [hand_made(values, (column("m.one"),))])
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    warned = text[text.index("Warning: not shown to beat random") :].split("</table>")[0]
+    assert "<td>same</td><td>m.one</td>" in warned
+    assert "better" not in warned.split("<tbody>")[1]
+    write_everything(tmp_path, [hand_made({name: values[name] for name in ("better", "random")}, (column("m.one"),))])
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "Warning" not in text
+    assert "beats it on every measure" in text

@@ -20,7 +20,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .4rem; }
 .row { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem; } figure { margin: 0; }
-img { width: 100%; height: auto; } figcaption { font-size: .9rem; color: #444; } .scroll { overflow-x: auto; }
+img { max-width: 100%; height: auto; } .row img { width: 100%; } figcaption { font-size: .9rem; color: #444; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; }
 th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid #ddd; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }

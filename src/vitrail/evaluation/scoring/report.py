@@ -9,7 +9,7 @@ from vitrail.evaluation.scoring.claiming import PICTURES, remove_others
 from vitrail.evaluation.scoring.files import write_comparisons, write_curves, write_images, write_summary
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
-from vitrail.evaluation.scoring.words import metric_names, metric_rows, overview_rows, rank_rows, warnings
+from vitrail.evaluation.scoring.words import metric_names, metric_rows, overview_rows, rank_rows, too_few_images
 from vitrail.files import output_folder
 from vitrail.viz.comparison import Panel, plot_panels
 from vitrail.viz.curves import plot_perturbation
@@ -44,10 +44,11 @@ def write_everything(folder: Path, scores: Sequence[Scores], about: dict[str, st
         write_curves(folder, scores)
         names.append("curves.csv")
     pictures = output_folder(folder / PICTURES)
-    sections = [_overview(table), *(_of_metric(pictures, scores, table, name) for name in metric_names(table))]
+    warned = [_unproven(table)] if table.unproven else []
+    sections = [_overview(table), *warned, *(_of_metric(pictures, scores, table, name) for name in metric_names(table))]
     sheets = [Picture(folder / name, caption, wide=True) for name, caption in (about or {}).items()]
     if sheets:
-        sections.insert(1, Section("Images", pictures=sheets))
+        sections.insert(1 + len(warned), Section("Images", pictures=sheets))
     head, rows = rank_rows(table)
     text = "The place of every method by its mean; 1 is best. Measures of the same images are not independent of each other."
     sections.append(Section("Ranks", text, table=PageTable(head, rows)))
@@ -71,11 +72,21 @@ def _overview(table: Table) -> Section:
         "passes: what an explanation costs, in forward passes of its own network, counted in floating-point operations. "
         "ms per image: on the machine of this run. mean rank: over all measures that have a direction."
     )
-    if lines := warnings(table.unproven, table.num_images, len(table.controls)):
-        text += f" Warning: {'; '.join(lines)} (paired sign-flip test, Holm-corrected, 5 %)."
-    elif table.controls:
+    if table.controls and not table.unproven:
         text += " Every method that was compared with random beats it on every measure (paired sign-flip test, Holm-corrected, 5 %)."
     return Section("Which to trust", text, table=PageTable(head, rows))
+
+
+def _unproven(table: Table) -> Section:
+    """What is not shown to beat chance."""
+    by_method = dict[str, list[str]]()
+    for each in table.unproven:
+        by_method.setdefault(each.method, []).append(each.measure)
+    text = "Paired sign-flip test on the same images, Holm-corrected over the methods of a measure, 5 %."
+    if too_few := too_few_images(table.num_images, len(table.controls)):
+        text += f" {too_few[0].upper()}{too_few[1:]}."
+    rows = [[method, ", ".join(measures)] for method, measures in by_method.items()]
+    return Section("Warning: not shown to beat random", text, table=PageTable(["method", "on"], rows))
 
 
 def _of_metric(pictures: Path, scores: Sequence[Scores], table: Table, metric: str) -> Section:

@@ -50,10 +50,8 @@ def warnings(unproven: Sequence[Unproven], num_images: int, num_compared: int) -
         num_images: Images of every method.
         num_compared: Methods that were compared with a control.
     """
-    # Of 2^n choices of signs, two are always as far out as the best; and Holm multiplies by the number of methods.
-    needed = next(count for count in range(1, 64) if 2 * max(num_compared, 1) / 2**count < 0.05)
-    if unproven and num_images < needed:
-        return [f"{num_images} images are too few to show that a method beats random: 5 % needs {needed} or more"]
+    if unproven and (too_few := too_few_images(num_images, num_compared)):
+        return [too_few]
     by_method = dict[str, list[str]]()
     for each in unproven:
         by_method.setdefault(each.method, []).append(each.measure)
@@ -62,6 +60,20 @@ def warnings(unproven: Sequence[Unproven], num_images: int, num_compared: int) -
         more = f" and {len(measures) - MAX_NAMED} more" if len(measures) > MAX_NAMED else ""
         lines.append(f"{method} is not shown to beat random on {', '.join(measures[:MAX_NAMED])}{more}")
     return lines
+
+
+def too_few_images(num_images: int, num_compared: int) -> str | None:
+    """Why nothing can be shown with so few images, or None where something can.
+
+    Args:
+        num_images: Images of every method.
+        num_compared: Methods that were compared with a control.
+    """
+    # Of 2^n choices of signs, two are always as far out as the best; and Holm multiplies by the number of methods.
+    needed = next(count for count in range(1, 64) if 2 * max(num_compared, 1) / 2**count < 0.05)
+    if num_images >= needed:
+        return None
+    return f"{num_images} images are too few to show that a method beats random: 5 % needs {needed} or more"
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
