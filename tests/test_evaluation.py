@@ -180,7 +180,7 @@ def test_methods_of_other_grids_are_refused_where_points_are_counted_in_cells(cl
 
     images = ImageFolder.scan(make_photo(tmp_path / "a.png"), classifier.preprocessing)
     explainers = [make_explainer("random", classifier), Coarse(classifier)]
-    with pytest.raises(InvalidInputError, match=r"expected maps of one grid.*score them apart"):
+    with pytest.raises(InvalidInputError, match=r"expected maps of one grid.*images apart"):
         score(classifier, images, explainers, DIFFMASK)
     alone = score(classifier, images, explainers[1:], DIFFMASK).curves("diffmask")["coarse"]
     assert alone.scores.shape == (1, 4, 2)

@@ -26,7 +26,7 @@ def expect_place(folder: Path, run: Run, overwrite: bool) -> None:
     """
     # A folder that is not there is not made: its parent tells whether it can be.
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    output_folder(existing)
+    output_folder(existing if existing.is_dir() else folder)
     if existing == folder and not overwrite:
         _earlier(folder, run)
 
