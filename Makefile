@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Every core tests; a worker that is done takes tests of one that is not, so that tests that share a fixture stay together.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-all lint docs benchmark clean
@@ -10,10 +12,10 @@ demo: $(VENV)/.demo  ## explain a real photo, offline, and write vitrail-demo/in
 	$(BIN)/vitrail demo --out vitrail-demo
 
 test: $(VENV)/.dev  ## the test suite
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.dev  ## the slow tests too
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/.dev  ## style, types, and who may import whom
 	$(BIN)/ruff check .
