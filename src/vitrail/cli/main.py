@@ -16,6 +16,7 @@ from vitrail.cli.layers import layers
 from vitrail.cli.listing import list_everything
 from vitrail.cli.queries import queries
 from vitrail.cli.score import score
+from vitrail.cli.serve import serve
 from vitrail.cli.test import test
 from vitrail.cli.train import train
 from vitrail.distributed import started_rank
@@ -43,6 +44,7 @@ for name, command in (
     ("generate", generate),
     ("list", list_everything),
     ("demo", demo),
+    ("serve", serve),
 ):
     app.command(name)(command)
 

@@ -54,28 +54,29 @@ def read_image(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
     return _decode(path, str(path), convert)
 
 
-def decode_image(content: bytes, name: str) -> Image.Image:
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a photo that lies in memory, by the rules of `open_image`.
 
     Args:
         content: The bytes of an image file.
         name: What the photo is called in messages.
+        max_pixels: Larger ones are refused before they are decoded.
 
     Raises:
-        ImageError: The bytes are empty, damaged, truncated, no image, or have more than 178 million pixels.
+        ImageError: The bytes are empty, damaged, truncated, no image, or have more pixels than that.
     """
     if not content:
         raise ImageError(f"expected an image file, got an empty one (0 bytes): {name}")
-    return _decode(BytesIO(content), name, to_rgb)
+    return _decode(BytesIO(content), name, to_rgb, max_pixels)
 
 
-def _decode(file: Path | BytesIO, name: str, convert: Callable[[Image.Image], T]) -> T:
+def _decode(file: Path | BytesIO, name: str, convert: Callable[[Image.Image], T], max_pixels: int = MAX_PIXELS) -> T:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about size and metadata: the size is checked here.
             with Image.open(file) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(_too_large(name, f"{image.width}x{image.height} pixels"))
+                if image.width * image.height > max_pixels:
+                    raise ImageError(_too_large(name, f"{image.width}x{image.height} pixels", max_pixels))
                 image.load()
                 return convert(image)
     except ImageError:
@@ -83,13 +84,13 @@ def _decode(file: Path | BytesIO, name: str, convert: Callable[[Image.Image], T]
     except UnidentifiedImageError:
         raise ImageError(f"expected an image file (JPEG, PNG, WebP, ...), got something else: {name}") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(_too_large(name, str(error))) from error
+        raise ImageError(_too_large(name, str(error), max_pixels)) from error
     except Exception as error:  # Decoders raise OSError, ValueError, SyntaxError, struct.error, ...: all mean a damaged file.
         raise ImageError(f"damaged or truncated image {name}: {error}; download or export it again") from error
 
 
-def _too_large(name: str, size: str) -> str:
-    return f"expected an image of at most {MAX_PIXELS:,} pixels, got {name} ({size}); scale it down first"
+def _too_large(name: str, size: str, max_pixels: int) -> str:
+    return f"expected an image of at most {max_pixels:,} pixels, got {name} ({size}); scale it down first"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """Insertion and deletion: does the score follow the patches that the map calls relevant?"""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,19 +37,37 @@ def perturbation_curves(classifier: Classifier, images: Images, explanation: Exp
     """
     if len(explanation) != len(images):
         raise InvalidInputError(f"expected an explanation of {len(images)} images, got one of {len(explanation)}")
-    relevance, targets = explanation.relevance.to(images.device), explanation.targets.to(images.device)
-    ends, scores = list[Tensor](), list[Tensor]()
+    relevance = explanation.relevance.to(images.device)
     with classifier.inspecting(), torch.no_grad():
-        for baseline in protocol.baselines:
-            steps = Steps(protocol, baseline, protocol.directions_of(baseline))
-            # All orders and directions in one call: an adapter may share work between them.
-            logits = at_least_float32(steps.logits(classifier, images, relevance))
-            curve, point = steps.clean
-            for score in protocol.scores:
-                measured = measure(logits, logits[:, curve, point], targets, score)
-                scores.append(measured[..., steps.on_curve])
-                ends.append(steps.ends(measured))
-    num_items = images[0, 0].numel() if protocol.unit == "pixels" else relevance[0].numel()
+        # All orders and directions in one call: an adapter may share work between them.
+        found = [steps.logits(classifier, images, relevance) for steps in protocol_steps(protocol)]
+    return curves_of(protocol, images, explanation, found)
+
+
+def protocol_steps(protocol: Protocol) -> list[Steps]:
+    """The steps of a protocol, baseline by baseline."""
+    return [Steps(protocol, baseline, protocol.directions_of(baseline)) for baseline in protocol.baselines]
+
+
+def curves_of(
+    protocol: Protocol, images: Images, explanation: Explanation, found: Sequence[Float[Tensor, "b curves s c"]]
+) -> Curves:
+    """The curves, where what the model said is known.
+
+    Args:
+        protocol: What was measured.
+        images: The explained images.
+        explanation: Their relevance and targets.
+        found: For each of `protocol_steps`, the logits of all points of its curves.
+    """
+    targets, ends, scores = explanation.targets.to(images.device), list[Tensor](), list[Tensor]()
+    for steps, said in zip(protocol_steps(protocol), found, strict=True):
+        logits, (curve, point) = at_least_float32(said), steps.clean
+        for score in protocol.scores:
+            measured = measure(logits, logits[:, curve, point], targets, score)
+            scores.append(measured[..., steps.on_curve])
+            ends.append(steps.ends(measured))
+    num_items = images[0, 0].numel() if protocol.unit == "pixels" else explanation.relevance[0].numel()
     fractions = protocol.fractions(num_items, scores[0])
     return Curves(protocol, fractions, torch.cat(scores, 1), torch.cat(ends, 1))
 

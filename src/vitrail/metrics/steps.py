@@ -125,8 +125,9 @@ class Steps:
             return thresholds
         return torch.cat([thresholds.new_zeros(1), thresholds, thresholds.new_full((1,), num_items)])
 
-    def _of_cells(self, classifier: Classifier, images: Images, relevance: Relevance) -> Float[Tensor, "b s c"]:
-        grid, patch_grid = (relevance.shape[1], relevance.shape[2]), classifier.grid_size(images)
+    def masks(self, relevance: Relevance, patch_grid: tuple[int, int]) -> Keep:
+        """Which patches are the image's at every point, all points of a curve behind each other; only of cells."""
+        grid = (relevance.shape[1], relevance.shape[2])
         num_cells = grid[0] * grid[1]
         # No patches at all are nothing to classify: where they are taken out, one is left.
         least, most = (1, num_cells - 1) if self.baseline == REMOVED else (0, num_cells)
@@ -138,7 +139,14 @@ class Steps:
                     steps.append(changed_cells(ranks, thresholds.clamp(min=least)))
                 else:
                     steps.append(~changed_cells(ranks, thresholds.clamp(max=most)))
-        keep = to_patches(torch.cat(steps, 1), grid, patch_grid)
+        return to_patches(torch.cat(steps, 1), grid, patch_grid)
+
+    def masked_logits(self, classifier: Classifier, images: Images, keep: Keep) -> Float[Tensor, "b s c"]:
+        """What the model says of the image under masks.
+
+        Raises:
+            UnsupportedModelError: Patches are to be taken out of a network that has none.
+        """
         if self.baseline != REMOVED:
             return classifier.perturbed_logits(images, classifier.baseline(self.baseline, images), keep)
         if not isinstance(classifier, ViTAdapter):
@@ -146,6 +154,9 @@ class Steps:
                 f"expected a Vision Transformer, whose patches can be taken out, got {classifier.name}; choose a protocol with a baseline"
             )
         return classifier.kept_logits(images, keep)
+
+    def _of_cells(self, classifier: Classifier, images: Images, relevance: Relevance) -> Float[Tensor, "b s c"]:
+        return self.masked_logits(classifier, images, self.masks(relevance, classifier.grid_size(images)))
 
     def _of_pixels(self, classifier: Classifier, images: Images, relevance: Relevance) -> Float[Tensor, "b s c"]:
         size = (images.shape[2], images.shape[3])

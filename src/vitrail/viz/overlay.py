@@ -16,6 +16,11 @@ SIGNED, UNSIGNED = "RdBu_r", "inferno"
 
 Smoothing = Literal["nearest", "bilinear"]
 
+Palette = Literal["colour", "grey"]
+
+GREY = "gray"
+"""In place of both: light for, dark against the class; dark to light where nothing is negative."""
+
 
 def heatmap(
     relevance: Float[Tensor, "rows cols"],
@@ -23,6 +28,8 @@ def heatmap(
     smoothing: Smoothing = "nearest",
     scale: float | None = None,
     signed: bool | None = None,
+    floor: float | None = None,
+    palette: Palette = "colour",
 ) -> Image.Image:
     """Colour a map; opaque where relevance is strong, transparent where it is zero (signed) or at the map's smallest value.
 
@@ -34,6 +41,8 @@ def heatmap(
         smoothing: "nearest" shows the patches as they are, "bilinear" blends them.
         scale: The magnitude that gets the full colour; the map's own largest if None.
         signed: Red for and blue against, or dark to bright; by the map's own signs if None.
+        floor: Of a map without a sign, the value that is transparent; the map's own smallest if None.
+        palette: "colour", or "grey", which needs no eye for colours.
     """
     full = scale if scale is not None else float(relevance.abs().max())
     corners = None if smoothing == "nearest" else False
@@ -41,11 +50,11 @@ def heatmap(
         relevance.detach().cpu().float()[None, None], size=(size[1], size[0]), mode=smoothing, align_corners=corners
     )
     signed = bool((relevance < 0).any()) if signed is None else signed
-    zero = 0.0 if signed else min(float(relevance.min()), full)
+    zero = 0.0 if signed else min(float(relevance.min()) if floor is None else floor, full)
     strength = ((pixels[0, 0] - zero) / (full - zero)).clamp(-1, 1) if full > zero else torch.zeros(size[1], size[0])
     # The ends of the signed map are nearly black: stop before them.
     positions = 0.5 + 0.42 * strength.numpy() if signed else strength.numpy()
-    colours = matplotlib.colormaps[SIGNED if signed else UNSIGNED](positions)
+    colours = matplotlib.colormaps[GREY if palette == "grey" else SIGNED if signed else UNSIGNED](positions)
     colours[..., 3] = strength.abs().sqrt().numpy()
     return Image.fromarray((colours * 255).round().astype(np.uint8), "RGBA")
 
@@ -59,6 +68,8 @@ def overlay(
     smoothing: Smoothing = "nearest",
     scale: float | None = None,
     signed: bool | None = None,
+    floor: float | None = None,
+    palette: Palette = "colour",
     side: int = 448,
 ) -> Image.Image:
     """Lay a map over the part of a photo that the model saw; the rest of the photo is dimmed.
@@ -71,17 +82,37 @@ def overlay(
         smoothing: See `heatmap`.
         scale: See `heatmap`.
         signed: See `heatmap`.
+        floor: See `heatmap`.
+        palette: See `heatmap`.
         side: Shorter side of the picture, in pixels.
     """
-    base, seen_box = _resized(photo, box, side)
-    gray = base.convert("L").convert("RGB")
-    canvas = Image.blend(gray, Image.new("RGB", gray.size, "white"), 0.6)
-    seen = Image.blend(gray, base, 0.25).crop(seen_box)
-    colours = heatmap(relevance, seen.size, smoothing, scale, signed)
+    canvas, seen_box = underlay(photo, box, side=side)
+    seen = canvas.crop(seen_box)
+    colours = heatmap(relevance, seen.size, smoothing, scale, signed, floor, palette)
     colours.putalpha(colours.getchannel("A").point(lambda alpha: alpha * opacity))
     canvas.paste(Image.alpha_composite(seen.convert("RGBA"), colours).convert("RGB"), seen_box[:2])
     _frame(canvas, seen_box, "white", 2)
     return canvas
+
+
+def underlay(
+    photo: Image.Image, box: tuple[float, float, float, float], *, side: int = 448
+) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """What a map is laid over: the photo, nearly without colours, dimmed where the model saw nothing.
+
+    Args:
+        photo: See `overlay`.
+        box: See `overlay`.
+        side: See `overlay`.
+
+    Returns:
+        The picture, and left, top, right and bottom of what the model saw, in its pixels.
+    """
+    base, seen_box = _resized(photo, box, side)
+    gray = base.convert("L").convert("RGB")
+    canvas = Image.blend(gray, Image.new("RGB", gray.size, "white"), 0.6)
+    canvas.paste(Image.blend(gray, base, 0.25).crop(seen_box), seen_box[:2])
+    return canvas, seen_box
 
 
 def fade(

@@ -47,6 +47,7 @@ class Contributions:
         patch_bias: What no patch gave: the initial class token and all biases.
         layers: What each layer's update of the class token gave.
         layer_bias: What no layer gave: the initial class token, and the biases of the final norm and the head.
+        layer_patches: What each patch gave through each layer, where that was asked for; summed over the layers, `patches`.
     """
 
     logits: Logits
@@ -55,6 +56,7 @@ class Contributions:
     patch_bias: Float[Tensor, "b asked"]
     layers: Float[Tensor, "b asked l"]
     layer_bias: Float[Tensor, "b asked"]
+    layer_patches: Float[Tensor, "b asked l rows cols"] | None = None
 
     def target_logits(self) -> Float[Tensor, "b asked"]:
         """The logits of the asked classes."""
@@ -105,6 +107,7 @@ def decompose(
     grid_size: tuple[int, int],
     targets: AskedTargets,
     norm_mean: NormMean,
+    by_layer: bool = False,
 ) -> Contributions:
     """Split the logits of a forward pass.
 
@@ -117,6 +120,7 @@ def decompose(
         grid_size: Rows and columns of patches before any pooling.
         targets: The asked classes, as `HiT.contributions` takes them.
         norm_mean: How the mean that the final norm subtracts is booked.
+        by_layer: Whether the patches' parts are kept apart by layer as well.
     """
     linear = _linearise(final, norm, head, targets, norm_mean)
     direction, asked = linear.direction, linear.targets
@@ -126,16 +130,22 @@ def decompose(
     patches = direction.new_zeros(*asked.shape, rows, cols)
     patch_bias = layer_bias
     later: HiTStage | None = None
+    shares = list[Tensor]()
     for stage, attention, gathered in reversed(observed):
         if later is not None and later is not stage:
             # A pooled cell's share is spread evenly over the four cells under it.
             patches = patches.repeat_interleave(2, -2).repeat_interleave(2, -1) / 4
             if isinstance(later.project, nn.Linear):
                 direction = direction @ later.project.weight
-        patches = patches + _patch_shares(attention, gathered, direction).unflatten(-1, patches.shape[-2:])
+        share = _patch_shares(attention, gathered, direction).unflatten(-1, patches.shape[-2:])
+        patches = patches + share
+        if by_layer:
+            side = 2**stage.index
+            shares.append(share.repeat_interleave(side, -2).repeat_interleave(side, -1) / side**2)
         patch_bias = patch_bias + direction @ attention.out_proj.bias
         later = stage
-    return Contributions(linear.logits, asked, patches, patch_bias, layers, layer_bias)
+    apart = torch.stack(shares[::-1], 2) if by_layer else None
+    return Contributions(linear.logits, asked, patches, patch_bias, layers, layer_bias, apart)
 
 
 def split_layers(

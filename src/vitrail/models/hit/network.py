@@ -144,7 +144,9 @@ class HiT(nn.Module):
     def forward(self, images: Images) -> Logits:
         return self.forward_tokens(self.assemble(self.patch_embed(images)))
 
-    def contributions(self, images: Images, targets: AskedTargets = None, norm_mean: NormMean = "shared") -> Contributions:
+    def contributions(
+        self, images: Images, targets: AskedTargets = None, norm_mean: NormMean = "shared", by_layer: bool = False
+    ) -> Contributions:
         """Split logits exactly into patches and into layers.
 
         Args:
@@ -153,6 +155,7 @@ class HiT(nn.Module):
                 chooses one of these when it sees the logits, or None for all.
             norm_mean: How the mean that the final norm subtracts is booked: "shared", a constant, as published, or "own",
                 every part loses its own. Both are complete.
+            by_layer: Whether the patches' parts are kept apart by layer as well (`Contributions.layer_patches`).
 
         Raises:
             InvalidInputError: A class that the model does not have, targets of another shape, or a model in training.
@@ -161,7 +164,8 @@ class HiT(nn.Module):
         observed: list[tuple[HiTStage, ClassAttention, Gathered]] = []
         tokens = self.assemble(self.patch_embed(images))
         final = self.gather(tokens, lambda stage, layer, gathered: observed.append((stage, layer.attention, gathered)))
-        return decompose(observed, tokens[:, 0], final, self.norm, self.head, self.config.grid_size, targets, norm_mean)
+        grid_size = self.config.grid_size
+        return decompose(observed, tokens[:, 0], final, self.norm, self.head, grid_size, targets, norm_mean, by_layer)
 
     def rollout(self, images: Images) -> Relevance:
         """Attention of the class token, mean over heads, summed over layers; pooled cells share theirs among their patches.

@@ -1,0 +1,45 @@
+"""One scale of colours for all maps that are to be compared."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vitrail.viz.overlay import Palette, heatmap
+
+LEGEND_STEPS = 64
+
+
+class Scale(NamedTuple):
+    """What the colours mean: the same colour is the same number in every map of one scale.
+
+    Attributes:
+        low: Transparent where nothing is negative; of signed maps minus `high`.
+        high: What gets the full colour.
+        signed: Whether numbers can speak against the class.
+    """
+
+    low: float
+    high: float
+    signed: bool
+
+    @classmethod
+    def of(cls, maps: Iterable[Tensor], signed: bool | None = None) -> "Scale":
+        """The scale that fits all of some maps."""
+        numbers = torch.cat([each.flatten().float() for each in maps])
+        if bool((numbers < 0).any()) if signed is None else signed:
+            most = float(numbers.abs().max())
+            return cls(-most, most, True)
+        return cls(float(numbers.min()), float(numbers.max()), False)
+
+    def colours(self, relevance: Tensor, palette: Palette = "colour") -> Image.Image:
+        """A map in colours, a pixel a cell, transparent where it says nothing."""
+        rows, cols = relevance.shape
+        return heatmap(relevance, (cols, rows), "nearest", self.high, self.signed, self.low, palette)
+
+    def legend(self, palette: Palette = "colour") -> Image.Image:
+        """The colours from low to high, on white."""
+        strip = self.colours(torch.linspace(self.low, self.high, LEGEND_STEPS)[None], palette)
+        return Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB")

@@ -1,0 +1,64 @@
+"""Photos from strangers: how large they may be, and where they may lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from vitrail.data.images import MAX_PIXELS, decode_image
+from vitrail.errors import ImageError, InvalidInputError
+
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may ask for.
+
+    Attributes:
+        num_bytes: Of an uploaded file.
+        num_pixels: Of a photo; more are refused before they are decoded.
+        num_waiting: Requests that wait at a time; more are turned away.
+        num_methods: In one request.
+        keep_seconds: How long files are kept that nobody asked for again.
+    """
+
+    num_bytes: int = 20 * MEGABYTE
+    num_pixels: int = 50_000_000
+    num_waiting: int = 32
+    num_methods: int = 8
+    keep_seconds: int = 3600
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise InvalidInputError(f"expected {name} of at least 1, got {value}")
+        if self.num_pixels > MAX_PIXELS:
+            raise InvalidInputError(f"expected num_pixels of at most {MAX_PIXELS:,}, got {self.num_pixels:,}")
+
+
+def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = None) -> Image.Image:
+    """Open an uploaded photo as `vitrail.data.images.open_image` does, within limits, and without a word of where it lies.
+
+    Args:
+        path: The file; None where nothing was uploaded.
+        limits: Of size.
+        folder: Where uploads lie: anything else is refused, whatever it is.
+
+    Raises:
+        ImageError: No photo, a damaged or too large one, or a path that no upload gave.
+    """
+    if not path:
+        raise ImageError("expected a photo, got none; upload or paste one, or choose an example")
+    path = Path(path)
+    if folder is not None and not path.resolve().is_relative_to(folder.resolve()):
+        raise ImageError("expected an uploaded photo, got a path; upload the file itself")
+    try:
+        size = path.stat().st_size
+        if size > limits.num_bytes:
+            most = limits.num_bytes / MEGABYTE
+            raise ImageError(f"expected a photo of at most {most:g} MB, got {size / MEGABYTE:.1f} MB; scale it down first")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ImageError("the uploaded photo is no longer there; upload it again") from error
+    return decode_image(content, "the photo", limits.num_pixels)

@@ -1,0 +1,42 @@
+"""`vitrail serve`: the web page."""
+
+from typing import Annotated
+
+import typer
+
+from vitrail.errors import InvalidInputError
+
+
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Models that visitors may choose from, separated by commas, named as everywhere; the bundled ones if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest file that may be uploaded.")] = 20.0,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, help="Largest photo that is opened.")] = 50.0,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Requests that wait at a time; more are turned away.")] = 32,
+    max_models: Annotated[
+        int | None, typer.Option(min=1, help="At most so many models stay in memory.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve a page: drop a photo, choose a model and methods, and see why. Fully offline."""
+    from vitrail.adapters import bundled_models  # noqa: PLC0415 (heavy)
+    from vitrail.app.server import LOOPBACK, serving  # noqa: PLC0415
+    from vitrail.app.uploads import MEGABYTE, Limits  # noqa: PLC0415
+
+    names = [f"vitrail:{name}" for name in bundled_models()] if model is None else [name.strip() for name in model.split(",")]
+    if not all(names):
+        raise InvalidInputError(f"expected names of models, separated by commas, got {model!r}")
+    limits = Limits(round(max_megabytes * MEGABYTE), round(max_megapixels * MEGABYTE), max_waiting)
+    with serving(names, host, port, limits, max_models) as running:
+        typer.echo(f"serving {', '.join(names)} at {running.url} (stop by Ctrl+C)")
+        if host not in (LOOPBACK, "localhost", "::1"):
+            typer.echo("other machines can reach this page, and nobody is asked for a password", err=True)
+        running.wait()
