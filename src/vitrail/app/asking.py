@@ -51,12 +51,14 @@ class Answered:
         image: What the model ate, one image, on the CPU.
         parts: By method what its map is made of, where it has parts.
         classes: Every class, by the word that `Asked.target` takes for it, and its probability; the most probable first.
+        offered: The name under which the model is on offer, where it is.
     """
 
     row: SheetRow
     image: Images
     parts: Mapping[str, Parts] = field(default_factory=dict)
     classes: Sequence[tuple[str, float]] = ()
+    offered: str = ""
 
     @property
     def explanations(self) -> Mapping[str, Explanation]:

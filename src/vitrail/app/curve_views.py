@@ -38,7 +38,8 @@ def _side(measured: Mapping[str, Curves], name: str) -> str:
     summaries = {method: each.summary() for method, each in measured.items()}
     curves = next(iter(measured.values())).protocol.curves
     rows: list[list[str | float]] = [
-        [f"{curve.name} ({curve.better} is better)", *(summary[curve.name] for summary in summaries.values())] for curve in curves
+        [f"{curve.name} ({curve.better} is better)", *(summary[curve.name] for summary in summaries.values())]
+        for curve in curves
     ]
     alt = f"{name}insertion and deletion curves of {', '.join(measured)}; their areas are in the table below"
     return f'<img src="{uri}" alt="{escaped(alt)}">' + table(f"{name}area under the curve", ["curve", *summaries], rows)

@@ -25,7 +25,11 @@ class Progress(NamedTuple):
 
 
 def measure_curves(
-    classifier: Classifier, images: Images, explanations: Sequence[Explanation], protocol: Protocol, at_once: int = STEPS_AT_ONCE
+    classifier: Classifier,
+    images: Images,
+    explanations: Sequence[Explanation],
+    protocol: Protocol,
+    at_once: int = STEPS_AT_ONCE,
 ) -> Iterator[Progress | Curves]:
     """Measure the curves of several maps of one image; the numbers are those of `perturbation_curves`, up to rounding.
 

@@ -1,7 +1,7 @@
 """Where questions arrive: checks them, gets the model, and answers; knows nothing of pages."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, final
@@ -60,11 +60,9 @@ class Desk:
         wanted = None if not target or target == PREDICTED else str(target).strip()
         name = title or (Path(photo).name if photo else "photo")
         with self.shelf.use(model) as classifier:
-            return answer(classifier, Asked(opened, tuple(methods), wanted, name[:80]))
+            return replace(answer(classifier, Asked(opened, tuple(methods), wanted, name[:80])), offered=model)
 
-    def curves(
-        self, model: str, sides: Sequence[Answered], protocol: str = PROTOCOL
-    ) -> Iterator[Progress | list[dict[str, Curves]]]:
+    def curves(self, sides: Sequence[Answered], protocol: str = PROTOCOL) -> Iterator[Progress | list[dict[str, Curves]]]:
         """Measure insertion and deletion of answers; others may use the model between two items.
 
         Yields:
@@ -75,11 +73,11 @@ class Desk:
         found, before = list[dict[str, Curves]](), 0
         for place, side in enumerate(sides):
             explanations = list(side.explanations.values())
-            with self.shelf.use(model) as classifier:
+            with self.shelf.use(side.offered) as classifier:
                 work = measure_curves(classifier, side.image, explanations, PROTOCOLS[protocol])
             measured, total = list[Curves](), 0
             while True:
-                with self.shelf.use(model):
+                with self.shelf.use(side.offered):
                     item = next(work, None)
                 if item is None:
                     break

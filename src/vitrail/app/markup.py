@@ -53,7 +53,7 @@ def grid_table(caption: str, relevance: Tensor) -> str:
     rows, cols = relevance.shape
     if rows * cols > MAX_CELLS:
         return f"<p>{rows} x {cols} cells: their numbers are in the downloaded arrays.</p>"
-    lines = [[f"row {row}", *map(float, values)] for row, values in enumerate(relevance.tolist())]
+    lines: list[list[str | float]] = [[f"row {row}", *values] for row, values in enumerate(relevance.tolist())]
     return table(caption, ["", *(f"column {col}" for col in range(cols))], lines)
 
 

@@ -41,7 +41,7 @@ def build_page(desk: Desk, folder: Path) -> gr.Blocks:
     """
     keep, first = desk.limits.keep_seconds, desk.shelf.names[0]
     methods = desk.methods(first)
-    photos = examples()
+    photos = _written(folder)
     with gr.Blocks(title="vitrail", analytics_enabled=False, delete_cache=(min(keep, 300), keep)) as page:
         answered = gr.State(None, time_to_live=keep)
         measured = gr.State(None, time_to_live=keep)
@@ -97,9 +97,8 @@ def build_page(desk: Desk, folder: Path) -> gr.Blocks:
         def measure_all(sides: list[Answered] | None) -> Iterator[tuple[Any, str]]:
             if not sides:
                 raise VitrailError(NO_ANSWER)
-            for item in desk.curves(sides[0].model, sides):
-                done = isinstance(item, list)
-                yield (item, curves_drawn(item)) if done else (gr.skip(), progress_bar(item))  # type: ignore[arg-type]
+            for item in desk.curves(sides):
+                yield (item, curves_drawn(item)) if isinstance(item, list) else (gr.skip(), progress_bar(item))
 
         def prepare_files(
             sides: list[Answered] | None, curves: list[dict[str, Curves]] | None, old: str | None, share: float, palette: str
@@ -117,11 +116,14 @@ def build_page(desk: Desk, folder: Path) -> gr.Blocks:
 
         asked = [photo, model, chosen, target, compare, photo_b, target_b, palette, smooth]
         answers = [answered, measured, status, shown, curves, target, files]
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-        explain.click(_told(ask, answers, status), asked, answers, **quiet)
-        target.input(_told(ask, answers, status), asked, answers, **quiet)
-        model.input(_told(change_model, [chosen, target, target_b, status], status), model, [chosen, target, target_b, status], **quiet)
-        example.input(_told(lambda name: photos[name](), [photo], None), example, photo, **quiet)
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        busy: dict[str, Any] = {"fn": lambda: _said("Explaining ..."), "outputs": status, "queue": False, **quiet}
+        for event in (explain.click, target.input):
+            event(**busy).then(_told(ask, answers, status), asked, answers, **quiet)
+        model.input(
+            _told(change_model, [chosen, target, target_b, status], status), model, [chosen, target, target_b, status], **quiet
+        )
+        example.input(_told(lambda name: photos[name], [photo], None), example, photo, **quiet)
         gr.on([photo.input, example.input], lambda: PREDICTED, None, target, **quiet)
         gr.on([palette.input, smooth.input], redraw, [answered, palette, smooth], shown, **quiet)
         opacity.input(None, opacity, None, js=OPACITY_JS, api_visibility="private")
@@ -129,10 +131,22 @@ def build_page(desk: Desk, folder: Path) -> gr.Blocks:
         cancel.click(lambda: _said("Stopped."), None, curves, cancels=[running], queue=False, **quiet)
         file_answers = [own_folder, files, status]
         prepare.click(
-            _told(prepare_files, file_answers, status), [answered, measured, own_folder, opacity, palette], file_answers, **quiet
+            _told(prepare_files, file_answers, status),
+            [answered, measured, own_folder, opacity, palette],
+            file_answers,
+            **quiet,
         )
         offer_functions(desk)
     return page
+
+
+def _written(folder: Path) -> dict[str, str]:
+    """The examples as files, lossless, under their names."""
+    found = dict[str, str]()
+    for name, draw in examples().items():
+        found[name] = str(folder / f"{name}.png")
+        draw().save(found[name])
+    return found
 
 
 def _photo(label: str, name: str, height: int) -> gr.Image:
@@ -186,7 +200,7 @@ def _told_on_the_way(act: Callable[..., Iterator[Any]], where: Any) -> Callable[
     def safe(*inputs: Any) -> Iterator[Any]:
         try:
             yield from act(*inputs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (told and logged)
             yield gr.skip(), failure(_sentence(error))
 
     return safe

@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 
 from vitrail.app.desk import PROTOCOL, Desk, plain, plain_curves
 from vitrail.errors import ImageError, VitrailError
@@ -40,11 +41,11 @@ def offer_functions(desk: Desk) -> None:
     ) -> dict[str, Any]:
         """Measure insertion and deletion of an uploaded photo's maps."""
         side = desk.answer(_path(photo), model, methods or desk.methods(model)[:1], target)
-        *_, [measured] = desk.curves(model, [side], protocol)
-        return plain_curves(measured)
+        last = list(desk.curves([side], protocol))[-1]
+        return plain_curves(last[0]) if isinstance(last, list) else {}
 
     for function in (models, explain, curves):
-        gr.api(function, api_name=function.__name__, api_description=function.__doc__)
+        api(function, api_name=function.__name__, api_description=function.__doc__)
 
 
 def _path(photo: Any) -> str:

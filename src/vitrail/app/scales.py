@@ -40,6 +40,6 @@ class Scale(NamedTuple):
         return heatmap(relevance, (cols, rows), "nearest", self.high, self.signed, self.low, palette)
 
     def legend(self, palette: Palette = "colour") -> Image.Image:
-        """The colours from low to high, on white."""
+        """The colours from low to high, over grey, as over a photo."""
         strip = self.colours(torch.linspace(self.low, self.high, LEGEND_STEPS)[None], palette)
-        return Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", strip.size, "gray"), strip).convert("RGB")

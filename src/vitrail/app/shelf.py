@@ -21,9 +21,7 @@ class ModelShelf:
         loader: From a name to a model.
     """
 
-    def __init__(
-        self, names: Sequence[str], most: int | None = None, loader: Callable[[str], Classifier] = load
-    ) -> None:
+    def __init__(self, names: Sequence[str], most: int | None = None, loader: Callable[[str], Classifier] = load) -> None:
         if not names or len(set(names)) < len(names):
             raise InvalidInputError(f"expected at least one model, each once, got {', '.join(names) or 'none'}")
         if most is not None and most < 1:

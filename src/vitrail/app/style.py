@@ -1,7 +1,11 @@
 """How the page looks: system fonts, dark text on light, one column on a narrow screen."""
 
 CSS = """
-.gradio-container { --vt-opacity: .75; max-width: 1400px !important; }
+.gradio-container { --vt-opacity: .75; max-width: 1500px !important; }
+:root, .gradio-container { --body-text-color-subdued: #4b5563; --block-label-text-color: #374151; --block-title-text-color: #374151;
+  --block-info-text-color: #4b5563; }
+.dark, .dark .gradio-container { --body-text-color-subdued: #d1d5db; --block-label-text-color: #e5e7eb;
+  --block-title-text-color: #e5e7eb; --block-info-text-color: #d1d5db; }
 .gradio-container :focus-visible { outline: 3px solid #1d4ed8 !important; outline-offset: 2px; }
 #vt-lead h1 { font-size: 1.7rem; margin: .2rem 0; } #vt-lead p { margin: 0; }
 .vt-results { color: #1c1c1c; background: #fff; padding: .8rem; border-radius: 8px; }
@@ -9,7 +13,9 @@ CSS = """
 .vt-results p, .vt-results figcaption, .vt-results caption, .vt-results td, .vt-results th, .vt-results summary { color: #1c1c1c; }
 .vt-method { border-top: 1px solid #bbb; margin-top: 1rem; padding-top: .5rem; }
 .vt-sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); gap: 1.2rem; align-items: start; }
-.vt-sides > * { min-width: 0; } .vt-method figure { margin: 0; max-width: 30rem; }
+.vt-beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); gap: 0 1.4rem; }
+.vt-beside .vt-method { display: grid; grid-template-rows: subgrid; grid-row: span 4; }
+.vt-sides > * { min-width: 0; } .vt-method figure { margin: 0; max-width: 24rem; }
 .vt-tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .8rem; }
 .vt-stack { position: relative; width: 100%; overflow: hidden; border-radius: 4px; }
 .vt-stack .vt-photo, .vt-seen img, .vt-seen svg { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; }
@@ -17,12 +23,13 @@ CSS = """
 .vt-heat.vt-smooth { image-rendering: auto; }
 .vt-cells rect { fill: transparent; } .vt-cells rect:hover { stroke: #000; stroke-width: .08; fill: rgba(255,255,255,.25); }
 .vt-results figcaption { font-size: .92rem; margin-top: .3rem; }
-.vt-legend { display: flex; align-items: center; gap: .5rem; flex-wrap: wrap; font-size: .9rem; }
-.vt-legend img { width: 9rem; height: 1rem; margin: 0; border: 1px solid #555; }
+.vt-legend { display: flex; align-items: center; gap: .5rem; font-size: .9rem; }
+.vt-legend img { flex: 0 1 9rem; min-width: 2rem; width: 9rem; height: 1rem; margin: 0; border: 1px solid #555; }
 .vt-results details { margin: .5rem 0; } .vt-results summary { cursor: pointer; padding: .3rem 0; text-decoration: underline; }
 .vt-scroll { overflow-x: auto; max-height: 24rem; } .vt-results table { border-collapse: collapse; margin: .4rem 0; width: auto; }
 .vt-results caption { text-align: left; font-weight: 600; padding: .2rem 0; }
-.vt-results th, .vt-results td { text-align: right; padding: .2rem .6rem; border-bottom: 1px solid #ccc; font-size: .9rem;
+.vt-results tr, .vt-results th, .vt-results td { border: 0 !important; border-bottom: 1px solid #ccc !important; }
+.vt-results th, .vt-results td { text-align: right; padding: .2rem .6rem; font-size: .9rem;
   font-variant-numeric: tabular-nums; white-space: nowrap; font-weight: 400; }
 .vt-results th[scope=row] { text-align: left; } .vt-results thead th { font-weight: 600; }
 .vt-classes { width: 100% !important; max-width: 30rem; } .vt-classes td.vt-bar { width: 50%; padding: .2rem 0; }

@@ -29,6 +29,9 @@ class Look:
     smoothing: Smoothing = "nearest"
 
 
+PLAIN = Look()
+
+
 def scales(sides: Sequence[Answered]) -> dict[str, Scale]:
     """By method the scale that its maps of all sides share; numbers of different methods have different units."""
     return {
@@ -40,7 +43,7 @@ def scales(sides: Sequence[Answered]) -> dict[str, Scale]:
     }
 
 
-def results(sides: Sequence[Answered], look: Look = Look()) -> str:  # noqa: B008 (frozen)
+def results(sides: Sequence[Answered], look: Look = PLAIN) -> str:
     """All that is known of one answer, or of two that are compared.
 
     Args:
@@ -49,7 +52,9 @@ def results(sides: Sequence[Answered], look: Look = Look()) -> str:  # noqa: B00
     """
     photos = [_Canvas.of(side) for side in sides]
     methods = "".join(_method(name, scale, sides, photos, look) for name, scale in scales(sides).items())
-    return f'<div class="vt-results">{_heads(sides)}{methods}</div>'
+    # The maps of one answer stand side by side; those of two stand beside each other, method by method.
+    beside = "vt-beside" if len(sides) == 1 else "vt-below"
+    return f'<div class="vt-results">{_heads(sides)}<div class="{beside}">{methods}</div></div>'
 
 
 def _heads(sides: Sequence[Answered]) -> str:
@@ -158,7 +163,8 @@ def _parts(side: Answered, name: str, photo: _Canvas, look: Look) -> str:
         return ""
     scale = Scale.of([part.relevance for part in parts.maps])
     tiles = "".join(
-        f"<figure>{photo.under(part.relevance, scale, look, f'{name}, {part.title}')}<figcaption>{escaped(part.title)}</figcaption></figure>"
+        f"<figure>{photo.under(part.relevance, scale, look, f'{name}, {part.title}')}"
+        f"<figcaption>{escaped(part.title)}</figcaption></figure>"
         for part in parts.maps
     )
     kind = "Heads" if "head" in parts.maps[0].title else "Layers" if "layer" in parts.maps[0].title else "Gates"

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from vitrail.cli.options import DEFAULT_MODEL
 from vitrail.errors import InvalidInputError
 
 
@@ -31,7 +32,9 @@ def serve(
     from vitrail.app.server import LOOPBACK, serving  # noqa: PLC0415
     from vitrail.app.uploads import MEGABYTE, Limits  # noqa: PLC0415
 
-    names = [f"vitrail:{name}" for name in bundled_models()] if model is None else [name.strip() for name in model.split(",")]
+    # The one that knows photos comes first.
+    bundled = sorted((f"vitrail:{name}" for name in bundled_models()), key=lambda name: (name != DEFAULT_MODEL, name))
+    names = bundled if model is None else [name.strip() for name in model.split(",")]
     if not all(names):
         raise InvalidInputError(f"expected names of models, separated by commas, got {model!r}")
     limits = Limits(round(max_megabytes * MEGABYTE), round(max_megapixels * MEGABYTE), max_waiting)

@@ -1,0 +1,86 @@
+"""Models on offer: loaded once, used by one at a time, and nothing else is ever loaded."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from asked import model
+
+from vitrail.adapters import Classifier
+from vitrail.app.shelf import ModelShelf
+from vitrail.errors import InvalidInputError, UnknownNameError
+
+
+class Loader:
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    def __call__(self, name: str) -> Classifier:
+        time.sleep(0.01)
+        self.loaded.append(name)
+        return replace(model("hit-birds"), name=name)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "hf:someone/model", "timm:vit_tiny_patch16_224", "", "b/../a", "A"])
+def test_only_what_is_offered_is_loaded(name):
+    loader = Loader()
+    with pytest.raises(UnknownNameError, match="choose one of: a, b"), ModelShelf(["a", "b"], loader=loader).use(name):
+        pass
+    assert loader.loaded == []
+
+
+def test_many_at_once_load_a_model_once_and_have_it_one_at_a_time():
+    loader, inside, most, seen = Loader(), [0], [0], []
+    shelf = ModelShelf(["a", "b"], loader=loader)
+
+    def work(_: int) -> None:
+        with shelf.use("a") as used:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.002)
+            inside[0] -= 1
+            seen.append(used)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(24)))
+    assert loader.loaded == ["a"]
+    assert most == [1]
+    assert len(set(map(id, seen))) == 1
+
+
+def test_two_models_do_not_wait_for_each_other():
+    shelf, both = ModelShelf(["a", "b"], loader=Loader()), threading.Barrier(2, timeout=5)
+
+    def work(name: str) -> None:
+        with shelf.use(name):
+            both.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, ["a", "b"]))
+
+
+def test_the_model_that_was_used_longest_ago_makes_room():
+    loader = Loader()
+    shelf = ModelShelf(["a", "b", "c"], most=2, loader=loader)
+    for name in ["a", "b", "a", "c", "a", "b"]:
+        with shelf.use(name):
+            pass
+    assert loader.loaded == ["a", "b", "c", "b"]
+    assert shelf.loaded == ("a", "b")
+
+
+def test_a_failed_use_gives_the_model_back():
+    shelf = ModelShelf(["a"], loader=Loader())
+    with pytest.raises(RuntimeError, match="torn"), shelf.use("a"):
+        raise RuntimeError("torn")
+    with shelf.use("a") as used:
+        assert used.name == "a"
+
+
+@pytest.mark.parametrize(("names", "most"), [([], None), (["a", "a"], None), (["a"], 0)])
+def test_bad_shelves_are_refused(names, most):
+    with pytest.raises(InvalidInputError, match="expected"):
+        ModelShelf(names, most)

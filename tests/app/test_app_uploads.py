@@ -1,0 +1,87 @@
+"""Photos from strangers: too large, damaged, or somewhere else."""
+
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from samples import noisy_photo
+from vitrail.app.uploads import Limits, open_upload
+from vitrail.errors import ImageError, InvalidInputError
+
+
+def bomb(path, side):
+    """A PNG that says it is huge."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def test_a_photo_is_opened(tmp_path):
+    noisy_photo(0).save(tmp_path / "photo.png")
+    opened = open_upload(tmp_path / "photo.png", Limits(), tmp_path)
+    assert opened.mode == "RGB"
+    assert list(opened.getdata()) == list(noisy_photo(0).getdata())
+
+
+@pytest.mark.parametrize("side", [7100, 60_000])
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, side, monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match="expected an image of at most 50,000,000 pixels, got the photo"):
+        open_upload(bomb(tmp_path / "bomb.png", side), Limits())
+
+
+def test_the_limit_of_pixels_counts(tmp_path):
+    noisy_photo(0, (20, 24)).save(tmp_path / "photo.png")
+    assert open_upload(tmp_path / "photo.png", Limits(num_pixels=480)).size == (20, 24)
+    with pytest.raises(ImageError, match="at most 479 pixels"):
+        open_upload(tmp_path / "photo.png", Limits(num_pixels=479))
+
+
+def test_a_large_file_is_refused(tmp_path):
+    (tmp_path / "large").write_bytes(b"\0" * 2001)
+    with pytest.raises(ImageError, match="at most 0.002 MB"):
+        open_upload(tmp_path / "large", Limits(num_bytes=2000))
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n broken", b"<svg xmlns='x'/>"])
+def test_a_bad_file_is_told_without_where_it_lies(tmp_path, content):
+    (tmp_path / "bad.png").write_bytes(content)
+    with pytest.raises(ImageError) as caught:
+        open_upload(tmp_path / "bad.png", Limits(), tmp_path)
+    assert "the photo" in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["elsewhere/photo.png", "uploads/../elsewhere/photo.png", "uploads/link.png"])
+def test_only_uploads_are_opened(tmp_path, where):
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    noisy_photo(0).save(tmp_path / "elsewhere" / "photo.png")
+    (tmp_path / "uploads" / "link.png").symlink_to(tmp_path / "elsewhere" / "photo.png")
+    with pytest.raises(ImageError, match="expected an uploaded photo, got a path"):
+        open_upload(tmp_path / where, Limits(), tmp_path / "uploads")
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_nothing_is_told(nothing):
+    with pytest.raises(ImageError, match="expected a photo, got none"):
+        open_upload(nothing, Limits())
+
+
+def test_a_photo_that_went_is_told(tmp_path):
+    with pytest.raises(ImageError, match="upload it again"):
+        open_upload(tmp_path / "gone.png", Limits(), tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"num_bytes": 0}, {"num_waiting": -1}, {"num_pixels": 10**9}])
+def test_bad_limits_are_refused(wrong):
+    with pytest.raises(InvalidInputError, match="expected num_"):
+        Limits(**wrong)
