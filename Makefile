@@ -6,13 +6,18 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint docs benchmark clean
+SCREENSHOTS ?= build/screenshots
+
+.PHONY: demo serve test test-all lint docs benchmark clean
 
 demo: $(VENV)/.demo  ## explain a real photo, offline, and write vitrail-demo/index.html
 	$(BIN)/vitrail demo --out vitrail-demo
 
-test: $(VENV)/.dev  ## the test suite
-	$(PYTEST) -m "not slow"
+serve: $(VENV)/.app  ## the web page, on this machine
+	$(BIN)/vitrail serve
+
+test: $(VENV)/.dev  ## the test suite; screenshots of the page go to build/screenshots
+	VITRAIL_SCREENSHOTS=$(SCREENSHOTS) $(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.dev  ## the slow tests too
 	$(PYTEST)
@@ -33,6 +38,7 @@ benchmark: $(VENV)/.dev  ## speed and memory against plain forward passes
 	$(BIN)/python benchmarks/diffmask.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/serving.py
 
 clean:
 	rm -rf $(VENV) site vitrail-demo
@@ -45,9 +51,13 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[dev,train,demo,hf,captum,webdataset,datasets,matlab]'
+	$(PIP) --editable '.[dev,train,demo,hf,captum,webdataset,datasets,matlab,app]'
+	touch $@
+
+$(VENV)/.app: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[app,demo]'
 	touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[docs,train,hf,captum]'
+	$(PIP) --editable '.[docs,train,hf,captum,app]'
 	touch $@

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from asked import ask, bird, model
+
 from vitrail.api import explain
 from vitrail.app.asking import Asked, answer, class_words, methods_for
 from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError

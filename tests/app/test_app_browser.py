@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 import pytest
+from asked import bird
 from PIL import Image
 
-from asked import bird
 from vitrail.demo import demo_photo
 
 SLOW = 60_000

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-
 from asked import ask, bird, model
+
 from vitrail.app.curves import Progress
 from vitrail.app.desk import Desk, plain, plain_curves
 from vitrail.app.shelf import ModelShelf

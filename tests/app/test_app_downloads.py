@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from asked import ask, model
 from PIL import Image
 
-from asked import ask, model
 from vitrail.app.downloads import write_downloads
 from vitrail.metrics import PROTOCOLS, perturbation_curves
 

@@ -8,9 +8,9 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+from asked import ask, bird, model
 from PIL import Image
 
-from asked import ask, bird, model
 from vitrail.app.asking import Asked, answer
 from vitrail.app.markup import MAX_CELLS, grid_table, hover_cells
 from vitrail.app.scales import Scale

@@ -147,6 +147,16 @@ def test_bad_targets_are_refused(unchecked, targets):
         networks.hit().contributions(torch.randn(3, 3, 16, 16), targets)
 
 
+def test_patches_by_layer_sum_to_the_patches(model, images):
+    apart, whole = model.contributions(images, by_layer=True), model.contributions(images)
+    assert whole.layer_patches is None
+    assert apart.layer_patches.shape[2] == len(model._layers())
+    torch.testing.assert_close(apart.layer_patches.sum(2), whole.patches, rtol=1e-10, atol=1e-12)
+    # A layer's patches and its output bias are what the layer gave.
+    rest = apart.layers - apart.layer_patches.sum((-2, -1))
+    torch.testing.assert_close(rest.sum(-1) + apart.layer_bias, apart.patch_bias, rtol=1e-10, atol=1e-10)
+
+
 def test_rollout_sums_to_the_layers(model, images):
     maps = model.rollout(images)
     assert maps.shape == (3, *model.config.grid_size)

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Running:
 
     def wait(self) -> None:
         """Until the program is interrupted."""
-        self.page.block_thread()
+        threading.Event().wait()
 
 
 @contextmanager
