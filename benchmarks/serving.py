@@ -57,7 +57,7 @@ def ask(client: Any, question: Question) -> tuple[float, str]:
         found = client.predict(
             photo=handle_file(question.path), model=MODEL, methods=[METHOD], target=str(question.target), api_name="/explain"
         )
-    except Exception as error:  # Whatever it is, the answer is lost.
+    except Exception as error:  # noqa: BLE001 (whatever it is, the answer is lost)
         print(f"lost: {error}", file=sys.stderr)
         return time.perf_counter() - start, "lost"
     seconds = time.perf_counter() - start

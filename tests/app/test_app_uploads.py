@@ -47,7 +47,7 @@ def test_the_limit_of_pixels_counts(tmp_path):
 
 def test_a_large_file_is_refused(tmp_path):
     (tmp_path / "large").write_bytes(b"\0" * 2001)
-    with pytest.raises(ImageError, match="at most 0.002 MB"):
+    with pytest.raises(ImageError, match=r"at most 0\.002 MB"):
         open_upload(tmp_path / "large", Limits(num_bytes=2000))
 
 

@@ -128,7 +128,9 @@ def build_page(desk: Desk, folder: Path) -> gr.Blocks:
         gr.on([palette.input, smooth.input], redraw, [answered, palette, smooth], shown, **quiet)
         opacity.input(None, opacity, None, js=OPACITY_JS, api_visibility="private")
         running = measure.click(_told_on_the_way(measure_all, curves), answered, [measured, curves], **quiet)
-        cancel.click(lambda: _said("Stopped."), None, curves, cancels=[running], queue=False, **quiet)
+        # What was on its way when the work was stopped comes first.
+        stopped = cancel.click(None, None, None, cancels=[running], api_visibility="private")
+        stopped.then(lambda: _said("Stopped."), None, curves, queue=False, **quiet)
         file_answers = [own_folder, files, status]
         prepare.click(
             _told(prepare_files, file_answers, status),
