@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asked import bird
+from visits import Visit
 
 from serving import MODELS, Server, served
 
@@ -36,3 +38,33 @@ def shots(tmp_path_factory) -> Path:
     folder = Path(os.environ.get("VITRAIL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def visit(browser, server):
+    visits = list[Visit]()
+
+    def start(**size) -> Visit:
+        visits.append(Visit(browser, server, **size))
+        return visits[-1]
+
+    yield start
+    for one in visits:
+        one.context.close()
+        assert one.external() == []
+        assert one.errors == []
+
+
+@pytest.fixture
+def cat(tmp_path):
+    pytest.importorskip("skimage", reason="the photo comes with the extra demo")
+    from vitrail.demo import demo_photo
+
+    demo_photo().save(tmp_path / "cat.png")
+    return tmp_path / "cat.png"
+
+
+@pytest.fixture
+def feathers(tmp_path):
+    bird().save(tmp_path / "bird.png")
+    return tmp_path / "bird.png"

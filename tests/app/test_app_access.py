@@ -1,0 +1,70 @@
+"""The page on a narrow screen, by keyboard alone, and for who reads it with little or no sight."""
+
+
+def test_narrow_screen(visit, shots):
+    one = visit(width=400, height=800)
+    one.page.get_by_label("bird 1", exact=True).check()
+    one.page.wait_for_selector("#vt-photo-a img")
+    one.page.get_by_label("hit-rollout", exact=True).check()
+    one.explain()
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert one.page.evaluate("document.querySelector('#vt-explain').getBoundingClientRect().right") <= 400
+    one.page.locator("summary", has_text="Numbers").first.click()
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= 400
+    one.page.screenshot(path=shots / "narrow.png", full_page=True)
+
+
+def test_keyboard_alone(visit, shots):
+    one = visit()
+    page = one.page
+    page.get_by_label("bird 2", exact=True).focus()
+    page.keyboard.press("Space")
+    page.wait_for_selector("#vt-photo-a img")
+    seen = list[str]()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.closest('[id^=vt-]')?.id || ''"))
+        if seen[-1] == "vt-explain":
+            break
+    order = [name for name in dict.fromkeys(seen) if name]
+    assert order[-1] == "vt-explain"
+    assert order.index("vt-model") < order.index("vt-methods") < order.index("vt-target")
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+    assert outline == "3px"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#vt-shown .vt-results")
+    page.locator("#vt-shown summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#vt-shown details").first.get_attribute("open") is not None
+
+
+def test_every_control_has_a_name_and_text_can_be_read(visit, cat):
+    one = visit()
+    one.upload(cat)
+    one.explain()
+    nameless = one.page.evaluate(
+        """() => [...document.querySelectorAll('button, input:not([type=file]), select, textarea, [role=combobox]')]
+            .filter(e => e.offsetParent !== null)
+            .filter(e => !(e.innerText || e.ariaLabel || e.title || (e.labels && e.labels.length) || e.getAttribute('aria-labelledby')))
+            .map(e => e.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+    faint = one.page.evaluate(CONTRAST)
+    assert faint == []
+
+
+CONTRAST = """() => {
+  const parse = (text) => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+  const light = ([r, g, b]) => { const f = (c) => { c /= 255; return c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4; };
+    return .2126 * f(r) + .7152 * f(g) + .0722 * f(b); };
+  const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length < 4 || c[3] > .5) return c; } return [255, 255, 255]; };
+  const found = [];
+  for (const e of document.querySelectorAll('.gradio-container *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || e.offsetParent === null || e.closest('svg')) continue;
+    const style = getComputedStyle(e); if (style.visibility === 'hidden' || style.opacity === '0') continue;
+    const [a, b] = [light(parse(style.color)), light(behind(e))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) found.push(e.innerText.slice(0, 40) + ' ' + style.color + ' on ' + behind(e));
+  }
+  return found; }"""
