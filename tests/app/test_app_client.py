@@ -81,6 +81,17 @@ def test_bad_questions_are_told_in_a_sentence(client, feathers, change, words):
     assert "root:" not in str(caught.value)
 
 
+@pytest.mark.parametrize("told", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_no_file_of_the_server_is_opened(server, feathers, told):
+    """As a visitor asks who does not use the client, which would upload the file."""
+    httpx = pytest.importorskip("httpx", reason="comes with the extra app")
+    call = f"{server.url.rstrip('/')}/gradio_api/call/explain"
+    asked = {"data": [{"path": str(feathers), **told}, "vitrail:hit-cifar10", ["hit"], None]}
+    event = httpx.post(call, json=asked, timeout=60).json()["event_id"]
+    assert httpx.get(f"{call}/{event}", timeout=60).text.startswith("event: error")
+    assert httpx.get(f"{server.url.rstrip('/')}/gradio_api/file={feathers}", timeout=60).status_code == 403
+
+
 def test_no_address_is_fetched(client):
     with socket.socket() as trap:
         trap.bind(("127.0.0.1", 0))
