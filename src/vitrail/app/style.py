@@ -1,4 +1,7 @@
-"""How the page looks: system fonts, dark text on light, one column on a narrow screen."""
+"""How the page looks: system fonts, dark text on light, one column on a narrow screen.
+
+The kit's own marks over what is shown are hidden (`.wrap`): it calls stopped work an error, and errors are told in sentences here.
+"""
 
 CSS = """
 .gradio-container { --vt-opacity: .75; max-width: 1500px !important; }
@@ -37,6 +40,7 @@ CSS = """
 .vt-curves img { max-width: 100%; height: auto; }
 .vt-error { color: #8f1111 !important; background: #fff1f1; border: 1px solid #8f1111; padding: .6rem; border-radius: 6px; }
 .vt-status { padding: .3rem 0; } .vt-status progress { width: 100%; height: 1.1rem; }
+#vt-status .wrap, #vt-shown .wrap, #vt-curves-shown .wrap { display: none !important; }
 footer { display: none !important; }
 @media (max-width: 640px) {
   .gradio-container { padding: .4rem !important; }
