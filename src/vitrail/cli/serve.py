@@ -1,5 +1,6 @@
 """`vitrail serve`: the web page."""
 
+import signal
 from typing import Annotated
 
 import typer
@@ -38,6 +39,8 @@ def serve(
     if not all(names):
         raise InvalidInputError(f"expected names of models, separated by commas, got {model!r}")
     limits = Limits(round(max_megabytes * MEGABYTE), round(max_megapixels * MEGABYTE), max_waiting)
+    # Told to end by a service manager, it tidies up as after Ctrl+C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(names, host, port, limits, max_models) as running:
         typer.echo(f"serving {', '.join(names)} at {running.url} (stop by Ctrl+C)")
         if host not in (LOOPBACK, "localhost", "::1"):
