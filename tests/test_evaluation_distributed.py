@@ -60,6 +60,7 @@ def test_two_processes_print_and_write_the_figures_of_one(run_vitrail, tiny_mode
     assert two == one
 
 
+@pytest.mark.slow
 def test_shares_may_be_empty_or_unreadable(tiny_model_file, make_photo, tmp_path):
     for i in range(4):
         make_photo(tmp_path / "four" / "blue" / f"{i}.png", seed=i)

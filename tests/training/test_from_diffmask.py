@@ -237,6 +237,7 @@ def test_the_python_lines_about_published_files_run(tmp_path, monkeypatch, make_
         vitrail.explain(networks.timm_vit(spread=0.1), photo, method="diffmask", checkpoint="mask.safetensors")
 
 
+@pytest.mark.slow
 def test_the_toy_task_of_the_page_runs_and_the_lines_of_explaining(tmp_path, monkeypatch, run_vitrail, make_photo, capsys):
     """From `vitrail generate` to a score, with less of everything."""
     monkeypatch.chdir(tmp_path)

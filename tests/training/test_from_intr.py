@@ -252,6 +252,7 @@ def lines_of_the_guide():
     return [words for words in commands(GUIDE) if words[0] != "train" or "configs/cub-intr.yaml" not in words]
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_guide_run(workplace, lines_of_the_guide, run_vitrail, capsys):
     """From drawn birds to a sheet of queries, with less of everything."""
     extras = {

@@ -75,12 +75,13 @@ def figures(table, run):
     return torch.tensor([[float(row[name]) for name in (*names, "train_loss")] for row in table(run)], dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
         ("diffmask.layers=weighted", "diffmask.gradient_clip=0.5"),
-        pytest.param((), marks=pytest.mark.slow),
-        pytest.param(("diffmask.placeholder=false",), marks=pytest.mark.slow),
+        (),
+        ("diffmask.placeholder=false",),
     ],
     ids=str,
 )
