@@ -1,5 +1,7 @@
 """The page on a narrow screen, by keyboard alone, and for who reads it with little or no sight."""
 
+import pytest
+
 
 def test_narrow_screen(visit, shots):
     one = visit(width=400, height=800)
@@ -31,15 +33,20 @@ def test_keyboard_alone(visit, shots):
     assert order.index("vt-model") < order.index("vt-methods") < order.index("vt-target")
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
     assert outline == "3px"
+    # Going through lists chooses nothing, and asks nothing.
+    assert page.locator("#vt-shown .vt-results").count() == 0
+    assert "press Explain" in page.locator("#vt-status").inner_text()
     page.keyboard.press("Enter")
     page.wait_for_selector("#vt-shown .vt-results")
+    assert page.locator("#vt-status").get_attribute("aria-live") == "polite"
     page.locator("#vt-shown summary").first.focus()
     page.keyboard.press("Enter")
     assert page.locator("#vt-shown details").first.get_attribute("open") is not None
 
 
-def test_every_control_has_a_name_and_text_can_be_read(visit, cat):
-    one = visit()
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_control_has_a_name_and_text_can_be_read(visit, cat, shots, scheme):
+    one = visit(color_scheme=scheme)
     one.upload(cat)
     one.explain()
     nameless = one.page.evaluate(
@@ -50,6 +57,7 @@ def test_every_control_has_a_name_and_text_can_be_read(visit, cat):
     )
     assert nameless == []
     faint = one.page.evaluate(CONTRAST)
+    one.page.screenshot(path=shots / f"{scheme}.png", full_page=True)
     assert faint == []
 
 

@@ -15,8 +15,7 @@ def test_upload_two_methods_another_class_and_grey(visit, cat, shots):
     assert "Explained. cat.png: cat" in one.explain()
     page = one.page
     assert page.locator("#vt-shown .vt-method").count() == 2
-    heads = page.locator("#vt-shown .vt-method h3").all_inner_texts()
-    assert heads == ["hit", "hit-rollout"]
+    assert one.methods() == ["hit", "hit-rollout"]
     boxes = [page.locator("#vt-shown .vt-method").nth(i).bounding_box() for i in range(2)]
     assert boxes[0]["y"] == boxes[1]["y"]  # Side by side.
     page.screenshot(path=shots / "page.png", full_page=True)
@@ -30,19 +29,18 @@ def test_upload_two_methods_another_class_and_grey(visit, cat, shots):
     page.locator("#vt-shown summary", has_text="Layers").first.click()
     page.screenshot(path=shots / "layers-grey.png", full_page=True)
     one.choose("Class to explain", "dog (")
-    page.wait_for_function("document.querySelector('#vt-status').innerText.includes(': dog,')")
+    assert "cat.png: dog" in one.explain()
     assert "logit of dog" in page.locator("#vt-shown figcaption").first.inner_text()
 
 
 def test_model_choice_changes_methods_and_parts(visit, feathers, shots):
     one = visit()
     one.upload(feathers)
-    one.choose("Model", "vitrail:vit-birds")
+    one.choose_model("vitrail:vit-birds")
     one.page.get_by_label("diffmask", exact=True).check()
     assert "Explained. bird.png" in one.explain()
     assert one.page.locator("summary", has_text="Gates").count() == 1
-    one.choose("Model", "vitrail:intr-birds")
-    one.page.get_by_label("intr", exact=True).wait_for()
+    one.choose_model("vitrail:intr-birds")
     assert one.page.get_by_label("diffmask", exact=True).count() == 0
     one.explain()
     one.page.locator("summary", has_text="Heads").click()
@@ -53,8 +51,8 @@ def test_two_classes_and_two_photos_beside_each_other(visit, cat, feathers, shot
     one = visit()
     one.upload(cat)
     one.open("Compare with another class")
-    one.page.get_by_label("Compare two sides").check()
     one.choose("Class of side B", "dog")
+    one.page.wait_for_function("document.querySelector('#vt-compare-on input').checked")
     said = one.explain()
     assert "cat.png: cat" in said
     assert "cat.png: dog" in said
@@ -67,47 +65,72 @@ def test_two_classes_and_two_photos_beside_each_other(visit, cat, feathers, shot
 def test_curves_run_and_can_be_cancelled(visit, feathers, shots):
     one = visit()
     one.upload(feathers)
-    one.choose("Model", "vitrail:vit-birds")
+    one.choose_model("vitrail:vit-birds")
     for method in ("rollout", "attention", "random"):
         one.page.get_by_label(method, exact=True).check()
     one.explain()
+    assert one.methods() == ["chefer", "rollout", "attention", "random"]
     one.open("Is it true?")
+    one.page.click("#vt-cancel")  # There is nothing to stop.
+    time.sleep(0.5)
+    assert "Explained" in one.page.locator("#vt-status").inner_text()
     one.page.click("#vt-measure")
     one.page.wait_for_function("(document.querySelector('#vt-curves-shown progress') || {value: 0}).value > 0")
     one.page.screenshot(path=shots / "measuring.png", full_page=True)
     one.page.click("#vt-cancel")
-    one.page.wait_for_function("document.querySelector('#vt-curves-shown').innerText.includes('Stopped')")
+    one.wait_for_status("Stopped.")
     time.sleep(2)
-    assert "Stopped" in one.page.locator("#vt-curves-shown").inner_text()  # And nothing comes after it.
+    assert "Stopped." in one.page.locator("#vt-status").inner_text()  # And nothing comes after it.
+    assert one.page.locator("#vt-curves-shown").inner_text() == ""
     # The model is free again, and curves can be measured anew.
     for method in ("attention", "rollout", "random"):
         one.page.get_by_label(method, exact=True).uncheck()
     one.explain()
     one.page.click("#vt-measure")
-    one.page.wait_for_selector("#vt-curves-shown img")
+    one.wait_for_status("Curves are measured.")
     assert "insertion_zero (higher is better)" in one.page.locator("#vt-curves-shown").inner_text()
     one.page.screenshot(path=shots / "curves.png", full_page=True)
+    one.page.click("#vt-cancel")
+    time.sleep(0.5)
+    assert one.page.locator("#vt-curves-shown img").count() == 1  # What is finished stays.
+
+
+def test_a_new_answer_ends_the_curves_of_the_old_one(visit, feathers, tmp_path):
+    one = visit()
+    one.upload(feathers)
+    one.choose_model("vitrail:vit-birds")
+    one.page.get_by_label("rollout", exact=True).check()
+    one.explain()
+    one.open("Is it true?")
+    one.open("Download")
+    one.page.click("#vt-measure")
+    one.page.wait_for_function("(document.querySelector('#vt-curves-shown progress') || {value: 0}).value > 0")
+    one.choose("Class to explain", "crested finch")
+    assert "crested finch" in one.explain()
+    time.sleep(2)
+    assert one.page.locator("#vt-curves-shown").inner_text() == ""
+    one.download(tmp_path)
+    with np.load(tmp_path / "vitrail-arrays.npz") as arrays:
+        assert sorted(arrays) == ["chefer", "description", "logits", "rollout"]
 
 
 def test_downloads(visit, cat, tmp_path):
     one = visit()
     one.upload(cat)
     one.explain()
+    one.open("Is it true?")
+    one.page.click("#vt-measure")
+    one.wait_for_status("Curves are measured.")
     one.open("Download")
-    one.page.click("#vt-prepare")
-    one.page.wait_for_selector("#vt-files a")
-    names = list[str]()
-    for link in one.page.locator("#vt-files a").all():
-        with one.page.expect_download() as waiting:
-            link.click()
-        names.append(waiting.value.suggested_filename)
-        waiting.value.save_as(tmp_path / names[-1])
-    assert sorted(names) == ["vitrail-arrays.npz", "vitrail-page.html", "vitrail-sheet.png"]
+    assert sorted(one.download(tmp_path)) == ["vitrail-arrays.npz", "vitrail-page.html", "vitrail-sheet.png"]
     with np.load(tmp_path / "vitrail-arrays.npz") as arrays:
         assert arrays["hit"].ndim == 2
+        assert arrays["hit_curves"].ndim == 2
     with Image.open(tmp_path / "vitrail-sheet.png") as sheet:
         sheet.load()
-    assert "Why cat?" in (tmp_path / "vitrail-page.html").read_text(encoding="utf-8")
+    page = (tmp_path / "vitrail-page.html").read_text(encoding="utf-8")
+    assert "Why cat?" in page
+    assert "area under the curve" in page
 
 
 @pytest.mark.parametrize(
@@ -115,7 +138,7 @@ def test_downloads(visit, cat, tmp_path):
     [
         ("text.png", b"this is no image", "something else"),
         ("torn.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 50, "image"),
-        ("large.png", b"\0" * 2_100_000, "exceed|large|size|MB|upload"),
+        ("large.png", b"\0" * 2_100_000, "exceed the maximum allowed size"),
     ],
 )
 def test_bad_files_are_told_in_a_sentence(visit, tmp_path, shots, name, content, words):
@@ -138,6 +161,38 @@ def test_unknown_class_is_told(visit, cat):
     one.upload(cat)
     box = one.page.get_by_label("Class to explain", exact=True)
     box.fill("unicorn")
-    box.press("Enter")
+    assert "unknown class 'unicorn'" in one.explain()
+    assert one.page.locator("#vt-status [role=alert]").count() == 1
+
+
+def test_a_class_that_was_chosen_before_the_photo_stays(visit, cat, feathers):
+    one = visit()
+    one.page.get_by_label("bird 1", exact=True).check()
+    one.page.wait_for_selector("#vt-photo-a img")
+    one.choose("Class to explain", "dog")
+    one.page.get_by_role("button", name="Remove Image").or_(one.page.get_by_label("Clear")).first.click()
+    one.upload(cat)
+    assert "cat.png: dog" in one.explain()
+    assert one.page.get_by_label("bird 1", exact=True).is_checked() is False
+
+
+def test_of_two_models_the_last_one_counts(visit):
+    one = visit()
+    one.choose("Model", "vitrail:intr-birds")
+    one.choose("Model", "vitrail:vit-birds")
+    one.wait_for_status("vitrail:vit-birds is ready")
+    time.sleep(1)
+    labels = one.page.locator("#vt-methods label").all_inner_texts()
+    assert "chefer" in labels
+    assert "intr" not in labels
+
+
+def test_who_is_turned_away_is_told(visit, feathers):
+    one = visit()
+    one.upload(feathers)
+    one.page.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Queue is full."}))
+    one.page.click("#vt-explain")
     one.page.wait_for_selector("#vt-status [role=alert]")
-    assert "unknown class 'unicorn'" in one.page.locator("#vt-status").inner_text()
+    assert "try again" in one.page.locator("#vt-status").inner_text()
+    one.page.unroute("**/queue/join*")
+    assert "Explained" in one.explain()

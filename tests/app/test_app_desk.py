@@ -72,12 +72,39 @@ def test_another_question_is_answered_between_two_pieces_of_curves(desk, tmp_pat
         ({"target": "unicorn"}, UnknownNameError, "unknown class"),
         ({"photo": "/etc/passwd"}, ImageError, "got a path"),
         ({"photo": None}, ImageError, "expected a photo"),
+        ({"photo": 5}, ImageError, "got something else"),
+        ({"photo": "a\0b"}, ImageError, "got something else"),
+        ({"model": ["vitrail:hit-birds"]}, InvalidInputError, "name of a model, .* got list"),
+        ({"methods": "hit"}, InvalidInputError, "list of names of methods, got str"),
+        ({"methods": 5}, InvalidInputError, "got int"),
+        ({"methods": [["hit"]]}, InvalidInputError, "name of a method, .* got list"),
+        ({"methods": ["h" * 10**6]}, InvalidInputError, "got a text of 1,000,000 letters"),
+        ({"target": True}, InvalidInputError, "name of a class, .* got bool"),
+        ({"target": 1.5}, InvalidInputError, "got float"),
+        ({"target": "u" * 300}, InvalidInputError, "got a text of 300 letters"),
+        ({"target": 99}, VitrailError, "99"),
+        ({"target": -1}, VitrailError, "-1"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_questions_are_told(desk, tmp_path, question, error, words):
     asked = {"photo": tmp_path / "1.png", "model": NAMES[0], "methods": ["hit"]} | question
     with pytest.raises(error, match=words):
         desk.answer(**asked)
+
+
+@pytest.mark.parametrize("target", [0, "0", " 0 "])
+def test_a_class_may_be_a_number(desk, tmp_path, target):
+    assert int(desk.answer(tmp_path / "1.png", NAMES[0], ["hit"], target).explanations["hit"].targets[0]) == 0
+
+
+def test_what_a_model_can_do_is_known_while_it_works_for_somebody_else(desk):
+    expected = desk.methods(NAMES[0]), desk.classes(NAMES[0])
+    with desk.shelf.use(NAMES[0]), ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lambda: (desk.methods(NAMES[0]), desk.classes(NAMES[0]))).result(timeout=10)
+    assert found == expected
+    found[0].clear()
+    assert desk.methods(NAMES[0]) == expected[0]
 
 
 def test_unknown_protocols_are_told(desk, tmp_path):

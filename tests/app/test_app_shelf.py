@@ -1,7 +1,9 @@
 """Models on offer: loaded once, used by one at a time, and nothing else is ever loaded."""
 
+import copy
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -10,7 +12,7 @@ from asked import model
 
 from vitrail.adapters import Classifier
 from vitrail.app.shelf import ModelShelf
-from vitrail.errors import InvalidInputError, UnknownNameError
+from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, VitrailError
 
 
 class Loader:
@@ -69,6 +71,82 @@ def test_the_model_that_was_used_longest_ago_makes_room():
             pass
     assert loader.loaded == ["a", "b", "c", "b"]
     assert shelf.loaded == ("a", "b")
+
+
+def test_the_old_model_has_gone_before_the_new_one_comes():
+    alive, seen = dict[str, weakref.ref](), []
+
+    def loader(name: str) -> Classifier:
+        seen.append([one for one, found in alive.items() if found() is not None])
+        made = copy.deepcopy(model("hit-birds"))
+        alive[name] = weakref.ref(made.module)
+        return made
+
+    shelf = ModelShelf(["a", "b", "c"], most=1, loader=loader)
+    for name in ["a", "b", "b", "c"]:
+        with shelf.use(name):
+            pass
+    assert seen == [[], [], []]
+    # One that is in use stays until its question is answered.
+    with shelf.use("a") as used, shelf.use("b"):
+        assert shelf.loaded == ("b",)
+        assert alive["a"]() is used.module
+    assert seen[3:] == [[], ["a"]]
+
+
+def test_models_that_come_at_once_do_not_stay_together():
+    both, loader = threading.Barrier(2, timeout=5), Loader()
+
+    def load_both(name: str) -> Classifier:
+        both.wait()
+        return loader(name)
+
+    shelf = ModelShelf(["a", "b"], most=1, loader=load_both)
+
+    def work(name: str) -> None:
+        with shelf.use(name):
+            pass
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, ["a", "b"]))
+    assert len(shelf.loaded) == 1
+
+
+def test_a_model_that_cannot_be_loaded_takes_no_room():
+    loader = Loader()
+
+    def load(name: str) -> Classifier:
+        if name == "bad":
+            raise CheckpointError("damaged")
+        return loader(name)
+
+    shelf = ModelShelf(["a", "b", "bad"], most=2, loader=load)
+    for _ in range(3):
+        with pytest.raises(CheckpointError, match="damaged"), shelf.use("bad"):
+            pass
+    for name in ["a", "b", "a"]:
+        with shelf.use(name):
+            pass
+    assert loader.loaded == ["a", "b"]
+
+
+def test_a_shelf_that_is_stopped_lends_nothing_also_to_those_who_wait():
+    shelf, told = ModelShelf(["a"], loader=Loader()), []
+
+    def work() -> None:
+        try:
+            with shelf.use("a"):
+                told.append("lent")
+        except VitrailError as error:
+            told.append(str(error))
+
+    with shelf.use("a"):
+        waiting = threading.Thread(target=work)
+        waiting.start()
+        shelf.stop()
+    waiting.join()
+    work()
+    assert told == ["the server is being stopped; ask again when it is back"] * 2
 
 
 def test_a_failed_use_gives_the_model_back():

@@ -4,7 +4,7 @@ import struct
 import zlib
 
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, ImageFile
 
 from samples import noisy_photo
 from vitrail.app.uploads import Limits, open_upload
@@ -36,6 +36,34 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, side, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ImageError, match="expected an image of at most 50,000,000 pixels, got the photo"):
         open_upload(bomb(tmp_path / "bomb.png", side), Limits())
+
+
+def icon_bomb(path, side):
+    """An icon of one huge PNG, which Pillow would decode when it opens the icon."""
+    content = bomb(path, side).read_bytes()
+    path.write_bytes(struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(content), 22) + content)
+    return path
+
+
+def postscript(path, _):
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    return path
+
+
+@pytest.mark.parametrize("make", [icon_bomb, postscript])
+def test_formats_that_are_not_accepted_are_not_tried(tmp_path, make, monkeypatch):
+    path = make(tmp_path / "photo.png", 13_000)
+    assert path.stat().st_size < 1300
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match=r"expected an image file \(JPEG, PNG, WEBP, GIF, BMP, TIFF\), got something else"):
+        open_upload(path, Limits(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO"])
+def test_accepted_formats_are_opened(tmp_path, name):
+    noisy_photo(0).save(tmp_path / "photo", name)
+    assert open_upload(tmp_path / "photo", Limits(), tmp_path).size == noisy_photo(0).size
 
 
 def test_the_limit_of_pixels_counts(tmp_path):

@@ -88,9 +88,16 @@ def test_every_picture_has_words_or_is_decoration_and_every_control_can_be_reach
     maps = [attrs["alt"] for attrs in page.of("img", "vt-heat")]
     assert all(maps)
     assert re.search(r"Map of hit for .+, 12 by 12 patches. The strongest, counted from 0: row \d+ column \d+", maps[0])
-    assert all(attrs["alt"] == "" for attrs in page.of("img", "vt-photo"))
     assert page.of("caption")
     assert all(attrs["tabindex"] == "0" and attrs["aria-label"] for attrs in page.of("div", "vt-scroll"))
+
+
+def test_every_photo_comes_once():
+    sides = [ask("hit-birds", "hit", "attention"), ask("hit-birds", "hit", "attention", index=2)]
+    for text, num_photos in ((results(sides[:1]), 1), (results(sides), 2)):
+        assert text.count("data:image/jpeg") == num_photos
+        page = Tags(text)
+        assert len(page.of("div", "vt-photo")) == len(page.of("img", "vt-heat")) > 2
 
 
 def test_every_number_can_be_read():

@@ -9,8 +9,8 @@ SLOW = 60_000
 class Visit:
     """One visitor."""
 
-    def __init__(self, browser, server, width=1280, height=900) -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+    def __init__(self, browser, server, width=1280, height=900, **look) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **look)
         self.page, self.requests, self.errors = self.context.new_page(), list[str](), list[str]()
         self.page.set_default_timeout(SLOW)
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -28,6 +28,11 @@ class Visit:
         box.click()
         self.page.get_by_role("option", name=re.compile(re.escape(value))).first.click()
 
+    def choose_model(self, name: str) -> None:
+        self.choose("Model", name)
+        # Its methods and classes come with the answer: what is chosen before would be of the old model.
+        self.wait_for_status(f"{name} is ready")
+
     def explain(self) -> str:
         self.page.evaluate("document.querySelector('#vt-status p').id = 'before'")
         self.page.click("#vt-explain")
@@ -36,6 +41,26 @@ class Visit:
             " return now && now.id !== 'before' && !now.innerText.startsWith('Explaining'); }"
         )
         return self.page.locator("#vt-status p").inner_text()
+
+    def methods(self) -> list[str]:
+        """Those whose maps are shown."""
+        return self.page.locator("#vt-shown .vt-method h3").all_inner_texts()
+
+    def wait_for_status(self, words: str) -> None:
+        self.page.wait_for_function("(words) => document.querySelector('#vt-status').innerText.includes(words)", arg=words)
+
+    def download(self, folder) -> list[str]:
+        """Prepare the files, and fetch them; their names."""
+        self.page.click("#vt-prepare")
+        self.wait_for_status("The files are ready")
+        self.page.wait_for_selector("#vt-files a")
+        names = list[str]()
+        for link in self.page.locator("#vt-files a").all():
+            with self.page.expect_download() as waiting:
+                link.click()
+            names.append(waiting.value.suggested_filename)
+            waiting.value.save_as(folder / names[-1])
+        return names
 
     def open(self, title: str) -> None:
         self.page.get_by_role("button", name=title).click()

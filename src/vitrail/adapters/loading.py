@@ -27,6 +27,7 @@ Loader = Callable[..., Classifier]
 SOURCES: Registry[Loader] = Registry("source of models")
 """What stands before the colon in `timm:vit_base_patch16_224`."""
 
+BUNDLED = "vitrail"
 WEIGHTS = ("model.safetensors", "best.safetensors")
 
 
@@ -55,11 +56,26 @@ def load(
         UnsupportedModelError: The network is no INTR, and no Vision Transformer that vitrail knows.
     """
     name = str(name)
+    check_name(name)
+    source, _, rest = name.partition(":")
+    classifier = SOURCES[source](rest, **options) if _has_source(name) else load_local(Path(name), **options)
+    classifier.module.to(_device(device)).eval()
+    return classifier if image_size is None else _resized(classifier, image_size)
+
+
+def check_name(name: str | Path) -> None:
+    """Check what can be told of a name without loading the model.
+
+    Raises:
+        UnknownNameError: No such source, no such bundled model, or no such file.
+    """
+    name = str(name)
     source, colon, rest = name.partition(":")
-    if colon and source in SOURCES:
-        classifier = SOURCES[source](rest, **options)
+    if _has_source(name):
+        if source == BUNDLED:
+            _check_bundled(rest)
     elif name and Path(name).exists():
-        classifier = load_local(Path(name), **options)
+        return
     elif colon and "/" not in source and "\\" not in source and len(source) > 1:
         raise unknown_name("source of models", source, list(SOURCES))
     else:
@@ -67,8 +83,16 @@ def load(
             f"no such model: {name!r}; expected an existing file or folder, or a name like vitrail:hit-cifar10 (bundled), "
             "timm:vit_base_patch16_224, hf:<folder or hub repository>, torchvision:vit_b_16, hit:<hub repository> or intr:<hub repository>"
         )
-    classifier.module.to(_device(device)).eval()
-    return classifier if image_size is None else _resized(classifier, image_size)
+
+
+def _has_source(name: str) -> bool:
+    source, colon, _ = name.partition(":")
+    return bool(colon) and source in SOURCES
+
+
+def _check_bundled(name: str) -> None:
+    if name not in bundled_models():
+        raise unknown_name("bundled model", name, bundled_models())
 
 
 def _resized(classifier: Classifier, size: tuple[int, int]) -> Classifier:
@@ -147,11 +171,10 @@ def _load_described_folder(path: Path, **options: Any) -> Classifier:
     )
 
 
-@SOURCES.register("vitrail")
+@SOURCES.register(BUNDLED)
 def load_bundled(name: str, **options: Any) -> Classifier:
     """A model that comes with the package."""
-    if name not in bundled_models():
-        raise unknown_name("bundled model", name, bundled_models())
+    _check_bundled(name)
     path = Path(str(files("vitrail") / "bundled" / name / "model.safetensors"))
     return build_described(read_checkpoint(path), path, **options)
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from vitrail.app.curves import Progress
 from vitrail.app.markup import data_uri, escaped, table
+from vitrail.app.style import MEASURING
 from vitrail.metrics import Curves
 from vitrail.viz.curves import plot_perturbation
 
@@ -17,7 +18,7 @@ def progress_bar(progress: Progress) -> str:
     done, total = progress
     words = f"{done} of {total} forward passes"
     return (
-        f'<div class="vt-status" role="status"><label>Measuring: {words}'
+        f'<div class="vt-status {MEASURING}"><label>Measuring: {words}'
         f'<progress value="{done}" max="{max(total, 1)}">{words}</progress></label></div>'
     )
 
@@ -26,7 +27,7 @@ def curves_drawn(sides: Sequence[Mapping[str, Curves]]) -> str:
     """A picture and a table of areas for every side."""
     names = [""] if len(sides) == 1 else ["A: ", "B: "]
     parts = "".join(_side(measured, name) for measured, name in zip(sides, names, strict=True))
-    return f'<div class="vt-results vt-curves"><p role="status">Measured.</p>{parts}</div>'
+    return f'<div class="vt-results vt-curves">{parts}</div>'
 
 
 def _side(measured: Mapping[str, Curves], name: str) -> str:

@@ -4,19 +4,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, final
+from threading import BoundedSemaphore
+from typing import Any, NamedTuple, final
 
 from vitrail.app.asking import PREDICTED, TOP, Answered, Asked, answer, class_words, methods_for, on_cpu
 from vitrail.app.curves import Progress, measure_curves
 from vitrail.app.shelf import ModelShelf
 from vitrail.app.uploads import Limits, open_upload
-from vitrail.errors import InvalidInputError
+from vitrail.errors import ImageError, InvalidInputError
 from vitrail.metrics import PROTOCOLS, Curves
 from vitrail.registry import unknown_name
 
 PROTOCOL = "hit"
 OFFERED = ("hit", "tokens")
 """Protocols whose curves can be asked for."""
+
+MAX_LETTERS = 200
+"""Of the name of a model, a method, a class or a protocol."""
+
+DECODED_AT_ONCE = 2
+"""Photos: one of 50 million pixels takes 150 MB and more while it is opened."""
+
+
+class Known(NamedTuple):
+    """What is known of a model that was loaded once: methods that can explain it, its own first, and a word for every class."""
+
+    methods: list[str]
+    classes: list[str]
 
 
 @final
@@ -28,36 +42,65 @@ class Desk:
         shelf: The models on offer.
         limits: Of what is asked.
         uploads: Where uploaded photos lie; any file if None.
+
+    Questions may come from many threads at once. What is asked may be of any type, since it comes from strangers.
     """
 
     shelf: ModelShelf
     limits: Limits = field(default_factory=Limits)
     uploads: Path | None = None
+    _known: dict[str, Known] = field(default_factory=dict, init=False, repr=False)
+    _decoding: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(DECODED_AT_ONCE), init=False, repr=False)
 
     def methods(self, model: str) -> list[str]:
         """Methods that can explain a model, its own first."""
-        with self.shelf.use(model) as classifier:
-            return methods_for(classifier)
+        return list(self._of(model).methods)
 
     def classes(self, model: str) -> list[str]:
         """A word for every class of a model."""
-        with self.shelf.use(model) as classifier:
-            return class_words(classifier)
+        return list(self._of(model).classes)
+
+    def _of(self, model: str) -> Known:
+        # Nobody waits for a model that works for somebody else, only to see what it could do.
+        if (known := self._known.get(_text("a model", model))) is None:
+            with self.shelf.use(model) as classifier:
+                known = self._known[model] = Known(methods_for(classifier), class_words(classifier))
+        return known
 
     def answer(
-        self, photo: str | Path | None, model: str, methods: Sequence[str], target: str | None = None, title: str | None = None
+        self,
+        photo: str | Path | None,
+        model: str,
+        methods: Sequence[str],
+        target: str | int | None = None,
+        title: str | None = None,
     ) -> Answered:
         """Explain an uploaded photo.
+
+        Args:
+            photo: The uploaded file.
+            model: Name of a model on offer.
+            methods: Names of methods.
+            target: Name or number of a class; the predicted one if None, empty or `PREDICTED`.
+            title: What the photo is called; its file's name if None.
 
         Raises:
             VitrailError: In a sentence, what was expected, what came, and what to do.
         """
+        _text("a model", model)
+        if not isinstance(methods, list | tuple):
+            raise InvalidInputError(f"expected a list of names of methods, got {type(methods).__name__}")
         if len(methods) > self.limits.num_methods:
             raise InvalidInputError(
                 f"expected at most {self.limits.num_methods} methods at a time, got {len(methods)}; choose fewer"
             )
-        opened = open_upload(photo, self.limits, self.uploads)
-        wanted = None if not target or target == PREDICTED else str(target).strip()
+        for method in methods:
+            _text("a method", method)
+        wanted = _target(target)
+        if photo is not None and (not isinstance(photo, str | Path) or "\0" in str(photo)):
+            raise ImageError("expected an uploaded photo, got something else; upload the file itself")
+        with self._decoding:
+            opened = open_upload(photo, self.limits, self.uploads)
         name = title or (Path(photo).name if photo else "photo")
         with self.shelf.use(model) as classifier:
             return replace(answer(classifier, Asked(opened, tuple(methods), wanted, name[:80])), offered=model)
@@ -68,7 +111,7 @@ class Desk:
         Yields:
             How far the work is, and at the end the curves by side and method.
         """
-        if protocol not in OFFERED:
+        if _text("a protocol", protocol) not in OFFERED:
             raise unknown_name("protocol", str(protocol)[:80], list(OFFERED))
         found, before = list[dict[str, Curves]](), 0
         for place, side in enumerate(sides):
@@ -128,6 +171,22 @@ def plain_curves(measured: Mapping[str, Curves]) -> dict[str, Any]:
         }
         for method, each in measured.items()
     }
+
+
+def _text(what: str, value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_LETTERS:
+        got = f"a text of {len(value):,} letters" if isinstance(value, str) else type(value).__name__
+        raise InvalidInputError(f"expected the name of {what}, of at most {MAX_LETTERS} letters, got {got}")
+    return value
+
+
+def _target(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    text = _text("a class", value).strip()
+    return None if text in ("", PREDICTED) else text
 
 
 def _on_cpu(curves: Curves) -> Curves:

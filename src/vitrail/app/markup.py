@@ -71,6 +71,11 @@ def hover_cells(relevance: Tensor) -> str:
     return f'<svg class="vt-cells" viewBox="0 0 {cols} {rows}" preserveAspectRatio="none" aria-hidden="true">{cells}</svg>'
 
 
+def said(words: str) -> str:
+    """What has happened; it stands in the status line, which is read out."""
+    return f'<p class="vt-status">{escaped(words)}</p>'
+
+
 def failure(message: str) -> str:
     """What went wrong, read out at once."""
     return f'<p class="vt-error" role="alert">{escaped(message)}</p>'

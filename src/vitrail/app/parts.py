@@ -71,7 +71,8 @@ def _hit_layers(explainer: HiTContributions, images: Images, explanation: Explan
     split = explainer.model.module.contributions(images, targets, explainer.norm_mean, by_layer=True)  # type: ignore[operator]
     maps = split.layer_patches[0, 0]
     titles = [f"layer {layer}: patches {float(cells.sum()):+.3f}" for layer, cells in enumerate(maps)]
-    return _parts("What each patch gave through each layer; the layers' maps add up to the whole map.", titles, maps)
+    words = "What each patch gave through each layer, counted from 0; the layers' maps add up to the whole map."
+    return _parts(words, titles, maps)
 
 
 def _hit_attention(explainer: HiTRollout, images: Images) -> Parts:
@@ -80,7 +81,8 @@ def _hit_attention(explainer: HiTRollout, images: Images) -> Parts:
     grid = explainer.model.grid_size(images)
     maps = torch.cat([spread_attention([weights[:, :, 0, 1:]], grid) for weights in trace.attentions])
     titles = [f"layer {layer}" for layer in range(len(maps))]
-    return _parts("The class token's attention in each layer, mean over heads; they add up to the whole map.", titles, maps)
+    words = "The class token's attention in each layer, counted from 0, mean over heads; they add up to the whole map."
+    return _parts(words, titles, maps)
 
 
 def _gates(explainer: VisionDiffMask, images: Images) -> Parts:

@@ -1,68 +1,73 @@
 """The same for programs: functions that a client calls by name."""
 
-import logging
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
-import gradio as gr
 from gradio.events import api
 
+from vitrail.app.asking import Answered
 from vitrail.app.desk import PROTOCOL, Desk, plain, plain_curves
-from vitrail.errors import ImageError, VitrailError
+from vitrail.app.sentences import refused
+from vitrail.errors import ImageError
 
-logger = logging.getLogger(__name__)
+TURNS = "work"
+"""Under this name all long work shares its places, whoever asks for it."""
 
-UNEXPECTED = "something went wrong on the server, and was written to its log"
+AT_ONCE = 4
+"""Questions that are worked on at a time; those for one model take turns."""
 
 
 def offer_functions(desk: Desk) -> None:
-    """Offer `models`, `explain` and `curves` by name, inside a page."""
+    """Offer `models`, `methods`, `explain` and `curves` by name, inside a page."""
 
-    @_in_sentences
-    def models() -> dict[str, Any]:
-        """Every model on offer, with its methods."""
-        return {name: desk.methods(name) for name in desk.shelf.names}
+    @refused
+    def models() -> list[str]:
+        """Every model on offer; the first is used where none is named."""
+        return list(desk.shelf.names)
 
-    @_in_sentences
+    @refused
+    def methods(model: str = desk.shelf.names[0]) -> dict[str, list[str]]:
+        """The methods that can explain a model, its own first, and its classes. Loads the model."""
+        return {"methods": desk.methods(model), "classes": desk.classes(model)}
+
+    @refused
     def explain(
-        photo: dict[str, Any], model: str = desk.shelf.names[0], methods: list[str] | None = None, target: str | None = None
+        photo: dict[str, Any],
+        model: str = desk.shelf.names[0],
+        methods: list[str] | None = None,
+        target: str | int | None = None,
     ) -> dict[str, Any]:
         """Explain an uploaded photo: the most probable classes, and the raw numbers of every map."""
-        return plain(desk.answer(_path(photo), model, methods or desk.methods(model)[:1], target), parts=True)
+        return plain(answered(photo, model, methods, target), parts=True)
 
-    @_in_sentences
+    @refused
     def curves(
         photo: dict[str, Any],
         model: str = desk.shelf.names[0],
         methods: list[str] | None = None,
-        target: str | None = None,
+        target: str | int | None = None,
         protocol: str = PROTOCOL,
     ) -> dict[str, Any]:
         """Measure insertion and deletion of an uploaded photo's maps."""
-        side = desk.answer(_path(photo), model, methods or desk.methods(model)[:1], target)
-        last = list(desk.curves([side], protocol))[-1]
-        return plain_curves(last[0]) if isinstance(last, list) else {}
+        [*_, last] = desk.curves([answered(photo, model, methods, target)], protocol)
+        if not isinstance(last, list):
+            raise TypeError(f"expected curves at the end, got {type(last).__name__}")
+        return plain_curves(last[0])
 
-    for function in (models, explain, curves):
-        api(function, api_name=function.__name__, api_description=function.__doc__)
+    def answered(photo: Any, model: str, methods: list[str] | None, target: str | int | None) -> Answered:
+        return desk.answer(_path(photo), model, desk.methods(model)[:1] if methods is None else methods, target)
+
+    api(models, api_name="models", api_description=models.__doc__)
+    for function in (methods, explain, curves):
+        api(
+            function,
+            api_name=function.__name__,
+            api_description=function.__doc__,
+            concurrency_id=TURNS,
+            concurrency_limit=AT_ONCE,
+        )
 
 
 def _path(photo: Any) -> str:
     if not isinstance(photo, dict) or not isinstance(photo.get("path"), str):
         raise ImageError("expected an uploaded photo, got something else; give gradio_client.handle_file(...)")
     return photo["path"]
-
-
-def _in_sentences(act: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(act)
-    def safe(*inputs: Any, **named: Any) -> Any:
-        try:
-            return act(*inputs, **named)
-        except VitrailError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        except Exception as error:
-            logger.exception("an answer failed")
-            raise gr.Error(UNEXPECTED, print_exception=False) from error
-
-    return safe

@@ -1,33 +1,24 @@
 """Starting the page, so that it asks nobody outside for anything, and leaves nothing behind."""
 
-import os
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from vitrail.adapters.loading import check_name
+from vitrail.app.folders import Folders, temporary_folders
+from vitrail.app.sessions import drop_idle
 from vitrail.app.shelf import ModelShelf
+from vitrail.app.surroundings import LOOPBACK, surroundings
+from vitrail.app.sweeping import sweeping
 from vitrail.app.uploads import Limits
-from vitrail.errors import InvalidInputError, MissingExtraError
+from vitrail.errors import InvalidInputError, MissingExtraError, VitrailError
 
-LOOPBACK = "127.0.0.1"
-AT_ONCE = 4
-"""Requests of a kind that are worked on at a time; those for one model take turns."""
+SESSIONS = 500
+"""Visitors whose answers are kept in memory at a time; who asked longest ago is forgotten first."""
 
-SESSIONS = 200
-"""Visitors whose answers are kept in memory."""
-
-OFFLINE = {
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "GRADIO_SHARE": "False",
-    "GRADIO_ALLOWED_PATHS": "",
-    "GRADIO_SSR_MODE": "False",
-    "GRADIO_MCP_SERVER": "False",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
+SWEEP_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -57,6 +48,8 @@ def serving(
 ) -> Iterator[Running]:
     """Serve the page for the time of the block; then all files of it are gone.
 
+    What is being worked on when the block ends goes on in threads of the kit, for which the interpreter waits when it ends.
+
     Args:
         models: Names that visitors may choose from; the first is loaded at once.
         host: Address to listen on; others than the loopback let other machines in.
@@ -66,37 +59,44 @@ def serving(
 
     Raises:
         MissingExtraError: Without the extra `app`.
-        InvalidInputError: The port is taken, or the address is not of this machine.
+        InvalidInputError: The port is taken, or the address is not of this machine; or two paths of models end in the same name.
+        UnknownNameError: A name of no model, as far as can be told without loading it.
         VitrailError: The first model cannot be loaded.
     """
+    for name in models:
+        check_name(name)
     limits, shelf = limits or Limits(), ModelShelf(models, most_models)
-    with tempfile.TemporaryDirectory(prefix="vitrail-serve-") as name:
-        folder = Path(name).resolve()
-        uploads, downloads = folder / "uploads", folder / "downloads"
-        uploads.mkdir()
-        downloads.mkdir()
-        with _environment(OFFLINE | {"GRADIO_TEMP_DIR": str(uploads)}):
-            page = _launched(shelf, limits, host, port, uploads, downloads)
-            try:
+    with temporary_folders() as folders, surroundings(folders.uploads, host):
+        page = _launched(shelf, limits, host, port, folders)
+
+        def sweep() -> None:
+            folders.sweep(limits.keep_seconds)
+            drop_idle(page.server_app.state_holder, limits.keep_seconds)
+
+        try:
+            with sweeping(sweep, min(limits.keep_seconds, SWEEP_SECONDS)):
                 yield Running(page.local_url, page)
-            finally:
-                page.close(verbose=False)
+        finally:
+            shelf.stop()
+            page.close(verbose=False)
 
 
-def _launched(shelf: ModelShelf, limits: Limits, host: str, port: int | None, uploads: Path, downloads: Path) -> Any:
+def _launched(shelf: ModelShelf, limits: Limits, host: str, port: int | None, folders: Folders) -> Any:
     try:
         import gradio as gr  # noqa: PLC0415 (an extra; reads the environment when it is imported)
 
         from vitrail.app.guards import guards  # noqa: PLC0415
         from vitrail.app.page import build_page  # noqa: PLC0415
+        from vitrail.app.programs import AT_ONCE  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError("the web page", "app") from error
     from vitrail.app.desk import Desk  # noqa: PLC0415
     from vitrail.app.style import CSS, HEAD  # noqa: PLC0415
 
-    page = build_page(Desk(shelf, limits, uploads), downloads)
+    page = build_page(Desk(shelf, limits, folders.uploads), folders.downloads)
     _refuse_addresses(page)
-    page.queue(max_size=limits.num_waiting, default_concurrency_limit=AT_ONCE)
+    # Closed to those who would not wait for their turn.
+    page.queue(max_size=limits.num_waiting, default_concurrency_limit=AT_ONCE, api_open=False)
     fonts = ["system-ui", "sans-serif"]
     try:
         page.launch(
@@ -119,10 +119,17 @@ def _launched(shelf: ModelShelf, limits: Limits, host: str, port: int | None, up
             theme=gr.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"]),
             css=CSS,
             head=HEAD,
-            app_kwargs={"middleware": guards()},
+            app_kwargs={"middleware": guards(limits, folders.uploads)},
         )
     except OSError as error:
         raise InvalidInputError(f"cannot serve on {host}, port {port}: {error}; choose another --port or --host") from error
+    except Exception as error:
+        # It may have come half the way.
+        page.close(verbose=False)
+        raise VitrailError(
+            f"cannot serve on {host}, port {port}: {type(error).__name__}: {error}; choose another --host, and check that this machine "
+            "can reach itself there"
+        ) from error
     return page
 
 
@@ -142,17 +149,3 @@ def _only_files(move: Any) -> Any:
         return await move(resource)
 
     return checked
-
-
-@contextmanager
-def _environment(wanted: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

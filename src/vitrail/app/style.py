@@ -3,6 +3,9 @@
 The kit's own marks over what is shown are hidden (`.wrap`): it calls stopped work an error, and errors are told in sentences here.
 """
 
+MEASURING, WAITING = "vt-measuring", "vt-waiting"
+"""Classes of what stands in the place of curves while they are measured, and before it is their turn."""
+
 CSS = """
 .gradio-container { --vt-opacity: .75; max-width: 1500px !important; }
 :root, .gradio-container { --body-text-color-subdued: #4b5563; --block-label-text-color: #374151; --block-title-text-color: #374151;
@@ -13,7 +16,8 @@ CSS = """
 #vt-lead h1 { font-size: 1.7rem; margin: .2rem 0; } #vt-lead p { margin: 0; }
 .vt-results { color: #1c1c1c; background: #fff; padding: .8rem; border-radius: 8px; }
 .vt-results h3 { font-size: 1.1rem; font-weight: 650; margin: .4rem 0; color: #1c1c1c; overflow-wrap: anywhere; }
-.vt-results p, .vt-results figcaption, .vt-results caption, .vt-results td, .vt-results th, .vt-results summary { color: #1c1c1c; }
+.vt-results * { color: #1c1c1c; }
+#vt-explain { background: #1d4ed8; color: #fff; } #vt-explain:hover { background: #1e40af; }
 .vt-method { border-top: 1px solid #bbb; margin-top: 1rem; padding-top: .5rem; }
 .vt-sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); gap: 1.2rem; align-items: start; }
 .vt-beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); gap: 0 1.4rem; }
@@ -22,6 +26,7 @@ CSS = """
 .vt-tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .8rem; }
 .vt-stack { position: relative; width: 100%; overflow: hidden; border-radius: 4px; }
 .vt-stack .vt-photo, .vt-seen img, .vt-seen svg { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; }
+.vt-photo { background-size: 100% 100%; }
 .vt-seen { position: absolute; } .vt-heat { opacity: var(--vt-opacity); image-rendering: pixelated; }
 .vt-heat.vt-smooth { image-rendering: auto; }
 .vt-cells rect { fill: transparent; } .vt-cells rect:hover { stroke: #000; stroke-width: .08; fill: rgba(255,255,255,.25); }
@@ -29,7 +34,8 @@ CSS = """
 .vt-legend { display: flex; align-items: center; gap: .5rem; font-size: .9rem; } .vt-legend span { white-space: nowrap; }
 .vt-legend img { flex: 0 1 9rem; min-width: 2rem; width: 9rem; height: 1rem; margin: 0; border: 1px solid #555; }
 .vt-results details { margin: .5rem 0; } .vt-results summary { cursor: pointer; padding: .3rem 0; text-decoration: underline; }
-.vt-scroll { overflow-x: auto; max-height: 24rem; } .vt-results table { border-collapse: collapse; border: 0 !important; margin: .4rem 0; width: auto; }
+.vt-scroll { overflow-x: auto; max-height: 24rem; }
+.vt-results table { border-collapse: collapse; border: 0 !important; margin: .4rem 0; width: auto; }
 .vt-results caption { text-align: left; font-weight: 600; padding: .2rem 0; }
 .vt-results tr, .vt-results th, .vt-results td { border: 0 !important; border-bottom: 1px solid #ccc !important; }
 .vt-results th, .vt-results td { text-align: right; padding: .2rem .6rem; font-size: .9rem;
@@ -49,5 +55,14 @@ footer { display: none !important; }
 """
 
 OPACITY_JS = "(share) => { document.querySelector('.gradio-container').style.setProperty('--vt-opacity', share); }"
+
+BUSY_JS = "() => '<p class=\"vt-status\">Explaining ...</p>'"
+"""At once, without the server."""
+
+WAITING_JS = f"() => '<p class=\"vt-status {MEASURING} {WAITING}\">Waiting for a turn ...</p>'"
+
+LOAD_JS = """() => { const line = document.querySelector('#vt-status');
+  line.setAttribute('role', 'status'); line.setAttribute('aria-live', 'polite'); }"""
+"""Screen readers read out what changes inside what was marked before."""
 
 HEAD = '<meta name="referrer" content="no-referrer">'

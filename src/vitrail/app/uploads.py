@@ -10,6 +10,9 @@ from vitrail.errors import ImageError, InvalidInputError
 
 MEGABYTE = 1_000_000
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Of photos; MPO is read as JPEG. Others are not even tried: some are decoded before their size is known, some start a program."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -20,7 +23,8 @@ class Limits:
         num_pixels: Of a photo; more are refused before they are decoded.
         num_waiting: Requests that wait at a time; more are turned away.
         num_methods: In one request.
-        keep_seconds: How long files are kept that nobody asked for again.
+        keep_seconds: How long files and answers are kept that nobody asked for again.
+        num_stored: Bytes of all uploads and prepared files together; what would be more is turned away until older ones are gone.
     """
 
     num_bytes: int = 20 * MEGABYTE
@@ -28,6 +32,7 @@ class Limits:
     num_waiting: int = 32
     num_methods: int = 8
     keep_seconds: int = 3600
+    num_stored: int = 2000 * MEGABYTE
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -46,7 +51,7 @@ def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = N
         folder: Where uploads lie: anything else is refused, whatever it is.
 
     Raises:
-        ImageError: No photo, a damaged or too large one, or a path that no upload gave.
+        ImageError: No photo, one of another format, a damaged or too large one, or a path that no upload gave.
     """
     if not path:
         raise ImageError("expected a photo, got none; upload or paste one, or choose an example")
@@ -61,4 +66,4 @@ def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = N
         content = path.read_bytes()
     except OSError as error:
         raise ImageError("the uploaded photo is no longer there; upload it again") from error
-    return decode_image(content, "the photo", limits.num_pixels)
+    return decode_image(content, "the photo", limits.num_pixels, FORMATS)

@@ -50,11 +50,13 @@ def results(sides: Sequence[Answered], look: Look = PLAIN) -> str:
         sides: Answers by the same methods.
         look: How maps are drawn.
     """
-    photos = [_Canvas.of(side) for side in sides]
+    photos = [_Canvas.of(side, name) for side, name in zip(sides, "ab", strict=False)]
     methods = "".join(_method(name, scale, sides, photos, look) for name, scale in scales(sides).items())
     # The maps of one answer stand side by side; those of two stand beside each other, method by method.
     beside = "vt-beside" if len(sides) == 1 else "vt-below"
-    return f'<div class="vt-results">{_heads(sides)}<div class="{beside}">{methods}</div></div>'
+    # Every photo comes once, however many maps are laid over it.
+    style = "".join(photo.style() for photo in photos)
+    return f'<div class="vt-results"><style>{style}</style>{_heads(sides)}<div class="{beside}">{methods}</div></div>'
 
 
 def _heads(sides: Sequence[Answered]) -> str:
@@ -84,14 +86,19 @@ def _class_name(side: Answered, word: str) -> str:
 class _Canvas:
     """A photo that maps are laid over."""
 
+    name: str
     uri: str
     size: tuple[int, int]
     box: tuple[int, int, int, int]
 
     @classmethod
-    def of(cls, side: Answered) -> "_Canvas":
+    def of(cls, side: Answered, name: str) -> "_Canvas":
         picture, box = underlay(side.row.photo, side.row.box, side=PHOTO_SIDE)
-        return cls(data_uri(picture, "jpeg"), picture.size, box)
+        return cls(f"vt-photo-of-{name}", data_uri(picture, "jpeg"), picture.size, box)
+
+    def style(self) -> str:
+        """The photo, for all elements of its name."""
+        return f".{self.name} {{ background-image: url({self.uri}); }}"
 
     def under(self, relevance: Tensor, scale: Scale, look: Look, alt: str, hover: bool = True) -> str:
         """The photo, the map over it, and cells to point at."""
@@ -103,7 +110,7 @@ class _Canvas:
         smooth = " vt-smooth" if look.smoothing == "bilinear" else ""
         heat = data_uri(scale.colours(relevance, look.palette))
         return (
-            f'<div class="vt-stack" style="aspect-ratio:{width}/{height}"><img class="vt-photo" src="{self.uri}" alt="">'
+            f'<div class="vt-stack" style="aspect-ratio:{width}/{height}"><div class="vt-photo {self.name}"></div>'
             f'<div class="vt-seen" style="{place}"><img class="vt-heat{smooth}" src="{heat}" alt="{escaped(alt)}">'
             f"{hover_cells(relevance) if hover else ''}</div></div>"
         )

@@ -1,6 +1,11 @@
 """`vitrail serve`: the web page."""
 
+import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -30,7 +35,8 @@ def serve(
 ) -> None:
     """Serve a page: drop a photo, choose a model and methods, and see why. Fully offline."""
     from vitrail.adapters import bundled_models  # noqa: PLC0415 (heavy)
-    from vitrail.app.server import LOOPBACK, serving  # noqa: PLC0415
+    from vitrail.app.server import serving  # noqa: PLC0415
+    from vitrail.app.surroundings import LOOPBACKS  # noqa: PLC0415
     from vitrail.app.uploads import MEGABYTE, Limits  # noqa: PLC0415
 
     # The one that knows photos comes first.
@@ -39,10 +45,41 @@ def serve(
     if not all(names):
         raise InvalidInputError(f"expected names of models, separated by commas, got {model!r}")
     limits = Limits(round(max_megabytes * MEGABYTE), round(max_megapixels * MEGABYTE), max_waiting)
-    # Told to end by a service manager, it tidies up as after Ctrl+C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with serving(names, host, port, limits, max_models) as running:
-        typer.echo(f"serving {', '.join(names)} at {running.url} (stop by Ctrl+C)")
-        if host not in (LOOPBACK, "localhost", "::1"):
-            typer.echo("other machines can reach this page, and nobody is asked for a password", err=True)
-        running.wait()
+    with _ended_by_signals():
+        try:
+            with serving(names, host, port, limits, max_models) as running:
+                typer.echo(f"serving {', '.join(names)} at {running.url} (stop by Ctrl+C)")
+                if host not in LOOPBACKS:
+                    typer.echo("other machines can reach this page, and nobody is asked for a password", err=True)
+                running.wait()
+        except KeyboardInterrupt:
+            _leave()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have Ctrl+C, and a service manager's SIGTERM, end the block once: what comes later does not disturb the tidying up."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            # No SIG_IGN: Python writes a message if a signal of which it knows already is to be ignored.
+            signal.signal(each, lambda number, frame: None)
+        raise KeyboardInterrupt
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each in before:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _leave() -> None:
+    with suppress(OSError):  # Nobody may be there to read it any more.
+        typer.echo("stopped", err=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # The interpreter would wait for threads of the kit that are at work, perhaps for minutes; nothing of what they do is kept.
+    os._exit(130)

@@ -1,10 +1,10 @@
 """Opening a photo of any kind without surprises."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -54,27 +54,42 @@ def read_image(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
     return _decode(path, str(path), convert)
 
 
-def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS, formats: Sequence[str] | None = None) -> Image.Image:
     """Open a photo that lies in memory, by the rules of `open_image`.
 
     Args:
         content: The bytes of an image file.
         name: What the photo is called in messages.
         max_pixels: Larger ones are refused before they are decoded.
+        formats: Pillow's names of the formats that may be tried, where the bytes are a stranger's; all that it knows if None. Some of
+            them decode before the size is known (ICO), or start a program (EPS).
 
     Raises:
-        ImageError: The bytes are empty, damaged, truncated, no image, or have more pixels than that.
+        ImageError: The bytes are empty, damaged, truncated, no image of these formats, or have more pixels than that.
     """
     if not content:
         raise ImageError(f"expected an image file, got an empty one (0 bytes): {name}")
-    return _decode(BytesIO(content), name, to_rgb, max_pixels)
+    return _decode(BytesIO(content), name, to_rgb, _Accepted(max_pixels, None if formats is None else tuple(formats)))
 
 
-def _decode(file: Path | BytesIO, name: str, convert: Callable[[Image.Image], T], max_pixels: int = MAX_PIXELS) -> T:
+class _Accepted(NamedTuple):
+    """The largest number of pixels, and Pillow's names of formats; all that it knows if None."""
+
+    max_pixels: int = MAX_PIXELS
+    formats: tuple[str, ...] | None = None
+
+
+def _decode(
+    file: Path | BytesIO,
+    name: str,
+    convert: Callable[[Image.Image], T],
+    accepted: _Accepted = _Accepted(),  # noqa: B008 (never changes)
+) -> T:
+    max_pixels, formats = accepted
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about size and metadata: the size is checked here.
-            with Image.open(file) as image:
+            with Image.open(file, formats=formats) as image:
                 if image.width * image.height > max_pixels:
                     raise ImageError(_too_large(name, f"{image.width}x{image.height} pixels", max_pixels))
                 image.load()
@@ -82,7 +97,8 @@ def _decode(file: Path | BytesIO, name: str, convert: Callable[[Image.Image], T]
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"expected an image file (JPEG, PNG, WebP, ...), got something else: {name}") from None
+        known = "JPEG, PNG, WebP, ..." if formats is None else ", ".join(formats)
+        raise ImageError(f"expected an image file ({known}), got something else: {name}") from None
     except Image.DecompressionBombError as error:
         raise ImageError(_too_large(name, str(error), max_pixels)) from error
     except Exception as error:  # Decoders raise OSError, ValueError, SyntaxError, struct.error, ...: all mean a damaged file.
