@@ -111,8 +111,7 @@ def _drawing(reply: Reply, answered: gr.State) -> None:
 def _measuring(desk: Desk, reply: Reply, answered: gr.State, measured: gr.State) -> Any:
     def measure(sides: list[Answered] | None) -> Iterator[tuple[Any, Any, Any]]:
         if not sides:
-            yield gr.skip(), "", failure(NO_ANSWER)
-            return
+            raise VitrailError(NO_ANSWER)
         # Said once: a line that changed with every step would be read out with every step.
         yield None, gr.skip(), said("Measuring curves ...")
         for item in desk.curves(sides):
@@ -131,7 +130,7 @@ def _measuring(desk: Desk, reply: Reply, answered: gr.State, measured: gr.State)
 
     outputs = [measured, reply.curves, reply.status]
     reply.measure.click(None, None, reply.curves, js=WAITING_JS, **QUIET)
-    measuring = reply.measure.click(told_on_the_way(measure, outputs, reply.status), answered, outputs, **WORK)
+    measuring = reply.measure.click(told_on_the_way(measure, outputs, reply.status, reply.curves), answered, outputs, **WORK)
     measuring.failure(turned_away, reply.curves, [reply.curves, reply.status], queue=False, **QUIET)
     # What was on its way when the work was stopped comes first.
     stopped = reply.cancel.click(None, None, None, cancels=[measuring], api_visibility="private")

@@ -35,15 +35,27 @@ def told(act: Callable[..., Any], outputs: Sequence[Any], where: Any) -> Callabl
     return safe
 
 
-def told_on_the_way(act: Callable[..., Iterator[Any]], outputs: Sequence[Any], where: Any) -> Callable[..., Iterator[Any]]:
-    """The same for a function that gives values again and again."""
+def told_on_the_way(
+    act: Callable[..., Iterator[Any]], outputs: Sequence[Any], where: Any, unfinished: Any
+) -> Callable[..., Iterator[Any]]:
+    """The same for a function that gives values again and again.
+
+    Args:
+        act: See `told`.
+        outputs: See `told`.
+        where: See `told`.
+        unfinished: The output that shows how far the work is; it is emptied.
+    """
 
     @wraps(act)
     def safe(*inputs: Any) -> Iterator[Any]:
         try:
             yield from act(*inputs)
         except Exception as error:  # noqa: BLE001 (told and logged)
-            yield _answers(error, outputs, where)
+            yield [
+                "" if output is unfinished else answer
+                for output, answer in zip(outputs, _answers(error, outputs, where), strict=True)
+            ]
 
     return safe
 
