@@ -21,7 +21,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # As long as it runs, nothing else in this process can run an event loop.
 def browser():
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
