@@ -203,6 +203,7 @@ def test_more_than_may_wait_are_turned_away_in_a_sentence(tmp_path, feathers):
         assert answered(clients[0])["maps"]  # And it goes on.
 
 
+@pytest.mark.slow
 def test_a_service_manager_ends_it_cleanly(tmp_path):
     with served(tmp_path, "--model", "vitrail:hit-cifar10") as running:
         running.process.send_signal(signal.SIGTERM)
@@ -235,6 +236,7 @@ def test_it_is_gone_soon_also_while_it_works(tmp_path, slow_model_file, feathers
     assert told.endswith("stopped\n")
 
 
+@pytest.mark.slow
 def test_it_serves_behind_a_proxy(tmp_path, monkeypatch):
     httpx = pytest.importorskip("httpx", reason="comes with the extra app")
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):

@@ -141,6 +141,7 @@ SMALL_RUN = (
 )
 
 
+@pytest.mark.slow
 def test_the_five_commands_run(workplace, run_vitrail):
     config = golden("hit_pool").about["config"]
     shape = [

@@ -221,6 +221,7 @@ def as_here(words, home):
     return [*words, "model.name=intr_resnet18", *SIZES, *QUICK, *small]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_published_code_run(workplace, run_vitrail):
     found = commands(FROM)
     assert [words[0] for words in found] == ["train", "train", "test", "queries", "queries"]

@@ -31,8 +31,9 @@ CSS = """
 .vt-heat.vt-smooth { image-rendering: auto; }
 .vt-cells rect { fill: transparent; } .vt-cells rect:hover { stroke: #000; stroke-width: .08; fill: rgba(255,255,255,.25); }
 .vt-results figcaption { font-size: .92rem; margin-top: .3rem; }
-.vt-legend { display: flex; align-items: center; gap: .5rem; font-size: .9rem; } .vt-legend span { white-space: nowrap; }
-.vt-legend img { flex: 0 1 9rem; min-width: 2rem; width: 9rem; height: 1rem; margin: 0; border: 1px solid #555; }
+.vt-legend { display: flex; flex-wrap: wrap; align-items: center; gap: .1rem .5rem; font-size: .85rem; }
+.vt-legend span { white-space: nowrap; } .vt-beside > * { min-width: 0; }
+.vt-legend img { flex: 0 1 6rem; min-width: 2rem; width: 6rem; height: 1rem; margin: 0; border: 1px solid #555; }
 .vt-results details { margin: .5rem 0; } .vt-results summary { cursor: pointer; padding: .3rem 0; text-decoration: underline; }
 .vt-scroll { overflow-x: auto; max-height: 24rem; }
 .vt-results table { border-collapse: collapse; border: 0 !important; margin: .4rem 0; width: auto; }
