@@ -42,9 +42,17 @@ def test_one_answer(sides, tmp_path):
 
 
 def test_two_sides(sides, tmp_path):
-    write_downloads(tmp_path, sides, palette="grey")
+    vit, each = model("vit-birds"), PROTOCOLS["tokens"]
+    curves = [
+        {name: perturbation_curves(vit, side.image, one, each) for name, one in side.explanations.items()} for side in sides
+    ]
+    write_downloads(tmp_path, sides, curves, palette="grey")
     with np.load(tmp_path / "vitrail-arrays.npz") as arrays:
         assert not np.array_equal(arrays["a_rollout"], arrays["b_rollout"])
+        for name, measured in zip("ab", curves, strict=True):
+            for method, one in measured.items():
+                np.testing.assert_array_equal(arrays[f"{name}_{method}_curves"], one.scores[0].numpy())
+                np.testing.assert_array_equal(arrays[f"{name}_{method}_fractions"], one.fractions.numpy())
     page = (tmp_path / "vitrail-page.html").read_text(encoding="utf-8")
     assert "A: bird 1.png" in page
     assert "B: bird 2.png" in page

@@ -54,7 +54,8 @@ def write_arrays(path: Path, sides: Sequence[Answered], curves: MeasuredSides = 
                 arrays[f"{name}{method}_parts"] = np.stack([part.relevance.numpy() for part in side.parts[method].maps])
             if method in measured:
                 arrays[f"{name}{method}_curves"] = measured[method].scores[0].cpu().numpy()
-                arrays["fractions"] = measured[method].fractions.cpu().numpy()
+                # Photos of any shape have grids, and so steps, of their own.
+                arrays[f"{name}{method}_fractions"] = measured[method].fractions.cpu().numpy()
         first = side.row.explanations[0]
         arrays[f"{name}logits"] = first.logits[0].numpy()
         described.append(
