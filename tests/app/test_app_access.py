@@ -16,6 +16,21 @@ def test_narrow_screen(visit, shots):
     one.page.screenshot(path=shots / "narrow.png", full_page=True)
 
 
+@pytest.mark.parametrize("width", [320, 800, 900])
+def test_nothing_is_cut_off(visit, shots, width):
+    one = visit(width=width)
+    one.page.get_by_label("bird 1", exact=True).check()
+    one.page.wait_for_selector("#vt-photo-a img")
+    one.choose_model("vitrail:vit-birds")
+    one.explain()
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= width
+    label, box = (one.page.locator(name).bounding_box() for name in ("#vt-smooth label", "#vt-smooth"))
+    assert label["x"] + label["width"] <= box["x"] + box["width"]
+    bars = one.page.evaluate("[...document.querySelectorAll('.vt-bar')].map((bar) => bar.getBoundingClientRect().width)")
+    assert min(bars) > 50
+    one.page.screenshot(path=shots / f"width-{width}.png", full_page=True)
+
+
 def test_keyboard_alone(visit, shots):
     one = visit()
     page = one.page

@@ -114,6 +114,42 @@ def test_a_new_answer_ends_the_curves_of_the_old_one(visit, feathers, tmp_path):
         assert sorted(arrays) == ["chefer", "description", "logits", "rollout"]
 
 
+def test_a_question_that_fails_leaves_no_half_done_bar(visit, feathers):
+    one = visit()
+    one.upload(feathers)
+    one.choose_model("vitrail:vit-birds")
+    one.explain()
+    one.open("Is it true?")
+    one.page.click("#vt-measure")
+    one.page.wait_for_function("(document.querySelector('#vt-curves-shown progress') || {value: 0}).value > 0")
+    one.page.get_by_label("chefer", exact=True).uncheck()
+    assert "expected at least one method" in one.explain()
+    one.page.wait_for_function("document.querySelector('#vt-curves-shown').innerText === ''")
+
+
+def test_a_photo_may_be_pasted_anywhere(visit, feathers):
+    one = visit()
+    for name in ("first.png", "second.png"):  # Also in the place of another.
+        one.page.evaluate(PASTE, [list(feathers.read_bytes()), name])
+        one.page.wait_for_function("(name) => document.querySelector('#vt-photo-a img')?.src.includes(name)", arg=name)
+    assert "second.png" in one.explain()
+
+
+PASTE = """([bytes, name]) => {
+  const files = new DataTransfer();
+  files.items.add(new File([new Uint8Array(bytes)], name, { type: 'image/png' }));
+  document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: files, bubbles: true, cancelable: true }));
+}"""
+
+
+@pytest.mark.parametrize("name", ["100% bird.png", "a%2e%2e%20b.png", "Vögel & <b>.png"])
+def test_photos_of_any_name_are_shown(visit, feathers, tmp_path, name):
+    one = visit()
+    one.upload(feathers.rename(tmp_path / name))
+    one.page.wait_for_function("(document.querySelector('#vt-photo-a img') || {}).naturalWidth > 0")
+    assert "Explained" in one.explain()
+
+
 def test_downloads(visit, cat, tmp_path):
     one = visit()
     one.upload(cat)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from vitrail.app.folders import Folders
 from vitrail.app.uploads import MEGABYTE, Limits
 
 pytest.importorskip("starlette", reason="comes with the extra app")
@@ -100,12 +101,15 @@ def guarded(kit, folder, limits=None):
     from vitrail.app.guards import guards
 
     app = kit
-    for one in reversed(guards(limits or Limits(), folder)):
+    folders = Folders(folder / "uploads", folder / "downloads")
+    for one in (folders.uploads, folders.downloads):
+        one.mkdir(exist_ok=True)
+    for one in reversed(guards(limits or Limits(), folders)):
         app = one.cls(app, *one.args, **one.kwargs)
     return app
 
 
-async def request(app, method, path, length=b"2", **fields):
+async def request(app, method, path, length=b"2", body=b"{}", **fields):
     """Status, text and headers of the reply."""
     sent = []
 
@@ -113,7 +117,9 @@ async def request(app, method, path, length=b"2", **fields):
         sent.append(message)
 
     async def receive():
-        return {"type": "http.request", "body": b"", "more_body": False}
+        if body is None:  # Announced, and never sent.
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": body, "more_body": False}
 
     headers = [(name.replace("_", "-").encode(), value) for name, value in fields.items()]
     headers += [(b"content-length", length)] if length is not None else []
@@ -175,7 +181,7 @@ def test_what_is_sent_without_its_length_is_refused(path, fields, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "most", "told"),
-    [("/gradio_api/upload", 3 * MEGABYTE, "3 MB"), ("/gradio_api/queue/join", 5 * MEGABYTE, "5 MB")],
+    [("/gradio_api/upload", 3 * MEGABYTE, "3 MB"), ("/gradio_api/queue/join", MEGABYTE // 4, "0.25 MB")],
 )
 def test_what_is_too_long_is_refused(path, most, told, tmp_path):
     limits, kit = Limits(num_bytes=2 * MEGABYTE), Kit()
@@ -189,8 +195,10 @@ def test_what_is_too_long_is_refused(path, most, told, tmp_path):
 
 def test_photos_find_no_room_where_there_are_too_many(tmp_path):
     limits, kit = Limits(num_stored=1000), Kit()
-    (tmp_path / "abc").mkdir()
-    (tmp_path / "abc" / "photo.png").write_bytes(b"\0" * 600)
+    # What visitors prepared for themselves counts as well.
+    for folder, size in (("uploads", 400), ("downloads", 200)):
+        (tmp_path / folder / "abc").mkdir(parents=True)
+        (tmp_path / folder / "abc" / "photo.png").write_bytes(b"\0" * size)
     assert asked(kit, tmp_path, "POST", "/gradio_api/upload", limits, length=b"400")[0] == 200
     code, text, _ = asked(kit, tmp_path, "POST", "/gradio_api/upload", limits, length=b"401")
     assert (code, kit.reached) == (507, 1)
@@ -210,3 +218,86 @@ def test_photos_that_come_at_once_find_room_together(tmp_path):
     codes, later = asyncio.run(several())
     assert sorted(codes) == [200, 200, 200, 507, 507]
     assert later[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({}, 200),
+        ({"host": b"localhost:7860", "origin": b"http://localhost:7860"}, 200),
+        ({"host": b"LOCALHOST:7860", "origin": b"http://localhost:7860"}, 200),
+        ({"host": b"inside:1", "x_forwarded_host": b"vitrail.example", "origin": b"https://vitrail.example"}, 200),
+        ({"host": b"localhost:7860", "origin": b"http://evil.example"}, 403),
+        ({"host": b"localhost:7860", "origin": b"http://localhost:8000"}, 403),
+        ({"host": b"localhost:7860", "origin": b"null"}, 403),
+        ({"origin": b"http://evil.example"}, 403),
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/gradio_api/upload"), ("GET", "/gradio_api/info")])
+def test_no_other_page_asks_through_a_visitors_browser(method, path, fields, code, tmp_path):
+    kit = Kit()
+    assert asked(kit, tmp_path, method, path, **fields)[0] == code
+    assert kit.reached == (code == 200)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"session_hash": "' + b"x" * 65 + b'"}',
+        b'{"session_hash": 5}',
+        b"[" * 100_000,
+        b"no json",
+        b"\xff",
+    ],
+)
+def test_visitors_are_called_shortly(body, tmp_path):
+    kit = Kit()
+    code, text, _ = asked(kit, tmp_path, "POST", "/gradio_api/queue/join", body=body)
+    assert (code, kit.reached) == (400, 0)
+    assert "session_hash of at most 64 letters" in text
+    for body in (b'{"session_hash": "abc", "data": []}', b"{}", b"[]", b"", b'{"session_hash": null}'):
+        assert asked(kit, tmp_path, "POST", "/gradio_api/queue/join", body=body)[0] == 200
+    assert asked(kit, tmp_path, "GET", "/gradio_api/heartbeat/" + "x" * 65)[0] == 404
+
+
+class Reader(Kit):
+    """Reads what it is sent, as the kit does."""
+
+    async def __call__(self, scope, receive, send) -> None:
+        self.message = await receive()
+        await super().__call__(scope, receive, send)
+
+
+def test_the_kit_gets_the_question_whole(tmp_path):
+    kit = Reader()
+    assert asked(kit, tmp_path, "POST", "/gradio_api/queue/join", body=b'{"data": [1]}')[0] == 200
+    assert kit.message["body"] == b'{"data": [1]}'
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
+def test_who_sends_nothing_takes_no_room_for_long(path, tmp_path, monkeypatch):
+    monkeypatch.setattr("vitrail.app.guards.PATIENCE", 0.2)
+    kit = Reader()
+
+    async def several():
+        app = guarded(kit, tmp_path, Limits(num_stored=1000))
+        slow = await request(app, "POST", path, b"900", body=None)
+        return slow, await request(app, "POST", path, b"900")
+
+    (code, text, _), after = asyncio.run(several())
+    assert code == 408
+    assert "nothing for too long" in text
+    assert after[0] == 200
+
+
+def test_a_list_of_ranges_is_not_passed_on(tmp_path):
+    class Kept(Kit):
+        async def __call__(self, scope, receive, send) -> None:
+            self.names = [name for name, _ in scope["headers"]]
+            await super().__call__(scope, receive, send)
+
+    kit = Kept()
+    asked(kit, tmp_path, "GET", "/gradio_api/file=/tmp/a.png", range=b"bytes=0-0,1-1")
+    assert b"range" not in kit.names
+    asked(kit, tmp_path, "GET", "/gradio_api/file=/tmp/a.png", range=b"bytes=0-1")
+    assert b"range" in kit.names

@@ -92,7 +92,9 @@ def answer(classifier: Classifier, asked: Asked) -> Answered:
         VitrailError: No method or one twice, one that cannot explain the model, or a class that there is not.
     """
     if not asked.methods or len(set(asked.methods)) < len(asked.methods):
-        raise InvalidInputError(f"expected at least one method, each once, got {', '.join(asked.methods) or 'none'}")
+        raise InvalidInputError(
+            f"expected at least one method, each once, got {', '.join(asked.methods) or 'none'}; choose from the list"
+        )
     explainers = make_explainers(classifier, asked.methods)
     image = classifier.preprocessing(asked.photo)
     target = None if asked.target is None else classifier.class_index(asked.target)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 UPLOAD = "/gradio_api/upload"
 
@@ -15,7 +16,7 @@ DOORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (_READ, r"/config/?"),
     # How functions are called.
     (_READ, r"/gradio_api/(info/?|theme\.css|app_id/?|startup-events)"),
-    (_READ, r"/gradio_api/heartbeat/[^/]+"),
+    (_READ, r"/gradio_api/heartbeat/[^/]{1,64}"),
     (_SEND, r"/gradio_api/queue/join"),
     (_READ, r"/gradio_api/queue/data"),
     (_SEND, r"/gradio_api/call/(v2/)?[^/]+/?"),
@@ -48,5 +49,8 @@ def is_open(method: str, path: str) -> bool:
 
 
 def _is_local(file: str) -> bool:
-    # The kit would fetch an address for whoever asks. No file of ours has a percent sign: it could hide one that is decoded once more.
-    return Path(file).is_absolute() and not file.startswith(("//", "\\\\")) and "%" not in file
+    # The kit would fetch an address for whoever asks; a percent sign in a photo's name must not hide one.
+    return all(
+        Path(each).is_absolute() and not each.startswith(("//", "\\\\")) and "://" not in each and ".." not in Path(each).parts
+        for each in (file, unquote(file))
+    )

@@ -28,6 +28,10 @@ class Folders:
     uploads: Path
     downloads: Path
 
+    def stored_bytes(self) -> int:
+        """How large everything is together."""
+        return stored_bytes(self.uploads) + stored_bytes(self.downloads)
+
     def sweep(self, keep_seconds: int, now: float | None = None) -> None:
         """Remove what is older than that; example photos stay.
 

@@ -12,11 +12,12 @@ from vitrail.app.asking import PREDICTED, TOP, Answered
 from vitrail.app.curve_views import curves_drawn, progress_bar
 from vitrail.app.desk import Desk
 from vitrail.app.downloads import write_downloads
+from vitrail.app.folders import Folders
 from vitrail.app.layout import Question, Reply, example_files, lay_out
 from vitrail.app.markup import failure, said
 from vitrail.app.programs import AT_ONCE, TURNS, offer_functions
 from vitrail.app.sentences import refused, told, told_on_the_way
-from vitrail.app.style import BUSY_JS, LOAD_JS, MEASURING, OPACITY_JS, WAITING, WAITING_JS
+from vitrail.app.style import BUSY_JS, LOAD_JS, MARK_JS, MEASURING, OPACITY_JS, WAITING, WAITING_JS
 from vitrail.app.views import Look, results
 from vitrail.errors import VitrailError
 from vitrail.metrics import Curves
@@ -32,14 +33,14 @@ Measured = tuple[list[Answered], list[dict[str, Curves]]]
 """Curves, and the answers that they are of."""
 
 
-def build_page(desk: Desk, folder: Path) -> gr.Blocks:
+def build_page(desk: Desk, folders: Folders) -> gr.Blocks:
     """Lay the page out, and connect it.
 
     Args:
         desk: Answers the questions.
-        folder: Of the files that visitors download; each visitor has a folder of their own in it, which goes when they go.
+        folders: Of files that visitors download; each visitor has a folder of their own there, which goes when they go.
     """
-    keep, photos = desk.limits.keep_seconds, example_files(folder)
+    keep, photos = desk.limits.keep_seconds, example_files(folders.downloads)
     with gr.Blocks(title="vitrail", analytics_enabled=False, delete_cache=(min(keep, 300), keep)) as page:
         question, reply = lay_out(desk)
         answered, measured = gr.State(None, time_to_live=keep), gr.State(None, time_to_live=keep)
@@ -48,7 +49,7 @@ def build_page(desk: Desk, folder: Path) -> gr.Blocks:
         _asking(desk, question, reply, answered, measured, measuring)
         _choosing(desk, question, reply, answered, dict(photos))
         _drawing(reply, answered)
-        _downloading(folder, reply, answered, measured, own_folder)
+        _downloading(desk, folders, reply, answered, measured, own_folder)
         page.load(None, js=LOAD_JS, api_visibility="private")
         offer_functions(desk)
     return page
@@ -75,6 +76,10 @@ def _asking(desk: Desk, question: Question, reply: Reply, answered: gr.State, me
     # Curves of an answer that is replaced are not waited for.
     asking = question.explain.click(told(ask, answers, reply.status), asked, answers, cancels=[measuring], **WORK)
     _tell_if_turned_away(asking, reply.status)
+    # Where it failed, the curves that it ended stay half-done.
+    asking.then(
+        lambda mark: "" if MEASURING in mark else gr.skip(), reply.curves, reply.curves, js=MARK_JS, queue=False, **QUIET
+    )
 
 
 def _choosing(desk: Desk, question: Question, reply: Reply, answered: gr.State, photos: dict[str, str]) -> None:
@@ -96,7 +101,7 @@ def _choosing(desk: Desk, question: Question, reply: Reply, answered: gr.State, 
         [question.photo.input, question.example.input], fresh_target, [answered, question.model], question.target, **QUIET
     )
     _tell_if_turned_away(new_photo, reply.status)
-    gr.on([question.photo_b.upload, question.target_b.select], lambda: True, None, question.compare, **QUIET)
+    gr.on([question.photo_b.upload, question.target_b.select], None, None, question.compare, js="() => true", **QUIET)
 
 
 def _drawing(reply: Reply, answered: gr.State) -> None:
@@ -120,33 +125,37 @@ def _measuring(desk: Desk, reply: Reply, answered: gr.State, measured: gr.State)
             else:
                 yield gr.skip(), progress_bar(item), gr.skip()
 
-    def turned_away(shown: str | None) -> tuple[Any, Any]:
+    def turned_away(mark: str) -> tuple[Any, Any]:
         # For the kit, work that was stopped has failed as well.
-        return ("", failure(TURNED_AWAY)) if WAITING in (shown or "") else (gr.skip(), gr.skip())
+        return ("", failure(TURNED_AWAY)) if WAITING in mark else (gr.skip(), gr.skip())
 
-    def stop(shown: str | None) -> tuple[Any, Any]:
+    def stop(mark: str) -> tuple[Any, Any]:
         # Where nothing was being measured, there is nothing to stop.
-        return ("", said("Stopped.")) if MEASURING in (shown or "") else (gr.skip(), gr.skip())
+        return ("", said("Stopped.")) if MEASURING in mark else (gr.skip(), gr.skip())
 
     outputs = [measured, reply.curves, reply.status]
     reply.measure.click(None, None, reply.curves, js=WAITING_JS, **QUIET)
     measuring = reply.measure.click(told_on_the_way(measure, outputs, reply.status, reply.curves), answered, outputs, **WORK)
-    measuring.failure(turned_away, reply.curves, [reply.curves, reply.status], queue=False, **QUIET)
+    measuring.failure(turned_away, reply.curves, [reply.curves, reply.status], js=MARK_JS, queue=False, **QUIET)
     # What was on its way when the work was stopped comes first.
     stopped = reply.cancel.click(None, None, None, cancels=[measuring], api_visibility="private")
-    stopped.then(stop, reply.curves, [reply.curves, reply.status], queue=False, **QUIET)
+    stopped.then(stop, reply.curves, [reply.curves, reply.status], js=MARK_JS, queue=False, **QUIET)
     return measuring
 
 
-def _downloading(folder: Path, reply: Reply, answered: gr.State, measured: gr.State, own_folder: gr.State) -> None:
+def _downloading(
+    desk: Desk, folders: Folders, reply: Reply, answered: gr.State, measured: gr.State, own_folder: gr.State
+) -> None:
     def prepare(
         sides: list[Answered] | None, found: Measured | None, old: str | None, opacity: float, palette: str
     ) -> tuple[Any, Any, str]:
         if not sides:
             raise VitrailError(NO_ANSWER)
+        if folders.stored_bytes() > desk.limits.num_stored:
+            raise VitrailError("there is no room for more files at the moment; try again later")
         # Curves of other answers are none of these.
         curves = found[1] if found and found[0] is sides else ()
-        own = tempfile.mkdtemp(dir=folder)
+        own = tempfile.mkdtemp(dir=folders.downloads)
         try:
             made = write_downloads(Path(own), sides, curves, opacity, "grey" if palette == "grey" else "colour")
         except BaseException:

@@ -93,7 +93,7 @@ def _launched(shelf: ModelShelf, limits: Limits, host: str, port: int | None, fo
     from vitrail.app.desk import Desk  # noqa: PLC0415
     from vitrail.app.style import CSS, HEAD  # noqa: PLC0415
 
-    page = build_page(Desk(shelf, limits, folders.uploads), folders.downloads)
+    page = build_page(Desk(shelf, limits, folders.uploads), folders)
     _refuse_addresses(page)
     # Closed to those who would not wait for their turn.
     page.queue(max_size=limits.num_waiting, default_concurrency_limit=AT_ONCE, api_open=False)
@@ -119,7 +119,7 @@ def _launched(shelf: ModelShelf, limits: Limits, host: str, port: int | None, fo
             theme=gr.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"]),
             css=CSS,
             head=HEAD,
-            app_kwargs={"middleware": guards(limits, folders.uploads)},
+            app_kwargs={"middleware": guards(limits, folders)},
         )
     except OSError as error:
         raise InvalidInputError(f"cannot serve on {host}, port {port}: {error}; choose another --port or --host") from error

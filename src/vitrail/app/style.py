@@ -49,7 +49,9 @@ CSS = """
 .vt-status { padding: .3rem 0; } .vt-status progress { width: 100%; height: 1.1rem; }
 #vt-status .wrap, #vt-shown .wrap, #vt-curves-shown .wrap { display: none !important; }
 footer { display: none !important; }
+#vt-smooth label { white-space: normal; }
 @media (max-width: 640px) {
+  .vt-results .vt-classes { table-layout: fixed; } .vt-results .vt-classes th { white-space: normal; overflow-wrap: anywhere; }
   .gradio-container { padding: .4rem !important; }
   #vt-columns { flex-direction: column !important; } #vt-columns > * { min-width: 0 !important; width: 100% !important; }
 }
@@ -62,8 +64,25 @@ BUSY_JS = "() => '<p class=\"vt-status\">Explaining ...</p>'"
 
 WAITING_JS = f"() => '<p class=\"vt-status {MEASURING} {WAITING}\">Waiting for a turn ...</p>'"
 
-LOAD_JS = """() => { const line = document.querySelector('#vt-status');
-  line.setAttribute('role', 'status'); line.setAttribute('aria-live', 'polite'); }"""
-"""Screen readers read out what changes inside what was marked before."""
+MARK_JS = f"(shown) => ['{WAITING}', '{MEASURING}'].filter((mark) => (shown || '').includes(mark)).join(' ')"
+"""Of what stands in the place of curves only what it is: the picture need not be sent back."""
+
+LOAD_JS = """() => {
+  const line = document.querySelector('#vt-status');
+  line.setAttribute('role', 'status'); line.setAttribute('aria-live', 'polite');
+  document.addEventListener('paste', (event) => {
+    const photo = [...event.clipboardData.files].find((file) => file.type.startsWith('image/'));
+    if (!photo || event.defaultPrevented || event.target.closest?.('#vt-photo-b')) return;
+    const give = () => {
+      const input = document.querySelector('#vt-photo-a input[type=file]');
+      if (!input) return false;
+      const files = new DataTransfer(); files.items.add(photo); input.files = files.files;
+      input.dispatchEvent(new Event('change', { bubbles: true }));
+      return true;
+    };
+    if (!give()) { document.querySelector('#vt-photo-a button[aria-label]')?.click(); setTimeout(give, 300); }
+  });
+}"""
+"""Screen readers read out what changes inside what was marked before; a photo may be pasted anywhere."""
 
 HEAD = '<meta name="referrer" content="no-referrer">'

@@ -22,6 +22,9 @@ from vitrail.cli.train import train
 from vitrail.distributed import started_rank
 from vitrail.errors import VitrailError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl+C."""
+
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 app = typer.Typer(
@@ -90,4 +93,9 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        # What runs the commands has made this of a KeyboardInterrupt.
+        if end.code == INTERRUPTED:
+            typer.echo("stopped", err=True)
+        raise

@@ -183,7 +183,7 @@ def print_table(table: "Table", changed: Mapping[str, str]) -> None:
     typer.echo("±: half of the 95 % bootstrap interval of the mean over images")
     for line in aligned(*overview_rows(table)):
         typer.echo(f"  {line}")
-    for line in warnings(table.unproven, table.num_images, len(table.controls)):
+    for line in warnings(table.unproven, table.num_images, table.num_compared):
         typer.echo(f"warning: {line}", err=True)
 
 

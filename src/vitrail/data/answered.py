@@ -201,7 +201,7 @@ def with_masks(
     if without and not only_masked:
         raise InvalidInputError(
             f"expected a mask in {folder} for every image, found none for {len(without)} of {len(files)} images, the first {without[0]}; "
-            "add them, or leave these images out (only_masked)"
+            "add them, or take these images out of the folder"
         )
     if without:
         logger.warning("left out, since there are no masks of them in %s: %d of %d images", folder, len(without), len(files))

@@ -1,5 +1,6 @@
 """Opening a photo of any kind without surprises."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -100,7 +101,8 @@ def _decode(
         known = "JPEG, PNG, WebP, ..." if formats is None else ", ".join(formats)
         raise ImageError(f"expected an image file ({known}), got something else: {name}") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(_too_large(name, str(error), max_pixels)) from error
+        size = re.search(r"\d+ pixels", str(error))
+        raise ImageError(_too_large(name, size[0] if size else "far more", max_pixels)) from error
     except Exception as error:  # Decoders raise OSError, ValueError, SyntaxError, struct.error, ...: all mean a damaged file.
         raise ImageError(f"damaged or truncated image {name}: {error}; download or export it again") from error
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -73,6 +74,7 @@ class _Counter(TorchDispatchMode):
             if parts is not NotImplemented:
                 return parts
         found = func(*args, **options)
-        if formula is not None:
+        # What is only asked for its shape is no work; and some ask once, whatever comes first.
+        if formula is not None and not (isinstance(found, Tensor) and found.is_meta):
             self.total += formula(*args, **options, out_val=found)
         return found

@@ -83,7 +83,7 @@ def _unproven(table: Table) -> Section:
     for each in table.unproven:
         by_method.setdefault(each.method, []).append(each.measure)
     text = "Paired sign-flip test on the same images, Holm-corrected over the methods of a measure, 5 %."
-    if too_few := too_few_images(table.num_images, len(table.controls)):
+    if too_few := too_few_images(table.num_images, table.num_compared):
         text += f" {too_few[0].upper()}{too_few[1:]}."
     rows = [[method, ", ".join(measures)] for method, measures in by_method.items()]
     return Section("Warning: not shown to beat random", text, table=PageTable(["method", "on"], rows))

@@ -1,5 +1,6 @@
 """Several methods, of one model or of several, on the same images: what statistics and reports are made of."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,6 +56,11 @@ class Table:
         if any(list(each.paths) != list(scores[0].paths) for each in scores):
             raise InvalidInputError("expected scores of the same images by all models, got some that could read others")
         columns = tuple({column.name: column for each in scores for column in each.columns}.values())
+        if not columns:
+            raise InvalidInputError(
+                "expected something that is defined on an image, got nothing: no method promises what was asked for, or no image has an "
+                "answer; ask for a --protocol or another --metric as well"
+            )
         values, cost, controls = dict[str, np.ndarray](), dict[str, Cost](), dict[str, str]()
         for each in scores:
             name = {method: f"{each.model}/{method}" if len(scores) > 1 else method for method in each.methods}
@@ -69,6 +75,11 @@ class Table:
                 if CONTROL in each.methods and method != CONTROL:
                     controls[name[method]] = name[CONTROL]
         return cls(columns, values, cost, controls)
+
+    @property
+    def num_compared(self) -> int:
+        """Of the methods that are compared with one control, the fewest: what can be shown at all hangs on their number."""
+        return min(Counter(self.controls.values()).values(), default=0)
 
     @property
     def methods(self) -> list[str]:

@@ -48,7 +48,7 @@ def warnings(unproven: Sequence[Unproven], num_images: int, num_compared: int) -
     Args:
         unproven: What is not shown.
         num_images: Images of every method.
-        num_compared: Methods that were compared with a control.
+        num_compared: See `too_few_images`.
     """
     if unproven and (too_few := too_few_images(num_images, num_compared)):
         return [too_few]
@@ -67,13 +67,14 @@ def too_few_images(num_images: int, num_compared: int) -> str | None:
 
     Args:
         num_images: Images of every method.
-        num_compared: Methods that were compared with a control.
+        num_compared: Methods that were compared with the same control; of several such groups, the smallest.
     """
     # Of 2^n choices of signs, two are always as far out as the best; and Holm multiplies by the number of methods.
     needed = next(count for count in range(1, 64) if 2 * max(num_compared, 1) / 2**count < 0.05)
     if num_images >= needed:
         return None
-    return f"{num_images} images are too few to show that a method beats random: 5 % needs {needed} or more"
+    images = "1 image is" if num_images == 1 else f"{num_images} images are"
+    return f"{images} too few to show that a method beats random: 5 % needs {needed} or more"
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
