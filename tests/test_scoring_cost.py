@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+import networks
 from networks import images, network
 from vitrail.evaluation.scoring.cost import passes_per_image
 from vitrail.explainers import Explainer, make_explainer
@@ -98,3 +99,10 @@ def test_counting_leaves_the_model_alone():
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in classifier.module.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in classifier.module.parameters())
     assert torch.equal(torch.get_rng_state(), luck)
+
+
+@pytest.mark.parametrize("methods", [("random", "intr"), ("intr", "random")])
+def test_shapes_that_are_asked_for_once_cost_nothing(methods):
+    intr = networks.intr()
+    found = passes_per_image(intr, [make_explainer(name, intr) for name in methods], torch.randn(1, 3, 32, 48))
+    assert dict(zip(methods, found, strict=True))["random"] == 1.0

@@ -194,3 +194,4 @@ def test_a_method_is_warned_of_once():
     too_few = "images are too few to show that a method beats random: 5 % needs"
     assert warnings(unproven("a", "x"), 5, 1) == [f"5 {too_few} 6 or more"]
     assert warnings(unproven("a", "x"), 6, 3) == [f"6 {too_few} 7 or more"]  # Holm multiplies by three.
+    assert warnings(unproven("a", "x"), 1, 1) == [f"1 {too_few.replace('images are', 'image is')} 6 or more"]

@@ -24,8 +24,13 @@ def test_nothing_is_cut_off(visit, shots, width):
     one.choose_model("vitrail:vit-birds")
     one.explain()
     assert one.page.evaluate("document.documentElement.scrollWidth") <= width
-    label, box = (one.page.locator(name).bounding_box() for name in ("#vt-smooth label", "#vt-smooth"))
-    assert label["x"] + label["width"] <= box["x"] + box["width"]
+    words, box = (one.page.locator(name).bounding_box() for name in ("#vt-smooth label span", "#vt-look"))
+    assert words["x"] + words["width"] <= box["x"] + box["width"]
+    assert words["height"] < 40  # Not letter below letter.
+    heads = one.page.evaluate(
+        "[...document.querySelectorAll('.vt-classes th')].map((head) => head.getBoundingClientRect().height)"
+    )
+    assert max(heads) < 70
     bars = one.page.evaluate("[...document.querySelectorAll('.vt-bar')].map((bar) => bar.getBoundingClientRect().width)")
     assert min(bars) > 50
     one.page.screenshot(path=shots / f"width-{width}.png", full_page=True)

@@ -155,7 +155,7 @@ def test_score_takes_options_too_and_has_a_control_by_default(photos, run_vitrai
     common = ("score", photos[0], "-m", tiny_model_file, "--steps", 2)
     code, printed, err = run_vitrail(*common, "--out", tmp_path / "default")
     assert code == 0, err
-    assert re.findall(r"^  (\S+)(?: +\d\.\d{3} ±\d\.\d{3}){4}$", printed, re.MULTILINE) == ["hit", "random"]
+    assert re.findall(r"^  (\S+)(?: +\d\.\d{3}){4}$", printed, re.MULTILINE) == ["hit", "random"]
     lines = set()
     for seed in (0, 1):
         code, printed, err = run_vitrail(
@@ -163,7 +163,7 @@ def test_score_takes_options_too_and_has_a_control_by_default(photos, run_vitrai
             "--out", tmp_path / str(seed),
         )  # fmt: skip
         assert code == 0, err
-        lines |= set(re.findall(r"^  random +\d\.\d{3} ±.*$", printed, re.MULTILINE))
+        lines |= set(re.findall(r"^  random +\d\.\d{3}(?: .*)?$", printed, re.MULTILINE))
     assert len(lines) == 2
 
 

@@ -123,6 +123,7 @@ def test_a_stopped_run_leaves_nothing(workers, tmp_path):
     finally:
         run.kill()
     assert (run.returncode, said) == (130, "")
+    assert err.count("stopped\n") == 1
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
 

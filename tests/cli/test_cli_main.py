@@ -74,6 +74,7 @@ def test_an_interrupt_ends_in_exit_code_130_and_one_word(run_vitrail, monkeypatc
     code, out, err = run_vitrail("explain", tmp_path)
     assert code == 130
     assert out == ""
+    assert err.endswith("stopped\n")
     assert "Traceback" not in err
 
 

@@ -174,6 +174,15 @@ def test_a_metric_alone_has_no_curves(run_score, photos):
     assert "hit\n" not in printed
 
 
+def test_what_is_defined_on_no_image_is_told(photos, run_vitrail, tiny_model_file, tmp_path):
+    options = ("--metric", "completeness", "--method", "chefer,random", "--out", tmp_path / "out")
+    code, _out, err = run_vitrail(
+        "score", photos[0].parent, "--model", "timm:test_vit", "--model-arg", "pretrained=false", *options
+    )
+    assert code == 2
+    assert "expected something that is defined on an image, got nothing" in err
+
+
 def test_the_order_of_change_can_be_turned_round(run_score, photos):
     options = ("--method", "hit", "--steps", 16, "--order")
     most, least = (run_score(photos[0], *options, order, out=order) for order in ("most", "least"))
@@ -331,6 +340,7 @@ def test_photos_beside_a_folder_of_photos_are_not_silently_left_out(refused_scor
 BAD = {
     "protocol": (("--protocol", "hit,hut"), ["unknown protocol 'hut'", "hit"]),
     "metric": (("--metric", "mask"), ["unknown metric 'mask' (did you mean 'masks'?)", "saco"]),
+    "a metric as a protocol": (("--protocol", "hit,saco"), ["saco is a metric; give it by --metric"]),
     "empty name": (("--protocol", "hit,"), ["unknown protocol ''"]),
     "a protocol as a metric": (("--metric", "masks,hit"), ["hit is a protocol; give it by --protocol"]),
     "option": (("--metric", "masks", "--metric-option", "masks.treshold=1"), ["no option treshold", "threshold"]),

@@ -96,10 +96,10 @@ def _question(desk: Desk) -> Question:
 
 def _reply() -> Reply:
     status = gr.HTML(said("Choose a photo, then press Explain."), elem_id="vt-status")
-    with gr.Row():
-        opacity = gr.Slider(0, 1, 0.75, step=0.05, label="Opacity of the maps", elem_id="vt-opacity", min_width=180)
-        palette = gr.Radio(["colour", "grey"], value="colour", label="Colours", elem_id="vt-palette", min_width=180)
-        smooth = gr.Checkbox(label="Blend patches", elem_id="vt-smooth", min_width=160)
+    with gr.Row(elem_id="vt-look"):
+        opacity = gr.Slider(0, 1, 0.75, step=0.05, label="Opacity of the maps", elem_id="vt-opacity")
+        palette = gr.Radio(["colour", "grey"], value="colour", label="Colours", elem_id="vt-palette")
+        smooth = gr.Checkbox(label="Blend patches", elem_id="vt-smooth")
     shown = gr.HTML(elem_id="vt-shown")
     with gr.Accordion("Is it true? Insertion and deletion curves", open=False, elem_id="vt-curves"):
         gr.HTML(CURVES)

@@ -49,9 +49,9 @@ CSS = """
 .vt-status { padding: .3rem 0; } .vt-status progress { width: 100%; height: 1.1rem; }
 #vt-status .wrap, #vt-shown .wrap, #vt-curves-shown .wrap { display: none !important; }
 footer { display: none !important; }
-#vt-smooth label { white-space: normal; }
+#vt-look, #vt-look .form { flex-wrap: wrap; } #vt-look .form > * { flex: 1 1 9rem !important; min-width: 9rem !important; }
 @media (max-width: 640px) {
-  .vt-results .vt-classes { table-layout: fixed; } .vt-results .vt-classes th { white-space: normal; overflow-wrap: anywhere; }
+  .vt-results .vt-classes th { white-space: normal; } .vt-results .vt-classes td.vt-bar { width: 35%; min-width: 4rem; }
   .gradio-container { padding: .4rem !important; }
   #vt-columns { flex-direction: column !important; } #vt-columns > * { min-width: 0 !important; width: 100% !important; }
 }

@@ -106,6 +106,9 @@ def make_plan(
         if name in PROTOCOLS and name not in METRICS:
             raise InvalidInputError(f"{name} is a protocol; give it by --protocol")
     protocols = _names(protocol) if protocol is not None else [] if metrics else ["hit"]
+    for name in protocols:
+        if name in METRICS and name not in PROTOCOLS:
+            raise InvalidInputError(f"{name} is a metric; give it by --metric")
     if (steps or order) and not protocols:
         raise InvalidInputError("expected --steps and --order together with --protocol, got none")
     chosen = {

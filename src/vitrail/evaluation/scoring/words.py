@@ -21,7 +21,9 @@ def metric_rows(table: Table, metric: str) -> tuple[list[str], list[list[str]]]:
     rows = [["better", *(table.columns[i].measure.better or "" for i in columns)]]
     for method in table.methods:
         found = table.intervals[method]
-        rows.append([method, *(_with_interval(found.mean[i], found.low[i], found.high[i]) for i in columns)])
+        rows.append(
+            [method, *(_with_interval(found.mean[i], found.low[i], found.high[i], int(found.count[i])) for i in columns)]
+        )
     return head, rows
 
 
@@ -85,13 +87,16 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cells).rstrip() for cells in padded]
 
 
-def _with_interval(mean: float, low: float, high: float) -> str:
+def _with_interval(mean: float, low: float, high: float, num_images: int) -> str:
     if math.isnan(mean):
         return "-"
-    if 0 < abs(mean) < 5e-4:
-        return f"{mean:.1e} ±{(high - low) / 2:.0e}"
+    small = 0 < abs(mean) < 5e-4
     digits = 1 if abs(mean) >= 100 else 2 if abs(mean) >= 10 else 3
-    return f"{mean:.{digits}f} ±{(high - low) / 2:.{digits}f}"
+    shown = f"{mean:.1e}" if small else f"{mean:.{digits}f}"
+    if num_images < 2:
+        return shown  # One image says nothing of others.
+    half = (high - low) / 2
+    return f"{shown} ±{half:.0e}" if small else f"{shown} ±{half:.{digits}f}"
 
 
 def _number(value: float, digits: int) -> str:
