@@ -242,7 +242,9 @@ def test_masks_that_cannot_be_used_make_their_images_unreadable(folders):
 
 def test_images_without_a_mask_are_refused_or_left_out(folders, caplog):
     (folders / "masks" / "crow" / "1.png").unlink()
-    with pytest.raises(InvalidInputError, match=r"found none for 1 of 3 images, the first .*crow.1\.png; .*take these images out"):
+    with pytest.raises(
+        InvalidInputError, match=r"found none for 1 of 3 images, the first .*crow.1\.png; .*take these images out"
+    ):
         with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
     part = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos", only_masked=True)
     assert part.labels == [0, 1]
