@@ -1,5 +1,7 @@
 """The only place that touches a foreign module: context managers that put everything back, also on failure."""
 
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -30,8 +32,55 @@ def inspecting(module: nn.Module) -> Iterator[None]:
             for part, training in modes:
                 part.training = training
             for parameter, requires_grad, grad in parameters:
-                parameter.requires_grad_(requires_grad)
+                # Parameters created in inference mode take the flag nowhere else.
+                with torch.inference_mode(parameter.is_inference()):
+                    parameter.requires_grad_(requires_grad)
                 parameter.grad = grad
+
+
+_eager_lock = threading.Lock()
+_eager_exits: list[ExitStack] = []
+_eager_depth = 0
+
+
+@contextmanager
+def uncompiled(module: nn.Module) -> Iterator[None]:
+    """Run what `torch.compile` compiled in a module as it was written, for the time of the block: compiled code calls no hooks.
+
+    Modules that hold nothing compiled cost a look at their parts. While any block is open, in any thread, all compiled code of
+    the process runs as written.
+    """
+    if "torch._dynamo" not in sys.modules or not any(map(_is_compiled, module.modules())):
+        yield
+        return
+    global _eager_depth
+    with _eager_lock:
+        if not _eager_depth:
+            stack = ExitStack()
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            _eager_exits.append(stack)
+        _eager_depth += 1
+    try:
+        yield
+    finally:
+        with _eager_lock:
+            _eager_depth -= 1
+            if not _eager_depth:
+                _eager_exits.pop().close()
+
+
+def original(module: Any) -> Any:
+    """The module inside the wrapper that `torch.compile(module)` returns; any other module itself."""
+    return vars(module).get("_modules", {}).get("_orig_mod", module) if isinstance(module, nn.Module) else module
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    forward = vars(module).get("forward")
+    return (
+        module._compiled_call_impl is not None
+        or original(module) is not module
+        or hasattr(forward, "_torchdynamo_orig_callable")
+    )
 
 
 @contextmanager
@@ -70,13 +119,13 @@ def replaced_methods(name: str, replacements: Iterable[tuple[nn.Module, Callable
 
 
 @contextmanager
-def attributes(modules: Iterable[nn.Module], **values: Any) -> Iterator[None]:
-    """Set attributes of modules (e.g. `fused_attn=False`) for the time of the block."""
+def attributes(objects: Iterable[Any], **values: Any) -> Iterator[None]:
+    """Set attributes of modules or configurations (e.g. `fused_attn=False`) for the time of the block."""
     with ExitStack() as stack:
-        for module in modules:
+        for each in objects:
             for name, value in values.items():
-                stack.callback(setattr, module, name, getattr(module, name))
-                setattr(module, name, value)
+                stack.callback(setattr, each, name, getattr(each, name))
+                setattr(each, name, value)
         yield
 
 

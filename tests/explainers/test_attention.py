@@ -31,6 +31,7 @@ def assert_map(relevance, row, classifier, images):
 def everywhere(classifier, matrix):
     """Let every block attend as one matrix tells (q, k), whatever the tokens are."""
     for block in classifier.module.blocks:
+        block.attn.fused_attn = False  # Fused attention would not ask for the weights.
         block.attn.attn_drop.register_forward_hook(lambda module, inputs, weights: matrix.expand_as(weights).clone())
 
 
@@ -114,6 +115,7 @@ def test_rollout_follows_a_chain_of_patches():
     for block, (asks, asked) in zip(classifier.module.blocks, [(7, 3), (12, 7), (0, 12)], strict=True):
         matrix = torch.eye(17, dtype=torch.float64)
         matrix[asks] = torch.eye(17, dtype=torch.float64)[asked]
+        block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_hook(lambda *parts, matrix=matrix: matrix.expand_as(parts[2]).clone())
     relevance = make_explainer("rollout", classifier).explain(images[:1]).relevance.flatten()
     assert relevance.nonzero().flatten().tolist() == [place - 1 for place in places]

@@ -186,14 +186,18 @@ def test_a_failure_leaves_the_model_as_it_was(pair, moment):
         if calls == fails_at:
             raise RuntimeError("broken")
         tokens = output[0] if isinstance(output, tuple) else output
-        if moment == "backward pass" and tokens.requires_grad:
+        if armed and moment == "backward pass" and tokens.requires_grad:
             tokens.register_hook(fail)
 
+    armed = False
     handle = last.register_forward_hook(count)
+    explainer.explain(images)  # The network is looked over before it is first explained.
+    armed = True
     try:
         if moment == "backward pass" and not explainer.needs_gradients:
             return
         if moment != "backward pass":
+            calls = 0
             explainer.explain(images)
             fails_at, calls = 1 if moment == "first pass" else calls, 0
         module.train()

@@ -2,7 +2,7 @@
 
 from vitrail.adapters.base import Trace, ViTAdapter
 from vitrail.adapters.building import build
-from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.classifier import Check, Classifier
 from vitrail.adapters.families import adapt
 from vitrail.adapters.loading import bundled_models, default_device, load
 from vitrail.adapters.plain import PlainClassifier
@@ -11,6 +11,7 @@ from vitrail.adapters.saving import export_huggingface, save
 from vitrail.adapters.starting import initial_state, start
 
 __all__ = [
+    "Check",
     "Classifier",
     "PlainClassifier",
     "Preprocessing",

@@ -1,8 +1,8 @@
 """How a Vision Transformer is seen: patches, tokens, blocks, attention."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,14 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitrail.adapters.block_sequence import BlockSequence
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.memory import in_batches
-from vitrail.errors import InvalidInputError
-from vitrail.hooks import forward_hooks, forward_pre_hooks
+from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.hooks import forward_hooks, forward_pre_hooks, uncompiled
 from vitrail.types import Attentions, Baseline, Images, Keep, Kept, Logits, Patches, Tokens
 
 Visit = Callable[[Attentions], Attentions]
 """Sees the attention weights of a block and returns those that the network goes on with."""
+
+BlockVisit = Callable[[nn.Module, Attentions], Attentions]
+"""The same, told which block it is."""
 
 
 @dataclass
@@ -41,7 +45,7 @@ class ViTAdapter(Classifier):
 
     def logits(self, images: Images) -> Logits:
         self.grid_size(images)  # Refuses images that do not fit, at which networks fail in their own ways, or crop silently.
-        return self.module(images)
+        return super().logits(images)
 
     @property
     @abstractmethod
@@ -94,13 +98,37 @@ class ViTAdapter(Classifier):
         """How much of every token the head reads, as weights that sum to 1: for a class token (1, 0, 0, ...)."""
 
     @abstractmethod
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> AbstractContextManager[None]:
+        """Form attention weights, which fused attention does not, and show them, for the time of the block.
+
+        Args:
+            blocks: Some of `blocks`, each once.
+            see: To be called with a block and its weights whenever its attention runs; the network goes on with what it returns.
+        """
+
     def attending(self, blocks: Sequence[nn.Module], visit: Visit) -> AbstractContextManager[None]:
-        """Form attention weights, which fused attention does not, and show them to `visit`, for the time of the block.
+        """Show attention weights to `visit`, for the time of the block.
 
         Args:
             blocks: Some of `blocks`.
-            visit: Called in every forward pass for every block, in order.
+            visit: Called in every forward pass for every one of them, in order.
+
+        Raises:
+            UnsupportedModelError: The network does not show the attention that it uses, or not every block runs once, in order.
         """
+        asked = {id(block) for block in blocks}
+        return self._attending([index for index, block in enumerate(self.blocks) if id(block) in asked], visit)
+
+    @contextmanager
+    def _attending(self, indices: Collection[int], visit: Visit) -> Iterator[None]:
+        sequence = BlockSequence(self.blocks, indices)
+
+        def see(block: nn.Module, weights: Attentions) -> Attentions:
+            return weights if sequence.advance(block) is None else visit(weights)
+
+        with self.verified("attention"), uncompiled(self.module), self.show_attention(sequence.modules, see):
+            yield
+        sequence.finish()
 
     @contextmanager
     def record(
@@ -134,25 +162,68 @@ class ViTAdapter(Classifier):
 
         with ExitStack() as stack:
             if attentions:
-                stack.enter_context(self.attending(self.blocks[blocks], keep))
+                stack.enter_context(self._attending(range(len(self.blocks))[blocks], keep))
             if hidden_states and num_hidden_states != 0:
                 # The first one is there before any block has run.
-                num_blocks = None if num_hidden_states is None else num_hidden_states - 1
-                stack.enter_context(self._keeping(trace.hidden_states, self.blocks[:num_blocks]))
+                num_blocks = len(self.blocks) if num_hidden_states is None else num_hidden_states - 1
+                stack.enter_context(self._keeping(trace.hidden_states, range(len(self.blocks))[:num_blocks]))
             yield trace
 
     @contextmanager
-    def _keeping(self, states: list[Tensor], blocks: Sequence[nn.Module]) -> Iterator[None]:
-        """Append the tokens before the first block of all and after every one of `blocks`."""
+    def _keeping(self, states: list[Tensor], indices: range) -> Iterator[None]:
+        """Append the tokens before the first block of all and after every one of those asked for."""
+        first, following = BlockSequence(self.blocks, [0]), BlockSequence(self.blocks, indices)
 
-        def enter(block: nn.Module, inputs: tuple[Any, ...]) -> None:
-            states.append(inputs[0])
+        def keep(sequence: BlockSequence, block: nn.Module, parts: Any) -> Any:
+            if sequence.advance(block) is None:
+                return None
+            tokens, passed_on = self.tokens_of(parts)
+            states.append(tokens)
+            return passed_on
 
-        def leave(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            states.append(output[0] if isinstance(output, tuple) else output)
+        def enter(block: nn.Module, inputs: tuple[Any, ...]) -> Any:
+            return keep(first, block, inputs)
 
-        with forward_pre_hooks([(self.blocks[0], enter)]), forward_hooks([(block, leave) for block in blocks]):
+        def leave(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+            return keep(following, block, output)
+
+        with (
+            uncompiled(self.module),
+            forward_pre_hooks([(block, enter) for block in first.modules]),
+            forward_hooks([(block, leave) for block in following.modules]),
+        ):
             yield
+        first.finish()
+        following.finish()
+
+    def tokens_of(self, parts: Any) -> tuple[Tokens, Any]:
+        """The tokens in what goes into a block or comes out of it, and what goes on in its place (None: as it is).
+
+        Raises:
+            UnsupportedModelError: There are none.
+        """
+        tokens = parts[0] if isinstance(parts, tuple) and parts else parts
+        if not isinstance(tokens, Tensor) or tokens.ndim != 3:
+            raise UnsupportedModelError(
+                f"expected tokens (b, t, d) as first argument and first output of every block of {self.name}, got "
+                f"{f'shape {tuple(tokens.shape)}' if isinstance(tokens, Tensor) else type(tokens).__name__}; let blocks take and give tokens"
+            )
+        return tokens, None
+
+    def compared_attention(self) -> AbstractContextManager[None]:
+        """Refuse attention that uses other weights than it shows, for the time of the block, where showing alone does not tell.
+
+        Raises:
+            UnsupportedModelError: The network runs such attention.
+        """
+        return nullcontext()
+
+    def rebuilt_logits(self, images: Images) -> dict[str, Logits]:
+        """Logits by every way around the network's own forward pass, by what to call it; they must agree with it."""
+        grid_size = self.grid_size(images)
+        return {
+            "run on its embedded patches": self.forward_tokens(self.assemble(self.patch_embed(images), grid_size), grid_size)
+        }
 
     def bytes_per_pass(self, num_patches: int, width: int, element_size: int) -> int:
         """Estimated memory of one image's forward pass without gradients, with so many patches kept."""
@@ -171,7 +242,8 @@ class ViTAdapter(Classifier):
         Images and baseline are embedded once; every step then picks, per patch, one of the two embeddings.
         """
         grid_size = self._check_perturbation(images, baseline, keep)
-        patches, replacements = self.patch_embed(images), self.patch_embed(baseline)
+        with self.verified("parts"):
+            patches, replacements = self.patch_embed(images), self.patch_embed(baseline)
         num_steps, masks = keep.shape[1], keep.flatten(0, 1).unsqueeze(-1)
 
         def run(steps: slice) -> Tensor:
@@ -192,7 +264,8 @@ class ViTAdapter(Classifier):
             InvalidInputError: The network needs all its patches.
         """
         grid_size = self._check_perturbation(images, images, keep)
-        prefix, tokens = self.num_prefix_tokens, self.assemble(self.patch_embed(images), grid_size)
+        with self.verified("parts"):
+            prefix, tokens = self.num_prefix_tokens, self.assemble(self.patch_embed(images), grid_size)
         masks, num_steps = keep.flatten(0, 1), keep.shape[1]
         counts = masks.sum(1)
         found = dict[int, Tensor]()

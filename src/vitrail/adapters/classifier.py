@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,12 +13,26 @@ from torch import Tensor, nn
 
 from vitrail.adapters.memory import in_batches
 from vitrail.adapters.origin import Origin
+from vitrail.adapters.outputs import expect_logits
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.baselines import BASELINES, BLACK, check_baseline
 from vitrail.errors import InvalidInputError, UnknownNameError
-from vitrail.hooks import inspecting
+from vitrail.hooks import inspecting, uncompiled
 from vitrail.registry import unknown_name
 from vitrail.types import Baseline, Images, Keep, Logits, Padding
+
+Check = Literal["logits", "attention", "parts", "head", "gradients"]
+"""A view of a network that a method relies on.
+
+- "logits": an image's logits are the same in every call, whatever else is in the batch.
+- "attention": every block shows the attention weights that it uses, once, in order.
+- "parts": embedding, assembling and running tokens gives the network's own logits; patches are embedded one by one.
+- "head": the head turns the tokens that leave the last block into the network's own logits.
+- "gradients": the gradient of a logit counts every path from images and attention weights to it.
+"""
+
+PROBE_SIZE = (64, 64)
+"""Of networks that take photos whole, at any size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +64,28 @@ class Classifier(ABC):
         return next(self.module.parameters()).dtype
 
     @property
-    @abstractmethod
     def num_classes(self) -> int:
-        """Number of logits."""
+        """Number of logits, read off a forward pass where nothing simpler tells."""
+        from vitrail.adapters.verification import count_outputs  # noqa: PLC0415 (it looks at classifiers)
+
+        return count_outputs(self)
+
+    @property
+    def probe_size(self) -> tuple[int, int]:
+        """Height and width of the images that the network is tried with."""
+        return PROBE_SIZE if self.preprocessing.crop_mode == "whole" else self.preprocessing.size
 
     @abstractmethod
     def grid_size(self, images: Images) -> tuple[int, int]:
         """Rows and columns of the cells that an explanation is given on."""
 
     def logits(self, images: Images) -> Logits:
-        """The network's own forward pass."""
-        return self.module(images)
+        """The network's own forward pass.
+
+        Raises:
+            UnsupportedModelError: It returns something else than one row of logits per image.
+        """
+        return expect_logits(self.module(images), len(images), self.name)
 
     def padded_logits(self, images: Images, padding: Padding) -> Logits:
         """Logits of images of differing sizes that were filled up to one.
@@ -73,9 +99,22 @@ class Classifier(ABC):
 
     @contextmanager
     def inspecting(self) -> Iterator[None]:
-        """Evaluation mode; on leaving, the user's module and the random state are as they were."""
-        with inspecting(self.module):
+        """Evaluation mode, nothing compiled; on leaving, the user's module and the random state are as they were."""
+        with inspecting(self.module), uncompiled(self.module):
             yield
+
+    def verified(self, *checks: Check) -> AbstractContextManager[None]:
+        """Make sure that views of the network are true, and trust them for the time of the block; see `Check`.
+
+        Every view is tried on images of noise before it is first relied on, and again when a module, a hook or a `forward` has
+        changed.
+
+        Raises:
+            UnsupportedModelError: A view is not true, with the reason.
+        """
+        from vitrail.adapters.verification import verified  # noqa: PLC0415 (it looks at classifiers)
+
+        return verified(self, checks)
 
     def prepare(self, photos: Image.Image | Sequence[Image.Image]) -> Images:
         """Turn photos into a batch on the network's device.

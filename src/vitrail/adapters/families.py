@@ -8,6 +8,7 @@ from torch import nn
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import UnsupportedModelError
+from vitrail.hooks import original
 
 # Where a network's class is defined, and what adapts it. Looked up by name, so that no foreign library is imported for
 # a network that is not its own.
@@ -38,6 +39,7 @@ def adapt(
         raise UnsupportedModelError(
             f"expected a torch.nn.Module, got {type(module).__name__}; names and files go to vitrail.load"
         )
+    module = original(module)
     home = home_of(module)
     if home is not None:
         file, function = FAMILIES[home].split(":")

@@ -1,7 +1,23 @@
 """Images that a network cannot take are refused here, before its own code stumbles over them."""
 
-from vitrail.errors import InvalidInputError
+from torch import nn
+
+from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.types import Images
+
+
+def first_convolution(embedding: nn.Module) -> nn.Conv2d:
+    """The convolution that embeds patches, also inside wrappers such as LoRA's: it tells channels and the size of a patch.
+
+    Raises:
+        UnsupportedModelError: There is none, or it moves by another step than its size, so that patches overlap or leave gaps.
+    """
+    convolution = next((part for part in embedding.modules() if isinstance(part, nn.Conv2d)), None)
+    if convolution is None or convolution.kernel_size != convolution.stride:
+        raise UnsupportedModelError(
+            f"expected patches that are embedded one by one, by a convolution whose stride is its kernel, got {type(embedding).__name__}"
+        )
+    return convolution
 
 
 def expect_channels(images: Images, num_channels: int, name: str) -> None:
@@ -19,7 +35,7 @@ def expect_size(size: tuple[int, int], expected: tuple[int, int], name: str, rem
         )
 
 
-def expect_multiple(size: tuple[int, int], patch_size: tuple[int, int], name: str) -> None:
+def expect_multiple(size: tuple[int, int], patch_size: tuple[int, ...], name: str) -> None:
     """Refuse images that patches do not fill."""
     if any(side % patch or side < patch for side, patch in zip(size, patch_size, strict=True)):
         raise InvalidInputError(

@@ -15,16 +15,20 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-from vitrail.adapters.base import Visit, ViTAdapter
-from vitrail.adapters.grid import expect_channels, expect_multiple
+from vitrail.adapters.base import BlockVisit, ViTAdapter
+from vitrail.adapters.grid import expect_channels, expect_multiple, first_convolution
+from vitrail.adapters.outputs import expect_logits
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.readout import class_tokens, expect_kept, kept_pairs, last_linear, patch_mean
+from vitrail.adapters.readout import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width
 from vitrail.errors import UnsupportedModelError
-from vitrail.hooks import replaced_methods
+from vitrail.hooks import attributes, original, replaced_methods
 from vitrail.types import Images, Kept, Logits, Patches, Tokens
 
 FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers", "beit")
 """By `model_type`."""
+
+HEADS = ("classifier", "cls_classifier", "distillation_classifier")
+"""What gives the logits; where there are two, their mean."""
 
 OPEN_ATTENTION = "vitrail_open"
 """The name under which transformers calls `open_attention`."""
@@ -78,10 +82,12 @@ class HuggingFaceViTAdapter(ViTAdapter):
         return self.model.base_model
 
     @property
+    def _projection(self) -> nn.Conv2d:
+        return first_convolution(self.base.embeddings.patch_embeddings)
+
+    @property
     def num_classes(self) -> int:
-        classifier = getattr(self.model, "classifier", None) or getattr(self.model, "cls_classifier", None)
-        layer = None if classifier is None else last_linear(classifier)
-        return self.model.config.num_labels if layer is None else layer.out_features
+        return plain_width(*(getattr(self.model, name) for name in HEADS if hasattr(self.model, name))) or super().num_classes
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -104,7 +110,7 @@ class HuggingFaceViTAdapter(ViTAdapter):
         return self._run(images)
 
     def grid_size(self, images: Images) -> tuple[int, int]:
-        projection = self.base.embeddings.patch_embeddings.projection
+        projection = self._projection
         expect_channels(images, projection.in_channels, self.name)
         expect_multiple((images.shape[2], images.shape[3]), projection.kernel_size, self.name)
         return images.shape[2] // projection.kernel_size[0], images.shape[3] // projection.kernel_size[1]
@@ -143,27 +149,28 @@ class HuggingFaceViTAdapter(ViTAdapter):
         return class_tokens(num_tokens, 2 if hasattr(self.model, "distillation_classifier") else 1, like)
 
     @contextmanager
-    def attending(self, blocks: Sequence[nn.Module], visit: Visit) -> Iterator[None]:
-        asked = {part for block in blocks for part in block.modules()}
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> Iterator[None]:
+        block_of = {part: block for block in blocks for part in block.modules()}
         outer = _VISIT.get()
 
         def look(module: nn.Module, weights: Tensor) -> Tensor:
             if outer is not None:
                 weights = outer(module, weights)
-            return visit(weights) if module in asked else weights
+            return see(block_of[module], weights) if module in block_of else weights
 
+        # Parts that were copied after they were built have configurations of their own.
+        parts = [part for part in self.base.modules() if hasattr(getattr(part, "config", None), "_attn_implementation")]
+        configs = {id(part.config): part.config for part in (self.model, *parts)}
         token = _VISIT.set(look)
-        config = self.model.config
-        before = config._attn_implementation
         try:
-            config._attn_implementation = OPEN_ATTENTION
-            yield
+            with attributes(configs.values(), _attn_implementation=OPEN_ATTENTION):
+                yield
         finally:
-            config._attn_implementation = before
             _VISIT.reset(token)
 
     def _run(self, images: Images) -> Logits:
-        return self.model(images, return_dict=True, **self._resizing(images)).logits
+        output = self.model(images, return_dict=True, **self._resizing(images))
+        return expect_logits(getattr(output, "logits", output), len(images), self.name)
 
     def _resizing(self, images: Images) -> dict[str, bool]:
         """ViT and DeiT resize their positions to the image when they are asked; the others do it by themselves."""
@@ -175,7 +182,7 @@ class HuggingFaceViTAdapter(ViTAdapter):
 
     def _blank(self, like: Tensor, grid_size: tuple[int, int]) -> Images:
         """Images of the right size and no content, which takes no memory: the model reads their size alone."""
-        projection = self.base.embeddings.patch_embeddings.projection
+        projection = self._projection
         height, width = (cells * side for cells, side in zip(grid_size, projection.kernel_size, strict=True))
         return like.new_zeros(1, 1, 1, 1).expand(len(like), projection.in_channels, height, width)
 
@@ -185,9 +192,9 @@ def _kept_bias(forward: Callable[..., Tensor], kept: Kept) -> Callable[..., Tens
 
 
 def _blocks(base: Any) -> list[nn.Module]:
-    count = base.config.num_hidden_layers
-    lists = [part for part in base.modules() if isinstance(part, nn.ModuleList) and len(part) == count]
-    return list(lists[0]) if lists else []
+    """The longest list of layers: however many the configuration names, these are the ones that are there."""
+    lists = [part for part in base.modules() if isinstance(part, nn.ModuleList)]
+    return [original(block) for block in max(lists, key=len, default=())]
 
 
 def adapt_huggingface(
@@ -210,6 +217,12 @@ def adapt_huggingface(
     if "ForImageClassification" not in kind or not int(getattr(module.config, "num_labels", 0)):
         raise UnsupportedModelError(
             f"expected a model with a classifier (...ForImageClassification), got {kind}; load it by AutoModelForImageClassification"
+        )
+    projection = getattr(getattr(getattr(module.base_model, "embeddings", None), "patch_embeddings", None), "projection", None)
+    if projection is None or not _blocks(module.base_model):
+        raise UnsupportedModelError(
+            f"expected the embeddings and the layers of a Hugging Face {model_type} inside {kind}, got a "
+            f"{type(module.base_model).__name__} without them; build the model from a configuration of its own"
         )
     names = class_names or class_names_of(module.config)
     return HuggingFaceViTAdapter(module, preprocessing or family_preprocessing(module.config), names, name)

@@ -1,6 +1,7 @@
 """The networks that vitrail defines, seen as Vision Transformers."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, final
 
@@ -9,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from vitrail.adapters.base import Visit, ViTAdapter
+from vitrail.adapters.base import BlockVisit, ViTAdapter
 from vitrail.adapters.grid import expect_channels, expect_size
 from vitrail.adapters.memory import in_batches
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
 from vitrail.errors import UnsupportedModelError
-from vitrail.hooks import forward_hooks, forward_pre_hooks
+from vitrail.hooks import forward_hooks
 from vitrail.models.hit import HiT
 from vitrail.models.hit.perturbation import STEPS_PER_BLOCK
 from vitrail.types import Baseline, Images, Keep, Kept, Logits, Patches, Tokens
@@ -69,39 +70,32 @@ class HiTAdapter(ViTAdapter):
         return one_hot(torch.tensor(0, device=self.device), num_tokens).to(self.dtype)
 
     @contextmanager
-    def attending(self, blocks: Sequence[nn.Module], visit: Visit) -> Iterator[None]:
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> Iterator[None]:
         """Show attention; it is (b, h, 1, 1 + n): the class token asks alone, and not itself.
 
         Where stages pool, keys are the cells of the pooled grid.
         """
-
-        def show(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
-            # The network goes on with what was shown, so that gradients reach it.
-            return visit(nn.functional.pad(weights.transpose(1, 2), (1, 0)))[..., 1:].transpose(1, 2)
-
-        with forward_hooks([(block.attention.dropout, show) for block in blocks]):  # type: ignore[union-attr, misc]
+        with forward_hooks([(block.attention.dropout, _showing(block, see)) for block in blocks]):  # type: ignore[union-attr, misc]
             yield
 
-    @contextmanager
-    def _keeping(self, states: list[Tensor], blocks: Sequence[nn.Module]) -> Iterator[None]:
-        def keep(parts: tuple[Any, ...]) -> tuple[Any, ...]:
-            # A HiT keeps class token and patches apart; it goes on with what was kept, so that gradients reach it.
-            states.append(torch.cat(parts[:2], 1))
-            return states[-1][:, :1], states[-1][:, 1:], *parts[2:]
+    def tokens_of(self, parts: Any) -> tuple[Tokens, Any]:
+        # A HiT keeps class token and patches apart; it goes on with what was kept, so that gradients reach it.
+        tokens = torch.cat(parts[:2], 1)
+        return tokens, (tokens[:, :1], tokens[:, 1:], *parts[2:])
 
-        def enter(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return keep(inputs)
-
-        def leave(layer: nn.Module, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> tuple[Any, ...]:
-            return keep(output)
-
-        with forward_pre_hooks([(self.blocks[0], enter)]), forward_hooks([(layer, leave) for layer in blocks]):
-            yield
+    def rebuilt_logits(self, images: Images) -> dict[str, Logits]:
+        nothing = torch.zeros_like(images)
+        everything = torch.ones(len(images), 1, math.prod(self.grid_size(images)), dtype=torch.bool, device=images.device)
+        return super().rebuilt_logits(images) | {
+            "added up from contributions": self.hit.contributions(images, lambda logits: logits.argmax(-1)).logits,
+            "run on the states of its patches": self.hit.perturbed_logits(images, nothing, everything)[:, 0],
+        }
 
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """All steps from one pass over the distinct states of every cell; see `HiT.perturbed_logits`."""
         self._check_perturbation(images, baseline, keep)
-
+        with self.verified("parts"):
+            pass
         config, (num_steps, num_patches) = self.hit.config, keep.shape[1:]
         width, size = max(config.widths), images.element_size()
         # Two states a patch with keys, values and MLP, and one block of attention; then class tokens, masks and indices.
@@ -119,6 +113,14 @@ class HiTAdapter(ViTAdapter):
             return in_batches(run_steps, num_steps, each, images.device).transpose(0, 1)
 
         return in_batches(run, len(images), state_bytes + num_steps * step_bytes, images.device)
+
+
+def _showing(block: nn.Module, see: BlockVisit) -> Callable[..., Tensor]:
+    def show(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+        # The network goes on with what was shown, so that gradients reach it.
+        return see(block, nn.functional.pad(weights.transpose(1, 2), (1, 0)))[..., 1:].transpose(1, 2)
+
+    return show
 
 
 def adapt_hit(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> HiTAdapter:

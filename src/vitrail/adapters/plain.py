@@ -7,6 +7,7 @@ from typing import Any, final
 from torch import nn
 
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.outputs import expect_logits
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.types import Images, Logits
@@ -26,17 +27,14 @@ class PlainClassifier(Classifier):
 
     cell_size: int = CELL_SIZE
 
-    @property
-    def num_classes(self) -> int:
-        return num_outputs(self.module)
-
     def grid_size(self, images: Images) -> tuple[int, int]:
         height, width = images.shape[-2:]
         return max(height // self.cell_size, 1), max(width // self.cell_size, 1)
 
     def logits(self, images: Images) -> Logits:
         output: Any = self.module(images)
-        return getattr(output, "logits", output)  # Hugging Face's models, and those with auxiliary heads, give more.
+        # Hugging Face's models, and those with auxiliary heads, give more.
+        return expect_logits(getattr(output, "logits", output), len(images), self.name)
 
 
 def adapt_plain(
@@ -54,13 +52,15 @@ def adapt_plain(
     """
     if cell_size < 1:
         raise InvalidInputError(f"expected a cell_size of at least 1 pixel, got {cell_size}")
-    if not num_outputs(module) or getattr(module, "global_pool", None) == "":
+    head = module.get_classifier() if hasattr(module, "get_classifier") else None  # type: ignore[operator]  # timm's
+    if isinstance(head, nn.Identity) or getattr(module, "global_pool", None) == "":
         raise UnsupportedModelError(
             f"expected a classifier, got a {type(module).__name__} that gives features; create it with num_classes=... and pooling"
         )
-    if class_names and len(class_names) != num_outputs(module):
-        raise UnsupportedModelError(f"expected {num_outputs(module)} class names, one per logit, got {len(class_names)}")
-    return PlainClassifier(module, preprocessing or Preprocessing(), tuple(class_names), name, cell_size=cell_size)
+    classifier = PlainClassifier(module, preprocessing or Preprocessing(), tuple(class_names), name, cell_size=cell_size)
+    if class_names and len(class_names) != classifier.num_classes:
+        raise UnsupportedModelError(f"expected {classifier.num_classes} class names, one per logit, got {len(class_names)}")
+    return classifier
 
 
 def num_outputs(module: nn.Module) -> int:

@@ -8,10 +8,15 @@ from vitrail.errors import InvalidInputError
 from vitrail.types import Kept, Tokens
 
 
-def last_linear(head: nn.Module) -> nn.Linear | None:
-    """The layer of a head that gives the logits, or None where it gives features; users put in heads of their own."""
-    layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
-    return layers[-1] if layers else None
+def plain_width(*heads: nn.Module) -> int:
+    """How many logits heads give that are bare linear layers, or 0: of others only a forward pass tells."""
+    widths = {head.out_features if type(head) is nn.Linear and not head._forward_hooks else 0 for head in heads}
+    return widths.pop() if len(widths) == 1 else 0
+
+
+def gives_features(head: nn.Module) -> bool:
+    """Whether a head passes features on: nothing in it computes."""
+    return all(isinstance(part, nn.Identity | nn.Dropout | nn.Sequential) for part in head.modules())
 
 
 def class_tokens(num_tokens: int, count: int, like: Tensor) -> Float[Tensor, " t"]:

@@ -13,10 +13,12 @@ from timm.models.eva import Eva, EvaAttention
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import nn
 
+from vitrail.adapters.grid import first_convolution
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.readout import last_linear
+from vitrail.adapters.readout import gives_features
 from vitrail.adapters.timm_networks import TimmAdapter, TimmBeitAdapter, TimmEvaAdapter, TimmViTAdapter
 from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.hooks import original
 from vitrail.registry import unknown_name
 
 ADAPTERS: dict[type[nn.Module], type[TimmAdapter]] = {
@@ -45,19 +47,20 @@ def adapt_timm(module: nn.Module, name: str, class_names: tuple[str, ...], prepr
             f"adapter{_why_not(module)}"
         )
     vit: Any = module
-    if last_linear(vit.head) is None or not vit.global_pool:
+    if gives_features(vit.head) or not vit.global_pool:
         raise UnsupportedModelError(
             f"expected a classifier, got a {type(module).__name__} that gives features (num_classes={vit.num_classes}, "
             f"global_pool={vit.global_pool!r}); create it with num_classes=... and train its head, or load a fine-tuned one"
         )
     # A ResNet before the blocks, or overlapping patches, would mix patches before perturbed_logits replaces them.
-    embedding = vit.patch_embed
-    if type(embedding) is not PatchEmbed or embedding.proj.kernel_size != embedding.proj.stride:
+    embedding = original(vit.patch_embed)
+    if type(embedding) is not PatchEmbed:
         raise UnsupportedModelError(
             f"expected patches that are embedded one by one (timm's PatchEmbed), got {type(embedding).__name__}, in which they overlap"
         )
-    for block in vit.blocks:
-        if not isinstance(block, ParallelScalingBlock) and type(getattr(block, "attn", None)) not in ATTENTIONS:
+    first_convolution(embedding)
+    for block in map(original, vit.blocks):
+        if not isinstance(block, ParallelScalingBlock) and type(original(getattr(block, "attn", None))) not in ATTENTIONS:
             raise UnsupportedModelError(
                 f"expected blocks of one self-attention each, got timm's {type(block).__name__} with "
                 f"{type(getattr(block, 'attn', None)).__name__}, which has no adapter"

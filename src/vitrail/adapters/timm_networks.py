@@ -1,18 +1,19 @@
 """timm's Vision Transformers: learned positions, rotary positions (EVA, DINOv3) and relative ones (BEiT)."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitrail.adapters.base import Visit, ViTAdapter
-from vitrail.adapters.grid import expect_channels, expect_multiple, expect_size
-from vitrail.adapters.readout import class_tokens, expect_kept, kept_pairs, last_linear, patch_mean, uniform
-from vitrail.hooks import attributes, forward_hooks, replaced_methods
+from vitrail.adapters.base import BlockVisit, ViTAdapter
+from vitrail.adapters.grid import expect_channels, expect_multiple, expect_size, first_convolution
+from vitrail.adapters.readout import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width, uniform
+from vitrail.adapters.timm_attention import compared_with_own
+from vitrail.hooks import attributes, forward_hooks, original, replaced_methods
 from vitrail.types import Images, Kept, Logits, Patches, Tokens
 
 
@@ -29,7 +30,8 @@ class TimmAdapter(ViTAdapter):
 
     @property
     def num_classes(self) -> int:
-        return last_linear(self.vit.head).out_features  # type: ignore[union-attr]  # `adapt` made sure
+        heads = (self.vit.head, getattr(self.vit, "head_dist", self.vit.head))
+        return plain_width(*heads) or super().num_classes
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -40,15 +42,15 @@ class TimmAdapter(ViTAdapter):
         # The distilled kind leaves registers out, and a BEiT has none.
         others = getattr(self.vit, "dist_token" if hasattr(self.vit, "dist_token") else "reg_token", None)
         rows = [tokens[0] for tokens in (self.vit.cls_token, others) if tokens is not None]
-        return torch.cat(rows) if rows else self.vit.patch_embed.proj.weight.new_empty(0, self.vit.embed_dim)
+        return torch.cat(rows) if rows else first_convolution(self.vit.patch_embed).weight.new_empty(0, self.vit.embed_dim)
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        return list(self.vit.blocks)
+        return [original(block) for block in self.vit.blocks]
 
     def grid_size(self, images: Images) -> tuple[int, int]:
         embed, size = self.vit.patch_embed, (images.shape[2], images.shape[3])
-        expect_channels(images, embed.proj.in_channels, self.name)
+        expect_channels(images, first_convolution(embed).in_channels, self.name)
         if embed.strict_img_size and embed.img_size is not None:
             expect_size(size, tuple(embed.img_size), self.name, "img_size=(height, width) or dynamic_img_size=True")
         elif not embed.dynamic_img_pad:
@@ -74,7 +76,7 @@ class TimmAdapter(ViTAdapter):
         return self.vit.forward_head(self.vit.norm(tokens))
 
     def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
-        pooling, like = self.vit.global_pool, self.vit.patch_embed.proj.weight
+        pooling, like = self.vit.global_pool, first_convolution(self.vit.patch_embed).weight
         if pooling == "token":
             return class_tokens(num_tokens, 1, like)
         # Eva's attention pooling reads all tokens, VisionTransformer's and the mean what they are told.
@@ -83,16 +85,28 @@ class TimmAdapter(ViTAdapter):
         return patch_mean(num_tokens, self.num_prefix_tokens, like)
 
     @contextmanager
-    def attending(self, blocks: Sequence[nn.Module], visit: Visit) -> Iterator[None]:
-        # A parallel block holds its attention itself. Checkpointing would run blocks, and so visits, twice.
-        holders: list[Any] = [getattr(block, "attn", block) for block in blocks]
-        hooks = [(holder.attn_drop, lambda _, inputs, weights: visit(weights)) for holder in holders]
+    def inspecting(self) -> Iterator[None]:
+        # Checkpointing runs blocks twice, and its older kind takes no gradient with respect to what is inside.
+        with super().inspecting(), attributes([self.module], grad_checkpointing=False):
+            yield
+
+    @contextmanager
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> Iterator[None]:
+        holders = self._holders(blocks)
+        hooks = [(holder.attn_drop, _showing(block, see)) for block, holder in zip(blocks, holders, strict=True)]
         with (
             attributes(holders, fused_attn=False),
             attributes([self.module], grad_checkpointing=False),
             forward_hooks(hooks),
         ):
             yield
+
+    def compared_attention(self) -> AbstractContextManager[None]:
+        return compared_with_own(self._holders(self.blocks))
+
+    def _holders(self, blocks: Sequence[nn.Module]) -> list[Any]:
+        # A parallel block holds its attention itself.
+        return [original(getattr(block, "attn", block)) for block in blocks]
 
     def enter(self, tokens: Tokens) -> Tokens:
         """What happens to assembled tokens before the first block."""
@@ -123,7 +137,7 @@ class TimmViTAdapter(TimmAdapter):
 
     def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
         if hasattr(self.vit, "dist_token"):
-            return class_tokens(num_tokens, 2, self.vit.patch_embed.proj.weight)
+            return class_tokens(num_tokens, 2, first_convolution(self.vit.patch_embed).weight)
         return super().readout(num_tokens)
 
 
@@ -170,6 +184,10 @@ class TimmBeitAdapter(TimmAdapter):
                 biases = [(attention, _kept_bias(attention._get_rel_pos_bias(), kept)) for attention in own]
                 stack.enter_context(replaced_methods("_get_rel_pos_bias", biases))
             yield [arguments] * len(self.vit.blocks)
+
+
+def _showing(block: nn.Module, see: BlockVisit) -> Callable[..., Tensor]:
+    return lambda _, inputs, weights: see(block, weights)
 
 
 def _kept_bias(bias: Tensor, kept: Kept) -> Any:

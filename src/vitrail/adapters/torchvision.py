@@ -11,12 +11,12 @@ from torchvision import models
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import VisionTransformer
 
-from vitrail.adapters.base import Visit, ViTAdapter
-from vitrail.adapters.grid import expect_channels, expect_size
+from vitrail.adapters.base import BlockVisit, ViTAdapter
+from vitrail.adapters.grid import expect_channels, expect_size, first_convolution
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.readout import class_tokens, last_linear
+from vitrail.adapters.readout import class_tokens, gives_features, plain_width
 from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
-from vitrail.hooks import replaced_methods
+from vitrail.hooks import original, replaced_methods
 from vitrail.registry import unknown_name
 from vitrail.types import Images, Kept, Logits, Patches, Tokens
 
@@ -32,7 +32,8 @@ class TorchvisionViTAdapter(ViTAdapter):
 
     @property
     def num_classes(self) -> int:
-        return last_linear(self.vit.heads).out_features  # type: ignore[union-attr]  # `adapt` made sure
+        heads = self.vit.heads
+        return plain_width(heads[-1] if isinstance(heads, nn.Sequential) and len(heads) else heads) or super().num_classes
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -44,11 +45,11 @@ class TorchvisionViTAdapter(ViTAdapter):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        return list(self.vit.encoder.layers)
+        return [original(block) for block in self.vit.encoder.layers]
 
     def grid_size(self, images: Images) -> tuple[int, int]:
         size = self.vit.image_size
-        expect_channels(images, self.vit.conv_proj.in_channels, self.name)
+        expect_channels(images, first_convolution(self.vit.conv_proj).in_channels, self.name)
         expect_size((images.shape[2], images.shape[3]), (size, size), self.name, "other weights")
         return size // self.vit.patch_size, size // self.vit.patch_size
 
@@ -71,22 +72,29 @@ class TorchvisionViTAdapter(ViTAdapter):
         return class_tokens(num_tokens, 1, self.vit.class_token)
 
     @contextmanager
-    def attending(self, blocks: Sequence[nn.Module], visit: Visit) -> Iterator[None]:
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> Iterator[None]:
         # The weights that torch's MultiheadAttention returns are a copy beside the path of the gradients, averaged over heads
         # or not; so its arithmetic is done here.
-        attentions: list[Any] = [block.self_attention for block in blocks]
-        with replaced_methods("forward", [(attention, _OpenAttention(attention, visit)) for attention in attentions]):
+        attentions: list[Any] = [original(block.self_attention) for block in blocks]
+        for index, attention in enumerate(attentions):
+            if type(attention) is not nn.MultiheadAttention or not attention._qkv_same_embed_dim or not attention.batch_first:
+                raise UnsupportedModelError(
+                    f"expected torch's MultiheadAttention in every block of {self.name}, got {type(attention).__name__} in block {index}, "
+                    "whose attention vitrail cannot see; merge adapters such as LoRA into the weights first"
+                )
+        opened = [_OpenAttention(attention, block, see) for block, attention in zip(blocks, attentions, strict=True)]
+        with replaced_methods("forward", [(attention.attention, attention) for attention in opened]):
             yield
 
 
 class _OpenAttention:
     """The forward pass of self-attention, batch first, with the weights on its path."""
 
-    def __init__(self, attention: Any, visit: Visit) -> None:
+    def __init__(self, attention: Any, block: nn.Module, see: BlockVisit) -> None:
         outer = vars(attention).get("forward")
-        self.attention = attention
-        # An `attending` around this one sees the weights first.
-        self.visits: list[Visit] = [*outer.visits, visit] if isinstance(outer, _OpenAttention) else [visit]
+        self.attention, self.block = attention, block
+        # What an outer one shows comes first.
+        self.views: list[BlockVisit] = [*outer.views, see] if isinstance(outer, _OpenAttention) else [see]
 
     def __call__(self, query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         attention = self.attention
@@ -94,8 +102,8 @@ class _OpenAttention:
         queries, keys, values = projected.unflatten(-1, (3, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
         weights = (queries * attention.head_dim**-0.5 @ keys.mT).softmax(-1)
         weights = nn.functional.dropout(weights, attention.dropout, attention.training)
-        for visit in self.visits:
-            weights = visit(weights)
+        for see in self.views:
+            weights = see(self.block, weights)
         return attention.out_proj((weights @ values).transpose(1, 2).flatten(2)), None
 
 
@@ -112,12 +120,14 @@ def adapt_torchvision(
             f"expected torchvision's VisionTransformer, got torchvision's {type(module).__name__}, which has no adapter: patches "
             "can be removed one by one from a plain Vision Transformer alone"
         )
-    if not isinstance(module.conv_proj, nn.Conv2d) or module.conv_proj.kernel_size != module.conv_proj.stride:
+    if isinstance(module.conv_proj, nn.Sequential):
         raise UnsupportedModelError(
             "expected patches that are embedded one by one, got a stem of convolutions, in which they overlap"
         )
+    vit: Any = module
+    first_convolution(vit.conv_proj)
     heads: Any = module.heads
-    if last_linear(heads) is None:
+    if gives_features(heads):
         raise UnsupportedModelError(
             "expected a classifier, got a VisionTransformer whose heads give features; give it a Linear as heads and train it"
         )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from vitrail.adapters import Check
 from vitrail.explainers.attention_maps import follow, on_grid
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.gradients import target_gradients
@@ -31,6 +32,7 @@ class AttentiveClassActivation(OwnPassExplainer):
 
     paper: ClassVar[str] = "Qiang et al. 2022, NeurIPS 2022"
     needs_gradients: ClassVar[bool] = True
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "gradients")
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         prefix, grid_size = self.vit.num_prefix_tokens, self.vit.grid_size(images)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from vitrail.adapters import Check
 from vitrail.explainers.attention_maps import HeadFusion, expect_block, follow, fuse_heads, on_grid
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.types import Images
@@ -28,6 +29,7 @@ class RawAttention(OwnPassExplainer):
     head_fusion: HeadFusion = "mean"
 
     paper: ClassVar[str] = "Caron et al. 2021, arXiv:2104.14294"
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitrail.adapters import Classifier, ViTAdapter
+from vitrail.adapters import Check, Classifier, ViTAdapter
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers.checks import check_images, check_targets, expect_kind
 from vitrail.explainers.precision import at_least_single
@@ -57,6 +57,8 @@ class Explainer(ABC):
 
     paper: ClassVar[str]
     """Authors, year, arXiv number."""
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "parts", "head", "gradients")
+    """Views of the network that the method takes for true; they are checked before it runs."""
     needs_gradients: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
     gives_probabilities: ClassVar[bool] = False
@@ -118,11 +120,17 @@ class Explainer(ABC):
         with (
             torch.inference_mode(False),
             self.model.inspecting(),
+            self.model.verified(*self._checks()),
             torch.set_grad_enabled(self.needs_gradients),
             self._autocast(),
         ):
             images = images.clone() if images.is_inference() else images.detach()
             found = self.attribution(images, lambda logits: self._targets(target, logits.detach()))
+        if not torch.isfinite(found.relevance).all():
+            raise UnsupportedModelError(
+                f"{self.name} gave relevance that is not finite on {self.model.name}: numbers overflow; use "
+                "precision=full and float32 weights"
+            )
         return Explanation(
             relevance=at_least_single(found.relevance.detach()),
             targets=found.targets,
@@ -145,6 +153,11 @@ class Explainer(ABC):
         """What tells its trained weights from others; nothing for a method that is not trained."""
         return {}
 
+    def _checks(self) -> list[Check]:
+        if not isinstance(self.model, ViTAdapter):
+            return []
+        return [check for check in self.relies_on if check != "gradients" or self.needs_gradients]
+
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "full":
             return nullcontext()
@@ -165,6 +178,10 @@ class Explainer(ABC):
     def _targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
         if not torch.isfinite(logits).all():
             raise InvalidInputError(f"{self.model.name} gave logits that are not finite; check its weights and the images")
+        if logits.shape[1] != self.model.num_classes:
+            raise UnsupportedModelError(
+                f"expected {self.model.num_classes} logits from {self.model.name}, as it has classes, got {logits.shape[1]}; adapt it again"
+            )
         if target is None:
             return logits.argmax(-1)
         if isinstance(target, Integral | str):

@@ -5,6 +5,7 @@ from typing import ClassVar, final
 
 import torch
 
+from vitrail.adapters import Check
 from vitrail.explainers.attention_maps import follow, on_grid, spread_keys
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.gradients import target_gradients
@@ -25,6 +26,7 @@ class GenericAttention(OwnPassExplainer):
 
     paper: ClassVar[str] = "Chefer et al. 2021, arXiv:2103.15679"
     needs_gradients: ClassVar[bool] = True
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "gradients")
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size, num_prefix_tokens = self.vit.grid_size(images), self.vit.num_prefix_tokens

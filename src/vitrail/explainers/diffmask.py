@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitrail.adapters import Classifier
+from vitrail.adapters import Check, Classifier
 from vitrail.divergence import kl_divergence
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.attention_maps import on_grid
@@ -77,6 +77,7 @@ class VisionDiffMask(OwnPassExplainer):
     paper: ClassVar[str] = "Nalmpantis et al. 2023, arXiv:2304.06391"
     needs_training: ClassVar[bool] = True
     gives_probabilities: ClassVar[bool] = True
+    relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:

@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.errors import UnsupportedModelError
+from vitrail.adapters import Check
+from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers.attention_maps import expect_block, on_grid
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.gradients import target_gradients
+from vitrail.explainers.precision import at_least_single
 from vitrail.hooks import forward_hooks
 from vitrail.types import Images, Tokens
 
@@ -53,6 +55,7 @@ class GradCam(OwnPassExplainer):
 
     paper: ClassVar[str] = "Selvaraju et al. 2017, arXiv:1610.02391"
     needs_gradients: ClassVar[bool] = True
+    relies_on: ClassVar[tuple[Check, ...]] = ("gradients",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,10 +66,15 @@ class GradCam(OwnPassExplainer):
         logits, tokens = self._run(images.requires_grad_(), grid_size)
         targets = choose(logits)
         [gradient] = target_gradients(logits, targets, [tokens])
+        if not gradient[:, prefix:].any():
+            raise InvalidInputError(
+                f"the patches at site {self.site or self._default_site(grid_size)!r} of block {self.block} reach the logit of "
+                f"{self.model.name} no more, so that their gradients are zero; choose the site 'norm1' or 'input', or an earlier block"
+            )
         weighted = tokens.detach()[:, prefix:] * gradient[:, prefix:].mean(1, keepdim=True)  # equation 1
         cam = weighted.sum(-1)
         if self.eigen_smooth:
-            cam = _principal(weighted, cam)
+            cam = _principal(at_least_single(weighted), at_least_single(cam)).to(cam.dtype)
         values = torch.nn.functional.pad(cam.clamp_min(0), (prefix, 0))  # equation 2
         return Attribution(logits, targets, on_grid(values, prefix, grid_size))
 
@@ -81,6 +89,11 @@ class GradCam(OwnPassExplainer):
         hook: Callable[..., Any] = lambda norm, inputs, output: seen.append(output)  # noqa: E731
         with forward_hooks([(self._norm(site), hook)]):
             logits = self.vit.logits(images)
+        if len(seen) != 1:
+            raise UnsupportedModelError(
+                f"expected the {site} of block {self.block} of {self.model.name} to run once in a forward pass, it ran {len(seen)} times; "
+                "choose the site 'input'"
+            )
         return logits, seen[0]
 
     def _default_site(self, grid_size: tuple[int, int]) -> Site:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from vitrail.adapters import Classifier
+from vitrail.adapters import Check, Classifier
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.models.hit import Contributions, HiT
 from vitrail.models.hit.contributions import NormMean, spread_attention
@@ -41,6 +41,8 @@ class HiTContributions(HiTExplainer):
 
     norm_mean: NormMean = "shared"
 
+    relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
+
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         split: Contributions = self.model.module.contributions(images, choose, self.norm_mean)  # type: ignore[operator]
         return Attribution(split.logits, split.targets[:, 0], split.patches[:, 0], split.patch_bias[:, 0])
@@ -54,6 +56,8 @@ class HiTRollout(HiTExplainer):
 
     Source: Jeanneret et al. 2025, arXiv:2502.17196, rollout view.
     """
+
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention",)
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         with self.model.record(attentions=True) as trace:  # type: ignore[attr-defined]

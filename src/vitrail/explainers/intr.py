@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vitrail.adapters import Classifier
+from vitrail.adapters import Check, Classifier
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.checks import check_images
@@ -53,6 +53,7 @@ class INTRQueries(OwnPassExplainer):
 
     paper: ClassVar[str] = "Paul et al. 2024, arXiv:2311.04157"
     needs_model: ClassVar[str] = "INTR"
+    relies_on: ClassVar[tuple[Check, ...]] = ()
 
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:

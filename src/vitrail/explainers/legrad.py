@@ -6,7 +6,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from vitrail.adapters import Classifier
+from vitrail.adapters import Check, Classifier
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.attention_maps import on_grid
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
@@ -36,6 +36,7 @@ class LeGrad(OwnPassExplainer):
 
     paper: ClassVar[str] = "Bousselham et al. 2024, arXiv:2404.03214"
     needs_gradients: ClassVar[bool] = True
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "head", "gradients")
 
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:

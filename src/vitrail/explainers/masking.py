@@ -31,7 +31,8 @@ class Seen(NamedTuple):
 
 def see(vit: ViTAdapter, images: Images, num_states: int) -> Seen:
     """Run the ViT once and keep its first `num_states` hidden states."""
-    grid_size, patches = vit.grid_size(images), vit.patch_embed(images)
+    with vit.verified("parts"):
+        grid_size, patches = vit.grid_size(images), vit.patch_embed(images)
     prefix = vit.prefix_tokens.to(patches.dtype).expand(len(patches), -1, -1)
     with vit.record(hidden_states=True, num_hidden_states=num_states - 1) as trace:
         logits = vit.logits(images)

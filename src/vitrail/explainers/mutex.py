@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitrail.adapters import Classifier
+from vitrail.adapters import Check, Classifier
 from vitrail.adapters.memory import in_batches
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
@@ -48,6 +48,7 @@ class Mutex(OwnPassExplainer):
 
     paper: ClassVar[str] = "MUTEX 2025, doi:10.1007/s00521-025-11591-x"
     needs_model: ClassVar[str] = "ViT with self-attention"
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "parts")
 
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:

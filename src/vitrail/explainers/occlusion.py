@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from vitrail.adapters import Check
 from vitrail.baselines import check_baseline
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
@@ -35,6 +36,7 @@ class Occlusion(OwnPassExplainer):
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
     needs_model: ClassVar[str] = "any"
+    relies_on: ClassVar[tuple[Check, ...]] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

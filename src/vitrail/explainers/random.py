@@ -5,6 +5,7 @@ from typing import ClassVar, final
 
 import torch
 
+from vitrail.adapters import Check
 from vitrail.explainers.base import EXPLAINERS, Explainer
 from vitrail.types import Images, Relevance, Targets
 
@@ -24,6 +25,7 @@ class RandomRelevance(Explainer):
 
     paper: ClassVar[str] = "control"
     needs_model: ClassVar[str] = "any"
+    relies_on: ClassVar[tuple[Check, ...]] = ()
 
     def relevance(self, images: Images, targets: Targets) -> Relevance:
         rows, cols = self.model.grid_size(images)

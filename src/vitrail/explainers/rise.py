@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from vitrail.adapters import Check
 from vitrail.baselines import check_baseline
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
@@ -41,6 +42,7 @@ class Rise(OwnPassExplainer):
 
     paper: ClassVar[str] = "Petsiuk et al. 2018, arXiv:1806.07421"
     needs_model: ClassVar[str] = "any"
+    relies_on: ClassVar[tuple[Check, ...]] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitrail.adapters import Check
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.attention_maps import HeadFusion, follow_residual, fuse_heads, on_grid, spread_keys
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
@@ -36,6 +37,7 @@ class AttentionRollout(OwnPassExplainer):
     discard_ratio: float = 0.0
 
     paper: ClassVar[str] = "Abnar & Zuidema 2020, arXiv:2005.00928"
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

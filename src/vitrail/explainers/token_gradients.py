@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitrail.adapters import Check
 from vitrail.adapters.memory import in_batches
 from vitrail.baselines import check_baseline
 from vitrail.errors import InvalidInputError
@@ -36,6 +37,7 @@ class InputXGradient(OwnPassExplainer):
 
     paper: ClassVar[str] = "Shrikumar et al. 2016, arXiv:1605.01713"
     needs_gradients: ClassVar[bool] = True
+    relies_on: ClassVar[tuple[Check, ...]] = ("parts", "gradients")
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size = self.vit.grid_size(images)
@@ -70,6 +72,7 @@ class IntegratedGradients(OwnPassExplainer):
 
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
     needs_gradients: ClassVar[bool] = True
+    relies_on: ClassVar[tuple[Check, ...]] = ("parts", "gradients")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,7 +98,7 @@ class IntegratedGradients(OwnPassExplainer):
             image, share = at // self.num_steps, shares[at % self.num_steps][:, None, None]
             patches = (end_patches[image] - (1 - share) * difference[image]).to(end_patches.dtype).requires_grad_()
             at_point = self.vit.forward_tokens(self.vit.assemble(patches, grid_size), grid_size)
-            [gradient] = target_gradients(at_point, targets[image], [patches])
+            [gradient] = target_gradients(at_point, targets[image], [patches], allow_zero=True)
             # One number a patch is kept of every point: whole gradients of all points would fill the memory.
             return (difference[image] * gradient).sum(-1) * weights[at % self.num_steps, None] / 2
 

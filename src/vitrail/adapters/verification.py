@@ -1,0 +1,153 @@
+"""Whether what an adapter shows of a network is what the network does: checked on images of noise, once per structure.
+
+A network may have been changed in ways that no list of types foresees: parts replaced, shared, wrapped, quantized, hooked. So every
+view that a method relies on is tried before it is believed. The answers are kept until a module, a hook or a `forward` changes; weights
+may change freely.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import is_
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from vitrail.adapters.base import ViTAdapter
+from vitrail.adapters.classifier import Check, Classifier
+from vitrail.adapters.outputs import agree
+from vitrail.adapters.vit_checks import CHECKS
+from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.types import Images, Logits
+
+FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError)
+"""What networks raise where something does not fit."""
+
+
+@dataclass
+class _Answers:
+    """What was found for one structure of a network: why a check failed, or None where it passed."""
+
+    structure: tuple[Any, ...]
+    reasons: dict[Check, str | None] = field(default_factory=dict)
+    num_outputs: int | None = None
+
+
+_ANSWERS: WeakKeyDictionary[Classifier, _Answers] = WeakKeyDictionary()
+_TRUSTED: ContextVar[frozenset[tuple[int, Check]]] = ContextVar("trusted", default=frozenset())
+"""Checks inside of whose `verified` block the code runs: hooks that vitrail sets there are no change of the network."""
+
+
+@contextmanager
+def verified(classifier: Classifier, checks: tuple[Check, ...]) -> Iterator[None]:
+    """Make sure of some checks, and trust the network for the time of the block.
+
+    Raises:
+        UnsupportedModelError: A check fails, with the reason.
+    """
+    wanted = frozenset((id(classifier), check) for check in ("logits", *checks))
+    trusted = _TRUSTED.get()
+    token = _TRUSTED.set(trusted | wanted)
+    try:
+        if not wanted <= trusted:
+            _refuse_unless(classifier, ("logits", *checks))
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
+def count_outputs(classifier: Classifier) -> int:
+    """The number of logits, read off a forward pass.
+
+    Raises:
+        UnsupportedModelError: The network does not take images of its size, or returns something else than logits.
+    """
+    answers = _answers(classifier)
+    if answers.num_outputs is None:
+        with _quiet(classifier), torch.no_grad():
+            answers.num_outputs = classifier.logits(_noise(classifier)[:1]).shape[1]
+    return answers.num_outputs
+
+
+def _refuse_unless(classifier: Classifier, checks: tuple[Check, ...]) -> None:
+    answers = _answers(classifier)
+    missing = [check for check in checks if check not in answers.reasons]
+    if missing:
+        with _quiet(classifier):
+            noise = _noise(classifier)
+            with torch.no_grad():
+                in_batch, alone = classifier.logits(noise)[:1], classifier.logits(noise[:1])
+            if not torch.isfinite(alone).all():
+                raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
+            for check in missing:
+                answers.reasons[check] = _reason(classifier, check, noise[:1], alone, in_batch)
+    for check in checks:
+        if (reason := answers.reasons[check]) is not None:
+            raise UnsupportedModelError(f"cannot explain {classifier.name or type(classifier.module).__name__}: {reason}")
+
+
+def _reason(classifier: Classifier, check: Check, image: Images, alone: Logits, in_batch: Logits) -> str | None:
+    if check == "logits":
+        return None if agree(classifier.module, in_batch, alone) else _unsteady(classifier, image, alone)
+    if not isinstance(classifier, ViTAdapter):
+        return f"it is no Vision Transformer, and has no {check} to look at"
+    try:
+        CHECKS[check](classifier, image, alone)
+    except UnsupportedModelError as error:
+        return str(error)
+    except torch.OutOfMemoryError:
+        raise
+    except FAILURES as error:
+        return f"its {check} cannot be followed ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
+    return None
+
+
+def _unsteady(classifier: Classifier, image: Images, alone: Logits) -> str:
+    with torch.no_grad():
+        again = classifier.logits(image)
+    if agree(classifier.module, again, alone):
+        return "the logits of an image depend on what else is in the batch; use statistics that do not come from the batch"
+    return "it returns other logits for the same image at every call; turn off what is random in it (dropout, sampling, noise)"
+
+
+@contextmanager
+def _quiet(classifier: Classifier) -> Iterator[None]:
+    """Evaluation mode, the precision of the weights, and nothing left behind."""
+    with torch.inference_mode(False), classifier.inspecting(), torch.autocast(classifier.device.type, enabled=False):
+        yield
+
+
+def _noise(classifier: Classifier) -> Images:
+    """Two images, always the same, in the size that photos are brought to."""
+    channels = len(classifier.preprocessing.mean)
+    noise = torch.randn(2, channels, *classifier.probe_size, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    return noise.to(classifier.device, classifier.dtype)
+
+
+def _answers(classifier: Classifier) -> _Answers:
+    now = _structure(classifier.module)
+    known = _ANSWERS.get(classifier)
+    if known is None or len(known.structure) != len(now) or not all(map(is_, known.structure, now)):
+        known = _ANSWERS[classifier] = _Answers(now)
+    return known
+
+
+def _structure(module: nn.Module) -> tuple[Any, ...]:
+    """All that decides how a network computes, but for its numbers, as objects to compare by identity."""
+    return tuple(
+        chain.from_iterable(
+            (
+                part,
+                vars(part).get("forward"),
+                part._compiled_call_impl,
+                *part._modules.values(),
+                *part._forward_hooks.values(),
+                *part._forward_pre_hooks.values(),
+            )
+            for part in module.modules()
+        )
+    )

@@ -1,0 +1,571 @@
+"""Networks that were altered after they were built are explained as they are now, or refused: never explained as they were.
+
+Each alteration comes with its equal: a plain network that computes the same. Either every map agrees with that of the equal, or the
+method refuses, with a message that names the cause.
+"""
+
+import copy
+import re
+import types
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
+
+import networks
+from vitrail.adapters import adapt
+from vitrail.errors import UnsupportedModelError, VitrailError
+from vitrail.explainers import make_explainer
+
+LIBRARIES = {
+    "timm": lambda **options: networks.timm_vit(**({"depth": 3} | options)).double(),
+    "huggingface": lambda **options: networks.huggingface("ViT", **({"num_hidden_layers": 3} | options)).double(),
+    "torchvision": lambda **options: networks.torchvision_vit(**({"num_layers": 3} | options)).double(),
+}
+METHODS = {
+    "chefer": {},
+    "legrad": {},
+    "attcat": {},
+    "grad-cam": {},
+    "rollout": {},
+    "attention": {},
+    "input-x-gradient": {},
+    "integrated-gradients": {"num_steps": 2},
+    # Of three blocks kurtosis is always the same, up to rounding: the patches that it keeps would be chance.
+    "mutex": {"statistics": ("entropy", "max", "min", "sum", "median")},
+    "occlusion": {},
+    "rise": {"num_masks": 6},
+}
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+TARGETS = torch.tensor([1, 3])
+
+
+def blocks_of(network: nn.Module) -> nn.Module:
+    if hasattr(network, "vit"):
+        return network.vit.layers
+    return network.encoder.layers if hasattr(network, "encoder") else network.blocks
+
+
+def attention_of(block: nn.Module) -> nn.Module:
+    return next(getattr(block, name) for name in ("attn", "attention", "self_attention") if hasattr(block, name))
+
+
+def replace_attention(block: nn.Module, part: nn.Module) -> None:
+    setattr(block, next(name for name in ("attn", "attention", "self_attention") if hasattr(block, name)), part)
+
+
+def maps(network: nn.Module, dtype: torch.dtype = torch.float64) -> dict[str, Tensor | str]:
+    """What every method says of a network: a map, or why it refuses."""
+    classifier, found = adapt(network.to(dtype), name="altered"), {}
+    for method, options in METHODS.items():
+        try:
+            found[method] = make_explainer(method, classifier, **options).explain(IMAGES.to(dtype), TARGETS).relevance
+        except VitrailError as error:
+            found[method] = str(error)
+    return found
+
+
+def assert_right_or_refused(altered: nn.Module, equal: nn.Module, refused: str, methods: set[str]) -> None:
+    """Maps equal those of the equal, but for the methods that refuse, by a message that matches."""
+    expected, found = maps(equal), maps(altered)
+    for method, map_ in expected.items():
+        assert isinstance(map_, Tensor), f"{method} on the plain network: {map_}"
+        if method in methods:
+            assert isinstance(found[method], str), method
+            assert re.search(refused, found[method]), (method, found[method])
+        else:
+            assert isinstance(found[method], Tensor), f"{method}: {found[method]}"
+            torch.testing.assert_close(
+                found[method], map_, rtol=1e-6, atol=1e-9, msg=lambda text, method=method: f"{method}: {text}"
+            )
+
+
+GRADIENTS = {"chefer", "legrad", "attcat", "grad-cam", "input-x-gradient", "integrated-gradients"}
+ATTENTION = {"chefer", "legrad", "attcat", "rollout", "attention", "mutex"}
+PARTS = {"input-x-gradient", "integrated-gradients", "mutex", "occlusion", "rise"}
+
+
+# Right, since vitrail finds its way.
+
+
+def compiled_in_place(network: nn.Module) -> None:
+    network.compile(backend="eager")
+
+
+def compiled_forward(network: nn.Module) -> None:
+    network.forward = torch.compile(network.forward, backend="eager")
+
+
+def compiled_blocks_in_place(network: nn.Module) -> None:
+    for block in blocks_of(network):
+        block.compile(backend="eager")
+
+
+def compiled_block_forwards(network: nn.Module) -> None:
+    for block in blocks_of(network):
+        block.forward = torch.compile(block.forward, backend="eager")
+
+
+def compiled_blocks(network: nn.Module) -> None:
+    blocks = blocks_of(network)
+    for name, block in list(blocks.named_children()):
+        setattr(blocks, name, torch.compile(block, backend="eager"))
+
+
+def compiled_attention(network: nn.Module) -> None:
+    for block in blocks_of(network):
+        attention_of(block).compile(backend="eager")
+
+
+def copied_layers(network: nn.Module) -> None:
+    blocks = blocks_of(network)
+    for name, block in list(blocks.named_children()):
+        setattr(blocks, name, copy.deepcopy(block))
+
+
+def keeps_maps_by_hooks(network: nn.Module) -> None:
+    network.kept = []
+    for block in blocks_of(network):
+        attention_of(block).register_forward_hook(lambda part, inputs, output: network.kept.append(output))
+
+
+def keeps_detached_tokens(network: nn.Module) -> None:
+    network.kept = []
+    for block in blocks_of(network):
+        block.register_forward_hook(
+            lambda part, inputs, output: network.kept.append(
+                output[0].detach() if isinstance(output, tuple) else output.detach()
+            )
+        )
+
+
+HARMLESS = [
+    compiled_in_place,
+    compiled_forward,
+    compiled_blocks_in_place,
+    compiled_block_forwards,
+    compiled_blocks,
+    compiled_attention,
+    copied_layers,
+    keeps_maps_by_hooks,
+    keeps_detached_tokens,
+]
+
+
+@pytest.mark.parametrize("alter", HARMLESS)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_computes_the_same_is_explained_the_same(library, alter):
+    network, equal = LIBRARIES[library](), LIBRARIES[library]()
+    alter(network)
+    assert_right_or_refused(network, equal, "", set())
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_compiled_wrapper_is_the_network_inside(library):
+    network = LIBRARIES[library]()
+    assert_right_or_refused(torch.compile(network, backend="eager"), network, "", set())
+
+
+def test_compiled_code_is_compiled_again_afterwards():
+    network, runs = networks.timm_vit(), []
+
+    def backend(graph, inputs):
+        runs.append(1)
+        return graph.forward
+
+    network.compile(backend=backend)
+    make_explainer("chefer", adapt(network)).explain(IMAGES)
+    assert not runs
+    with torch.no_grad():
+        network(IMAGES)
+    assert runs
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_one_block_object_used_several_times(library):
+    network, equal = LIBRARIES[library](), LIBRARIES[library]()
+    shared = blocks_of(network)
+    for name, _ in list(shared.named_children())[1:]:
+        setattr(shared, name, shared[0])
+    apart = blocks_of(equal)
+    for name, _ in list(apart.named_children()):
+        getattr(apart, name).load_state_dict(shared[0].state_dict())
+    assert_right_or_refused(network, equal, "norm1 of block -1 of altered to run once .* it ran 3 times", {"grad-cam"})
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_removed_layers(library):
+    network = LIBRARIES[library]()
+    del blocks_of(network)[1]
+    equal = {"timm": {"depth": 2}, "huggingface": {"num_hidden_layers": 2}, "torchvision": {"num_layers": 2}}[library]
+    plain = LIBRARIES[library](**equal)
+    blocks = blocks_of(network)
+    plain.load_state_dict(network.state_dict(), strict=False)
+    for mine, other in zip(blocks_of(plain), blocks, strict=True):
+        mine.load_state_dict(other.state_dict())
+    assert_right_or_refused(network, plain, "", set())
+
+
+# Refused, since vitrail cannot see it, or would see another network.
+
+
+def quantized(part: nn.Module) -> nn.Module:
+    return torch.ao.quantization.quantize_dynamic(part, {nn.Linear}, dtype=torch.qint8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("library", ["timm", "huggingface"])
+def test_int8_blocks(library):
+    if "none" in torch.backends.quantized.supported_engines and len(torch.backends.quantized.supported_engines) == 1:
+        pytest.skip("this build of torch quantizes nothing")
+    network = LIBRARIES[library]().float()
+    for block in blocks_of(network):
+        block.mlp = quantized(block.mlp)
+    found = maps(network, torch.float32)
+    for method in GRADIENTS:
+        assert "operations without a derivative" in found[method], (method, found[method])
+    for method in set(METHODS) - GRADIENTS:
+        assert isinstance(found[method], Tensor), (method, found[method])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_all_int8():
+    """Down to the head, and rounded so roughly in a network so small that the rest of the batch counts."""
+    found = maps(quantized(networks.timm_vit()), torch.float32)
+    for method in GRADIENTS:
+        assert re.search("operations without a derivative|what else is in the batch", found[method]), (method, found[method])
+
+
+def detached_mlps(network: nn.Module) -> None:
+    for block in blocks_of(network):
+        block.mlp.register_forward_hook(lambda part, inputs, output: output.detach())
+
+
+def attention_without_gradients(network: nn.Module) -> None:
+    for block in blocks_of(network):
+        attention = attention_of(block)
+        own = attention.forward
+
+        def forward(*inputs, own=own, **options):
+            with torch.no_grad():
+                return own(*inputs, **options)
+
+        attention.forward = forward
+
+
+def a_block_without_gradients(network: nn.Module) -> None:
+    block = blocks_of(network)[1]
+    own = block.forward
+
+    def forward(*inputs, **options):
+        with torch.no_grad():
+            return own(*inputs, **options)
+
+    block.forward = forward
+
+
+def norms_by_data(network: nn.Module) -> None:
+    norm = next(part for part in blocks_of(network)[0].modules() if isinstance(part, nn.LayerNorm))
+    norm.forward = lambda values: nn.functional.layer_norm(values.data, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+@pytest.mark.parametrize("alter", [detached_mlps, attention_without_gradients, a_block_without_gradients, norms_by_data])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_gradients_that_leave_out_a_part(library, alter):
+    network = LIBRARIES[library]()
+    alter(network)
+    found = maps(network)
+    for method in GRADIENTS:
+        assert isinstance(found[method], str), method
+        assert "without a gradient" in found[method] or "no gradient passes" in found[method], (method, found[method])
+    assert isinstance(found["occlusion"], Tensor)
+
+
+def own_attention(network: nn.Module, forward: Callable[..., Tensor]) -> None:
+    for block in network.blocks:
+        block.attn.forward = types.MethodType(forward, block.attn)
+
+
+def parts_of(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    qkv = attention.qkv(tokens).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key, value = qkv.unbind(0)
+    return (query * attention.scale @ key.mT).softmax(-1), value, query
+
+
+def out(attention: nn.Module, heads: Tensor) -> Tensor:
+    return attention.proj(heads.transpose(1, 2).flatten(2))
+
+
+def keeps_its_map(self, tokens, **_):
+    weights, value, _ = parts_of(self, tokens)
+    self.kept = weights = self.attn_drop(weights)
+    return out(self, weights @ value)
+
+
+def test_a_timm_attention_that_keeps_its_map():
+    network = networks.timm_vit()
+    own_attention(network, keeps_its_map)
+    assert_right_or_refused(network, networks.timm_vit(), "", set())
+
+
+def keeps_its_map_beside(self, tokens, **_):
+    weights, value, _ = parts_of(self, tokens)
+    self.kept = self.attn_drop(weights)  # for show
+    return out(self, self.attn_drop(weights) @ value)
+
+
+def fused_beside_its_map(self, tokens, **_):
+    weights, value, query = parts_of(self, tokens)
+    self.kept = self.attn_drop(weights)  # for show: the network goes on with fused attention
+    key = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)[1]
+    return out(self, nn.functional.scaled_dot_product_attention(query, key, value))
+
+
+def fused_alone(self, tokens, **_):
+    _, value, query = parts_of(self, tokens)
+    key = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)[1]
+    return out(self, nn.functional.scaled_dot_product_attention(query, key, value))
+
+
+def masked_after_its_map(self, tokens, **_):
+    weights, value, _ = parts_of(self, tokens)
+    weights = self.attn_drop(weights) * torch.linspace(0.2, 1, weights.shape[-1])
+    return out(self, weights / weights.sum(-1, keepdim=True) @ value)
+
+
+def heads_that_talk_after_their_map(self, tokens, **_):
+    weights, value, _ = parts_of(self, tokens)
+    return out(self, self.attn_drop(weights).roll(1, dims=1) @ value)
+
+
+def scores_instead_of_weights(self, tokens, **_):
+    qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key, value = qkv.unbind(0)
+    return out(self, self.attn_drop(query * self.scale @ key.mT).softmax(-1) @ value)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        keeps_its_map_beside,
+        fused_beside_its_map,
+        fused_alone,
+        masked_after_its_map,
+        heads_that_talk_after_their_map,
+        scores_instead_of_weights,
+    ],
+)
+def test_a_timm_attention_that_shows_something_else(forward):
+    network = networks.timm_vit()
+    own_attention(network, forward)
+    found = maps(network)
+    refused = {"chefer", "legrad"} if forward is fused_beside_its_map else ATTENTION
+    for method in refused:
+        assert isinstance(found[method], str), method
+        assert re.search("attention|does not depend on what block", found[method]), found[method]
+    for method in set(METHODS) - refused:
+        assert isinstance(found[method], Tensor), (method, found[method])
+
+
+class LowRank(nn.Module):
+    """Adapts torchvision's attention as LoRA does, unmerged: the weights inside stay those of the base network."""
+
+    def __init__(self, base: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.base = base
+        self.down, self.up = nn.Parameter(torch.randn(2, 24) * 0.5), nn.Parameter(torch.randn(72, 2) * 0.5)
+
+    def forward(self, *inputs, **options):
+        kept = self.base.in_proj_weight
+        del self.base.in_proj_weight
+        self.base.in_proj_weight = kept + self.up @ self.down
+        try:
+            return self.base(*inputs, **options)
+        finally:
+            del self.base.in_proj_weight
+            self.base.register_parameter("in_proj_weight", kept)
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+
+def test_torchvisions_attention_in_a_wrapper():
+    network = networks.torchvision_vit()
+    for block in network.encoder.layers:
+        block.self_attention = LowRank(block.self_attention)
+    found = maps(network)
+    for method in ATTENTION:
+        assert "LowRank" in found[method], (method, found[method])
+    assert isinstance(found["grad-cam"], Tensor)
+
+
+def test_torchvisions_attention_with_a_replaced_forward():
+    network = networks.torchvision_vit()
+    attention = network.encoder.layers[0].self_attention
+    own = attention.forward
+    attention.forward = lambda query, key, value, **options: own(query * 2, key * 2, value * 2, **options)
+    found = maps(network)
+    for method in ATTENTION:
+        assert "other logits than by itself" in found[method], (method, found[method])
+
+
+class Added(nn.Module):
+    """A linear layer and a low-rank path beside it: LoRA, unmerged."""
+
+    def __init__(self, base: nn.Linear | nn.Conv2d) -> None:
+        super().__init__()
+        self.base_layer = base
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            self.delta = nn.Parameter(torch.randn_like(base.weight) * 0.1)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if isinstance(self.base_layer, nn.Conv2d):
+            return self.base_layer(values) + nn.functional.conv2d(values, self.delta, stride=self.base_layer.stride)
+        return self.base_layer(values) + nn.functional.linear(values, self.delta)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base_layer.weight
+
+    def merged(self) -> nn.Module:
+        base = copy.deepcopy(self.base_layer)
+        base.weight.data += self.delta.data
+        return base
+
+
+@pytest.mark.parametrize(
+    ("library", "path"),
+    [
+        ("timm", "blocks.1.attn.qkv"),
+        ("timm", "blocks.1.attn.proj"),
+        ("timm", "patch_embed.proj"),
+        ("timm", "head"),
+        ("huggingface", "vit.layers.1.attention.q_proj"),
+        ("huggingface", "vit.embeddings.patch_embeddings.projection"),
+        ("huggingface", "classifier"),
+        ("torchvision", "conv_proj"),
+        ("torchvision", "encoder.layers.encoder_layer_1.mlp.0"),
+    ],
+)
+def test_low_rank_adapters_are_as_if_merged(library, path):
+    network, merged = LIBRARIES[library](), LIBRARIES[library]()
+    parent, _, name = path.rpartition(".")
+    part = Added(network.get_submodule(path))
+    setattr(merged.get_submodule(parent), name, part.merged())
+    setattr(network.get_submodule(parent), name, part)
+    assert_right_or_refused(network, merged, "", set())
+
+
+def test_parametrized_weights():
+    network, equal = networks.timm_vit(), networks.timm_vit()
+
+    class Doubled(nn.Module):
+        def forward(self, weight):
+            return weight * 2
+
+    parametrize.register_parametrization(network.blocks[0].attn.qkv, "weight", Doubled())
+    equal.blocks[0].attn.qkv.weight.data *= 2
+    assert_right_or_refused(network, equal, "", set())
+
+
+def test_timms_checkpointing_of_both_kinds():
+    network = networks.timm_vit()
+    network.set_grad_checkpointing(True)
+    assert_right_or_refused(network, networks.timm_vit(), "", set())
+    assert network.grad_checkpointing
+
+
+def test_blocks_that_users_checkpoint():
+    network = networks.timm_vit()
+    for block in network.blocks:
+        own = block.forward
+        block.forward = lambda tokens, own=own, **_: checkpoint(own, tokens, use_reentrant=True)
+    found = maps(network)
+    for method in GRADIENTS:
+        assert isinstance(found[method], str), method
+    assert isinstance(found["rollout"], Tensor)
+
+
+def test_a_backbone_of_another_kind():
+    network = networks.huggingface("ViT")
+    network.vit = nn.Sequential(nn.Flatten(), nn.LazyLinear(24))
+    with pytest.raises(UnsupportedModelError, match="expected the embeddings and the layers of a Hugging Face vit"):
+        adapt(network)
+
+
+def test_a_backbone_of_another_depth():
+    network, other = networks.huggingface("ViT"), networks.huggingface("ViT", num_hidden_layers=3)
+    network.vit = other.vit
+    other.classifier = network.classifier
+    assert_right_or_refused(network, other, "", set())
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_replaced_forward_of_the_whole(library):
+    """What is done around the network is no part of what methods run on its tokens."""
+    network = LIBRARIES[library]()
+    own = network.forward
+    network.forward = lambda images, **options: own(images.flip(-1), **options)
+    found = maps(network)
+    for method in ("input-x-gradient", "integrated-gradients", "mutex", "occlusion", "rise"):
+        assert isinstance(found[method], str), method
+        assert "other logits than by itself" in found[method]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_skipped_and_repeated_blocks(library):
+    for change in (lambda own, tokens: tokens, lambda own, tokens: own(own(tokens))):
+        network = LIBRARIES[library]()
+        block = blocks_of(network)[1]
+        own = block.forward
+        block.forward = lambda tokens, *_, own=own, change=change, **__: change(own, tokens)
+        found = maps(network)
+        for method in ATTENTION - {"mutex"}:
+            assert isinstance(found[method], str), (library, method)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_is_random_is_refused(library):
+    network = LIBRARIES[library]()
+    blocks_of(network)[0].register_forward_hook(
+        lambda part, inputs, output: nn.functional.dropout(output, 0.5, training=True) if isinstance(output, Tensor) else output
+    )
+    assert all("other logits for the same image at every call" in str(each) for each in maps(network).values())
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_mixes_the_batch_is_refused(library):
+    network = LIBRARIES[library]()
+    blocks_of(network)[0].register_forward_hook(lambda part, inputs, output: output - output.mean(0, keepdim=True))
+    assert all("depend on what else is in the batch" in str(each) for each in maps(network).values())
+
+
+def test_a_change_after_the_first_explanation_is_noticed():
+    network = networks.timm_vit()
+    explainer = make_explainer("chefer", adapt(network))
+    explainer.explain(IMAGES)
+    network.blocks[1].attn.forward = types.MethodType(fused_alone, network.blocks[1].attn)
+    with pytest.raises(UnsupportedModelError, match="attention"):
+        explainer.explain(IMAGES)
+    del network.blocks[1].attn.forward
+    explainer.explain(IMAGES)
+
+
+def test_weights_may_change_without_another_look(monkeypatch):
+    network = networks.timm_vit()
+    explainer = make_explainer("chefer", adapt(network))
+    explainer.explain(IMAGES)
+    passes = []
+    network.patch_embed.register_forward_hook(lambda *_: passes.append(1))
+    explainer.explain(IMAGES)  # A hook is a change of structure.
+    passes.clear()
+    network.head.weight.data.mul_(2)
+    explainer.explain(IMAGES)
+    assert len(passes) == 1
