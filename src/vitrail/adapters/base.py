@@ -205,7 +205,7 @@ class ViTAdapter(Classifier):
         tokens = parts[0] if isinstance(parts, tuple) and parts else parts
         if not isinstance(tokens, Tensor) or tokens.ndim != 3:
             raise UnsupportedModelError(
-                f"expected tokens (b, t, d) as first argument and first output of every block of {self.name}, got "
+                f"expected tokens (b, t, d) as first input and output of every block of {self.name}, got "
                 f"{f'shape {tuple(tokens.shape)}' if isinstance(tokens, Tensor) else type(tokens).__name__}; let blocks take and give tokens"
             )
         return tokens, None
