@@ -204,9 +204,9 @@ class ViTAdapter(Classifier):
         """
         tokens = parts[0] if isinstance(parts, tuple) and parts else parts
         if not isinstance(tokens, Tensor) or tokens.ndim != 3:
+            got = f"shape {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
             raise UnsupportedModelError(
-                f"expected tokens (b, t, d) as first input and output of every block of {self.name}, got "
-                f"{f'shape {tuple(tokens.shape)}' if isinstance(tokens, Tensor) else type(tokens).__name__}; let blocks take and give tokens"
+                f"expected tokens (b, t, d) as first input and output of every block of {self.name}, got {got}; let blocks do so"
             )
         return tokens, None
 
@@ -242,7 +242,7 @@ class ViTAdapter(Classifier):
         Images and baseline are embedded once; every step then picks, per patch, one of the two embeddings.
         """
         grid_size = self._check_perturbation(images, baseline, keep)
-        with self.verified("parts"):
+        with self.verified("parts", size=(images.shape[2], images.shape[3])):
             patches, replacements = self.patch_embed(images), self.patch_embed(baseline)
         num_steps, masks = keep.shape[1], keep.flatten(0, 1).unsqueeze(-1)
 
@@ -264,7 +264,7 @@ class ViTAdapter(Classifier):
             InvalidInputError: The network needs all its patches.
         """
         grid_size = self._check_perturbation(images, images, keep)
-        with self.verified("parts"):
+        with self.verified("parts", size=(images.shape[2], images.shape[3])):
             prefix, tokens = self.num_prefix_tokens, self.assemble(self.patch_embed(images), grid_size)
         masks, num_steps = keep.flatten(0, 1), keep.shape[1]
         counts = masks.sum(1)

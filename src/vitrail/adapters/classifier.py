@@ -103,18 +103,22 @@ class Classifier(ABC):
         with inspecting(self.module), uncompiled(self.module):
             yield
 
-    def verified(self, *checks: Check) -> AbstractContextManager[None]:
+    def verified(self, *checks: Check, size: tuple[int, int] | None = None) -> AbstractContextManager[None]:
         """Make sure that views of the network are true, and trust them for the time of the block; see `Check`.
 
         Every view is tried on images of noise before it is first relied on, and again when a module, a hook or a `forward` has
         changed.
+
+        Args:
+            checks: What must hold, beside "logits".
+            size: Height and width of images that the network takes; those of its preprocessing if not given.
 
         Raises:
             UnsupportedModelError: A view is not true, with the reason.
         """
         from vitrail.adapters.verification import verified  # noqa: PLC0415 (it looks at classifiers)
 
-        return verified(self, checks)
+        return verified(self, checks, size)
 
     def prepare(self, photos: Image.Image | Sequence[Image.Image]) -> Images:
         """Turn photos into a batch on the network's device.

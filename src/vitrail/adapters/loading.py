@@ -58,8 +58,10 @@ def load(
     name = str(name)
     check_name(name)
     source, _, rest = name.partition(":")
-    classifier = SOURCES[source](rest, **options) if _has_source(name) else load_local(Path(name), **options)
-    classifier.module.to(_device(device)).eval()
+    # Weights that are created in inference mode never let a gradient through.
+    with torch.inference_mode(False):
+        classifier = SOURCES[source](rest, **options) if _has_source(name) else load_local(Path(name), **options)
+        classifier.module.to(_device(device)).eval()
     return classifier if image_size is None else _resized(classifier, image_size)
 
 

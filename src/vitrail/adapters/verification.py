@@ -43,8 +43,13 @@ _TRUSTED: ContextVar[frozenset[tuple[int, Check]]] = ContextVar("trusted", defau
 
 
 @contextmanager
-def verified(classifier: Classifier, checks: tuple[Check, ...]) -> Iterator[None]:
+def verified(classifier: Classifier, checks: tuple[Check, ...], size: tuple[int, int] | None = None) -> Iterator[None]:
     """Make sure of some checks, and trust the network for the time of the block.
+
+    Args:
+        classifier: The network, as it is seen.
+        checks: What must hold, beside "logits".
+        size: Height and width of images that the network takes; those of its preprocessing if not given.
 
     Raises:
         UnsupportedModelError: A check fails, with the reason.
@@ -54,7 +59,7 @@ def verified(classifier: Classifier, checks: tuple[Check, ...]) -> Iterator[None
     token = _TRUSTED.set(trusted | wanted)
     try:
         if not wanted <= trusted:
-            _refuse_unless(classifier, ("logits", *checks))
+            _refuse_unless(classifier, ("logits", *checks), size or classifier.probe_size)
         yield
     finally:
         _TRUSTED.reset(token)
@@ -69,18 +74,19 @@ def count_outputs(classifier: Classifier) -> int:
     answers = _answers(classifier)
     if answers.num_outputs is None:
         with _quiet(classifier), torch.no_grad():
-            answers.num_outputs = classifier.logits(_noise(classifier)[:1]).shape[1]
+            answers.num_outputs = classifier.logits(_noise(classifier, classifier.probe_size)[:1]).shape[1]
     return answers.num_outputs
 
 
-def _refuse_unless(classifier: Classifier, checks: tuple[Check, ...]) -> None:
+def _refuse_unless(classifier: Classifier, checks: tuple[Check, ...], size: tuple[int, int]) -> None:
     answers = _answers(classifier)
     missing = [check for check in checks if check not in answers.reasons]
     if missing:
         with _quiet(classifier):
-            noise = _noise(classifier)
+            noise = _noise(classifier, size)
             with torch.no_grad():
                 in_batch, alone = classifier.logits(noise)[:1], classifier.logits(noise[:1])
+            answers.num_outputs = alone.shape[1]
             if not torch.isfinite(alone).all():
                 raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
             for check in missing:
@@ -121,10 +127,10 @@ def _quiet(classifier: Classifier) -> Iterator[None]:
         yield
 
 
-def _noise(classifier: Classifier) -> Images:
-    """Two images, always the same, in the size that photos are brought to."""
+def _noise(classifier: Classifier, size: tuple[int, int]) -> Images:
+    """Two images, always the same."""
     channels = len(classifier.preprocessing.mean)
-    noise = torch.randn(2, channels, *classifier.probe_size, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    noise = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     return noise.to(classifier.device, classifier.dtype)
 
 

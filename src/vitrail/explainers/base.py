@@ -120,7 +120,7 @@ class Explainer(ABC):
         with (
             torch.inference_mode(False),
             self.model.inspecting(),
-            self.model.verified(*self._checks()),
+            self.model.verified(*self._checks(), size=(images.shape[2], images.shape[3])),
             torch.set_grad_enabled(self.needs_gradients),
             self._autocast(),
         ):
@@ -178,9 +178,9 @@ class Explainer(ABC):
     def _targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
         if not torch.isfinite(logits).all():
             raise InvalidInputError(f"{self.model.name} gave logits that are not finite; check its weights and the images")
-        if logits.shape[1] != self.model.num_classes:
+        if self.model.class_names and logits.shape[1] != len(self.model.class_names):
             raise UnsupportedModelError(
-                f"expected {self.model.num_classes} logits from {self.model.name}, as it has classes, got {logits.shape[1]}; adapt it again"
+                f"expected {len(self.model.class_names)} logits from {self.model.name}, one per class name, got {logits.shape[1]}"
             )
         if target is None:
             return logits.argmax(-1)

@@ -1,0 +1,133 @@
+"""How many logits a network gives is read off the network; what gives something else is refused."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import networks
+from vitrail.adapters import adapt
+from vitrail.adapters.plain import adapt_plain
+from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.explainers import make_explainer
+
+IMAGES = networks.images("timm")
+BUILDERS = {
+    "timm": networks.timm_vit,
+    "huggingface": lambda: networks.huggingface("ViT"),
+    "torchvision": networks.torchvision_vit,
+}
+HEADS = {"timm": "head", "huggingface": "classifier", "torchvision": "heads"}
+
+
+class Cosine(nn.Module):
+    """A head without a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directions = nn.Parameter(torch.randn(7, 24, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return nn.functional.normalize(features, dim=-1) @ nn.functional.normalize(self.directions, dim=-1).T
+
+
+class Pairs(nn.Module):
+    """A small linear layer last, which is not what gives the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.mixed = nn.Linear(24, 10), nn.Linear(10, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits = self.wide(features)
+        return logits + self.mixed(logits).sum(-1, keepdim=True)
+
+
+def with_head(library: str, head: nn.Module) -> nn.Module:
+    network = BUILDERS[library]()
+    setattr(network, HEADS[library], head)
+    return network
+
+
+@pytest.mark.parametrize("library", BUILDERS)
+@pytest.mark.parametrize(
+    ("head", "count"),
+    [
+        (Cosine(), 7),
+        (Pairs(), 10),
+        (nn.Sequential(nn.Linear(24, 6), nn.Softplus(), nn.Linear(6, 4), nn.PixelShuffle(1)), 4),
+        (nn.Sequential(nn.Linear(24, 12), nn.GLU()), 6),
+        (nn.Linear(24, 9, bias=False), 9),
+    ],
+)
+def test_classes_are_counted_by_a_forward_pass(library, head, count):
+    if isinstance(head, nn.Sequential) and isinstance(head[-1], nn.PixelShuffle):
+        head = head[:-1]
+    classifier = adapt(with_head(library, head), class_names=[f"kind {index}" for index in range(count)])
+    assert classifier.num_classes == count
+    for method in ("chefer", "occlusion", "legrad"):
+        explanation = make_explainer(method, classifier).explain(IMAGES, f"kind {count - 1}")
+        assert explanation.logits.shape == (3, count)
+    with pytest.raises(UnsupportedModelError, match=f"expected {count} class names"):
+        adapt(with_head(library, head), class_names=["one"])
+    with pytest.raises(InvalidInputError, match=f"between 0 and {count - 1}"):
+        make_explainer("chefer", classifier).explain(IMAGES, count)
+
+
+class Returning(nn.Module):
+    """Gives its logits in another form."""
+
+    def __init__(self, form) -> None:
+        super().__init__()
+        self.linear, self.form = nn.Linear(24, 5), form
+
+    def forward(self, features: Tensor):
+        return self.form(self.linear(features))
+
+
+@dataclass
+class Output:
+    scores: Tensor
+
+
+@pytest.mark.parametrize("library", BUILDERS)
+@pytest.mark.parametrize(
+    ("form", "got"),
+    [
+        (lambda logits: (logits, logits.mean()), "a tuple of 2"),
+        (lambda logits: [logits], "a list of 1"),
+        (lambda logits: {"scores": logits}, "a dict"),
+        (lambda logits: Output(logits), "a Output"),
+        (lambda logits: logits[:, 0], r"a tensor of shape \(\d,\)"),
+        (lambda logits: logits.argmax(-1, keepdim=True), r"a tensor of shape \(\d, 1\) and torch.int64"),
+        (lambda logits: logits[:, :, None], r"a tensor of shape \(\d, 5, 1\)"),
+    ],
+)
+def test_other_outputs_are_refused(library, form, got):
+    network = with_head(library, Returning(form))
+    for classifier in (adapt(network, name="mine"), adapt_plain(network, "mine", cell_size=8)):
+        with pytest.raises(UnsupportedModelError, match=rf"expected mine to return logits of shape .*, got {got}"):
+            make_explainer("occlusion", classifier).explain(IMAGES)
+
+
+@pytest.mark.parametrize("library", BUILDERS)
+def test_a_head_that_changes_its_width_afterwards(library):
+    network = BUILDERS[library]()
+    explainer = make_explainer("chefer", adapt(network, class_names=networks.CLASS_NAMES))
+    explainer.explain(IMAGES, "bee")
+    setattr(network, HEADS[library], nn.Linear(24, 3))
+    with pytest.raises(
+        (UnsupportedModelError, ValueError),
+        match=r"expected 5 logits from ViT|expected 5 logits from Vis",
+    ):
+        explainer.explain(IMAGES, "bee")
+
+
+@pytest.mark.parametrize("library", BUILDERS)
+@pytest.mark.parametrize("head", [nn.Identity(), nn.Sequential(), nn.Sequential(nn.Dropout(0.1), nn.Identity())])
+def test_heads_that_pass_features_on_are_refused(library, head):
+    if library == "huggingface":
+        pytest.skip("refused by its number of labels")
+    with pytest.raises(UnsupportedModelError, match="expected a classifier"):
+        adapt(with_head(library, head))
