@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 
 from vitrail.adapters.base import Visit, ViTAdapter
+from vitrail.adapters.configured_output import configured_output
 from vitrail.adapters.grid import expect_channels, expect_multiple
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.readout import class_tokens, expect_kept, kept_pairs, last_linear, patch_mean
@@ -212,7 +213,8 @@ def adapt_huggingface(
             f"expected a model with a classifier (...ForImageClassification), got {kind}; load it by AutoModelForImageClassification"
         )
     names = class_names or class_names_of(module.config)
-    return HuggingFaceViTAdapter(module, preprocessing or family_preprocessing(module.config), names, name)
+    own = preprocessing or family_preprocessing(module.config)
+    return HuggingFaceViTAdapter(module, own, names, name, output=configured_output(module))
 
 
 def class_names_of(config: Any) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any, final
 from torch import nn
 
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.configured_output import configured_output
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.types import Images, Logits
@@ -60,7 +61,10 @@ def adapt_plain(
         )
     if class_names and len(class_names) != num_outputs(module):
         raise UnsupportedModelError(f"expected {num_outputs(module)} class names, one per logit, got {len(class_names)}")
-    return PlainClassifier(module, preprocessing or Preprocessing(), tuple(class_names), name, cell_size=cell_size)
+    output = configured_output(module)
+    return PlainClassifier(
+        module, preprocessing or Preprocessing(), tuple(class_names), name, cell_size=cell_size, output=output
+    )
 
 
 def num_outputs(module: nn.Module) -> int:

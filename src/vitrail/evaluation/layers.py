@@ -150,7 +150,7 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "leaving layers out", unreadable):
             split = hit.layer_split(batch.images, keep, lambda logits: logits.argmax(1, keepdim=True))
             # Probabilities, in single precision at least.
-            whole, ablated = split.logits.float().softmax(-1), split.ablated.float().softmax(-1)
+            whole, ablated = (classifier.probabilities(logits.float()) for logits in (split.logits, split.ablated))
             wanted = split.targets.unsqueeze(1).expand(-1, len(ablations), -1)
             found = (
                 split.targets[:, 0],
