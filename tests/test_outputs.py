@@ -59,10 +59,12 @@ def test_a_single_logit_is_a_sigmoid(name):
     logits = networks.own_logits(classifier.module, images).detach()
     expected = 1 / (1 + (-logits).exp())
     assert logits.shape == (2, 1)
-    assert 0 < expected.min() and expected.max() < 1
+    assert expected.min() > 0
+    assert expected.max() < 1
     torch.testing.assert_close(explanation.probabilities, expected)
     torch.testing.assert_close(classifier.probabilities(logits), expected)
-    assert explanation.output == "sigmoid" and explanation.targets.tolist() == [0, 0]
+    assert explanation.output == "sigmoid"
+    assert explanation.targets.tolist() == [0, 0]
     [(_, shown)] = explanation.top_classes(0, 5)
     assert shown == pytest.approx(float(expected[0, 0]), rel=1e-5)
 
@@ -133,9 +135,7 @@ def test_configurations_that_say_nothing_else_are_softmax():
 
 def test_a_regression_has_no_probabilities():
     for options in ({"num_labels": 1}, {"num_labels": 3}):
-        with pytest.raises(
-            UnsupportedModelError, match="expected a classifier, got a ViTForImageClassification with config.problem_type"
-        ):
+        with pytest.raises(UnsupportedModelError, match="expected a classifier, got a ViTForImageClassification with config"):
             seen(networks.huggingface("ViT", problem_type="regression", **options))
 
 
@@ -181,7 +181,7 @@ def test_divergence_of_labels_is_that_of_their_joint_distribution():
 def test_divergence_of_extreme_logits(output):
     logits = torch.tensor([[200.0, -300.0, 0.0]])
     assert kl_divergence(logits, logits, output).tolist() == [0]
-    assert kl_divergence(logits, -logits, output).isfinite().all() and kl_divergence(logits, -logits, output) > 100
+    assert 100 < kl_divergence(logits, -logits, output) < 10_000
     single = kl_divergence(torch.tensor([[1.0]]), torch.tensor([[-1.0]]), output)
     assert single == pytest.approx(2 / (1 + np.exp(-1)) - 1, rel=1e-6)
 
@@ -191,7 +191,8 @@ def test_explanations_remember_what_logits_mean(tmp_path, output):
     explanation = Explanation(torch.rand(2, 2, 2), torch.tensor([0, 1]), torch.randn(2, 3), output=output)
     explanation.save(tmp_path / "one")
     read = Explanation.load(tmp_path / "one")
-    assert read.output == output and torch.equal(read.probabilities, explanation.probabilities)
+    assert read.output == output
+    assert torch.equal(read.probabilities, explanation.probabilities)
     for whole in (read[1], Explanation.concatenate([read, read])):
         assert whole.output == output
 
