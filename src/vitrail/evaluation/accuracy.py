@@ -12,7 +12,7 @@ from vitrail.data.labelled import NO_LABEL, LabelledImages, Unreadable
 from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError
-from vitrail.evaluation.reading import expect_readable, in_order, read_batches
+from vitrail.evaluation.reading import expect_finite, expect_readable, in_order, read_batches
 from vitrail.outputs import ranking
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 6
     of one process, since no image is taken twice.
 
     Raises:
-        InvalidInputError: No labels, classes that the model does not have, or a model that has but one.
+        InvalidInputError: No labels, classes that the model does not have, a model that has but one, or logits that are not finite.
         ImageError: Not one image could be read.
     """
     num_classes = expect_several_classes(classifier)
@@ -56,6 +56,7 @@ def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 6
     with classifier.inspecting(), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "testing", unreadable):
             logits = classifier.logits(batch.images).float()
+            expect_finite(logits, classifier)
             ordered = ranking(logits, classifier.output).cpu()
             top1.update(ordered, batch.labels)
             top5.update(ordered, batch.labels)

@@ -14,7 +14,7 @@ from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.evaluation.accuracy import with_model_labels
-from vitrail.evaluation.reading import expect_readable, in_order, places, read_batches
+from vitrail.evaluation.reading import expect_finite, expect_readable, in_order, places, read_batches
 from vitrail.types import Targets
 
 
@@ -149,6 +149,7 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
     with classifier.inspecting(), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "leaving layers out", unreadable):
             split = hit.layer_split(batch.images, keep, lambda logits: logits.argmax(1, keepdim=True))
+            expect_finite(split.logits, classifier)
             # Probabilities, in single precision at least.
             whole, ablated = (classifier.probabilities(logits.float()) for logits in (split.logits, split.ablated))
             wanted = split.targets.unsqueeze(1).expand(-1, len(ablations), -1)

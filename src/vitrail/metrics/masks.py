@@ -114,7 +114,8 @@ def measure_masks(
     found = dict.fromkeys(MEASURES, undefined) | {"kept": masks.flatten(1).float().mean(1)}
     for ending, changed in (("", masked_logits), ("_own", own_logits)):
         if changed is not None:
-            found[f"agreement{ending}"] = (decisions(changed) == decisions(logits)).float()
+            agree = (decisions(changed) == decisions(logits)).float()
+            found[f"agreement{ending}"] = agree.where(changed.isfinite().all(-1), torch.nan)
             # Half precision is for networks.
             found[f"kl{ending}"] = kl_divergence(logits.to(relevance.dtype), changed.to(relevance.dtype), output)
     if answers is None:

@@ -1,5 +1,6 @@
 """Insertion and deletion: does the score follow the patches that the map calls relevant?"""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,11 @@ from vitrail.metrics.curves import Curves
 from vitrail.metrics.protocols import Protocol
 from vitrail.metrics.scores import measure
 from vitrail.metrics.steps import Steps
+from vitrail.metrics.undefined import undefined_words
 from vitrail.outputs import Output
 from vitrail.types import Images
+
+logger = logging.getLogger(__name__)
 
 
 def perturbation_curves(classifier: Classifier, images: Images, explanation: Explanation, protocol: Protocol) -> Curves:
@@ -152,8 +156,12 @@ class InsertionDeletion(ImageMetric):
         return Curves(self.protocol, self.protocol.fractions(int(self.num_cells), scores), scores, ends)
 
     def compute(self) -> dict[str, Tensor]:
-        """`Curves.summary` of all images so far."""
-        return {name: torch.tensor(area) for name, area in self.curves().summary().items()}
+        """`Curves.summary` of all images so far. A warning tells of how many images a mean leaves out."""
+        curves = self.curves()
+        raw = {name: count for name, count in curves.num_undefined().items() if name in curves.names}
+        if words := undefined_words(raw, len(curves.scores)):
+            logger.warning("%s: %s", type(self).__name__, words)
+        return {name: torch.tensor(area) for name, area in curves.summary().items()}
 
 
 def _one_grid(num_cells: Int[Tensor, " some"]) -> Int[Tensor, ""]:

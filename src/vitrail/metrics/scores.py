@@ -1,5 +1,6 @@
 """What a curve measures: from the logits of changed images to one number each."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,6 +27,7 @@ def measure(
     if score == "top1":
         decided = decisions(logits)
         # A single class is a yes or no, not one of several.
-        return (decided == (targets[:, None, None] if logits.shape[-1] > 1 else 1)).to(logits)
+        hits = (decided == (targets[:, None, None] if logits.shape[-1] > 1 else 1)).to(logits)
+        return hits.where(logits.isfinite().all(-1), torch.nan)
     values = logits if score == "logit" else probabilities(logits, output)
     return values.gather(3, targets[:, None, None, None].expand(*values.shape[:3], 1)).squeeze(3)

@@ -100,9 +100,10 @@ class Stability(ImageMetric):
             noisy = view.images + noise.mul(self.noise).to(view.images)
             relevance = again(noisy, explanation.targets).to(original)  # type: ignore[misc]  # `checked` made sure
             with view.classifier.inspecting(), torch.no_grad():
-                same = decisions(view.classifier.logits(noisy)) == predicted
+                logits = view.classifier.logits(noisy)
+            same = (decisions(logits) == predicted).to(original).where(logits.isfinite().all(-1), torch.nan)
             alike = spearman(original, relevance), top_overlap(original, relevance, self.share)
-            found.append(torch.stack([*(each.to(original) for each in alike), same.to(original)], 1))
+            found.append(torch.stack([*(each.to(original) for each in alike), same], 1))
         return torch.stack(found).nanmean(0)
 
 
