@@ -76,8 +76,8 @@ def expect_several_classes(classifier: Classifier) -> int:
     """
     if classifier.num_classes < 2:
         raise InvalidInputError(
-            f"expected a model of at least two classes, got {classifier.name} with a single logit: folders do not tell which of them "
-            "means yes, and from which probability on; compare vitrail.Explanation.probabilities with your labels instead"
+            f"expected a model of at least two classes, got {classifier.name} with one logit: folders do not tell which of them "
+            "means yes, nor from which probability on; compare Classifier.probabilities with your labels instead"
         )
     return classifier.num_classes
 
