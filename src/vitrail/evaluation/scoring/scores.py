@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import LabelledImages, Unreadable
 from vitrail.evaluation.scoring.parts import CurvePart, Part, expect_one_grid
-from vitrail.evaluation.scoring.plan import Column, Plan
+from vitrail.evaluation.scoring.plan import ALWAYS, Column, Plan
 from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.statistics import Intervals, bootstrap_interval
 from vitrail.registry import unknown_name
@@ -92,7 +92,8 @@ class Scores:
         known = [i for i in range(len(plan.columns)) if not np.isnan(values[:, :, i]).all()]
         places, targets = (np.concatenate([getattr(part, name) for part in parts]) for name in ("places", "targets"))
         for metric in dict.fromkeys(column.metric for column in plan.columns):
-            if not any(plan.columns[i].metric == metric for i in known):
+            # What nobody asked for is not missed.
+            if metric != ALWAYS and not any(plan.columns[i].metric == metric for i in known):
                 logger.warning("%s is undefined for every image with every method, and left out", metric)
         effect = next((part.effect for part in parts if part.effect is not None), None)
         columns = tuple(plan.columns[i] for i in known)
