@@ -157,10 +157,15 @@ def intr(**fields: Any) -> Classifier:
         torch.manual_seed(0)
         classifier = build(
             "intr",
-            num_classes=5,
             image_size=(32, 48),
-            class_names=CLASS_NAMES,
-            **{**shape, "backbone": "timm:convnext_atto", "backbone_options": options, **fields},
+            **{
+                "num_classes": 5,
+                "class_names": CLASS_NAMES,
+                **shape,
+                "backbone": "timm:convnext_atto",
+                "backbone_options": options,
+                **fields,
+            },
         )
     shaken(classifier.module, spread=0.15)
     return classifier

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from vitrail.adapters import build, load
+import networks
+from samples import CLASS_NAMES
+from vitrail.adapters import Preprocessing, adapt, build, load
 from vitrail.data.folders import NO_LABEL, ImageFolder
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.evaluation import Plan, evaluate, score, with_model_labels
@@ -85,6 +87,31 @@ def test_a_model_of_one_class_is_refused(make_photo, tmp_path):
     images = ImageFolder.scan(tmp_path / "data", alone.preprocessing)
     with pytest.raises(InvalidInputError, match=r"expected a model of at least two classes, got .*resnet18.* with one"):
         evaluate(alone, images)
+
+
+def test_several_labels_are_right_by_the_largest_logit(make_photo, tmp_path):
+    """Of logits beyond 17, sigmoids in single precision are all 1: their order would be lost."""
+    for name in CLASS_NAMES:
+        make_photo(tmp_path / "data" / name / "0.png")
+    module = networks.hit(num_classes=len(CLASS_NAMES))
+    with torch.no_grad():
+        module.head.bias.add_(200 + 10 * torch.arange(len(CLASS_NAMES)))
+    several = adapt(module, class_names=CLASS_NAMES, output="sigmoid", preprocessing=Preprocessing((16, 16)))
+    found = evaluate(several, ImageFolder.scan(tmp_path / "data", several.preprocessing))
+    assert found.confidence == 1
+    assert found.top1 == pytest.approx(1 / len(CLASS_NAMES))
+    assert found.top5 == pytest.approx(5 / len(CLASS_NAMES))
+
+
+def test_logits_that_are_no_numbers_are_no_accuracy(make_photo, tmp_path):
+    for name in CLASS_NAMES:
+        make_photo(tmp_path / "data" / name / "0.png")
+    module = networks.hit(num_classes=len(CLASS_NAMES))
+    with torch.no_grad():
+        module.head.bias[0] = torch.nan
+    broken = adapt(module, class_names=CLASS_NAMES, preprocessing=Preprocessing((16, 16)))
+    with pytest.raises(InvalidInputError, match="gave logits that are not finite"):
+        evaluate(broken, ImageFolder.scan(tmp_path / "data", broken.preprocessing))
 
 
 def test_accuracy_does_not_depend_on_the_batch_size(classifier, labelled):

@@ -227,3 +227,27 @@ def test_a_model_without_class_names_takes_folders_in_their_order(classifier, ma
     nameless = replace(classifier, class_names=())
     folder = make_classes(tuple("abcdefg"), 1)
     assert report_layers(nameless, scan(folder, nameless)).labels.tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_of_a_single_logit_a_yes_is_not_always_right(make_photo, tmp_path):
+    """A softmax over one logit is 1, and its largest logit is always the first."""
+    for i in range(6):
+        make_photo(tmp_path / "photos" / "cat" / f"{i}.png", seed=i)
+    single = adapt(networks.hit(num_classes=1), preprocessing=Preprocessing((16, 16)), class_names=["cat"])
+    images = scan(tmp_path / "photos", single)
+    batch = torch.stack([images[place].image for place in range(6)])
+    with torch.no_grad():
+        single.module.head.bias.sub_(single.module(batch).median())
+        logits = single.module(batch)[:, 0]
+        nothing = single.module.layer_split(
+            batch, torch.zeros(1, 2, dtype=torch.bool), lambda logits: logits.argmax(1, keepdim=True)
+        ).ablated[:, 0, 0]
+    report = report_layers(single, images)
+    assert report.labels is None
+    assert "at least two classes" in report.no_labels
+    assert report.targets.tolist() == [0] * 6
+    torch.testing.assert_close(report.confidence, logits.sigmoid(), rtol=1e-4, atol=1e-6)
+    agreement = report.measures()["agreement"][:, 0]
+    assert agreement.tolist() == ((logits >= 0) == (nothing >= 0)).float().tolist()
+    assert 0 < agreement.mean() < 1
+    assert report.whole()["agreement"].tolist() == [1.0] * 6

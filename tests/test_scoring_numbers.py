@@ -9,11 +9,13 @@ import pytest
 import torch
 
 import networks
-from additive import additive_classifier, explained, ones, own_map
-from scored import Exact, additive, grey_photos
+from additive import AdditiveClassifier, additive_classifier, explained, ones, own_map
+from scored import LOGIT, Exact, additive, grey_photos
 from vitrail.data.folders import ImageFolder
 from vitrail.errors import InvalidInputError
 from vitrail.evaluation import Plan, score
+from vitrail.evaluation.scoring.report import write_everything
+from vitrail.evaluation.scoring.words import undefined_lines
 from vitrail.explainers import Explainer, make_explainer
 from vitrail.metrics import METRICS, PROTOCOLS, Curves, Protocol, View
 from vitrail.metrics.localization import widened
@@ -79,6 +81,39 @@ def test_infinite_numbers_are_left_out_and_said(images, caplog):
         found = score(classifier, images, [Huge(classifier)], plan, passes=[1.0])
     assert not np.isinf(found.values).any()
     assert "infidelity of huge is infinite on some images" in caplog.text
+
+    assert "infidelity is undefined for every image with every method, and left out" in caplog.text
+
+
+def test_images_without_numbers_are_left_out_of_means_and_told(images, tmp_path, caplog):
+    """One image, of which the model says NaN as soon as something is replaced, takes nothing from the others."""
+
+    class Fragile(AdditiveClassifier):
+        def perturbed_logits(self, images, baseline, keep):
+            found = super().perturbed_logits(images, baseline, keep)
+            fragile = (images[:, 0, 0, 4] - 204 / 255).abs() < 1e-3
+            return found.where(~fragile[:, None, None] | keep.all(2, keepdim=True), torch.nan)
+
+    whole = additive()
+    classifier = Fragile(whole.module, whole.preprocessing, whole.class_names, "fragile")
+    plan = Plan.of({"logit": LOGIT}, ["infidelity"], {"infidelity": {"num_subsets": 8}})
+    found, expected = (score(model, images, [Exact(model)], plan, target=0, passes=[1.0]) for model in (classifier, whole))
+    [broken] = np.flatnonzero(np.isnan(found.column("infidelity")[0]))
+    others = [i for i in range(len(found)) if i != broken]
+    assert found.num_undefined()["Exact"] == {
+        column.name: 0 if column.name == "completeness" else 1 for column in found.columns
+    }
+    for name in ("logit.insertion_zero_logit", "infidelity"):
+        assert found.means()["Exact"][name] == pytest.approx(expected.column(name)[0, others].mean(), rel=1e-5)
+    curves = found.mean_curves("logit")["Exact"].scores[0].numpy()
+    np.testing.assert_allclose(curves, expected.curves("logit")["Exact"].scores[others].mean(0), rtol=1e-5, atol=1e-6)
+    (tmp_path / "out").mkdir()
+    table = write_everything(tmp_path / "out", [found])
+    told = "undefined for 1 of 5 images, and left out of the mean there"
+    assert undefined_lines(table, "logit") == [f"insertion_zero_logit, deletion_zero_logit: {told}"]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count(told) == 2
+    assert "nan" not in (tmp_path / "out" / "curves.csv").read_text().lower()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1.0, 1e25])

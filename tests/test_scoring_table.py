@@ -6,7 +6,15 @@ import pytest
 from scored import column, hand_made
 from vitrail.errors import InvalidInputError
 from vitrail.evaluation.scoring.table import Table
-from vitrail.evaluation.scoring.words import aligned, metric_names, metric_rows, overview_rows, rank_rows, warnings
+from vitrail.evaluation.scoring.words import (
+    aligned,
+    metric_names,
+    metric_rows,
+    overview_rows,
+    rank_rows,
+    undefined_lines,
+    warnings,
+)
 from vitrail.metrics.statistics import Unproven
 
 NAN = float("nan")
@@ -157,6 +165,28 @@ def test_half_of_the_interval_stands_behind_the_mean():
     interval = found.intervals["a"]
     assert said == f"19.50 ±{(interval.high[0] - interval.low[0]) / 2:.2f}"
     assert 2 < (interval.high[0] - interval.low[0]) / 2 < 5  # 1.96 x 11.5 / sqrt(40) = 3.6
+
+
+def test_means_say_of_how_many_images_they_are_not():
+    columns = (UP, DOWN, SIZE, column("n.up"))
+    whole = [1.0, 2.0, 3.0, 4.0]
+    found = table({"a": [[1, NAN, NAN, 1], [NAN, 2, NAN, 1], whole], "random": [[1, NAN, 3, 1], whole, whole]}, columns)
+    assert undefined_lines(found, "m") == [
+        "up: undefined for 1 of 3 images with a, and left out of the mean there",
+        "down: undefined for 1 of 3 images, and left out of the mean there",
+        "size: undefined for 2 of 3 images with a, and left out of the mean there",
+    ]
+    assert undefined_lines(found, "n") == []
+
+
+def test_measures_that_are_undefined_alike_share_a_line():
+    columns = tuple(column(f"m.{name}") for name in "uvwxyz")
+    found = table({"a": [[NAN] * 6, [1.0] * 6]}, columns)
+    assert undefined_lines(found, "m") == ["u, v, w, x and 2 more: undefined for 1 of 2 images, and left out of the mean there"]
+    several = table({"a": [[NAN], [1.0], [1.0]], "b": [[NAN], [NAN], [1.0]], "c": [[NAN]] * 3}, (UP,))
+    assert undefined_lines(several, "m") == [
+        "up: undefined for 1 of 3 images with a, 2 of 3 images with b, and left out of the mean there"
+    ]
 
 
 def test_metrics_are_named_once_in_their_order():

@@ -1,5 +1,6 @@
 """The front door: photos in, explanations and scores out, in one call each."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral
@@ -22,12 +23,15 @@ from vitrail.evaluation import score as score_images
 from vitrail.evaluation.scoring.choosing import Choice
 from vitrail.evaluation.scoring.plan import metric_options
 from vitrail.evaluation.scoring.table import Table
+from vitrail.evaluation.scoring.words import metric_names, undefined_lines
 from vitrail.explainers import EXPLAINERS, Explainer, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.metrics import METRICS, PROTOCOLS, Protocol
 from vitrail.models.hit import HiT
 from vitrail.models.intr import INTR
 from vitrail.types import Targets
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 16
 
@@ -160,7 +164,12 @@ def score(
     plan = Plan.of(protocols, _names(metrics), options)
     choice = Choice(limit=limit, target=target)
     images = choice.apply(ImageFolder.scan(data, classifier.preprocessing), classifier, plan)
-    return score_images(classifier, images, explainers, plan, choice.explained)
+    scores = score_images(classifier, images, explainers, plan, choice.explained)
+    if scores.columns:
+        table = Table.of([scores])
+        for line in (line for metric in metric_names(table) for line in undefined_lines(table, metric)):
+            logger.warning("%s", line)
+    return scores
 
 
 def compare(

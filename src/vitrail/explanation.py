@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.errors import CheckpointError, InvalidInputError
 from vitrail.files import atomic_write
+from vitrail.outputs import Output, check_output, output_of, probabilities, ranking
 from vitrail.types import Logits, Relevance, Targets
 
 FORMAT = "vitrail explanation 1"
@@ -32,6 +33,7 @@ class Explanation:
         model: Name of the model.
         class_names: One per class, or empty.
         sources: File of every image, or empty.
+        output: What the logits mean, see `Classifier.output`; of a single logit always "sigmoid".
     """
 
     relevance: Relevance
@@ -42,6 +44,7 @@ class Explanation:
     model: str = ""
     class_names: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    output: Output = "softmax"
 
     def __post_init__(self) -> None:
         count = len(self.relevance)
@@ -49,6 +52,8 @@ class Explanation:
         for name, part in parts.items():
             if part is not None and len(part) != count:
                 raise InvalidInputError(f"expected {count} {name}, one per relevance map, got {len(part)}")
+        check_output(self.output)
+        object.__setattr__(self, "output", output_of(self.output, self.logits.shape[-1]))
 
     def __len__(self) -> int:
         return len(self.relevance)
@@ -81,8 +86,8 @@ class Explanation:
 
     @property
     def probabilities(self) -> Float[Tensor, "b c"]:
-        """Softmax of the logits."""
-        return self.logits.softmax(-1)
+        """The probability of every class."""
+        return probabilities(self.logits, self.output)
 
     @property
     def signed(self) -> bool:
@@ -171,6 +176,7 @@ class Explanation:
                 **tensors,
                 **names,
                 class_names=tuple(described["class_names"]),
+                output=described.get("output", "softmax"),  # Older files do not tell.
                 sources=sources if any(sources) else (),
             )
         except (
@@ -190,7 +196,8 @@ class Explanation:
 
     def top_classes(self, image: int, count: int) -> list[tuple[str, float]]:
         """Name and probability of the most probable classes."""
-        values, indices = self.probabilities[image].topk(min(count, self.logits.shape[1]))
+        indices = ranking(self.logits[image], self.output).topk(min(count, self.logits.shape[1])).indices
+        values = self.probabilities[image][indices]
         return [(self.class_name(index), value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)]
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -213,6 +220,7 @@ class Explanation:
             "model": self.model,
             "completeness_error": self.completeness_error(),
             "grid": list(self.grid),
+            "output": self.output,
             "images": images,
             "class_names": list(self.class_names),
         }

@@ -194,7 +194,9 @@ def _on_network(explainer: Explainer, module: nn.Module) -> Explainer:
     elif type(module) is type(model.module):  # Itself or a copy, also of what only the user's own classifier knows.
         model = replace(model, module=module)
     else:
-        model = adapt(module, name=model.name, class_names=model.class_names, preprocessing=model.preprocessing)
+        model = adapt(
+            module, name=model.name, class_names=model.class_names, preprocessing=model.preprocessing, output=model.output
+        )
     return replace(explainer, model=model)
 
 

@@ -15,6 +15,7 @@ from vitrail.errors import OutputError
 from vitrail.explainers import Explainer
 from vitrail.files import write_text
 from vitrail.models.hit import HiT
+from vitrail.outputs import output_of
 from vitrail.version import __version__
 
 RUN_FILE = "run.json"
@@ -82,12 +83,15 @@ class Run:
 
 def describe_model(classifier: Classifier, target: int | str | None) -> dict[str, Any]:
     """The settings that come from a model: another one of them, other results."""
+    output = output_of(classifier.output, classifier.num_classes)
     return {
         "vitrail": __version__,
         "model": classifier.name,
         "weights": fingerprint(classifier.module),
         "preprocessing": classifier.preprocessing.to_dict(),
         "target": None if target is None else classifier.class_index(target),
+        # Left out where it is usual: earlier runs did not tell.
+        **({"output": output} if output != "softmax" else {}),
     }
 
 

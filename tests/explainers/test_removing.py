@@ -27,9 +27,9 @@ class Weights(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Additive(Classifier):
-    """Logits are sums over cells, of a 3x4 grid; with `probabilities` their exponentials are."""
+    """Logits are sums over cells, of a 3x4 grid; with `as_shares` their exponentials are."""
 
-    probabilities: bool = False
+    as_shares: bool = False
 
     @property
     def num_classes(self):
@@ -40,14 +40,14 @@ class Additive(Classifier):
 
     def logits(self, images):
         sums = nn.functional.avg_pool2d(images[:, :1], CELL).flatten(1) @ self.module.weights
-        if self.probabilities:
+        if self.as_shares:
             return torch.stack([sums, 1 - sums], 1).log()
         return torch.stack([sums, -sums], 1)
 
 
 def additive(**options):
     weights = torch.randn(12, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    if options.get("probabilities"):
+    if options.get("as_shares"):
         weights = weights.abs() / weights.abs().sum() * 0.9 + 1e-3
     return Additive(Weights(weights), Preprocessing((12, 16)), name="additive", **options), weights
 
@@ -147,7 +147,7 @@ def test_masks_are_made_of_cells_that_are_shifted():
 
 def test_rise_estimates_what_an_additive_scorer_says_when_a_patch_is_kept():
     """E[score | patch kept] = its term + half of all others, where cells are as fine as the grid."""
-    classifier, weights = additive(probabilities=True)
+    classifier, weights = additive(as_shares=True)
     images = torch.ones(1, 3, 12, 16, dtype=torch.float64)
     explainer = make_explainer("rise", classifier, num_masks=20_000, cells=4, keep_probability=0.5)
     expected = weights + (weights.sum() - weights) / 2

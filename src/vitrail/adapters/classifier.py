@@ -11,13 +11,14 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
+from vitrail.adapters.logits import expect_logits
 from vitrail.adapters.memory import in_batches
 from vitrail.adapters.origin import Origin
-from vitrail.adapters.outputs import expect_logits
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.baselines import BASELINES, BLACK, check_baseline
 from vitrail.errors import InvalidInputError, UnknownNameError
 from vitrail.hooks import inspecting, uncompiled
+from vitrail.outputs import Output, check_output, probabilities
 from vitrail.registry import unknown_name
 from vitrail.types import Baseline, Images, Keep, Logits, Padding
 
@@ -45,6 +46,8 @@ class Classifier(ABC):
         class_names: One name per class, or empty where nobody said.
         name: How the user called it.
         origin: How it was built, where vitrail built it: what `vitrail.save` writes beside the weights.
+        output: What its logits mean: "softmax", one class among all; or "sigmoid", every class by itself (multi-label). A single
+            logit always means its sigmoid.
     """
 
     module: nn.Module
@@ -52,6 +55,10 @@ class Classifier(ABC):
     class_names: tuple[str, ...] = ()
     name: str = ""
     origin: Origin | None = None
+    output: Output = field(default="softmax", kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_output(self.output)
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +93,10 @@ class Classifier(ABC):
             UnsupportedModelError: It returns something else than one row of logits per image.
         """
         return expect_logits(self.module(images), len(images), self.name)
+
+    def probabilities(self, logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        """The probability of every class, in single precision or better."""
+        return probabilities(logits, self.output)
 
     def padded_logits(self, images: Images, padding: Padding) -> Logits:
         """Logits of images of differing sizes that were filled up to one.

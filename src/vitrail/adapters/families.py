@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -9,6 +10,7 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import UnsupportedModelError
 from vitrail.hooks import original
+from vitrail.outputs import Output
 
 # Where a network's class is defined, and what adapts it. Looked up by name, so that no foreign library is imported for
 # a network that is not its own.
@@ -22,7 +24,12 @@ FAMILIES = {
 
 
 def adapt(
-    module: nn.Module, *, name: str = "", class_names: Sequence[str] = (), preprocessing: Preprocessing | None = None
+    module: nn.Module,
+    *,
+    name: str = "",
+    class_names: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
+    output: Output | None = None,
 ) -> Classifier:
     """See a network as a classifier on a grid, for a Vision Transformer a `ViTAdapter`.
 
@@ -31,6 +38,8 @@ def adapt(
         name: What to call it in results; the class's name if empty.
         class_names: One per class, where known.
         preprocessing: What turns a photo into its input; the network's own where it tells.
+        output: What its logits mean: "softmax", one class among all, or "sigmoid", every class by itself (multi-label); if not given
+            what its configuration says, else "softmax". A single logit always means its sigmoid.
 
     Raises:
         UnsupportedModelError: Says why the network cannot be seen so.
@@ -46,7 +55,7 @@ def adapt(
         adapter: Classifier = getattr(importlib.import_module(file), function)(
             module, name or type(module).__name__, tuple(class_names), preprocessing
         )
-        return _checked(adapter)
+        return _checked(adapter if output is None else replace(adapter, output=output))
     raise UnsupportedModelError(
         "expected a HiT, an INTR, or a Vision Transformer of timm, Hugging Face or torchvision, got "
         f"{type(module).__module__}.{type(module).__qualname__}, which has no adapter"

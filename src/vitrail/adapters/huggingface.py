@@ -16,8 +16,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 
 from vitrail.adapters.base import BlockVisit, ViTAdapter
+from vitrail.adapters.configured_output import configured_output
 from vitrail.adapters.grid import expect_channels, expect_multiple, first_convolution
-from vitrail.adapters.outputs import expect_logits
+from vitrail.adapters.logits import expect_logits
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.readout import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width
 from vitrail.errors import UnsupportedModelError
@@ -225,7 +226,8 @@ def adapt_huggingface(
             f"{type(module.base_model).__name__} without them; build the model from a configuration of its own"
         )
     names = class_names or class_names_of(module.config)
-    return HuggingFaceViTAdapter(module, preprocessing or family_preprocessing(module.config), names, name)
+    own = preprocessing or family_preprocessing(module.config)
+    return HuggingFaceViTAdapter(module, own, names, name, output=configured_output(module))
 
 
 def class_names_of(config: Any) -> tuple[str, ...]:

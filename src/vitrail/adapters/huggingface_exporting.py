@@ -19,6 +19,8 @@ def write_folder(classifier: Classifier, folder: Path, overwrite: bool) -> None:
     if classifier.class_names:
         config.id2label = dict(enumerate(classifier.class_names))
         config.label2id = {name: index for index, name in enumerate(classifier.class_names)}
+    if classifier.output == "sigmoid" and classifier.num_classes > 1:
+        config.problem_type = "multi_label_classification"
     with results_folder(folder, overwrite) as partial:
         with attributes([module], config=config):  # Names of classes are not the user's model's business.
             module.save_pretrained(partial, safe_serialization=True)

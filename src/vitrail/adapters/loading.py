@@ -20,6 +20,7 @@ from vitrail.models.diffmask.files import refuse_mask
 from vitrail.models.hit import HiT
 from vitrail.models.hit.checkpoints import looks_published, published_config
 from vitrail.models.intr.published import looks_published as looks_like_intr
+from vitrail.outputs import Output
 from vitrail.registry import Registry, unknown_name
 
 Loader = Callable[..., Classifier]
@@ -36,6 +37,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     image_size: tuple[int, int] | None = None,
+    output: Output | None = None,
     **options: Any,
 ) -> Classifier:
     """Load a model with its preprocessing and class names, ready to explain.
@@ -46,6 +48,8 @@ def load(
         device: Where to put it; if not given CUDA, else MPS, else the CPU.
         image_size: Height and width that photos are brought to, for networks that take any; the network's own if not given. Where
             photos are taken whole, the limits of their shorter and of their longer side.
+        output: What its logits mean: "softmax", one class among all, or "sigmoid", every class by itself (multi-label); if not given
+            what the file or the configuration says, else "softmax". A single logit always means its sigmoid.
         options: For timm, Hugging Face and torchvision: `pretrained=False` for random weights, and what their own functions
             take: any argument of `timm.create_model`, fields of the Hugging Face configuration, torchvision's `weights`. For
             published HiT files: `num_heads`; for published INTR files what they do not tell: `nheads`, `dilation`.
@@ -61,6 +65,7 @@ def load(
     # Weights that are created in inference mode never let a gradient through.
     with torch.inference_mode(False):
         classifier = SOURCES[source](rest, **options) if _has_source(name) else load_local(Path(name), **options)
+        classifier = classifier if output is None else replace(classifier, output=output)
         classifier.module.to(_device(device)).eval()
     return classifier if image_size is None else _resized(classifier, image_size)
 

@@ -13,6 +13,7 @@ from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import CheckpointError, InvalidInputError, MissingExtraError
 from vitrail.models.checkpoints import Checkpoint, load_strictly
 from vitrail.models.hit import HiT
+from vitrail.outputs import check_output
 
 
 def build_described(checkpoint: Checkpoint, path: Path, **options: Any) -> Classifier:
@@ -31,6 +32,8 @@ def build_described(checkpoint: Checkpoint, path: Path, **options: Any) -> Class
         preprocessing = Preprocessing.from_dict(described["preprocessing"])
         class_names = tuple(map(str, described["class_names"]))
         cell_size = int(described.get("cell_size", CELL_SIZE))
+        output = described.get("output", "softmax")
+        check_output(output)
     except MissingExtraError:
         raise
     except Exception as error:  # What stands in a file may be anything, and libraries stumble over it anywhere.
@@ -43,4 +46,4 @@ def build_described(checkpoint: Checkpoint, path: Path, **options: Any) -> Class
         classifier: Classifier = adapt_plain(module, name, class_names, preprocessing, cell_size)
     else:
         classifier = adapt(module, name=name, class_names=class_names, preprocessing=preprocessing)
-    return replace(classifier, origin=Origin(architecture, frozen_lists(config)))
+    return replace(classifier, origin=Origin(architecture, frozen_lists(config)), output=output)

@@ -7,7 +7,8 @@ from typing import Any, final
 from torch import nn
 
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.outputs import expect_logits
+from vitrail.adapters.configured_output import configured_output
+from vitrail.adapters.logits import expect_logits
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.types import Images, Logits
@@ -57,7 +58,14 @@ def adapt_plain(
         raise UnsupportedModelError(
             f"expected a classifier, got a {type(module).__name__} that gives features; create it with num_classes=... and pooling"
         )
-    classifier = PlainClassifier(module, preprocessing or Preprocessing(), tuple(class_names), name, cell_size=cell_size)
+    classifier = PlainClassifier(
+        module,
+        preprocessing or Preprocessing(),
+        tuple(class_names),
+        name,
+        cell_size=cell_size,
+        output=configured_output(module),
+    )
     if class_names and len(class_names) != classifier.num_classes:
         raise UnsupportedModelError(f"expected {classifier.num_classes} class names, one per logit, got {len(class_names)}")
     return classifier

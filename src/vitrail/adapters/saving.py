@@ -40,6 +40,8 @@ def save(classifier: Classifier, path: str | Path, *, half: bool = False, notes:
     }
     if isinstance(classifier, PlainClassifier):
         description |= {"view": "plain", "cell_size": classifier.cell_size}
+    if classifier.output != "softmax":
+        description["output"] = classifier.output
     omit = module.idle_names() if isinstance(module, HiT) else ()
     write_checkpoint(path, module, description, torch.float16 if half else torch.float32, omit=omit)
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.classifier import Check, Classifier
-from vitrail.adapters.outputs import agree
+from vitrail.adapters.logits import agree
 from vitrail.adapters.vit_checks import CHECKS
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.types import Images, Logits

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.classifier import Check
-from vitrail.adapters.outputs import agree
+from vitrail.adapters.logits import agree
 from vitrail.errors import UnsupportedModelError
 from vitrail.types import Images, Logits
 

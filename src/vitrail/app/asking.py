@@ -14,6 +14,7 @@ from vitrail.app.parts import Parts, parts_of
 from vitrail.errors import InvalidInputError, VitrailError
 from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.explanation import Explanation
+from vitrail.outputs import ranking
 from vitrail.types import Images
 from vitrail.viz.sheet import SheetRow
 
@@ -151,7 +152,7 @@ def _ranked(explanation: Explanation) -> list[tuple[str, float]]:
     probabilities = explanation.probabilities[0]
     names = [explanation.class_name(index) for index in range(len(probabilities))]
     words = _words(names, bool(explanation.class_names))
-    order = torch.argsort(probabilities, descending=True, stable=True).tolist()
+    order = torch.argsort(ranking(explanation.logits[0], explanation.output), descending=True, stable=True).tolist()
     return [(words[index], float(probabilities[index])) for index in order]
 
 

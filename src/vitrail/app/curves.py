@@ -62,4 +62,4 @@ def measure_curves(
                 done += some.shape[1]
                 yield Progress(done, total)
             found.append(torch.cat(said, 1).unflatten(1, (steps.num_curves, -1)))
-        yield curves_of(protocol, images, one, found)
+        yield curves_of(protocol, images, one, found, classifier.output)

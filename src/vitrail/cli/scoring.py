@@ -176,12 +176,19 @@ def able_methods(
 
 
 def print_table(table: "Table", changed: Mapping[str, str]) -> None:
-    """Print what was found: per metric the means, then ranks and costs, then what is not shown to beat chance."""
-    from vitrail.evaluation.scoring.words import aligned, metric_names, metric_rows, overview_rows, warnings  # noqa: PLC0415
+    """Print per metric the means and what they leave out, then ranks and costs, then what is not shown to beat chance."""
+    from vitrail.evaluation.scoring.words import (  # noqa: PLC0415
+        aligned,
+        metric_names,
+        metric_rows,
+        overview_rows,
+        undefined_lines,
+        warnings,
+    )
 
     for metric in metric_names(table):
         typer.echo(f"{metric}{changed.get(metric, '')}")
-        for line in aligned(*metric_rows(table, metric)):
+        for line in (*aligned(*metric_rows(table, metric)), *undefined_lines(table, metric)):
             typer.echo(f"  {line}")
     typer.echo("±: half of the 95 % bootstrap interval of the mean over images")
     for line in aligned(*overview_rows(table)):

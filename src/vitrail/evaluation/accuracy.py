@@ -12,7 +12,8 @@ from vitrail.data.labelled import NO_LABEL, LabelledImages, Unreadable
 from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError
-from vitrail.evaluation.reading import expect_readable, in_order, read_batches
+from vitrail.evaluation.reading import expect_finite, expect_readable, in_order, read_batches
+from vitrail.outputs import ranking
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ class Evaluation:
     Attributes:
         top1: Share of images whose label is the most probable class.
         top5: Share of images whose label is among the five most probable.
-        confidence: Mean probability of the most probable class.
+        confidence: Mean probability of the most probable class; of a multi-label model, of that class by itself.
         num_images: Images read.
         unreadable: Files left out.
     """
@@ -43,12 +44,10 @@ def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 6
     of one process, since no image is taken twice.
 
     Raises:
-        InvalidInputError: No labels, classes that the model does not have, or a model that has but one.
+        InvalidInputError: No labels, classes that the model does not have, a model that has but one, or logits that are not finite.
         ImageError: Not one image could be read.
     """
-    num_classes = classifier.num_classes
-    if num_classes < 2:
-        raise InvalidInputError(f"expected a model of at least two classes, got {classifier.name} with one: it is always right")
+    num_classes = expect_several_classes(classifier)
     images = with_model_labels(images, classifier)
     top1, top5 = (MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, min(5, num_classes)))
     # In double precision, the sum of so few digits is the same in any order.
@@ -56,15 +55,31 @@ def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 6
     share = OwnShare(len(images), rank(), world_size())
     with classifier.inspecting(), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "testing", unreadable):
-            probabilities = classifier.logits(batch.images).float().softmax(-1).cpu()
-            top1.update(probabilities, batch.labels)
-            top5.update(probabilities, batch.labels)
-            confidence.update(probabilities.amax(-1))
+            logits = classifier.logits(batch.images).float()
+            expect_finite(logits, classifier)
+            ordered = ranking(logits, classifier.output).cpu()
+            top1.update(ordered, batch.labels)
+            top5.update(ordered, batch.labels)
+            confidence.update(classifier.probabilities(logits).amax(-1).cpu())
             count += len(batch.images)
     count, unreadable = sum(gather([count])), in_order(gather(unreadable), images)
     expect_readable(count, images, unreadable)
     # The metrics add up over processes by themselves.
     return Evaluation(float(top1.compute()), float(top5.compute()), float(confidence.compute()), count, unreadable)
+
+
+def expect_several_classes(classifier: Classifier) -> int:
+    """Return the number of classes.
+
+    Raises:
+        InvalidInputError: It is one: a yes or no, of which no label says what it is to be.
+    """
+    if classifier.num_classes < 2:
+        raise InvalidInputError(
+            f"expected a model of at least two classes, got {classifier.name} with one logit: folders do not tell which of them "
+            "means yes, nor from which probability on; compare Classifier.probabilities with your labels instead"
+        )
+    return classifier.num_classes
 
 
 def with_model_labels(images: LabelledImages, classifier: Classifier) -> LabelledImages:

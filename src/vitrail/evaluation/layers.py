@@ -13,9 +13,10 @@ from vitrail.data.labelled import LabelledImages, Unreadable
 from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError, UnsupportedModelError
-from vitrail.evaluation.accuracy import with_model_labels
-from vitrail.evaluation.reading import expect_readable, in_order, places, read_batches
-from vitrail.types import Targets
+from vitrail.evaluation.accuracy import expect_several_classes, with_model_labels
+from vitrail.evaluation.reading import expect_finite, expect_readable, in_order, places, read_batches
+from vitrail.outputs import decisions
+from vitrail.types import Logits, Targets
 
 
 class Ablation(NamedTuple):
@@ -49,7 +50,7 @@ class LayerReport:
         logits: Logit of the predicted class.
         layers: What each layer's update gave to that logit.
         bias: What no layer gave to it; with the layers, it adds up to the logit.
-        predicted: The class that each ablation predicts.
+        predicted: The class that each ablation predicts; of a network of a single logit -1 where its yes becomes a no, or its no a yes.
         probabilities: Probability that each ablation gives to the predicted class of the whole model.
         completeness_error: The largest, over images, of |sum of parts - logit| over the image's largest |logit|.
         unreadable: Files left out.
@@ -139,6 +140,7 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
     """
     hit, no_labels = expect_hit(classifier).hit, None
     try:
+        expect_several_classes(classifier)
         images = with_model_labels(images, classifier)
     except InvalidInputError as error:
         no_labels = str(error)
@@ -149,8 +151,9 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
     with classifier.inspecting(), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "leaving layers out", unreadable):
             split = hit.layer_split(batch.images, keep, lambda logits: logits.argmax(1, keepdim=True))
+            expect_finite(split.logits, classifier)
             # Probabilities, in single precision at least.
-            whole, ablated = split.logits.float().softmax(-1), split.ablated.float().softmax(-1)
+            whole, ablated = (classifier.probabilities(logits.float()) for logits in (split.logits, split.ablated))
             wanted = split.targets.unsqueeze(1).expand(-1, len(ablations), -1)
             found = (
                 split.targets[:, 0],
@@ -158,7 +161,7 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
                 split.target_logits()[:, 0].float(),
                 split.layers[:, 0].float(),
                 split.bias[:, 0].float(),
-                split.ablated.argmax(-1),
+                _predicted(split.ablated, split.logits),
                 ablated.gather(2, wanted)[..., 0],
                 split.completeness_errors().float(),
             )
@@ -186,6 +189,12 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
         completeness_error=float(every.errors.max()),
         unreadable=unreadable,
     )
+
+
+def _predicted(ablated: Float[Tensor, "b k c"], logits: Logits) -> Int[Tensor, "b k"]:
+    if logits.shape[1] > 1:
+        return ablated.argmax(-1)
+    return (decisions(ablated) == decisions(logits)[:, None]).long() - 1
 
 
 def _masks(ablations: list[Ablation], num_layers: int) -> Bool[Tensor, "k l"]:

@@ -7,8 +7,9 @@ from vitrail.data.labelled import LabelledImages, Unreadable
 from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError
-from vitrail.evaluation.accuracy import with_model_labels
-from vitrail.evaluation.reading import expect_readable, places, read_batches
+from vitrail.evaluation.accuracy import expect_several_classes, with_model_labels
+from vitrail.evaluation.reading import expect_finite, expect_readable, places, read_batches
+from vitrail.outputs import ranking
 
 
 def confident_images(
@@ -21,23 +22,28 @@ def confident_images(
     Inside `vitrail.distributed.process_group`, each process takes its share of the images, and all get the same list.
 
     Raises:
-        InvalidInputError: A threshold that is no probability, no labels, or classes that the model does not have.
+        InvalidInputError: A threshold that is no probability, no labels, classes that the model does not have, or a model that has
+            but one.
         ImageError: Not one image could be read.
 
     Source: the published code of Böhle et al. 2021, arXiv:2104.00032, takes images that are classified correctly, the surest of each
         class first, above one half.
 
-    Differs: There the logit passes a sigmoid, since each class is trained apart; here it is the softmax.
+    Differs: There the logit passes a sigmoid, since each class is trained apart; here it passes what `Classifier.output` names.
     """
     if not 0 <= threshold <= 1:
         raise InvalidInputError(f"expected a threshold between 0 and 1, got {threshold}")
+    expect_several_classes(classifier)
     images = with_model_labels(images, classifier)
     found, unreadable = list[tuple[str, float, bool]](), list[Unreadable]()
     share = OwnShare(len(images), rank(), world_size())
     with classifier.inspecting(), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "choosing", unreadable):
-            sure, classes = classifier.logits(batch.images).float().softmax(-1).cpu().max(-1)
-            found += zip(batch.paths, sure.tolist(), (classes == batch.labels).tolist(), strict=True)
+            logits = classifier.logits(batch.images).float()
+            expect_finite(logits, classifier)
+            classes = ranking(logits, classifier.output).cpu().argmax(-1, keepdim=True)
+            sure = classifier.probabilities(logits).cpu().gather(1, classes).squeeze(1)
+            found += zip(batch.paths, sure.tolist(), (classes.squeeze(1) == batch.labels).tolist(), strict=True)
     found, unreadable = gather(found), gather(unreadable)
     expect_readable(len(found), images, unreadable)
     place = places(images)

@@ -139,6 +139,7 @@ class Explainer(ABC):
             bias=None if found.bias is None else at_least_single(found.bias.detach()),
             model=self.model.name,
             class_names=self.model.class_names,
+            output=self.model.output,
         )
 
     def __call__(self, images: Images, targets: Targets) -> Relevance:

@@ -156,7 +156,9 @@ class VisionDiffMask(OwnPassExplainer):
                 kept = mask.flatten(1) if masking == "expected" else (mask.flatten(1) >= 0.5).to(mask.dtype)
             masked = masked_logits(self.vit, self.network, seen.patches, kept, seen.grid_size)
         logits, masked = at_least_single(seen.logits), at_least_single(masked)
-        return MaskedPrediction(mask, layers, mask.mean((1, 2)), logits, masked, kl_divergence(logits, masked))
+        return MaskedPrediction(
+            mask, layers, mask.mean((1, 2)), logits, masked, kl_divergence(logits, masked, self.model.output)
+        )
 
     def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits:
         """What the ViT says where some patches are the gates' placeholder.

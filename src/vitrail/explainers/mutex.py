@@ -111,7 +111,7 @@ class Mutex(OwnPassExplainer):
                 patches = tokens[image[some, None], prefix + kept[some]]
                 remaining = torch.cat([tokens[image[some], :prefix], patches], 1)
                 logits = self.vit.forward_tokens(remaining, grid_size, kept[some])
-                return at_least_single(logits).softmax(-1).gather(1, targets[image[some], None]).squeeze(1)
+                return self.model.probabilities(logits).gather(1, targets[image[some], None]).squeeze(1)
 
             bytes_each = self.vit.bytes_per_pass(count, tokens.shape[2], tokens.element_size())
             found[members] = in_batches(run, len(members), bytes_each, images.device)

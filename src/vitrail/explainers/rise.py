@@ -11,7 +11,7 @@ from vitrail.adapters import Check
 from vitrail.baselines import check_baseline
 from vitrail.errors import InvalidInputError
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.precision import at_least_single, product
+from vitrail.explainers.precision import product
 from vitrail.types import Images
 
 
@@ -62,7 +62,7 @@ class Rise(OwnPassExplainer):
         logits = found[:, 0]
         targets = choose(logits)
         chosen = targets[:, None, None].expand(-1, self.num_masks, 1)
-        probabilities = at_least_single(found[:, 1:]).softmax(-1).gather(2, chosen).squeeze(2)
+        probabilities = self.model.probabilities(found[:, 1:]).gather(2, chosen).squeeze(2)
         relevance = product(probabilities, masks.to(probabilities)) / (self.num_masks * self.keep_probability)  # equation 6
         return Attribution(logits, targets, relevance.unflatten(1, grid_size))
 

@@ -139,7 +139,7 @@ def _query(explainer: INTRQueries, opened: Opened, true_class: int | None, top: 
         return torch.tensor([chosen])
 
     logits, maps = explainer.maps(opened.image[None].to(model.device, model.dtype), choose)
-    probabilities = logits[0].softmax(-1)
+    probabilities = model.probabilities(logits[0])
     classes = [
         QueriedClass(model.class_name(index), index, float(logits[0, index]), float(probabilities[index])) for index in chosen
     ]

@@ -1,5 +1,6 @@
 """What a metric of explanations is: numbers per image, each with a direction, a range and a source."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -13,8 +14,11 @@ from torchmetrics import Metric
 from vitrail.adapters import Classifier
 from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
+from vitrail.metrics.undefined import defined_only, undefined_words
 from vitrail.registry import Registry
 from vitrail.types import Images, Logits, Relevance, Targets
+
+logger = logging.getLogger(__name__)
 
 Better = Literal["higher", "lower"]
 
@@ -180,13 +184,19 @@ class ImageMetric(Metric, ABC):
     def compute(self) -> dict[str, Tensor]:
         """Means over the images where a measure is defined, by name; NaN where it is nowhere.
 
+        What is infinite counts as undefined. A warning tells of how many images a mean leaves out.
+
         Raises:
             InvalidInputError: Nothing was measured yet.
         """
         values = self.per_image()
         if not len(values):
             raise InvalidInputError("expected at least one measured image, got none")
-        return dict(zip((each.name for each in self.measures), values.cpu().double().nanmean(0), strict=True))
+        values, names = defined_only(values.cpu().double()), [each.name for each in self.measures]
+        counts = dict(zip(names, values.isnan().sum(0).tolist(), strict=True))
+        if words := undefined_words(counts, len(values)):
+            logger.warning("%s: %s", type(self).__name__, words)
+        return dict(zip(names, values.nanmean(0), strict=True))
 
 
 METRICS: Registry[type[ImageMetric]] = Registry("metric")

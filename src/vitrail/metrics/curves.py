@@ -3,11 +3,15 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.metrics.protocols import Protocol
+from vitrail.metrics.undefined import mean_of_defined
 from vitrail.registry import unknown_name
+
+SMALLEST_SPAN = 0.01
+"""Share of a curve's range by which the scores of image and baseline have to differ, for a normalised curve to mean anything."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Curves:
         return self.scores[:, self.names.index(name)]
 
     def mean(self) -> Float[Tensor, "curves s"]:
-        """The mean curve over images."""
-        return self.scores.mean(0)
+        """The mean curve over images; those of which a point is undefined are left out."""
+        return mean_of_defined(self.scores, self._defined(self.scores).expand_as(self.scores))
 
     def auc(self) -> Float[Tensor, "b curves"]:
         """Area under the raw curve, by trapezoids, over the protocol's `axis`."""
@@ -54,11 +58,14 @@ class Curves:
     def normalised(self) -> "Curves":
         """The same between baseline and image: `(score - baseline's) / (image's - baseline's)`.
 
-        NaN where the two are equal, and for a curve that has no such form (`Curve.normalised`).
+        NaN where the two are equal or nearly so: where they differ by less than `SMALLEST_SPAN` of the range of the curve and the
+        two. And for a curve that has no such form (`Curve.normalised`).
         """
         clean, empty = self.ends.unsqueeze(2).unbind(-1)
+        whole = torch.cat([self.scores, self.ends], -1)
+        least = (SMALLEST_SPAN * (whole.amax(-1, keepdim=True) - whole.amin(-1, keepdim=True))).clamp_min(1e-12)
         has_form = torch.tensor([[curve.normalised] for curve in self.protocol.curves], device=clean.device)
-        span = (clean - empty).masked_fill(~has_form | ((clean - empty).abs() < 1e-12), torch.nan)
+        span = (clean - empty).masked_fill(~has_form | ((clean - empty).abs() < least), torch.nan)
         ends = torch.tensor([1.0, 0.0]).to(self.ends) + 0 * span
         return replace(self, scores=(self.scores - empty) / span, ends=ends)
 
@@ -71,8 +78,14 @@ class Curves:
         return self.averaged().normalised_auc()[0]
 
     def averaged(self) -> "Curves":
-        """The mean over images, as the curves of one."""
-        return replace(self, scores=self.scores.mean(0, keepdim=True), ends=self.ends.mean(0, keepdim=True))
+        """The mean over images, as the curves of one; what is undefined is left out, see `mean`."""
+        ends = mean_of_defined(self.ends, self._defined(self.scores).expand_as(self.ends))
+        return replace(self, scores=self.mean().unsqueeze(0), ends=ends.unsqueeze(0))
+
+    def num_undefined(self) -> dict[str, int]:
+        """Of how many images an area is undefined, by the names of `areas`; those that are defined everywhere are left out."""
+        counts = {name: int((~areas.isfinite()).sum()) for name, areas in self.areas().items()}
+        return {name: count for name, count in counts.items() if count}
 
     def areas(self) -> dict[str, Float[Tensor, " b"]]:
         """Every area of every image by name: `insertion_zero`, ..., then those that exist with `normalised_` in front."""
@@ -80,8 +93,13 @@ class Curves:
 
     def summary(self) -> dict[str, float]:
         """Area under every mean curve, by the names of `areas`."""
-        means = self._named(self.auc().mean(0), self.mean_normalised_auc())
+        areas = self.auc()
+        means = self._named(mean_of_defined(areas, areas.isfinite()), self.mean_normalised_auc())
         return {name: float(area) for name, area in means.items()}
+
+    @staticmethod
+    def _defined(scores: Float[Tensor, "b curves s"]) -> Bool[Tensor, "b curves 1"]:
+        return scores.isfinite().all(-1, keepdim=True)
 
     def _named(self, raw: Float[Tensor, "*b curves"], normalised: Float[Tensor, "*b curves"]) -> dict[str, Tensor]:
         named = {curve.name: raw[..., i] for i, curve in enumerate(self.protocol.curves)}

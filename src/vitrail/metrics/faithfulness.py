@@ -238,7 +238,8 @@ class SaCo(ImageMetric):
         # The lower the probability without a group, the higher its drop.
         signed = torch.where(without[:, first] <= without[:, second], weights, -weights)
         coefficients = signed.sum(1) / weights.abs().sum(1)
-        return coefficients.clamp(-1, 1).where(varies(relevance.flatten(1)), torch.nan).unsqueeze(1)
+        defined = varies(relevance.flatten(1)) & without.isfinite().all(1)
+        return coefficients.clamp(-1, 1).where(defined, torch.nan).unsqueeze(1)
 
 
 def _random_subsets(num_subsets: int, subset_share: float, seed: int, least: int) -> RandomSubsets:

@@ -15,6 +15,7 @@ from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, Replacing, View
 from vitrail.metrics.localization import pointing_chance, pointing_hits, touched_cells
 from vitrail.metrics.steps import change_ranks, to_patches
+from vitrail.outputs import Output, decisions
 from vitrail.types import Keep, Logits, Relevance
 
 Cells = Bool[Tensor, "b rows cols"]
@@ -25,7 +26,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         measure.name: measure
         for measure in (
             Measure("kept", None, 0.0, 1.0, "share of the cells that the mask keeps"),
-            Measure("agreement", "higher", 0.0, 1.0, "1 where the predicted class stays when all else is removed, else 0"),
+            Measure("agreement", "higher", 0.0, 1.0, "1 where the decision stays when all else is removed, else 0"),
             Measure("kl", "lower", 0.0, math.inf, "KL(image || image under the mask) of all classes' probabilities, in nats"),
             Measure("agreement_own", "higher", 0.0, 1.0, "agreement where the method itself replaces what is removed"),
             Measure("kl_own", "lower", 0.0, math.inf, "KL where the method itself replaces what is removed, in nats"),
@@ -95,6 +96,7 @@ def measure_masks(
     masked_logits: Logits,
     own_logits: Logits | None = None,
     answers: Bool[Tensor, "b height width"] | None = None,
+    output: Output = "softmax",
 ) -> dict[str, Float[Tensor, " b"]]:
     """Take all of `MEASURES` of a batch.
 
@@ -106,14 +108,16 @@ def measure_masks(
         own_logits: The same where the method itself replaces what is removed; None for a method that does not.
         answers: What decides, in the pixels that the maps cover; None where nobody knows. A cell belongs to the answer when
             it holds a pixel of it.
+        output: What logits mean, see `Classifier.output`.
     """
     undefined = relevance.new_full((len(relevance),), torch.nan)
     found = dict.fromkeys(MEASURES, undefined) | {"kept": masks.flatten(1).float().mean(1)}
     for ending, changed in (("", masked_logits), ("_own", own_logits)):
         if changed is not None:
-            found[f"agreement{ending}"] = (changed.argmax(-1) == logits.argmax(-1)).float()
+            agree = (decisions(changed) == decisions(logits)).float()
+            found[f"agreement{ending}"] = agree.where(changed.isfinite().all(-1), torch.nan)
             # Half precision is for networks.
-            found[f"kl{ending}"] = kl_divergence(*(each.to(relevance.dtype) for each in (logits, changed)))
+            found[f"kl{ending}"] = kl_divergence(logits.to(relevance.dtype), changed.to(relevance.dtype), output)
     if answers is None:
         return found
     answers = answers.to(relevance.device)
@@ -159,7 +163,7 @@ class Masks(ImageMetric):
             logits = view.once("masks: the whole image", lambda: self._logits(view, torch.ones_like(keep)))
             masked = self._logits(view, keep)
         own = None if method is None else method.logits_without(view.images, keep[:, 0])
-        found = measure_masks(explanation.relevance, masks, logits, masked, own, view.answers)
+        found = measure_masks(explanation.relevance, masks, logits, masked, own, view.answers, view.classifier.output)
         return torch.stack([found[name].float() for name in MEASURES], 1)
 
     def _logits(self, view: View, keep: Keep) -> Logits:

@@ -1,5 +1,6 @@
 """Insertion and deletion: does the score follow the patches that the map calls relevant?"""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,11 @@ from vitrail.metrics.curves import Curves
 from vitrail.metrics.protocols import Protocol
 from vitrail.metrics.scores import measure
 from vitrail.metrics.steps import Steps
+from vitrail.metrics.undefined import undefined_words
+from vitrail.outputs import Output
 from vitrail.types import Images
+
+logger = logging.getLogger(__name__)
 
 
 def perturbation_curves(classifier: Classifier, images: Images, explanation: Explanation, protocol: Protocol) -> Curves:
@@ -41,7 +46,7 @@ def perturbation_curves(classifier: Classifier, images: Images, explanation: Exp
     with classifier.inspecting(), torch.no_grad():
         # All orders and directions in one call: an adapter may share work between them.
         found = [steps.logits(classifier, images, relevance) for steps in protocol_steps(protocol)]
-    return curves_of(protocol, images, explanation, found)
+    return curves_of(protocol, images, explanation, found, classifier.output)
 
 
 def protocol_steps(protocol: Protocol) -> list[Steps]:
@@ -50,7 +55,11 @@ def protocol_steps(protocol: Protocol) -> list[Steps]:
 
 
 def curves_of(
-    protocol: Protocol, images: Images, explanation: Explanation, found: Sequence[Float[Tensor, "b curves s c"]]
+    protocol: Protocol,
+    images: Images,
+    explanation: Explanation,
+    found: Sequence[Float[Tensor, "b curves s c"]],
+    output: Output = "softmax",
 ) -> Curves:
     """The curves, where what the model said is known.
 
@@ -59,12 +68,13 @@ def curves_of(
         images: The explained images.
         explanation: Their relevance and targets.
         found: For each of `protocol_steps`, the logits of all points of its curves.
+        output: What they mean, see `Classifier.output`.
     """
     targets, ends, scores = explanation.targets.to(images.device), list[Tensor](), list[Tensor]()
     for steps, said in zip(protocol_steps(protocol), found, strict=True):
         logits, (curve, point) = at_least_float32(said), steps.clean
         for score in protocol.scores:
-            measured = measure(logits, logits[:, curve, point], targets, score)
+            measured = measure(logits, logits[:, curve, point], targets, score, output)
             scores.append(measured[..., steps.on_curve])
             ends.append(steps.ends(measured))
     num_items = images[0, 0].numel() if protocol.unit == "pixels" else explanation.relevance[0].numel()
@@ -146,8 +156,12 @@ class InsertionDeletion(ImageMetric):
         return Curves(self.protocol, self.protocol.fractions(int(self.num_cells), scores), scores, ends)
 
     def compute(self) -> dict[str, Tensor]:
-        """`Curves.summary` of all images so far."""
-        return {name: torch.tensor(area) for name, area in self.curves().summary().items()}
+        """`Curves.summary` of all images so far. A warning tells of how many images a mean leaves out."""
+        curves = self.curves()
+        raw = {name: count for name, count in curves.num_undefined().items() if name in curves.names}
+        if words := undefined_words(raw, len(curves.scores)):
+            logger.warning("%s: %s", type(self).__name__, words)
+        return {name: torch.tensor(area) for name, area in curves.summary().items()}
 
 
 def _one_grid(num_cells: Int[Tensor, " some"]) -> Int[Tensor, ""]:

@@ -28,8 +28,9 @@ class Curve:
 
     Attributes:
         baseline: Name that `Classifier.baseline` takes; or "removed", where patches are taken out of the network's tokens.
-        score: Softmax probability or logit of the explained class; "top1", 1 where that class is the most probable one, else 0;
-            or "kl", the divergence KL(image || changed image) between the probabilities of all classes, in nats.
+        score: Probability or logit of the explained class; "top1", 1 where that class is the most probable one, else 0, and of a
+            network of a single logit 1 where its probability is at least 0.5; or "kl", the divergence KL(image || changed image)
+            between the probabilities of all classes, in nats.
         order: "most": the most relevant cell changes first; "least": the least relevant.
         direction: "insertion": from the baseline to the image; "deletion": from the image to the baseline.
     """

@@ -12,6 +12,7 @@ from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View, at_least_float32, check_seed
 from vitrail.metrics.similarity import check_share, spearman, top_overlap
+from vitrail.outputs import decisions
 from vitrail.types import Images
 
 
@@ -82,7 +83,7 @@ class Stability(ImageMetric):
     measures = (
         Measure("spearman", "higher", -1.0, 1.0, "rank correlation with the maps of noisy images"),
         Measure("top_overlap", "higher", 0.0, 1.0, "intersection over union of the top cells with those of noisy images"),
-        Measure("same_class", None, 0.0, 1.0, "share of noisy images whose predicted class stays"),
+        Measure("same_class", None, 0.0, 1.0, "share of noisy images of which the decision stays"),
     )
 
     def __init__(self, noise: float = 0.1, num_samples: int = 5, seed: int = 0, share: float = 0.1, **kwargs: Any) -> None:
@@ -94,14 +95,15 @@ class Stability(ImageMetric):
         self.noise, self.num_samples, self.seed, self.share = noise, num_samples, seed, share
 
     def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
-        original, predicted, found = at_least_float32(explanation.relevance), view.logits.argmax(-1), []
+        original, predicted, found = at_least_float32(explanation.relevance), decisions(view.logits), []
         for noise in noises(view.images, self.num_samples, self.seed, torch.randn):
             noisy = view.images + noise.mul(self.noise).to(view.images)
             relevance = again(noisy, explanation.targets).to(original)  # type: ignore[misc]  # `checked` made sure
             with view.classifier.inspecting(), torch.no_grad():
-                same = view.classifier.logits(noisy).argmax(-1) == predicted
+                logits = view.classifier.logits(noisy)
+            same = (decisions(logits) == predicted).to(original).where(logits.isfinite().all(-1), torch.nan)
             alike = spearman(original, relevance), top_overlap(original, relevance, self.share)
-            found.append(torch.stack([*(each.to(original) for each in alike), same.to(original)], 1))
+            found.append(torch.stack([*(each.to(original) for each in alike), same], 1))
         return torch.stack(found).nanmean(0)
 
 

@@ -58,5 +58,5 @@ class SingleStep(ImageMetric):
         changed = target_scores(view, logits, explanation.targets, "probability")
         clean = clean_scores(view, explanation.targets, "probability")
         drop, drop_in_deletion = ((clean - changed).clamp_min(0) / clean).unbind(1)
-        increase = (changed > clean)[:, 0].to(drop)
+        increase = (changed > clean)[:, 0].to(drop).where(changed[:, 0].isfinite(), torch.nan)
         return torch.stack([drop, increase, drop_in_deletion], 1)

@@ -127,7 +127,7 @@ def logits_without(view: View, removed: Bool[Tensor, "b s n"], grid: tuple[int, 
 
 def target_scores(view: View, logits: Float[Tensor, "b s c"], targets: Targets, score: TargetScore) -> Float[Tensor, "b s"]:
     """What logits say of the explained classes."""
-    return measure(logits.unsqueeze(1), view.logits, targets.to(logits.device), score).squeeze(1)
+    return measure(logits.unsqueeze(1), view.logits, targets.to(logits.device), score, view.classifier.output).squeeze(1)
 
 
 def clean_scores(view: View, targets: Targets, score: TargetScore) -> Float[Tensor, "b 1"]:

@@ -70,10 +70,13 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path, label: str
     styles = _styles(list(curves))
     for i, (curve, axes) in enumerate(zip(protocol.curves, panels.flat, strict=False)):
         for method, measured in curves.items():
-            scores, auc = measured.scores[:, i].cpu(), measured.auc()[:, i].mean()
+            scores, areas = measured.scores[:, i].cpu(), measured.auc()[:, i].cpu()
+            known = scores.isfinite().all(-1)
+            scores, auc = scores[known], areas[known].mean()
             fractions, mean = measured.fractions.cpu(), scores.mean(0)
+            area = f"AUC {auc:.3f}" if auc.isfinite() else "undefined"
             colour, dashes = styles[method]
-            axes.plot(fractions, mean, color=colour, linestyle=dashes, label=f"{method} (AUC {auc:.3f})")
+            axes.plot(fractions, mean, color=colour, linestyle=dashes, label=f"{method} ({area})")
             if len(scores) > 1:
                 spread = scores.std(0) / len(scores) ** 0.5
                 axes.fill_between(fractions, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)

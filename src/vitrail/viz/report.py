@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,4 +112,6 @@ def _table(table: Table) -> str:
 
 
 def _cell(value: str | float) -> str:
-    return f"<td>{html.escape(value)}</td>" if isinstance(value, str) else f'<td class="number">{value:.4g}</td>'
+    if isinstance(value, str):
+        return f"<td>{html.escape(value)}</td>"
+    return f'<td class="number">{"undefined" if math.isnan(value) else f"{value:.4g}"}</td>'

@@ -33,7 +33,11 @@ def write_scores(
     per_image = []
     for method, each in curves.items():
         rows = zip(paths, targets, torch.stack(list(each.areas().values()), 1).tolist(), strict=True)
-        per_image += [[path, target, method, *values] for path, target, values in rows]
+        per_image += [
+            # What is undefined stays empty.
+            [path, target, method, *("" if math.isnan(value) else value for value in values)]
+            for path, target, values in rows
+        ]
     write_csv(folder / "scores.csv", ["image", "target", "method", *measured.areas()], per_image)
     points = [
         [method, curve.name, curve.baseline, curve.score, curve.order, curve.direction, fraction, value]
@@ -58,6 +62,8 @@ def write_scores(
             method: {name: value if math.isfinite(value) else None for name, value in each.summary().items()}
             for method, each in curves.items()
         },
+        # Images without a number of their own: the areas of mean curves need none.
+        "undefined_images": {method: counts for method, each in curves.items() if (counts := each.num_undefined())},
         "completeness_error": dict(completeness or {}),
         "unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
     }

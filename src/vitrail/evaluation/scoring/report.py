@@ -9,7 +9,14 @@ from vitrail.evaluation.scoring.claiming import PICTURES, remove_others
 from vitrail.evaluation.scoring.files import write_comparisons, write_curves, write_images, write_summary
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
-from vitrail.evaluation.scoring.words import metric_names, metric_rows, overview_rows, rank_rows, too_few_images
+from vitrail.evaluation.scoring.words import (
+    metric_names,
+    metric_rows,
+    overview_rows,
+    rank_rows,
+    too_few_images,
+    undefined_lines,
+)
 from vitrail.files import output_folder
 from vitrail.viz.comparison import Panel, plot_panels
 from vitrail.viz.curves import plot_perturbation
@@ -101,7 +108,8 @@ def _of_metric(pictures: Path, scores: Sequence[Scores], table: Table, metric: s
             shown += _curves(pictures, each, metric, several=len(scores) > 1)
     head, rows = metric_rows(table, metric)
     text = "; ".join(f"{table.columns[i].measure.name}: {table.columns[i].measure.description}" for i in columns)
-    return Section(metric, f"{text[0].upper()}{text[1:]}.", shown, PageTable(head, rows))
+    sentences = [f"{line[0].upper()}{line[1:]}." for line in (text, *undefined_lines(table, metric))]
+    return Section(metric, " ".join(sentences), shown, PageTable(head, rows))
 
 
 def _curves(pictures: Path, scores: Scores, protocol: str, several: bool) -> list[Picture]:

@@ -1,5 +1,6 @@
 """What came out: numbers per method, image and column, and what they cost."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,10 +12,12 @@ from jaxtyping import Float, Int
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import LabelledImages, Unreadable
 from vitrail.evaluation.scoring.parts import CurvePart, Part, expect_one_grid
-from vitrail.evaluation.scoring.plan import Column, Plan
+from vitrail.evaluation.scoring.plan import ALWAYS, Column, Plan
 from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.statistics import Intervals, bootstrap_interval
 from vitrail.registry import unknown_name
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,10 @@ class Scores:
         values = np.concatenate([part.values for part in parts], 1)
         known = [i for i in range(len(plan.columns)) if not np.isnan(values[:, :, i]).all()]
         places, targets = (np.concatenate([getattr(part, name) for part in parts]) for name in ("places", "targets"))
+        for metric in dict.fromkeys(column.metric for column in plan.columns):
+            # What nobody asked for is not missed.
+            if metric != ALWAYS and not any(plan.columns[i].metric == metric for i in known):
+                logger.warning("%s is undefined for every image with every method, and left out", metric)
         effect = next((part.effect for part in parts if part.effect is not None), None)
         columns = tuple(plan.columns[i] for i in known)
         times = np.array([part.seconds / len(part.places) for part in parts if len(part.places)])
@@ -166,19 +173,34 @@ class Scores:
     @cached_property
     def _means(self) -> dict[str, dict[str, Curves]]:
         """Mean curves of all protocols, from one reading of the files."""
-        sums = dict[str, CurvePart]()
+        sums, counts = dict[str, CurvePart](), dict[str, np.ndarray]()
         for part in self._curve_parts():
             for name, curves in part.curves.items():
-                scores, ends = (array.sum(1, dtype=np.float64, keepdims=True) for array in (curves.scores, curves.ends))
+                # An image of which a point is undefined would leave nothing of the mean; tables tell of it by the area.
+                known = np.isfinite(curves.scores).all(-1, keepdims=True)
+                scores, ends = (
+                    np.where(known, array, 0).sum(1, dtype=np.float64, keepdims=True) for array in (curves.scores, curves.ends)
+                )
+                count = known.sum(1, keepdims=True)
                 if name in sums:
                     expect_one_grid(name, [sums[name].fractions, curves.fractions])
                     scores, ends = sums[name].scores + scores, sums[name].ends + ends
-                sums[name] = CurvePart(curves.fractions, scores, ends)
+                    count = counts[name] + count
+                sums[name], counts[name] = CurvePart(curves.fractions, scores, ends), count
         return {
             name: self._by_method(
-                name, each.fractions, *((part / len(self)).astype(np.float32) for part in (each.scores, each.ends))
+                name,
+                each.fractions,
+                *(_quotient(part, counts[name]).astype(np.float32) for part in (each.scores, each.ends)),
             )
             for name, each in sums.items()
+        }
+
+    def num_undefined(self) -> dict[str, dict[str, int]]:
+        """Per method and column, of how many images it is undefined: those that `means` leaves out."""
+        return {
+            name: {column.name: len(self) - int(count) for column, count in zip(self.columns, found.count, strict=True)}
+            for name, found in self.intervals.items()
         }
 
     def _of_protocol(self, protocol: str) -> Iterator[CurvePart]:
@@ -201,3 +223,9 @@ class Scores:
             name: Curves(described, at, torch.from_numpy(scores[i]), torch.from_numpy(ends[i]))
             for i, name in enumerate(self.methods)
         }
+
+
+def _quotient(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Means; NaN of nothing."""
+    with np.errstate(invalid="ignore"):
+        return sums / counts

@@ -27,6 +27,36 @@ def metric_rows(table: Table, metric: str) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
+def undefined_lines(table: Table, metric: str) -> list[str]:
+    """Of how many images a metric's measures are undefined; measures and methods of which it is as many share a line.
+
+    Nothing where a method has no number at all: its mean is a dash.
+    """
+    by_counts = dict[tuple[int, ...], list[str]]()
+    for i, column in enumerate(table.columns):
+        if column.metric == metric:
+            found = [int(table.intervals[method].count[i]) for method in table.methods]
+            counts = tuple(table.num_images - count if count else 0 for count in found)
+            by_counts.setdefault(counts, []).append(column.measure.name)
+    lines = []
+    for counts, names in by_counts.items():
+        methods = dict[int, list[str]]()
+        for method, count in zip(table.methods, counts, strict=True):
+            methods.setdefault(count, []).append(method)
+        alike = len(methods) == 1
+        words = [
+            f"{count} of {table.num_images} images" + ("" if alike else f" with {', '.join(of)}")
+            for count, of in methods.items()
+            if count
+        ]
+        if words:
+            more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+            lines.append(
+                f"{', '.join(names[:MAX_NAMED])}{more}: undefined for {', '.join(words)}, and left out of the mean there"
+            )
+    return lines
+
+
 def overview_rows(table: Table) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the ranks and costs: methods by their mean rank, best first."""
     order = sorted(range(len(table.methods)), key=lambda i: (math.isnan(table.mean_ranks[i]), table.mean_ranks[i]))

@@ -10,6 +10,7 @@ from vitrail.adapters import ViTAdapter
 from vitrail.divergence import kl_divergence
 from vitrail.explainers.masking import masked_logits, see
 from vitrail.models.diffmask import DiffMask
+from vitrail.outputs import decisions
 from vitrail.types import Images
 
 
@@ -21,7 +22,7 @@ class Masked(NamedTuple):
         log_kept: Mean over tokens of log P(kept): what is minimised of the mask, per image.
         norm: Mean over tokens of P(kept), per image: the expected L0 norm.
         kept: Mean over patches of P(kept), per image, without prefix tokens.
-        agrees: Whether the most probable class stays.
+        agrees: Whether the decision stays.
     """
 
     kl: Float[Tensor, " b"]
@@ -52,9 +53,9 @@ def mask_once(vit: ViTAdapter, mask: DiffMask, images: Images, noise: Float[Tens
     masked = masked_logits(vit, mask, seen.patches, kept[:, prefix:], seen.grid_size)
     log_kept = votes.log_kept()[..., -1]
     return Masked(
-        kl=kl_divergence(seen.logits, masked),
+        kl=kl_divergence(seen.logits, masked, vit.output),
         log_kept=log_kept.mean(1),
         norm=log_kept.exp().mean(1),
         kept=log_kept[:, prefix:].exp().mean(1),
-        agrees=seen.logits.argmax(-1) == masked.argmax(-1),
+        agrees=decisions(seen.logits) == decisions(masked),
     )
