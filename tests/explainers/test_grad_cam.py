@@ -107,6 +107,16 @@ def test_eigen_smoothing_is_the_first_principal_component(name, place):
         torch.testing.assert_close(relevance[i].flatten(), component.clamp_min(0), rtol=1e-6, atol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["timm", "hf-vit", "torchvision"])
+def test_eigen_smoothing_of_half_precision_weights(name, dtype):
+    classifier, images = networks.network(name), networks.images(name)
+    expected = make_explainer("grad-cam", classifier, eigen_smooth=True).explain(images, TARGETS).relevance
+    half = adapt(classifier.module.to(dtype))
+    relevance = make_explainer("grad-cam", half, eigen_smooth=True).explain(images.to(dtype), TARGETS).relevance
+    assert torch.corrcoef(torch.stack([relevance.float().flatten(), expected.flatten()]))[0, 1] > 0.95
+
+
 def test_hugging_face_torchvision_and_timm_name_the_same_norms():
     for name in ("hf-vit", "hf-deit", "hf-dinov2", "torchvision", "eva", "beit"):
         classifier, images = networks.network(name), networks.images(name)

@@ -148,7 +148,7 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
     keep = _masks(ablations, hit.config.num_layers).to(classifier.device)
     seen, unreadable = list[_Seen](), list[Unreadable]()
     share = OwnShare(len(images), rank(), world_size())
-    with classifier.inspecting(), torch.no_grad():
+    with classifier.inspecting(), classifier.verified("parts"), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "leaving layers out", unreadable):
             split = hit.layer_split(batch.images, keep, lambda logits: logits.argmax(1, keepdim=True))
             expect_finite(split.logits, classifier)

@@ -120,7 +120,7 @@ class Explainer(ABC):
         with (
             torch.inference_mode(False),
             self.model.inspecting(),
-            self.model.verified(*self._checks(), size=(images.shape[2], images.shape[3])),
+            self.model.verified(*self.checks, size=(images.shape[2], images.shape[3])),
             torch.set_grad_enabled(self.needs_gradients),
             self._autocast(),
         ):
@@ -154,7 +154,9 @@ class Explainer(ABC):
         """What tells its trained weights from others; nothing for a method that is not trained."""
         return {}
 
-    def _checks(self) -> list[Check]:
+    @property
+    def checks(self) -> list[Check]:
+        """Views of this network that are checked before the method runs."""
         if not isinstance(self.model, ViTAdapter):
             return []
         return [check for check in self.relies_on if check != "gradients" or self.needs_gradients]

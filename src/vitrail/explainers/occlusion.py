@@ -36,7 +36,7 @@ class Occlusion(OwnPassExplainer):
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
     needs_model: ClassVar[str] = "any"
-    relies_on: ClassVar[tuple[Check, ...]] = ()
+    relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

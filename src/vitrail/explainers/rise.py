@@ -42,7 +42,7 @@ class Rise(OwnPassExplainer):
 
     paper: ClassVar[str] = "Petsiuk et al. 2018, arXiv:1806.07421"
     needs_model: ClassVar[str] = "any"
-    relies_on: ClassVar[tuple[Check, ...]] = ()
+    relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
