@@ -16,7 +16,7 @@ from vitrail.adapters import Classifier
 from vitrail.autocast import in_precision
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.padding import collate_by_size
-from vitrail.data.sharing import own_luck
+from vitrail.data.sharing import own_luck, read_on_cpu
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError, OutputError
 from vitrail.evaluation.reading import expect_readable, places
@@ -144,7 +144,8 @@ class _Work:
         loader: DataLoader[Any] = DataLoader(
             self.images, batch_sampler=batches, num_workers=self.num_workers, collate_fn=collate_by_size, generator=own_luck()
         )
-        shown = progress(loader, len(batches), "scoring") if rank() == 0 else loader
+        read = read_on_cpu(loader)
+        shown = progress(read, len(batches), "scoring") if rank() == 0 else read
         for number, of_one_size in zip(numbers, shown, strict=True):
             yield self._part(of_one_size, place, first=number == 0)
 
