@@ -76,6 +76,17 @@ def test_half_precision_is_saved_without_loss(tmp_path, dtype):
     assert torch.equal(Explanation.load(tmp_path / "result.npz").relevance, relevance.float())
 
 
+def test_all_of_an_explanation_moves_to_another_device(explanation):
+    moved = explanation.to("meta")
+    assert {part.device.type for part in (moved.relevance, moved.targets, moved.logits, moved.bias)} == {"meta"}
+    assert (moved.method, moved.model, moved.class_names, moved.sources) == (
+        *(explanation.method, explanation.model),
+        *(explanation.class_names, explanation.sources),
+    )
+    assert_same(explanation.to("cpu"), explanation)
+    assert bare(torch.ones(1, 2, 2)).to("meta").bias is None
+
+
 def test_names_with_a_dot_do_not_meet(tmp_path):
     bare(torch.ones(1, 2, 2)).save(tmp_path / "crop-0.875")
     bare(torch.zeros(1, 2, 2)).save(tmp_path / "crop-0.9")

@@ -58,7 +58,7 @@ def strong_blur_baseline(images: Images) -> Baseline:
         raise InvalidInputError(
             f"expected images of at least 8 pixels a side for strong-blur, which reflects 7 at every edge, got {tuple(images.shape[2:])}"
         )
-    offsets = torch.arange(15, dtype=torch.float64) - 7
+    offsets = torch.arange(15, dtype=torch.float64, device="cpu") - 7
     weights = torch.exp(-0.5 * (offsets / 7) ** 2)
     return _blurred(images, weights / weights.sum(), edges="reflect")
 
@@ -107,8 +107,8 @@ def _blurred(images: Images, kernel: Float[Tensor, " size"], edges: Literal["con
 
 def _folded_gaussian(size: int, sigma: float) -> Float[Tensor, " size"]:
     """A Gaussian of radius 4 sigma, reflected at the ends of `size` cells until it lies inside; sums to 1."""
-    offsets = torch.arange(-int(4 * sigma), int(4 * sigma) + 1, dtype=torch.float64)
+    offsets = torch.arange(-int(4 * sigma), int(4 * sigma) + 1, dtype=torch.float64, device="cpu")
     weights = torch.exp(-(offsets**2) / (2 * sigma**2))
     at = (offsets.long() + size // 2) % (2 * size)
     inside = torch.where(at < size, at, 2 * size - 1 - at)
-    return torch.zeros(size, dtype=torch.float64).index_add(0, inside, weights / weights.sum())
+    return torch.zeros(size, dtype=torch.float64, device="cpu").index_add(0, inside, weights / weights.sum())

@@ -75,6 +75,11 @@ class Explanation:
     def __iter__(self) -> Iterator["Explanation"]:
         return (self[i] for i in range(len(self)))
 
+    def to(self, device: torch.device | str) -> "Explanation":
+        """The same on another device."""
+        moved: dict[str, Any] = {name: part.to(device) for name, part in self._tensors().items()}
+        return replace(self, **moved)
+
     def with_sources(self, sources: Sequence[str]) -> "Explanation":
         """The same, with the file of every image."""
         return replace(self, sources=tuple(map(str, sources)))

@@ -22,7 +22,14 @@ def test_results_are_joined_in_order(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "message", ["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory: you tried"]
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate",
+        "DefaultCPUAllocator: can't allocate memory: you tried",
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "Invalid buffer size: 24.00 GiB",
+    ],
 )
 def test_a_batch_that_does_not_fit_is_halved(message):
     tried = []
@@ -35,6 +42,32 @@ def test_a_batch_that_does_not_fit_is_halved(message):
 
     assert in_batches(run, 10, 1, CPU).tolist() == list(range(10))
     assert tried == [10, 5, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("device", "total", "expected"),
+    [
+        ("cuda", 65_535, [65_535]),
+        ("cuda:1", 65_536, [65_535, 1]),
+        ("cuda", 200_000, [65_535, 65_535, 65_535, 3_395]),
+        ("cuda", 100, [50, 50]),
+        ("cpu", 65_536, [65_536]),
+        ("mps", 200_000, [200_000]),
+    ],
+)
+def test_cuda_has_a_limit_besides_its_memory(monkeypatch, device, total, expected):
+    """Its kernels count the batch on an axis of 65,535, and fail beyond it without a word about memory."""
+    monkeypatch.setattr(memory, "memory_budget", lambda device: 50 if total == 100 else 1 << 40)
+    sizes = []
+
+    def run(some: slice) -> torch.Tensor:
+        sizes.append(some.stop - some.start)
+        if device.startswith("cuda") and sizes[-1] > 65_535:
+            raise RuntimeError("CUDA error: invalid configuration argument")
+        return torch.arange(some.start, some.stop)
+
+    assert torch.equal(in_batches(run, total, 1, torch.device(device)), torch.arange(total))
+    assert sizes == expected
 
 
 def test_one_item_that_does_not_fit_and_other_errors_are_raised():

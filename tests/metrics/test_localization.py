@@ -40,6 +40,27 @@ def test_negative_relevance_is_no_hit():
     assert pointing_hits(torch.tensor([[[-9.0, 1.0], [0.0, 0.0]]]), masks).tolist() == [False]
 
 
+@pytest.mark.parametrize("size", [(6, 8), (14, 17), (13, 5), (32, 48), (3, 3), (1, 40)])
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 5), (7, 7), (3, 3)])
+def test_cells_are_touched_as_torchs_adaptive_pooling_has_it(size, grid):
+    """Also where they share pixels, and where there are more of them than pixels."""
+    masks = torch.rand(6, *size, generator=torch.Generator().manual_seed(0)) > 0.9
+    masks[0] = False
+    expected = torch.nn.functional.adaptive_max_pool2d(masks.float().unsqueeze(1), grid).squeeze(1) > 0
+    assert torch.equal(touched_cells(masks, grid), expected)
+
+
+@pytest.mark.parametrize("metric", ["localization", "masks", "sparseness"])
+def test_images_elsewhere_than_the_model_are_refused(metric):
+    classifier, images = additive_classifier(), ones(1)
+    explanation = explained(classifier, images, own_map(classifier))
+    view = View(classifier, images.to("meta"), torch.ones(1, 8, 12, dtype=torch.bool))
+    with pytest.raises(
+        InvalidInputError, match=r"expected images on cpu, as the model is, got images on meta; bring them there"
+    ):
+        METRICS[metric]().checked(view, explanation)
+
+
 def test_chance_is_the_share_of_touched_cells():
     masks = torch.zeros(3, 4, 4, dtype=torch.bool)
     masks[1, 0, 0] = True

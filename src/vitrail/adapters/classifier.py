@@ -155,7 +155,9 @@ class Classifier(ABC):
         check_baseline(name)
         if name != BLACK:
             return BASELINES[name](images)
-        mean, std = (torch.tensor(each, dtype=torch.float64) for each in (self.preprocessing.mean, self.preprocessing.std))
+        # On the CPU, whatever torch's default device is: not every one has double precision.
+        given = (self.preprocessing.mean, self.preprocessing.std)
+        mean, std = (torch.tensor(each, dtype=torch.float64, device="cpu") for each in given)
         return (-mean / std).to(images).view(1, -1, 1, 1).expand(1, *images.shape[1:])
 
     def class_name(self, index: int) -> str:

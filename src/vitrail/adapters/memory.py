@@ -9,6 +9,16 @@ from torch import Tensor
 CPU_BUDGET = 1 << 28
 """On a CPU larger batches are slower, since they leave the caches: stay within a quarter of a gigabyte."""
 
+CUDA_LIMIT = 65_535
+"""Most items of a batch on CUDA, however much memory there is.
+
+Attention kernels (flash and memory-efficient) have one axis of their grid for the batch and another for the heads, and CUDA's axes end
+here. Beyond, they fail with "invalid configuration argument", which says nothing of memory, so that no smaller batch would be tried.
+"""
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_status_alloc_failed", "invalid buffer size")
+"""What devices say, in small letters: CUDA, MPS and XLA; the CPU; cuBLAS and cuDNN; MPS of a tensor larger than it has."""
+
 
 def memory_budget(device: torch.device) -> int:
     """Bytes that a batch may take: half of what is free on the device now."""
@@ -34,7 +44,8 @@ def in_batches(function: Callable[[slice], Tensor], total: int, bytes_each: int,
         bytes_each: Estimated memory of one item.
         device: Where the work is done.
     """
-    size = max(1, min(total, memory_budget(device) // max(bytes_each, 1)))
+    most = min(total, CUDA_LIMIT) if device.type == "cuda" else total
+    size = max(1, min(most, memory_budget(device) // max(bytes_each, 1)))
     results: list[Tensor] = []
     start = 0
     while start < total:
@@ -53,4 +64,5 @@ def in_batches(function: Callable[[slice], Tensor], total: int, bytes_each: int,
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in OUT_OF_MEMORY)

@@ -21,6 +21,7 @@ from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.classifier import Check, Classifier
 from vitrail.adapters.logits import agree
 from vitrail.adapters.vit_checks import CHECKS
+from vitrail.autocast import without_autocast
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.types import Images, Logits
 
@@ -123,14 +124,14 @@ def _unsteady(classifier: Classifier, image: Images, alone: Logits) -> str:
 @contextmanager
 def _quiet(classifier: Classifier) -> Iterator[None]:
     """Evaluation mode, the precision of the weights, and nothing left behind."""
-    with torch.inference_mode(False), classifier.inspecting(), torch.autocast(classifier.device.type, enabled=False):
+    with torch.inference_mode(False), classifier.inspecting(), without_autocast(classifier.device):
         yield
 
 
 def _noise(classifier: Classifier, size: tuple[int, int]) -> Images:
     """Two images, always the same."""
     channels = len(classifier.preprocessing.mean)
-    noise = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    noise = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
     return noise.to(classifier.device, classifier.dtype)
 
 

@@ -59,7 +59,7 @@ def check_parts(vit: ViTAdapter, image: Images, expected: Logits) -> None:
     for place, number in (((0, 0), 0), ((-1, -1), -1)):
         changed = image.clone()
         changed[:, :, place[0], place[1]] += 1
-        elsewhere = torch.ones(patches.shape[1], dtype=torch.bool)
+        elsewhere = torch.ones(patches.shape[1], dtype=torch.bool, device=patches.device)
         elsewhere[number] = False
         if not torch.allclose(vit.patch_embed(changed)[:, elsewhere], patches[:, elsewhere], rtol=1e-3, atol=1e-5):
             raise UnsupportedModelError(

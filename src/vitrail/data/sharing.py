@@ -1,11 +1,30 @@
 """Which images of a set a process takes where several look at it together."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch.utils.data import Sampler
+
+T = TypeVar("T")
+
+
+def read_on_cpu(loader: Iterable[T]) -> Iterator[T]:
+    """What a loader gives, read on the CPU, also where the user has another default device (`torch.set_default_device`).
+
+    The default is the user's again between the batches.
+    """
+    with torch.device("cpu"):  # Workers start here too.
+        batches = iter(loader)
+    while True:
+        with torch.device("cpu"):
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+        yield batch
 
 
 def own_luck() -> torch.Generator:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.padding import collate_by_size
-from vitrail.data.sharing import OwnShare, own_luck
+from vitrail.data.sharing import OwnShare, own_luck, read_on_cpu
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.progress import progress
 
@@ -32,7 +32,8 @@ def read_batches(
     loader: DataLoader[Any] = DataLoader(
         images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate_by_size, generator=own_luck()
     )
-    for batches in progress(loader, len(loader), what) if share.rank == 0 else loader:
+    read = read_on_cpu(loader)
+    for batches in progress(read, len(loader), what) if share.rank == 0 else read:
         for batch in batches:
             unreadable += batch.unreadable
             if len(batch.images):

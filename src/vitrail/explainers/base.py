@@ -2,16 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from numbers import Integral
-from typing import Any, ClassVar, Literal, NamedTuple, get_type_hints
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.adapters import Check, Classifier, ViTAdapter
+from vitrail.autocast import Precision, in_precision
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers.checks import check_images, check_targets, expect_kind
 from vitrail.explainers.precision import at_least_single
@@ -35,8 +36,6 @@ class Attribution(NamedTuple):
     relevance: Tensor
     bias: Tensor | None = None
 
-
-Precision = Literal["full", "bf16", "fp16"]
 
 ChooseTargets = Callable[[Logits], Targets]
 """From the model's logits to the checked class to explain, one per image."""
@@ -162,9 +161,7 @@ class Explainer(ABC):
         return [check for check in self.relies_on if check != "gradients" or self.needs_gradients]
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "full":
-            return nullcontext()
-        return torch.autocast(self.model.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
+        return in_precision(self.precision, self.model.device)
 
     def attribute(self, inputs: Images, target: int | Targets | None = None) -> Float[Tensor, "b channels height width"]:
         """captum's signature: relevance spread over the pixels of its patches, so that sums are kept."""

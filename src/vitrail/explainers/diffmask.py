@@ -150,7 +150,7 @@ class VisionDiffMask(OwnPassExplainer):
             mask = layers[:, -1]
             if masking == "sampled":
                 shape, generator = votes.distribution.logits.shape, torch.Generator().manual_seed(seed)
-                noise = torch.rand(shape[1:], generator=generator, dtype=torch.float32).to(images.device)
+                noise = torch.rand(shape[1:], generator=generator, device="cpu", dtype=torch.float32).to(images.device)
                 kept = votes.sample(noise.expand(shape))[:, prefix:]
             else:
                 kept = mask.flatten(1) if masking == "expected" else (mask.flatten(1) >= 0.5).to(mask.dtype)

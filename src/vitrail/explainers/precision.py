@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitrail.autocast import without_autocast
+
 
 def at_least_single(values: Tensor) -> Tensor:
     """Half precision is for a network's own steps, not for sums and products over many tokens and blocks."""
@@ -13,5 +15,5 @@ def at_least_single(values: Tensor) -> Tensor:
 def product(left: Float[Tensor, "*b i j"], right: Float[Tensor, "*b j k"]) -> Float[Tensor, "*b i k"]:
     """A matrix product in single precision at least, also where autocast would take half."""
     left, right = at_least_single(left), at_least_single(right)
-    with torch.autocast(left.device.type, enabled=False):
+    with without_autocast(left.device):
         return left @ right

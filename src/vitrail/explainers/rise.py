@@ -67,14 +67,14 @@ class Rise(OwnPassExplainer):
         return Attribution(logits, targets, relevance.unflatten(1, grid_size))
 
     def masks(self, grid_size: tuple[int, int]) -> Bool[Tensor, "s n"]:
-        """The masks for a grid, True = kept."""
+        """The masks for a grid, True = kept; drawn on the CPU, so that they are the same on every device."""
         generator = torch.Generator().manual_seed(self.seed)
         shape = (self.num_masks, self.cells + 1, self.cells + 1)
-        small = torch.rand(shape, generator=generator) < self.keep_probability
-        index = torch.arange(self.num_masks)[:, None, None]
+        small = torch.rand(shape, generator=generator, device="cpu") < self.keep_probability
+        index = torch.arange(self.num_masks, device="cpu")[:, None, None]
         at = []
         for side in grid_size:
             enlarged = -(-side // self.cells)
-            shift = torch.randint(enlarged, (self.num_masks, 1), generator=generator)
-            at.append((torch.arange(side) + shift) // enlarged)
+            shift = torch.randint(enlarged, (self.num_masks, 1), generator=generator, device="cpu")
+            at.append((torch.arange(side, device="cpu") + shift) // enlarged)
         return small[index, at[0][:, :, None], at[1][:, None, :]].flatten(1)

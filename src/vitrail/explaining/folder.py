@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from vitrail.api import BATCH_SIZE, explain_images
 from vitrail.data.folders import NO_LABEL, ImageFolder, Unreadable, images_below
 from vitrail.data.photos import PhotoFile, relative_name, result_labels
-from vitrail.data.sharing import own_luck
+from vitrail.data.sharing import own_luck, read_on_cpu
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer, distinct_names
 from vitrail.explaining.claiming import claim
@@ -174,7 +174,7 @@ class _Work:
         loader: DataLoader[Any] = DataLoader(
             self.reader, batch_sampler=pending, num_workers=num_workers, collate_fn=_as_they_are, generator=own_luck()
         )
-        for batch, entries in zip(pending, progress(loader, len(pending), "explaining"), strict=True):
+        for batch, entries in zip(pending, progress(read_on_cpu(loader), len(pending), "explaining"), strict=True):
             read = dict(zip(batch, entries, strict=True))
             opened = {index: entry for index, entry in read.items() if isinstance(entry, Opened)}
             self._remember({index: entry for index, entry in read.items() if isinstance(entry, Unreadable)})

@@ -132,8 +132,8 @@ class ImageMetric(Metric, ABC):
         """Measure every image of a batch; NaN where a measure is undefined.
 
         Args:
-            view: The batch. Its images and maps are on the same device.
-            explanation: Their maps and explained classes.
+            view: The batch; its images are where the model is.
+            explanation: Their maps and explained classes, on the same device.
             again: The method that made them; only for a metric that `needs_method`.
         """
 
@@ -155,7 +155,8 @@ class ImageMetric(Metric, ABC):
             again: The method that made the explanation, an `Explainer`.
 
         Raises:
-            InvalidInputError: Not one map an image, maps that are not finite, or something missing that the metric needs.
+            InvalidInputError: Images elsewhere than the model, not one map an image, maps that are not finite, or something missing
+                that the metric needs.
         """
         found = self.checked(View(classifier, images, answers), explanation, again)
         self.values.append(found.to(self.values[0]))
@@ -167,6 +168,7 @@ class ImageMetric(Metric, ABC):
             InvalidInputError: As `update` does.
         """
         name = type(self).__name__
+        check_place(view.classifier, view.images)
         if len(explanation) != len(view.images):
             raise InvalidInputError(f"expected an explanation of {len(view.images)} images, got one of {len(explanation)}")
         if not torch.isfinite(explanation.relevance).all():
@@ -175,7 +177,8 @@ class ImageMetric(Metric, ABC):
             raise InvalidInputError(f"expected answers for {name}, which compares maps with what is known to decide, got none")
         if self.needs_method and again is None:
             raise InvalidInputError(f"expected the method for {name}, which asks it once more, got none; give again=...")
-        return self.measure(view, explanation, again)
+        # A saved explanation comes back on the CPU, wherever its model is.
+        return self.measure(view, explanation.to(view.images.device), again)
 
     def per_image(self) -> Float[Tensor, "images measures"]:
         """The numbers of all images so far, in the order in which they came."""
@@ -201,6 +204,19 @@ class ImageMetric(Metric, ABC):
 
 METRICS: Registry[type[ImageMetric]] = Registry("metric")
 """Metrics by name; those of the curves of a protocol are in `vitrail.metrics.protocols.PROTOCOLS`."""
+
+
+def check_place(classifier: Classifier, images: Images) -> None:
+    """Refuse images that lie elsewhere than the model.
+
+    Raises:
+        InvalidInputError: They do.
+    """
+    if images.device != classifier.device:
+        raise InvalidInputError(
+            f"expected images on {classifier.device}, as the model is, got images on {images.device}; bring them there by "
+            "images.to(model.device)"
+        )
 
 
 def check_seed(seed: int) -> None:

@@ -4,7 +4,7 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
@@ -42,8 +42,17 @@ def pointing_chance(masks: Bool[Tensor, "b height width"], grid_size: tuple[int,
 
 
 def touched_cells(masks: Bool[Tensor, "b height width"], grid_size: tuple[int, int]) -> Bool[Tensor, "b rows cols"]:
-    """The cells of a grid that a mask reaches into."""
-    return torch.nn.functional.adaptive_max_pool2d(masks.float().unsqueeze(1), grid_size).squeeze(1) > 0
+    """The cells of a grid that a mask reaches into; where cells do not divide the mask, neighbours share pixels."""
+    # As torch's adaptive pooling, whose windows on Apple's GPUs miss pixels where cells do not divide the mask.
+    return _pixels_reached(_pixels_reached(masks.int(), grid_size[1]).mT, grid_size[0]).mT > 0
+
+
+def _pixels_reached(pixels: Int[Tensor, "b lines length"], num_cells: int) -> Int[Tensor, "b lines cells"]:
+    """Pixels summed along lines, over every cell that they reach into."""
+    length, cells = pixels.shape[2], torch.arange(num_cells, device=pixels.device)
+    first, beyond = cells * length // num_cells, -(-(cells + 1) * length // num_cells)
+    before = nn.functional.pad(pixels.cumsum(2, dtype=torch.int32), (1, 0))
+    return before[:, :, beyond] - before[:, :, first]
 
 
 def answer_pixels(answers: Answers, grid: tuple[int, int]) -> tuple[CellAnswers, CellAreas]:
@@ -75,7 +84,7 @@ def widened(answers: Answers, tolerance: int) -> Answers:
     tolerance = min(tolerance, sum(answers.shape[1:]))  # Farther than that is nothing.
     away = torch.arange(-tolerance, tolerance + 1, device=answers.device) ** 2
     disc = (away[:, None] + away <= tolerance**2).float()
-    met = torch.nn.functional.conv2d(answers.float().unsqueeze(1), disc[None, None], padding=tolerance).squeeze(1)
+    met = nn.functional.conv2d(answers.float().unsqueeze(1), disc[None, None], padding=tolerance).squeeze(1)
     return met > 0.5  # Counts of pixels, whatever the convolution's rounding.
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from vitrail.adapters import Classifier
 from vitrail.errors import InvalidInputError
 from vitrail.explanation import Explanation
-from vitrail.metrics.base import Again, ImageMetric, Measure, View, at_least_float32
+from vitrail.metrics.base import Again, ImageMetric, Measure, View, at_least_float32, check_place
 from vitrail.metrics.curves import Curves
 from vitrail.metrics.protocols import Protocol
 from vitrail.metrics.scores import measure
@@ -35,11 +35,12 @@ def perturbation_curves(classifier: Classifier, images: Images, explanation: Exp
         protocol: What to measure.
 
     Raises:
-        InvalidInputError: Not one map an image, or maps that are not finite.
+        InvalidInputError: Images elsewhere than the model, not one map an image, or maps that are not finite.
         UnsupportedModelError: Patches are to be taken out of a network that has none.
 
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421.
     """
+    check_place(classifier, images)
     if len(explanation) != len(images):
         raise InvalidInputError(f"expected an explanation of {len(images)} images, got one of {len(explanation)}")
     relevance = explanation.relevance.to(images.device)

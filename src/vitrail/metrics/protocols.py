@@ -165,13 +165,13 @@ class Protocol:
         """At every point of a curve, the number of cells (pixels) that have changed; may be fractional. On the CPU."""
         if self.shares is not None:
             # As the published codes have it, with the rounding of their products.
-            return torch.tensor([int(share * num_cells) for share in self.shares], dtype=torch.float32)
+            return torch.tensor([int(share * num_cells) for share in self.shares], dtype=torch.float32, device="cpu")
         if self.cells_per_step is not None:
-            counts = torch.arange(-(-num_cells // self.cells_per_step) + 1) * self.cells_per_step
+            counts = torch.arange(-(-num_cells // self.cells_per_step) + 1, device="cpu") * self.cells_per_step
             return counts.clamp(max=num_cells).float()
         num_points = self.num_steps + 1  # type: ignore[operator]  # one of the three is given
         # The published thresholds are float32; rounding them the same way keeps whole numbers whole.
-        return torch.linspace(0, num_cells, num_points, dtype=torch.float64).float()
+        return torch.linspace(0, num_cells, num_points, dtype=torch.float64, device="cpu").float()
 
     def fractions(self, num_cells: int, like: Tensor) -> Float[Tensor, " s"]:
         """The same as a share of all cells, with type and device of `like`."""

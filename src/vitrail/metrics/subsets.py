@@ -86,7 +86,8 @@ class RandomSubsets:
 
         def compute() -> Float[Tensor, "b s c"]:
             num_cells = grid[0] * grid[1]
-            removed = torch.zeros(self.num_subsets, num_cells, dtype=torch.bool).scatter_(1, self.cells(num_cells), True)
+            removed = torch.zeros(self.num_subsets, num_cells, dtype=torch.bool, device="cpu")
+            removed.scatter_(1, self.cells(num_cells), True)
             return logits_without(view, removed.expand(len(view.images), -1, -1), grid, baseline)
 
         # All classes are kept: methods may explain different ones.

@@ -71,7 +71,8 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, start = divmod(self.batches_done(), len(self))
-        order = torch.randperm(self.num_images, generator=torch.Generator().manual_seed(derive(self.seed, epoch))).tolist()
+        generator = torch.Generator().manual_seed(derive(self.seed, epoch))
+        order = torch.randperm(self.num_images, generator=generator, device="cpu").tolist()
         own = range(self.rank, self.num_places * self.world_size, self.world_size)
         for batch in range(start, len(self)):
             places = own[batch * self.batch_size : (batch + 1) * self.batch_size]

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vitrail.adapters import Classifier
+from vitrail.autocast import in_precision
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.padding import collate_by_size
-from vitrail.data.sharing import own_luck
+from vitrail.data.sharing import own_luck, read_on_cpu
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError, OutputError
 from vitrail.evaluation.reading import expect_readable, places
@@ -144,7 +144,8 @@ class _Work:
         loader: DataLoader[Any] = DataLoader(
             self.images, batch_sampler=batches, num_workers=self.num_workers, collate_fn=collate_by_size, generator=own_luck()
         )
-        shown = progress(loader, len(batches), "scoring") if rank() == 0 else loader
+        read = read_on_cpu(loader)
+        shown = progress(read, len(batches), "scoring") if rank() == 0 else read
         for number, of_one_size in zip(numbers, shown, strict=True):
             yield self._part(of_one_size, place, first=number == 0)
 
@@ -185,7 +186,8 @@ class _Work:
             explanation = explainer.explain(batch.images, target)
             _wait(batch.images.device)
             seconds.append(time.perf_counter() - started)
-            with _autocast(explainer):
+            # A method in reduced precision is measured in it too: half of the work is the metrics'.
+            with in_precision(explainer.precision, batch.images.device):
                 values.append(torch.cat(self._columns(view, explanation, explainer, curves), 1))
         return _Measured(
             np.array([place[path] for path in batch.paths]),
@@ -254,13 +256,6 @@ def _stacked(name: str, measured: Sequence[Curves]) -> CurvePart:
     expect_one_grid(name, [each.fractions.cpu().numpy() for each in measured])
     scores, ends = (np.stack([getattr(each, name).float().cpu().numpy() for each in measured]) for name in ("scores", "ends"))
     return CurvePart(measured[0].fractions.float().cpu().numpy(), scores, ends)
-
-
-def _autocast(explainer: Explainer) -> AbstractContextManager[Any]:
-    """A method in reduced precision is measured in it too: half of the work is the metrics'."""
-    if explainer.precision == "full":
-        return nullcontext()
-    return torch.autocast(explainer.model.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[explainer.precision])
 
 
 def _wait(device: torch.device) -> None:

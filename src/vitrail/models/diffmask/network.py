@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from vitrail.autocast import without_autocast
 from vitrail.errors import InvalidInputError
 from vitrail.models.diffmask.hard_concrete import HardConcrete
 from vitrail.types import Patches, Tokens
@@ -138,7 +139,7 @@ class DiffMask(nn.Module):
         """
         states = [state.to(self.dtype) for state in states]
         # In the three digits of bfloat16, logits of 8 differ by 1 / 16, and masks would have ties all over.
-        with torch.autocast(states[0].device.type, enabled=False):
+        with without_autocast(states[0].device):
             return self._logits(states)
 
     def _logits(self, states: Sequence[Tokens]) -> Float[Tensor, "b t gates"]:

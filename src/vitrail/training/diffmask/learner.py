@@ -140,7 +140,8 @@ class MaskLearner(Learner):
         """This process's rows of the noise that one process would draw for all images of the step."""
         world, size = self.trainer.world_size, self.config.data.batch_size
         num_tokens = self._num_tokens()
-        noise = torch.rand(size * world, num_tokens, num_gates, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.rand(size * world, num_tokens, num_gates, generator=generator, device="cpu")
         return noise[self.global_rank :: world][:count].to(self.device)
 
     def _num_tokens(self) -> int:
@@ -172,7 +173,8 @@ class MaskLearner(Learner):
         first = self.global_rank + self.trainer.world_size * size * batch_idx
         places = [first + self.trainer.world_size * i for i in range(len(batch.images))]
         seeds = [derive(self.config.engine.seed, VALIDATION, place) for place in places]
-        noise = torch.stack([torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = torch.stack([torch.rand(shape, generator=generator, device="cpu") for generator in generators])
         masked = mask_once(self.vit, self.module, batch.images, noise.to(self.device))
         for name, value in (("val_kl", masked.kl), ("val_kept", masked.kept), ("val_agreement", masked.agrees.float())):
             _metrics(self.measured)[name].update(value)
