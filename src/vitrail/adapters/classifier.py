@@ -97,10 +97,16 @@ class Classifier(ABC):
 
         Raises:
             UnknownNameError: No such baseline.
+            InvalidInputError: Black, where the preprocessing is for another number of channels.
         """
         check_baseline(name)
         if name != BLACK:
             return BASELINES[name](images)
+        if self.preprocessing.num_channels not in (1, images.shape[1]):
+            raise InvalidInputError(
+                f"expected a preprocessing of {images.shape[1]} channels, to know what black is for {self.name}, got one of "
+                f"{self.preprocessing.num_channels}; give vitrail.adapt a Preprocessing whose mean and std have {images.shape[1]} numbers"
+            )
         mean, std = (torch.tensor(each, dtype=torch.float64) for each in (self.preprocessing.mean, self.preprocessing.std))
         return (-mean / std).to(images).view(1, -1, 1, 1).expand(1, *images.shape[1:])
 
@@ -113,10 +119,15 @@ class Classifier(ABC):
 
         Raises:
             UnknownNameError: No class of that name.
-            InvalidInputError: The number is not between 0 and the number of classes.
+            InvalidInputError: Several classes have that name, or the number is not between 0 and the number of classes.
         """
         if isinstance(name, str) and name in self.class_names:
-            return self.class_names.index(name)
+            [found] = self.class_indices([name])
+            if len(found) > 1:
+                raise InvalidInputError(
+                    f"expected a name of one class, got {name!r}, which {_listed(found)} of {self.name} have; give the number"
+                )
+            return found[0]
         if isinstance(name, str) and not name.removeprefix("-").isdecimal():
             if not self.class_names:
                 raise UnknownNameError(
@@ -127,6 +138,30 @@ class Classifier(ABC):
         if (isinstance(name, str) and len(name) > 20) or not 0 <= int(name) < self.num_classes:
             raise InvalidInputError(f"expected a class between 0 and {self.num_classes - 1}, got {str(name)[:40]}")
         return int(name)
+
+    def class_indices(self, names: Sequence[str]) -> list[list[int]]:
+        """Per name, the classes that have it: none, one, or several. Names in the model's own order are its classes one by one."""
+        if tuple(names) == self.class_names:
+            return [[index] for index in range(len(names))]
+        known = dict[str, list[int]]()
+        for index, name in enumerate(self.class_names):
+            known.setdefault(name, []).append(index)
+        return [known.get(name, []) for name in names]
+
+    def check_logits(self, logits: Logits) -> Logits:
+        """Return logits that are one finite number per image and class.
+
+        Raises:
+            InvalidInputError: They are not: nothing that follows from them could be trusted.
+        """
+        if logits.ndim != 2 or logits.shape[1] != self.num_classes:
+            raise InvalidInputError(
+                f"expected {self.num_classes} logits per image of {self.name}, one per class, got the shape {tuple(logits.shape)}; check its "
+                "classifier"
+            )
+        if not torch.isfinite(logits).all():
+            raise InvalidInputError(f"{self.name} gave logits that are not finite; check its weights and the images")
+        return logits
 
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """Logits with cells replaced by a baseline: how every perturbation metric runs.
@@ -216,3 +251,9 @@ class Classifier(ABC):
             raise InvalidInputError(
                 f"expected a baseline of shape {tuple(images.shape)} or for one image, got {tuple(baseline.shape)}"
             )
+
+
+def _listed(classes: Sequence[int], most: int = 8) -> str:
+    """Numbers of several classes, in words."""
+    *others, last = [str(index) for index in classes]
+    return f"the classes {', '.join([*others[: most - 1], '...'] if len(others) >= most else others)} and {last}"

@@ -211,6 +211,12 @@ def adapt_huggingface(
         raise UnsupportedModelError(
             f"expected a model with a classifier (...ForImageClassification), got {kind}; load it by AutoModelForImageClassification"
         )
+    head = getattr(module, "classifier", None) or getattr(module, "cls_classifier", None)
+    if isinstance(head, nn.Identity):
+        raise UnsupportedModelError(
+            f"expected a model with a classifier, got {kind} whose classifier is an Identity: it gives features, not the logits of "
+            f"{module.config.num_labels} classes; give it a Linear and train it"
+        )
     names = class_names or class_names_of(module.config)
     return HuggingFaceViTAdapter(module, preprocessing or family_preprocessing(module.config), names, name)
 
@@ -230,4 +236,5 @@ def family_preprocessing(config: Any) -> Preprocessing:
     if config.model_type in ("vit", "beit"):
         interpolation = "bilinear" if config.model_type == "vit" else "bicubic"
         return Preprocessing(size, 1.0, "squash", interpolation, half, half)
-    return Preprocessing(size, 0.875, "squash" if config.model_type == "deit" else "center", "bicubic")
+    mode = "squash" if config.model_type == "deit" else "center"
+    return Preprocessing(size, 0.875, mode, "bicubic").for_channels(config.num_channels)

@@ -169,7 +169,9 @@ def read_preprocessing(name: str, config: Any, options: dict[str, Any]) -> Prepr
         return None
     try:
         return processor_preprocessing(described, family_preprocessing(config))
-    except (AttributeError, KeyError, TypeError) as error:
+    except InvalidInputError as error:
+        raise CheckpointError(f"{PROCESSOR} of {name} is not one that this version understands: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{PROCESSOR} of {name} is not one that this version understands: {error!r}") from error
 
 

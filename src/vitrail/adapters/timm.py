@@ -76,7 +76,8 @@ def as_vit(module: nn.Module, name: str, class_names: tuple[str, ...], preproces
                 f"expected blocks of one self-attention each, got timm's {type(block).__name__} with "
                 f"{type(getattr(block, 'attn', None)).__name__}, which has no adapter"
             )
-    return adapter(module, preprocessing or timm_preprocessing(module), class_names, name)
+    own = preprocessing or timm_preprocessing(module).for_channels(embedding.proj.in_channels)
+    return adapter(module, own, class_names, name)
 
 
 def _why_not(module: nn.Module) -> str:
@@ -89,7 +90,19 @@ def _why_not(module: nn.Module) -> str:
 
 
 def timm_preprocessing(module: nn.Module) -> Preprocessing:
-    """The preprocessing that a timm model was trained with, at the size that it was created for."""
+    """The preprocessing that a timm model was trained with, at the size that it was created for.
+
+    Raises:
+        UnsupportedModelError: A way of cropping that vitrail has not.
+        CheckpointError: A description that makes no sense.
+    """
+    try:
+        return _described_preprocessing(module)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the preprocessing that this timm model describes makes no sense: {error}") from error
+
+
+def _described_preprocessing(module: nn.Module) -> Preprocessing:
     config = resolve_model_data_config(module)
     # The pretrained configuration does not know of img_size=....
     size = getattr(getattr(module, "patch_embed", None), "img_size", None) or config["input_size"][1:]

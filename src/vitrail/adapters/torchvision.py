@@ -122,7 +122,7 @@ def adapt_torchvision(
             "expected a classifier, got a VisionTransformer whose heads give features; give it a Linear as heads and train it"
         )
     size: Any = module.image_size
-    default = Preprocessing((size, size), interpolation="bilinear")
+    default = Preprocessing((size, size), interpolation="bilinear").for_channels(module.conv_proj.in_channels)
     return TorchvisionViTAdapter(module, preprocessing or default, class_names, name)
 
 

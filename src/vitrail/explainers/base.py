@@ -163,8 +163,7 @@ class Explainer(ABC):
         return pixels.unsqueeze(1).expand_as(inputs).clone()
 
     def _targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
-        if not torch.isfinite(logits).all():
-            raise InvalidInputError(f"{self.model.name} gave logits that are not finite; check its weights and the images")
+        self.model.check_logits(logits)
         if target is None:
             return logits.argmax(-1)
         if isinstance(target, Integral | str):
