@@ -195,7 +195,10 @@ def test_a_description_in_json_gives_the_same_back():
         ({"crop_fraction": 1.01}, "expected 0 < crop_fraction <= 1, got 1.01"),
         ({"crop_fraction": float("nan")}, "expected 0 < crop_fraction <= 1, got nan"),
         ({"interpolation": "cubic"}, "unknown interpolation 'cubic'; choose one of: "),
-        ({"mean": (0.5,)}, "expected mean and std of one finite number per channel, as many of both, got (0.5,) and (0.229, 0.224, 0.225)"),
+        (
+            {"mean": (0.5,)},
+            "expected mean and std of one finite number per channel, as many of both, got (0.5,) and (0.229, 0.224, 0.225)",
+        ),
         ({"mean": (), "std": ()}, "expected mean and std of one finite number per channel, as many of both, got () and ()"),
         ({"std": (0.0, 0.5, 0.5)}, "std"),
         ({"std": (-0.5, 0.5, 0.5)}, "std"),

@@ -156,8 +156,8 @@ class Classifier(ABC):
         """
         if logits.ndim != 2 or logits.shape[1] != self.num_classes:
             raise InvalidInputError(
-                f"expected {self.num_classes} logits per image of {self.name}, one per class, got the shape {tuple(logits.shape)}; check its "
-                "classifier"
+                f"expected {self.num_classes} logits per image of {self.name}, one per class, got the shape {tuple(logits.shape)}; check "
+                "its classifier"
             )
         if not torch.isfinite(logits).all():
             raise InvalidInputError(f"{self.name} gave logits that are not finite; check its weights and the images")

@@ -144,8 +144,8 @@ def load_local(path: Path, surely_hit: bool = False, **options: Any) -> Classifi
     if looks_published(checkpoint.state):
         if not surely_hit and may_be_plain_vit(checkpoint.state):
             raise CheckpointError(
-                f"cannot tell what model {path} is: a HiT without pooling and torchvision's VisionTransformer have weights of the same names "
-                f"and shapes; if it is a HiT, name it hit:{path}; if it is torchvision's, {torchvision_advice(str(path))}"
+                f"cannot tell what model {path} is: a HiT without pooling and torchvision's VisionTransformer have weights of the same "
+                f"names and shapes; if it is a HiT, name it hit:{path}; if it is torchvision's, {torchvision_advice(str(path))}"
             )
         return _build_published_hit(checkpoint, str(path), **options)
     if looks_like_intr(checkpoint.state):

@@ -136,8 +136,8 @@ class Preprocessing:
         """
         if self.num_channels not in (1, 3):
             raise InvalidInputError(
-                f"expected a network of 1 or 3 channels for photos, got a preprocessing of {self.num_channels}; prepare its images yourself, "
-                "and explain them as tensors"
+                f"expected a network of 1 or 3 channels for photos, got a preprocessing of {self.num_channels}; prepare its images "
+                "yourself, and explain them as tensors"
             )
         self.check(image)
         size, cropped = list(self.resized_size(image.height, image.width)), list(self.seen_size(image.height, image.width))
@@ -171,7 +171,7 @@ class Preprocessing:
         return (images * std + mean).clamp(0, 1)
 
 
-def _are_numbers(values: Any, kind: type = Real) -> bool:
+def _are_numbers(values: Any, kind: Any = Real) -> bool:
     """Whether a tuple holds finite numbers alone."""
     return isinstance(values, tuple) and all(
         isinstance(value, kind) and not isinstance(value, bool) and isfinite(value) for value in values

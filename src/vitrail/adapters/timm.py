@@ -1,6 +1,7 @@
 """timm's Vision Transformers."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import timm
@@ -168,12 +169,15 @@ def _check_described(name: str, pretrained: bool, options: Mapping[str, Any]) ->
     if local:
         read_folder_config(place)
     else:
-        try:
-            check_numbers(timm.models.load_model_config_from_hf(place)[2], f"timm:{name}")
-        except CheckpointError:
-            raise
-        except Exception:  # What cannot be fetched is said below, where it is fetched in earnest.
-            return
+        config = _fetched_config(place)
+        check_numbers(config, f"timm:{name}")
     sketched = sketch(lambda: timm.create_model(name, pretrained=False, **options), f"timm:{name}")
     if local and pretrained:
         expect_filled(sketched, check_weight_files(place), place)
+
+
+def _fetched_config(repository: str) -> Mapping[str, Any]:
+    """The arguments that a repository of the hub gives to its architecture; none where they cannot be fetched, which is told later."""
+    with suppress(Exception):  # Network, hub and file errors have no common base.
+        return dict(timm.models.load_model_config_from_hf(repository)[2])
+    return {}

@@ -37,17 +37,19 @@ def refuse_embedding(module: nn.Module, name: str) -> None:
         UnsupportedModelError: It is one.
     """
     described: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
+    num_outputs = getattr(module, "num_classes", None)
     trained_as = f"{described.get('architecture', '')}.{described.get('tag', '')}"
     if (
         EMBEDDING.search(trained_as)
-        and getattr(module, "num_classes", None) == described.get("num_classes")
+        and num_outputs  # Else it has no classifier at all, which is said elsewhere.
+        and num_outputs == described.get("num_classes")
         and not described.get("label_names")
         and infer_imagenet_subset(module) is None
     ):
         raise UnsupportedModelError(
-            f"expected a classifier, got {name}, whose {described['num_classes']} outputs are an embedding of the image (as CLIP's are), not "
-            "classes; choose a fine-tuned one (timm names them ..._ft_in1k), create it with num_classes=... and train its head, or, where "
-            "they are classes, give class_names to vitrail.adapt"
+            f"expected a classifier, got {name}, whose {num_outputs} outputs are an embedding of the image (as CLIP's are), "
+            "not classes; choose a fine-tuned one (timm names them ..._ft_in1k), create it with num_classes=... and train its head, or, "
+            "where they are classes, give class_names to vitrail.adapt"
         )
 
 

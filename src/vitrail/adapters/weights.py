@@ -23,8 +23,8 @@ def expect_sound(module: nn.Module, source: str) -> None:
             odd.append(f"{name} ({tensor.dtype})")
         elif not torch.isfinite(tensor).all():
             odd.append(f"{name} (not finite)")
-    for name, tensor in module.named_buffers():
-        if tensor.is_complex() or (tensor.is_floating_point() and torch.isnan(tensor).any()):
+    for name, buffer in module.named_buffers():
+        if buffer.is_complex() or (buffer.is_floating_point() and torch.isnan(buffer).any()):
             odd.append(f"{name} (not finite)")
     if odd:
         more = f" and {len(odd) - MAX_LISTED} more" if len(odd) > MAX_LISTED else ""

@@ -80,8 +80,8 @@ def with_model_labels(images: LabelledImages, classifier: Classifier) -> Labelle
     several = [name for name, classes in zip(images.class_names, found, strict=True) if len(classes) > 1]
     if several:
         raise InvalidInputError(
-            f"expected folders named like one class each, got {', '.join(map(repr, several[:8]))}: several classes of {classifier.name} have "
-            "that name, and nothing tells which is meant; rename the folders, or give the model names of one class each"
+            f"expected folders named like one class each, got {', '.join(map(repr, several[:8]))}: several classes of {classifier.name} "
+            "have that name, and nothing tells which is meant; rename the folders, or give the model names of one class each"
         )
     if not missing:
         order = [index for [index] in found]

@@ -148,9 +148,7 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
     share = OwnShare(len(images), rank(), world_size())
     with classifier.inspecting(), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "leaving layers out", unreadable):
-            split = hit.layer_split(
-                batch.images, keep, lambda logits: classifier.check_logits(logits).argmax(1, keepdim=True)
-            )
+            split = hit.layer_split(batch.images, keep, lambda logits: classifier.check_logits(logits).argmax(1, keepdim=True))
             # Probabilities, in single precision at least.
             whole, ablated = split.logits.float().softmax(-1), split.ablated.float().softmax(-1)
             wanted = split.targets.unsqueeze(1).expand(-1, len(ablations), -1)

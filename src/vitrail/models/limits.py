@@ -39,7 +39,7 @@ NAMES_OF_CLASSES = ("id2label", "label2id", "label_names", "label_descriptions")
 Built = TypeVar("Built", bound=nn.Module)
 
 
-class _TooLarge(Exception):
+class _TooLargeError(Exception):
     """What is being built has more than the limit."""
 
 
@@ -120,7 +120,7 @@ class _Counted(TorchDispatchMode):
     """Counts the numbers of all tensors that are made from nothing."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
         self.limit, self.numbers, self.tensors = limit, 0, 0
 
     @property
@@ -132,7 +132,7 @@ class _Counted(TorchDispatchMode):
         if isinstance(made, Tensor) and not any(isinstance(value, Tensor) for value in args):
             self.numbers, self.tensors = self.numbers + made.numel(), self.tensors + 1
             if self.exceeded:
-                raise _TooLarge
+                raise _TooLargeError
         return made
 
 

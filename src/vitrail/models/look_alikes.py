@@ -23,7 +23,9 @@ class _Library:
 
 
 _TORCHVISION = _Library(
-    re.compile(r"encoder\.layers\.encoder_layer_\d+\..+"), "a ViT of torchvision", "torchvision.models.vit_b_16(num_classes=...)"
+    re.compile(r"encoder\.layers\.encoder_layer_\d+\..+"),
+    "a ViT of torchvision",
+    "torchvision.models.vit_b_16(num_classes=...)",
 )
 
 _LIBRARIES = (
@@ -39,7 +41,9 @@ _LIBRARIES = (
         "transformers.AutoModelForImageClassification.from_config(config)",
     ),
     _Library(re.compile(r"layer1\.0\.conv1\.weight"), "a ResNet of torchvision or timm", "timm.create_model(...)"),
-    _Library(re.compile(r"(visual|vision_model|text_model|transformer\.resblocks)\..+"), "a CLIP", "open_clip.create_model(...)"),
+    _Library(
+        re.compile(r"(visual|vision_model|text_model|transformer\.resblocks)\..+"), "a CLIP", "open_clip.create_model(...)"
+    ),
 )
 
 
