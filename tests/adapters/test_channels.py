@@ -75,7 +75,7 @@ def test_others_take_tensors_and_refuse_photos(name):
 def test_black_of_four_channels():
     images = torch.randn(1, 4, 32, 32)
     with pytest.raises(
-        InvalidInputError, match="expected a preprocessing of 4 channels, to know what black is for .* of 3; give"
+        InvalidInputError, match=r"expected a preprocessing of 4 channels, to know what black is for .* of 3; give"
     ):
         vitrail.adapt(MANY["timm"]()).baseline("black", images)
     own = Preprocessing((32, 32), 1.0, mean=(0.1, 0.2, 0.3, 0.4), std=(0.5,) * 4)
@@ -137,5 +137,5 @@ def test_devices_are_checked_before_anything_is_loaded(device, monkeypatch):
     monkeypatch.setattr("vitrail.adapters.loading.read_checkpoint", lambda *_: pytest.fail("read first"))
     monkeypatch.setitem(vitrail.adapters.loading.SOURCES._entries, "timm", lambda *_, **__: pytest.fail("fetched first"))
     for name in ("vitrail:hit-cifar10", "timm:vit_tiny_patch16_224"):
-        with pytest.raises(InvalidInputError, match="cannot use device .*; expected cpu, cuda, cuda:0 or mps"):
+        with pytest.raises(InvalidInputError, match=r"cannot use device .*; expected cpu, cuda, cuda:0 or mps"):
             vitrail.load(name, device=device)

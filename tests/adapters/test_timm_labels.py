@@ -66,7 +66,7 @@ def test_names_that_do_not_fit_are_refused(tmp_path, names):
 def test_embeddings_are_no_classes(name):
     with torch.device("meta"):
         published, own = timm.create_model(name), timm.create_model(name, num_classes=7)
-    with pytest.raises(UnsupportedModelError, match="outputs are an embedding of the image .* not classes"):
+    with pytest.raises(UnsupportedModelError, match=r"outputs are an embedding of the image .* not classes"):
         vitrail.adapt(published)
     refuse_embedding(own, "own")
     names = [f"kind {index}" for index in range(published.num_classes)]

@@ -226,5 +226,5 @@ def test_preprocessing_in_a_file_that_makes_no_sense(tmp_path, changes):
     }
     path = tmp_path / "a.safetensors"
     save_file(module.state_dict(), path, {"vitrail": json.dumps(described)})
-    with pytest.raises(CheckpointError, match="the description inside .* is not one that this version understands"):
+    with pytest.raises(CheckpointError, match=r"the description inside .* is not one that this version understands"):
         vitrail.load(path, device="cpu")
