@@ -7,7 +7,6 @@ configuration, the preprocessing and the class names. Weights may be stored in h
 import argparse
 import pickle
 import re
-import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +20,10 @@ from torch import Tensor, nn
 from vitrail.errors import CheckpointError, OutputError
 from vitrail.files import atomic_write, regular_file
 from vitrail.json_text import json_text, parse_json
+from vitrail.models.file_contents import oddity, refuse_bomb
 
 METADATA_KEY = "vitrail"
 MAX_LISTED = 6
-
-MAX_COMPRESSION = 20
-"""How many times its size a zipped file may unpack to; torch does not compress, and trained weights hardly can be."""
 
 
 class Inert:
@@ -80,7 +77,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     checkpoint = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path)
-    odd = [f"{name} ({oddity})" for name, tensor in checkpoint.state.items() if (oddity := _oddity(tensor))]
+    odd = [f"{name} ({why})" for name, tensor in checkpoint.state.items() if (why := oddity(tensor))]
     if odd:
         more = f" and {len(odd) - MAX_LISTED} more" if len(odd) > MAX_LISTED else ""
         raise CheckpointError(
@@ -196,16 +193,6 @@ def _refuse(complaints: list[str], source: str) -> None:
         raise CheckpointError(f"{source} does not fit this model: {'; '.join(complaints[:MAX_LISTED])}{more}")
 
 
-def _oddity(tensor: Tensor) -> str | None:
-    """Why a tensor cannot be a weight, or None."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        return "sparse, quantized or without values"
-    if tensor.is_complex():
-        return "complex numbers"
-    # A view may show few numbers as many, and copying it would make them so.
-    return "larger than what is stored of it" if tensor.nbytes > tensor.untyped_storage().nbytes() else None
-
-
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
@@ -222,23 +209,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
     return Checkpoint(state, described)
 
 
-def _refuse_bomb(path: Path) -> None:
-    """Refuse a zipped file that says of itself that it unpacks to far more than it holds."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
-        return  # Not zipped, or damaged: torch says so.
-    unpacked, stored = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
-    size = path.stat().st_size
-    if unpacked > size * MAX_COMPRESSION or stored > size:
-        raise CheckpointError(
-            f"refused {path}: it has {size:,} bytes and would unpack to {unpacked:,}; expected a file as torch.save writes it"
-        )
-
-
 def _read_pickled(path: Path) -> Checkpoint:
-    _refuse_bomb(path)
+    refuse_bomb(path)
     try:
         stand_ins = [(kind, name) for name, kind in STAND_INS.items()]
         with torch.serialization.safe_globals([argparse.Namespace, *stand_ins]):

@@ -61,7 +61,12 @@ def torchvision_advice(path: str) -> str:
 
 
 def _in_python(build: str, path: str) -> str:
+    read = (
+        f"safetensors.torch.load_file({path!r})"
+        if path.endswith(".safetensors")
+        else f"torch.load({path!r}, weights_only=True)"
+    )
     return (
         f"build the network in Python, load its weights, and give it to vitrail.adapt: {build}; "
-        f"module.load_state_dict(torch.load({path!r}, weights_only=True)); classifier = vitrail.adapt(module)"
+        f"module.load_state_dict({read}); classifier = vitrail.adapt(module)"
     )
