@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from vitrail.errors import InvalidInputError, OutputError
-from vitrail.files import atomic_write, growing_folder, output_folder, results_folder, write_text
+from vitrail.adapters.described_folders import read_folder_config
+from vitrail.data.named.annotations import read_table
+from vitrail.errors import CheckpointError, InvalidInputError, OutputError, VitrailError
+from vitrail.explanation import Explanation
+from vitrail.files import atomic_write, growing_folder, output_folder, read_text, regular_file, results_folder, write_text
+from vitrail.json_text import read_json
+from vitrail.models.checkpoints import read_checkpoint
+from vitrail.run import Run
+from vitrail.training.config import read_config
 
 
 def names_in(folder: Path) -> list[str]:
@@ -252,3 +259,55 @@ def test_a_file_elsewhere_that_cannot_be_read_is_not_blamed_on_the_results(tmp_p
     inside = str(tmp_path / "out" / "picture.png")
     with pytest.raises(OutputError, match=r"cannot write into .*out: Read-only"), results_folder(tmp_path / "out"):
         raise OSError(errno.EROFS, "Read-only file system", inside)
+
+
+SPECIAL = {"a named pipe": lambda path: os.mkfifo(path), "a device": lambda path: path.symlink_to("/dev/zero")}
+
+
+@pytest.fixture(params=SPECIAL)
+def special(request, tmp_path):
+    """A file that never ends, or on which a reader waits forever."""
+    path = tmp_path / "special.json"
+    try:
+        SPECIAL[request.param](path)
+    except (AttributeError, OSError) as error:
+        pytest.skip(f"cannot make {request.param} here: {error}")
+    return path, request.param
+
+
+def test_pipes_and_devices_are_no_files_to_read(special):
+    path, kind = special
+    for read in (regular_file, read_text, read_json):
+        with pytest.raises(OSError, match=f"expected a regular file, got {kind}"):
+            read(path)
+
+
+def test_what_reads_files_says_so_of_pipes_and_devices(special, tmp_path):
+    path, kind = special
+    message = f"expected a regular file, got {kind}"
+    readers = {
+        "weights": lambda: read_checkpoint(path),
+        "an explanation": lambda: Explanation.load(path.with_suffix(".npz")),
+        "a recipe": lambda: read_config(path),
+        "a list of a data set": lambda: read_table(path, str),
+    }
+    for what, read in readers.items():
+        with pytest.raises((VitrailError, OSError), match=message):
+            pytest.fail(f"read {what}: {read()}")
+    for folder, name in (("run", "run.json"), ("model", "config.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).symlink_to(path)
+    with pytest.raises(OutputError, match=message):
+        Run.read(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=message):
+        read_folder_config(tmp_path / "model")
+
+
+def test_regular_files_links_and_folders(tmp_path):
+    (tmp_path / "a.txt").write_text("é", encoding="utf-8")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "a.txt")
+    assert read_text(tmp_path / "link.txt") == "é"
+    with pytest.raises(FileNotFoundError):
+        regular_file(tmp_path / "nowhere")
+    with pytest.raises(IsADirectoryError):
+        regular_file(tmp_path)

@@ -1,6 +1,5 @@
 """What an explainer says: raw relevance per patch, with all that is needed to redraw and to score it."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.errors import CheckpointError, InvalidInputError
-from vitrail.files import atomic_write
+from vitrail.files import atomic_write, regular_file
+from vitrail.json_text import json_text, read_json
 from vitrail.outputs import Output, check_output, output_of, probabilities, ranking
 from vitrail.types import Logits, Relevance, Targets
 
@@ -150,7 +150,7 @@ class Explanation:
             OutputError: A file cannot be written; older ones are left whole.
         """
         path = _npz(path)
-        described = json.dumps(self._description(), indent=2)
+        described = json_text(self._description(), indent=2)
         arrays: dict[str, Any] = {
             # numpy knows no bfloat16, and half precision is for networks, not for results.
             name: (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).detach().cpu().numpy()
@@ -170,8 +170,8 @@ class Explanation:
         """
         path = _npz(path)
         try:
-            described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            with np.load(path, allow_pickle=False) as arrays:
+            described = read_json(path.with_suffix(".json"))
+            with np.load(regular_file(path), allow_pickle=False) as arrays:
                 tensors: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
             if described.get("format") != FORMAT:
                 raise ValueError(f"expected the format {FORMAT!r}, got {described.get('format')!r}")
@@ -234,8 +234,8 @@ class Explanation:
 def is_description(path: Path) -> bool:
     """Whether a file is the .json that `Explanation.save` writes beside its arrays."""
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        described = read_json(path)
+    except (OSError, ValueError):
         return False
     return isinstance(described, dict) and described.get("format") == FORMAT
 

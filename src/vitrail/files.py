@@ -1,7 +1,9 @@
-"""Writing results so that nothing is ever half-written."""
+"""Reading regular files only, and writing results so that nothing is ever half-written."""
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +13,40 @@ from vitrail.errors import InvalidInputError, OutputError
 
 PARTIAL = ".partial-"
 """How the names of files begin that are being written."""
+
+
+SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What a path may lead to beside files and folders."""
+
+
+def regular_file(path: str | Path) -> Path:
+    """Return the path of a file that can be read to its end: no pipe or device, which would keep a reader waiting forever.
+
+    Raises:
+        OSError: There is none, or it is something else than a regular file.
+    """
+    path = Path(path)
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if kind != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f"expected a regular file, got {SPECIAL.get(kind, 'something else')}", str(path))
+    return path
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file in UTF-8.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+        UnicodeDecodeError: It is in another encoding; a `ValueError`.
+    """
+    return regular_file(path).read_text(encoding="utf-8")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from vitrail.adapters import Classifier
 from vitrail.errors import OutputError
 from vitrail.explainers import Explainer
 from vitrail.files import write_text
+from vitrail.json_text import json_text, read_json
 from vitrail.models.hit import HiT
 from vitrail.outputs import output_of
 from vitrail.version import __version__
@@ -45,7 +46,7 @@ class Run:
         """
         path = folder / RUN_FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if content.pop("format") != FORMAT:
                 raise ValueError(f"expected the format {FORMAT!r}")
             methods = {str(name): dict(options) for name, options in content.pop("methods").items()}
@@ -60,7 +61,7 @@ class Run:
     def write(self, folder: Path) -> None:
         """Write the description into a folder of results."""
         content = {"format": FORMAT, **self.settings, "methods": dict(self.methods)}
-        write_text(folder / RUN_FILE, json.dumps(content, indent=2))
+        write_text(folder / RUN_FILE, json_text(content, indent=2))
 
     @property
     def key(self) -> str:

@@ -188,6 +188,7 @@ def test_up_to_the_wire(monkeypatch):
         asked.append((name, options))
         raise OSError("no route\nto the host")
 
+    monkeypatch.setattr("transformers.PretrainedConfig.get_config_dict", lambda name, **options: ({}, {}))
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
     with pytest.raises(UnknownNameError, match=r"cannot find hf:owner/name: no route; expected a folder .* check the name and"):
         vitrail.load("hf:owner/name", revision="v2")

@@ -66,7 +66,7 @@ def test_published_weights_in_safetensors(tmp_path):
     from safetensors.torch import save_file
 
     save_file(golden("hit_nopool").weights, tmp_path / "weights.safetensors")
-    loaded = vitrail.load(tmp_path / "weights.safetensors", device="cpu", num_heads=4)
+    loaded = vitrail.load(f"hit:{tmp_path / 'weights.safetensors'}", device="cpu", num_heads=4)
     assert loaded.module.config.depths == (3,)
 
 

@@ -1,3 +1,4 @@
+import gzip
 import pickle
 import re
 import sys
@@ -217,3 +218,24 @@ def test_a_missing_package(name, package, extra, root, monkeypatch):
     monkeypatch.setitem(sys.modules, f"{package}.io", None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'vitrail\[{extra}\]'"):
         read_data(name, root, "train", middle)
+
+
+@pytest.mark.parametrize(("extra", "message"), [(b"\0" * 50_000_000, "got more"), (None, "at most 4,000,000,000 bytes")])
+def test_a_gzip_that_unpacks_to_more_than_it_says(tmp_path, extra, message):
+    LAYOUTS["mnist"].write(tmp_path)
+    path = next(tmp_path.rglob("train-images-idx3-ubyte.gz"))
+    content = gzip.decompress(path.read_bytes())
+    if extra is None:  # It says that it holds 12 GB, of which nothing is read.
+        content = content[:4] + (12_000_000).to_bytes(4, "big") + (1000).to_bytes(4, "big") + (1).to_bytes(4, "big")
+    path.write_bytes(gzip.compress(content + (extra or b"")))
+    with pytest.raises(InvalidInputError, match=f"damaged .*{message}"):
+        read_data("mnist", tmp_path, "train", middle)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_boxes_that_are_no_numbers(tmp_path, number):
+    LAYOUTS["cub-200-2011"].write(tmp_path)
+    path = next(tmp_path.rglob("bounding_boxes.txt"))
+    path.write_text("\n".join(f"{line.rsplit(maxsplit=1)[0]} {number}" for line in path.read_text().splitlines()))
+    with pytest.raises(InvalidInputError, match="expected boxes of finite numbers"):
+        read_data("cub-200-2011", tmp_path, "train", middle)

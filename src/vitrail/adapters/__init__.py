@@ -3,8 +3,9 @@
 from vitrail.adapters.base import Trace, ViTAdapter
 from vitrail.adapters.building import build
 from vitrail.adapters.classifier import Check, Classifier
+from vitrail.adapters.devices import default_device
 from vitrail.adapters.families import adapt
-from vitrail.adapters.loading import bundled_models, default_device, load
+from vitrail.adapters.loading import bundled_models, load
 from vitrail.adapters.plain import PlainClassifier
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.saving import export_huggingface, save

@@ -242,7 +242,7 @@ class ViTAdapter(Classifier):
         Images and baseline are embedded once; every step then picks, per patch, one of the two embeddings.
         """
         grid_size = self._check_perturbation(images, baseline, keep)
-        with self.verified("parts", size=(images.shape[2], images.shape[3])):
+        with self.verified("parts", like=images):
             patches, replacements = self.patch_embed(images), self.patch_embed(baseline)
         num_steps, masks = keep.shape[1], keep.flatten(0, 1).unsqueeze(-1)
 
@@ -264,7 +264,7 @@ class ViTAdapter(Classifier):
             InvalidInputError: The network needs all its patches.
         """
         grid_size = self._check_perturbation(images, images, keep)
-        with self.verified("parts", size=(images.shape[2], images.shape[3])):
+        with self.verified("parts", like=images):
             prefix, tokens = self.num_prefix_tokens, self.assemble(self.patch_embed(images), grid_size)
         masks, num_steps = keep.flatten(0, 1), keep.shape[1]
         counts = masks.sum(1)

@@ -114,7 +114,7 @@ class Classifier(ABC):
         with inspecting(self.module), uncompiled(self.module):
             yield
 
-    def verified(self, *checks: Check, size: tuple[int, int] | None = None) -> AbstractContextManager[None]:
+    def verified(self, *checks: Check, like: Images | None = None) -> AbstractContextManager[None]:
         """Make sure that views of the network are true, and trust them for the time of the block; see `Check`.
 
         Every view is tried on images of noise before it is first relied on, and again when a module, a hook or a `forward` has
@@ -122,14 +122,14 @@ class Classifier(ABC):
 
         Args:
             checks: What must hold, beside "logits".
-            size: Height and width of images that the network takes; those of its preprocessing if not given.
+            like: Images of a shape that the network takes; that of its preprocessing if not given.
 
         Raises:
             UnsupportedModelError: A view is not true, with the reason.
         """
         from vitrail.adapters.verification import verified  # noqa: PLC0415 (it looks at classifiers)
 
-        return verified(self, checks, size)
+        return verified(self, checks, like)
 
     def prepare(self, photos: Image.Image | Sequence[Image.Image]) -> Images:
         """Turn photos into a batch on the network's device.
@@ -151,10 +151,16 @@ class Classifier(ABC):
 
         Raises:
             UnknownNameError: No such baseline.
+            InvalidInputError: Black, where the preprocessing is for another number of channels.
         """
         check_baseline(name)
         if name != BLACK:
             return BASELINES[name](images)
+        if self.preprocessing.num_channels not in (1, images.shape[1]):
+            raise InvalidInputError(
+                f"expected a preprocessing of {images.shape[1]} channels, to know what black is for {self.name}, got one of "
+                f"{self.preprocessing.num_channels}; give vitrail.adapt a Preprocessing whose mean and std have {images.shape[1]} numbers"
+            )
         # On the CPU, whatever torch's default device is: not every one has double precision.
         given = (self.preprocessing.mean, self.preprocessing.std)
         mean, std = (torch.tensor(each, dtype=torch.float64, device="cpu") for each in given)
@@ -169,10 +175,15 @@ class Classifier(ABC):
 
         Raises:
             UnknownNameError: No class of that name.
-            InvalidInputError: The number is not between 0 and the number of classes.
+            InvalidInputError: Several classes have that name, or the number is not between 0 and the number of classes.
         """
         if isinstance(name, str) and name in self.class_names:
-            return self.class_names.index(name)
+            [found] = self.class_indices([name])
+            if len(found) > 1:
+                raise InvalidInputError(
+                    f"expected a name of one class, got {name!r}, which {_listed(found)} of {self.name} have; give the number"
+                )
+            return found[0]
         if isinstance(name, str) and not name.removeprefix("-").isdecimal():
             if not self.class_names:
                 raise UnknownNameError(
@@ -183,6 +194,29 @@ class Classifier(ABC):
         if (isinstance(name, str) and len(name) > 20) or not 0 <= int(name) < self.num_classes:
             raise InvalidInputError(f"expected a class between 0 and {self.num_classes - 1}, got {str(name)[:40]}")
         return int(name)
+
+    def class_indices(self, names: Sequence[str]) -> list[list[int]]:
+        """Per name, the classes that have it: none, one, or several. Names in the model's own order are its classes one by one."""
+        if tuple(names) == self.class_names:
+            return [[index] for index in range(len(names))]
+        known = dict[str, list[int]]()
+        for index, name in enumerate(self.class_names):
+            known.setdefault(name, []).append(index)
+        return [known.get(name, []) for name in names]
+
+    def check_logits(self, logits: Logits) -> Logits:
+        """Return logits that are one finite number per image and class.
+
+        Raises:
+            InvalidInputError: They are not: nothing that follows from them could be trusted.
+        """
+        if self.class_names and logits.shape[-1] != len(self.class_names):
+            raise InvalidInputError(
+                f"expected {len(self.class_names)} logits from {self.name}, one per class name, got {logits.shape[-1]}; check its head"
+            )
+        if not torch.isfinite(logits).all():
+            raise InvalidInputError(f"{self.name} gave logits that are not finite; check its weights and the images")
+        return logits
 
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
         """Logits with cells replaced by a baseline: how every perturbation metric runs.
@@ -272,3 +306,9 @@ class Classifier(ABC):
             raise InvalidInputError(
                 f"expected a baseline of shape {tuple(images.shape)} or for one image, got {tuple(baseline.shape)}"
             )
+
+
+def _listed(classes: Sequence[int], most: int = 8) -> str:
+    """Numbers of several classes, in words."""
+    *others, last = [str(index) for index in classes]
+    return f"the classes {', '.join([*others[: most - 1], '...'] if len(others) >= most else others)} and {last}"

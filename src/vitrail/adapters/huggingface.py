@@ -219,6 +219,12 @@ def adapt_huggingface(
         raise UnsupportedModelError(
             f"expected a model with a classifier (...ForImageClassification), got {kind}; load it by AutoModelForImageClassification"
         )
+    head = getattr(module, "classifier", None) or getattr(module, "cls_classifier", None)
+    if isinstance(head, nn.Identity):
+        raise UnsupportedModelError(
+            f"expected a model with a classifier, got {kind} whose classifier is an Identity: it gives features, not the logits of "
+            f"{module.config.num_labels} classes; give it a Linear and train it"
+        )
     projection = getattr(getattr(getattr(module.base_model, "embeddings", None), "patch_embeddings", None), "projection", None)
     if projection is None or not _blocks(module.base_model):
         raise UnsupportedModelError(
@@ -245,4 +251,5 @@ def family_preprocessing(config: Any) -> Preprocessing:
     if config.model_type in ("vit", "beit"):
         interpolation = "bilinear" if config.model_type == "vit" else "bicubic"
         return Preprocessing(size, 1.0, "squash", interpolation, half, half)
-    return Preprocessing(size, 0.875, "squash" if config.model_type == "deit" else "center", "bicubic")
+    mode = "squash" if config.model_type == "deit" else "center"
+    return Preprocessing(size, 0.875, mode, "bicubic").for_channels(config.num_channels)

@@ -1,7 +1,6 @@
 """A Hugging Face network as a folder that transformers, and vitrail, load by name."""
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.huggingface_processors import PROCESSOR, processor_description
 from vitrail.files import results_folder
 from vitrail.hooks import attributes
+from vitrail.json_text import json_text
 
 
 def write_folder(classifier: Classifier, folder: Path, overwrite: bool) -> None:
@@ -24,4 +24,4 @@ def write_folder(classifier: Classifier, folder: Path, overwrite: bool) -> None:
     with results_folder(folder, overwrite) as partial:
         with attributes([module], config=config):  # Names of classes are not the user's model's business.
             module.save_pretrained(partial, safe_serialization=True)
-        (partial / PROCESSOR).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        (partial / PROCESSOR).write_text(json_text(description, indent=2) + "\n", encoding="utf-8")

@@ -1,20 +1,22 @@
 """Hugging Face models by name or folder, with their preprocessing."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageClassification
+from transformers import AutoConfig, AutoModelForImageClassification, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from vitrail.adapters.described_folders import check_weight_files, read_folder_config
 from vitrail.adapters.huggingface import HuggingFaceViTAdapter, adapt_huggingface, family_preprocessing
 from vitrail.adapters.huggingface_processors import PROCESSOR, processor_preprocessing
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.json_text import read_json
+from vitrail.models.limits import check_numbers, expect_filled, sketch
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
@@ -49,11 +51,18 @@ def read_config(name: str, options: Mapping[str, Any]) -> Any:
 
     Raises:
         UnknownNameError: No such folder or repository.
-        CheckpointError: It cannot be read.
+        CheckpointError: It cannot be read, or its numbers are those of no network.
         InvalidInputError: Options that are no fields of it.
     """
+    check_numbers(options, f"hf:{name}")
+    if is_folder(name) and "subfolder" not in options:
+        read_folder_config(name)
     try:
+        described, _ = PretrainedConfig.get_config_dict(name, **hub_options(options))
+        check_numbers(described, f"hf:{name}")  # Making a configuration of it may take as much memory as it asks for.
         config, unused = AutoConfig.from_pretrained(name, trust_remote_code=False, return_unused_kwargs=True, **options)
+    except CheckpointError:
+        raise
     except Exception as error:  # Files, the hub's client and the configuration's own checks fail in their own ways.
         if is_folder(name):
             raise CheckpointError(f"cannot read the model's configuration in {name}: {first_line(error)}") from error
@@ -88,8 +97,11 @@ def trained(name: str, config: Any, **options: Any) -> tuple[nn.Module, list[str
 
     Raises:
         UnsupportedModelError: transformers has no classifier of this type.
-        CheckpointError: Weights that are damaged, unsafe or do not fit.
+        CheckpointError: Weights that are damaged, unsafe or do not fit, or a network that is too large.
     """
+    sketched = sketch(lambda: untrained(name, config), f"hf:{name}")
+    if is_folder(name):
+        expect_filled(sketched, check_weight_files(Path(name) / options.get("subfolder", "")), name)
     try:
         with _silence():
             module, report = AutoModelForImageClassification.from_pretrained(
@@ -150,14 +162,16 @@ def read_preprocessing(name: str, config: Any, options: dict[str, Any]) -> Prepr
     """What the processor's file says, or None where there is none: then the family's own."""
     try:
         path = cached_file(name, PROCESSOR, _raise_exceptions_for_missing_entries=False, **options)
-        described = None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+        described = None if path is None else read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {PROCESSOR} of {name}: {first_line(error)}") from error
     if described is None:
         return None
     try:
         return processor_preprocessing(described, family_preprocessing(config))
-    except (AttributeError, KeyError, TypeError) as error:
+    except InvalidInputError as error:
+        raise CheckpointError(f"{PROCESSOR} of {name} is not one that this version understands: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{PROCESSOR} of {name} is not one that this version understands: {error!r}") from error
 
 

@@ -20,6 +20,7 @@ def processor_preprocessing(described: dict[str, Any], default: Preprocessing) -
 
     Raises:
         InvalidInputError: It asks for something else than resizing, cropping and normalising.
+        ArithmeticError, AttributeError, LookupError, TypeError, ValueError: It makes no sense.
     """
     size = described.get("size", {"height": default.size[0], "width": default.size[1]})
     if isinstance(size, int):  # ConvNeXt's means the shorter side.
@@ -41,9 +42,9 @@ def processor_preprocessing(described: dict[str, Any], default: Preprocessing) -
         crop_fraction=min(crop[0] / resized[0], 1.0),
         crop_mode=mode,
         interpolation=RESAMPLING.get(described.get("resample", -1), default.interpolation),
-        mean=tuple(described.get("image_mean", default.mean)) if normalised else (0.0, 0.0, 0.0),
-        std=tuple(described.get("image_std", default.std)) if normalised else (1.0, 1.0, 1.0),
-    )
+        mean=tuple(described.get("image_mean", default.mean)) if normalised else (0.0,) * default.num_channels,
+        std=tuple(described.get("image_std", default.std)) if normalised else (1.0,) * default.num_channels,
+    ).for_channels(default.num_channels)
 
 
 def _with_crop_fraction(described: dict[str, Any], shortest: Any, crop: Any, resized: Any) -> tuple[Any, Any, str]:

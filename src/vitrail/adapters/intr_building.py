@@ -8,7 +8,7 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.intr import INTR_PREPROCESSING, adapt_intr
 from vitrail.adapters.origin import Wanted, frozen_lists
 from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError
-from vitrail.models.checkpoints import Checkpoint, load_strictly
+from vitrail.models.checkpoints import Checkpoint, in_single, load_strictly
 from vitrail.models.intr import INTR, INTR_SIZES, Backbone, INTRConfig, ResNet
 from vitrail.models.intr.backbone import batch_counters, joined_names
 from vitrail.models.intr.config import FREE
@@ -98,8 +98,8 @@ def build_published(checkpoint: Checkpoint, source: str, **options: Any) -> Clas
             f"{source} is a DETR, which detects objects; train an INTR from it (vitrail train with model.start_from={source})"
         )
     config = published_config(checkpoint.state, {**published_settings(checkpoint.extra), **options})
-    state = {name: tensor.float() for name, tensor in checkpoint.state.items()}
-    return adapt_intr(INTR(config, build_backbone(config)).load_published(state, source), source, (), None)
+    module = INTR(config, build_backbone(config)).load_published(in_single(checkpoint.state), source)
+    return adapt_intr(module, source, (), None)
 
 
 def _trained(name: str) -> Mapping[str, Any]:

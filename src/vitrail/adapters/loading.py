@@ -1,6 +1,5 @@
 """Loading a model by name or from disk: weights, preprocessing and class names together."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
@@ -10,16 +9,20 @@ from typing import Any
 import torch
 
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.described_folders import read_folder_config
+from vitrail.adapters.devices import check_device
 from vitrail.adapters.families import adapt
 from vitrail.adapters.intr_building import build_published
 from vitrail.adapters.own_files import build_described
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, MAX_RESIZED_PIXELS, Preprocessing
+from vitrail.adapters.weights import expect_sound
 from vitrail.errors import CheckpointError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
 from vitrail.models.checkpoints import Checkpoint, read_checkpoint
 from vitrail.models.diffmask.files import refuse_mask
 from vitrail.models.hit import HiT
-from vitrail.models.hit.checkpoints import looks_published, published_config
+from vitrail.models.hit.checkpoints import looks_published, may_be_plain_vit, published_config
 from vitrail.models.intr.published import looks_published as looks_like_intr
+from vitrail.models.look_alikes import advice, torchvision_advice
 from vitrail.outputs import Output
 from vitrail.registry import Registry, unknown_name
 
@@ -57,16 +60,19 @@ def load(
     Raises:
         UnknownNameError: No such source, model or file.
         CheckpointError: The weights are damaged, unsafe or do not fit.
+        InvalidInputError: The device cannot be used, or an option is unknown.
         UnsupportedModelError: The network is no INTR, and no Vision Transformer that vitrail knows.
     """
     name = str(name)
     check_name(name)
+    chosen = check_device(device)  # Before anything is fetched or read.
     source, _, rest = name.partition(":")
     # Weights that are created in inference mode never let a gradient through.
     with torch.inference_mode(False):
         classifier = SOURCES[source](rest, **options) if _has_source(name) else load_local(Path(name), **options)
         classifier = classifier if output is None else replace(classifier, output=output)
-        classifier.module.to(_device(device)).eval()
+        expect_sound(classifier.module, name)
+        classifier.module.to(chosen).eval()
     return classifier if image_size is None else _resized(classifier, image_size)
 
 
@@ -111,24 +117,23 @@ def _resized(classifier: Classifier, size: tuple[int, int]) -> Classifier:
     return resized
 
 
-def default_device() -> torch.device:
-    """CUDA where there is one, else MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def bundled_models() -> list[str]:
     """Names of the models that come with the package."""
     folder = files("vitrail") / "bundled"
     return sorted(entry.name for entry in folder.iterdir() if (entry / "model.safetensors").is_file())
 
 
-def load_local(path: Path, **options: Any) -> Classifier:
+def load_local(path: Path, surely_hit: bool = False, **options: Any) -> Classifier:
     """Load a file of ours, a published file of HiT or INTR, a folder with one of these, or a folder saved by timm.
 
+    Args:
+        path: The file or folder.
+        surely_hit: Whether the user says that it is a HiT, which a file need not tell.
+        options: As `load` takes them.
+
     Raises:
-        CheckpointError: Damaged, unsafe, or something else, such as gates of DiffMask.
+        CheckpointError: Damaged, unsafe, or something else, such as gates of DiffMask; or weights that may be those of a HiT or
+            of torchvision's ViT.
     """
     if path.is_dir():
         if (path / "config.json").exists():
@@ -144,12 +149,17 @@ def load_local(path: Path, **options: Any) -> Classifier:
     if checkpoint.metadata:
         return build_described(checkpoint, path, **options)
     if looks_published(checkpoint.state):
+        if not surely_hit and may_be_plain_vit(checkpoint.state):
+            raise CheckpointError(
+                f"cannot tell what model {path} is: a HiT without pooling and torchvision's VisionTransformer have weights of the same "
+                f"names and shapes; if it is a HiT, name it hit:{path}; if it is torchvision's, {torchvision_advice(str(path))}"
+            )
         return _build_published_hit(checkpoint, str(path), **options)
     if looks_like_intr(checkpoint.state):
         return build_published(checkpoint, str(path), **options)
     raise CheckpointError(
         f"cannot tell what model {path} is: it has no vitrail description, and its keys ({', '.join(list(checkpoint.state)[:3])}, ...) are "
-        "not those of a published HiT or INTR; build the model yourself and give it to vitrail.adapt"
+        f"not those of a published HiT or INTR; {advice(checkpoint.state, str(path))}"
     )
 
 
@@ -164,13 +174,10 @@ def _build_published_hit(checkpoint: Checkpoint, source: str, num_heads: int | N
 
 
 def _load_described_folder(path: Path, **options: Any) -> Classifier:
-    try:
-        described = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path / 'config.json'}: {error}") from error
-    if isinstance(described, dict) and "architecture" in described:
+    described = read_folder_config(path)
+    if "architecture" in described:
         return SOURCES["timm"](f"local-dir:{path}", **options)
-    if isinstance(described, dict) and "model_type" in described:
+    if "model_type" in described:
         return SOURCES["hf"](str(path), **options)
     raise UnsupportedModelError(
         f"expected the config.json of timm (with an architecture) or of transformers (with a model_type) in {path}, got one "
@@ -189,7 +196,7 @@ def load_bundled(name: str, **options: Any) -> Classifier:
 @SOURCES.register("hit")
 def load_hit(name: str, **options: Any) -> Classifier:
     """A published HiT: a local file, or a repository on the Hugging Face hub (`owner/name` or `owner/name/file`)."""
-    return _load_published(name, "hit", **options)
+    return _load_published(name, "hit", surely_hit=True, **options)
 
 
 @SOURCES.register("intr")
@@ -252,16 +259,3 @@ def _download(name: str, source: str) -> Path:
         raise UnknownNameError(
             f"cannot fetch {name!r} from the Hugging Face hub: {error}; check the name and the connection"
         ) from error
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return default_device()
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInputError(
-            f"cannot use device {device!r}: {str(error).splitlines()[0]}; expected cpu, cuda, cuda:0 or mps"
-        ) from error
-    return chosen

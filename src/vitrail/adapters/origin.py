@@ -46,9 +46,7 @@ class Wanted:
 
     def preprocessing(self, own: Preprocessing) -> Preprocessing:
         """A network's own preprocessing, at the size and for the channels that are wanted."""
-        if self.in_channels == 1 and len(own.mean) == 3:
-            own = replace(own, mean=(sum(own.mean) / 3,), std=(sum(own.std) / 3,))
-        return replace(own, size=self.image_size or own.size)
+        return replace(own.for_channels(self.in_channels), size=self.image_size or own.size)
 
     def merged(self, ours: Mapping[str, tuple[str, Any]], library: str) -> dict[str, Any]:
         """Our words in a library's, and its own words beside them.

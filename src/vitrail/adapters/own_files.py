@@ -1,8 +1,11 @@
 """Models from files that vitrail wrote."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from vitrail.adapters.architectures import ARCHITECTURES
 from vitrail.adapters.classifier import Classifier
@@ -11,8 +14,9 @@ from vitrail.adapters.origin import Origin, frozen_lists
 from vitrail.adapters.plain import CELL_SIZE, adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.errors import CheckpointError, InvalidInputError, MissingExtraError
-from vitrail.models.checkpoints import Checkpoint, load_strictly
+from vitrail.models.checkpoints import Checkpoint, expect_fit, in_single, load_strictly
 from vitrail.models.hit import HiT
+from vitrail.models.limits import check_numbers, sketch
 from vitrail.outputs import check_output
 
 
@@ -25,25 +29,41 @@ def build_described(checkpoint: Checkpoint, path: Path, **options: Any) -> Class
     """
     if options:
         raise InvalidInputError(f"{path} describes its own model; expected no options, got {', '.join(options)}")
-    described = checkpoint.metadata
+    described, source = checkpoint.metadata, str(path)
     try:
         architecture, config = described["architecture"], described["config"]
-        module = ARCHITECTURES[architecture](config)
+        build = partial(ARCHITECTURES[architecture], config)
         preprocessing = Preprocessing.from_dict(described["preprocessing"])
         class_names = tuple(map(str, described["class_names"]))
         cell_size = int(described.get("cell_size", CELL_SIZE))
         output = described.get("output", "softmax")
         check_output(output)
+    except Exception as error:  # What stands in a file may be anything.
+        raise _not_understood(path, error) from error
+    check_numbers(config, source)
+    state = in_single(checkpoint.state)
+    sketched = sketch(build, source)
+    if sketched is not None:  # Before memory is taken: the file may hold little of what it asks for.
+        expect_fit(sketched.state_dict(), state, source, _idle(sketched))
+    try:
+        module = build()
     except MissingExtraError:
         raise
-    except Exception as error:  # What stands in a file may be anything, and libraries stumble over it anywhere.
-        raise CheckpointError(f"the description inside {path} is not one that this version understands: {error!r}") from error
-    # Counters keep their integers.
-    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in checkpoint.state.items()}
-    load_strictly(module, state, str(path), optional=module.idle_names() if isinstance(module, HiT) else ())
+    except Exception as error:  # Libraries stumble over odd descriptions anywhere.
+        raise _not_understood(path, error) from error
+    load_strictly(module, state, source, optional=_idle(module))
     name = path.stem if path.stem != "model" else path.parent.name
     if described.get("view") == "plain":
         classifier: Classifier = adapt_plain(module, name, class_names, preprocessing, cell_size)
     else:
         classifier = adapt(module, name=name, class_names=class_names, preprocessing=preprocessing)
     return replace(classifier, origin=Origin(architecture, frozen_lists(config)), output=output)
+
+
+def _idle(module: nn.Module) -> list[str]:
+    """Weights that a file need not hold."""
+    return module.idle_names() if isinstance(module, HiT) else []
+
+
+def _not_understood(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"the description inside {path} is not one that this version understands: {error!r}")

@@ -33,7 +33,12 @@ class PlainClassifier(Classifier):
         return max(height // self.cell_size, 1), max(width // self.cell_size, 1)
 
     def logits(self, images: Images) -> Logits:
-        output: Any = self.module(images)
+        try:
+            output: Any = self.module(images)
+        except RuntimeError as error:
+            if "channels" not in str(error):
+                raise
+            raise InvalidInputError(f"{self.name} takes no images of {images.shape[1]} channels: {error}") from error
         # Hugging Face's models, and those with auxiliary heads, give more.
         return expect_logits(getattr(output, "logits", output), len(images), self.name)
 

@@ -1,7 +1,9 @@
 """From a photo to what the network eats, and back to the photo's pixels."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,8 @@ class Preprocessing:
         crop_mode: "center" keeps the aspect ratio and crops; "squash" stretches the photo, then crops; "whole" keeps the aspect
             ratio and the whole photo, so that images differ in size (`resize_within`).
         interpolation: Name of a torchvision interpolation mode.
-        mean: Per channel, in [0, 1]; one number for a gray-scale network.
+        mean: Per channel, in [0, 1]; one number for a gray-scale network. Photos have one or three channels; networks of other
+            numbers of channels take images that are prepared elsewhere.
         std: Per channel, in [0, 1].
     """
 
@@ -46,26 +49,45 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
+        # It may stand in a file, where anything may stand.
         if self.crop_mode not in CROP_MODES:
             raise InvalidInputError(
                 f"expected crop_mode to be one of {', '.join(map(repr, CROP_MODES))}, got {self.crop_mode!r}"
             )
-        if not 0 < self.crop_fraction <= 1:
+        if not _are_numbers((self.crop_fraction,)) or not 0 < self.crop_fraction <= 1:
             raise InvalidInputError(f"expected 0 < crop_fraction <= 1, got {self.crop_fraction}")
-        if self.interpolation not in {mode.value for mode in InterpolationMode}:
+        if not isinstance(self.interpolation, str) or self.interpolation not in {mode.value for mode in InterpolationMode}:
             modes = ", ".join(sorted(mode.value for mode in InterpolationMode))
             raise InvalidInputError(f"unknown interpolation {self.interpolation!r}; choose one of: {modes}")
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
-            raise InvalidInputError(f"expected mean and std of 1 or 3 channels, got {self.mean} and {self.std}")
+        if not _are_numbers(self.mean) or not _are_numbers(self.std) or len(self.mean) != len(self.std) or not self.mean:
+            raise InvalidInputError(
+                f"expected mean and std of one finite number per channel, as many of both, got {self.mean} and {self.std}"
+            )
         if min(self.std) <= 0:
             raise InvalidInputError(f"expected a std above 0 in every channel, got {self.std}")
-        if len(self.size) != 2 or min(self.size) < 1:
+        if not _are_numbers(self.size, Integral) or len(self.size) != 2 or min(self.size) < 1:
             raise InvalidInputError(f"expected a size of two positive numbers of pixels, got {self.size}")
+        height, width = self.size
+        if (height / self.crop_fraction) * (width / self.crop_fraction) > MAX_RESIZED_PIXELS:
+            raise InvalidInputError(
+                f"expected a size of at most {MAX_RESIZED_PIXELS:,} pixels, got {height}x{width} with crop_fraction {self.crop_fraction}"
+            )
         # Ignored, the default would look as if margins were cut off.
         if not self.fixed and self.crop_fraction != 1:
             raise InvalidInputError(
                 f"expected crop_fraction 1 with crop_mode 'whole', which crops nothing, got {self.crop_fraction}; set crop_fraction to 1"
             )
+
+    @property
+    def num_channels(self) -> int:
+        """How many channels the images have that it is made for."""
+        return len(self.mean)
+
+    def for_channels(self, num_channels: int) -> "Preprocessing":
+        """The same for another network: for a gray one, mean and std of the colors averaged; others stay as they are."""
+        if num_channels != 1 or self.num_channels == 1:
+            return self
+        return replace(self, mean=(sum(self.mean) / self.num_channels,), std=(sum(self.std) / self.num_channels,))
 
     @property
     def fixed(self) -> bool:
@@ -110,10 +132,16 @@ class Preprocessing:
 
         Raises:
             ImageError: A photo so thin that resizing would blow it up beyond reason.
+            InvalidInputError: A network that takes other images than photos.
         """
+        if self.num_channels not in (1, 3):
+            raise InvalidInputError(
+                f"expected a network of 1 or 3 channels for photos, got a preprocessing of {self.num_channels}; prepare its images "
+                "yourself, and explain them as tensors"
+            )
         self.check(image)
         size, cropped = list(self.resized_size(image.height, image.width)), list(self.seen_size(image.height, image.width))
-        image = image.convert("L" if len(self.mean) == 1 else "RGB")
+        image = image.convert("L" if self.num_channels == 1 else "RGB")
         resized = transforms.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
         pixels = transforms.to_dtype(
             transforms.pil_to_tensor(transforms.center_crop(resized, cropped)), torch.float32, scale=True
@@ -141,6 +169,13 @@ class Preprocessing:
         """Undo the normalisation: pixels in [0, 1]."""
         mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return (images * std + mean).clamp(0, 1)
+
+
+def _are_numbers(values: Any, kind: Any = Real) -> bool:
+    """Whether a tuple holds finite numbers alone."""
+    return isinstance(values, tuple) and all(
+        isinstance(value, kind) and not isinstance(value, bool) and isfinite(value) for value in values
+    )
 
 
 def resize_within(height: int, width: int, shorter: int, longest: int | None = None) -> tuple[int, int]:

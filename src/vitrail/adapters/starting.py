@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.described_folders import read_folder_config
 from vitrail.adapters.families import home_of
 from vitrail.adapters.fitting import TrainedWeights, fit_state, trained_weights
 from vitrail.adapters.loading import SOURCES, load
@@ -80,7 +81,7 @@ def initial_state(name: str | Path, **options: Any) -> TrainedWeights:
     if colon and source in TRAINED:
         return TRAINED[source](rest, **options)
     if path.is_dir() and (path / "config.json").exists():
-        folder = "timm:local-dir" if '"architecture"' in (path / "config.json").read_text(encoding="utf-8") else "hf"
+        folder = "timm:local-dir" if "architecture" in read_folder_config(path) else "hf"
         return initial_state(f"{folder}:{path}", **options)
     if path.is_file():
         checkpoint = read_checkpoint(path)

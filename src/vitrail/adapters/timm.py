@@ -1,10 +1,11 @@
 """timm's Vision Transformers."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import timm
-from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+from timm.data import resolve_model_data_config
 from timm.layers import Attention, AttentionRope, PatchEmbed
 from timm.models.beit import Attention as BeitAttention
 from timm.models.beit import Beit
@@ -13,12 +14,15 @@ from timm.models.eva import Eva, EvaAttention
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import nn
 
+from vitrail.adapters.described_folders import check_weight_files, read_folder_config
 from vitrail.adapters.grid import first_convolution
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.readout import gives_features
+from vitrail.adapters.timm_labels import refuse_embedding, timm_class_names
 from vitrail.adapters.timm_networks import TimmAdapter, TimmBeitAdapter, TimmEvaAdapter, TimmViTAdapter
-from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.hooks import original
+from vitrail.models.limits import check_numbers, expect_filled, sketch
 from vitrail.registry import unknown_name
 
 ADAPTERS: dict[type[nn.Module], type[TimmAdapter]] = {
@@ -34,7 +38,18 @@ ATTENTIONS = (Attention, AttentionRope, EvaAttention, BeitAttention)
 
 
 def adapt_timm(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> TimmAdapter:
-    """See a timm network as a Vision Transformer.
+    """See somebody's timm network as a Vision Transformer; see `as_vit`.
+
+    Raises:
+        UnsupportedModelError: Not one that vitrail knows, or its outputs are an embedding, and no class names are given.
+    """
+    if not class_names:
+        refuse_embedding(module, name)
+    return as_vit(module, name, class_names, preprocessing)
+
+
+def as_vit(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> TimmAdapter:
+    """See a timm network, whose outputs are classes, as a Vision Transformer.
 
     Raises:
         UnsupportedModelError: Another architecture, no classifier, patches that are not embedded one by one, or blocks without
@@ -58,14 +73,15 @@ def adapt_timm(module: nn.Module, name: str, class_names: tuple[str, ...], prepr
         raise UnsupportedModelError(
             f"expected patches that are embedded one by one (timm's PatchEmbed), got {type(embedding).__name__}, in which they overlap"
         )
-    first_convolution(embedding)
+    num_channels = first_convolution(embedding).in_channels
     for block in map(original, vit.blocks):
         if not isinstance(block, ParallelScalingBlock) and type(original(getattr(block, "attn", None))) not in ATTENTIONS:
             raise UnsupportedModelError(
                 f"expected blocks of one self-attention each, got timm's {type(block).__name__} with "
                 f"{type(getattr(block, 'attn', None)).__name__}, which has no adapter"
             )
-    return adapter(module, preprocessing or timm_preprocessing(module), class_names, name)
+    own = preprocessing or timm_preprocessing(module).for_channels(num_channels)
+    return adapter(module, own, class_names, name)
 
 
 def _why_not(module: nn.Module) -> str:
@@ -78,7 +94,19 @@ def _why_not(module: nn.Module) -> str:
 
 
 def timm_preprocessing(module: nn.Module) -> Preprocessing:
-    """The preprocessing that a timm model was trained with, at the size that it was created for."""
+    """The preprocessing that a timm model was trained with, at the size that it was created for.
+
+    Raises:
+        UnsupportedModelError: A way of cropping that vitrail has not.
+        CheckpointError: A description that makes no sense.
+    """
+    try:
+        return _described_preprocessing(module)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the preprocessing that this timm model describes makes no sense: {error}") from error
+
+
+def _described_preprocessing(module: nn.Module) -> Preprocessing:
     config = resolve_model_data_config(module)
     # The pretrained configuration does not know of img_size=....
     size = getattr(getattr(module, "patch_embed", None), "img_size", None) or config["input_size"][1:]
@@ -104,7 +132,9 @@ def create_timm(name: str, *, pretrained: bool = True, **options: Any) -> TimmAd
         UnsupportedModelError: It is no Vision Transformer that vitrail knows.
     """
     module = make_timm(name, pretrained, options)
-    return adapt_timm(module, f"timm:{name}", timm_class_names(module), None)
+    if "num_classes" not in options:  # Who chooses them knows that they are classes.
+        refuse_embedding(module, f"timm:{name}")
+    return as_vit(module, f"timm:{name}", timm_class_names(module), None)
 
 
 def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
@@ -113,13 +143,19 @@ def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Mod
     Raises:
         UnknownNameError: timm knows no such model, or its weights could not be fetched.
         InvalidInputError: Options that it does not have, or that do not go together.
+        CheckpointError: A folder whose weights or configuration no network has, or one that is too large.
     """
     if ":" not in name and not timm.is_model(name):
         raise unknown_name("timm model", name, timm.list_models("*vit*") + timm.list_models("deit*"))
+    check_numbers(options, f"timm:{name}")
+    if ":" in name:
+        _check_described(name, pretrained, options)
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except (TypeError, AssertionError) as error:
         raise InvalidInputError(f"timm cannot create {name!r} with {dict(options)}: {error}") from error
+    except CheckpointError:
+        raise
     except Exception as error:  # Network, hub and file errors have no common base.
         if not pretrained:
             raise InvalidInputError(f"timm cannot create {name!r} with {dict(options)}: {error!r}") from error
@@ -129,10 +165,22 @@ def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Mod
         ) from error
 
 
-def timm_class_names(module: nn.Module) -> tuple[str, ...]:
-    """ImageNet's class names, for models that were trained on it."""
-    subset = infer_imagenet_subset(module)
-    if subset is None:
-        return ()
-    info = ImageNetInfo(subset)
-    return tuple(info.index_to_description(index) for index in range(info.num_classes()))
+def _check_described(name: str, pretrained: bool, options: Mapping[str, Any]) -> None:
+    """Look at what a folder or a repository asks for, before it is built."""
+    source, _, place = name.partition(":")
+    local = source.lower() == "local-dir"
+    if local:
+        read_folder_config(place)
+    else:
+        config = _fetched_config(place)
+        check_numbers(config, f"timm:{name}")
+    sketched = sketch(lambda: timm.create_model(name, pretrained=False, **options), f"timm:{name}")
+    if local and pretrained:
+        expect_filled(sketched, check_weight_files(place), place)
+
+
+def _fetched_config(repository: str) -> Mapping[str, Any]:
+    """The arguments that a repository of the hub gives to its architecture; none where they cannot be fetched, which is told later."""
+    with suppress(Exception):  # Network, hub and file errors have no common base.
+        return dict(timm.models.load_model_config_from_hf(repository)[2])
+    return {}

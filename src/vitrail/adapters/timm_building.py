@@ -11,7 +11,8 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.origin import Origin, Wanted, frozen_lists, in_our_words, is_plain
 from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.timm import adapt_timm, make_timm, timm_class_names, timm_preprocessing
+from vitrail.adapters.timm import as_vit, make_timm, timm_preprocessing
+from vitrail.adapters.timm_labels import timm_class_names
 from vitrail.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 
 NOT_SHAPE = frozenset({
@@ -46,7 +47,7 @@ def build_timm(name: str, wanted: Wanted) -> Classifier:
 def view_timm(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> Classifier:
     """A timm network as a Vision Transformer where it is one that vitrail knows, else as a plain classifier."""
     try:
-        return adapt_timm(module, name, class_names, preprocessing)
+        return as_vit(module, name, class_names, preprocessing)
     except UnsupportedModelError:
         return adapt_plain(module, name, class_names, preprocessing or timm_preprocessing(module))
 

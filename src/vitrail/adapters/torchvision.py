@@ -125,14 +125,14 @@ def adapt_torchvision(
             "expected patches that are embedded one by one, got a stem of convolutions, in which they overlap"
         )
     vit: Any = module
-    first_convolution(vit.conv_proj)
+    num_channels = first_convolution(vit.conv_proj).in_channels
     heads: Any = module.heads
     if gives_features(heads):
         raise UnsupportedModelError(
             "expected a classifier, got a VisionTransformer whose heads give features; give it a Linear as heads and train it"
         )
     size: Any = module.image_size
-    default = Preprocessing((size, size), interpolation="bilinear")
+    default = Preprocessing((size, size), interpolation="bilinear").for_channels(num_channels)
     return TorchvisionViTAdapter(module, preprocessing or default, class_names, name)
 
 

@@ -44,13 +44,13 @@ _TRUSTED: ContextVar[frozenset[tuple[int, Check]]] = ContextVar("trusted", defau
 
 
 @contextmanager
-def verified(classifier: Classifier, checks: tuple[Check, ...], size: tuple[int, int] | None = None) -> Iterator[None]:
+def verified(classifier: Classifier, checks: tuple[Check, ...], like: Images | None = None) -> Iterator[None]:
     """Make sure of some checks, and trust the network for the time of the block.
 
     Args:
         classifier: The network, as it is seen.
         checks: What must hold, beside "logits".
-        size: Height and width of images that the network takes; those of its preprocessing if not given.
+        like: Images of a shape that the network takes; that of its preprocessing if not given.
 
     Raises:
         UnsupportedModelError: A check fails, with the reason.
@@ -60,7 +60,7 @@ def verified(classifier: Classifier, checks: tuple[Check, ...], size: tuple[int,
     token = _TRUSTED.set(trusted | wanted)
     try:
         if not wanted <= trusted:
-            _refuse_unless(classifier, ("logits", *checks), size or classifier.probe_size)
+            _refuse_unless(classifier, ("logits", *checks), like)
         yield
     finally:
         _TRUSTED.reset(token)
@@ -75,16 +75,16 @@ def count_outputs(classifier: Classifier) -> int:
     answers = _answers(classifier)
     if answers.num_outputs is None:
         with _quiet(classifier), torch.no_grad():
-            answers.num_outputs = classifier.logits(_noise(classifier, classifier.probe_size)[:1]).shape[1]
+            answers.num_outputs = classifier.logits(_noise(classifier)[:1]).shape[1]
     return answers.num_outputs
 
 
-def _refuse_unless(classifier: Classifier, checks: tuple[Check, ...], size: tuple[int, int]) -> None:
+def _refuse_unless(classifier: Classifier, checks: tuple[Check, ...], like: Images | None) -> None:
     answers = _answers(classifier)
     missing = [check for check in checks if check not in answers.reasons]
     if missing:
         with _quiet(classifier):
-            noise = _noise(classifier, size)
+            noise = _noise(classifier, like)
             with torch.no_grad():
                 in_batch, alone = classifier.logits(noise)[:1], classifier.logits(noise[:1])
             answers.num_outputs = alone.shape[1]
@@ -128,10 +128,10 @@ def _quiet(classifier: Classifier) -> Iterator[None]:
         yield
 
 
-def _noise(classifier: Classifier, size: tuple[int, int]) -> Images:
+def _noise(classifier: Classifier, like: Images | None = None) -> Images:
     """Two images, always the same."""
-    channels = len(classifier.preprocessing.mean)
-    noise = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    shape = (len(classifier.preprocessing.mean), *classifier.probe_size) if like is None else like.shape[1:]
+    noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
     return noise.to(classifier.device, classifier.dtype)
 
 

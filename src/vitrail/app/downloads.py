@@ -1,6 +1,5 @@
 """An answer as files: a sheet, arrays and a page."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from vitrail.app.asking import Answered, summary_of
 from vitrail.app.views import scales
 from vitrail.explanation import share_of
 from vitrail.files import atomic_write
+from vitrail.json_text import json_text
 from vitrail.metrics import Curves
 from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.overlay import Palette, overlay
@@ -71,7 +71,7 @@ def write_arrays(path: Path, sides: Sequence[Answered], curves: MeasuredSides = 
                 "class_names": list(first.class_names),
             }
         )
-    arrays["description"] = np.array(json.dumps(described))
+    arrays["description"] = np.array(json_text(described))
     with atomic_write(path) as partial:
         np.savez_compressed(partial, **arrays)
 

@@ -1,6 +1,5 @@
 """`vitrail compare`: several models, and the methods on each, by the same rules on the same images."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +38,7 @@ from vitrail.cli.scoring import (
     read_images,
 )
 from vitrail.errors import InvalidInputError
+from vitrail.json_text import json_text, parse_json
 
 if TYPE_CHECKING:
     from vitrail.evaluation.scoring.scores import Scores
@@ -96,7 +96,7 @@ def compare(
     described = describe_data(data, data_set, split, data_option)
     found, captions, folders = list["Scores"](), dict[str, str](), list[Path]()
     with process_group():
-        whole = Run({"compared": names, **described, "metrics": json.loads(json.dumps(plan.options))}, {})
+        whole = Run({"compared": names, **described, "metrics": parse_json(json_text(plan.options))}, {})
         if rank() == 0 and out.exists():
             expect_place(out, whole, overwrite)
         for name in names:  # One model in memory at a time.

@@ -1,11 +1,11 @@
 """`vitrail list`: what there is to choose from."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
+from vitrail.json_text import json_text
 from vitrail.registry import unknown_name
 
 Entry = Mapping[str, Any]
@@ -27,7 +27,7 @@ def list_everything(
     chosen = _choose(_everything(), kind, name)
     sizes = [*HIT_SIZES, *INTR_SIZES] if kind is None and name is None else []
     if as_json:
-        typer.echo(json.dumps({**chosen, **({"recipes_for": sizes} if sizes else {})}, indent=2))
+        typer.echo(json_text({**chosen, **({"recipes_for": sizes} if sizes else {})}, indent=2))
         return
     for heading, entries in chosen.items():
         title, lines = SECTIONS[heading]
@@ -121,7 +121,7 @@ def _data(entry: Entry) -> Iterator[str]:
 
 def _options(entry: Entry) -> Iterator[str]:
     if entry["options"]:
-        yield "options: " + ", ".join(f"{name}={json.dumps(default)}" for name, default in entry["options"].items())
+        yield "options: " + ", ".join(f"{name}={json_text(default)}" for name, default in entry["options"].items())
 
 
 def _indented(text: str) -> str:

@@ -1,6 +1,5 @@
 """`vitrail test`: how often a model is right."""
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +21,7 @@ from vitrail.cli.options import (
     report_unreadable,
 )
 from vitrail.errors import InvalidInputError
+from vitrail.json_text import json_text
 
 if TYPE_CHECKING:
     from vitrail.adapters import Preprocessing
@@ -97,7 +97,7 @@ def test(
                 "num_images": result.num_images,
                 "unreadable": [file._asdict() for file in result.unreadable],
             }
-            write_text(folder / "accuracy.json", json.dumps(figures, indent=2))
+            write_text(folder / "accuracy.json", json_text(figures, indent=2))
 
 
 def _read(

@@ -8,7 +8,6 @@ The layout, where CLASS is a name of a class and NUMBER the sample's index in it
     OUT/task.json                            what was drawn; written last: a folder that has it is whole
 """
 
-import json
 import multiprocessing
 import os
 import threading
@@ -28,6 +27,7 @@ from vitrail.data.answers import ANSWER, AnsweredTask, Mask
 from vitrail.data.tasks import describe_task
 from vitrail.errors import ImageError, InvalidInputError, OutputError
 from vitrail.files import PARTIAL, results_folder, write_text
+from vitrail.json_text import json_text, parse_json
 from vitrail.progress import progress
 
 FORMAT = "vitrail task 1"
@@ -75,7 +75,7 @@ def write_task(task: AnsweredTask, out: str | Path, counts: Mapping[str, int], n
         "counts": {split: counts.get(split, 0) for split in SPLITS},
         "parts": parts,
     }
-    write_text(out / TASK_FILE, json.dumps(content, indent=2))
+    write_text(out / TASK_FILE, json_text(content, indent=2))
 
 
 def has_answer(image: str | Path) -> bool:
@@ -108,8 +108,8 @@ def read_parts(image: str | Path) -> dict[str, Mask]:
     mask = _read_mask(image, "parts")
     text = mask.info.get("parts", "")
     try:
-        names = json.loads(text)
-    except (ValueError, RecursionError):
+        names = parse_json(text)
+    except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         got = repr(text[:80]) if text else "one that names none"
@@ -143,7 +143,7 @@ class _Writer:
         if self.parts:
             code = sum(sample.masks[name].astype(np.uint16) << bit for bit, name in enumerate(self.parts))
             names = PngInfo()
-            names.add_text("parts", json.dumps(self.parts))
+            names.add_text("parts", json_text(self.parts))
             kind = np.uint8 if len(self.parts) <= 8 else np.uint16
             Image.fromarray(np.asarray(code, dtype=kind)).save(_mask_path(image, "parts"), pnginfo=names)
 

@@ -12,7 +12,7 @@ from vitrail.data.labelled import NO_LABEL, LabelledImages, Unreadable
 from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError
-from vitrail.evaluation.reading import expect_finite, expect_readable, in_order, read_batches
+from vitrail.evaluation.reading import expect_readable, in_order, read_batches
 from vitrail.outputs import ranking
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,7 @@ def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 6
     share = OwnShare(len(images), rank(), world_size())
     with classifier.inspecting(), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "testing", unreadable):
-            logits = classifier.logits(batch.images).float()
-            expect_finite(logits, classifier)
+            logits = classifier.check_logits(classifier.logits(batch.images)).float()
             ordered = ranking(logits, classifier.output).cpu()
             top1.update(ordered, batch.labels)
             top5.update(ordered, batch.labels)
@@ -86,17 +85,23 @@ def with_model_labels(images: LabelledImages, classifier: Classifier) -> Labelle
     """Express a folder's labels as the model's classes: by name, else, where there are as many, by order.
 
     Raises:
-        InvalidInputError: No labels, or classes that the model does not have.
+        InvalidInputError: No labels, classes that the model does not have, or a name that several of its classes have.
     """
     if not images.class_names:
         raise InvalidInputError("expected one sub-folder of images per class, found photos without a class")
-    known = {name: index for index, name in enumerate(classifier.class_names)}
-    missing = [name for name in images.class_names if name not in known]
+    found = classifier.class_indices(images.class_names)
+    missing = [name for name, classes in zip(images.class_names, found, strict=True) if not classes]
+    several = [name for name, classes in zip(images.class_names, found, strict=True) if len(classes) > 1]
+    if several:
+        raise InvalidInputError(
+            f"expected folders named like one class each, got {', '.join(map(repr, several[:8]))}: several classes of {classifier.name} "
+            "have that name, and nothing tells which is meant; rename the folders, or give the model names of one class each"
+        )
     if not missing:
-        order = [known[name] for name in images.class_names]
+        order = [index for [index] in found]
     elif len(missing) == len(images.class_names) == classifier.num_classes:
         order = list(range(classifier.num_classes))
-        if known:
+        if classifier.class_names:
             logger.warning(
                 "no folder is named like a class of the model, so they are taken in order: %s is %s, ..., %s is %s",
                 *(images.class_names[0], classifier.class_name(0), images.class_names[-1], classifier.class_name(order[-1])),

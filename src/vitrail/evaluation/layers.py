@@ -14,7 +14,7 @@ from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError, UnsupportedModelError
 from vitrail.evaluation.accuracy import expect_several_classes, with_model_labels
-from vitrail.evaluation.reading import expect_finite, expect_readable, in_order, places, read_batches
+from vitrail.evaluation.reading import expect_readable, in_order, places, read_batches
 from vitrail.outputs import decisions
 from vitrail.types import Logits, Targets
 
@@ -150,8 +150,7 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
     share = OwnShare(len(images), rank(), world_size())
     with classifier.inspecting(), classifier.verified("parts"), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "leaving layers out", unreadable):
-            split = hit.layer_split(batch.images, keep, lambda logits: logits.argmax(1, keepdim=True))
-            expect_finite(split.logits, classifier)
+            split = hit.layer_split(batch.images, keep, lambda logits: classifier.check_logits(logits).argmax(1, keepdim=True))
             # Probabilities, in single precision at least.
             whole, ablated = (classifier.probabilities(logits.float()) for logits in (split.logits, split.ablated))
             wanted = split.targets.unsqueeze(1).expand(-1, len(ablations), -1)

@@ -8,7 +8,7 @@ from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError
 from vitrail.evaluation.accuracy import expect_several_classes, with_model_labels
-from vitrail.evaluation.reading import expect_finite, expect_readable, places, read_batches
+from vitrail.evaluation.reading import expect_readable, places, read_batches
 from vitrail.outputs import ranking
 
 
@@ -39,8 +39,7 @@ def confident_images(
     share = OwnShare(len(images), rank(), world_size())
     with classifier.inspecting(), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "choosing", unreadable):
-            logits = classifier.logits(batch.images).float()
-            expect_finite(logits, classifier)
+            logits = classifier.check_logits(classifier.logits(batch.images)).float()
             classes = ranking(logits, classifier.output).cpu().argmax(-1, keepdim=True)
             sure = classifier.probabilities(logits).cpu().gather(1, classes).squeeze(1)
             found += zip(batch.paths, sure.tolist(), (classes.squeeze(1) == batch.labels).tolist(), strict=True)

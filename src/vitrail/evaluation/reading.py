@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.padding import collate_by_size
 from vitrail.data.sharing import OwnShare, own_luck, read_on_cpu
-from vitrail.errors import ImageError, InvalidInputError
+from vitrail.errors import ImageError
 from vitrail.progress import progress
 
 
@@ -48,16 +46,6 @@ def expect_readable(count: int, images: LabelledImages, unreadable: list[Unreada
     """
     if not count:
         raise ImageError(f"not one of {len(images)} images could be read; the first: {unreadable[0].reason}")
-
-
-def expect_finite(logits: Tensor, classifier: Classifier) -> None:
-    """Refuse what no class can be read from.
-
-    Raises:
-        InvalidInputError: Logits that are NaN or infinite.
-    """
-    if not torch.isfinite(logits).all():
-        raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
 
 
 def places(images: LabelledImages) -> dict[str, int]:

@@ -119,7 +119,7 @@ class Explainer(ABC):
         with (
             torch.inference_mode(False),
             self.model.inspecting(),
-            self.model.verified(*self.checks, size=(images.shape[2], images.shape[3])),
+            self.model.verified(*self.checks, like=images),
             torch.set_grad_enabled(self.needs_gradients),
             self._autocast(),
         ):
@@ -176,12 +176,7 @@ class Explainer(ABC):
         return pixels.unsqueeze(1).expand_as(inputs).clone()
 
     def _targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
-        if not torch.isfinite(logits).all():
-            raise InvalidInputError(f"{self.model.name} gave logits that are not finite; check its weights and the images")
-        if self.model.class_names and logits.shape[1] != len(self.model.class_names):
-            raise UnsupportedModelError(
-                f"expected {len(self.model.class_names)} logits from {self.model.name}, one per class name, got {logits.shape[1]}"
-            )
+        self.model.check_logits(logits)
         if target is None:
             return logits.argmax(-1)
         if isinstance(target, Integral | str):

@@ -31,7 +31,7 @@ class Seen(NamedTuple):
 
 def see(vit: ViTAdapter, images: Images, num_states: int) -> Seen:
     """Run the ViT once and keep its first `num_states` hidden states."""
-    with vit.verified("parts", size=(images.shape[2], images.shape[3])):
+    with vit.verified("parts", like=images):
         grid_size, patches = vit.grid_size(images), vit.patch_embed(images)
     prefix = vit.prefix_tokens.to(patches.dtype).expand(len(patches), -1, -1)
     with vit.record(hidden_states=True, num_hidden_states=num_states - 1) as trace:

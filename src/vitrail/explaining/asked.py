@@ -67,8 +67,15 @@ def folder_photos(
     chosen = None if wanted is None else classifier.class_index(wanted)
     labels = result_labels([data / SHEET, *images.paths], data)  # What comes first keeps its name.
     if folders:
-        known = {name: index for index, name in enumerate(classifier.class_names)}
-        images = images.with_labels([known.get(folders[label], NO_LABEL) for label in images.labels])
+        found = classifier.class_indices(folders)
+        classes = [each[0] if len(each) == 1 else NO_LABEL for each in found]
+        several = [name for name, each in zip(folders, found, strict=True) if len(each) > 1]
+        if several:
+            logger.warning(
+                "several classes of the model are called %s, so that the true class is not known there",
+                ", ".join(map(repr, several[:MAX_LISTED])),
+            )
+        images = images.with_labels([classes[label] if label != NO_LABEL else NO_LABEL for label in images.labels])
         if all(label == NO_LABEL for label in images.labels):
             logger.warning("no folder in %s is named like a class of the model, so that no true class is known", data)
     elif chosen is not None:

@@ -1,12 +1,12 @@
 """Whether a run may go on in a folder of results."""
 
-import json
 import logging
 from pathlib import Path
 
 from vitrail.errors import OutputError
 from vitrail.explaining.results import remove_results
 from vitrail.files import discard_partials, output_folder
+from vitrail.json_text import json_text, parse_json
 from vitrail.run import RUN_FILE, Run
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def claim(folder: Path, run: Run, overwrite: bool) -> Run:
     Raises:
         OutputError: The folder holds something else, or another run, or cannot be written.
     """
-    run = Run(*json.loads(json.dumps([run.settings, run.methods])))  # As it will be read again.
+    run = Run(*parse_json(json_text([run.settings, run.methods])))  # As it will be read again.
     output_folder(folder)
     try:
         earlier = Run.read(folder)

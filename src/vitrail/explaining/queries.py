@@ -1,6 +1,5 @@
 """What an INTR's queries look at in photos: which classes are asked, and what is written of them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from vitrail.explainers.intr import INTRQueries
 from vitrail.explaining.asked import SHEET, Asked
 from vitrail.files import output_folder, write_text
 from vitrail.gallery import Opened, PhotoReader
+from vitrail.json_text import json_text
 from vitrail.models.checkpoints import write_tensors
 from vitrail.progress import progress
 from vitrail.types import Logits
@@ -180,4 +180,4 @@ def _write_table(path: Path, explainer: INTRQueries, found: Sequence[PhotoQuerie
         "photos": photos,
         "unreadable": [file._asdict() for file in unreadable],
     }
-    write_text(path, json.dumps(content, indent=2))
+    write_text(path, json_text(content, indent=2))

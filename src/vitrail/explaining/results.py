@@ -10,7 +10,7 @@ from PIL import Image
 
 from vitrail.errors import CheckpointError, OutputError
 from vitrail.explanation import Explanation, is_description
-from vitrail.files import atomic_write, output_folder
+from vitrail.files import atomic_write, output_folder, regular_file
 from vitrail.viz.tables import write_csv
 
 IMAGES_FILE = "images.csv"
@@ -61,7 +61,7 @@ class MethodResults:
         """What was found in an image, or None where anything is missing, damaged, or of another image."""
         arrays = self.file(label)
         try:
-            with arrays.with_suffix(".png").open("rb") as picture:
+            with regular_file(arrays.with_suffix(".png")).open("rb") as picture:
                 picture.seek(-len(_END_OF_PNG), 2)
                 if picture.read() != _END_OF_PNG:
                     return None
@@ -121,7 +121,7 @@ def write_table(
 def read_unreadable(folder: Path) -> set[str]:
     """The images that could not be read before; none where nothing is recorded."""
     try:
-        with (folder / UNREADABLE_FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with regular_file(folder / UNREADABLE_FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             return {row.get("image") or "" for row in csv.DictReader(file)}
     except (OSError, csv.Error):
         return set()

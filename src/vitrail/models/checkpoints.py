@@ -5,7 +5,6 @@ configuration, the preprocessing and the class names. Weights may be stored in h
 """
 
 import argparse
-import json
 import pickle
 import re
 from collections.abc import Collection, Mapping
@@ -19,7 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vitrail.errors import CheckpointError, OutputError
-from vitrail.files import atomic_write
+from vitrail.files import atomic_write, regular_file
+from vitrail.json_text import json_text, parse_json
+from vitrail.models.file_contents import oddity, refuse_bomb
 
 METADATA_KEY = "vitrail"
 MAX_LISTED = 6
@@ -66,15 +67,23 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     of `STAND_INS`, of which only the state is read. No code of theirs is run, and their libraries need not be there.
 
     Raises:
-        CheckpointError: Missing, damaged, or holding objects that would have to be executed.
+        CheckpointError: Missing, damaged, no regular file, or holding objects that would have to be executed, or tensors that are
+            no plain numbers or larger than what the file holds of them.
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with regular_file(path).open("rb") as file:
             head = file.read(16)
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
-    return _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path)
+    checkpoint = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path)
+    odd = [f"{name} ({why})" for name, tensor in checkpoint.state.items() if (why := oddity(tensor))]
+    if odd:
+        more = f" and {len(odd) - MAX_LISTED} more" if len(odd) > MAX_LISTED else ""
+        raise CheckpointError(
+            f"expected tensors of real numbers in {path}, got {', '.join(odd[:MAX_LISTED])}{more}; convert them to float32 first"
+        )
+    return checkpoint
 
 
 def write_checkpoint(
@@ -99,7 +108,7 @@ def write_checkpoint(
     kept = {name: tensor for name, tensor in module.state_dict().items() if name not in omit}
     state = {name: _stored(tensor, dtype) for name, tensor in kept.items()}
     # One key: of several, safetensors writes another one first each time, and equal files should be equal bytes.
-    write_tensors(path, state, {METADATA_KEY: json.dumps(metadata)})
+    write_tensors(path, state, {METADATA_KEY: json_text(metadata)})
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -125,6 +134,11 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous() if too_large else stored
 
 
+def in_single(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in single precision; counters keep their integers, and so does what should not be integers, to be refused."""
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, optional: Collection[str] = ()) -> None:
     """Copy `state` into `module`; every name and every shape must fit.
 
@@ -138,6 +152,24 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, o
         CheckpointError: Lists the first missing, unknown and misshapen names. The module is unchanged then.
     """
     own = module.state_dict()
+    expect_fit(own, state, source, optional)
+    not_finite = [f"{name}: not finite" for name, tensor in state.items() if not torch.isfinite(tensor.float()).all()]
+    _refuse(not_finite, source)
+    module.load_state_dict({**own, **state})
+
+
+def expect_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, optional: Collection[str] = ()) -> None:
+    """Refuse weights whose names, shapes or kinds of numbers are not those of a model; values are not looked at.
+
+    Args:
+        own: The model's own weights, which may be on the meta device.
+        state: Named weights.
+        source: Where they come from, for messages.
+        optional: Names that may be missing.
+
+    Raises:
+        CheckpointError: Lists the first missing, unknown and misshapen names.
+    """
     complaints = [
         f"missing {name} {tuple(tensor.shape)}" for name, tensor in own.items() if name not in state and name not in optional
     ]
@@ -148,12 +180,17 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, o
         if name in own and own[name].shape != tensor.shape
     ]
     complaints += [
-        f"{name}: not finite" for name, tensor in state.items() if name in own and not torch.isfinite(tensor.float()).all()
+        f"{name}: expected floating-point numbers, got {tensor.dtype}"
+        for name, tensor in state.items()
+        if name in own and own[name].is_floating_point() and not tensor.is_floating_point()
     ]
+    _refuse(complaints, source)
+
+
+def _refuse(complaints: list[str], source: str) -> None:
     if complaints:
         more = f"; and {len(complaints) - MAX_LISTED} more" if len(complaints) > MAX_LISTED else ""
         raise CheckpointError(f"{source} does not fit this model: {'; '.join(complaints[:MAX_LISTED])}{more}")
-    module.load_state_dict({**own, **state})
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -164,7 +201,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"damaged or truncated safetensors file {path}: {error}") from error
     try:
-        described = json.loads(metadata.get(METADATA_KEY, "{}"))
+        described = parse_json(metadata.get(METADATA_KEY, "{}"))
     except ValueError as error:
         raise CheckpointError(f"the description inside {path} is not JSON: {error}") from error
     if not isinstance(described, dict):
@@ -173,6 +210,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def _read_pickled(path: Path) -> Checkpoint:
+    refuse_bomb(path)
     try:
         stand_ins = [(kind, name) for name, kind in STAND_INS.items()]
         with torch.serialization.safe_globals([argparse.Namespace, *stand_ins]):

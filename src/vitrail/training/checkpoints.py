@@ -10,7 +10,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from vitrail.errors import CheckpointError
-from vitrail.files import atomic_write
+from vitrail.files import atomic_write, regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 def _check(path: Path) -> None:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(regular_file(path), map_location="cpu", weights_only=True)
     except Exception as error:  # A damaged zip or pickle fails in many ways.
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise CheckpointError(f"the checkpoint {path} is broken: {reason}") from error

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from vitrail.data.augmentation import AugmentationConfig
 from vitrail.errors import InvalidInputError
+from vitrail.files import read_text
 from vitrail.models.intr.config import INTR_NAMES
 from vitrail.registry import unknown_name
 from vitrail.training.diffmask.config import MASK_SECTION, MaskTrainingConfig
@@ -78,7 +79,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
+        content = read_yaml(read_text(path))
     except FileNotFoundError:
         raise InvalidInputError(f"no such configuration file: {path}") from None
     except (OSError, *YAML_ERRORS) as error:

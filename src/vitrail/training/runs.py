@@ -1,6 +1,5 @@
 """The folder of a run: whose it is, whether it may be resumed, whether it is complete."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import lightning
 
 from vitrail.errors import InvalidInputError, OutputError
 from vitrail.files import discard_partials, write_text
+from vitrail.json_text import json_text, read_json
 from vitrail.training.callbacks import METRICS, TimeLimit
 from vitrail.training.checkpoints import FOLDER
 from vitrail.training.config import differences, read_config
@@ -57,7 +57,7 @@ def claim(out: Path, config: Recipe, resume: bool) -> None:
 def is_complete(out: Path) -> bool:
     """Whether a run has come to its end."""
     try:
-        return bool(json.loads((out / SUMMARY).read_text(encoding="utf-8"))["complete"])
+        return bool(read_json(out / SUMMARY)["complete"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -84,7 +84,7 @@ def write_summary(
         "unreadable": len(learner.unreadable),
         "metrics": METRICS,
     }
-    write_text(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    write_text(out / SUMMARY, json_text(summary, indent=2) + "\n")
 
 
 def _stopped_by_time(trainer: lightning.Trainer) -> bool:

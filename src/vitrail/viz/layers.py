@@ -1,6 +1,5 @@
 """What layers give: tables, curves over ablations, and bars, drawn from numbers per image."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from vitrail.files import atomic_write, write_text
+from vitrail.json_text import json_text
 from vitrail.viz.report import Picture, Section, Table, write_report
 from vitrail.viz.tables import write_csv
 
@@ -125,7 +125,7 @@ def write_layers(folder: Path, figures: LayerFigures) -> None:
         "mean_bias": _mean(figures.bias).value,
         "mean_logit": _mean(figures.logits).value,
     }
-    write_text(folder / "summary.json", json.dumps(summary, indent=2))
+    write_text(folder / "summary.json", json_text(summary, indent=2))
 
 
 def plot_layers(figures: LayerFigures, path: str | Path) -> None:

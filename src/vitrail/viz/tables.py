@@ -1,7 +1,6 @@
 """Insertion and deletion as files that other programs read."""
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from vitrail.files import atomic_write, write_text
+from vitrail.json_text import json_text
 from vitrail.metrics import Curves
 
 SETTINGS = ("num_steps", "cells_per_step", "baselines", "scores", "orders", "directions")
@@ -67,7 +67,7 @@ def write_scores(
         "completeness_error": dict(completeness or {}),
         "unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
     }
-    write_text(folder / "summary.json", json.dumps(summary, indent=2))
+    write_text(folder / "summary.json", json_text(summary, indent=2))
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -1,7 +1,7 @@
 """Reading lists of images and labels: a damaged one is named, with the line; a missing one stays a FileNotFoundError."""
 
 import errno
-import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -12,6 +12,9 @@ import numpy as np
 
 from vitrail.data.labelled import Box, LabelledFiles, Transform
 from vitrail.errors import InvalidInputError, MissingExtraError
+from vitrail.files import read_text as read_file_text
+from vitrail.files import regular_file
+from vitrail.json_text import parse_json
 
 
 def damaged(path: Path, why: str) -> InvalidInputError:
@@ -59,7 +62,7 @@ def read_table(path: Path, *kinds: Callable[[str], Any]) -> list[tuple[Any, ...]
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     try:
-        return json.loads(_read_text(path))
+        return parse_json(_read_text(path))
     except ValueError as error:
         raise damaged(path, f"expected JSON, {error}") from None
 
@@ -75,7 +78,7 @@ def read_matlab(path: Path, *names: str) -> list[list[Any]]:
     except ImportError:
         raise MissingExtraError(f"reading {path.name}, a MATLAB file,", "matlab") from None
     # Read here, so that every fault of SciPy's is one of the content.
-    file = BytesIO(path.read_bytes())
+    file = BytesIO(regular_file(path).read_bytes())
     try:
         content = loadmat(file, squeeze_me=True)
         return [np.atleast_1d(content[name]).tolist() for name in names]
@@ -138,11 +141,14 @@ def labelled_files(
         raise damaged(source, f"expected classes 0 to {len(class_names) - 1}, got {odd[0]}")
     if not labels:
         raise damaged(source, "it lists no images of this split")
+    strange = next((box for box in boxes or () if not all(map(math.isfinite, box))), None)
+    if strange is not None:
+        raise damaged(source, f"expected boxes of finite numbers, got {strange}")
     return LabelledFiles(paths, labels, class_names, transform, boxes, crop_to_box)
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_file_text(path)
     except UnicodeDecodeError:
         raise damaged(path, "expected text in UTF-8") from None

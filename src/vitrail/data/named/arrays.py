@@ -1,6 +1,7 @@
 """Small sets that come as a few large files and are held in memory: CIFAR-10, CIFAR-100, MNIST."""
 
 import gzip
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,10 @@ from vitrail.data.named.annotations import damaged, need, official_folder
 from vitrail.data.named.base import named_data
 from vitrail.data.named.pickles import read_pickle
 from vitrail.errors import InvalidInputError
+from vitrail.files import regular_file
+
+MAX_IDX_BYTES = 4_000_000_000
+"""Bytes of one idx file: 85 times those of MNIST's images."""
 
 NO_VALIDATION = "it has no part of its own for validation; hold out some of train"
 
@@ -115,15 +120,24 @@ def _entry(content: Any, key: str, file: Path) -> list[Any]:
 def _read_idx(path: Path, num_axes: int) -> np.ndarray:
     """Read an array of bytes in the idx format: two zeros, 8 for bytes, the number of axes, their lengths, the bytes."""
     plain = path.with_suffix("")
+    start = 4 + 4 * num_axes
     try:
-        content = plain.read_bytes() if plain.exists() else gzip.decompress(need(path).read_bytes())
+        with regular_file(plain).open("rb") if plain.exists() else gzip.open(regular_file(need(path))) as file:
+            head = file.read(start)
+            shape = np.frombuffer(head[4:], ">u4").astype(int).tolist() if len(head) == start else []
+            size = math.prod(shape)
+            if head[:4] != bytes([0, 0, 8, num_axes]) or len(shape) != num_axes:
+                raise damaged(path, f"expected an idx file of bytes with {num_axes} axes")
+            if size > MAX_IDX_BYTES:
+                raise damaged(path, f"expected an idx file of at most {MAX_IDX_BYTES:,} bytes, it says that it has {size:,}")
+            content = file.read(size + 1)  # A few bytes may unpack to any number; no more are read than it says.
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(path, str(error)) from None
-    start = 4 + 4 * num_axes
-    shape = np.frombuffer(content[4:start], ">u4").astype(int).tolist() if len(content) >= start else []
-    if content[:4] != bytes([0, 0, 8, num_axes]) or len(content) != start + np.prod(shape, dtype=int):
-        raise damaged(path, f"expected an idx file of bytes with {num_axes} axes")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    if len(content) != size:
+        raise damaged(
+            path, f"expected {size:,} bytes, as it says, got {'more' if len(content) > size else f'{len(content):,}'}"
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _arrays(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitrail.data.named.annotations import damaged
+from vitrail.files import regular_file
 
 
 def read_pickle(path: Path) -> Any:
@@ -17,7 +18,7 @@ def read_pickle(path: Path) -> Any:
         FileNotFoundError: No such file.
         InvalidInputError: It is damaged, or asks for anything but plain data.
     """
-    with path.open("rb") as file:
+    with regular_file(path).open("rb") as file:
         try:
             content = _PlainUnpickler(file, encoding="latin1").load()
         except OSError:

@@ -1,7 +1,6 @@
 """WebDataset: tar files in which an image lies beside its label."""
 
 import errno
-import json
 import random
 import tarfile
 import zlib
@@ -18,6 +17,7 @@ from vitrail.data.named.annotations import damaged, need, read_json, read_table
 from vitrail.data.named.base import DATA, NamedData
 from vitrail.data.streamed import ImageStream, Record, Share, StreamedImages
 from vitrail.errors import InvalidInputError, MissingExtraError
+from vitrail.json_text import parse_json
 
 IMAGE_KEYS = [suffix.removeprefix(".") for suffix in IMG_EXTENSIONS]
 
@@ -58,7 +58,7 @@ class TarStream(ImageStream):
         if image is None:
             return Unreadable(name, f"expected an image in {name}, found {', '.join(key for key in sample if key[0] != '_')}")
         try:
-            label = int(sample["cls"]) if self.label is None else int(json.loads(sample["json"])[self.label])
+            label = int(sample["cls"]) if self.label is None else int(parse_json(sample["json"])[self.label])
         except (KeyError, TypeError, ValueError):
             where = ".cls" if self.label is None else f".json with {self.label!r}"
             return Unreadable(name, f"expected a class as a number in a {where} beside the image, found none")

@@ -1,12 +1,12 @@
 """Whether scoring may go on in a folder."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
 from vitrail.errors import OutputError
 from vitrail.evaluation.scoring.parts import FOLDER
 from vitrail.files import discard_partials, output_folder
+from vitrail.json_text import json_text, parse_json
 from vitrail.metrics import METRICS, PROTOCOLS
 from vitrail.run import RUN_FILE, Run
 
@@ -84,7 +84,7 @@ def _is_ours(stem: str) -> bool:
 
 def _earlier(folder: Path, run: Run) -> Run | None:
     """The run that a folder holds, if it is the same one; None where it holds nothing."""
-    run, earlier = Run(*json.loads(json.dumps([run.settings, run.methods]))), Run.read(folder)
+    run, earlier = Run(*parse_json(json_text([run.settings, run.methods]))), Run.read(folder)
     if earlier is None:
         try:
             occupied = any(not file.name.startswith(".") for file in folder.iterdir())

@@ -48,7 +48,7 @@ def passes_per_image(classifier: Classifier, explainers: Sequence[Explainer], im
     found = []
     for explainer in explainers:
         # The look over the network before the first explanation is no work of the method.
-        with explainer.model.verified(*explainer.checks, size=(image.shape[2], image.shape[3])), _Counter() as counter:
+        with explainer.model.verified(*explainer.checks, like=image), _Counter() as counter:
             explainer.explain(image)
         found.append(counter.total / once.total if once.total else float("nan"))
     return found

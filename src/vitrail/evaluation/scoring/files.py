@@ -1,6 +1,5 @@
 """Scores as files that other programs read."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
 from vitrail.files import write_text
+from vitrail.json_text import json_text
 from vitrail.viz.tables import write_csv
 
 
@@ -87,9 +87,9 @@ def write_summary(folder: Path, scores: Sequence[Scores], table: Table) -> None:
         "effect_of_precision": {each.model: _plain(each.effect) for each in scores if each.effect is not None},
         "unreadable": [file._asdict() for file in scores[0].unreadable],
     }
-    write_text(folder / "summary.json", json.dumps(summary, indent=2))
+    write_text(folder / "summary.json", json_text(summary, indent=2))
     cost = {name: {"passes": _finite(each.passes), "seconds_per_image": each.seconds} for name, each in table.cost.items()}
-    write_text(folder / "cost.json", json.dumps(cost, indent=2))
+    write_text(folder / "cost.json", json_text(cost, indent=2))
 
 
 def _method(table: Table, method: str, place: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What is known of one batch of images, as a file: what makes a run resumable, and as good on many processes as on one."""
 
-import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,8 @@ from jaxtyping import Float, Int
 
 from vitrail.data.labelled import Unreadable
 from vitrail.errors import InvalidInputError
-from vitrail.files import atomic_write
+from vitrail.files import atomic_write, regular_file
+from vitrail.json_text import json_text, parse_json
 
 FOLDER = "parts"
 
@@ -58,7 +58,7 @@ class Part:
             arrays |= {f"{protocol}.{name}": getattr(curves, name) for name in ("fractions", "scores", "ends")}
         arrays["key"] = np.array(key)
         # Names of files need not be UTF-8; JSON escapes what is not.
-        arrays["unreadable"] = np.array(json.dumps(self.unreadable))
+        arrays["unreadable"] = np.array(json_text(self.unreadable))
         with atomic_write(path) as partial:
             np.savez_compressed(partial, **arrays)
 
@@ -72,7 +72,7 @@ class Part:
             key: Of the run.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(regular_file(path), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             if str(arrays["key"]) != key:
                 return None
@@ -84,7 +84,7 @@ class Part:
                     for name in protocols
                 },
                 effect=arrays.get("effect"),
-                unreadable=tuple(Unreadable(*entry) for entry in json.loads(str(arrays["unreadable"]))),
+                unreadable=tuple(Unreadable(*entry) for entry in parse_json(str(arrays["unreadable"]))),
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
             return None  # An archive can be damaged in many ways.

@@ -1,7 +1,6 @@
 """One model scored into a folder: claimed, measured, gone on with."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.explainers import Explainer
+from vitrail.json_text import json_text, parse_json
 from vitrail.run import Run, describe_method, describe_model
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Session:
             "batch_size": self.batch_size,
             "num_images": len(images),
             "images": fingerprint_of(images),
-            "metrics": json.loads(json.dumps(self.plan.options)),
+            "metrics": parse_json(json_text(self.plan.options)),
         }
         run = Run(settings, {each.name: describe_method(each) for each in explainers})
         if rank() == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vitrail.errors import CheckpointError, InvalidInputError
-from vitrail.models.checkpoints import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
+from vitrail.models.checkpoints import Checkpoint, in_single, load_strictly, read_checkpoint, write_checkpoint
 from vitrail.models.diffmask.network import DiffMask, DiffMaskConfig
 from vitrail.models.diffmask.published import looks_published, published_config, published_state
 from vitrail.models.fingerprint import weights_fingerprint
@@ -98,8 +98,7 @@ def read_mask(path: str | Path) -> TrainedMask:
         config, explained = DiffMaskConfig(**described["config"]), Explained(**described["explained"])
     except (KeyError, TypeError, InvalidInputError, OverflowError) as error:
         raise CheckpointError(f"the description inside {path} is not one that this version understands: {error!r}") from error
-    state = {name: tensor.float() for name, tensor in checkpoint.state.items()}
-    return TrainedMask(_filled(config, state, path), explained, str(path))
+    return TrainedMask(_filled(config, in_single(checkpoint.state), path), explained, str(path))
 
 
 def refuse_mask(checkpoint: Checkpoint, path: str | Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from vitrail.errors import CheckpointError
-from vitrail.models.checkpoints import Checkpoint
+from vitrail.models.checkpoints import Checkpoint, in_single
 from vitrail.models.diffmask.network import DiffMaskConfig
 
 logger = logging.getLogger(__name__)
@@ -46,11 +46,11 @@ def published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         found = GATE.fullmatch(name)
         if found:
-            ours[f"gates.{found[1]}.{PARTS.get(found[2], found[2])}"] = tensor.float()
+            ours[f"gates.{found[1]}.{PARTS.get(found[2], found[2])}"] = tensor
     if PLACEHOLDER in state:
         # Without a learned one it is a buffer of zeros there, which is as good.
-        ours["placeholder"] = state[PLACEHOLDER].float().reshape(-1)
-    return ours
+        ours["placeholder"] = state[PLACEHOLDER].reshape(-1)
+    return in_single(ours)
 
 
 def published_config(checkpoint: Checkpoint) -> DiffMaskConfig:

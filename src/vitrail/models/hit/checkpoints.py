@@ -4,9 +4,11 @@ import math
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from vitrail.errors import CheckpointError
+from vitrail.models.checkpoints import MAX_LISTED
 from vitrail.models.hit.config import HiTConfig
 from vitrail.models.resizing import resize_patch_projection, resize_positions
 
@@ -19,6 +21,7 @@ _TOP = {
 }
 _POOLED = re.compile(r"encoder\.layers\.block_(\d+)\.encoder_layer_(\d+)\.(.+)")
 _PLAIN = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")
+_LAST_NORM = re.compile(r"encoder\.layers\.encoder_layer_(\d{1,6})\.ln_2\.weight")
 _PROJECT = re.compile(r"encoder\.layers\.block_(\d+)\.pool\.linear\.weight")
 _INSIDE = {"ln_1": "norm1", "ln_2": "norm2", "self_attention": "attention", "mlp": "mlp"}
 
@@ -26,6 +29,23 @@ _INSIDE = {"ln_1": "norm1", "ln_2": "norm2", "self_attention": "attention", "mlp
 def looks_published(state: Mapping[str, Tensor]) -> bool:
     """Whether the key names are those of a published HiT file."""
     return any(_POOLED.fullmatch(name) or _PLAIN.fullmatch(name) for name in state)
+
+
+def may_be_plain_vit(state: Mapping[str, Tensor]) -> bool:
+    """Whether weights under the published names may as well be those of torchvision's VisionTransformer.
+
+    Without pooling, a HiT has the same names and shapes. But its last layer's patches go nowhere, so that training leaves their norm
+    as it began, with weights of 1 and biases of 0, while it changes the norms before.
+    """
+    if any(_POOLED.fullmatch(name) or _PROJECT.fullmatch(name) for name in state) or "encoder.pos_embedding" not in state:
+        return False
+    norms = {int(match[1]): name for name in state if (match := _LAST_NORM.fullmatch(name))}
+    if not norms:
+        return True
+    untouched = {number: bool((state[name] == 1).all()) for number, name in norms.items()}
+    bias = state.get(norms[max(norms)].replace(".weight", ".bias"))
+    idle = untouched.pop(max(norms)) and bias is not None and not torch.count_nonzero(bias)
+    return not (idle and untouched and not any(untouched.values()))
 
 
 def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -66,7 +86,9 @@ def published_config(state: Mapping[str, Tensor], num_heads: int | None = None) 
         projection, head = own["patch_projection.weight"], own["head.weight"]
         places = [re.fullmatch(r"stages\.(\d+)\.layers\.(\d+)\.norm1\.weight", name) for name in own]
         layers = sorted((int(place[1]), int(place[2])) for place in places if place)
-        stages = range(max(stage for stage, _ in layers) + 1)
+        stages = sorted({stage for stage, _ in layers})
+        if stages != list(range(len(stages))) or not stages:
+            raise KeyError(f"stages {', '.join(map(str, stages[:MAX_LISTED])) or 'of layers'}")
         depths = tuple(sum(at == stage for at, _ in layers) for stage in stages)
         widths = tuple(len(own[f"stages.{stage}.layers.0.norm1.weight"]) for stage in stages)
         hidden = len(own["stages.0.layers.0.mlp.0.weight"])

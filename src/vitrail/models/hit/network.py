@@ -61,7 +61,7 @@ class HiT(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.empty(1, 1 + rows * cols, width)) if config.position_embedding else None
         self.dropout = nn.Dropout(config.dropout)
-        rates = torch.linspace(0, config.drop_path, config.num_layers).tolist()
+        rates = torch.linspace(0, config.drop_path, config.num_layers, device="cpu").tolist()  # Also where it is only sketched.
         ends = [sum(config.depths[: i + 1]) for i in range(len(config.depths))]
         self.stages = nn.ModuleList(
             HiTStage(config, i, rates[end - depth : end])

@@ -1,0 +1,71 @@
+"""What timm says of a network's outputs: their names, and whether they are classes at all."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from torch import nn
+
+from vitrail.errors import CheckpointError, UnsupportedModelError
+
+EMBEDDING = re.compile(r"clip|_pe_", re.IGNORECASE)
+"""In the names of networks that were trained to match images with texts: their last layer leads into the texts' space."""
+
+
+def timm_class_names(module: nn.Module) -> tuple[str, ...]:
+    """The class names that come with a model, else ImageNet's, for models that have as many classes.
+
+    Raises:
+        CheckpointError: The model's `label_names` are not one name per class, or names by index.
+    """
+    described: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
+    names, num_classes = described.get("label_names"), int(getattr(module, "num_classes", 0))
+    if names and num_classes == described.get("num_classes"):  # Else they are of classes that the head no longer has.
+        return _named(names, described.get("label_descriptions"), num_classes)
+    subset = infer_imagenet_subset(module)
+    if subset is None:
+        return ()
+    info = ImageNetInfo(subset)
+    return tuple(info.index_to_description(index) for index in range(info.num_classes()))
+
+
+def refuse_embedding(module: nn.Module, name: str) -> None:
+    """Refuse a network whose outputs are those of CLIP's image tower or the like, as published: no classes.
+
+    Raises:
+        UnsupportedModelError: It is one.
+    """
+    described: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
+    num_outputs = getattr(module, "num_classes", None)
+    trained_as = f"{described.get('architecture', '')}.{described.get('tag', '')}"
+    if (
+        EMBEDDING.search(trained_as)
+        and num_outputs  # Else it has no classifier at all, which is said elsewhere.
+        and num_outputs == described.get("num_classes")
+        and not described.get("label_names")
+        and infer_imagenet_subset(module) is None
+    ):
+        raise UnsupportedModelError(
+            f"expected a classifier, got {name}, whose {num_outputs} outputs are an embedding of the image (as CLIP's are), "
+            "not classes; choose a fine-tuned one (timm names them ..._ft_in1k), create it with num_classes=... and train its head, or, "
+            "where they are classes, give class_names to vitrail.adapt"
+        )
+
+
+def _named(names: Any, descriptions: Any, num_classes: int) -> tuple[str, ...]:
+    """Names by index as timm has them: a list, or by number where some classes have none; descriptions where there are any."""
+    try:
+        by_index = {int(index): name for index, name in (names.items() if isinstance(names, Mapping) else enumerate(names))}
+        listed = not isinstance(names, Mapping)
+        if (listed and len(by_index) != num_classes) or not set(by_index) <= set(range(num_classes)):
+            raise ValueError(f"{len(by_index)} names, up to number {max(by_index)}")
+        odd = next((name for name in by_index.values() if not isinstance(name, str)), None)
+        if odd is not None or isinstance(names, str) or not isinstance(descriptions, Mapping | None):
+            raise ValueError(f"{odd if odd is not None else type(descriptions).__name__!r}")
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"expected label_names of the {num_classes} classes of this model, as a list or by index, got {error}"
+        ) from error
+    described = descriptions or {}
+    return tuple(str(described.get(by_index[i], by_index[i])) if i in by_index else f"class {i}" for i in range(num_classes))
