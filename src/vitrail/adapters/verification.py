@@ -15,7 +15,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.classifier import Check, Classifier
@@ -128,7 +129,7 @@ def _quiet(classifier: Classifier) -> Iterator[None]:
         yield
 
 
-def _noise(classifier: Classifier, like: Images | None = None) -> Images:
+def _noise(classifier: Classifier, like: Images | None = None) -> Float[Tensor, "2 channels height width"]:
     """Two images, always the same."""
     shape = (len(classifier.preprocessing.mean), *classifier.probe_size) if like is None else like.shape[1:]
     noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
