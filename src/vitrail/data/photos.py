@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from vitrail.adapters import Preprocessing
-from vitrail.data.folders import Unreadable, images_below
+from vitrail.data.finding import images_below, is_folder
+from vitrail.data.folders import Unreadable
 from vitrail.data.images import open_image
 from vitrail.errors import ImageError, InvalidInputError
 
@@ -57,7 +58,7 @@ def list_photos(paths: Sequence[Path], taken: Collection[str] = ()) -> list[Phot
     """
     used, photos = set(taken), list[PhotoFile]()
     for path in paths:
-        found = images_below(path) if path.is_dir() else [path]
+        found = images_below(path) if is_folder(path) else [path]
         if not found:
             raise InvalidInputError(f"expected images in the folder {path}, found none")
         for file in found:

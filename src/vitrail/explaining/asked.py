@@ -10,6 +10,7 @@ from vitrail.adapters import Classifier
 from vitrail.data.folders import NO_LABEL, ImageFolder
 from vitrail.data.photos import PhotoFile, list_photos, result_labels
 from vitrail.errors import InvalidInputError
+from vitrail.files import real_path
 from vitrail.gallery import refuse_overwriting
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,6 @@ def refuse_replacing(asked: Sequence[Asked], out: Path, data: Path | None = None
     Raises:
         InvalidInputError: A photo lies where a picture is to be written, or results would lie among the photos.
     """
-    if data is not None and out.resolve().is_relative_to(data.resolve()):
+    if data is not None and real_path(out).is_relative_to(real_path(data)):
         raise InvalidInputError(f"expected the results outside of the images, got {out} inside {data}; choose another --out")
     refuse_overwriting([photo for photo, _ in asked], [out], out / f"{SHEET}.png")
