@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 SHEET = "queries"
 """Name of the files about all photos; no photo's own results may have it."""
 
+SUFFIXES = (".png", ".safetensors")
+"""Of the files that are named by a photo's label."""
+
 MAX_LISTED = 20
 
 
@@ -40,7 +43,7 @@ def named_photos(paths: Sequence[Path], classifier: Classifier, wanted: str | No
         InvalidInputError: A folder without images, or no such class.
     """
     true_class = None if wanted is None else classifier.class_index(wanted)
-    return [Asked(photo, true_class) for photo in list_photos(paths, taken=[SHEET])]
+    return [Asked(photo, true_class) for photo in list_photos(paths, [SHEET], SUFFIXES)]
 
 
 def folder_photos(
@@ -66,7 +69,7 @@ def folder_photos(
         # Published models come without names; their classes are sorted as the folders are that they were trained on.
         classifier = replace(classifier, class_names=tuple(folders))
     chosen = None if wanted is None else classifier.class_index(wanted)
-    labels = result_labels([data / SHEET, *images.paths], data)  # What comes first keeps its name.
+    labels = result_labels([data / SHEET, *images.paths], data, SUFFIXES)  # What comes first keeps its name.
     if folders:
         known = {name: index for index, name in enumerate(classifier.class_names)}
         images = images.with_labels([known.get(folders[label], NO_LABEL) for label in images.labels])
