@@ -46,15 +46,25 @@ class TimmAdapter(ViTAdapter):
     def blocks(self) -> Sequence[nn.Module]:
         return list(self.vit.blocks)
 
+    def logits(self, images: Images) -> Logits:
+        # Padded images can be classified, but their cells do not lie where a map is drawn.
+        self._expect_fitting(images, padded=self.vit.patch_embed.dynamic_img_pad)
+        return self.module(images)
+
     def grid_size(self, images: Images) -> tuple[int, int]:
+        self._expect_fitting(images)
+        rows, cols = self.vit.patch_embed.dynamic_feat_size((images.shape[2], images.shape[3]))
+        return rows, cols
+
+    def _expect_fitting(self, images: Images, padded: bool = False) -> None:
+        """Refuse images that the network does not take, or, unless they may be padded, that patches do not fill."""
         embed, size = self.vit.patch_embed, (images.shape[2], images.shape[3])
         expect_channels(images, embed.proj.in_channels, self.name)
-        if embed.strict_img_size and embed.img_size is not None:
+        fixed = embed.strict_img_size and embed.img_size is not None
+        if fixed:
             expect_size(size, tuple(embed.img_size), self.name, "img_size=(height, width) or dynamic_img_size=True")
-        elif not embed.dynamic_img_pad:
+        if (embed.dynamic_img_pad and not padded) or (not fixed and not embed.dynamic_img_pad):
             expect_multiple(size, tuple(embed.patch_size), self.name)
-        rows, cols = embed.dynamic_feat_size(size)
-        return rows, cols
 
     def patch_embed(self, images: Images) -> Patches:
         self.grid_size(images)
