@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 
 from PIL import Image
@@ -98,14 +98,15 @@ def result_labels(paths: Sequence[Path], root: Path, suffixes: Collection[str] =
     folders = {name[:place].casefold() for name in names.values() for place, letter in enumerate(name) if letter == "/"}
     used, labels = set[str](), dict[Path, str]()
 
-    def is_free(label: str) -> bool:
-        return label.casefold() not in used and folders.isdisjoint(f"{label}{suffix}".casefold() for suffix in suffixes)
+    def meets_folder(label: str) -> bool:
+        return not folders.isdisjoint(f"{label}{suffix}".casefold() for suffix in suffixes)
 
     for path, name in names.items():
         alone = shared[str(path.with_suffix("")).casefold()] == 1
-        first = [name.removesuffix(path.suffix)] if alone else []
-        candidates = chain(first, (name if i == 1 else f"{name}-{i}" for i in count(1)))
-        labels[path] = next(label for each in candidates if is_free(label := _short(each, suffixes)))
+        begun = name.removesuffix(path.suffix if alone else "")
+        begun = name if meets_folder(begun) else begun
+        candidates = (_short(begun if i == 1 else f"{begun}-{i}", suffixes) for i in count(1))
+        labels[path] = next(label for label in candidates if label.casefold() not in used and not meets_folder(label))
         used.add(labels[path].casefold())
     return labels
 
