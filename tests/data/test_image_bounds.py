@@ -44,8 +44,8 @@ def undecoded(monkeypatch):
         ),
         ((1, 178_000_000), "at most 120,000,000 pixels, got .*1x178000000"),
         ((MAX_SIDE + 1, 100), "at most 65,535 pixels a side, got .*65536x100"),
-        ((1, 49_999), "at most 1,000 times the shorter one, got .*1x49999"),
-        ((2 * MAX_ASPECT + 1, 2), "at most 1,000 times the shorter one, got .*2001x2"),
+        ((1, 49_999), "at most 10,000 times the shorter one, got .*1x49999"),
+        ((2 * MAX_ASPECT + 1, 2), "at most 10,000 times the shorter one, got .*20001x2"),
     ],
 )
 @pytest.mark.parametrize("way", ["file", "memory", "mask", "data set"])

@@ -112,11 +112,9 @@ def test_attribute_keeps_sums_where_cells_do_not_divide_the_image():
 
 
 @pytest.mark.parametrize("size", [(30, 42), (32, 42), (30, 40), (7, 8)])
-@pytest.mark.parametrize("fixed", [False, True])
-def test_no_map_where_patches_lie_partly_outside_of_the_image(size, fixed):
+def test_no_map_where_patches_lie_partly_outside_of_the_image(size):
     """A padded image can be classified, but its last patches would be drawn in the place of others."""
-    options = {"img_size": size} if fixed else {"dynamic_img_size": True}
-    classifier = adapt(networks.timm_vit(dynamic_img_pad=True, **options))
+    classifier = adapt(networks.timm_vit(dynamic_img_size=True, dynamic_img_pad=True))
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(classifier.logits(images), classifier.module(images))
     for refused in (

@@ -22,8 +22,8 @@ MOST_PIXELS = 178_956_970
 MAX_SIDE = 65_535
 """Pixels; what a JPEG can hold."""
 
-MAX_ASPECT = 1_000
-"""Longer side over shorter side: resized to what a network sees, thinner images become huge."""
+MAX_ASPECT = 10_000
+"""Longer side over shorter side. What a network sees bounds it further: `vitrail.adapters.preprocessing.refuse_thin`."""
 
 MAX_BYTES = 1000 * MEGA
 """Of an image file."""
