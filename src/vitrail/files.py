@@ -169,6 +169,11 @@ def write_text(path: str | Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def real_path(path: str | Path) -> Path:
+    """The absolute path without links; of a link that leads to itself the link, where `Path.resolve` fails."""
+    return Path(os.path.realpath(path))
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -16,6 +16,7 @@ from vitrail.data.photos import PhotoFile
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer, distinct_names
 from vitrail.explanation import Explanation
+from vitrail.files import real_path
 from vitrail.progress import progress
 from vitrail.viz.overlay import Smoothing, overlay
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
@@ -132,9 +133,9 @@ def refuse_overwriting(photos: Sequence[PhotoFile], folders: Sequence[Path], she
     Raises:
         InvalidInputError: A photo lies where its or another's picture, or the one of all, is to be written.
     """
-    pictures = {(folder / f"{photo.label}.png").resolve() for folder in folders for photo in photos} | {sheet.resolve()}
+    pictures = {real_path(folder / f"{photo.label}.png") for folder in folders for photo in photos} | {real_path(sheet)}
     for photo in photos:
-        if photo.path.resolve() in pictures:
+        if real_path(photo.path) in pictures:
             raise InvalidInputError(
                 f"expected results beside no photo of theirs, but a picture would replace {photo.path}; choose another --out"
             )

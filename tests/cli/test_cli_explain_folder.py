@@ -1,7 +1,9 @@
 """`vitrail explain --data`: as a user meets it, killed and started again."""
 
 import csv
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,3 +162,42 @@ def test_an_output_path_that_is_a_file(explain, tmp_path):
     assert "is a file" in refused(explain("--method", "random"))
     assert "is a file" in refused(explain("--method", "random", "--overwrite"))
     assert (tmp_path / "out").read_text() == "precious"
+
+
+@pytest.mark.parametrize("command", ["explain", "explain --data"])
+def test_names_of_any_kind(run_vitrail, make_photo, tiny_model_file, tmp_path, command):
+    """One command over all that a name can be: none ends the run."""
+    names = ["=cmd|x.png", "@a.png", "a.jpg", "a.png/b.png", "n" * 251 + ".png", os.fsdecode(b"b\xe9d.png")]
+    for i, name in enumerate(names):
+        make_photo(tmp_path / "data" / f"{name}.png", seed=i).rename(tmp_path / "data" / name) if len(
+            name
+        ) < 250 else shutil.copy(tmp_path / "data" / "@a.png", tmp_path / "data" / name)
+    arguments = (*command.split(), tmp_path / "data", "-m", tiny_model_file, "--out", tmp_path / "out", "--device", "cpu")
+    code, _out, err = run_vitrail(*arguments)
+    assert code == 0, err
+    found = [source for file in (tmp_path / "out").rglob("*.npz") for source in Explanation.load(file).sources]
+    assert sorted(source.removeprefix(f"{tmp_path / 'data'}/") for source in found) == sorted(names)
+    if command == "explain --data":
+        code, _out, err = run_vitrail(*arguments)
+        assert code == 0
+        assert "6 of 6 images are explained already" in err
+
+
+def test_images_that_could_not_be_read_are_known_again(explain, data, tmp_path):
+    (data / "=broken.png").write_text("no photo")
+    for before in ("", "5 of 6 images are explained already"):
+        code, _out, err = explain()
+        assert code == 0
+        assert before in err
+    assert "'=broken.png" in (tmp_path / "out" / "unreadable.csv").read_text()
+
+
+@pytest.mark.parametrize("command", ["explain", "explain --data", "score", "test", "queries", "layers"])
+def test_a_link_to_itself_is_one_sentence(run_vitrail, tmp_path, command):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    out = () if command == "test" else ("--out", tmp_path / "out")
+    model = "vitrail:intr-birds" if command == "queries" else "vitrail:hit-cifar10"
+    code, _out, err = run_vitrail(*command.split(), tmp_path / "loop.png", "-m", model, "--device", "cpu", *out)
+    assert code == 2
+    assert "error: " in err
+    assert "loop.png" in err

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.data.augmentation import AugmentationConfig, DrawnAgain, label_mixing, training_transform
-from vitrail.errors import InvalidInputError
+from vitrail.errors import ImageError, InvalidInputError
 
 POLICIES = [None, "3a", "rand-m9-mstd0.5-inc1", "original"]
 GENTLE = {"horizontal_flip": 0, "color_jitter": 0, "crop_scale": (1, 1), "crop_ratio": (1, 1)}
@@ -318,3 +318,14 @@ def test_a_posterize_of_no_bits_is_drawn_again(photo):
         return answer
 
     assert DrawnAgain(colours)(photo) is photo
+
+
+@pytest.mark.parametrize("crop", ["simple", "resized"])
+@pytest.mark.parametrize("size", [(1, 9000), (9000, 1)])
+def test_a_thin_photo_never_fills_the_memory(crop, size):
+    transform = training_transform(AugmentationConfig(crop=crop), Preprocessing((224, 224)))
+    if crop == "simple":
+        with pytest.raises(ImageError, match="expected a photo of ordinary proportions"):
+            transform(Image.new("RGB", size))
+    else:
+        assert transform(Image.new("RGB", size)).shape == (3, 224, 224)

@@ -8,6 +8,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from vitrail.data.folders import NO_LABEL, Batch, ImageFolder, Sample, Unreadable, collate, split_folder
+from vitrail.data.formats import FORMATS
 from vitrail.errors import ImageError, InvalidInputError
 
 
@@ -108,7 +109,7 @@ def test_a_single_file(tmp_path):
 def test_a_folder_without_images(tmp_path, contents):
     for name in contents:
         broken(tmp_path / name)
-    message = rf"^expected images \(\.jpg, .*\.webp\) in {re.escape(str(tmp_path))} or in one folder per class, found none$"
+    message = rf"^expected images \(\.jpg, .*\.avif\) in {re.escape(str(tmp_path))} or in one folder per class, found none$"
     with pytest.raises(InvalidInputError, match=message):
         ImageFolder.scan(tmp_path, brightness)
 
@@ -124,7 +125,7 @@ def test_an_unreadable_file_becomes_no_other_image(tmp_path):
     path = broken(tmp_path / "b.png")
     photo(tmp_path / "c.png", 3)
     first, second, third = ImageFolder.scan(tmp_path, brightness)
-    assert second == Unreadable(str(path), f"expected an image file (JPEG, PNG, WebP, ...), got something else: {path}")
+    assert second == Unreadable(str(path), f"expected an image file ({', '.join(FORMATS)}), got something else: {path}")
     assert (float(first.image), float(third.image)) == (1, 3)
 
 

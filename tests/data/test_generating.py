@@ -176,9 +176,7 @@ def test_more_regions_than_there_are_bits(tmp_path):
 def test_masks_that_cannot_be_read(tmp_path):
     write_task(SIXTEEN, tmp_path / "out", {"train": 17})
     path = tmp_path / "out" / "train" / "03" / "000003.png"
-    with pytest.raises(
-        ImageError, match=r"masks/parts/train/03/000003.png: No such file or directory; masks lie beside images"
-    ):
+    with pytest.raises(ImageError, match=r"masks/parts/train/03/000003.png: no such image file: .*; masks lie beside images"):
         read_parts(path)
     mask = tmp_path / "out" / "masks" / "answer" / "train" / "03" / "000003.png"
     mask.write_bytes(mask.read_bytes()[:60])

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitrail.data.images import MAX_PIXELS, open_image
+from vitrail.data.bounds import MAX_PIXELS, VARIABLE
+from vitrail.data.formats import FORMATS
+from vitrail.data.images import open_image
 from vitrail.errors import ImageError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -84,7 +86,7 @@ def test_an_empty_file(tmp_path):
 def test_a_text_file_with_the_name_of_a_photo(tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_text("<html>404 not found</html>" * 50)
-    assert_refused(path, f"expected an image file (JPEG, PNG, WebP, ...), got something else: {path}")
+    assert_refused(path, f"expected an image file ({', '.join(FORMATS)}), got something else: {path}")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
@@ -130,22 +132,61 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path, name, mode):
     assert np.array_equal(opened(tmp_path / name), expected)
 
 
-@pytest.mark.parametrize("largest", [1.0, 255.0])
-def test_float_samples_between_zero_and_their_largest(tmp_path, largest):
-    values = np.array([[0, 0.25, 0.5], [0.75, 0.9, 1]], np.float32) * largest
+def test_float_samples_are_shares_of_white(tmp_path):
+    values = np.array([[0, 0.25, 0.5], [0.75, 0.9, 1]], np.float32)
     Image.fromarray(values).save(tmp_path / "photo.tif")
     with Image.open(tmp_path / "photo.tif") as stored:
         assert stored.mode == "F"
-    expected = np.repeat((values / largest * 255)[..., None], 3, 2)
+    expected = np.repeat((values * 255)[..., None], 3, 2)
     assert np.abs(opened(tmp_path / "photo.tif") - expected).max() <= 1
 
 
-def test_float_samples_that_are_no_numbers_or_out_of_range(tmp_path):
-    Image.fromarray(np.array([[np.nan, -1, 0.5, 1]], np.float32)).save(tmp_path / "photo.tif")
-    gray = opened(tmp_path / "photo.tif")[0, :, 0]
-    assert gray.tolist()[:2] == [0, 0]
-    assert gray.tolist()[2] in (127, 128)
-    assert gray.tolist()[3] == 255
+@pytest.mark.parametrize("odd", [1.02, 255.0, -0.1, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_float_sample_out_of_range_is_refused_and_scales_no_other(tmp_path, odd, place):
+    values = np.full((1, 3), 0.5, np.float32)
+    values[0, place] = odd
+    path = tmp_path / "photo.tif"
+    Image.fromarray(values).save(path)
+    with pytest.raises(
+        ImageError, match=rf"^cannot use {re.escape(str(path))}: expected floating-point samples between 0 .* and 1"
+    ):
+        open_image(path)
+
+
+@pytest.mark.parametrize("largest", [200, 60_000, 2**31 - 1])
+def test_whole_samples_of_32_bits_are_refused(tmp_path, largest):
+    Image.fromarray(np.array([[0, largest]], np.int32)).save(tmp_path / "photo.tif")
+    with pytest.raises(ImageError, match="expected samples of 8 or 16 bits, got 32-bit integers"):
+        open_image(tmp_path / "photo.tif")
+
+
+def test_a_dark_image_of_16_bits_stays_dark(tmp_path):
+    # Pillow opens it with 32 bits, which do not tell.
+    (tmp_path / "photo.pgm").write_bytes(b"P5 3 1 65535\n" + np.array([0, 200, 512], ">u2").tobytes())
+    assert opened(tmp_path / "photo.pgm")[0, :, 0].tolist() == [0, 0, 2]
+
+
+def tiff(bits: int, photometric: int, samples: bytes) -> bytes:
+    """A gray-scale TIFF of two pixels."""
+    entries = [(256, 2), (257, 1), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, 1), (279, len(samples))]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<I", 12) + samples.ljust(4, b"\0") + directory + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (tiff(12, 1, b"\x00\x0f\xff"), [0, 255]),
+        (tiff(16, 1, b"\x00\x00\xff\xff"), [0, 255]),
+        (tiff(16, 0, b"\x00\x00\xff\xff"), [255, 0]),
+        (tiff(8, 0, b"\x00\xff"), [255, 0]),
+    ],
+    ids=["12 bits", "16 bits", "16 bits, white is 0", "8 bits, white is 0"],
+)
+def test_what_a_tiff_says_of_its_samples_counts(tmp_path, content, expected):
+    (tmp_path / "photo.tif").write_bytes(content)
+    assert opened(tmp_path / "photo.tif")[0, :, 0].tolist() == expected
 
 
 def test_cmyk_jpeg(tmp_path):
@@ -267,7 +308,7 @@ def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch, lim
     start = time.perf_counter()
     with pytest.raises(
         ImageError,
-        match=rf"^expected an image of at most [\d,]+ pixels, got {re.escape(str(path))} \(.+\); scale it down first$",
+        match=rf"^expected an image of at most [\d,]+ pixels, got {re.escape(str(path))} \(.+\); scale it down first, or set {VARIABLE}$",
     ):
         open_image(path)
     assert time.perf_counter() - start < 1

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import networks
+from any_size import any_size
 from vitrail.adapters import adapt
 from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.explainers import EXPLAINERS, make_explainer
@@ -104,10 +105,33 @@ def test_sums_and_products_are_not_rounded_by_autocast():
         assert not torch.equal(relevance, relevance.bfloat16().float()), method
 
 
-def test_attribute_keeps_sums_where_patches_do_not_divide_the_image():
-    classifier = adapt(networks.timm_vit(dynamic_img_size=True, dynamic_img_pad=True))
+def test_attribute_keeps_sums_where_cells_do_not_divide_the_image():
+    classifier = any_size()
     images = torch.randn(2, 3, 30, 42, generator=torch.Generator().manual_seed(0))
     explainer = make_explainer("random", classifier)
     relevance = explainer.explain(images).relevance
-    assert relevance.shape == (2, 4, 6)
+    assert 30 % relevance.shape[1] or 42 % relevance.shape[2]
     torch.testing.assert_close(explainer.attribute(images).sum((1, 2, 3)), relevance.sum((1, 2)))
+
+
+@pytest.mark.parametrize("size", [(30, 42), (32, 42), (30, 40), (7, 8)])
+def test_no_map_where_patches_lie_partly_outside_of_the_image(size):
+    """A padded image can be classified, but its last patches would be drawn in the place of others."""
+    classifier = adapt(networks.timm_vit(dynamic_img_size=True, dynamic_img_pad=True))
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(classifier.logits(images), classifier.module(images))
+    for refused in (
+        make_explainer("random", classifier).explain,
+        make_explainer("chefer", classifier).explain,
+        make_explainer("random", classifier).attribute,
+        classifier.grid_size,
+        lambda images: classifier.perturbed_logits(images, images, torch.ones(2, 1, 4, dtype=torch.bool)),
+    ):
+        with pytest.raises(InvalidInputError, match=f"multiples of 8 and 8 pixels .*, got {size[0]}x{size[1]}; resize them"):
+            refused(images)
+
+
+def test_a_map_where_patches_fill_the_image():
+    classifier = adapt(networks.timm_vit(dynamic_img_size=True, dynamic_img_pad=True))
+    images = torch.randn(2, 3, 32, 40, generator=torch.Generator().manual_seed(0))
+    assert make_explainer("random", classifier).explain(images).relevance.shape == (2, 4, 5)

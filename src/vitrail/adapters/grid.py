@@ -40,5 +40,5 @@ def expect_multiple(size: tuple[int, int], patch_size: tuple[int, ...], name: st
     if any(side % patch or side < patch for side, patch in zip(size, patch_size, strict=True)):
         raise InvalidInputError(
             f"expected images whose height and width are multiples of {patch_size[0]} and {patch_size[1]} pixels for {name}, "
-            f"got {size[0]}x{size[1]}"
+            f"got {size[0]}x{size[1]}; resize them: where a network pads, its last patches lie partly outside of the image"
         )

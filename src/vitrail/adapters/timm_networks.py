@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.adapters.base import BlockVisit, ViTAdapter
+from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.grid import expect_channels, expect_multiple, expect_size, first_convolution
 from vitrail.adapters.readout import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width, uniform
 from vitrail.adapters.timm_attention import compared_with_own
@@ -48,15 +49,25 @@ class TimmAdapter(ViTAdapter):
     def blocks(self) -> Sequence[nn.Module]:
         return [original(block) for block in self.vit.blocks]
 
+    def logits(self, images: Images) -> Logits:
+        # Images that patches do not fill can be classified, but their cells do not lie where a map is drawn.
+        self._expect_fitting(images, for_map=False)
+        return Classifier.logits(self, images)
+
     def grid_size(self, images: Images) -> tuple[int, int]:
+        self._expect_fitting(images)
+        rows, cols = self.vit.patch_embed.dynamic_feat_size((images.shape[2], images.shape[3]))
+        return rows, cols
+
+    def _expect_fitting(self, images: Images, for_map: bool = True) -> None:
+        """Refuse images that the network does not take or, for a map, that patches do not fill."""
         embed, size = self.vit.patch_embed, (images.shape[2], images.shape[3])
         expect_channels(images, first_convolution(embed).in_channels, self.name)
-        if embed.strict_img_size and embed.img_size is not None:
+        fixed = embed.strict_img_size and embed.img_size is not None
+        if fixed:
             expect_size(size, tuple(embed.img_size), self.name, "img_size=(height, width) or dynamic_img_size=True")
-        elif not embed.dynamic_img_pad:
+        if for_map or not (fixed or embed.dynamic_img_pad):
             expect_multiple(size, tuple(embed.patch_size), self.name)
-        rows, cols = embed.dynamic_feat_size(size)
-        return rows, cols
 
     def patch_embed(self, images: Images) -> Patches:
         self.grid_size(images)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitrail.data.images import MAX_PIXELS, decode_image
+from vitrail.data.bounds import default_bounds
+from vitrail.data.images import decode_image
 from vitrail.errors import ImageError, InvalidInputError
+from vitrail.files import real_path
 
 MEGABYTE = 1_000_000
 
@@ -38,8 +40,9 @@ class Limits:
         for name, value in vars(self).items():
             if value < 1:
                 raise InvalidInputError(f"expected {name} of at least 1, got {value}")
-        if self.num_pixels > MAX_PIXELS:
-            raise InvalidInputError(f"expected num_pixels of at most {MAX_PIXELS:,}, got {self.num_pixels:,}")
+        most = default_bounds().num_pixels
+        if self.num_pixels > most:
+            raise InvalidInputError(f"expected num_pixels of at most {most:,}, got {self.num_pixels:,}")
 
 
 def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = None) -> Image.Image:
@@ -56,7 +59,7 @@ def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = N
     if not path:
         raise ImageError("expected a photo, got none; upload or paste one, or choose an example")
     path = Path(path)
-    if folder is not None and not path.resolve().is_relative_to(folder.resolve()):
+    if folder is not None and not real_path(path).is_relative_to(real_path(folder)):
         raise ImageError("expected an uploaded photo, got a path; upload the file itself")
     try:
         size = path.stat().st_size

@@ -148,7 +148,8 @@ def make_methods(
 def report_unreadable(unreadable: "list[Unreadable]") -> None:
     """Say which files were skipped."""
     for file in unreadable[:10]:
-        typer.echo(f"skipped: {file.reason}", err=True)
+        named = file.path in file.reason
+        typer.echo(f"skipped: {file.reason if named else f'{file.path}: {file.reason}'}", err=True)
     if unreadable:
         typer.echo(f"{len(unreadable)} unreadable file(s) were skipped", err=True)
 

@@ -134,7 +134,9 @@ def read_images(
 
 def describe_data(root: Path, name: str | None, split: str | None, options: list[str] | None) -> dict[str, Any]:
     """What tells these images from others."""
-    return {"data": str(root.resolve()), "data_set": name, "split": split, "data_options": data_options(options)}
+    from vitrail.files import real_path  # noqa: PLC0415 (only where it is needed)
+
+    return {"data": str(real_path(root)), "data_set": name, "split": split, "data_options": data_options(options)}
 
 
 def able_methods(

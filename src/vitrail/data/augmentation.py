@@ -21,7 +21,7 @@ from torchvision.transforms import (
 )
 from torchvision.transforms.functional import resize
 
-from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.preprocessing import Preprocessing, refuse_thin
 from vitrail.data.detr import detr_geometry
 from vitrail.data.folders import Transform
 from vitrail.errors import InvalidInputError
@@ -133,6 +133,7 @@ class Covering:
     def __call__(self, image: Image.Image) -> Image.Image:
         scale = max(self.size[0] / image.height, self.size[1] / image.width)
         sides = [max(round(scale * side), target) for side, target in zip((image.height, image.width), self.size, strict=True)]
+        refuse_thin(image, (sides[0], sides[1]))
         resized: Image.Image = resize(image, sides, self.interpolation)
         return resized
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from vitrail.data.answers import ANSWER, TASKS, AnsweredSample, AnsweredTask
+from vitrail.data.finding import images_below
 from vitrail.data.images import open_image
 from vitrail.errors import InvalidInputError
 
@@ -184,8 +185,6 @@ class CifarCounting(GridCounting):
         Raises:
             InvalidInputError: There is no such folder, or it does not hold what is needed.
         """
-        from vitrail.data.folders import images_below  # noqa: PLC0415 (heavy)
-
         folder = self.root / ("test" if split == "test" else "train")
         if not folder.is_dir():
             raise InvalidInputError(

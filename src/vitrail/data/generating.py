@@ -24,9 +24,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from vitrail.data.answers import ANSWER, AnsweredTask, Mask
+from vitrail.data.images import read_image
 from vitrail.data.tasks import describe_task
 from vitrail.errors import ImageError, InvalidInputError, OutputError
-from vitrail.files import PARTIAL, results_folder, write_text
+from vitrail.files import PARTIAL, real_path, results_folder, write_text
 from vitrail.json_text import json_text, parse_json
 from vitrail.progress import progress
 
@@ -80,7 +81,7 @@ def write_task(task: AnsweredTask, out: str | Path, counts: Mapping[str, int], n
 
 def has_answer(image: str | Path) -> bool:
     """Whether there is a mask of an image's answer where `write_task` puts it."""
-    image = Path(image).resolve()
+    image = real_path(image)
     return len(image.parents) >= 3 and _mask_path(image, "answer").is_file()
 
 
@@ -226,13 +227,11 @@ def _mask_path(image: Path, kind: str) -> Path:
 
 
 def _read_mask(image: str | Path, kind: str) -> Image.Image:
-    image = Path(image).resolve()  # The path may be shorter than what is counted from its end.
+    image = real_path(image)  # The path may be shorter than what is counted from its end.
     if len(image.parents) < 3:
         raise ImageError(f"expected the path of an image in the folder of its class and split, got {image}; {WRITTEN_BY}")
     path = _mask_path(image, kind)
     try:
-        with Image.open(path) as mask:
-            mask.load()
-            return mask
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, for a file that is missing or damaged.
-        raise ImageError(f"cannot read the mask {path}: {getattr(error, 'strerror', None) or error}; {WRITTEN_BY}") from error
+        return read_image(path, lambda mask: mask)
+    except ImageError as error:
+        raise ImageError(f"cannot read the mask {path}: {error}; {WRITTEN_BY}") from error

@@ -1,23 +1,32 @@
 """Opening a photo of any kind without surprises."""
 
 import re
+import stat
 import warnings
 from collections.abc import Callable, Sequence
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from vitrail.data.bounds import MAX_BYTES, MEGA, Bounds, default_bounds
+from vitrail.data.formats import FORMATS
+from vitrail.data.rgb import to_rgb
+from vitrail.data.whole import load_whole
 from vitrail.errors import ImageError
 
-MAX_PIXELS = 178_956_970
-"""Pillow's own limit. Larger images are refused before they are decoded: a few kilobytes can unpack to many gigabytes."""
+__all__ = ["decode_image", "open_image", "read_image", "to_rgb"]
 
 T = TypeVar("T")
 
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_KINDS = (
+    (stat.S_ISDIR, "the folder"),
+    (stat.S_ISFIFO, "the named pipe"),
+    (stat.S_ISSOCK, "the socket"),
+    (stat.S_ISCHR, "the device"),
+    (stat.S_ISBLK, "the device"),
+)
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -27,7 +36,8 @@ def open_image(path: str | Path) -> Image.Image:
     Of an animation, the first frame.
 
     Raises:
-        ImageError: The file is missing, empty, damaged, truncated, no image, or has more than 178 million pixels.
+        ImageError: The file is missing, no regular file, empty, damaged, truncated, of no format in `vitrail.data.formats`, larger
+            than `vitrail.data.bounds` allows, or holds samples whose range nobody knows.
     """
     return read_image(path, to_rgb)
 
@@ -42,90 +52,71 @@ def read_image(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
     Raises:
         ImageError: As for `open_image`.
     """
-    path = Path(path)
+    path, bounds = Path(path), default_bounds()
     try:
-        if path.is_dir():
-            raise ImageError(f"expected an image file, got the folder {path}")
-        if path.stat().st_size == 0:
+        about = path.stat()
+        # Anything else may never come to an end, or wait for somebody who writes.
+        if not stat.S_ISREG(about.st_mode):
+            kind = next((words for is_kind, words in _KINDS if is_kind(about.st_mode)), "something else:")
+            raise ImageError(f"expected an image file, got {kind} {path}")
+        if about.st_size == 0:
             raise ImageError(f"expected an image file, got an empty one (0 bytes): {path}")
+        if about.st_size > MAX_BYTES:
+            raise ImageError(
+                f"expected an image file of at most {MAX_BYTES // MEGA:,} MB, got {about.st_size / MEGA:,.0f} MB: {path}; scale it down "
+                "first"
+            )
+        with path.open("rb") as file:
+            return _decode(file, str(path), convert, bounds, FORMATS)
     except FileNotFoundError:
         raise ImageError(f"no such image file: {path}") from None
-    except OSError as error:
-        raise ImageError(f"cannot read {path}: {error.strerror}") from error
-    return _decode(path, str(path), convert)
+    except (OSError, ValueError) as error:  # A name with a null character is a ValueError.
+        raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS, formats: Sequence[str] | None = None) -> Image.Image:
+def decode_image(content: bytes, name: str, max_pixels: int | None = None, formats: Sequence[str] = FORMATS) -> Image.Image:
     """Open a photo that lies in memory, by the rules of `open_image`.
 
     Args:
         content: The bytes of an image file.
         name: What the photo is called in messages.
-        max_pixels: Larger ones are refused before they are decoded.
-        formats: Pillow's names of the formats that may be tried, where the bytes are a stranger's; all that it knows if None. Some of
-            them decode before the size is known (ICO), or start a program (EPS).
+        max_pixels: Larger ones are refused before they are decoded; if None, the bound of files holds.
+        formats: Pillow's names of the formats that may be tried: some of `vitrail.data.formats.FORMATS`.
 
     Raises:
-        ImageError: The bytes are empty, damaged, truncated, no image of these formats, or have more pixels than that.
+        ImageError: As for `open_image`.
     """
     if not content:
         raise ImageError(f"expected an image file, got an empty one (0 bytes): {name}")
-    return _decode(BytesIO(content), name, to_rgb, _Accepted(max_pixels, None if formats is None else tuple(formats)))
-
-
-class _Accepted(NamedTuple):
-    """The largest number of pixels, and Pillow's names of formats; all that it knows if None."""
-
-    max_pixels: int = MAX_PIXELS
-    formats: tuple[str, ...] | None = None
+    bounds = default_bounds() if max_pixels is None else Bounds(max_pixels)
+    return _decode(BytesIO(content), name, to_rgb, bounds, formats)
 
 
 def _decode(
-    file: Path | BytesIO,
-    name: str,
-    convert: Callable[[Image.Image], T],
-    accepted: _Accepted = _Accepted(),  # noqa: B008 (never changes)
+    file: BufferedReader | BytesIO, name: str, convert: Callable[[Image.Image], T], bounds: Bounds, formats: Sequence[str]
 ) -> T:
-    max_pixels, formats = accepted
+    def content() -> bytes:
+        file.seek(0)
+        return file.read()
+
+    size = ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about size and metadata: the size is checked here.
-            with Image.open(file, formats=formats) as image:
-                if image.width * image.height > max_pixels:
-                    raise ImageError(_too_large(name, f"{image.width}x{image.height} pixels", max_pixels))
-                image.load()
-                return convert(image)
-    except ImageError:
-        raise
+            with Image.open(file, formats=tuple(formats)) as image:
+                size = f" ({image.width}x{image.height} pixels)"
+                bounds.check(image, name)
+                return convert(load_whole(image, content))
+    except ImageError as error:
+        if name in str(error):
+            raise
+        raise ImageError(f"cannot use {name}: {error}") from error
     except UnidentifiedImageError:
-        known = "JPEG, PNG, WebP, ..." if formats is None else ", ".join(formats)
-        raise ImageError(f"expected an image file ({known}), got something else: {name}") from None
+        raise ImageError(f"expected an image file ({', '.join(formats)}), got something else: {name}") from None
     except Image.DecompressionBombError as error:
-        size = re.search(r"\d+ pixels", str(error))
-        raise ImageError(_too_large(name, size[0] if size else "far more", max_pixels)) from error
+        found = re.search(r"\d+ pixels", str(error))
+        raise bounds.too_large(name, found[0] if found else "far more") from error
+    except MemoryError as error:
+        raise ImageError(f"not enough memory for {name}{size}; scale it down first") from error
     except Exception as error:  # Decoders raise OSError, ValueError, SyntaxError, struct.error, ...: all mean a damaged file.
         raise ImageError(f"damaged or truncated image {name}: {error}; download or export it again") from error
-
-
-def _too_large(name: str, size: str, max_pixels: int) -> str:
-    return f"expected an image of at most {max_pixels:,} pixels, got {name} ({size}); scale it down first"
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an opened photo as 8-bit RGB, upright, by the rules of `open_image`."""
-    return _to_rgb(ImageOps.exif_transpose(image))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _SIXTEEN_BIT:
-        # Pillow's own conversion clips at 255; these files hold 16 bits.
-        return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
-    if image.mode in ("F", "I"):
-        samples = np.nan_to_num(np.asarray(image))
-        # Floating-point samples are in [0, 1] by convention, in [0, 255] by habit; whole ones hold 8 bits, or 16.
-        scale = 255 if image.mode == "F" and samples.max() <= 1 else 1 / 256 if image.mode == "I" and samples.max() > 255 else 1
-        return Image.fromarray((samples * scale).clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")

@@ -7,9 +7,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vitrail.data.answers import Mask
-from vitrail.data.folders import images_below
+from vitrail.data.finding import images_below
 from vitrail.data.images import read_image
 from vitrail.errors import ImageError, InvalidInputError
+from vitrail.files import real_path
 
 VOID = 255
 """Index of the border that PASCAL VOC draws around objects: neither object nor background."""
@@ -56,7 +57,7 @@ def masks_by_image(paths: Sequence[Path], folder: str | Path, root: str | Path) 
 
 def _below(path: Path, root: Path) -> Path:
     # Links are followed only where the names alone do not tell: a folder of links to photos elsewhere is a folder of photos.
-    for one, other in ((path, root), (path.absolute(), root.absolute()), (path.resolve(), root.resolve())):
+    for one, other in ((path, root), (path.absolute(), root.absolute()), (real_path(path), real_path(root))):
         if one.is_relative_to(other):
             return one.relative_to(other)
     raise InvalidInputError(

@@ -10,12 +10,16 @@ from vitrail.adapters import Classifier
 from vitrail.data.folders import NO_LABEL, ImageFolder
 from vitrail.data.photos import PhotoFile, list_photos, result_labels
 from vitrail.errors import InvalidInputError
+from vitrail.files import real_path
 from vitrail.gallery import refuse_overwriting
 
 logger = logging.getLogger(__name__)
 
 SHEET = "queries"
 """Name of the files about all photos; no photo's own results may have it."""
+
+SUFFIXES = (".png", ".safetensors")
+"""Of the files that are named by a photo's label."""
 
 MAX_LISTED = 20
 
@@ -39,7 +43,7 @@ def named_photos(paths: Sequence[Path], classifier: Classifier, wanted: str | No
         InvalidInputError: A folder without images, or no such class.
     """
     true_class = None if wanted is None else classifier.class_index(wanted)
-    return [Asked(photo, true_class) for photo in list_photos(paths, taken=[SHEET])]
+    return [Asked(photo, true_class) for photo in list_photos(paths, [SHEET], SUFFIXES)]
 
 
 def folder_photos(
@@ -65,7 +69,7 @@ def folder_photos(
         # Published models come without names; their classes are sorted as the folders are that they were trained on.
         classifier = replace(classifier, class_names=tuple(folders))
     chosen = None if wanted is None else classifier.class_index(wanted)
-    labels = result_labels([data / SHEET, *images.paths], data)  # What comes first keeps its name.
+    labels = result_labels([data / SHEET, *images.paths], data, SUFFIXES)  # What comes first keeps its name.
     if folders:
         found = classifier.class_indices(folders)
         classes = [each[0] if len(each) == 1 else NO_LABEL for each in found]
@@ -106,6 +110,6 @@ def refuse_replacing(asked: Sequence[Asked], out: Path, data: Path | None = None
     Raises:
         InvalidInputError: A photo lies where a picture is to be written, or results would lie among the photos.
     """
-    if data is not None and out.resolve().is_relative_to(data.resolve()):
+    if data is not None and real_path(out).is_relative_to(real_path(data)):
         raise InvalidInputError(f"expected the results outside of the images, got {out} inside {data}; choose another --out")
     refuse_overwriting([photo for photo, _ in asked], [out], out / f"{SHEET}.png")

@@ -9,7 +9,8 @@ from typing import Any, get_args
 from torch.utils.data import DataLoader
 
 from vitrail.api import BATCH_SIZE, explain_images
-from vitrail.data.folders import NO_LABEL, ImageFolder, Unreadable, images_below
+from vitrail.data.finding import expect_exists, images_below
+from vitrail.data.folders import NO_LABEL, ImageFolder, Unreadable
 from vitrail.data.photos import PhotoFile, relative_name, result_labels
 from vitrail.data.sharing import own_luck, read_on_cpu
 from vitrail.errors import ImageError, InvalidInputError
@@ -17,6 +18,7 @@ from vitrail.explainers import Explainer, distinct_names
 from vitrail.explaining.claiming import claim
 from vitrail.explaining.results import Found, MethodResults, read_unreadable, write_table, write_unreadable
 from vitrail.explanation import Explanation
+from vitrail.files import real_path
 from vitrail.gallery import SHEET, Opened, PhotoReader, draw
 from vitrail.progress import progress
 from vitrail.run import Run, describe_method, describe_model, describe_options
@@ -87,21 +89,21 @@ def explain_folder(
             f"expected a batch_size of at least 1, num_workers of at least 0 and smoothing 'nearest' or 'bilinear', got {batch_size}, "
             f"{num_workers} and {smoothing!r}"
         )
-    if out.resolve().is_relative_to(data.resolve()):
+    expect_exists(data)
+    place = real_path(data)
+    if real_path(out).is_relative_to(place):
         raise InvalidInputError(
             f"expected the results outside of the images, got {out} inside {data}, where overlays would be taken for images; "
             "choose another --out"
         )
     for name in names:
-        place = (out / name).resolve()
-        if place.is_relative_to(data.resolve()) or data.resolve().is_relative_to(place):
+        results = real_path(out / name)
+        if results.is_relative_to(place) or place.is_relative_to(results):
             raise InvalidInputError(
                 f"expected the images outside of the results, got {data} where those of {name} go, {out / name}; choose another --out"
             )
     # Classes do not matter here, so that photos may lie beside folders of them.
     paths = [data] if data.is_file() else images_below(data)
-    if not data.exists():
-        raise InvalidInputError(f"no such file or folder of images: {data}")
     if not paths:
         raise InvalidInputError(f"expected images in {data}, found none")
     images = ImageFolder(paths, [NO_LABEL] * len(paths), [], model.preprocessing)
@@ -110,7 +112,7 @@ def explain_folder(
     settings = {
         **describe_model(model, target),
         "model_options": describe_options(model_options or {}),
-        "data": str(data.resolve()),
+        "data": str(place),
         "batch_size": batch_size,
         "smoothing": smoothing,
     }

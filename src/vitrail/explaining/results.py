@@ -11,7 +11,7 @@ from PIL import Image
 from vitrail.errors import CheckpointError, OutputError
 from vitrail.explanation import Explanation, is_description
 from vitrail.files import atomic_write, output_folder, regular_file
-from vitrail.viz.tables import write_csv
+from vitrail.viz.tables import read_csv, write_csv
 
 IMAGES_FILE = "images.csv"
 UNREADABLE_FILE = "unreadable.csv"
@@ -121,8 +121,7 @@ def write_table(
 def read_unreadable(folder: Path) -> set[str]:
     """The images that could not be read before; none where nothing is recorded."""
     try:
-        with regular_file(folder / UNREADABLE_FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return {row.get("image") or "" for row in csv.DictReader(file)}
+        return {row.get("image", "") for row in read_csv(regular_file(folder / UNREADABLE_FILE))}
     except (OSError, csv.Error):
         return set()
 

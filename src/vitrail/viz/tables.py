@@ -17,6 +17,10 @@ SETTINGS = ("num_steps", "cells_per_step", "baselines", "scores", "orders", "dir
 """The settings of a protocol that its numbers hang on."""
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""How a cell begins that a spreadsheet computes, or takes apart."""
+
+
 def write_scores(
     folder: Path,
     curves: Mapping[str, Curves],
@@ -71,9 +75,48 @@ def write_scores(
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table in one piece."""
+    """Write a table in one piece; `read_csv` gives its texts back as they were.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, by which spreadsheets know a text.
+    """
     # Names of files need not be UTF-8.
     with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(head)
-        writer.writerows(rows)
+        writer.writerow([_guarded(cell) for cell in head])
+        writer.writerows([_guarded(cell) for cell in row] for row in rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read what `write_csv` wrote, a dictionary a row; cells that are missing are empty."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [
+            {_unguarded(name): _unguarded(cell or "") for name, cell in row.items() if name is not None}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _guarded(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    try:
+        cell.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # Half a letter, as JSON can hold it: no file can.
+        cell = cell.encode("utf-8", "backslashreplace").decode()
+    return f"'{cell}" if _is_like_formula(cell) and cell != "-" and not _is_number(cell) else cell
+
+
+def _unguarded(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _is_like_formula(cell) else cell
+
+
+def _is_like_formula(cell: str) -> bool:
+    # Apostrophes are passed over, so that what was written can be told from what was put in front.
+    return cell.lstrip("'").startswith(FORMULA)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from vitrail.data.folders import ImageFolder, images_below
+from vitrail.data.finding import images_below
+from vitrail.data.folders import ImageFolder
 from vitrail.data.labelled import LabelledImages, Transform
 from vitrail.data.named.annotations import labelled_files, labels_by_name, need, official_folder, read_table
 from vitrail.data.named.base import named_data

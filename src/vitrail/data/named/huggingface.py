@@ -94,6 +94,8 @@ def _content(cell: Mapping[str, Any] | None, name: str) -> bytes:
     if cell["bytes"] is not None:
         return bytes(cell["bytes"])
     try:
+        if not Path(cell["path"]).is_file():
+            raise ImageError(f"expected an image file, got none at {cell['path']}")
         return Path(cell["path"]).read_bytes()
     except OSError as error:
         raise ImageError(f"cannot read {cell['path']}: {error.strerror}") from error

@@ -10,8 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
+from vitrail.data.formats import SUFFIXES
 from vitrail.data.labelled import Transform, Unreadable
 from vitrail.data.named.annotations import damaged, need, read_json, read_table
 from vitrail.data.named.base import DATA, NamedData
@@ -19,7 +18,7 @@ from vitrail.data.streamed import ImageStream, Record, Share, StreamedImages
 from vitrail.errors import InvalidInputError, MissingExtraError
 from vitrail.json_text import parse_json
 
-IMAGE_KEYS = [suffix.removeprefix(".") for suffix in IMG_EXTENSIONS]
+IMAGE_KEYS = [suffix.removeprefix(".") for suffix in SUFFIXES]
 
 
 @dataclass(frozen=True)

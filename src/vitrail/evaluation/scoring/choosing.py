@@ -13,6 +13,7 @@ from vitrail.evaluation.accuracy import with_model_labels
 from vitrail.evaluation.mosaics import confident_images
 from vitrail.evaluation.scoring.engine import LABEL
 from vitrail.evaluation.scoring.plan import Plan
+from vitrail.files import real_path
 
 
 @dataclass(frozen=True)
@@ -82,5 +83,5 @@ class Choice:
 
     def describe(self) -> dict[str, Any]:
         """Which images it chooses, ready for JSON."""
-        masks = None if self.masks is None else str(self.masks.resolve())
+        masks = None if self.masks is None else str(real_path(self.masks))
         return {"limit": self.limit, "masks": masks, "boxes": self.boxes, "mosaic": self.mosaic}

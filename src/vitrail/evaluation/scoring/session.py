@@ -19,6 +19,7 @@ from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.explainers import Explainer
+from vitrail.files import real_path
 from vitrail.json_text import json_text, parse_json
 from vitrail.run import Run, describe_method, describe_model
 
@@ -85,7 +86,7 @@ class Session:
             OutputError: The folder holds something else, or scores that were made otherwise, or cannot be written.
         """
         root, explained = self.choice.root, self.choice.explained
-        if root is not None and folder.resolve().is_relative_to(root.resolve()):
+        if root is not None and real_path(folder).is_relative_to(real_path(root)):
             raise InvalidInputError(
                 f"expected the results outside of the images, got {folder} inside {root}, where pictures would be taken for images; "
                 "choose another --out"
