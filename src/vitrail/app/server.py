@@ -9,6 +9,7 @@ from typing import Any
 from vitrail.adapters.loading import check_name
 from vitrail.app.folders import Folders, temporary_folders
 from vitrail.app.hosts import AllowedHosts, allowed_hosts
+from vitrail.app.memory import returned_memory
 from vitrail.app.quiet import seldom
 from vitrail.app.sessions import drop_idle
 from vitrail.app.shelf import ModelShelf
@@ -75,7 +76,7 @@ def serving(
         check_name(name)
     limits, hosts = limits or Limits(), allowed_hosts(host, more_hosts)
     shelf = ModelShelf(models, most_models)
-    with temporary_folders() as folders, surroundings(folders.uploads, host), seldom():
+    with temporary_folders() as folders, surroundings(folders.uploads, host), returned_memory(), seldom():
         page, unread = _launched(shelf, limits, hosts, host, port, folders)
 
         def sweep() -> None:
