@@ -31,7 +31,9 @@ class Bodies:
             if self._unread.is_known(found["event"]):
                 await self._fetch(found["event"], scope, receive, send)
             else:
-                await refuse(404, "there is no such question, or its answer was fetched already; ask again", scope, receive, send)
+                await refuse(
+                    404, "there is no such question, or its answer was fetched already; ask again", scope, receive, send
+                )
         elif scope["path"] == DATA:
             asker = parse_qs(scope["query_string"].decode()).get("session_hash")
             if asker:

@@ -60,7 +60,7 @@ class PatientProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self.is_idle:
-            self._asking = _cancelled(self._asking)
+            self._asked()
         elif self._asking is None:
             # Not begun anew by every byte.
             self._asking = self.loop.call_later(SECONDS_TO_ASK, self._close)
@@ -76,22 +76,28 @@ class PatientProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._reading = _cancelled(self._reading)
+        self._read()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._asking, self._reading = _cancelled(self._asking), _cancelled(self._reading)
+        self._asked()
+        self._read()
+
+    def _asked(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+
+    def _read(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def _close(self) -> None:
         if not self.transport.is_closing():
             with suppress(LocalProtocolError):
                 self.conn.send(ConnectionClosed())
             self.transport.close()
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
 
 
 def limit_connections(config: Any) -> None:

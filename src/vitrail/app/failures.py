@@ -23,7 +23,9 @@ class Failures:
             nonlocal started, streams
             if message["type"] == "http.response.start":
                 started = True
-                streams = any(name.lower() == b"content-type" and b"event-stream" in value for name, value in message["headers"])
+                streams = any(
+                    name.lower() == b"content-type" and b"event-stream" in value for name, value in message["headers"]
+                )
             await send(message)
 
         try:

@@ -83,7 +83,10 @@ class Hosts:
             if name is None:
                 return 400, "expected a Host header with a host name or an IP address, got something else"
             if not self._hosts.allow(name):
-                return 421, f"this server does not answer for the host {name[:80]}; if it is yours, start it with --allow-host {name[:80]}"
+                return (
+                    421,
+                    f"this server does not answer for the host {name[:80]}; if it is yours, start it with --allow-host {name[:80]}",
+                )
         if (origin := fields.get("origin")) is None:
             return None
         if origin_host(origin) not in {host.lower() for host in hosts}:

@@ -11,7 +11,7 @@ from vitrail.errors import InvalidInputError
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9_][A-Za-z0-9_.-]{0,252})(:[0-9]{1,5})?")
 _ORIGIN = re.compile(r"https?://([^/?#@\s]+)")
-_EVERY = ("0.0.0.0", "::", "")  # noqa: S104 (compared, not listened on)
+_EVERY = ("0.0.0.0", "::", "")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from PIL import Image
 
@@ -12,9 +13,10 @@ BLOCK_SIZE = 64 * 1024 * 1024
 @contextmanager
 def returned_memory() -> Iterator[None]:
     """Have Pillow hold large images in large pieces, for the time of the block."""
-    before = Image.core.get_block_size()
-    Image.core.set_block_size(BLOCK_SIZE)
+    core: Any = Image.core  # type: ignore[attr-defined]
+    before = core.get_block_size()
+    core.set_block_size(BLOCK_SIZE)
     try:
         yield
     finally:
-        Image.core.set_block_size(before)
+        core.set_block_size(before)

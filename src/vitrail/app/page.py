@@ -78,7 +78,12 @@ def _asking(desk: Desk, question: Question, reply: Reply, answered: gr.State, me
     _tell_if_turned_away(asking, reply.status)
     # Where it failed, the curves that it ended stay half-done.
     asking.then(
-        lambda mark: "" if MEASURING in (mark or "") else gr.skip(), reply.curves, reply.curves, js=MARK_JS, queue=False, **QUIET
+        lambda mark: "" if MEASURING in (mark or "") else gr.skip(),
+        reply.curves,
+        reply.curves,
+        js=MARK_JS,
+        queue=False,
+        **QUIET,
     )
 
 

@@ -104,7 +104,8 @@ class Questions:
 
     def _asked(self, sent: Mapping[str, Any]) -> dict[str, Any]:
         number = sent.get("fn_index")
-        _need(_is_number(number), "an fn_index, a number")
+        if not isinstance(number, int) or not _is_number(number):
+            raise RefusedError(422, "expected an fn_index, a number; ask as the page and gradio_client do")
         if number not in self.functions:
             raise RefusedError(404, f"there is no function {number}; reload the page")
         values, trigger = sent.get("data"), sent.get("trigger_id")
@@ -172,7 +173,10 @@ def _check_parts(sent: dict[str, Any]) -> None:
     level: list[Any] = [sent]
     for _ in range(DEEPEST):
         level = [
-            part for each in level if isinstance(each, dict | list) for part in (each.values() if isinstance(each, dict) else each)
+            part
+            for each in level
+            if isinstance(each, dict | list)
+            for part in (each.values() if isinstance(each, dict) else each)
         ]
         numbers = [part for part in level if isinstance(part, int | float)]
         if any(not isfinite(part) if isinstance(part, float) else abs(part) > LARGEST_NUMBER for part in numbers):

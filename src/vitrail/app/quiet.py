@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
@@ -28,15 +28,21 @@ class Seldom(logging.Filter):
     Args:
         most: Messages of one kind, that is of one logger and one template.
         seconds: In so much time.
+        clock: Tells the time in seconds.
     """
 
-    def __init__(self, most: int = 10, seconds: float = 60.0) -> None:
+    def __init__(self, most: int = 10, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._most, self._seconds = most, seconds
+        self._most, self._seconds, self._clock = most, seconds, clock
         self._kinds: OrderedDict[tuple[str, int, str], _Seen] = OrderedDict()
 
+    @property
+    def num_kinds(self) -> int:
+        """Of messages that are remembered."""
+        return len(self._kinds)
+
     def filter(self, record: logging.LogRecord) -> bool:
-        now, kind = time.monotonic(), (record.name, record.levelno, str(record.msg).partition("\n")[0])
+        now, kind = self._clock(), (record.name, record.levelno, str(record.msg).partition("\n")[0])
         seen = self._kinds.setdefault(kind, _Seen(now))
         if now - seen.since >= self._seconds:
             if seen.dropped:

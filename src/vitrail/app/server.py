@@ -24,7 +24,9 @@ SESSIONS = 500
 
 SWEEP_SECONDS = 60
 
-BAD_VALUES = "expected values that the page offers, and photos that were uploaded, got something else; reload the page, and try again"
+BAD_VALUES = (
+    "expected values that the page offers, and photos that were uploaded, got something else; reload the page, and try again"
+)
 
 
 @dataclass(frozen=True)

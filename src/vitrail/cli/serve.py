@@ -28,7 +28,8 @@ def serve(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Further host name that browsers may use for this server; may be repeated. Others are refused.", show_default=False
+            help="Further host name that browsers may use for this server; may be repeated. Others are refused.",
+            show_default=False,
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
