@@ -103,11 +103,10 @@ def test_old_answers_are_forgotten():
     unread = Unread(queue, 32)
     ask(unread, queue, "gone")
     ask(unread, queue, "here")
-    ask(unread, queue, "late")
+    ask(unread, queue)  # Seen now for the first time.
     with unread.fetching("here"):
         unread.forget(3600)
         assert queue.num_pending == 3
         unread.forget(0)
-    # Whoever asked without a name is seen with the next question.
     assert list(queue.pending_event_ids_session) == ["here"]
     assert list(queue.pending_messages_per_session) == ["here"]

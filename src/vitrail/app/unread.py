@@ -41,9 +41,7 @@ class Unread:
             RefusedError: There is none, since they are being fetched, or all are this visitor's.
         """
         pending = self._queue.pending_event_ids_session
-        now = time.monotonic()
-        for name in list(pending):
-            self._asked.setdefault(name, now)
+        now = self._notice()
         if asker is not None:
             if len(pending.get(asker, ())) >= MOST_OF_ONE:
                 raise RefusedError(429, f"{MOST_OF_ONE} answers to you were not fetched yet; fetch them first")
@@ -78,10 +76,16 @@ class Unread:
 
     def forget(self, keep_seconds: int | float) -> None:
         """Drop the answers to questions that were asked longer ago, where nobody is fetching them."""
-        before = time.monotonic() - keep_seconds
+        before = self._notice() - keep_seconds
         for name, asked in list(self._asked.items()):
             if asked <= before and not self._fetching[name]:
                 self._remove(name)
+
+    def _notice(self) -> float:
+        now = time.monotonic()
+        for name in list(self._queue.pending_event_ids_session):
+            self._asked.setdefault(name, now)
+        return now
 
     def _remove(self, name: str) -> None:
         self._asked.pop(name, None)
