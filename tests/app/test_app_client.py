@@ -264,6 +264,9 @@ def test_serve_tells_bad_arguments(run_vitrail):
     assert code == 2
     assert "unknown bundled model" in told
     assert run_vitrail("serve", "--model", "a,,b")[0] == 2
+    code, _, told = run_vitrail("serve", "--model", "vitrail:hit-cifar10", "--allow-host", "http://a")
+    assert code == 2
+    assert "expected a host name or an IP address for --allow-host, got 'http://a'" in " ".join(told.split())
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from vitrail.app.folders import Folders
 from vitrail.app.uploads import MEGABYTE, Limits
 
 pytest.importorskip("starlette", reason="comes with the extra app")
+
+from behind import Kit, Reader, guarded, request, sent_to
 
 REFUSED = [
     ("GET", "/gradio_api/file=http://example.com/x"),
@@ -53,6 +54,11 @@ REFUSED = [
     ("POST", "/"),
     ("GET", "/gradio_api/queue/join"),
     ("DELETE", "/gradio_api/upload"),
+    ("GET", "/assets/" + "a" * 201),
+    ("GET", "/static/" + "a/" * 9),
+    ("GET", "/gradio_api/heartbeat/a.b"),
+    ("GET", "/gradio_api/call/explain/a b"),
+    ("POST", "/gradio_api/call/" + "a" * 65),
     ("GET", "//"),
     ("GET", ""),
 ]
@@ -84,58 +90,10 @@ OPEN = [
 ]
 
 
-class Kit:
-    """Counts what reaches it; takes its time if it is told to."""
-
-    def __init__(self, pause: float = 0) -> None:
-        self.reached, self._pause = 0, pause
-
-    async def __call__(self, scope, receive, send) -> None:
-        self.reached += 1
-        await asyncio.sleep(self._pause)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"kit"})
-
-
-def guarded(kit, folder, limits=None):
-    from vitrail.app.guards import guards
-
-    app = kit
-    folders = Folders(folder / "uploads", folder / "downloads")
-    for one in (folders.uploads, folders.downloads):
-        one.mkdir(exist_ok=True)
-    for one in reversed(guards(limits or Limits(), folders)):
-        app = one.cls(app, *one.args, **one.kwargs)
-    return app
-
-
-async def request(app, method, path, length=b"2", body=b"{}", **fields):
-    """Status, text and headers of the reply."""
-    sent = []
-
-    async def send(message):
-        sent.append(message)
-
-    async def receive():
-        if body is None:  # Announced, and never sent.
-            await asyncio.sleep(60)
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    headers = [(name.replace("_", "-").encode(), value) for name, value in fields.items()]
-    headers += [(b"content-length", length)] if length is not None else []
-    await app({"type": "http", "method": method, "path": path, "headers": headers, "root_path": ""}, receive, send)
-    text = b"".join(message.get("body", b"") for message in sent[1:]).decode()
-    return sent[0]["status"], text, dict(sent[0]["headers"])
-
-
-def asked(kit, folder, method, path, limits=None, **fields):
-    return asyncio.run(request(guarded(kit, folder, limits), method, path, **fields))
-
-
 @pytest.mark.parametrize(("method", "path"), REFUSED)
 def test_what_the_page_does_not_need_never_reaches_the_kit(method, path, tmp_path):
     kit = Kit()
-    code, text, headers = asked(kit, tmp_path, method, path)
+    code, text, headers = sent_to(kit, tmp_path, method, path)
     assert (code, kit.reached) == (404, 0)
     assert "there is nothing under this address" in text
     assert b"default-src 'self'" in headers[b"content-security-policy"]
@@ -144,7 +102,7 @@ def test_what_the_page_does_not_need_never_reaches_the_kit(method, path, tmp_pat
 @pytest.mark.parametrize(("method", "path"), OPEN)
 def test_what_the_page_needs_does(method, path, tmp_path):
     kit = Kit()
-    code, text, headers = asked(kit, tmp_path, method, path)
+    code, text, headers = sent_to(kit, tmp_path, method, path)
     assert (code, text, kit.reached) == (200, "kit", 1)
     assert headers[b"x-content-type-options"] == b"nosniff"
 
@@ -174,7 +132,7 @@ def test_web_sockets_are_closed(tmp_path):
 )
 def test_what_is_sent_without_its_length_is_refused(path, fields, tmp_path):
     kit = Kit()
-    code, text, _ = asked(kit, tmp_path, "POST", path, **fields)
+    code, text, _ = sent_to(kit, tmp_path, "POST", path, **fields)
     assert (code, kit.reached) == (411, 0)
     assert "expected a content-length" in text
 
@@ -185,9 +143,9 @@ def test_what_is_sent_without_its_length_is_refused(path, fields, tmp_path):
 )
 def test_what_is_too_long_is_refused(path, most, told, tmp_path):
     limits, kit = Limits(num_bytes=2 * MEGABYTE), Kit()
-    assert asked(kit, tmp_path, "POST", path, limits, length=b"%d" % most)[0] == 200
+    assert sent_to(kit, tmp_path, "POST", path, limits, length=b"%d" % most)[0] == 200
     for length in (b"%d" % (most + 1), b"9" * 5000):
-        code, text, _ = asked(kit, tmp_path, "POST", path, limits, length=length)
+        code, text, _ = sent_to(kit, tmp_path, "POST", path, limits, length=length)
         assert code == 413
         assert f"expected at most {told}" in text
     assert kit.reached == 1
@@ -199,12 +157,12 @@ def test_photos_find_no_room_where_there_are_too_many(tmp_path):
     for folder, size in (("uploads", 400), ("downloads", 200)):
         (tmp_path / folder / "abc").mkdir(parents=True)
         (tmp_path / folder / "abc" / "photo.png").write_bytes(b"\0" * size)
-    assert asked(kit, tmp_path, "POST", "/gradio_api/upload", limits, length=b"400")[0] == 200
-    code, text, _ = asked(kit, tmp_path, "POST", "/gradio_api/upload", limits, length=b"401")
+    assert sent_to(kit, tmp_path, "POST", "/gradio_api/upload", limits, length=b"400")[0] == 200
+    code, text, _ = sent_to(kit, tmp_path, "POST", "/gradio_api/upload", limits, length=b"401")
     assert (code, kit.reached) == (507, 1)
     assert "no room for more photos" in text
     # Questions about photos that are there are answered.
-    assert asked(kit, tmp_path, "POST", "/gradio_api/queue/join", limits, length=b"401")[0] == 200
+    assert sent_to(kit, tmp_path, "POST", "/gradio_api/queue/join", limits, length=b"401")[0] == 200
 
 
 def test_photos_that_come_at_once_find_room_together(tmp_path):
@@ -220,63 +178,9 @@ def test_photos_that_come_at_once_find_room_together(tmp_path):
     assert later[0] == 200
 
 
-@pytest.mark.parametrize(
-    ("fields", "code"),
-    [
-        ({}, 200),
-        ({"host": b"localhost:7860", "origin": b"http://localhost:7860"}, 200),
-        ({"host": b"LOCALHOST:7860", "origin": b"http://localhost:7860"}, 200),
-        ({"host": b"inside:1", "x_forwarded_host": b"vitrail.example", "origin": b"https://vitrail.example"}, 200),
-        ({"host": b"localhost:7860", "origin": b"http://evil.example"}, 403),
-        ({"host": b"localhost:7860", "origin": b"http://localhost:8000"}, 403),
-        ({"host": b"localhost:7860", "origin": b"null"}, 403),
-        ({"origin": b"http://evil.example"}, 403),
-    ],
-)
-@pytest.mark.parametrize(("method", "path"), [("POST", "/gradio_api/upload"), ("GET", "/gradio_api/info")])
-def test_no_other_page_asks_through_a_visitors_browser(method, path, fields, code, tmp_path):
-    kit = Kit()
-    assert asked(kit, tmp_path, method, path, **fields)[0] == code
-    assert kit.reached == (code == 200)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"session_hash": "' + b"x" * 65 + b'"}',
-        b'{"session_hash": 5}',
-        b"[" * 100_000,
-        b"no json",
-        b"\xff",
-    ],
-)
-def test_visitors_are_called_shortly(body, tmp_path):
-    kit = Kit()
-    code, text, _ = asked(kit, tmp_path, "POST", "/gradio_api/queue/join", body=body)
-    assert (code, kit.reached) == (400, 0)
-    assert "session_hash of at most 64 letters" in text
-    for body in (b'{"session_hash": "abc", "data": []}', b"{}", b"[]", b"", b'{"session_hash": null}'):
-        assert asked(kit, tmp_path, "POST", "/gradio_api/queue/join", body=body)[0] == 200
-    assert asked(kit, tmp_path, "GET", "/gradio_api/heartbeat/" + "x" * 65)[0] == 404
-
-
-class Reader(Kit):
-    """Reads what it is sent, as the kit does."""
-
-    async def __call__(self, scope, receive, send) -> None:
-        self.message = await receive()
-        await super().__call__(scope, receive, send)
-
-
-def test_the_kit_gets_the_question_whole(tmp_path):
-    kit = Reader()
-    assert asked(kit, tmp_path, "POST", "/gradio_api/queue/join", body=b'{"data": [1]}')[0] == 200
-    assert kit.message["body"] == b'{"data": [1]}'
-
-
 @pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
 def test_who_sends_nothing_takes_no_room_for_long(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitrail.app.guards.PATIENCE", 0.2)
+    monkeypatch.setattr("vitrail.app.receiving.PATIENCE", 0.2)
     kit = Reader()
 
     async def several():
@@ -288,16 +192,3 @@ def test_who_sends_nothing_takes_no_room_for_long(path, tmp_path, monkeypatch):
     assert code == 408
     assert "nothing for too long" in text
     assert after[0] == 200
-
-
-def test_a_list_of_ranges_is_not_passed_on(tmp_path):
-    class Kept(Kit):
-        async def __call__(self, scope, receive, send) -> None:
-            self.names = [name for name, _ in scope["headers"]]
-            await super().__call__(scope, receive, send)
-
-    kit = Kept()
-    asked(kit, tmp_path, "GET", "/gradio_api/file=/tmp/a.png", range=b"bytes=0-0,1-1")
-    assert b"range" not in kit.names
-    asked(kit, tmp_path, "GET", "/gradio_api/file=/tmp/a.png", range=b"bytes=0-1")
-    assert b"range" in kit.names

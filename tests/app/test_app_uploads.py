@@ -7,17 +7,18 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from samples import noisy_photo
+from vitrail.app.memory import returned_memory
 from vitrail.app.uploads import Limits, open_upload
 from vitrail.errors import ImageError, InvalidInputError
 
 
-def bomb(path, side):
+def bomb(path, side, height=None):
     """A PNG that says it is huge."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", side, height or side, 8, 2, 0, 0, 0)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
     )
@@ -31,11 +32,30 @@ def test_a_photo_is_opened(tmp_path):
     assert list(opened.getdata()) == list(noisy_photo(0).getdata())
 
 
-@pytest.mark.parametrize("side", [7100, 60_000])
+@pytest.mark.parametrize("side", [7100, 16_000])
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, side, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ImageError, match="expected an image of at most 50,000,000 pixels, got the photo"):
         open_upload(bomb(tmp_path / "bomb.png", side), Limits())
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 49_999_999), (49_999_999, 1), (16_385, 10), (60_000, 60_000)])
+def test_a_long_side_is_refused_before_it_is_decoded(tmp_path, width, height, monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match=f"at most 16,384 pixels a side, got {width:,}x{height:,}|at most 50,000,000 pixels"):
+        open_upload(bomb(tmp_path / "bomb.png", width, height), Limits())
+
+
+def test_the_longest_side_is_accepted(tmp_path):
+    Image.new("L", (1, 16_384)).save(tmp_path / "thin.png")
+    assert open_upload(tmp_path / "thin.png", Limits()).size == (1, 16_384)
+
+
+def test_large_photos_are_held_in_large_pieces():
+    before = Image.core.get_block_size()
+    with returned_memory():
+        assert Image.core.get_block_size() == 64 * 2**20
+    assert Image.core.get_block_size() == before
 
 
 def icon_bomb(path, side):

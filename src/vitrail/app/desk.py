@@ -22,8 +22,8 @@ OFFERED = ("hit", "tokens")
 MAX_LETTERS = 200
 """Of the name of a model, a method, a class or a protocol."""
 
-DECODED_AT_ONCE = 2
-"""Photos: one of 50 million pixels takes 150 MB and more while it is opened."""
+DECODED_AT_ONCE = 1
+"""Photos: one of 50 million pixels takes up to 800 MB while it is opened."""
 
 
 class Known(NamedTuple):

@@ -5,22 +5,29 @@ from pathlib import Path
 from urllib.parse import unquote
 
 UPLOAD = "/gradio_api/upload"
+DATA = "/gradio_api/queue/data"
+
+NAMED = ("session_hash", "upload_id")
+"""What may stand behind the question mark; the kit does not hear of anything else."""
+
+CALL = re.compile(r"/gradio_api/call/(v2/)?[^/]+/(?P<event>[\w-]{1,64})", re.ASCII)
+"""Where the answer to a question is fetched."""
 
 _READ, _LOOK, _SEND = ("GET",), ("GET", "HEAD"), ("POST",)
 
 DOORS: tuple[tuple[tuple[str, ...], str], ...] = (
     # The page itself; the kit looks whether it is there when it starts.
     (_LOOK, r"/"),
-    (_READ, r"/(assets|static)/.+"),
+    (_READ, r"/(assets|static)(/[^/]{1,200}){1,8}"),
     (_READ, r"/(favicon\.ico|manifest\.json|robots\.txt|theme\.css)"),
     (_READ, r"/config/?"),
     # How functions are called.
     (_READ, r"/gradio_api/(info/?|theme\.css|app_id/?|startup-events)"),
-    (_READ, r"/gradio_api/heartbeat/[^/]{1,64}"),
+    (_READ, r"/gradio_api/heartbeat/[\w-]{1,64}"),
     (_SEND, r"/gradio_api/queue/join"),
-    (_READ, r"/gradio_api/queue/data"),
-    (_SEND, r"/gradio_api/call/(v2/)?[^/]+/?"),
-    (_READ, r"/gradio_api/call/(v2/)?[^/]+/[^/]+"),
+    (_READ, DATA),
+    (_SEND, r"/gradio_api/call/(v2/)?[^/]{1,64}/?"),
+    (_READ, CALL.pattern),
     # The page's own name for what need not wait; the kit refuses everything else there, see `api_open` in `server`.
     (_SEND, r"/gradio_api/run/predict"),
     (_SEND, r"/gradio_api/(cancel|reset/?)"),
@@ -31,7 +38,7 @@ DOORS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 """Methods and paths, as the kit names them."""
 
-_COMPILED = tuple((methods, re.compile(pattern)) for methods, pattern in DOORS)
+_COMPILED = tuple((methods, re.compile(pattern, re.ASCII)) for methods, pattern in DOORS)
 
 
 def is_open(method: str, path: str) -> bool:

@@ -16,7 +16,7 @@ from vitrail.app.folders import Folders
 from vitrail.app.layout import Question, Reply, example_files, lay_out
 from vitrail.app.markup import failure, said
 from vitrail.app.programs import AT_ONCE, TURNS, offer_functions
-from vitrail.app.sentences import refused, told, told_on_the_way
+from vitrail.app.sentences import told, told_on_the_way
 from vitrail.app.style import BUSY_JS, LOAD_JS, MARK_JS, MEASURING, OPACITY_JS, WAITING, WAITING_JS
 from vitrail.app.views import Look, results
 from vitrail.errors import VitrailError
@@ -78,7 +78,12 @@ def _asking(desk: Desk, question: Question, reply: Reply, answered: gr.State, me
     _tell_if_turned_away(asking, reply.status)
     # Where it failed, the curves that it ended stay half-done.
     asking.then(
-        lambda mark: "" if MEASURING in mark else gr.skip(), reply.curves, reply.curves, js=MARK_JS, queue=False, **QUIET
+        lambda mark: "" if MEASURING in (mark or "") else gr.skip(),
+        reply.curves,
+        reply.curves,
+        js=MARK_JS,
+        queue=False,
+        **QUIET,
     )
 
 
@@ -95,7 +100,7 @@ def _choosing(desk: Desk, question: Question, reply: Reply, answered: gr.State, 
     # `select`, since this kit calls it `input` too when a list is only left.
     choosing = question.model.select(told(change_model, changed, reply.status), question.model, changed, **WORK)
     _tell_if_turned_away(choosing, reply.status)
-    question.example.input(refused(lambda name: photos[name]), question.example, question.photo, **QUIET)
+    question.example.input(lambda name: photos.get(name), question.example, question.photo, **QUIET)
     question.photo.input(lambda: None, None, question.example, **QUIET)
     new_photo = gr.on(
         [question.photo.input, question.example.input], fresh_target, [answered, question.model], question.target, **QUIET
@@ -125,13 +130,13 @@ def _measuring(desk: Desk, reply: Reply, answered: gr.State, measured: gr.State)
             else:
                 yield gr.skip(), progress_bar(item), gr.skip()
 
-    def turned_away(mark: str) -> tuple[Any, Any]:
+    def turned_away(mark: str | None) -> tuple[Any, Any]:
         # For the kit, work that was stopped has failed as well.
-        return ("", failure(TURNED_AWAY)) if WAITING in mark else (gr.skip(), gr.skip())
+        return ("", failure(TURNED_AWAY)) if WAITING in (mark or "") else (gr.skip(), gr.skip())
 
-    def stop(mark: str) -> tuple[Any, Any]:
+    def stop(mark: str | None) -> tuple[Any, Any]:
         # Where nothing was being measured, there is nothing to stop.
-        return ("", said("Stopped.")) if MEASURING in mark else (gr.skip(), gr.skip())
+        return ("", said("Stopped.")) if MEASURING in (mark or "") else (gr.skip(), gr.skip())
 
     outputs = [measured, reply.curves, reply.status]
     reply.measure.click(None, None, reply.curves, js=WAITING_JS, **QUIET)

@@ -6,6 +6,7 @@ from gradio.events import api
 
 from vitrail.app.asking import Answered
 from vitrail.app.desk import PROTOCOL, Desk, plain, plain_curves
+from vitrail.app.questions import Function, Questions
 from vitrail.app.sentences import refused
 from vitrail.errors import ImageError
 
@@ -65,6 +66,22 @@ def offer_functions(desk: Desk) -> None:
             concurrency_id=TURNS,
             concurrency_limit=AT_ONCE,
         )
+
+
+def questions_of(page: Any) -> Questions:
+    """What may be asked of a page's functions, by the page itself and by programs."""
+    offered = page.get_api_info()["named_endpoints"]
+    functions, named = dict[int, Function](), dict[str, int]()
+    for number, function in page.fns.items():
+        if function.fn is None:
+            continue  # It runs in the browser.
+        parameters = None
+        if function.api_visibility == "public":
+            named[function.api_name] = number
+            described = offered[f"/{function.api_name}"]["parameters"]
+            parameters = {one["parameter_name"]: one["parameter_has_default"] for one in described}
+        functions[number] = Function(len(function.inputs), function.queue, parameters)
+    return Questions(functions, named)
 
 
 def _path(photo: Any) -> str:

@@ -8,10 +8,14 @@ from typing import Any
 
 from vitrail.adapters.loading import check_name
 from vitrail.app.folders import Folders, temporary_folders
+from vitrail.app.hosts import AllowedHosts, allowed_hosts
+from vitrail.app.memory import returned_memory
+from vitrail.app.quiet import seldom
 from vitrail.app.sessions import drop_idle
 from vitrail.app.shelf import ModelShelf
 from vitrail.app.surroundings import LOOPBACK, surroundings
 from vitrail.app.sweeping import sweeping
+from vitrail.app.unread import Unread
 from vitrail.app.uploads import Limits
 from vitrail.errors import InvalidInputError, MissingExtraError, VitrailError
 
@@ -19,6 +23,10 @@ SESSIONS = 500
 """Visitors whose answers are kept in memory at a time; who asked longest ago is forgotten first."""
 
 SWEEP_SECONDS = 60
+
+BAD_VALUES = (
+    "expected values that the page offers, and photos that were uploaded, got something else; reload the page, and try again"
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ def serving(
     port: int | None = 7860,
     limits: Limits | None = None,
     most_models: int | None = None,
+    more_hosts: Sequence[str] = (),
 ) -> Iterator[Running]:
     """Serve the page for the time of the block; then all files of it are gone.
 
@@ -56,22 +65,26 @@ def serving(
         port: Port; any free one if None.
         limits: Of what visitors may ask for.
         most_models: At most so many are kept in memory.
+        more_hosts: Further host names that browsers may ask for, see `vitrail.app.hosts.allowed_hosts`.
 
     Raises:
         MissingExtraError: Without the extra `app`.
-        InvalidInputError: The port is taken, or the address is not of this machine; or two paths of models end in the same name.
+        InvalidInputError: The port is taken, or the address is not of this machine; or two paths of models end in the same name; or a
+            further host is no name.
         UnknownNameError: A name of no model, as far as can be told without loading it.
         VitrailError: The first model cannot be loaded.
     """
     for name in models:
         check_name(name)
-    limits, shelf = limits or Limits(), ModelShelf(models, most_models)
-    with temporary_folders() as folders, surroundings(folders.uploads, host):
-        page = _launched(shelf, limits, host, port, folders)
+    limits, hosts = limits or Limits(), allowed_hosts(host, more_hosts)
+    shelf = ModelShelf(models, most_models)
+    with temporary_folders() as folders, surroundings(folders.uploads, host), returned_memory(), seldom():
+        page, unread = _launched(shelf, limits, hosts, host, port, folders)
 
         def sweep() -> None:
             folders.sweep(limits.keep_seconds)
             drop_idle(page.server_app.state_holder, limits.keep_seconds)
+            unread.forget(limits.keep_seconds)
 
         try:
             with sweeping(sweep, min(limits.keep_seconds, SWEEP_SECONDS)):
@@ -81,13 +94,16 @@ def serving(
             page.close(verbose=False)
 
 
-def _launched(shelf: ModelShelf, limits: Limits, host: str, port: int | None, folders: Folders) -> Any:
+def _launched(
+    shelf: ModelShelf, limits: Limits, hosts: AllowedHosts, host: str, port: int | None, folders: Folders
+) -> tuple[Any, Unread]:
     try:
         import gradio as gr  # noqa: PLC0415 (an extra; reads the environment when it is imported)
 
+        from vitrail.app.connections import limit_connections  # noqa: PLC0415
         from vitrail.app.guards import guards  # noqa: PLC0415
         from vitrail.app.page import build_page  # noqa: PLC0415
-        from vitrail.app.programs import AT_ONCE  # noqa: PLC0415
+        from vitrail.app.programs import AT_ONCE, questions_of  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError("the web page", "app") from error
     from vitrail.app.desk import Desk  # noqa: PLC0415
@@ -95,8 +111,10 @@ def _launched(shelf: ModelShelf, limits: Limits, host: str, port: int | None, fo
 
     page = build_page(Desk(shelf, limits, folders.uploads), folders)
     _refuse_addresses(page)
+    _tell_bad_values(page)
     # Closed to those who would not wait for their turn.
     page.queue(max_size=limits.num_waiting, default_concurrency_limit=AT_ONCE, api_open=False)
+    unread = Unread(page._queue, limits.num_waiting)
     fonts = ["system-ui", "sans-serif"]
     try:
         page.launch(
@@ -119,7 +137,7 @@ def _launched(shelf: ModelShelf, limits: Limits, host: str, port: int | None, fo
             theme=gr.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"]),
             css=CSS,
             head=HEAD,
-            app_kwargs={"middleware": guards(limits, folders)},
+            app_kwargs={"middleware": guards(limits, folders, hosts, questions_of(page), unread)},
         )
     except OSError as error:
         raise InvalidInputError(f"cannot serve on {host}, port {port}: {error}; choose another --port or --host") from error
@@ -130,7 +148,8 @@ def _launched(shelf: ModelShelf, limits: Limits, host: str, port: int | None, fo
             f"cannot serve on {host}, port {port}: {type(error).__name__}: {error}; choose another --host, and check that this machine "
             "can reach itself there"
         ) from error
-    return page
+    limit_connections(page.server.config)
+    return page, unread
 
 
 def _refuse_addresses(page: Any) -> None:
@@ -149,3 +168,19 @@ def _only_files(move: Any) -> Any:
         return await move(resource)
 
     return checked
+
+
+def _tell_bad_values(page: Any) -> None:
+    """Have values that no part of the page could have sent end in a sentence; the kit would write a traceback to the log."""
+    import gradio as gr  # noqa: PLC0415
+
+    preprocess = page.preprocess_data
+
+    async def checked(*arguments: Any, **named: Any) -> Any:
+        try:
+            return await preprocess(*arguments, **named)
+        except Exception as error:
+            words = error.message if isinstance(error, gr.Error) and not error.print_exception else BAD_VALUES
+            raise gr.Error(words, print_exception=False) from error
+
+    page.preprocess_data = checked

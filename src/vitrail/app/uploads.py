@@ -1,6 +1,8 @@
 """Photos from strangers: how large they may be, and where they may lie."""
 
+import warnings
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -27,6 +29,7 @@ class Limits:
         num_methods: In one request.
         keep_seconds: How long files and answers are kept that nobody asked for again.
         num_stored: Bytes of all uploads and prepared files together; what would be more is turned away until older ones are gone.
+        num_side: Pixels of a photo's longer side; more are refused before they are decoded, since every row takes memory of its own, too.
     """
 
     num_bytes: int = 20 * MEGABYTE
@@ -35,6 +38,7 @@ class Limits:
     num_methods: int = 8
     keep_seconds: int = 3600
     num_stored: int = 2000 * MEGABYTE
+    num_side: int = 16_384
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -69,4 +73,19 @@ def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = N
         content = path.read_bytes()
     except OSError as error:
         raise ImageError("the uploaded photo is no longer there; upload it again") from error
+    _check_sides(content, limits.num_side)
     return decode_image(content, "the photo", limits.num_pixels, FORMATS)
+
+
+def _check_sides(content: bytes, most: int) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(content), formats=FORMATS) as image:
+                width, height = image.size
+    except Exception:  # noqa: BLE001 (whatever it is, it is told when the photo is decoded)
+        return
+    if max(width, height) > most:
+        raise ImageError(
+            f"expected a photo of at most {most:,} pixels a side, got {width:,}x{height:,} pixels; crop it or scale it down first"
+        )

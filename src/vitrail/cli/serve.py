@@ -25,6 +25,13 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further host name that browsers may use for this server; may be repeated. Others are refused.",
+            show_default=False,
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest file that may be uploaded.")] = 20.0,
     max_megapixels: Annotated[float, typer.Option(min=0.001, help="Largest photo that is opened.")] = 50.0,
@@ -44,10 +51,12 @@ def serve(
     names = bundled if model is None else [name.strip() for name in model.split(",")]
     if not all(names):
         raise InvalidInputError(f"expected names of models, separated by commas, got {model!r}")
-    limits = Limits(round(max_megabytes * MEGABYTE), round(max_megapixels * MEGABYTE), max_waiting)
+    limits = Limits(
+        num_bytes=round(max_megabytes * MEGABYTE), num_pixels=round(max_megapixels * MEGABYTE), num_waiting=max_waiting
+    )
     with _ended_by_signals():
         try:
-            with serving(names, host, port, limits, max_models) as running:
+            with serving(names, host, port, limits, max_models, allow_host or ()) as running:
                 typer.echo(f"serving {', '.join(names)} at {running.url} (stop by Ctrl+C)")
                 if host not in LOOPBACKS:
                     typer.echo("other machines can reach this page, and nobody is asked for a password", err=True)
