@@ -177,9 +177,8 @@ class ViTAdapter(Classifier):
         def keep(sequence: BlockSequence, block: nn.Module, parts: Any) -> Any:
             if sequence.advance(block) is None:
                 return None
-            tokens, passed_on = self.tokens_of(parts)
-            states.append(tokens)
-            return passed_on
+            states.append(self.tokens_of(parts))
+            return self.with_tokens(parts, states[-1])
 
         def enter(block: nn.Module, inputs: tuple[Any, ...]) -> Any:
             return keep(first, block, inputs)
@@ -196,8 +195,8 @@ class ViTAdapter(Classifier):
         first.finish()
         following.finish()
 
-    def tokens_of(self, parts: Any) -> tuple[Tokens, Any]:
-        """The tokens in what goes into a block or comes out of it, and what goes on in its place (None: as it is).
+    def tokens_of(self, parts: Any) -> Tokens:
+        """The tokens in what goes into a block or comes out of it.
 
         Raises:
             UnsupportedModelError: There are none.
@@ -208,7 +207,11 @@ class ViTAdapter(Classifier):
             raise UnsupportedModelError(
                 f"expected tokens (b, t, d) as first input and output of every block of {self.name}, got {got}; let blocks do so"
             )
-        return tokens, None
+        return tokens
+
+    def with_tokens(self, parts: Any, tokens: Tokens) -> Any:
+        """The same with other tokens in it."""
+        return (tokens, *parts[1:]) if isinstance(parts, tuple) else tokens
 
     def compared_attention(self) -> AbstractContextManager[None]:
         """Refuse attention that uses other weights than it shows, for the time of the block, where showing alone does not tell.
@@ -264,7 +267,7 @@ class ViTAdapter(Classifier):
             InvalidInputError: The network needs all its patches.
         """
         grid_size = self._check_perturbation(images, images, keep)
-        with self.verified("parts", like=images):
+        with self.verified("parts", "removal", like=images):
             prefix, tokens = self.num_prefix_tokens, self.assemble(self.patch_embed(images), grid_size)
         masks, num_steps = keep.flatten(0, 1), keep.shape[1]
         counts = masks.sum(1)

@@ -22,14 +22,17 @@ from vitrail.outputs import Output, check_output, probabilities
 from vitrail.registry import unknown_name
 from vitrail.types import Baseline, Images, Keep, Logits, Padding
 
-Check = Literal["logits", "attention", "parts", "head", "gradients"]
+Check = Literal["logits", "tokens", "attention", "readout", "parts", "removal", "head", "gradients"]
 """A view of a network that a method relies on.
 
 - "logits": an image's logits are the same in every call, whatever else is in the batch.
-- "attention": every block shows the attention weights that it uses, once, in order.
+- "tokens": before the first block there is one token per patch, in the order in which the patches lie on the image.
+- "attention": every block shows the attention weights that it uses, once, in order, and tokens meet through attention alone.
+- "readout": the head reads the tokens that `readout` says, and no others.
 - "parts": embedding, assembling and running tokens gives the network's own logits; patches are embedded one by one.
+- "removal": a patch keeps its place when others are taken out.
 - "head": the head turns the tokens that leave the last block into the network's own logits.
-- "gradients": the gradient of a logit counts every path from images and attention weights to it.
+- "gradients": the gradient of a logit is its slope: it counts every path from the image, and nothing changes it on its way.
 """
 
 PROBE_SIZE = (64, 64)

@@ -78,10 +78,11 @@ class HiTAdapter(ViTAdapter):
         with forward_hooks([(block.attention.dropout, _showing(block, see)) for block in blocks]):  # type: ignore[union-attr, misc]
             yield
 
-    def tokens_of(self, parts: Any) -> tuple[Tokens, Any]:
-        # A HiT keeps class token and patches apart; it goes on with what was kept, so that gradients reach it.
-        tokens = torch.cat(parts[:2], 1)
-        return tokens, (tokens[:, :1], tokens[:, 1:], *parts[2:])
+    def tokens_of(self, parts: Any) -> Tokens:
+        return torch.cat(parts[:2], 1)  # A HiT keeps class token and patches apart.
+
+    def with_tokens(self, parts: Any, tokens: Tokens) -> Any:
+        return tokens[:, :1], tokens[:, 1:], *parts[2:]
 
     def rebuilt_logits(self, images: Images) -> dict[str, Logits]:
         nothing = torch.zeros_like(images)

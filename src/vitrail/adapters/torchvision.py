@@ -104,7 +104,9 @@ class _OpenAttention:
         weights = nn.functional.dropout(weights, attention.dropout, attention.training)
         for see in self.views:
             weights = see(self.block, weights)
-        return attention.out_proj((weights @ values).transpose(1, 2).flatten(2)), None
+        heads = (weights @ values).transpose(1, 2).flatten(2)
+        # As torch does it: by the projection's numbers, without its hooks.
+        return nn.functional.linear(heads, attention.out_proj.weight, attention.out_proj.bias), None
 
 
 def adapt_torchvision(

@@ -23,8 +23,10 @@ from vitrail.adapters.classifier import Check, Classifier
 from vitrail.adapters.logits import agree
 from vitrail.adapters.vit_checks import CHECKS
 from vitrail.autocast import without_autocast
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.errors import InvalidInputError, UnsupportedModelError, VitrailError
 from vitrail.types import Images, Logits
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError)
 """What networks raise where something does not fit."""
@@ -56,12 +58,13 @@ def verified(classifier: Classifier, checks: tuple[Check, ...], like: Images | N
     Raises:
         UnsupportedModelError: A check fails, with the reason.
     """
-    wanted = frozenset((id(classifier), check) for check in ("logits", *checks))
+    always: tuple[Check, ...] = ("logits", "tokens") if isinstance(classifier, ViTAdapter) else ("logits",)
+    wanted = frozenset((id(classifier), check) for check in (*always, *checks))
     trusted = _TRUSTED.get()
     token = _TRUSTED.set(trusted | wanted)
     try:
         if not wanted <= trusted:
-            _refuse_unless(classifier, ("logits", *checks), like)
+            _refuse_unless(classifier, (*always, *checks), like)
         yield
     finally:
         _TRUSTED.reset(token)
@@ -76,7 +79,7 @@ def count_outputs(classifier: Classifier) -> int:
     answers = _answers(classifier)
     if answers.num_outputs is None:
         with _quiet(classifier), torch.no_grad():
-            answers.num_outputs = classifier.logits(_noise(classifier)[:1]).shape[1]
+            answers.num_outputs = _plain_logits(classifier, _noise(classifier)[:1]).shape[1]
     return answers.num_outputs
 
 
@@ -87,7 +90,7 @@ def _refuse_unless(classifier: Classifier, checks: tuple[Check, ...], like: Imag
         with _quiet(classifier):
             noise = _noise(classifier, like)
             with torch.no_grad():
-                in_batch, alone = classifier.logits(noise)[:1], classifier.logits(noise[:1])
+                in_batch, alone = _plain_logits(classifier, noise)[:1], _plain_logits(classifier, noise[:1])
             answers.num_outputs = alone.shape[1]
             if not torch.isfinite(alone).all():
                 raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
@@ -96,6 +99,22 @@ def _refuse_unless(classifier: Classifier, checks: tuple[Check, ...], like: Imag
     for check in checks:
         if (reason := answers.reasons[check]) is not None:
             raise UnsupportedModelError(f"cannot explain {classifier.name or type(classifier.module).__name__}: {reason}")
+
+
+def _plain_logits(classifier: Classifier, images: Images) -> Logits:
+    try:
+        return classifier.logits(images)
+    except FAILURES as error:
+        if isinstance(error, VitrailError | torch.OutOfMemoryError):
+            raise
+        raise UnsupportedModelError(
+            f"{classifier.name or type(classifier.module).__name__} fails on {len(images)} normalised images of noise of shape "
+            f"{tuple(images.shape[1:])} ({_first_line(error)}); make sure that it classifies images of this shape, one by one too"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _reason(classifier: Classifier, check: Check, image: Images, alone: Logits, in_batch: Logits) -> str | None:
@@ -107,10 +126,10 @@ def _reason(classifier: Classifier, check: Check, image: Images, alone: Logits, 
         CHECKS[check](classifier, image, alone)
     except UnsupportedModelError as error:
         return str(error)
-    except torch.OutOfMemoryError:
+    except (InvalidInputError, torch.OutOfMemoryError):  # These are no fault of the network.
         raise
     except FAILURES as error:
-        return f"its {check} cannot be followed ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
+        return f"its {check} cannot be followed ({_first_line(error)})"
     return None
 
 
@@ -118,7 +137,10 @@ def _unsteady(classifier: Classifier, image: Images, alone: Logits) -> str:
     with torch.no_grad():
         again = classifier.logits(image)
     if agree(classifier.module, again, alone):
-        return "the logits of an image depend on what else is in the batch; use statistics that do not come from the batch"
+        return (
+            "the logits of an image depend on what else is in the batch (statistics of the batch, or dynamic quantization, whose rounding "
+            "follows the whole batch); use fixed statistics, or the network before it was quantized"
+        )
     return "it returns other logits for the same image at every call; turn off what is random in it (dropout, sampling, noise)"
 
 
@@ -132,7 +154,8 @@ def _quiet(classifier: Classifier) -> Iterator[None]:
 def _noise(classifier: Classifier, like: Images | None = None) -> Float[Tensor, "2 channels height width"]:
     """Two images, always the same."""
     shape = (len(classifier.preprocessing.mean), *classifier.probe_size) if like is None else like.shape[1:]
-    noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    # Between 0 and 1, where images lie, normalised or not.
+    noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
     return noise.to(classifier.device, classifier.dtype)
 
 
@@ -153,8 +176,7 @@ def _structure(module: nn.Module) -> tuple[Any, ...]:
                 vars(part).get("forward"),
                 part._compiled_call_impl,
                 *part._modules.values(),
-                *part._forward_hooks.values(),
-                *part._forward_pre_hooks.values(),
+                *chain.from_iterable(getattr(part, hooks).values() for hooks in HOOKS),
             )
             for part in module.modules()
         )

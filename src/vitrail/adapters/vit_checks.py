@@ -1,17 +1,97 @@
 """The views of a Vision Transformer that methods rely on, each tried on one image; see `vitrail.adapters.verification`."""
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
+from vitrail.adapters.block_sequence import BlockSequence
 from vitrail.adapters.classifier import Check
+from vitrail.adapters.gradient_checks import check_gradients
 from vitrail.adapters.logits import agree
 from vitrail.errors import UnsupportedModelError
+from vitrail.hooks import forward_hooks
 from vitrail.types import Images, Logits
+
+READS_OTHERWISE = (
+    "its head does not read the tokens that its kind reads (pooling was changed, or something works on the tokens between the last block "
+    "and the head)"
+)
+
+
+def _corners(rows: int, cols: int) -> list[tuple[tuple[int, int], int]]:
+    """A pixel in every corner of the image, and the number of its patch."""
+    return [((0, 0), 0), ((0, -1), cols - 1), ((-1, 0), (rows - 1) * cols), ((-1, -1), rows * cols - 1)]
+
+
+@torch.no_grad()
+def check_tokens(vit: ViTAdapter, image: Images, expected: Logits) -> None:
+    """A pixel in a corner of the image reaches, before the first block, the token of that corner more than any other."""
+    rows, cols = vit.grid_size(image)
+    prefix = vit.num_prefix_tokens
+    for place, number in _corners(rows, cols):
+        change = _entering(vit, _nudged(image, place)) - _entering(vit, image)
+        if change.shape[1] != prefix + rows * cols:
+            raise UnsupportedModelError(
+                f"expected {prefix} tokens and one for each of {rows}x{cols} patches before its first block, got {change.shape[1]}: tokens "
+                "were added, merged or dropped, so that vitrail cannot tell where they lie; write an adapter that counts them"
+            )
+        most = int(change[0, prefix:].norm(dim=-1).argmax())
+        if most != number:
+            raise UnsupportedModelError(
+                f"a pixel of patch {number} changes token {most} most: the image or its patches are flipped, moved or reordered, "
+                "so that a map would lie wrong; do that before the network"
+            )
+
+
+@torch.no_grad()
+def check_readout(vit: ViTAdapter, image: Images, expected: Logits) -> None:
+    """Tokens that the head does not read do not matter after the last block, and those that it reads do."""
+    with vit.record(hidden_states=True) as trace:
+        vit.logits(image)
+    read = vit.readout(trace.hidden_states[-1].shape[1]) > 0
+    if (~read).any() and not agree(vit.module, _with_noise_after(vit, image, ~read), expected):
+        raise UnsupportedModelError(f"{READS_OTHERWISE}: tokens count that it is said not to read")
+    for index in {int(read.nonzero()[0]), int(read.nonzero()[-1])}:
+        one = torch.zeros_like(read)
+        one[index] = True
+        if torch.equal(_with_noise_after(vit, image, one), expected):
+            raise UnsupportedModelError(f"{READS_OTHERWISE}: token {index} does not count, though it is said to read it")
+
+
+def _with_noise_after(vit: ViTAdapter, image: Images, where: Tensor) -> Logits:
+    """Logits where some tokens that leave the last block are noise."""
+    sequence = BlockSequence(vit.blocks, [len(vit.blocks) - 1])
+
+    def leave(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        if sequence.advance(block) is None:
+            return None
+        tokens = vit.tokens_of(output)
+        noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32, device="cpu")
+        return vit.with_tokens(output, torch.where(where[:, None], 3 * noise.to(tokens) * tokens.std(), tokens))
+
+    with forward_hooks([(block, leave) for block in sequence.modules]):
+        return vit.logits(image)
+
+
+@torch.no_grad()
+def check_removal(vit: ViTAdapter, image: Images, expected: Logits) -> None:
+    """Patches in another order, each told its place, give the same logits, and some of them alone can be run."""
+    grid_size, prefix = vit.grid_size(image), vit.num_prefix_tokens
+    tokens = vit.assemble(vit.patch_embed(image), grid_size)
+    order = torch.randperm(math.prod(grid_size), generator=torch.Generator().manual_seed(2), device="cpu").to(image.device)[
+        None
+    ]
+    for kept in (order, order[:, : max(order.shape[1] // 2, 1)]):
+        logits = vit.forward_tokens(torch.cat([tokens[:, :prefix], tokens[:, prefix + kept[0]]], 1), grid_size, kept)
+        if kept is order and not agree(vit.module, logits, expected):
+            raise UnsupportedModelError(
+                "patches that are left would take the places of those that are taken out: something in its blocks goes by the number of a "
+                "token; choose a method that replaces patches, such as occlusion"
+            )
 
 
 @torch.no_grad()
@@ -39,11 +119,51 @@ def check_attention(vit: ViTAdapter, image: Images, expected: Logits) -> None:
                 f"expected attention weights that are probabilities over the keys, got others in block {index}; methods that read "
                 "attention take softmax attention only"
             )
+    if vit.patches_attend:
+        _refuse_wandering_tokens(vit, image)
     if not agree(vit.module, logits, expected):
         raise UnsupportedModelError(
             "with its attention weights formed one by one it gives other logits than by itself: a part of its attention was replaced "
             "or wrapped (adapters such as LoRA: merge them first), and vitrail would explain another network"
         )
+
+
+def _refuse_wandering_tokens(vit: ViTAdapter, image: Images) -> None:
+    """Where every token attends to itself alone, a patch stays in its place up to the last block."""
+    rows, cols = vit.grid_size(image)
+    for place, number in _corners(rows, cols)[1:3]:
+        change = _leaving(vit, _nudged(image, place)) - _leaving(vit, image)
+        if change.shape[1] != vit.num_prefix_tokens + rows * cols:
+            raise UnsupportedModelError(
+                "its blocks add, merge or drop tokens, so that attention cannot be followed from block to block"
+            )
+        if int(change[0, vit.num_prefix_tokens :].norm(dim=-1).argmax()) != number:
+            raise UnsupportedModelError(
+                "its blocks reorder or merge tokens, so that attention cannot be followed from block to block"
+            )
+
+
+def _entering(vit: ViTAdapter, image: Images) -> Tensor:
+    with vit.record(hidden_states=True, num_hidden_states=1) as trace:
+        vit.logits(image)
+    if not trace.hidden_states:
+        raise UnsupportedModelError("its first block does not run where vitrail can see it; let its blocks be modules that run")
+    return trace.hidden_states[0].float()
+
+
+def _leaving(vit: ViTAdapter, image: Images) -> Tensor:
+    def itself(weights: Tensor) -> Tensor:
+        return torch.eye(weights.shape[-1]).to(weights).expand_as(weights)
+
+    with vit.attending(vit.blocks, itself), vit.record(hidden_states=True) as trace:
+        vit.logits(image)
+    return trace.hidden_states[-1].float()
+
+
+def _nudged(image: Images, place: tuple[int, int]) -> Images:
+    changed = image.clone()
+    changed[:, :, place[0], place[1]] += 1
+    return changed
 
 
 @torch.no_grad()
@@ -56,12 +176,12 @@ def check_parts(vit: ViTAdapter, image: Images, expected: Logits) -> None:
                 "would explain another network; put them into the blocks, or write an adapter"
             )
     patches = vit.patch_embed(image)
-    for place, number in (((0, 0), 0), ((-1, -1), -1)):
-        changed = image.clone()
-        changed[:, :, place[0], place[1]] += 1
+    for place, number in _corners(*vit.grid_size(image)):
         elsewhere = torch.ones(patches.shape[1], dtype=torch.bool, device=patches.device)
         elsewhere[number] = False
-        if not torch.allclose(vit.patch_embed(changed)[:, elsewhere], patches[:, elsewhere], rtol=1e-3, atol=1e-5):
+        if not torch.allclose(
+            vit.patch_embed(_nudged(image, place))[:, elsewhere], patches[:, elsewhere], rtol=1e-3, atol=1e-5
+        ):
             raise UnsupportedModelError(
                 "its patches are not embedded one by one: a pixel of one patch changes others, so that patches cannot be replaced exactly; "
                 "choose occlusion or rise on vitrail.adapters.plain.adapt_plain"
@@ -80,100 +200,12 @@ def check_head(vit: ViTAdapter, image: Images, expected: Logits) -> None:
         )
 
 
-def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:
-    """The graph of the logits reaches the image and every block's attention, and nothing that matters was cut out of it."""
-    if any(parameter.is_inference() for parameter in vit.module.parameters()):
-        raise UnsupportedModelError(
-            "it was created inside torch.inference_mode(), whose weights no gradient passes; create or load it outside"
-        )
-    image, cuts = image.clone().requires_grad_(), _Cuts()
-    with torch.enable_grad():
-        with cuts:
-            logits = vit.logits(image)
-        if not logits.requires_grad:
-            raise UnsupportedModelError(
-                "no gradient passes from its logits to the image: it runs without gradients (torch.no_grad, quantized or exported "
-                "layers); choose attention, rollout, mutex, occlusion or rise"
-            )
-        _refuse_unknown_backward(logits)
-        try:
-            gradients = torch.autograd.grad(logits.sum(), [image, *(root for _, root in cuts.found)], allow_unused=True)
-        except RuntimeError as error:
-            if "heckpoint" not in str(error):
-                raise
-            raise UnsupportedModelError(
-                "its gradients cannot be taken with respect to what is inside of it, since it checkpoints activations; turn gradient "
-                "checkpointing off, or use the kind with use_reentrant=False"
-            ) from error
-    for (operation, _), gradient in zip(cuts.found, gradients[1:], strict=True):
-        if gradient is not None:
-            raise UnsupportedModelError(
-                f"its gradients leave out a part of the network: what {operation} returned takes part in the logits without a gradient; "
-                "remove what stops gradients, or choose attention, rollout, mutex, occlusion or rise"
-            )
-    if gradients[0] is None:
-        raise UnsupportedModelError(
-            "no gradient passes from its logits to the image; choose attention, rollout, mutex, occlusion or rise"
-        )
-
-
 CHECKS: dict[Check, Callable[[ViTAdapter, Images, Logits], None]] = {
+    "tokens": check_tokens,
+    "readout": check_readout,
+    "removal": check_removal,
     "attention": check_attention,
     "parts": check_parts,
     "head": check_head,
     "gradients": check_gradients,
 }
-
-
-class _Cuts(TorchFunctionMode):
-    """Finds where values leave the graph: every such value becomes the root of a graph of its own, so that a gradient with respect
-    to it tells whether it comes back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, Tensor]] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output, kwargs = func(*args, **(kwargs or {})), kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name.startswith("new_") or name.endswith("_like"):  # These read a tensor's shape alone.
-            return output
-        if not any(tensor.requires_grad for tensor in _tensors((*args, *kwargs.values()))):
-            return output
-        if type(output) in (tuple, list):
-            return type(output)(self._kept(name, part) for part in output)
-        return self._kept(name, output)
-
-    def _kept(self, name: str, output: Any) -> Any:
-        if not isinstance(output, Tensor) or not output.is_floating_point():
-            return output
-        if output.requires_grad and torch.is_grad_enabled():  # Without gradients, views still claim to have them.
-            return output
-        with torch.enable_grad():
-            root = output.detach().requires_grad_()
-            self.found.append((name, root))
-            return root.clone()  # Code may write into it, which a root forbids.
-
-
-def _tensors(parts: Iterable[Any]) -> Iterator[Tensor]:
-    for part in parts:
-        if isinstance(part, Tensor):
-            yield part
-        elif isinstance(part, tuple | list):
-            yield from _tensors(part)
-
-
-def _refuse_unknown_backward(logits: Logits) -> None:
-    """Refuse operations of which torch knows no derivative: it warns, and goes on with zero."""
-    todo, seen = [logits.grad_fn], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if "NotImplemented" in node.name():
-            raise UnsupportedModelError(
-                "it has operations without a derivative, as quantized layers are: gradients would be zero or incomplete; explain it before "
-                "it is quantized, or choose attention, rollout, mutex, occlusion or rise"
-            )
-        todo += [following for following, _ in node.next_functions]

@@ -32,7 +32,7 @@ class AttentiveClassActivation(OwnPassExplainer):
 
     paper: ClassVar[str] = "Qiang et al. 2022, NeurIPS 2022"
     needs_gradients: ClassVar[bool] = True
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "gradients")
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout", "gradients")
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         prefix, grid_size = self.vit.num_prefix_tokens, self.vit.grid_size(images)

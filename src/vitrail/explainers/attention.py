@@ -29,7 +29,7 @@ class RawAttention(OwnPassExplainer):
     head_fusion: HeadFusion = "mean"
 
     paper: ClassVar[str] = "Caron et al. 2021, arXiv:2104.14294"
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention",)
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout")
 
     def __post_init__(self) -> None:
         super().__post_init__()

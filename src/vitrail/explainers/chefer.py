@@ -26,7 +26,7 @@ class GenericAttention(OwnPassExplainer):
 
     paper: ClassVar[str] = "Chefer et al. 2021, arXiv:2103.15679"
     needs_gradients: ClassVar[bool] = True
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "gradients")
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout", "gradients")
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size, num_prefix_tokens = self.vit.grid_size(images), self.vit.num_prefix_tokens

@@ -48,7 +48,7 @@ class Mutex(OwnPassExplainer):
 
     paper: ClassVar[str] = "MUTEX 2025, doi:10.1007/s00521-025-11591-x"
     needs_model: ClassVar[str] = "ViT with self-attention"
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "parts")
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "parts", "removal")
 
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:

@@ -15,5 +15,7 @@ def at_least_single(values: Tensor) -> Tensor:
 def product(left: Float[Tensor, "*b i j"], right: Float[Tensor, "*b j k"]) -> Float[Tensor, "*b i k"]:
     """A matrix product in single precision at least, also where autocast would take half."""
     left, right = at_least_single(left), at_least_single(right)
+    common = torch.promote_types(left.dtype, right.dtype)
+    left, right = left.to(common), right.to(common)
     with without_autocast(left.device):
         return left @ right

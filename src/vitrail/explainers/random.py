@@ -34,5 +34,5 @@ class RandomRelevance(Explainer):
             fingerprint = int(image.double().sum().mul(1e6).round().remainder(2**31))
             # The generator reads 32 bits of its seed: mix, do not append.
             generator = torch.Generator().manual_seed((fingerprint + self.seed * 1_000_003) % 2**32)
-            maps.append(torch.rand(rows, cols, generator=generator, device="cpu"))
+            maps.append(torch.rand(rows, cols, generator=generator, dtype=torch.float32, device="cpu"))
         return torch.stack(maps).to(images)

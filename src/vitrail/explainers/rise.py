@@ -70,7 +70,7 @@ class Rise(OwnPassExplainer):
         """The masks for a grid, True = kept; drawn on the CPU, so that they are the same on every device."""
         generator = torch.Generator().manual_seed(self.seed)
         shape = (self.num_masks, self.cells + 1, self.cells + 1)
-        small = torch.rand(shape, generator=generator, device="cpu") < self.keep_probability
+        small = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < self.keep_probability
         index = torch.arange(self.num_masks, device="cpu")[:, None, None]
         at = []
         for side in grid_size:

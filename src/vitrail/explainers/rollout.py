@@ -37,7 +37,7 @@ class AttentionRollout(OwnPassExplainer):
     discard_ratio: float = 0.0
 
     paper: ClassVar[str] = "Abnar & Zuidema 2020, arXiv:2005.00928"
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention",)
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout")
 
     def __post_init__(self) -> None:
         super().__post_init__()

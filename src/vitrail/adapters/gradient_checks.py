@@ -1,0 +1,106 @@
+"""Whether the gradient of a network's logits is their slope; see `vitrail.adapters.verification`."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from vitrail.adapters.base import ViTAdapter
+from vitrail.errors import UnsupportedModelError
+from vitrail.types import Images, Logits
+
+
+def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:
+    """The graph of the logits reaches the image and every block's attention, and nothing that matters was cut out of it."""
+    if any(parameter.is_inference() for parameter in vit.module.parameters()):
+        raise UnsupportedModelError(
+            "it was created inside torch.inference_mode(), whose weights no gradient passes; create or load it outside"
+        )
+    image, cuts = image.clone().requires_grad_(), _Cuts()
+    with torch.enable_grad():
+        with cuts:
+            logits = vit.logits(image)
+        if not logits.requires_grad:
+            raise UnsupportedModelError(
+                "no gradient passes from its logits to the image: it runs without gradients (torch.no_grad, quantized or exported "
+                "layers); choose attention, rollout, mutex, occlusion or rise"
+            )
+        _refuse_unknown_backward(logits)
+        weights = torch.linspace(1, 2, logits.shape[1]).to(logits)  # Of all logits: a sum may be the same for every image.
+        try:
+            gradients = torch.autograd.grad(
+                (logits * weights).sum(), [image, *(root for _, root in cuts.found)], allow_unused=True
+            )
+        except RuntimeError as error:
+            if "heckpoint" not in str(error):
+                raise
+            raise UnsupportedModelError(
+                "its gradients cannot be taken with respect to what is inside of it, since it checkpoints activations; turn gradient "
+                "checkpointing off"
+            ) from error
+    for (operation, _), gradient in zip(cuts.found, gradients[1:], strict=True):
+        if gradient is not None:
+            raise UnsupportedModelError(
+                f"its gradients leave out a part of the network: what {operation} returned takes part in the logits without a gradient; "
+                "remove what stops gradients, or choose attention, rollout, mutex, occlusion or rise"
+            )
+    if gradients[0] is None:
+        raise UnsupportedModelError(
+            "no gradient passes from its logits to the image; choose attention, rollout, mutex, occlusion or rise"
+        )
+
+
+class _Cuts(TorchFunctionMode):
+    """Finds where values leave the graph: every such value becomes the root of a graph of its own, so that a gradient with respect
+    to it tells whether it comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, Tensor]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output, kwargs = func(*args, **(kwargs or {})), kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name.startswith("new_") or name.endswith("_like"):  # These read a tensor's shape alone.
+            return output
+        if not any(tensor.requires_grad for tensor in _tensors((*args, *kwargs.values()))):
+            return output
+        if type(output) in (tuple, list):
+            return type(output)(self._kept(name, part) for part in output)
+        return self._kept(name, output)
+
+    def _kept(self, name: str, output: Any) -> Any:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return output
+        if output.requires_grad and torch.is_grad_enabled():  # Without gradients, views still claim to have them.
+            return output
+        with torch.enable_grad():
+            root = output.detach().requires_grad_()
+            self.found.append((name, root))
+            return root.clone()  # Code may write into it, which a root forbids.
+
+
+def _tensors(parts: Iterable[Any]) -> Iterator[Tensor]:
+    for part in parts:
+        if isinstance(part, Tensor):
+            yield part
+        elif isinstance(part, tuple | list):
+            yield from _tensors(part)
+
+
+def _refuse_unknown_backward(logits: Logits) -> None:
+    """Refuse operations of which torch knows no derivative: it warns, and goes on with zero."""
+    todo, seen = [logits.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "NotImplemented" in node.name():
+            raise UnsupportedModelError(
+                "it has operations without a derivative, as quantized layers are: gradients would be zero or incomplete; explain it before "
+                "it is quantized, or choose attention, rollout, mutex, occlusion or rise"
+            )
+        todo += [following for following, _ in node.next_functions]
