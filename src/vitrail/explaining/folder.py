@@ -17,7 +17,9 @@ from vitrail.explainers import Explainer, distinct_names
 from vitrail.explaining.claiming import claim
 from vitrail.explaining.results import Found, MethodResults, read_unreadable, write_table, write_unreadable
 from vitrail.explanation import Explanation
+from vitrail.files import output_folder
 from vitrail.gallery import SHEET, Opened, PhotoReader, draw
+from vitrail.locking import only_run
 from vitrail.progress import progress
 from vitrail.run import Run, describe_method, describe_model, describe_options
 from vitrail.viz.overlay import Smoothing
@@ -76,7 +78,7 @@ def explain_folder(
         model_options: What the model was loaded with, for the record.
 
     Raises:
-        OutputError: `out` holds something else, or results that were made otherwise, or cannot be written.
+        OutputError: `out` holds something else, or results that were made otherwise, or cannot be written, or another run writes there.
         ImageError: Not one image could be read.
     """
     names, model, data, out = distinct_names(explainers), explainers[0].model, Path(data), Path(out)
@@ -115,13 +117,14 @@ def explain_folder(
         "smoothing": smoothing,
     }
     methods = {name: describe_method(explainer) for name, explainer in zip(names, explainers, strict=True)}
-    run = claim(out, Run(settings, methods), overwrite)
-    work = _Work(out, data, photos, PhotoReader(photos, model.preprocessing), list(run.methods))
-    before = work.num_done(names)
-    if before:
-        logger.info("%d of %d images are explained already", before, len(photos))
-    work.carry_out(dict(zip(names, explainers, strict=True)), target, batch_size, num_workers, smoothing)
-    return work.finish(names, before)
+    with only_run(output_folder(out)):
+        run = claim(out, Run(settings, methods), overwrite)
+        work = _Work(out, data, photos, PhotoReader(photos, model.preprocessing), list(run.methods))
+        before = work.num_done(names)
+        if before:
+            logger.info("%d of %d images are explained already", before, len(photos))
+        work.carry_out(dict(zip(names, explainers, strict=True)), target, batch_size, num_workers, smoothing)
+        return work.finish(names, before)
 
 
 @dataclass

@@ -7,7 +7,8 @@ from typing import Any
 import lightning
 
 from vitrail.errors import InvalidInputError, OutputError
-from vitrail.files import discard_partials, write_text
+from vitrail.files import discard_partials, is_left_over, write_text
+from vitrail.locking import is_lock
 from vitrail.training.callbacks import METRICS, TimeLimit
 from vitrail.training.checkpoints import FOLDER
 from vitrail.training.config import differences, read_config
@@ -39,7 +40,8 @@ def claim(out: Path, config: Recipe, resume: bool) -> None:
         OutputError: It holds something else.
         InvalidInputError: The run in it followed another recipe.
     """
-    if not any(out.iterdir()):
+    if all(is_lock(path) or is_left_over(path) for path in out.iterdir()):
+        discard_partials(out)
         return
     if not resume:
         raise OutputError(f"{out} is not empty; choose another --out, or go on with the run in it by --resume")
