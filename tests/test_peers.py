@@ -29,7 +29,6 @@ PROGRAM = """
             gather([None])
             {after}
     program.app.command("patient")(patient)
-    program.TOGETHER += ("patient",)
     sys.argv = ["vitrail", "patient"]
     program.main()
 """

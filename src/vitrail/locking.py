@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,8 @@ LOCK = ".vitrail-lock"
 
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
-_held: set[int] = set()
+_held: dict[int, tuple[Path, int]] = {}
+"""The folder and the thread of every lock of this process, by its file."""
 
 
 @contextmanager
@@ -27,21 +29,25 @@ def only_run(folder: str | Path) -> Iterator[None]:
 
     The operating system gives the lock back when the process ends, however it ends. It holds among the processes of one machine, and of
     several machines where the file system passes locks on (NFS and Lustre as a rule). A file system without locks is warned of, and used.
+    A thread that holds the lock may ask for it again.
 
     Raises:
         OutputError: Another run is writing there, or nothing can be written there.
     """
     folder = Path(folder)
     path, handle = folder / LOCK, None
+    if (folder.resolve(), threading.get_ident()) in _held.values():
+        yield
+        return
     try:
         handle = _locked(path, folder)
         yield
     finally:
-        if handle is not None:
+        if handle in _held:  # Not in a forked process, which has let go.
             # While it is still locked: whoever opened the file meanwhile finds out that it is gone, and makes a new one.
             with suppress(OSError):
                 path.unlink(missing_ok=True)
-            _held.discard(handle)
+            del _held[handle]
             os.close(handle)
 
 
@@ -75,13 +81,13 @@ def _locked(path: Path, folder: Path) -> int | None:
             raise OutputError(
                 f"another run is writing into {folder}{holder}; wait until it has ended, stop it, or choose another --out"
             ) from error
-        _held.add(handle)
+        _held[handle] = folder.resolve(), threading.get_ident()
         if _is_same(handle, path):
             with suppress(OSError):  # For people only; the disk may be full.
                 os.ftruncate(handle, 0)
                 os.write(handle, json.dumps({"process": os.getpid(), "machine": socket.gethostname()}).encode())
             return handle
-        _held.discard(handle)
+        del _held[handle]
         os.close(handle)  # The run that held it has removed the file.
 
 

@@ -143,7 +143,9 @@ class Peers:
         """A store whose process hangs does not answer."""
         while not self.over.wait(INTERVAL) and self.thread.is_alive():
             if time.monotonic() - self.looked > SILENT * self.seconds:
-                self._end(f"the first process gave no sign of life for {SILENT * self.seconds:g} seconds ({VARIABLE} changes that)")
+                self._end(
+                    f"the first process gave no sign of life for {SILENT * self.seconds:g} seconds ({VARIABLE} changes that)"
+                )
                 return
 
     def _end(self, reason: str) -> None:
@@ -187,9 +189,7 @@ def _connect(seconds: float = 60) -> Any:
     import torch.distributed  # noqa: PLC0415 (heavy)
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return torch.distributed.TCPStore(
-        host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=seconds)
-    )
+    return torch.distributed.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=seconds))
 
 
 def _key() -> str:

@@ -20,7 +20,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 WORD = "stopped"
 
 
-class Stopped(KeyboardInterrupt):  # noqa: N818 (like the KeyboardInterrupt that it is)
+class Stopped(KeyboardInterrupt):
     """A signal asked this process to end.
 
     Args:

@@ -3,8 +3,10 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from functools import wraps
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -45,6 +47,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _alone(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """A command that refuses to be started as several processes, each of which would do all of the work."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        if (count := started_together()) > 1:
+            raise InvalidInputError(
+                f"expected one process, got {count}: vitrail {name} does not share its work; start it without torchrun "
+                f"({', '.join(TOGETHER)} can be started with it)"
+            )
+        command(*args, **options)
+
+    return run
+
+
 for name, command in (
     ("explain", explain),
     ("queries", queries),
@@ -59,7 +77,7 @@ for name, command in (
     ("demo", demo),
     ("serve", serve),
 ):
-    app.command(name)(command)
+    app.command(name)(command if name in TOGETHER else _alone(name, command))
 
 
 def _print_version(wanted: bool) -> bool:
@@ -71,7 +89,6 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def options(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -84,12 +101,6 @@ def options(
     log.handlers, log.propagate = [handler], False
     # Of several processes that work together, the first one speaks.
     log.setLevel(logging.ERROR if started_rank() else logging.WARNING if quiet else logging.INFO)
-    count, command = started_together(), context.invoked_subcommand
-    if count > 1 and command not in TOGETHER:
-        raise InvalidInputError(
-            f"expected one process, got {count}: vitrail {command} does not share its work; start it without torchrun "
-            f"({', '.join(TOGETHER)} can be started with it)"
-        )
 
 
 def main() -> None:
