@@ -186,10 +186,11 @@ def speaks_first() -> bool:
 
 def _connect(seconds: float = 60) -> Any:
     """A connection of one's own: on that of the process group, others may be waiting."""
-    import torch.distributed  # noqa: PLC0415 (heavy)
+    from torch import distributed  # noqa: PLC0415 (heavy)
 
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return torch.distributed.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=seconds))
+    where: tuple[Any, ...] = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    store: Any = distributed.TCPStore  # type: ignore[attr-defined]  # it is documented
+    return store(*where, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=seconds))
 
 
 def _key() -> str:

@@ -127,8 +127,9 @@ def end_main_thread(seconds: float, message: str, code: int) -> None:
     if _active is not None:
         _active.limited = True
     end_within(seconds, message, code)
-    if _active is not None and hasattr(signal, "pthread_kill") and threading.main_thread().ident is not None:
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)  # Wakes it up, too.
+    main = threading.main_thread().ident
+    if _active is not None and hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGTERM)  # Wakes it up, too.
     else:
         import _thread  # noqa: PLC0415 (only where no handler of ours is there)
 

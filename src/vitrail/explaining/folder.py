@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from vitrail.api import BATCH_SIZE, explain_images
 from vitrail.data.folders import NO_LABEL, ImageFolder, Unreadable, images_below
 from vitrail.data.photos import PhotoFile, relative_name, result_labels
+from vitrail.data.reading import AGAIN, killed_readers
 from vitrail.data.sharing import own_luck
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer, distinct_names
@@ -80,6 +81,7 @@ def explain_folder(
     Raises:
         OutputError: `out` holds something else, or results that were made otherwise, or cannot be written, or another run writes there.
         ImageError: Not one image could be read.
+        ProcessError: A process that reads images was killed.
     """
     names, model, data, out = distinct_names(explainers), explainers[0].model, Path(data), Path(out)
     if any(explainer.model is not model for explainer in explainers):
@@ -117,7 +119,7 @@ def explain_folder(
         "smoothing": smoothing,
     }
     methods = {name: describe_method(explainer) for name, explainer in zip(names, explainers, strict=True)}
-    with only_run(output_folder(out)):
+    with only_run(output_folder(out)), killed_readers(AGAIN):
         run = claim(out, Run(settings, methods), overwrite)
         work = _Work(out, data, photos, PhotoReader(photos, model.preprocessing), list(run.methods))
         before = work.num_done(names)

@@ -12,19 +12,23 @@ import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
-from vitrail.errors import InvalidInputError, OutputError
+from vitrail.data.reading import killed_readers
+from vitrail.errors import CheckpointError, InvalidInputError, OutputError
 from vitrail.files import write_text
 from vitrail.peers import Peers
 from vitrail.training.callbacks import RunLog, TimeLimit, Timing, progress
 from vitrail.training.checkpoints import Checkpoints, WholeCheckpointIO
 from vitrail.training.cluster import placement
 from vitrail.training.data import TrainingData
+from vitrail.training.determinism import REFUSED
 from vitrail.training.learner import Learner
 from vitrail.training.loggers import create_loggers
-from vitrail.training.runs import CONFIG
+from vitrail.training.runs import CONFIG, remember_data
 from vitrail.training.sections import Recipe
 
 logger = logging.getLogger(__name__)
+
+READERS = "go on with --resume and fewer data.num_workers, or start anew with a smaller data.batch_size"
 
 
 def create_trainer(
@@ -97,15 +101,19 @@ def fit(
     """Write down the recipe and train, from a checkpoint on if there is one.
 
     Raises:
+        InvalidInputError: The images are not those that the run began with, or an operation of the network is not deterministic.
+        CheckpointError: The checkpoint does not fit the network.
         OutputError: The folder cannot be written any more.
+        ProcessError: A process that reads images was killed, or another one of several that train together ended.
         TrainingError: The loss is no longer finite.
     """
+    remember_data(out, data, checkpoint is not None, trainer.is_global_zero)
     if trainer.is_global_zero:
         write_text(out / CONFIG, recipe.to_yaml())
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint)
     try:
-        with Peers() as peers:
+        with Peers() as peers, killed_readers(READERS):
             trainer.callbacks.insert(0, Ending(peers))  # type: ignore[attr-defined]
             _fit(trainer, learner, data, checkpoint)
     except OSError as error:
@@ -123,6 +131,17 @@ def _fit(trainer: lightning.Trainer, learner: Learner, data: TrainingData, check
         # So Lightning answers Ctrl-C, without a word.
         if isinstance(stopped.__context__, KeyboardInterrupt):
             raise stopped.__context__ from None
+        raise
+    except RuntimeError as error:
+        if REFUSED in str(error):
+            raise InvalidInputError(
+                f"engine.deterministic: {str(error).splitlines()[0]}; leave engine.deterministic out, or change the network"
+            ) from error
+        if "Error(s) in loading state_dict" in str(error):
+            raise CheckpointError(
+                f"{checkpoint} does not fit the network that the recipe and the images make: were classes added or removed? Put them "
+                "back as they were, or start a new run with another --out"
+            ) from error
         raise
 
 

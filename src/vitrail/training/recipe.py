@@ -19,6 +19,7 @@ from vitrail.training.checkpoints import newest_checkpoint
 from vitrail.training.classifier import ImageClassifier
 from vitrail.training.config import TrainingConfig
 from vitrail.training.data import TrainingData
+from vitrail.training.determinism import determinism
 from vitrail.training.diffmask.config import MaskTrainingConfig
 from vitrail.training.diffmask.recipe import train_mask
 from vitrail.training.distillation import Teacher
@@ -66,7 +67,7 @@ def train(config: Recipe, out: str | Path, resume: bool = False) -> Path:
             logger.info("the run in %s is complete", out)
             return out / BEST
         checkpoint = newest_checkpoint(out) if resume else None
-        with random_state_kept():
+        with random_state_kept(on_cuda=config.engine.accelerator != "cpu"), determinism(config.engine.deterministic):
             if isinstance(config, MaskTrainingConfig):
                 train_mask(config, out, checkpoint)
             elif isinstance(config, TrainingConfig):
