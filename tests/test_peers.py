@@ -71,6 +71,7 @@ def begin(tmp_path, monkeypatch):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_one_that_is_stopped_ends_the_other(begin):
     """While it works, not only where it waits."""
     first, second = begin("time.sleep(100)")
@@ -97,6 +98,7 @@ def test_one_that_is_lost_ends_the_other_in_a_sentence(how, which, work, begin):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_process_may_end_long_before_the_other(begin):
     first, second = begin(after="(time.sleep(6), print('done')) if rank() == 1 else None")
     assert second.communicate(timeout=60) == ("done\n", "")

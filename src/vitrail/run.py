@@ -25,7 +25,6 @@ FETCHING = ("token", "cache_dir", "local_files_only")
 DIGESTS = {
     "images": "images: other names, labels or sizes of files",
     "classes": "classes: the model gives them other names",
-    "weights": "weights: other numbers",
 }
 """What to say of settings of which only a digest is kept."""
 
