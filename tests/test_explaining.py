@@ -212,7 +212,7 @@ def test_a_damaged_result_is_made_again(kind, explain, tmp_path, snapshot, seen)
 def test_what_a_killed_program_left_half_written_is_removed(explain, tmp_path, snapshot):
     explain()
     before = snapshot(tmp_path / "out")
-    (tmp_path / "out" / "hit" / "amber" / ".partial-abc.npz").write_bytes(b"half")
+    (tmp_path / "out" / "hit" / "amber" / ".partial-abcdefgh.npz").write_bytes(b"half")
     explain()
     assert snapshot(tmp_path / "out") == before
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from vitrail.peers import Peers
+from vitrail.stopping import end_within, stop_seconds
+
 T = TypeVar("T")
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -35,11 +38,21 @@ def started_rank() -> int:
     return 0
 
 
+def started_together() -> int:
+    """How many processes torchrun started, before they are brought together; 1 without torchrun."""
+    told = all(name in os.environ for name in TORCHRUN) and os.environ["WORLD_SIZE"].isdecimal()
+    return int(os.environ["WORLD_SIZE"]) if told else 1
+
+
 @contextmanager
 def process_group() -> Iterator[None]:
     """Bring the processes that torchrun started together, and part them on leaving.
 
-    Each takes the CUDA device of its number on the machine; where there are more processes than devices, they share them.
+    Each takes the CUDA device of its number on the machine; where there are more processes than devices, they share them. When one
+    fails, or gives no sign of life any more, the others end too (`vitrail.peers`).
+
+    Raises:
+        ProcessError: Another process failed or was lost.
     """
     if _group() is not None or not all(name in os.environ for name in TORCHRUN):
         yield
@@ -53,9 +66,14 @@ def process_group() -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
     torch.distributed.init_process_group(backend)
     try:
-        yield
+        with Peers() as peers:
+            peers.start(rank(), world_size())
+            yield
     finally:
+        # May wait for others for ever after a failure.
+        limit = end_within(stop_seconds(), "error: the processes did not part in time", 2)
         torch.distributed.destroy_process_group()
+        limit.cancel()
 
 
 def gather(items: Sequence[T]) -> list[T]:

@@ -33,6 +33,10 @@ class TrainingError(VitrailError):
     """A training run that cannot go on, with what to change."""
 
 
+class ProcessError(VitrailError):
+    """Another process that this one depends on failed, was killed or was lost."""
+
+
 class MissingExtraError(VitrailError, ImportError):
     """A feature whose optional packages are not installed.
 

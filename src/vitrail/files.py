@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -10,9 +11,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vitrail.errors import InvalidInputError, OutputError
+from vitrail.locking import is_lock, only_run
 
 PARTIAL = ".partial-"
 """How the names of files begin that are being written."""
+
+PARTIAL_NAME = re.compile(re.escape(PARTIAL) + r"[a-z0-9_]{8}(\.\w+)?")
+"""As `tempfile` completes them."""
+
+MARK = ".vitrail"
+"""An empty file in a temporary folder of ours: only such a folder is removed with what is in it."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
+FULL_IN_WORDS = re.compile(
+    r"No space left on device|Disk quota exceeded|os error (28|122|5|30|27)\b|PytorchStreamWriter failed|unexpected pos \d+"
+)
+"""How libraries that write by themselves say it."""
 
 
 SPECIAL = {
@@ -65,19 +79,49 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield partial
         partial.chmod(0o666 & ~_umask())
         partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; what was there before is unchanged") from error
+    except Exception as error:
+        reason = _disk_error(error)
+        if reason is None:
+            raise
+        raise OutputError(f"cannot write {path}: {reason}; what was there before is unchanged") from error
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
 
 
+def _disk_error(error: BaseException) -> str | None:
+    """Why something could not be written, or None where the error is another one."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    # torch and safetensors have errors of their own, on top of the system's or with its words.
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return f"{str(error).splitlines()[0]} (is the disk full?)" if FULL_IN_WORDS.search(str(error)) else None
+
+
 def discard_partials(folder: str | Path, below: Iterable[str] = ()) -> None:
-    """Remove what a killed program left half-written in a folder, and anywhere below the named ones in it."""
+    """Remove what a killed program left half-written in a folder, and anywhere below the named ones in it.
+
+    The caller holds the lock of the folder (`vitrail.locking`), else another run may be writing it.
+    """
     folder = Path(folder)
-    for file in [*folder.glob(f"{PARTIAL}*"), *(file for name in below for file in (folder / name).rglob(f"{PARTIAL}*"))]:
-        if file.is_file():
-            file.unlink(missing_ok=True)
+    for path in [*folder.glob(f"{PARTIAL}*"), *(path for name in below for path in (folder / name).rglob(f"{PARTIAL}*"))]:
+        if not is_left_over(path):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a file or folder is one that a run of ours was writing; nothing else may be removed."""
+    if not PARTIAL_NAME.fullmatch(path.name) or path.is_symlink():
+        return False
+    return path.is_file() or (path.is_dir() and ((path / MARK).is_file() or not any(path.iterdir())))
 
 
 def output_folder(path: str | Path) -> Path:
@@ -103,18 +147,20 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a hidden temporary folder inside `path`; its files take their place only when the block succeeds.
 
     Args:
-        path: Where the results go; created with its parents.
+        path: Where the results go; created with its parents. What a killed run left half-written there is removed.
         overwrite: Whether files of earlier results may be replaced, each in one piece; others stay.
 
     Raises:
-        OutputError: The folder holds something already, a file is in the way, or it cannot be written.
+        OutputError: The folder holds something already, another run is writing there, a file is in the way, or it cannot be written.
         InvalidInputError: Inside the block, a file elsewhere could not be read.
     """
     path, partial = Path(path), None
     with growing_folder(path, overwrite):
         try:
             partial = Path(tempfile.mkdtemp(dir=path, prefix=PARTIAL))
+            (partial / MARK).touch()
             yield partial
+            (partial / MARK).unlink()
             for file in sorted(partial.rglob("*")):
                 if file.is_file():
                     target = path / file.relative_to(partial)
@@ -134,18 +180,20 @@ def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         overwrite: Whether there may be files already.
 
     Raises:
-        OutputError: The folder holds something already, a file is in the way, or it cannot be written.
+        OutputError: The folder holds something already, another run is writing there, a file is in the way, or it cannot be written.
         InvalidInputError: Inside the block, a file elsewhere could not be read.
     """
     path = Path(path)
     created = not path.exists()
-    if not overwrite and not _is_empty(path):
-        raise OutputError(
-            f"{path} exists and is not empty; choose another --out, or add --overwrite to replace results of the same name"
-        )
+    if not overwrite:
+        _expect_empty(path)
     output_folder(path)
     try:
-        yield path
+        with only_run(path):
+            discard_partials(path)
+            if not overwrite:  # Another run may have ended just now.
+                _expect_empty(path)
+            yield path
     except OSError as error:
         if isinstance(error.filename, str) and not Path(error.filename).absolute().is_relative_to(path.absolute()):
             raise InvalidInputError(f"cannot read {error.filename}: {error.strerror or error}") from error
@@ -156,11 +204,15 @@ def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
                 path.rmdir()
 
 
-def _is_empty(path: Path) -> bool:
+def _expect_empty(path: Path) -> None:
     try:
-        return not path.is_dir() or not any(path.iterdir())
+        empty = not path.is_dir() or all(is_lock(each) or is_left_over(each) for each in path.iterdir())
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}; choose another --out") from error
+    if not empty:
+        raise OutputError(
+            f"{path} exists and is not empty; choose another --out, or add --overwrite to replace results of the same name"
+        )
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -24,6 +24,12 @@ FORMAT = "vitrail run 1"
 FETCHING = ("token", "cache_dir", "local_files_only")
 """Options of a model that change no result; the first is a password."""
 
+DIGESTS = {
+    "images": "images: other names, labels or sizes of files",
+    "classes": "classes: the model gives them other names",
+}
+"""What to say of settings of which only a digest is kept."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -76,7 +82,7 @@ class Run:
             for run in (self, other)
         )
         return [
-            f"{key}: {mine.get(key, 'nothing')} there, {theirs.get(key, 'nothing')} now"
+            DIGESTS.get(key) or f"{key}: {mine.get(key, 'nothing')} there, {theirs.get(key, 'nothing')} now"
             for key in dict.fromkeys([*mine, *theirs])
             if mine.get(key) != theirs.get(key)
         ]
@@ -89,6 +95,7 @@ def describe_model(classifier: Classifier, target: int | str | None) -> dict[str
         "vitrail": __version__,
         "model": classifier.name,
         "weights": fingerprint(classifier.module),
+        "classes": hashlib.sha256(json.dumps(list(classifier.class_names)).encode()).hexdigest()[:32],
         "preprocessing": classifier.preprocessing.to_dict(),
         "target": None if target is None else classifier.class_index(target),
         # Left out where it is usual: earlier runs did not tell.

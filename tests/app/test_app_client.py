@@ -228,7 +228,7 @@ def test_it_is_gone_soon_also_while_it_works(tmp_path, slow_model_file, feathers
         time.sleep(0.3)
         running.process.send_signal(signal.SIGINT)  # Somebody is impatient.
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(30) == 130
+        assert running.process.wait(30) == 143
         assert time.monotonic() - start < 10
     assert not list(tmp_path.glob("vitrail-serve-*"))
     told = "".join(running.lines)

@@ -63,8 +63,8 @@ def test_what_is_missing_or_damaged_is_measured_again(how, run_score, photos, wh
     out, expected = whole
     leave_only_parts(out)
     spoil(out / "parts" / "000001.npz", how)
-    (out / "parts" / ".partial-abc.npz").write_bytes(b"half")
-    (out / ".partial-abc.json").write_bytes(b"half")
+    (out / "parts" / ".partial-abcdefgh.npz").write_bytes(b"half")
+    (out / ".partial-abcdefgh.json").write_bytes(b"half")
     others = {name: (out / "parts" / name).stat().st_mtime_ns for name in ("000000.npz", "000002.npz")}
     explained, attribution = [], HiTContributions.attribution
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 import torch
@@ -182,6 +183,38 @@ def test_an_error_in_one_process_ends_both(failing, recipe, images, tmp_path):
     code, out, err = run_together(tmp_path / "program.py", *arguments)
     assert (code != 0, out) == (True, "")
     assert err.count("error: the training loss became nan at step 2; lower the learning rate") == 1
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_signal_to_one_process_ends_both_in_time(how, which, recipe, images, tmp_path):
+    code = f"""
+        import os, signal
+        from vitrail.cli.main import main
+        from vitrail.training.classifier import ImageClassifier
+
+        loss, steps = ImageClassifier.loss, []
+
+        def stop(self, *batch):
+            steps.append(1)
+            if os.environ["RANK"] == "{which}" and len(steps) > 2:
+                os.kill(os.getpid(), signal.{how})
+            return loss(self, *batch)
+
+        ImageClassifier.loss = stop
+        main()
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(code))
+    arguments = ("train", "-c", recipe, f"data.root={images}", *LEARNING, "data.batch_size=2", "--out", tmp_path / "run")
+    start = time.monotonic()
+    code, out, err = run_together(tmp_path / "program.py", *arguments)
+    assert (code != 0, out) == (True, "")
+    said = [line for line in err.splitlines() if line.startswith(("error: ", "stopped", "RuntimeError"))]
+    assert len(said) == 1, err
+    assert said == ["stopped"] or how == "SIGKILL"
+    assert time.monotonic() - start < 100
     assert not (tmp_path / "run" / "summary.json").exists()
 
 

@@ -1,5 +1,6 @@
 """`vitrail compare`: several models, and the methods on each, by the same rules on the same images."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,12 +91,19 @@ def compare(
     from vitrail.evaluation.scoring.claiming import claim, expect_place  # noqa: PLC0415
     from vitrail.evaluation.scoring.report import file_name, write_everything  # noqa: PLC0415
     from vitrail.evaluation.scoring.session import Session  # noqa: PLC0415
+    from vitrail.files import output_folder  # noqa: PLC0415
+    from vitrail.locking import only_run  # noqa: PLC0415
     from vitrail.run import Run  # noqa: PLC0415
 
     session = Session(plan, Choice(limit, target, masks, data, boxes), batch_size, workers, overwrite)
     described = describe_data(data, data_set, split, data_option)
     found, captions, folders = list["Scores"](), dict[str, str](), list[Path]()
-    with process_group():
+    with process_group(), ExitStack() as held:
+
+        def occupy() -> None:
+            held.enter_context(only_run(output_folder(out)))
+            claim(out, whole, overwrite)
+
         whole = Run({"compared": names, **described, "metrics": parse_json(json_text(plan.options))}, {})
         if rank() == 0 and out.exists():
             expect_place(out, whole, overwrite)
@@ -109,9 +117,7 @@ def compare(
                     f"expected models of different names, got two whose results would lie in {out / folder}"
                 )
             folders.append(folder)
-            scores, shown = session.score_into(
-                out / folder, classifier, explainers, images, described, lambda: claim(out, whole, overwrite)
-            )
+            scores, shown = session.score_into(out / folder, classifier, explainers, images, described, occupy)
             found.append(scores)
             captions |= {str(folder / file): f"{classifier.name}: {caption}" for file, caption in shown.items()}
         if rank():

@@ -1,9 +1,13 @@
 """`vitrail`: one program, one command a question."""
 
 import logging
+import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -20,11 +24,19 @@ from vitrail.cli.score import score
 from vitrail.cli.serve import serve
 from vitrail.cli.test import test
 from vitrail.cli.train import train
-from vitrail.distributed import started_rank
-from vitrail.errors import VitrailError
+from vitrail.distributed import started_rank, started_together
+from vitrail.errors import InvalidInputError, VitrailError
+from vitrail.peers import speaks_first
+from vitrail.stopping import WORD, Stop, stoppable
 
 INTERRUPTED = 130
-"""Exit code after Ctrl+C."""
+"""Exit code of typer after a KeyboardInterrupt, whatever the signal was."""
+
+FAILED = 2
+"""Exit code of errors that a user can mend."""
+
+TOGETHER = ("score", "compare", "layers", "test", "train")
+"""Commands that share their work among several processes."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
@@ -35,6 +47,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _alone(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """A command that refuses to be started as several processes, each of which would do all of the work."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        if (count := started_together()) > 1:
+            raise InvalidInputError(
+                f"expected one process, got {count}: vitrail {name} does not share its work; start it without torchrun "
+                f"({', '.join(TOGETHER)} can be started with it)"
+            )
+        command(*args, **options)
+
+    return run
+
 
 for name, command in (
     ("explain", explain),
@@ -50,7 +78,7 @@ for name, command in (
     ("demo", demo),
     ("serve", serve),
 ):
-    app.command(name)(command)
+    app.command(name)(command if name in TOGETHER else _alone(name, command))
 
 
 def _print_version(wanted: bool) -> bool:
@@ -77,29 +105,51 @@ def options(
 
 
 def main() -> None:
-    """Run the program; errors that a user can mend end in one message and exit code 2."""
+    """Run the program.
+
+    Errors that a user can mend end in one message and exit code 2, signals in the word "stopped" and 128 plus their number (130 after
+    Ctrl+C, 143 after SIGTERM). Of several processes that work together one speaks.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # Names of files and classes need not be text.
+    if started_together() > 1:
+        # Before torch is loaded, which would log a page of addresses when another process is gone.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    try:
+        with stoppable() as stop:
+            _run(stop)
+    except VitrailError as error:  # Of what surrounds the program.
+        _end(f"error: {error}", FAILED)
+
+
+def _run(stop: Stop) -> None:
     try:
         app()
     except VitrailError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:  # torch's own kind of a MemoryError is a RuntimeError.
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+        stop.ending = True
+        _end(f"error: {error}", FAILED)
+    except BaseException as error:
+        stop.ending = True
+        # What runs the commands has made an exit code of a KeyboardInterrupt, and a stop makes other things fail.
+        interrupted = isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == INTERRUPTED)
+        if interrupted or stop.number is not None:
+            _end(WORD, stop.exit_code)
+        # torch's own kind of a MemoryError is a RuntimeError.
+        if not isinstance(error, MemoryError) and not (
+            isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+        ):
             raise
-        typer.echo(
+        _end(
             f"error: out of memory: {str(error).splitlines()[0] if str(error) else 'nothing is left'}; choose a smaller --batch-size or "
             "--image-size, or less work by --method-option",
-            err=True,
+            FAILED,
         )
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        sys.exit(INTERRUPTED)
-    except SystemExit as end:
-        # What runs the commands has made this of a KeyboardInterrupt.
-        if end.code == INTERRUPTED:
-            typer.echo("stopped", err=True)
-        raise
+
+
+def _end(message: str, code: int) -> NoReturn:
+    """Say one thing, unless another process of this run has said how it ended, and exit."""
+    if speaks_first():
+        with suppress(OSError):  # Nobody may be there to read it any more.
+            typer.echo(message, err=True)
+    sys.exit(code)

@@ -1,5 +1,6 @@
 """`vitrail score`: which explanations of a model are true."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -83,15 +84,19 @@ def score(
     from vitrail.evaluation.scoring.choosing import Choice  # noqa: PLC0415
     from vitrail.evaluation.scoring.report import write_everything  # noqa: PLC0415
     from vitrail.evaluation.scoring.session import Session  # noqa: PLC0415
+    from vitrail.files import output_folder  # noqa: PLC0415
+    from vitrail.locking import only_run  # noqa: PLC0415
 
     choice = Choice(limit, target, masks, data, boxes, mosaic)
-    with process_group():
+    with process_group(), ExitStack() as held:
         classifier = load_model(model, device, model_arg, image_size)
         explainers = make_methods(classifier, method, ["random"], method_option, precision)
         images = read_images(data, data_set, split, data_option, classifier.preprocessing)
         session = Session(plan, choice, batch_size, workers, overwrite)
         described = describe_data(data, data_set, split, data_option)
-        scores, captions = session.score_into(out, classifier, explainers, images, described)
+        scores, captions = session.score_into(
+            out, classifier, explainers, images, described, lambda: held.enter_context(only_run(output_folder(out)))
+        )
         if rank():
             return
         table = write_everything(out, [scores], captions)

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Annotated
@@ -54,7 +54,7 @@ def serve(
     limits = Limits(
         num_bytes=round(max_megabytes * MEGABYTE), num_pixels=round(max_megapixels * MEGABYTE), num_waiting=max_waiting
     )
-    with _ended_by_signals():
+    with _ended_by_signals() as received:
         try:
             with serving(names, host, port, limits, max_models, allow_host or ()) as running:
                 typer.echo(f"serving {', '.join(names)} at {running.url} (stop by Ctrl+C)")
@@ -62,14 +62,16 @@ def serve(
                     typer.echo("other machines can reach this page, and nobody is asked for a password", err=True)
                 running.wait()
         except KeyboardInterrupt:
-            _leave()
+            _leave(received)
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Have Ctrl+C, and a service manager's SIGTERM, end the block once: what comes later does not disturb the tidying up."""
+def _ended_by_signals() -> Iterator[list[int]]:
+    """Have Ctrl+C, and a service manager's SIGTERM, end the block once; yields the number of the signal, once it came."""
+    received = list[int]()
 
     def end(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         for each in before:
             # No SIG_IGN: Python writes a message if a signal of which it knows already is to be ignored.
             signal.signal(each, lambda number, frame: None)
@@ -79,16 +81,16 @@ def _ended_by_signals() -> Iterator[None]:
     for each in before:
         signal.signal(each, end)
     try:
-        yield
+        yield received
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
 
 
-def _leave() -> None:
+def _leave(received: Sequence[int]) -> None:
     with suppress(OSError):  # Nobody may be there to read it any more.
         typer.echo("stopped", err=True)
         sys.stdout.flush()
         sys.stderr.flush()
     # The interpreter would wait for threads of the kit that are at work, perhaps for minutes; nothing of what they do is kept.
-    os._exit(130)
+    os._exit(128 + (received or [signal.SIGINT])[0])

@@ -27,8 +27,9 @@ from vitrail.data.answers import ANSWER, AnsweredTask, Mask
 from vitrail.data.images import read_image
 from vitrail.data.tasks import describe_task
 from vitrail.errors import ImageError, InvalidInputError, OutputError
-from vitrail.files import PARTIAL, real_path, results_folder, write_text
+from vitrail.files import is_left_over, real_path, results_folder, write_text
 from vitrail.json_text import json_text, parse_json
+from vitrail.locking import is_lock
 from vitrail.progress import progress
 
 FORMAT = "vitrail task 1"
@@ -208,15 +209,12 @@ def _check(task: AnsweredTask, counts: Mapping[str, int], num_workers: int) -> N
 
 def _expect_empty(out: Path) -> None:
     try:
-        inside = sorted(entry.name for entry in out.iterdir())
+        # What a killed run left is removed; a run that goes on is refused where its lock is asked for.
+        inside = any(not is_lock(entry) and not is_left_over(entry) for entry in out.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise OutputError(f"cannot read {out}: {error.strerror or error}; choose another --out") from error
-    if inside and all(name.startswith(PARTIAL) for name in inside):
-        raise OutputError(
-            f"{out} holds what a run left that is going on or was killed ({inside[0]}); remove it, or choose another --out"
-        )
     if inside:
         raise OutputError(f"{out} exists and is not empty; choose another --out")
 

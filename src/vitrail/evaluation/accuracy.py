@@ -9,6 +9,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from vitrail.adapters import Classifier
 from vitrail.data.labelled import NO_LABEL, LabelledImages, Unreadable
+from vitrail.data.reading import AGAIN, killed_readers
 from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError
@@ -37,6 +38,7 @@ class Evaluation:
     unreadable: list[Unreadable] = field(default_factory=list)
 
 
+@killed_readers(AGAIN)
 def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 64, num_workers: int = 0) -> Evaluation:
     """Measure accuracy on a folder with one sub-folder per class.
 
@@ -46,6 +48,7 @@ def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 6
     Raises:
         InvalidInputError: No labels, classes that the model does not have, a model that has but one, or logits that are not finite.
         ImageError: Not one image could be read.
+        ProcessError: A process that reads images was killed.
     """
     num_classes = expect_several_classes(classifier)
     images = with_model_labels(images, classifier)

@@ -10,6 +10,7 @@ from torch import Tensor
 from vitrail.adapters import Classifier
 from vitrail.adapters.own import HiTAdapter
 from vitrail.data.labelled import LabelledImages, Unreadable
+from vitrail.data.reading import AGAIN, killed_readers
 from vitrail.data.sharing import OwnShare
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError, UnsupportedModelError
@@ -126,6 +127,7 @@ def expect_hit(classifier: Classifier) -> HiTAdapter:
     return classifier
 
 
+@killed_readers(AGAIN)
 def report_layers(classifier: Classifier, images: LabelledImages, batch_size: int = 64, num_workers: int = 0) -> LayerReport:
     """Ablate the layers of a HiT, and ask what each gave to the predicted class, in one forward pass per image.
 
@@ -137,6 +139,7 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
     Raises:
         UnsupportedModelError: Not a HiT.
         ImageError: Not one image could be read.
+        ProcessError: A process that reads images was killed.
     """
     hit, no_labels = expect_hit(classifier).hit, None
     try:

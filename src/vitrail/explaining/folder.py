@@ -12,14 +12,16 @@ from vitrail.api import BATCH_SIZE, explain_images
 from vitrail.data.finding import expect_exists, images_below
 from vitrail.data.folders import NO_LABEL, ImageFolder, Unreadable
 from vitrail.data.photos import PhotoFile, relative_name, result_labels
+from vitrail.data.reading import AGAIN, killed_readers
 from vitrail.data.sharing import own_luck, read_on_cpu
 from vitrail.errors import ImageError, InvalidInputError
 from vitrail.explainers import Explainer, distinct_names
 from vitrail.explaining.claiming import claim
 from vitrail.explaining.results import Found, MethodResults, read_unreadable, write_table, write_unreadable
 from vitrail.explanation import Explanation
-from vitrail.files import real_path
+from vitrail.files import output_folder, real_path
 from vitrail.gallery import SHEET, Opened, PhotoReader, draw
+from vitrail.locking import only_run
 from vitrail.progress import progress
 from vitrail.run import Run, describe_method, describe_model, describe_options
 from vitrail.viz.overlay import Smoothing
@@ -78,8 +80,9 @@ def explain_folder(
         model_options: What the model was loaded with, for the record.
 
     Raises:
-        OutputError: `out` holds something else, or results that were made otherwise, or cannot be written.
+        OutputError: `out` holds something else, or results that were made otherwise, or cannot be written, or another run writes there.
         ImageError: Not one image could be read.
+        ProcessError: A process that reads images was killed.
     """
     names, model, data, out = distinct_names(explainers), explainers[0].model, Path(data), Path(out)
     if any(explainer.model is not model for explainer in explainers):
@@ -117,13 +120,14 @@ def explain_folder(
         "smoothing": smoothing,
     }
     methods = {name: describe_method(explainer) for name, explainer in zip(names, explainers, strict=True)}
-    run = claim(out, Run(settings, methods), overwrite)
-    work = _Work(out, data, photos, PhotoReader(photos, model.preprocessing), list(run.methods))
-    before = work.num_done(names)
-    if before:
-        logger.info("%d of %d images are explained already", before, len(photos))
-    work.carry_out(dict(zip(names, explainers, strict=True)), target, batch_size, num_workers, smoothing)
-    return work.finish(names, before)
+    with only_run(output_folder(out)), killed_readers(AGAIN):
+        run = claim(out, Run(settings, methods), overwrite)
+        work = _Work(out, data, photos, PhotoReader(photos, model.preprocessing), list(run.methods))
+        before = work.num_done(names)
+        if before:
+            logger.info("%d of %d images are explained already", before, len(photos))
+        work.carry_out(dict(zip(names, explainers, strict=True)), target, batch_size, num_workers, smoothing)
+        return work.finish(names, before)
 
 
 @dataclass

@@ -1,11 +1,11 @@
 """Training and validation images, as Lightning loads them."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import lightning
 import numpy as np
-import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from vitrail.adapters import Preprocessing
@@ -46,7 +46,7 @@ class TrainingData(lightning.LightningDataModule):
         labelled: bool = True,
     ) -> None:
         super().__init__()
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.labelled = config, seed, labelled
         self.train_images, self.val_images = _parts(config, training_transform(augmentation, preprocessing), preprocessing)
         if labelled:
             _check_classes(self.train_images, self.val_images, config)
@@ -63,6 +63,20 @@ class TrainingData(lightning.LightningDataModule):
         """Training images, where that is known."""
         images = self.train_images
         return len(images) if isinstance(images, LabelledImages) else images.num_images
+
+    def describe(self) -> dict[str, Any]:
+        """What a resumed run has to find again: classes in their order, numbers of images, and a digest of their labels."""
+        parts, digest = (self.train_images, self.val_images), hashlib.sha256()
+        for images in parts:
+            if self.labelled and isinstance(images, LabelledImages):
+                digest.update(np.asarray(images.labels, dtype=np.int64).tobytes() + b"end")
+        train, validation = (len(each) if isinstance(each, LabelledImages) else each.num_images for each in parts)
+        return {
+            "class_names": self.class_names if self.labelled else None,
+            "train_images": train,
+            "validation_images": validation,
+            "labels": digest.hexdigest()[:32],
+        }
 
     @property
     def streamed(self) -> bool:
@@ -121,7 +135,7 @@ class TrainingData(lightning.LightningDataModule):
 
     def _workers(self) -> dict[str, Any]:
         # Pages that stay in place are copied to a GPU while it computes.
-        pinned = torch.cuda.is_available()
+        pinned = self._running().strategy.root_device.type == "cuda"
         return {"num_workers": self.config.num_workers, "persistent_workers": self.config.num_workers > 0, "pin_memory": pinned}
 
 

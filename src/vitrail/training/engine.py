@@ -1,7 +1,9 @@
 """The machine under every run: a trainer for a recipe, and its errors in our words."""
 
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,23 @@ import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
-from vitrail.errors import InvalidInputError, OutputError
+from vitrail.data.reading import killed_readers
+from vitrail.errors import CheckpointError, InvalidInputError, OutputError
 from vitrail.files import write_text
+from vitrail.peers import Peers
 from vitrail.training.callbacks import RunLog, TimeLimit, Timing, progress
 from vitrail.training.checkpoints import Checkpoints, WholeCheckpointIO
 from vitrail.training.cluster import placement
 from vitrail.training.data import TrainingData
+from vitrail.training.determinism import REFUSED
 from vitrail.training.learner import Learner
 from vitrail.training.loggers import create_loggers
-from vitrail.training.runs import CONFIG
+from vitrail.training.runs import CONFIG, remember_data
 from vitrail.training.sections import Recipe
 
 logger = logging.getLogger(__name__)
+
+READERS = "go on with --resume and fewer data.num_workers, or start anew with a smaller data.batch_size"
 
 
 def create_trainer(
@@ -94,23 +101,67 @@ def fit(
     """Write down the recipe and train, from a checkpoint on if there is one.
 
     Raises:
+        InvalidInputError: The images are not those that the run began with, or an operation of the network is not deterministic.
+        CheckpointError: The checkpoint does not fit the network.
         OutputError: The folder cannot be written any more.
+        ProcessError: A process that reads images was killed, or another one of several that train together ended.
         TrainingError: The loss is no longer finite.
     """
+    remember_data(out, data, checkpoint is not None, trainer.is_global_zero)
     if trainer.is_global_zero:
         write_text(out / CONFIG, recipe.to_yaml())
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint)
     try:
-        trainer.fit(learner, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as stopped:
-        # So Lightning answers Ctrl-C, without a word.
-        if isinstance(stopped.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from stopped
-        raise
+        with Peers() as peers, killed_readers(READERS):
+            trainer.callbacks.insert(0, Ending(peers))  # type: ignore[attr-defined]
+            _fit(trainer, learner, data, checkpoint)
     except OSError as error:
         raise OutputError(f"cannot write into {out}: {error.strerror or error}; the models written before are whole") from error
     for reason in list(learner.unreadable.values())[:10]:
         logger.warning("skipped: %s", reason)
     if learner.unreadable:
         logger.warning("%d unreadable images were skipped in training", len(learner.unreadable))
+
+
+def _fit(trainer: lightning.Trainer, learner: Learner, data: TrainingData, checkpoint: Path | None) -> None:
+    try:
+        trainer.fit(learner, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stopped:
+        # So Lightning answers Ctrl-C, without a word.
+        if isinstance(stopped.__context__, KeyboardInterrupt):
+            raise stopped.__context__ from None
+        raise
+    except RuntimeError as error:
+        if REFUSED in str(error):
+            raise InvalidInputError(
+                f"engine.deterministic: {str(error).splitlines()[0]}; leave engine.deterministic out, or change the network"
+            ) from error
+        if "Error(s) in loading state_dict" in str(error):
+            raise CheckpointError(
+                f"{checkpoint} does not fit the network that the recipe and the images make: were classes added or removed? Put them "
+                "back as they were, or start a new run with another --out"
+            ) from error
+        raise
+
+
+class Ending(Callback):
+    """Ends a run with the other processes, and by signals as any other program.
+
+    Lightning would answer SIGTERM by leaving the loop, as if the run had come to its end, and one process of several by a broadcast
+    that the others know nothing of.
+
+    Args:
+        peers: Who watches the other processes.
+    """
+
+    def __init__(self, peers: Peers) -> None:
+        self.peers = peers
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+        self.peers.start(trainer.global_rank, trainer.world_size)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if self.handler is None else self.handler)

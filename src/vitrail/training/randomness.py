@@ -21,22 +21,38 @@ def derive(*place: int) -> int:
 
 
 def seed_all(seed: int) -> None:
-    """Seed Python, numpy and torch, on every device."""
+    """Seed Python, numpy and torch, on every device in use.
+
+    CUDA is left alone while nothing runs on it: a seed would wait there, and be found by whoever uses it first.
+    """
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # timm's transforms and label mixing draw from numpy's global state
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Put the random state of Python, numpy and torch back on leaving."""
+def random_state_kept(on_cuda: bool = False) -> Iterator[None]:
+    """Put the random state of Python, numpy and torch back on leaving.
+
+    Args:
+        on_cuda: Whether CUDA may come into use within the block: it is initialised before, since only then it has a state.
+    """
     put_back = _cpu_state()
+    if on_cuda and torch.cuda.is_available():
+        torch.cuda.init()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
             put_back()
+            if mps is not None:
+                torch.mps.set_rng_state(mps)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
@@ -12,11 +13,13 @@ from vitrail.data.augmentation import label_mixing
 from vitrail.distributed import started_rank
 from vitrail.errors import InvalidInputError
 from vitrail.files import output_folder
+from vitrail.locking import only_run
 from vitrail.registry import unknown_name
 from vitrail.training.checkpoints import newest_checkpoint
 from vitrail.training.classifier import ImageClassifier
 from vitrail.training.config import TrainingConfig
 from vitrail.training.data import TrainingData
+from vitrail.training.determinism import determinism
 from vitrail.training.diffmask.config import MaskTrainingConfig
 from vitrail.training.diffmask.recipe import train_mask
 from vitrail.training.distillation import Teacher
@@ -51,22 +54,24 @@ def train(config: Recipe, out: str | Path, resume: bool = False) -> Path:
     Raises:
         InvalidInputError: The recipe or the data do not fit, or differ from those of the run to resume.
         CheckpointError: The run's checkpoints are broken.
-        OutputError: `out` holds an earlier run and `resume` is false, or cannot be written.
+        OutputError: `out` holds an earlier run and `resume` is false, another run is writing there, or it cannot be written.
+        ProcessError: A process that reads images was killed, or another one of several that train together ended.
         TrainingError: The loss is no longer finite.
     """
     out = output_folder(out)
     # Further processes of the same run may find what the first has written.
-    if started_rank() == 0:
-        claim(out, config, resume)
-    if resume and is_complete(out):
-        logger.info("the run in %s is complete", out)
-        return out / BEST
-    checkpoint = newest_checkpoint(out) if resume else None
-    with random_state_kept():
-        if isinstance(config, MaskTrainingConfig):
-            train_mask(config, out, checkpoint)
-        elif isinstance(config, TrainingConfig):
-            _train_classifier(config, out, checkpoint)
+    with only_run(out) if started_rank() == 0 else nullcontext():
+        if started_rank() == 0:
+            claim(out, config, resume)
+        if resume and is_complete(out):
+            logger.info("the run in %s is complete", out)
+            return out / BEST
+        checkpoint = newest_checkpoint(out) if resume else None
+        with random_state_kept(on_cuda=config.engine.accelerator != "cpu"), determinism(config.engine.deterministic):
+            if isinstance(config, MaskTrainingConfig):
+                train_mask(config, out, checkpoint)
+            elif isinstance(config, TrainingConfig):
+                _train_classifier(config, out, checkpoint)
     return out / BEST
 
 

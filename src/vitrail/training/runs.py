@@ -6,8 +6,9 @@ from typing import Any
 import lightning
 
 from vitrail.errors import InvalidInputError, OutputError
-from vitrail.files import discard_partials, write_text
+from vitrail.files import discard_partials, is_left_over, write_text
 from vitrail.json_text import json_text, read_json
+from vitrail.locking import is_lock
 from vitrail.training.callbacks import METRICS, TimeLimit
 from vitrail.training.checkpoints import FOLDER
 from vitrail.training.config import differences, read_config
@@ -15,7 +16,7 @@ from vitrail.training.data import TrainingData
 from vitrail.training.learner import Learner
 from vitrail.training.sections import Recipe
 
-CONFIG, SUMMARY = "config.yaml", "summary.json"
+CONFIG, DATA, SUMMARY = "config.yaml", "data.json", "summary.json"
 
 CHANGEABLE = (
     "data.root",
@@ -39,7 +40,8 @@ def claim(out: Path, config: Recipe, resume: bool) -> None:
         OutputError: It holds something else.
         InvalidInputError: The run in it followed another recipe.
     """
-    if not any(out.iterdir()):
+    if all(is_lock(path) or is_left_over(path) for path in out.iterdir()):
+        discard_partials(out)
         return
     if not resume:
         raise OutputError(f"{out} is not empty; choose another --out, or go on with the run in it by --resume")
@@ -52,6 +54,50 @@ def claim(out: Path, config: Recipe, resume: bool) -> None:
             "choose another --out"
         )
     discard_partials(out, [FOLDER])
+
+
+def remember_data(out: Path, data: TrainingData, resumed: bool, first: bool) -> None:
+    """Write down what a run is trained on, or make sure that a resumed one finds the same.
+
+    Args:
+        out: The folder of the run.
+        data: What is there now.
+        resumed: Whether the run goes on from a checkpoint.
+        first: Whether this process writes the files.
+
+    Raises:
+        InvalidInputError: A resumed run would go on with other classes or images.
+    """
+    now = data.describe()
+    try:
+        before = read_json(out / DATA) if resumed else None
+    except FileNotFoundError:
+        before = None  # Of a version that wrote none.
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"cannot read what the run in {out} was trained on, {out / DATA}: {error}") from error
+    if isinstance(before, dict) and before != now:
+        raise InvalidInputError(
+            f"expected the images that the run in {out} was trained on, got others ({_changes(before, now)}): it would go on with "
+            "other labels or another order; put them back as they were, or start a new run with another --out"
+        )
+    if first and before is None:
+        write_text(out / DATA, json_text(now, indent=2) + "\n")
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two descriptions of data, in words."""
+    words = []
+    old, new = (list(each.get("class_names") or []) for each in (before, now))
+    removed, added = ([name for name in one if name not in set(other)] for one, other in ((old, new), (new, old)))
+    for name, found in (("removed", removed), ("added", added)):
+        if found:
+            words.append(f"classes {name}: {', '.join(found[:8])}{', ...' if len(found) > 8 else ''}")
+    if old != new and not words:
+        words.append("the classes are in another order")
+    for key in ("train_images", "validation_images"):
+        if before.get(key) != now.get(key):
+            words.append(f"{key.replace('_', ' ')}: {before.get(key)} then, {now.get(key)} now")
+    return "; ".join(words) or "images have other labels"
 
 
 def is_complete(out: Path) -> bool:

@@ -151,6 +151,9 @@ class RunConfig(Section):
     devices: int | str = 1
     """On one machine. Under torchrun and SLURM these decide."""
     seed: int = Field(0, ge=0)
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time: on GPUs, without it, two runs differ by rounding. Slower there, by how much
+    depends on the network, and a network with an operation that has no such algorithm is refused. On CPUs it changes nothing."""
     validate_every: int = Field(1, ge=1)
     """Epochs between two validations; the last epoch is validated in any case."""
     checkpoint_every: int | None = Field(None, ge=1)

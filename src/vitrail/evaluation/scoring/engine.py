@@ -16,6 +16,7 @@ from vitrail.adapters import Classifier
 from vitrail.autocast import in_precision
 from vitrail.data.labelled import Batch, LabelledImages, Unreadable
 from vitrail.data.padding import collate_by_size
+from vitrail.data.reading import AGAIN, killed_readers
 from vitrail.data.sharing import own_luck, read_on_cpu
 from vitrail.distributed import gather, rank, world_size
 from vitrail.errors import InvalidInputError, OutputError
@@ -36,6 +37,7 @@ LABEL = "label"
 """As a target: the label of every image."""
 
 
+@killed_readers(AGAIN)
 def score(
     classifier: Classifier,
     images: LabelledImages,
@@ -71,6 +73,7 @@ def score(
         InvalidInputError: A method twice, labels that are asked for and not there, answers that a metric needs and nobody knows,
             or maps of several grids, where points of a curve are counted in cells.
         ImageError: Not one image could be read.
+        ProcessError: A process that reads images was killed.
     """
     names = distinct_names(explainers)
     if batch_size < 1 or num_workers < 0:

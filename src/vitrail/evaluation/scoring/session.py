@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.explainers import Explainer
-from vitrail.files import real_path
+from vitrail.files import output_folder, real_path
 from vitrail.json_text import json_text, parse_json
+from vitrail.locking import only_run
 from vitrail.run import Run, describe_method, describe_model
 
 logger = logging.getLogger(__name__)
@@ -83,7 +85,8 @@ class Session:
 
         Raises:
             InvalidInputError: The folder lies among the images, or the target is no class of the model.
-            OutputError: The folder holds something else, or scores that were made otherwise, or cannot be written.
+            OutputError: The folder holds something else, or scores that were made otherwise, another run writes there, or it cannot be
+                written.
         """
         root, explained = self.choice.root, self.choice.explained
         if root is not None and real_path(folder).is_relative_to(real_path(root)):
@@ -109,16 +112,18 @@ class Session:
             expect_place(folder, run, self.overwrite)
         # A trial before earlier results are replaced.
         passes = passes_of_first(classifier, images, explainers)
-        if rank() == 0:
-            if before_writing is not None:
-                before_writing()
-            if claim(folder, run, self.overwrite):
-                logger.info("going on in %s", folder)
-        gather([None])  # Nobody looks into the folder before it is claimed.
-        scores = score(
-            classifier, images, explainers, self.plan, explained, self.batch_size, self.num_workers, folder, passes, run.key
-        )
-        captions = dict[str, str]()
-        if rank() == 0:
-            captions = write_sheets(folder, scores, self.plan, images, explainers)
+        with ExitStack() as held:
+            if rank() == 0:
+                if before_writing is not None:
+                    before_writing()
+                held.enter_context(only_run(output_folder(folder)))
+                if claim(folder, run, self.overwrite):
+                    logger.info("going on in %s", folder)
+            gather([None])  # Nobody looks into the folder before it is claimed.
+            scores = score(
+                classifier, images, explainers, self.plan, explained, self.batch_size, self.num_workers, folder, passes, run.key
+            )
+            captions = dict[str, str]()
+            if rank() == 0:
+                captions = write_sheets(folder, scores, self.plan, images, explainers)
         return scores, captions
