@@ -56,9 +56,15 @@ def adapt(
             module, name or type(module).__name__, tuple(class_names), preprocessing
         )
         return _checked(adapter if output is None else replace(adapter, output=output))
+    inside = next((name for name, part in module.named_children() if home_of(original(part)) is not None), None)
     raise UnsupportedModelError(
         "expected a HiT, an INTR, or a Vision Transformer of timm, Hugging Face or torchvision, got "
         f"{type(module).__module__}.{type(module).__qualname__}, which has no adapter"
+        + (
+            ""
+            if inside is None
+            else f"; it wraps one: adapt network.{inside}, and do by a Preprocessing what the wrapper does to images"
+        )
     )
 
 

@@ -50,6 +50,25 @@ def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:
         raise UnsupportedModelError(
             "no gradient passes from its logits to the image; choose attention, rollout, mutex, occlusion or rise"
         )
+    if not _is_slope(vit, image.detach(), gradients[0], weights, expected):
+        raise UnsupportedModelError(
+            "the gradient of its logits is not their slope: backward hooks, guided or straight-through backward passes change it; remove "
+            "them, or choose attention, rollout, mutex, occlusion or rise"
+        )
+
+
+@torch.no_grad()
+def _is_slope(vit: ViTAdapter, image: Images, gradient: Tensor, weights: Tensor, expected: Logits) -> bool:
+    """Whether a small step along the gradient moves the logits as it says; half precision is too coarse to tell."""
+    length, scale = gradient.norm(), (expected * weights).abs().max()
+    if image.dtype not in (torch.float32, torch.float64) or not length or not torch.isfinite(length) or not scale:
+        return True
+    for share in (1e-2, 2e-3):  # Where the network bends too much for the first step, the second one decides.
+        step = share * scale / length
+        moved = [(vit.logits(image + sign * step * gradient / length) * weights).sum() for sign in (1, -1)]
+        if abs(float((moved[0] - moved[1]) / (2 * step * length)) - 1) < 0.03:
+            return True
+    return False
 
 
 class _Cuts(TorchFunctionMode):

@@ -86,6 +86,10 @@ def as_vit(module: nn.Module, name: str, class_names: tuple[str, ...], preproces
 
 def _why_not(module: nn.Module) -> str:
     kind = type(module).__name__
+    known = next((base for base in type(module).__mro__ if base in ADAPTERS), None)
+    if known is not None:
+        base = known.__name__
+        return f": it derives from {base} and may have steps of its own; adapt a {base} with its weights, or write an adapter"
     if any(part in kind for part in ("Swin", "Hiera", "MViT", "Pvt", "MaxxVit", "Davit", "Twins")):
         return ": its tokens are merged or attend in windows, so that patches cannot be removed one by one"
     if kind.endswith("SAM"):

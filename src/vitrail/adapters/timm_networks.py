@@ -14,6 +14,7 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.grid import expect_channels, expect_multiple, expect_size, first_convolution
 from vitrail.adapters.readout import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width, uniform
 from vitrail.adapters.timm_attention import compared_with_own
+from vitrail.errors import UnsupportedModelError
 from vitrail.hooks import attributes, forward_hooks, original, replaced_methods
 from vitrail.types import Images, Kept, Logits, Patches, Tokens
 
@@ -88,6 +89,11 @@ class TimmAdapter(ViTAdapter):
 
     def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
         pooling, like = self.vit.global_pool, first_convolution(self.vit.patch_embed).weight
+        if "max" in pooling:
+            raise UnsupportedModelError(
+                f"the head of {self.name} pools by maxima (global_pool={pooling!r}), which read other tokens in every image; choose a "
+                "method that does not ask what the head reads, such as occlusion, input-x-gradient or mutex"
+            )
         if pooling == "token":
             return class_tokens(num_tokens, 1, like)
         # Eva's attention pooling reads all tokens, VisionTransformer's and the mean what they are told.

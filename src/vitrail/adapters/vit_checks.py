@@ -52,7 +52,12 @@ def check_readout(vit: ViTAdapter, image: Images, expected: Logits) -> None:
     """Tokens that the head does not read do not matter after the last block, and those that it reads do."""
     with vit.record(hidden_states=True) as trace:
         vit.logits(image)
-    read = vit.readout(trace.hidden_states[-1].shape[1]) > 0
+    num_tokens = trace.hidden_states[-1].shape[1]
+    if vit.patches_attend and num_tokens != vit.num_prefix_tokens + math.prod(vit.grid_size(image)):
+        raise UnsupportedModelError(
+            "its blocks add, merge or drop tokens, so that what the head reads has no place on the image"
+        )
+    read = vit.readout(num_tokens) > 0
     if (~read).any() and not agree(vit.module, _with_noise_after(vit, image, ~read), expected):
         raise UnsupportedModelError(f"{READS_OTHERWISE}: tokens count that it is said not to read")
     for index in {int(read.nonzero()[0]), int(read.nonzero()[-1])}:

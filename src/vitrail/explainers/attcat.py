@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from vitrail.adapters import Check
+from vitrail.adapters import Check, Classifier, ViTAdapter
 from vitrail.explainers.attention_maps import follow, on_grid
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.explainers.gradients import target_gradients
@@ -34,6 +34,13 @@ class AttentiveClassActivation(OwnPassExplainer):
     needs_gradients: ClassVar[bool] = True
     relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout", "gradients")
 
+    @classmethod
+    def refusal(cls, model: Classifier) -> str | None:
+        reason = super().refusal(model)
+        if reason is None and len(model.blocks) <= 2 and not _reads_patches(model):  # type: ignore[attr-defined, arg-type]
+            return "it needs more than two blocks, of which the last two give it rounding errors alone under a class token; choose chefer"
+        return reason
+
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         prefix, grid_size = self.vit.num_prefix_tokens, self.vit.grid_size(images)
         with (
@@ -50,3 +57,7 @@ class AttentiveClassActivation(OwnPassExplainer):
             # Attention goes to the tokens that enter a block, and the activation is of those that leave it: patches stay in place.
             maps.append(on_grid(activation * follow(row, weights), prefix, grid_size))
         return Attribution(logits, targets, sum(maps[1:], maps[0]))
+
+
+def _reads_patches(vit: ViTAdapter) -> bool:
+    return bool(vit.readout(vit.num_prefix_tokens + 1)[vit.num_prefix_tokens :].any())

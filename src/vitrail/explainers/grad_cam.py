@@ -114,12 +114,15 @@ class GradCam(OwnPassExplainer):
     def _find_norm(self, site: str) -> torch.nn.Module | None:
         if not self.vit.patches_attend:  # A HiT's norms serve class token and patches in turn.
             return None
-        block = self.vit.blocks[self.block]
-        names = [name for name, _ in block.named_children()]
-        # timm's blocks that normalise what attention gives, not what it takes, list their parts in that order.
-        if {"attn", "norm1"} <= set(names) and names.index("attn") < names.index("norm1"):
-            return None
-        return next((part for name, part in block.named_children() if name in NORMS[site]), None)
+        # Whoever wraps a block, to checkpoint it or to compile it, has it as a child; no norm is called so inside of others.
+        for part in self.vit.blocks[self.block].modules():
+            names = [name for name, _ in part.named_children()]
+            # timm's blocks that normalise what attention gives, not what it takes, list their parts in that order.
+            if {"attn", "norm1"} <= set(names) and names.index("attn") < names.index("norm1"):
+                return None
+            if norm := next((child for name, child in part.named_children() if name in NORMS[site]), None):
+                return norm
+        return None
 
 
 def _principal(weighted: Float[Tensor, "b n d"], cam: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:

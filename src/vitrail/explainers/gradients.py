@@ -32,7 +32,15 @@ def target_gradients(
             "as rollout or occlusion"
         )
     scores = logits.gather(1, targets[:, None]).sum()
-    gradients = torch.autograd.grad(scores, sources, allow_unused=True)
+    try:
+        gradients = torch.autograd.grad(scores, sources, allow_unused=True)
+    except RuntimeError as error:
+        # Blocks that run again in the backward pass run without what a method sees and changes.
+        if "heckpoint" not in f"{type(error).__name__}: {error}":
+            raise
+        raise UnsupportedModelError(
+            "the network checkpoints activations, which hides its blocks; turn gradient checkpointing off"
+        ) from error
     unused = [index for index, gradient in enumerate(gradients) if gradient is None]
     if unused:
         raise UnsupportedModelError(

@@ -1,0 +1,275 @@
+"""Networks whose tokens, pooling or gradients were altered: maps would lie elsewhere, or be of something else."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from test_altered_networks import ATTENTION, GRADIENTS, LIBRARIES, METHODS, blocks_of, maps
+from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.utils.checkpoint import checkpoint
+
+import networks
+from vitrail.adapters import adapt
+from vitrail.errors import UnsupportedModelError
+from vitrail.explainers import make_explainer
+
+
+def expect_refused(network: nn.Module, methods: set[str], message: str) -> dict[str, Tensor | str]:
+    found = maps(network)
+    for method in methods:
+        assert isinstance(found[method], str), f"{method} gave a map"
+        assert message in found[method], (method, found[method])
+    return found
+
+
+def flipped(images: Tensor) -> Tensor:
+    return images.flip(-1)
+
+
+def moved(images: Tensor) -> Tensor:
+    return images.roll(8, dims=-2)
+
+
+def turned(images: Tensor) -> Tensor:
+    return images.mT
+
+
+@pytest.mark.parametrize("change", [flipped, moved, turned])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_images_that_the_network_moves(library, change):
+    network = LIBRARIES[library]()
+    network.register_forward_pre_hook(lambda part, inputs: (change(inputs[0]), *inputs[1:]))
+    expect_refused(network, set(METHODS), "flipped, moved or reordered")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_patches_in_the_order_of_columns(library):
+    network = LIBRARIES[library]()
+    part = {"timm": "patch_embed", "huggingface": "vit.embeddings.patch_embeddings", "torchvision": "conv_proj"}[library]
+
+    def by_columns(part, inputs, output):
+        if output.ndim == 4:
+            return output.mT
+        return output.unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2)
+
+    network.get_submodule(part).register_forward_hook(by_columns)
+    expect_refused(network, set(METHODS), "flipped, moved or reordered")
+
+
+def last_norm(network: nn.Module) -> nn.Module:
+    return (
+        network.vit.layernorm
+        if hasattr(network, "vit")
+        else network.encoder.ln
+        if hasattr(network, "encoder")
+        else network.norm
+    )
+
+
+def mean_for_class(tokens: Tensor) -> Tensor:
+    return torch.cat([tokens[:, 1:].mean(1, keepdim=True), tokens[:, 1:]], 1)
+
+
+def one_patch_for_class(tokens: Tensor) -> Tensor:
+    return torch.cat([tokens[:, 5:6], tokens[:, 1:]], 1)
+
+
+def both(tokens: Tensor) -> Tensor:
+    return torch.cat([tokens[:, :1] + tokens[:, 1:].mean(1, keepdim=True), tokens[:, 1:]], 1)
+
+
+@pytest.mark.parametrize("pool", [mean_for_class, one_patch_for_class, both])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_heads_that_read_other_tokens(library, pool):
+    network = LIBRARIES[library]()
+    last_norm(network).register_forward_hook(lambda part, inputs, output: pool(output))
+    expect_refused(
+        network, {"chefer", "attcat", "rollout", "attention", "grad-cam"}, "does not read the tokens that its kind reads"
+    )
+
+
+def test_a_timm_pool_that_was_replaced():
+    network = networks.timm_vit().double()
+    network.pool = lambda tokens, pool_type=None: tokens[:, 1:].mean(1)
+    expect_refused(network, {"chefer", "attcat", "rollout", "attention", "grad-cam"}, "does not read the tokens")
+
+
+@pytest.mark.parametrize("pooling", ["max", "avgmax"])
+def test_pooling_by_maxima(pooling):
+    network = networks.timm_vit(global_pool=pooling).double()
+    expect_refused(network, {"chefer", "attcat", "rollout", "attention", "grad-cam"}, "maxima")
+
+
+def backward_hook(network: nn.Module) -> None:
+    blocks_of(network)[1].mlp.register_full_backward_hook(lambda part, inwards, outwards: (3 * inwards[0],))
+
+
+def backward_pre_hook(network: nn.Module) -> None:
+    blocks_of(network)[1].mlp.register_full_backward_pre_hook(lambda part, outwards: (outwards[0] / 3,))
+
+
+def guided(network: nn.Module) -> None:
+    for part in network.modules():
+        if "GELU" in type(part).__name__:
+            part.register_full_backward_hook(lambda part, inwards, outwards: (inwards[0].clamp_min(0),))
+
+
+def hooked_tokens(network: nn.Module) -> None:
+    def hook(part, inputs, output):
+        tokens = output[0] if isinstance(output, tuple) else output
+        if tokens.requires_grad:
+            tokens.register_hook(lambda gradient: gradient * 2)
+
+    blocks_of(network)[0].register_forward_hook(hook)
+
+
+class Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+def reversed_gradients(network: nn.Module) -> None:
+    blocks_of(network)[1].mlp.register_forward_hook(lambda part, inputs, output: Reversed.apply(output))
+
+
+@pytest.mark.parametrize("alter", [backward_hook, backward_pre_hook, guided, hooked_tokens, reversed_gradients])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_gradients_that_are_no_slopes(library, alter):
+    network = LIBRARIES[library]()
+    alter(network)
+    found = expect_refused(network, GRADIENTS, "is not their slope")
+    assert all(isinstance(found[method], Tensor) for method in set(METHODS) - GRADIENTS)
+
+
+def test_a_backward_hook_after_the_first_map_is_noticed():
+    network = networks.timm_vit()
+    explainer = make_explainer("chefer", adapt(network))
+    explainer.explain(networks.images("timm"))
+    backward_hook(network)
+    with pytest.raises(UnsupportedModelError, match="is not their slope"):
+        explainer.explain(networks.images("timm"))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_places_inside_of_blocks(library):
+    """What is added by the number of a token gives patches that are left the places of others."""
+    network = LIBRARIES[library]()
+    places = torch.randn(17, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    blocks_of(network)[1].register_forward_pre_hook(
+        lambda part, inputs: (inputs[0] + places[: inputs[0].shape[1]], *inputs[1:])
+    )
+    expect_refused(network, {"mutex"}, "take the places of those that are taken out")
+
+
+def more_tokens(network: nn.Module) -> None:
+    prompts = torch.randn(1, 3, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    blocks_of(network)[0].register_forward_pre_hook(
+        lambda part, inputs: (torch.cat([inputs[0], prompts.expand(len(inputs[0]), -1, -1)], 1), *inputs[1:])
+    )
+
+
+def fewer_tokens(network: nn.Module) -> None:
+    blocks_of(network)[1].register_forward_pre_hook(lambda part, inputs: (inputs[0][:, :12], *inputs[1:]))
+
+
+def merged_tokens(network: nn.Module) -> None:
+    def merge(part, inputs):
+        pairs = inputs[0][:, 1:].unflatten(1, (8, 2)).mean(2)
+        return torch.cat([inputs[0][:, :1], pairs], 1), *inputs[1:]
+
+    blocks_of(network)[2].register_forward_pre_hook(merge)
+
+
+@pytest.mark.parametrize("alter", [more_tokens, fewer_tokens, merged_tokens])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_tokens_that_are_added_dropped_or_merged(library, alter):
+    network = LIBRARIES[library]()
+    alter(network)
+    expect_refused(network, ATTENTION, "tokens")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_tokens_that_wander_between_blocks(library):
+    network = LIBRARIES[library]()
+
+    def shuffle(part, inputs):
+        return torch.cat([inputs[0][:, :1], inputs[0][:, 1:].flip(1)], 1), *inputs[1:]
+
+    blocks_of(network)[1].register_forward_pre_hook(shuffle)
+    expect_refused(network, ATTENTION, "reorder or merge tokens")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_blocks_that_users_checkpoint_without_reentry(library):
+    network = LIBRARIES[library]()
+    for block in blocks_of(network):
+        own = block.forward
+        block.forward = lambda *inputs, own=own, **options: checkpoint(own, *inputs, use_reentrant=False, **options)
+    found = maps(network)
+    for method in ("chefer", "legrad"):
+        assert "turn gradient checkpointing off" in str(found[method]), (method, found[method])
+    assert isinstance(found["rollout"], Tensor)
+
+
+class Wrapper(nn.Module):
+    """As checkpointing and offloading wrap blocks."""
+
+    def __init__(self, wrapped: nn.Module) -> None:
+        super().__init__()
+        self.wrapped = wrapped
+
+    def forward(self, *inputs, **options):
+        return self.wrapped(*inputs, **options)
+
+
+def test_grad_cam_finds_the_norm_of_a_wrapped_block():
+    network, equal = networks.torchvision_vit(), networks.torchvision_vit()
+    layers = network.encoder.layers
+    for name, block in list(layers.named_children()):
+        setattr(layers, name, Wrapper(block))
+    images = networks.images("torchvision")
+    found, expected = (make_explainer("grad-cam", adapt(each)).explain(images, 1).relevance for each in (network, equal))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("build", [lambda: networks.timm_vit(depth=2), networks.torchvision_vit])
+def test_attcat_needs_more_than_two_blocks(build: Callable[[], nn.Module]):
+    with pytest.raises(UnsupportedModelError, match="it needs more than two blocks"):
+        make_explainer("attcat", adapt(build()))
+
+
+@pytest.mark.parametrize("method", ["rise", "random"])
+def test_torchs_default_precision_does_not_count(method):
+    options, images = METHODS.get(method, {}), networks.images("timm")
+    expected = make_explainer(method, adapt(networks.timm_vit()), **options).explain(images, 1).relevance
+    explainer = make_explainer(method, adapt(networks.timm_vit()), **options)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = explainer.explain(images, 1).relevance
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected)
+
+
+def test_hooks_that_torch_never_runs_are_not_run():
+    """torch's attention takes the numbers of its projection; pruning recomputes them in a hook that is never called."""
+    network, images = networks.torchvision_vit(), networks.images("torchvision")
+    projection = network.encoder.layers[0].self_attention.out_proj
+    prune.random_unstructured(projection, "weight", amount=0.5)
+    projection.weight_orig.data += 1
+    with torch.no_grad():
+        before = network(images)
+    make_explainer("chefer", adapt(network)).explain(images)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), before)
+
+
+def test_wrappers_name_the_network_inside():
+    with pytest.raises(UnsupportedModelError, match=r"it wraps one: adapt network\.wrapped"):
+        adapt(Wrapper(networks.timm_vit()))
