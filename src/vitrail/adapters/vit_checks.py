@@ -34,7 +34,7 @@ def check_tokens(vit: ViTAdapter, image: Images, expected: Logits) -> None:
     num_tokens = trace.hidden_states[0].shape[1]
     if num_tokens != _num_tokens(vit, image):
         raise UnsupportedModelError(
-            f"expected {_num_tokens(vit, image)} tokens before its first block, {vit.num_prefix_tokens} of them no patches, got {num_tokens}: "
+            f"expected {_num_tokens(vit, image)} tokens before its first block ({vit.num_prefix_tokens} no patches), got {num_tokens}: "
             "tokens were added, merged or dropped, so that vitrail cannot tell where they lie; write an adapter that counts them"
         )
     for (_, number), most in zip(corners, _most_changed(vit, trace.hidden_states[0]), strict=True):
