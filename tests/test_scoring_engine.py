@@ -174,6 +174,7 @@ def test_what_the_model_says_is_shared_by_methods_and_metrics(tmp_path, monkeypa
         score(classifier, images, explainers, Plan.of((), metrics, options), batch_size=2)
         return sum(asked)
 
+    Recording(classifier).explain(images[0].image[None])  # The network is looked over before it is first explained.
     one, two = [Recording(classifier)], [Recording(classifier), AlsoRecording(classifier)]
     both = ["faithfulness-correlation", "infidelity"]
     alone = passes(one, both[:1])

@@ -206,7 +206,7 @@ def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
 def _expect_empty(path: Path) -> None:
     try:
-        empty = not path.is_dir() or all(is_lock(each) or is_left_over(each) for each in path.iterdir())
+        empty = not path.is_dir() or all(is_lock(each) or is_left_over(each) or each.name == MARK for each in path.iterdir())
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}; choose another --out") from error
     if not empty:

@@ -59,7 +59,7 @@ def test_methods_that_can_explain_a_model(name, first, other, without):
 
 
 def test_classes_without_a_name_of_their_own_go_by_number():
-    named = replace(model("hit-birds"), class_names=("crane", "crane", "7", "wren", "owl", "tit"))
+    named = replace(model("hit-birds"), class_names=("crane", "crane", "7", "wren", "owl", "tit", "jay", "rook", "kite"))
     assert class_words(named)[:6] == ["0", "1", "2", "wren", "owl", "tit"]
     assert class_words(replace(named, class_names=()))[:2] == ["0", "1"]
     answered = answer(named, Asked(bird(), ("hit",), "1"))

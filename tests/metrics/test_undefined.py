@@ -10,7 +10,6 @@ import networks
 from additive import additive_classifier, explained, ones, own_map
 from vitrail.adapters import Classifier, Preprocessing, adapt
 from vitrail.errors import InvalidInputError
-from vitrail.evaluation.reading import expect_finite
 from vitrail.explainers import make_explainer
 from vitrail.metrics import METRICS, PROTOCOLS, Curves, InsertionDeletion, Protocol, View, perturbation_curves
 from vitrail.metrics.masks import Masks
@@ -169,7 +168,7 @@ def test_hits_of_logits_that_are_no_numbers_are_undefined():
 
 def test_accuracy_refuses_logits_that_are_no_numbers():
     with pytest.raises(InvalidInputError, match="gave logits that are not finite"):
-        expect_finite(torch.tensor([[0.0, torch.inf]]), networks.network("hit"))
+        networks.network("hit").check_logits(torch.tensor([[0.0, 0.0, 0.0, 0.0, torch.inf]]))
 
 
 SINGLE = {

@@ -109,9 +109,9 @@ def _check_bundled(name: str) -> None:
 
 
 def _resized(classifier: Classifier, size: tuple[int, int]) -> Classifier:
-    resized = replace(classifier, preprocessing=replace(classifier.preprocessing, size=size))
     if size[0] * size[1] > MAX_RESIZED_PIXELS:
         raise InvalidInputError(f"expected an image_size of at most {MAX_RESIZED_PIXELS:,} pixels, got {size[0]}x{size[1]}")
+    resized = replace(classifier, preprocessing=replace(classifier.preprocessing, size=size))
     # Refused here rather than at the first photo; one number that stands for all takes no memory.
     resized.grid_size(torch.zeros(1, 1, 1, 1).expand(1, len(resized.preprocessing.mean), *size))
     return resized

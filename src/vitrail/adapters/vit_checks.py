@@ -17,6 +17,9 @@ from vitrail.errors import UnsupportedModelError
 from vitrail.hooks import forward_hooks
 from vitrail.types import Images, Logits, Tokens
 
+NOWHERE = -1
+"""Of a network that does not look at the image, such as one that begins with zeros."""
+
 READS_OTHERWISE = (
     "its head does not read the tokens that its kind reads (pooling was changed, or something works on the tokens between the last block "
     "and the head)"
@@ -38,7 +41,7 @@ def check_tokens(vit: ViTAdapter, image: Images, expected: Logits) -> None:
             "tokens were added, merged or dropped, so that vitrail cannot tell where they lie; write an adapter that counts them"
         )
     for (_, number), most in zip(corners, _most_changed(vit, trace.hidden_states[0]), strict=True):
-        if most != number:
+        if most not in (number, NOWHERE):
             raise UnsupportedModelError(
                 f"a pixel of patch {number} changes token {most} most: the image or its patches are flipped, moved or reordered, "
                 "so that a map would lie wrong; do that before the network"
@@ -58,6 +61,8 @@ def check_readout(vit: ViTAdapter, image: Images, expected: Logits) -> None:
     read = vit.readout(num_tokens) > 0
     if (~read).any() and not agree(vit.module, _with_noise_after(vit, image, ~read), expected):
         raise UnsupportedModelError(f"{READS_OTHERWISE}: tokens count that it is said not to read")
+    if torch.equal(_with_noise_after(vit, image, torch.ones_like(read)), expected):
+        return  # A head that begins with zeros reads nothing yet.
     for index in {int(read.nonzero()[0]), int(read.nonzero()[-1])}:
         one = torch.zeros_like(read)
         one[index] = True
@@ -88,7 +93,7 @@ def check_removal(vit: ViTAdapter, image: Images, expected: Logits) -> None:
     order = torch.randperm(math.prod(grid_size), generator=torch.Generator().manual_seed(2), device="cpu").to(image.device)[
         None
     ]
-    for kept in (order, order[:, : max(order.shape[1] // 2, 1)]):
+    for kept in (order[:, : max(order.shape[1] // 2, 1)], order):  # Networks that need all patches say so at the first.
         logits = vit.forward_tokens(torch.cat([tokens[:, :prefix], tokens[:, prefix + kept[0]]], 1), grid_size, kept)
         if kept is order and not agree(vit.module, logits, expected):
             raise UnsupportedModelError(
@@ -144,7 +149,8 @@ def _refuse_wandering_tokens(vit: ViTAdapter, image: Images) -> None:
         raise UnsupportedModelError(
             "its blocks add, merge or drop tokens, so that attention cannot be followed from block to block"
         )
-    if _most_changed(vit, trace.hidden_states[-1]) != [number for _, number in corners]:
+    places = zip(corners, _most_changed(vit, trace.hidden_states[-1]), strict=True)
+    if any(most not in (number, NOWHERE) for (_, number), most in places):
         raise UnsupportedModelError(
             "its blocks reorder or merge tokens, so that attention cannot be followed from block to block"
         )
@@ -168,9 +174,10 @@ def _nudged(image: Images, corners: list[tuple[tuple[int, int], int]]) -> Float[
 
 
 def _most_changed(vit: ViTAdapter, tokens: Tokens) -> list[int]:
-    """The patch that differs most from that of the first image, per further image."""
+    """The patch that differs most from that of the first image, per further image; `NOWHERE` where none does."""
     patches = tokens[:, vit.num_prefix_tokens :].float()
-    return (patches[1:] - patches[:1]).norm(dim=-1).argmax(1).tolist()
+    largest, place = (patches[1:] - patches[:1]).norm(dim=-1).max(1)
+    return torch.where(largest > 0, place, NOWHERE).tolist()
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -132,8 +133,14 @@ class LabelledImages(ABC, Dataset[Sample | Unreadable]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample | Unreadable:
+        return self.read(index)
+
+    def read(self, index: int, varied: AbstractContextManager[None] | None = None) -> Sample | Unreadable:
+        """Open and transform one image; the transform runs inside `varied`, where it may be seeded."""
         try:
-            return Sample(self.transform(self.open(index)), self.labels[index], self.name(index))
+            opened = self.open(index)
+            with varied or nullcontext():
+                return Sample(self.transform(opened), self.labels[index], self.name(index))
         except ImageError as error:
             return Unreadable(self.name(index), str(error))
 

@@ -56,7 +56,7 @@ class Explainer(ABC):
 
     paper: ClassVar[str]
     """Authors, year, arXiv number."""
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout", "parts", "removal", "head", "gradients")
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout", "parts", "head", "gradients")
     """Views of the network that the method takes for true; they are checked before it runs."""
     needs_gradients: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False

@@ -43,6 +43,7 @@ def test_the_whole_way_from_the_command_line_to_an_explanation(
         "best.safetensors",
         "checkpoints",
         "config.yaml",
+        "data.json",
         "last.safetensors",
         "learning_curve.png",
         "metrics.csv",

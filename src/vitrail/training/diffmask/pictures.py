@@ -1,5 +1,7 @@
 """Masks drawn while gates learn."""
 
+import logging
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from PIL import Image
 
 from vitrail.adapters import ViTAdapter
 from vitrail.data.labelled import LabelledImages, collate
+from vitrail.errors import UnsupportedModelError
 from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.models.diffmask import TrainedMask
@@ -19,6 +22,8 @@ from vitrail.training.diffmask.config import PicturesConfig
 from vitrail.training.randomness import random_state_kept
 from vitrail.types import Images
 from vitrail.viz.sheet import SheetRow, contact_sheet
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "pictures"
 BESIDE = ("rollout", "grad-cam")
@@ -99,9 +104,16 @@ class MaskPictures(Callback):
                 return None
             self.images = batch.images.to(self.vit.device, self.vit.dtype)
             self.titles = ["/".join(Path(path).parts[-2:]) for path in batch.paths]
-            able = [name for name in BESIDE if EXPLAINERS[name].refusal(self.vit) is None]
-            self.beside = [make_explainer(name, self.vit).explain(self.images) for name in able]
+            self.beside = list(self._explain_beside(self.images))
         return self.images
+
+    def _explain_beside(self, images: Images) -> Iterator[Explanation]:
+        for name in BESIDE:
+            if EXPLAINERS[name].refusal(self.vit) is None:
+                try:
+                    yield make_explainer(name, self.vit).explain(images)
+                except UnsupportedModelError as error:  # A picture is no reason to end a training.
+                    logger.warning("pictures without %s: %s", name, error)
 
 
 def _as_photo(image: Any) -> Image.Image:
