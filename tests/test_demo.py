@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vitrail.demo
 from vitrail.adapters import load
-from vitrail.demo import MODEL, demo_photo, run_demo
+from vitrail.demo import demo_photo, run_demo
 from vitrail.errors import MissingExtraError
 from vitrail.explainers import EXPLAINERS
 from vitrail.explanation import Explanation
@@ -32,7 +33,7 @@ def test_the_page_shows_every_method_and_needs_nothing_else(tmp_path, run_vitrai
     assert code == 0, err
     assert f"open {out / 'index.html'}" in printed
     page = (out / "index.html").read_text()
-    classifier = load(MODEL)
+    classifier = load(vitrail.demo.MODEL)
     for name in (name for name, method in EXPLAINERS.items() if not method.refusal(classifier)):
         shown = not EXPLAINERS[name].needs_training
         assert (f"{name}:" in page) == shown

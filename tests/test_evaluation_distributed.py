@@ -36,6 +36,7 @@ def test_the_first_process_is_known_before_anything_is_set_up(environment, expec
     assert started_rank() == expected
 
 
+@pytest.mark.slow
 def test_two_processes_print_and_write_the_figures_of_one(run_vitrail, tiny_model_file, make_photo, tmp_path):
     """19 readable photos, so that the shares are unequal, and three that are not, in both shares."""
     for i, name in enumerate(("crimson", "amber", "green")):

@@ -198,10 +198,9 @@ def test_one_block_object_used_several_times(library):
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_removed_layers(library):
-    network = LIBRARIES[library]()
+    depth = {"timm": "depth", "huggingface": "num_hidden_layers", "torchvision": "num_layers"}[library]
+    network, plain = LIBRARIES[library](**{depth: 4}), LIBRARIES[library](**{depth: 3})
     del blocks_of(network)[1]
-    equal = {"timm": {"depth": 2}, "huggingface": {"num_hidden_layers": 2}, "torchvision": {"num_layers": 2}}[library]
-    plain = LIBRARIES[library](**equal)
     blocks = blocks_of(network)
     plain.load_state_dict(network.state_dict(), strict=False)
     for mine, other in zip(blocks_of(plain), blocks, strict=True):
@@ -396,7 +395,7 @@ class LowRank(nn.Module):
 
 
 def test_torchvisions_attention_in_a_wrapper():
-    network = networks.torchvision_vit()
+    network = networks.torchvision_vit(num_layers=3)
     for block in network.encoder.layers:
         block.self_attention = LowRank(block.self_attention)
     found = maps(network)
@@ -406,7 +405,7 @@ def test_torchvisions_attention_in_a_wrapper():
 
 
 def test_torchvisions_attention_with_a_replaced_forward():
-    network = networks.torchvision_vit()
+    network = networks.torchvision_vit(num_layers=3)
     attention = network.encoder.layers[0].self_attention
     own = attention.forward
     attention.forward = lambda query, key, value, **options: own(query * 2, key * 2, value * 2, **options)

@@ -166,6 +166,7 @@ def test_many_clients_get_their_own_answers(server, tmp_path):
         assert flat == pytest.approx(expected.relevance.flatten().tolist(), rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_temporary_files_are_gone_after_the_end_and_a_taken_port_is_told(tmp_path, feathers, run_vitrail):
     with served(tmp_path, "--model", "vitrail:hit-cifar10", "--max-waiting", "1") as running:
         one = gradio_client.Client(running.url, verbose=False)
@@ -185,6 +186,7 @@ def test_temporary_files_are_gone_after_the_end_and_a_taken_port_is_told(tmp_pat
     assert "Traceback" not in "".join(running.lines)
 
 
+@pytest.mark.slow
 def test_more_than_may_wait_are_turned_away_in_a_sentence(tmp_path, feathers):
     with served(tmp_path, "--model", "vitrail:vit-birds", "--max-waiting", "1") as running:
         clients = [gradio_client.Client(running.url, verbose=False) for _ in range(10)]
@@ -212,6 +214,7 @@ def test_a_service_manager_ends_it_cleanly(tmp_path):
     assert "Traceback" not in "".join(running.lines)
 
 
+@pytest.mark.slow
 def test_it_is_gone_soon_also_while_it_works(tmp_path, slow_model_file, feathers):
     httpx = pytest.importorskip("httpx", reason="comes with the extra app")
     photo = feathers.read_bytes()

@@ -64,7 +64,9 @@ def _is_slope(vit: ViTAdapter, image: Images, gradient: Tensor, weights: Tensor,
     if image.dtype not in (torch.float32, torch.float64) or not length or not torch.isfinite(length) or not scale:
         return True
     for share in (1e-2, 2e-3):  # Where the network bends too much for the first step, the second one decides.
-        step = share * scale / length
+        step = share * torch.minimum(scale / length, image.norm())
+        if step * length < 1e3 * torch.finfo(image.dtype).eps * scale:
+            return True  # The logits hardly depend on the image: what a step changes is lost in rounding.
         moved = [(vit.logits(image + sign * step * gradient / length) * weights).sum() for sign in (1, -1)]
         if abs(float((moved[0] - moved[1]) / (2 * step * length)) - 1) < 0.03:
             return True
