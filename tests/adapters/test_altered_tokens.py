@@ -35,7 +35,11 @@ def turned(images: Tensor) -> Tensor:
     return images.mT
 
 
-@pytest.mark.parametrize("change", [flipped, moved, turned])
+def turned_the_other_way(images: Tensor) -> Tensor:
+    return images.flip(-1).mT.flip(-1)
+
+
+@pytest.mark.parametrize("change", [flipped, moved, turned, turned_the_other_way])
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_images_that_the_network_moves(library, change):
     network = LIBRARIES[library]()

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -213,13 +213,13 @@ class ViTAdapter(Classifier):
         """The same with other tokens in it."""
         return (tokens, *parts[1:]) if isinstance(parts, tuple) else tokens
 
-    def compared_attention(self) -> AbstractContextManager[None]:
-        """Refuse attention that uses other weights than it shows, for the time of the block, where showing alone does not tell.
+    def compared_attention(self) -> AbstractContextManager[None] | None:
+        """For attention of which showing does not tell that the shown weights are used: a context in which the network is run.
 
         Raises:
-            UnsupportedModelError: The network runs such attention.
+            UnsupportedModelError: Inside the context, attention uses other weights than it shows.
         """
-        return nullcontext()
+        return None
 
     def rebuilt_logits(self, images: Images) -> dict[str, Logits]:
         """Logits by every way around the network's own forward pass, by what to call it; they must agree with it."""

@@ -12,8 +12,8 @@ from vitrail.hooks import attributes, forward_hooks
 
 
 @contextmanager
-def compared_with_own(attentions: Sequence[Any]) -> Iterator[None]:
-    """Run the class's own forward pass beside every replaced one, on the same tokens, for the time of the block.
+def compared_with_own(replaced: Sequence[Any]) -> Iterator[None]:
+    """Run the class's own forward pass beside the replaced one of each attention, on the same tokens, for the time of the block.
 
     Weights that pass `attn_drop` in a replaced forward may be for show, or be changed before they meet the values. Where the class's
     own forward, which is known, shows the same weights and gives the same output, they are those that count.
@@ -21,7 +21,6 @@ def compared_with_own(attentions: Sequence[Any]) -> Iterator[None]:
     Raises:
         UnsupportedModelError: The two differ.
     """
-    replaced = [attention for attention in attentions if "forward" in vars(attention)]
     shown: list[Tensor] = []
 
     def note(drop: nn.Module, inputs: tuple[Any, ...], weights: Tensor) -> None:

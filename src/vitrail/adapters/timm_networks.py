@@ -118,8 +118,9 @@ class TimmAdapter(ViTAdapter):
         ):
             yield
 
-    def compared_attention(self) -> AbstractContextManager[None]:
-        return compared_with_own(self._holders(self.blocks))
+    def compared_attention(self) -> AbstractContextManager[None] | None:
+        replaced = [holder for holder in self._holders(self.blocks) if "forward" in vars(holder)]
+        return compared_with_own(replaced) if replaced else None
 
     def _holders(self, blocks: Sequence[nn.Module]) -> list[Any]:
         # A parallel block holds its attention itself.

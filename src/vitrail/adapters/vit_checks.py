@@ -28,10 +28,10 @@ READS_OTHERWISE = (
 
 @torch.no_grad()
 def check_tokens(vit: ViTAdapter, image: Images, expected: Logits) -> None:
-    """A pixel in a corner of the image reaches, before the first block, the token of that corner more than any other."""
-    corners = _corners(*vit.grid_size(image))
+    """A pixel of the image reaches, before the first block, the token of its patch more than any other."""
+    landmarks = _landmarks(vit, image)
     with vit.record(hidden_states=True, num_hidden_states=1) as trace:
-        vit.logits(_nudged(image, corners))
+        vit.logits(_nudged(image, landmarks))
     if not trace.hidden_states:
         raise UnsupportedModelError("its first block does not run where vitrail can see it; let its blocks be modules that run")
     num_tokens = trace.hidden_states[0].shape[1]
@@ -40,7 +40,7 @@ def check_tokens(vit: ViTAdapter, image: Images, expected: Logits) -> None:
             f"expected {_num_tokens(vit, image)} tokens before its first block ({vit.num_prefix_tokens} no patches), got {num_tokens}: "
             "tokens were added, merged or dropped, so that vitrail cannot tell where they lie; write an adapter that counts them"
         )
-    for (_, number), most in zip(corners, _most_changed(vit, trace.hidden_states[0]), strict=True):
+    for (_, number), most in zip(landmarks, _most_changed(vit, trace.hidden_states[0]), strict=True):
         if most not in (number, NOWHERE):
             raise UnsupportedModelError(
                 f"a pixel of patch {number} changes token {most} most: the image or its patches are flipped, moved or reordered, "
@@ -111,8 +111,9 @@ def check_attention(vit: ViTAdapter, image: Images, expected: Logits) -> None:
         seen.append(weights)
         return weights
 
-    with vit.compared_attention():
-        vit.logits(image)
+    if (comparison := vit.compared_attention()) is not None:
+        with comparison:
+            vit.logits(image)
     with vit.attending(vit.blocks, keep):
         logits = vit.logits(image)
     if len(seen) != len(vit.blocks):
@@ -142,14 +143,14 @@ def _refuse_wandering_tokens(vit: ViTAdapter, image: Images) -> None:
     def itself(weights: Tensor) -> Tensor:
         return torch.eye(weights.shape[-1]).to(weights).expand_as(weights)
 
-    corners = _corners(*vit.grid_size(image))
+    landmarks = _landmarks(vit, image)
     with vit.attending(vit.blocks, itself), vit.record(hidden_states=True) as trace:
-        vit.logits(_nudged(image, corners))
+        vit.logits(_nudged(image, landmarks))
     if trace.hidden_states[-1].shape[1] != _num_tokens(vit, image):
         raise UnsupportedModelError(
             "its blocks add, merge or drop tokens, so that attention cannot be followed from block to block"
         )
-    places = zip(corners, _most_changed(vit, trace.hidden_states[-1]), strict=True)
+    places = zip(landmarks, _most_changed(vit, trace.hidden_states[-1]), strict=True)
     if any(most not in (number, NOWHERE) for (_, number), most in places):
         raise UnsupportedModelError(
             "its blocks reorder or merge tokens, so that attention cannot be followed from block to block"
@@ -160,15 +161,17 @@ def _num_tokens(vit: ViTAdapter, image: Images) -> int:
     return vit.num_prefix_tokens + math.prod(vit.grid_size(image))
 
 
-def _corners(rows: int, cols: int) -> list[tuple[tuple[int, int], int]]:
-    """A pixel in every corner of the image, and the number of its patch."""
-    return [((0, 0), 0), ((0, -1), cols - 1), ((-1, 0), (rows - 1) * cols), ((-1, -1), rows * cols - 1)]
+def _landmarks(vit: ViTAdapter, image: Images) -> list[tuple[tuple[int, int], int]]:
+    """Two pixels, and the number of the patch of each: no turn, flip or shift of a grid leaves both patches where they are."""
+    (rows, cols), (height, width) = vit.grid_size(image), image.shape[2:]
+    places = [(0, cols - 1), (rows // 2, 0)]
+    return [((row * height // rows, col * width // cols), row * cols + col) for row, col in places]
 
 
-def _nudged(image: Images, corners: list[tuple[tuple[int, int], int]]) -> Float[Tensor, "some channels height width"]:
-    """An image, and then the same with another pixel in one corner each."""
-    images = image.repeat(1 + len(corners), 1, 1, 1)
-    for changed, ((row, col), _) in zip(images[1:], corners, strict=True):
+def _nudged(image: Images, landmarks: list[tuple[tuple[int, int], int]]) -> Float[Tensor, "some channels height width"]:
+    """An image, and then the same with one other pixel each."""
+    images = image.repeat(1 + len(landmarks), 1, 1, 1)
+    for changed, ((row, col), _) in zip(images[1:], landmarks, strict=True):
         changed[:, row, col] += 1
     return images
 
@@ -189,10 +192,10 @@ def check_parts(vit: ViTAdapter, image: Images, expected: Logits) -> None:
                 f"{way} it gives other logits than by itself: hooks, a replaced forward or further parts take part in it, and vitrail "
                 "would explain another network; put them into the blocks, or write an adapter"
             )
-    corners = _corners(*vit.grid_size(image))
-    patches = vit.patch_embed(_nudged(image, corners)).float()
+    landmarks = _landmarks(vit, image)
+    patches = vit.patch_embed(_nudged(image, landmarks)).float()
     changes = (patches[1:] - patches[:1]).abs().amax(-1)
-    own = torch.tensor([number for _, number in corners], device=changes.device)[:, None]
+    own = torch.tensor([number for _, number in landmarks], device=changes.device)[:, None]
     others = changes.scatter(1, own, 0).amax()
     if others > 1e-3 * changes.amax():
         raise UnsupportedModelError(
