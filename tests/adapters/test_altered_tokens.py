@@ -1,6 +1,7 @@
 """Networks whose tokens, pooling or gradients were altered: maps would lie elsewhere, or be of something else."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -277,3 +278,39 @@ def test_hooks_that_torch_never_runs_are_not_run():
 def test_wrappers_name_the_network_inside():
     with pytest.raises(UnsupportedModelError, match=r"it wraps one: adapt network\.wrapped"):
         adapt(Wrapper(networks.timm_vit()))
+
+
+class Passed(NamedTuple):
+    """What blocks pass on, by name."""
+
+    tokens: Tensor
+    rest: int
+
+
+class Named(nn.Module):
+    """A block that takes and gives more than tokens, by name."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, passed: Tensor | Passed) -> Passed:
+        tokens = passed.tokens if isinstance(passed, Passed) else passed
+        return Passed(self.block(tokens), 1)
+
+
+def test_what_blocks_pass_on_keeps_its_type():
+    adapter, images = networks.network("torchvision"), networks.images("torchvision")
+    layers = adapter.module.encoder.layers
+    for name, block in list(layers.named_children()):
+        setattr(layers, name, Named(block))
+    layers.append(Unpacked())
+    with torch.no_grad(), adapter._keeping([], range(1)):
+        torch.testing.assert_close(adapter.module(images), networks.torchvision_vit()(images))
+
+
+class Unpacked(nn.Module):
+    """Ends a row of `Named`."""
+
+    def forward(self, passed: Passed) -> Tensor:
+        return passed.tokens

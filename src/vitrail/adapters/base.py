@@ -103,7 +103,7 @@ class ViTAdapter(Classifier):
 
         Args:
             blocks: Some of `blocks`, each once.
-            see: To be called with a block and its weights whenever its attention runs; the network goes on with what it returns.
+            see: Call it with a block and its weights whenever its attention runs; the network continues with what it returns.
         """
 
     def attending(self, blocks: Sequence[nn.Module], visit: Visit) -> AbstractContextManager[None]:
@@ -210,7 +210,9 @@ class ViTAdapter(Classifier):
         return tokens
 
     def with_tokens(self, parts: Any, tokens: Tokens) -> Any:
-        """The same with other tokens in it."""
+        """The same with other tokens in it; what holds these tokens already is passed on as it is, whatever its type."""
+        if tokens is self.tokens_of(parts):
+            return parts
         return (tokens, *parts[1:]) if isinstance(parts, tuple) else tokens
 
     def compared_attention(self) -> AbstractContextManager[None] | None:

@@ -112,7 +112,7 @@ def _tensors(parts: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _refuse_unknown_backward(logits: Logits) -> None:
-    """Refuse operations of which torch knows no derivative: it warns, and goes on with zero."""
+    """Refuse operations that have no derivative in torch, which only warns and continues with zero."""
     todo, seen = [logits.grad_fn], set()
     while todo:
         node = todo.pop()

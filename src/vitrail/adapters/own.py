@@ -118,7 +118,7 @@ class HiTAdapter(ViTAdapter):
 
 def _showing(block: nn.Module, see: BlockVisit) -> Callable[..., Tensor]:
     def show(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
-        # The network goes on with what was shown, so that gradients reach it.
+        # The network continues with what was shown, so that gradients reach it.
         return see(block, nn.functional.pad(weights.transpose(1, 2), (1, 0)))[..., 1:].transpose(1, 2)
 
     return show

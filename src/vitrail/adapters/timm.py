@@ -184,7 +184,7 @@ def _check_described(name: str, pretrained: bool, options: Mapping[str, Any]) ->
 
 
 def _fetched_config(repository: str) -> Mapping[str, Any]:
-    """The arguments that a repository of the hub gives to its architecture; none where they cannot be fetched, which is told later."""
+    """The arguments that a repository of the hub gives to its architecture; none where they cannot be fetched, which loading reports."""
     with suppress(Exception):  # Network, hub and file errors have no common base.
         return dict(timm.models.load_model_config_from_hf(repository)[2])
     return {}

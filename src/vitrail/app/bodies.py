@@ -1,4 +1,4 @@
-"""What stands between a question and the kit: the question is read whole, checked, and finds room for its answer."""
+"""Middleware before Gradio: reads the whole body of a request, checks it, and reserves room for the answer."""
 
 from urllib.parse import parse_qs
 

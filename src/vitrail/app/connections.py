@@ -1,4 +1,4 @@
-"""Connections of visitors: how many there may be, and how long they may stay without asking anything."""
+"""Limits on client connections: their number, and how long one may stay open without a request."""
 
 import asyncio
 import logging
