@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vitrail.adapters import Classifier, adapt
+from vitrail.adapters import Check, Classifier, adapt
 from vitrail.errors import InvalidInputError, MissingExtraError
 from vitrail.explainers import Explainer
 from vitrail.types import Images, Logits, Relevance, Targets
@@ -106,6 +106,7 @@ class CaptumExplainer(Explainer):
     paper: ClassVar[str] = "Kokhlikyan et al. 2020, arXiv:2009.07896"
     needs_gradients: ClassVar[bool] = True
     needs_model: ClassVar[str] = "any"
+    relies_on: ClassVar[tuple[Check, ...]] = ("gradients",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

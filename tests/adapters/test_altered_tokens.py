@@ -314,3 +314,15 @@ class Unpacked(nn.Module):
 
     def forward(self, passed: Passed) -> Tensor:
         return passed.tokens
+
+
+def test_a_shortage_of_memory_is_not_remembered(monkeypatch):
+    explainer, images = make_explainer("input-x-gradient", adapt(networks.timm_vit())), networks.images("timm")
+
+    def fail(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't allocate memory"):
+        patch.setattr(type(explainer.model), "rebuilt_logits", fail)
+        explainer.explain(images)
+    assert explainer.explain(images).relevance.any()

@@ -54,7 +54,7 @@ def in_batches(function: Callable[[slice], Tensor], total: int, bytes_each: int,
             start += size
             continue
         except RuntimeError as error:
-            if size == 1 or not _out_of_memory(error):
+            if size == 1 or not is_out_of_memory(error):
                 raise
         # Outside the handler, which still holds the tensors of the batch that failed.
         size //= 2
@@ -63,6 +63,7 @@ def in_batches(function: Callable[[slice], Tensor], total: int, bytes_each: int,
     return torch.cat(results)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device has no memory left; torch has several kinds."""
     said = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in OUT_OF_MEMORY)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.classifier import Check, Classifier
 from vitrail.adapters.logits import agree
+from vitrail.adapters.memory import is_out_of_memory
 from vitrail.adapters.vit_checks import CHECKS
 from vitrail.autocast import without_autocast
 from vitrail.errors import InvalidInputError, UnsupportedModelError, VitrailError
@@ -105,7 +106,7 @@ def _plain_logits(classifier: Classifier, images: Images) -> Logits:
     try:
         return classifier.logits(images)
     except FAILURES as error:
-        if isinstance(error, VitrailError | torch.OutOfMemoryError):
+        if isinstance(error, VitrailError) or is_out_of_memory(error):
             raise
         raise UnsupportedModelError(
             f"{classifier.name or type(classifier.module).__name__} fails on {len(images)} normalised images of noise of shape "
@@ -126,9 +127,11 @@ def _reason(classifier: Classifier, check: Check, image: Images, alone: Logits, 
         CHECKS[check](classifier, image, alone)
     except UnsupportedModelError as error:
         return str(error)
-    except (InvalidInputError, torch.OutOfMemoryError):  # These are no fault of the network.
+    except InvalidInputError:  # No fault of the network.
         raise
     except FAILURES as error:
+        if is_out_of_memory(error):  # Nor is this, and there may be more memory next time.
+            raise
         return f"its {check} cannot be followed ({_first_line(error)})"
     return None
 
