@@ -557,6 +557,44 @@ def test_a_change_after_the_first_explanation_is_noticed():
     explainer.explain(IMAGES)
 
 
+def test_a_pooling_that_is_replaced_after_the_first_explanation():
+    network = networks.timm_vit()
+    explainer = make_explainer("chefer", adapt(network))
+    explainer.explain(IMAGES)
+    network.forward_head = lambda tokens, pre_logits=False: network.head(tokens[:, 1:].mean(1))
+    with pytest.raises(UnsupportedModelError, match="does not read the tokens"):
+        explainer.explain(IMAGES)
+
+
+@pytest.mark.parametrize("library", ["timm", "huggingface"])
+def test_an_attention_function_that_is_replaced_after_the_first_explanation(library, monkeypatch):
+    network = LIBRARIES[library]()
+    explainer = make_explainer("chefer", adapt(network))
+    explainer.explain(IMAGES.double())
+    own = nn.functional.scaled_dot_product_attention
+
+    def sharper(query, *inputs, **options):
+        return own(2 * query, *inputs, **options)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", sharper)
+    with pytest.raises(UnsupportedModelError, match="other logits than by itself"):
+        explainer.explain(IMAGES.double())
+
+
+def test_a_registered_attention_function_that_is_replaced(monkeypatch):
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    network = LIBRARIES["huggingface"]()
+    explainer = make_explainer("chefer", adapt(network))
+    explainer.explain(IMAGES.double())
+    own = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    monkeypatch.setitem(
+        ALL_ATTENTION_FUNCTIONS, "sdpa", lambda module, query, *inputs, **options: own(module, 2 * query, *inputs, **options)
+    )
+    with pytest.raises(UnsupportedModelError, match="other logits than by itself"):
+        explainer.explain(IMAGES.double())
+
+
 def test_weights_may_change_without_another_look(monkeypatch):
     network = networks.timm_vit()
     explainer = make_explainer("chefer", adapt(network))

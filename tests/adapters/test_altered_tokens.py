@@ -32,6 +32,10 @@ def moved(images: Tensor) -> Tensor:
     return images.roll(8, dims=-2)
 
 
+def moved_by_half_a_patch(images: Tensor) -> Tensor:
+    return images.roll(4, dims=-1)
+
+
 def turned(images: Tensor) -> Tensor:
     return images.mT
 
@@ -40,7 +44,7 @@ def turned_the_other_way(images: Tensor) -> Tensor:
     return images.flip(-1).mT.flip(-1)
 
 
-@pytest.mark.parametrize("change", [flipped, moved, turned, turned_the_other_way])
+@pytest.mark.parametrize("change", [flipped, moved, moved_by_half_a_patch, turned, turned_the_other_way])
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_images_that_the_network_moves(library, change):
     network = LIBRARIES[library]()
@@ -207,7 +211,32 @@ def test_tokens_that_wander_between_blocks(library):
         return torch.cat([inputs[0][:, :1], inputs[0][:, 1:].flip(1)], 1), *inputs[1:]
 
     blocks_of(network)[1].register_forward_pre_hook(shuffle)
+    expect_refused(network, {*ATTENTION, "grad-cam"}, "reorder or merge tokens")
+
+
+@pytest.mark.parametrize("first_and_last", [(1, 1), (1, 2)], ids=["within a block", "for two blocks"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_tokens_that_wander_and_come_back(library, first_and_last):
+    network = LIBRARIES[library]()
+    first, last = (blocks_of(network)[index] for index in first_and_last)
+
+    def turned(tokens):
+        return torch.cat([tokens[:, :1], tokens[:, 1:].flip(1)], 1)
+
+    first.register_forward_pre_hook(lambda part, inputs: (turned(inputs[0]), *inputs[1:]))
+    last.register_forward_hook(lambda part, inputs, output: turned(output))
     expect_refused(network, ATTENTION, "reorder or merge tokens")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_tokens_that_are_merged_and_split_again(library):
+    network = LIBRARIES[library]()
+    merged = lambda tokens: torch.cat([tokens[:, :1], (tokens[:, 1::2] + tokens[:, 2::2]) / 2], 1)  # noqa: E731
+    blocks_of(network)[1].register_forward_pre_hook(lambda part, inputs: (merged(inputs[0]), *inputs[1:]))
+    blocks_of(network)[1].register_forward_hook(
+        lambda part, inputs, output: torch.cat([output[:, :1], output[:, 1:].repeat_interleave(2, 1)], 1)
+    )
+    expect_refused(network, {*ATTENTION, "grad-cam"}, "merge")
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,12 +22,13 @@ from vitrail.outputs import Output, check_output, probabilities
 from vitrail.registry import unknown_name
 from vitrail.types import Baseline, Images, Keep, Logits, Padding
 
-Check = Literal["logits", "tokens", "attention", "readout", "parts", "removal", "head", "gradients"]
+Check = Literal["logits", "tokens", "attention", "places", "readout", "parts", "removal", "head", "gradients"]
 """A view of a network that a method relies on.
 
 - "logits": an image's logits are the same in every call, whatever else is in the batch.
 - "tokens": before the first block there is one token per patch, in the order in which the patches lie on the image.
 - "attention": every block shows the attention weights that it uses, once, in order, and tokens meet through attention alone.
+- "places": patches keep their number and their order from block to block.
 - "readout": the head reads the tokens that `readout` says, and no others.
 - "parts": embedding, assembling and running tokens gives the network's own logits; patches are embedded one by one.
 - "removal": a patch keeps its place when others are taken out.
@@ -110,6 +111,10 @@ class Classifier(ABC):
         raise InvalidInputError(
             f"expected images of one size for {self.name}, which cannot tell padding from image; choose the crop_mode center or squash"
         )
+
+    def attention_functions(self) -> tuple[Any, ...]:
+        """Functions outside of the network that compute its attention: where one is replaced, the network is another."""
+        return nn.functional.scaled_dot_product_attention, nn.functional.multi_head_attention_forward
 
     @contextmanager
     def inspecting(self) -> Iterator[None]:

@@ -28,7 +28,9 @@ def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:
                 "layers); choose attention, rollout, mutex, occlusion or rise"
             )
         _refuse_unknown_backward(logits)
-        weights = torch.linspace(1, 2, logits.shape[1]).to(logits)  # Of all logits: a sum may be the same for every image.
+        weights = torch.linspace(1, 2, logits.shape[1], device=logits.device).to(
+            logits
+        )  # Of all logits: a sum may be the same for every image.
         try:
             gradients = torch.autograd.grad(
                 (logits * weights).sum(), [image, *(root for _, root in cuts.found)], allow_unused=True

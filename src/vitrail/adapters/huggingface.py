@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vitrail.adapters.base import BlockVisit, ViTAdapter
 from vitrail.adapters.configured_output import configured_output
@@ -149,6 +150,15 @@ class HuggingFaceViTAdapter(ViTAdapter):
             return patch_mean(num_tokens, self.num_prefix_tokens, like)
         return class_tokens(num_tokens, 2 if hasattr(self.model, "distillation_classifier") else 1, like)
 
+    def attention_functions(self) -> tuple[Any, ...]:
+        named = [ALL_ATTENTION_FUNCTIONS.get(config._attn_implementation) for config in self._attention_configs()]
+        return (*super().attention_functions(), *named)
+
+    def _attention_configs(self) -> list[Any]:
+        """Parts that were copied after they were built have configurations of their own."""
+        parts = [part for part in self.base.modules() if hasattr(getattr(part, "config", None), "_attn_implementation")]
+        return list({id(part.config): part.config for part in (self.model, *parts)}.values())
+
     @contextmanager
     def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> Iterator[None]:
         block_of = {part: block for block in blocks for part in block.modules()}
@@ -159,12 +169,9 @@ class HuggingFaceViTAdapter(ViTAdapter):
                 weights = outer(module, weights)
             return see(block_of[module], weights) if module in block_of else weights
 
-        # Parts that were copied after they were built have configurations of their own.
-        parts = [part for part in self.base.modules() if hasattr(getattr(part, "config", None), "_attn_implementation")]
-        configs = {id(part.config): part.config for part in (self.model, *parts)}
         token = _VISIT.set(look)
         try:
-            with attributes(configs.values(), _attn_implementation=OPEN_ATTENTION):
+            with attributes(self._attention_configs(), _attn_implementation=OPEN_ATTENTION):
                 yield
         finally:
             _VISIT.reset(token)

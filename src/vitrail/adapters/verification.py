@@ -163,7 +163,7 @@ def _noise(classifier: Classifier, like: Images | None = None) -> Float[Tensor, 
 
 
 def _answers(classifier: Classifier) -> _Answers:
-    now = _structure(classifier.module)
+    now = (*classifier.attention_functions(), *_structure(classifier.module))
     known = _ANSWERS.get(classifier)
     if known is None or len(known.structure) != len(now) or not all(map(is_, known.structure, now)):
         known = _ANSWERS[classifier] = _Answers(now)
@@ -176,8 +176,8 @@ def _structure(module: nn.Module) -> tuple[Any, ...]:
         chain.from_iterable(
             (
                 part,
-                vars(part).get("forward"),
-                part._compiled_call_impl,
+                type(part).forward,
+                *filter(callable, vars(part).values()),  # A replaced `forward` among them.
                 *part._modules.values(),
                 *chain.from_iterable(getattr(part, hooks).values() for hooks in HOOKS),
             )

@@ -15,10 +15,17 @@ from vitrail.adapters.gradient_checks import check_gradients
 from vitrail.adapters.logits import agree
 from vitrail.errors import UnsupportedModelError
 from vitrail.hooks import forward_hooks
-from vitrail.types import Images, Logits, Tokens
+from vitrail.types import Attentions, Images, Logits, Tokens
 
 NOWHERE = -1
 """Of a network that does not look at the image, such as one that begins with zeros."""
+
+Landmark = tuple[tuple[int, int], int]
+"""A pixel, by row and column, and the number of its patch."""
+
+MOVED = "the image or its patches are flipped, moved or reordered, so that a map would lie wrong; do that before the network"
+
+COUNT_CHANGES = "its blocks add, merge or drop tokens, so that patches cannot be followed from block to block"
 
 READS_OTHERWISE = (
     "its head does not read the tokens that its kind reads (pooling was changed, or something works on the tokens between the last block "
@@ -29,9 +36,9 @@ READS_OTHERWISE = (
 @torch.no_grad()
 def check_tokens(vit: ViTAdapter, image: Images, expected: Logits) -> None:
     """A pixel of the image reaches, before the first block, the token of its patch more than any other."""
-    landmarks = _landmarks(vit, image)
+    landmarks, far_corners = _landmarks(vit, image), _landmarks(vit, image, far=True)
     with vit.record(hidden_states=True, num_hidden_states=1) as trace:
-        vit.logits(_nudged(image, landmarks))
+        vit.logits(_nudged(image, [*landmarks, *far_corners]))
     if not trace.hidden_states:
         raise UnsupportedModelError("its first block does not run where vitrail can see it; let its blocks be modules that run")
     num_tokens = trace.hidden_states[0].shape[1]
@@ -40,12 +47,15 @@ def check_tokens(vit: ViTAdapter, image: Images, expected: Logits) -> None:
             f"expected {_num_tokens(vit, image)} tokens before its first block ({vit.num_prefix_tokens} no patches), got {num_tokens}: "
             "tokens were added, merged or dropped, so that vitrail cannot tell where they lie; write an adapter that counts them"
         )
-    for (_, number), most in zip(landmarks, _most_changed(vit, trace.hidden_states[0]), strict=True):
+    tokens = trace.hidden_states[0]
+    for (_, number), most in zip(landmarks, _most_changed(vit, tokens[: 1 + len(landmarks)]), strict=True):
         if most not in (number, NOWHERE):
-            raise UnsupportedModelError(
-                f"a pixel of patch {number} changes token {most} most: the image or its patches are flipped, moved or reordered, "
-                "so that a map would lie wrong; do that before the network"
-            )
+            raise UnsupportedModelError(f"a pixel of patch {number} changes token {most} most: {MOVED}")
+    # A patch may look beyond its edge, so that its last pixel need not change it most; but change it must.
+    changes = _changes(vit, torch.cat([tokens[:1], tokens[1 + len(landmarks) :]]))
+    for (_, number), change in zip(far_corners, changes, strict=True):
+        if change.any() and not change[number]:
+            raise UnsupportedModelError(f"the last pixel of patch {number} does not change its token: {MOVED}")
 
 
 @torch.no_grad()
@@ -129,7 +139,7 @@ def check_attention(vit: ViTAdapter, image: Images, expected: Logits) -> None:
                 "attention take softmax attention only"
             )
     if vit.patches_attend:
-        _refuse_wandering_tokens(vit, image)
+        _follow_patches_alone(vit, image)
     if not agree(vit.module, logits, expected):
         raise UnsupportedModelError(
             "with its attention weights formed one by one it gives other logits than by itself: a part of its attention was replaced "
@@ -137,38 +147,74 @@ def check_attention(vit: ViTAdapter, image: Images, expected: Logits) -> None:
         )
 
 
-def _refuse_wandering_tokens(vit: ViTAdapter, image: Images) -> None:
-    """Where every token attends to itself alone, a patch stays in its place up to the last block."""
+@torch.no_grad()
+def check_places(vit: ViTAdapter, image: Images, expected: Logits) -> None:
+    """A patch stays in its place from block to block."""
+    if not vit.patches_attend:
+        return  # Pooled between blocks, as their own network says.
+    landmarks = _landmarks(vit, image)
+    with vit.record(hidden_states=True) as trace:
+        vit.logits(_nudged(image, landmarks))
+    for tokens in trace.hidden_states:
+        if tokens.shape[1] != _num_tokens(vit, image):
+            raise UnsupportedModelError(COUNT_CHANGES)
+    if not all(_stay(landmarks, _most_changed(vit, tokens)) for tokens in trace.hidden_states):
+        _follow_patches_alone(vit, image)  # Attention may have carried the change elsewhere.
+
+
+def _follow_patches_alone(vit: ViTAdapter, image: Images) -> None:
+    """Where every token attends to itself alone, a patch stays in its place, and is the key in its place."""
+    landmarks = _landmarks(vit, image)
+    keys: list[list[int]] = []
 
     def itself(weights: Tensor) -> Tensor:
-        return torch.eye(weights.shape[-1]).to(weights).expand_as(weights)
+        keys.append(_most_changed_keys(vit, weights))
+        return torch.eye(weights.shape[-1], device=weights.device).to(weights).expand_as(weights)
 
-    landmarks = _landmarks(vit, image)
     with vit.attending(vit.blocks, itself), vit.record(hidden_states=True) as trace:
         vit.logits(_nudged(image, landmarks))
-    if trace.hidden_states[-1].shape[1] != _num_tokens(vit, image):
-        raise UnsupportedModelError(
-            "its blocks add, merge or drop tokens, so that attention cannot be followed from block to block"
-        )
-    places = zip(landmarks, _most_changed(vit, trace.hidden_states[-1]), strict=True)
-    if any(most not in (number, NOWHERE) for (_, number), most in places):
+    if any(tokens.shape[1] != _num_tokens(vit, image) for tokens in trace.hidden_states):
+        raise UnsupportedModelError(COUNT_CHANGES)
+    found = [*keys, *(_most_changed(vit, tokens) for tokens in trace.hidden_states)]
+    if not all(_stay(landmarks, places) for places in found):
         raise UnsupportedModelError(
             "its blocks reorder or merge tokens, so that attention cannot be followed from block to block"
         )
+
+
+def _stay(landmarks: list[Landmark], places: list[int]) -> bool:
+    return all(place in (number, NOWHERE) for (_, number), place in zip(landmarks, places, strict=True))
+
+
+def _most_changed_keys(vit: ViTAdapter, weights: Attentions) -> list[int]:
+    """The patch whose weights as a key differ most from those of the first image, per further image."""
+    scores = weights.float().log().nan_to_num(neginf=0.0)
+    changes = scores[1:] - scores[:1]
+    # A key that gains takes the same share from all others: that much is no change of theirs.
+    changes = (changes - changes.median(-1, keepdim=True).values)[..., vit.num_prefix_tokens :]
+    # As queries, most tokens are what they were: a key has changed where most of them see it.
+    largest, place = changes.abs().median(2).values.amax(1).max(-1)
+    return torch.where(largest > 8 * torch.finfo(weights.dtype).eps, place, NOWHERE).tolist()
 
 
 def _num_tokens(vit: ViTAdapter, image: Images) -> int:
     return vit.num_prefix_tokens + math.prod(vit.grid_size(image))
 
 
-def _landmarks(vit: ViTAdapter, image: Images) -> list[tuple[tuple[int, int], int]]:
-    """Two pixels, and the number of the patch of each: no turn, flip or shift of a grid leaves both patches where they are."""
+def _landmarks(vit: ViTAdapter, image: Images, far: bool = False) -> list[Landmark]:
+    """Two pixels, and the patch of each: no turn, flip or shift of a grid leaves both patches where they are.
+
+    They are the first pixels of their patches, or if `far` the last.
+    """
     (rows, cols), (height, width) = vit.grid_size(image), image.shape[2:]
-    places = [(0, cols - 1), (rows // 2, 0)]
-    return [((row * height // rows, col * width // cols), row * cols + col) for row, col in places]
+
+    def pixel(row: int, col: int) -> tuple[int, int]:
+        return (row + far) * height // rows - far, (col + far) * width // cols - far
+
+    return [(pixel(row, col), row * cols + col) for row, col in ((0, cols - 1), (rows // 2, 0))]
 
 
-def _nudged(image: Images, landmarks: list[tuple[tuple[int, int], int]]) -> Float[Tensor, "some channels height width"]:
+def _nudged(image: Images, landmarks: list[Landmark]) -> Float[Tensor, "some channels height width"]:
     """An image, and then the same with one other pixel each."""
     images = image.repeat(1 + len(landmarks), 1, 1, 1)
     for changed, ((row, col), _) in zip(images[1:], landmarks, strict=True):
@@ -176,10 +222,15 @@ def _nudged(image: Images, landmarks: list[tuple[tuple[int, int], int]]) -> Floa
     return images
 
 
+def _changes(vit: ViTAdapter, tokens: Tokens) -> Float[Tensor, "others n"]:
+    """How far every patch is from that of the first image, per further image."""
+    patches = tokens[:, vit.num_prefix_tokens :].float()
+    return (patches[1:] - patches[:1]).norm(dim=-1)
+
+
 def _most_changed(vit: ViTAdapter, tokens: Tokens) -> list[int]:
     """The patch that differs most from that of the first image, per further image; `NOWHERE` where none does."""
-    patches = tokens[:, vit.num_prefix_tokens :].float()
-    largest, place = (patches[1:] - patches[:1]).norm(dim=-1).max(1)
+    largest, place = _changes(vit, tokens).max(1)
     return torch.where(largest > 0, place, NOWHERE).tolist()
 
 
@@ -221,6 +272,7 @@ CHECKS: dict[Check, Callable[[ViTAdapter, Images, Logits], None]] = {
     "readout": check_readout,
     "removal": check_removal,
     "attention": check_attention,
+    "places": check_places,
     "parts": check_parts,
     "head": check_head,
     "gradients": check_gradients,

@@ -55,7 +55,7 @@ class GradCam(OwnPassExplainer):
 
     paper: ClassVar[str] = "Selvaraju et al. 2017, arXiv:1610.02391"
     needs_gradients: ClassVar[bool] = True
-    relies_on: ClassVar[tuple[Check, ...]] = ("readout", "gradients")
+    relies_on: ClassVar[tuple[Check, ...]] = ("places", "readout", "gradients")
 
     def __post_init__(self) -> None:
         super().__post_init__()

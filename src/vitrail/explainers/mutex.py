@@ -114,7 +114,7 @@ class Mutex(OwnPassExplainer):
                 return self.model.probabilities(logits).gather(1, targets[image[some], None]).squeeze(1)
 
             bytes_each = self.vit.bytes_per_pass(count, tokens.shape[2], tokens.element_size())
-            found[members] = in_batches(run, len(members), bytes_each, images.device)
+            found[members] = in_batches(run, len(members), bytes_each, images.device).to(found)
         return found[place].view(masks.shape[:2])
 
 

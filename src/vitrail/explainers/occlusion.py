@@ -1,6 +1,7 @@
 """Occlusion: what the model loses when a window of patches is replaced."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, final
 
 import torch
@@ -46,7 +47,7 @@ class Occlusion(OwnPassExplainer):
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size = self.model.grid_size(images)
-        covered = _windows(self.window, grid_size).to(images.device)
+        covered = _windows(self.window, grid_size, images.device)
         # The whole image goes along as one more step: its logits and the others come by the same path.
         keep = torch.cat([torch.ones_like(covered[:1]), ~covered]).expand(len(images), -1, -1)
         found = self.model.perturbed_logits(images, self.model.baseline(self.baseline, images), keep)
@@ -58,11 +59,12 @@ class Occlusion(OwnPassExplainer):
         return Attribution(logits, targets, product(losses, weights).unflatten(1, grid_size))
 
 
-def _windows(side: int, grid_size: tuple[int, int]) -> Bool[Tensor, "windows n"]:
+def _windows(side: int, grid_size: tuple[int, int], device: torch.device) -> Bool[Tensor, "windows n"]:
     """Every window that lies inside the grid, True where it covers."""
     rows, cols = grid_size
     height, width = min(side, rows), min(side, cols)
-    tops, lefts = torch.meshgrid(torch.arange(rows - height + 1), torch.arange(cols - width + 1), indexing="ij")
-    row, col = torch.arange(rows)[None, :, None], torch.arange(cols)[None, None, :]
+    count = partial(torch.arange, device=device)
+    tops, lefts = torch.meshgrid(count(rows - height + 1), count(cols - width + 1), indexing="ij")
+    row, col = count(rows)[None, :, None], count(cols)[None, None, :]
     top, left = tops.reshape(-1, 1, 1), lefts.reshape(-1, 1, 1)
     return ((row >= top) & (row < top + height) & (col >= left) & (col < left + width)).flatten(1)

@@ -71,5 +71,5 @@ class AttentionRollout(OwnPassExplainer):
 
 
 def _with_residual(matrix: Float[Tensor, "b q t"]) -> Float[Tensor, "b q t"]:
-    mixed = (matrix + torch.eye(*matrix.shape[1:]).to(matrix)) / 2
+    mixed = (matrix + torch.eye(*matrix.shape[1:], device=matrix.device).to(matrix)) / 2
     return mixed / mixed.sum(-1, keepdim=True)
