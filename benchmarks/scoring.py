@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from measuring import Figures, Task, in_own_process, in_turns, machine, peak_memory
 from peers import captum_drops, quantus_deletion
 from vitrail.adapters import ViTAdapter, load
+from vitrail.core.hooks import forward_pre_hooks
 from vitrail.explanation import Explanation
-from vitrail.hooks import forward_pre_hooks
 from vitrail.metrics import METRICS, PROTOCOLS, InsertionDeletion, Protocol, View, perturbation_curves
 
 SMALL = "timm:vit_tiny_patch16_224"

@@ -23,9 +23,9 @@ import numpy as np
 from gradio_client import Client, handle_file
 
 from vitrail.adapters import Classifier, load
-from vitrail.app.asking import Asked, answer
-from vitrail.data.birds import Birds
-from vitrail.data.images import open_image
+from vitrail.app.explain_request import Asked, answer
+from vitrail.datasets.image_io import open_image
+from vitrail.datasets.synthetic.birds import Birds
 
 MODEL, METHOD = "vitrail:hit-cifar10", "hit"
 NUM_PHOTOS, WARM_UP = 12, 50

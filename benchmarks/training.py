@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 
 from measuring import in_own_process, seconds, synchroniser
 from vitrail.adapters import Preprocessing
-from vitrail.data.augmentation import AugmentationConfig, label_mixing, training_transform
-from vitrail.data.folders import ImageFolder, collate
+from vitrail.datasets.augmentation.transforms import AugmentationConfig, label_mixing, training_transform
+from vitrail.datasets.folder import ImageFolder, collate
 from vitrail.models.hit import HiT
 from vitrail.training import train
 from vitrail.training.config import validate_config

@@ -1,16 +1,16 @@
 from dataclasses import replace
 
+import networks
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-import networks
-import vitrail
 from samples import CLASS_NAMES, noisy_photo
+
+import vitrail
 from vitrail.adapters import load
 from vitrail.api import default_method, make_explainers
-from vitrail.errors import ImageError, InvalidInputError, UnknownNameError, UnsupportedModelError, VitrailError
+from vitrail.core.errors import ImageError, InvalidInputError, UnknownNameError, UnsupportedModelError, VitrailError
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import METRICS, PROTOCOLS
 

@@ -6,11 +6,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from samples import noisy_photo
 
 import vitrail
-from samples import noisy_photo
 from vitrail.adapters import load
-from vitrail.data.folders import ImageFolder
+from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation import evaluate
 
 NAME = "vitrail:hit-cifar10"

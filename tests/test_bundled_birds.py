@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import vitrail
-from vitrail.data.answers import ANSWER
-from vitrail.data.birds import Birds
+from vitrail.datasets.synthetic.base import ANSWER
+from vitrail.datasets.synthetic.birds import Birds
 from vitrail.explainers import make_explainer
-from vitrail.explainers.trained_masks import bundled_masks
+from vitrail.explainers._trained_masks import bundled_masks
 from vitrail.metrics.localization import pointing_chance, pointing_hits
 
 MAX_BYTES = 12 * 1000 * 1000

@@ -7,8 +7,8 @@ from PIL import Image
 
 import vitrail.demo
 from vitrail.adapters import load
+from vitrail.core.errors import MissingExtraError
 from vitrail.demo import demo_photo, run_demo
-from vitrail.errors import MissingExtraError
 from vitrail.explainers import EXPLAINERS
 from vitrail.explanation import Explanation
 

@@ -8,14 +8,14 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from torch import Tensor
-
 from places import FEW_SAMPLES, FEWER, PLACES, REAL, build, classifier, entered, expect_on, photos
 from pretend_device import OnDevice, PretendDevice
 from samples import noisy_photo
-from vitrail.baselines import baseline_names
-from vitrail.data.folders import ImageFolder
-from vitrail.errors import InvalidInputError
+from torch import Tensor
+
+from vitrail.core.baselines import baseline_names
+from vitrail.core.errors import InvalidInputError
+from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation.scoring import Plan, score
 from vitrail.explainers import EXPLAINERS
 from vitrail.explanation import Explanation

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitrail.errors import CheckpointError, InvalidInputError, OutputError
+from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError
 from vitrail.explanation import FORMAT, Explanation
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import networks
 import numpy as np
 import pytest
 import torch
+from samples import noisy_photo
 from torch import nn
 
-import networks
-from samples import noisy_photo
 from vitrail.adapters import Classifier, Preprocessing, adapt
-from vitrail.errors import InvalidInputError, MissingExtraError
+from vitrail.core.errors import InvalidInputError, MissingExtraError
 from vitrail.explainers import make_explainer
 from vitrail.interop import LogitsModule, as_cam, as_captum, from_captum, quantus_explain_func
 

@@ -11,7 +11,7 @@ from vitrail.version import __version__
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, load, save
     from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, score
-    from vitrail.errors import VitrailError
+    from vitrail.core.errors import VitrailError
     from vitrail.explanation import Explanation
     from vitrail.metrics import Protocol
 
@@ -21,7 +21,7 @@ _HOMES = {
     "Preprocessing": "vitrail.adapters",
     "Protocol": "vitrail.metrics",
     "ViTAdapter": "vitrail.adapters",
-    "VitrailError": "vitrail.errors",
+    "VitrailError": "vitrail.core.errors",
     "adapt": "vitrail.adapters",
     "bundled_models": "vitrail.adapters",
     "compare": "vitrail.api",

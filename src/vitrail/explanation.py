@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitrail.errors import CheckpointError, InvalidInputError
-from vitrail.files import atomic_write, regular_file
-from vitrail.json_text import json_text, read_json
-from vitrail.outputs import Output, check_output, output_of, probabilities, ranking
-from vitrail.types import Logits, Relevance, Targets
+from vitrail.core.errors import CheckpointError, InvalidInputError
+from vitrail.core.files import atomic_write, regular_file
+from vitrail.core.json_io import json_text, read_json
+from vitrail.core.outputs import Output, check_output, output_of, probabilities, ranking
+from vitrail.core.types import Logits, Relevance, Targets
 
 FORMAT = "vitrail explanation 1"
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitrail.adapters import Check, Classifier, adapt
-from vitrail.errors import InvalidInputError, MissingExtraError
+from vitrail.core.errors import InvalidInputError, MissingExtraError
+from vitrail.core.types import Images, Logits, Relevance, Targets
 from vitrail.explainers import Explainer
-from vitrail.types import Images, Logits, Relevance, Targets
 
 
 @final

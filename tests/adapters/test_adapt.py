@@ -1,12 +1,12 @@
 """Networks seen as Vision Transformers: their parts make the whole, on every backend."""
 
+import networks
 import pytest
 import torch
 
-import networks
 import vitrail
 from vitrail.adapters import Classifier, ViTAdapter, adapt
-from vitrail.errors import InvalidInputError, UnknownNameError
+from vitrail.core.errors import InvalidInputError, UnknownNameError
 
 
 @pytest.fixture(params=networks.NETWORKS)

@@ -9,15 +9,15 @@ import re
 import types
 from collections.abc import Callable
 
+import networks
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-import networks
 from vitrail.adapters import adapt
-from vitrail.errors import UnsupportedModelError, VitrailError
+from vitrail.core.errors import UnsupportedModelError, VitrailError
 from vitrail.explainers import make_explainer
 
 LIBRARIES = {

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import networks
 import pytest
 import torch
 from test_altered_networks import ATTENTION, GRADIENTS, LIBRARIES, METHODS, blocks_of, maps
@@ -10,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
-import networks
 from vitrail.adapters import adapt
-from vitrail.errors import UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.explainers import make_explainer
 
 

@@ -3,17 +3,17 @@
 import logging
 from dataclasses import replace
 
+import networks
 import pytest
 import torch
 from PIL import Image
 
-import networks
 import vitrail
-from vitrail.data.folders import ImageFolder
-from vitrail.errors import CheckpointError, InvalidInputError
+from vitrail.core.errors import CheckpointError, InvalidInputError
+from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation import evaluate, with_model_labels
 from vitrail.evaluation.layers import report_layers
-from vitrail.explaining.asked import folder_photos
+from vitrail.runs.photo_list import folder_photos
 
 NAMES = ("crane", "bee", "cat", "crane", "emu")
 

@@ -1,11 +1,11 @@
 """What is peculiar to one library: its own attention as an oracle, its masks, its odd heads."""
 
+import networks
 import pytest
 import torch
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
-import networks
 from vitrail.adapters import adapt
 from vitrail.adapters.huggingface import open_attention
 

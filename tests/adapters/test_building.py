@@ -1,16 +1,16 @@
 """Networks for training: one call for every library; what a library does not have is refused in our words."""
 
+import networks
 import pytest
 import timm
 import torch
 import torchvision
 import transformers
 
-import networks
 import vitrail
 from vitrail.adapters import PlainClassifier, Preprocessing, ViTAdapter, adapt, build
 from vitrail.adapters.plain import adapt_plain
-from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.explainers import EXPLAINERS
 from vitrail.models.checkpoints import read_checkpoint
 

@@ -2,18 +2,18 @@
 
 import json
 
+import networks
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
 
-import networks
 import vitrail
 from vitrail.adapters import Preprocessing
 from vitrail.adapters.huggingface_processors import processor_preprocessing
 from vitrail.adapters.plain import adapt_plain
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 GRAY = {
     "timm": lambda: networks.timm_vit(in_chans=1),
@@ -111,7 +111,9 @@ def test_a_plain_network_of_four_channels():
 def test_processors_that_ask_for_nothing_possible(tmp_path, described):
     networks.huggingface("ViT").save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(described))
-    with pytest.raises(vitrail.errors.CheckpointError, match=r"preprocessor_config.json of .* is not one that this version"):
+    with pytest.raises(
+        vitrail.core.errors.CheckpointError, match=r"preprocessor_config.json of .* is not one that this version"
+    ):
         vitrail.load(tmp_path, device="cpu")
 
 
@@ -128,7 +130,7 @@ def test_a_silent_processor_of_a_gray_model():
 def test_preprocessing_of_timm_that_makes_no_sense(described):
     module = networks.timm_vit()
     module.pretrained_cfg = timm.models.get_pretrained_cfg("vit_tiny_patch16_224").to_dict() | described
-    with pytest.raises(vitrail.errors.VitrailError):
+    with pytest.raises(vitrail.core.errors.VitrailError):
         vitrail.adapt(module)
 
 

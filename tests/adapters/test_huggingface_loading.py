@@ -4,14 +4,14 @@ import json
 import pickle
 from pathlib import Path
 
+import networks
 import pytest
 import torch
 import transformers
 
-import networks
 import vitrail
 from vitrail.adapters import Preprocessing
-from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 
 SQUASHED = Preprocessing((32, 32), 1.0, "squash", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

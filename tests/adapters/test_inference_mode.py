@@ -1,12 +1,12 @@
 """Inference mode, in which gradients do not exist: around loading, building and explaining."""
 
+import networks
 import pytest
 import torch
 
-import networks
 import vitrail
 from vitrail.adapters import adapt
-from vitrail.errors import UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.explainers import make_explainer
 
 BUILDERS = {

@@ -4,15 +4,15 @@ import argparse
 import json
 import shutil
 
+import networks
 import pytest
 import timm
 import torch
 
-import networks
 import vitrail
 from goldens import FOLDER, golden
 from vitrail.adapters import Preprocessing, bundled_models, default_device, loading
-from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.models.checkpoints import write_checkpoint
 
 NAMES = ["ant", "bee", "cat", "dog", "emu"]

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
+import networks
 import pytest
 import torch
 from torch import Tensor, nn
 
-import networks
 from vitrail.adapters import adapt
 from vitrail.adapters.plain import adapt_plain
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
 
 IMAGES = networks.images("timm")

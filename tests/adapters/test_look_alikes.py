@@ -2,14 +2,14 @@
 
 import re
 
+import networks
 import pytest
 import torch
 from safetensors.torch import save_file
 
-import networks
 import vitrail
 from goldens import golden
-from vitrail.errors import CheckpointError
+from vitrail.core.errors import CheckpointError
 
 
 def trained_as_published():

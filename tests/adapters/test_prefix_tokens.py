@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+import networks
 import pytest
 import torch
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
-import networks
 from vitrail.adapters import ViTAdapter, adapt
 
 # Beside those of every test: registers alone, registers with positions, registers that a distilled network leaves out.

@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS, Preprocessing, resize_within
-from vitrail.errors import ImageError, InvalidInputError
+from vitrail.core.errors import ImageError, InvalidInputError
 
 PHOTO_SIZES = {
     "square": (64, 64),

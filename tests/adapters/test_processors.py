@@ -2,17 +2,17 @@
 
 import json
 
+import networks
 import numpy as np
 import pytest
 import torch
 import transformers
 from PIL import Image
 
-import networks
 from vitrail.adapters import Preprocessing
 from vitrail.adapters.huggingface import family_preprocessing
 from vitrail.adapters.huggingface_processors import processor_description, processor_preprocessing
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}

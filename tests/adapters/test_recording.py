@@ -1,12 +1,12 @@
 """Attention and hidden states of a forward pass: those that the network used, in the graph."""
 
+import networks
 import pytest
 import torch
 from torch import Tensor
 
-import networks
 from vitrail.adapters import ViTAdapter, adapt
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 HAS_POOLING = ("hit-pooled", "hit-wide", "hit-no-positions")
 

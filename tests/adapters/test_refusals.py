@@ -1,5 +1,6 @@
 """Networks that cannot be seen as Vision Transformers are refused with the reason; heads of one's own are welcome."""
 
+import networks
 import pytest
 import timm
 import torch
@@ -10,9 +11,8 @@ from torch import nn
 from torchvision.models.vision_transformer import ConvStemConfig
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionVisionTransformer
 
-import networks
 from vitrail.adapters import adapt
-from vitrail.errors import UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 5}
 WINDOWS = {"depths": (1, 1), "num_heads": (1, 2), "embed_dim": 12, "window_size": 4}

@@ -1,12 +1,12 @@
 """Patches that are removed physically: as if no token could ever have looked at them."""
 
+import networks
 import pytest
 import torch
 from torch import Tensor, nn
 
-import networks
 from vitrail.adapters import ViTAdapter
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 POOLED = ("hit-pooled", "hit-wide", "hit-no-positions")
 MIXED_HEADS = (

@@ -2,18 +2,18 @@
 
 from dataclasses import replace
 
+import networks
 import pytest
 import timm
 import torch
 import transformers
 from PIL import Image
 
-import networks
 import vitrail
 from vitrail.adapters import Preprocessing, build, export_huggingface
-from vitrail.adapters.origin import Origin
+from vitrail.adapters.build_spec import Origin
 from vitrail.adapters.plain import adapt_plain
-from vitrail.errors import CheckpointError, OutputError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, OutputError, UnsupportedModelError
 from vitrail.models.checkpoints import write_checkpoint
 
 

@@ -2,16 +2,16 @@
 
 from dataclasses import asdict
 
+import networks
 import pytest
 import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
 
-import networks
 import vitrail
 from vitrail.adapters import build, initial_state, start
-from vitrail.errors import CheckpointError, UnknownNameError
+from vitrail.core.errors import CheckpointError, UnknownNameError
 
 VIT = {"embed_dim": 24, "depth": 3, "num_heads": 3, "patch_size": 8}
 

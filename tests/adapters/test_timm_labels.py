@@ -2,14 +2,14 @@
 
 import json
 
+import networks
 import pytest
 import timm
 import torch
 
-import networks
 import vitrail
 from vitrail.adapters.timm_labels import refuse_embedding, timm_class_names
-from vitrail.errors import CheckpointError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, UnsupportedModelError
 
 TINY = {"img_size": 32, "patch_size": 16, "embed_dim": 12, "depth": 1, "num_heads": 3}
 

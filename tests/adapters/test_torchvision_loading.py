@@ -1,14 +1,14 @@
 """torchvision's models by name; downloads are tested up to the wire."""
 
+import networks
 import pytest
 import torch
 from torchvision.models import ViT_B_16_Weights
 
-import networks
 import vitrail
 from vitrail.adapters import Preprocessing
 from vitrail.adapters.torchvision import create_torchvision
-from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 
 
 def small(name: str = "", weights: None = None, image_size: int = 224) -> torch.nn.Module:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import networks
 import pytest
 import torch
 from torch import nn
 
-import networks
 from vitrail.adapters import adapt, huggingface
 
 

@@ -12,7 +12,7 @@ from asked import ask, bird
 from serving import free_port, served
 from vitrail.adapters import build, save
 from vitrail.app.server import serving
-from vitrail.errors import VitrailError
+from vitrail.core.errors import VitrailError
 
 pytest_plugins = ("tiny",)
 

@@ -5,7 +5,7 @@ import torch
 from asked import ask, model
 
 from vitrail.app.curves import Progress, measure_curves
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.metrics import PROTOCOLS, Curves, perturbation_curves
 
 

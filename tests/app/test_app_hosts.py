@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from vitrail.app.hosts import allowed_hosts, host_name
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 
 @pytest.mark.parametrize(

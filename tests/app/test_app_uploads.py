@@ -5,11 +5,11 @@ import zlib
 
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
-
 from samples import noisy_photo
+
 from vitrail.app.memory import returned_memory
 from vitrail.app.uploads import Limits, open_upload
-from vitrail.errors import ImageError, InvalidInputError
+from vitrail.core.errors import ImageError, InvalidInputError
 
 
 def bomb(path, side, height=None):

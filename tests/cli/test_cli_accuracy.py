@@ -3,10 +3,10 @@ import re
 
 import pytest
 import torch
+from samples import CLASS_NAMES
 
 import vitrail
-from samples import CLASS_NAMES
-from vitrail.data.images import open_image
+from vitrail.datasets.image_io import open_image
 
 pytest_plugins = ("tiny",)
 

@@ -3,14 +3,14 @@
 import json
 import re
 
+import networks
 import numpy as np
 import pytest
 import torch
-
-import networks
-import vitrail
 from samples import CLASS_NAMES
 from score_files import parts_of, results_of, rows_of
+
+import vitrail
 from vitrail.adapters import build
 
 pytest_plugins = ("tiny", "score_runs")

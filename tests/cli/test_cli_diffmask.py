@@ -3,12 +3,12 @@
 import json
 import re
 
+import networks
 import pytest
 import torch
-
-import networks
-import vitrail
 from samples import CLASS_NAMES
+
+import vitrail
 from vitrail.adapters import build
 from vitrail.explanation import Explanation
 from vitrail.models.diffmask import write_mask

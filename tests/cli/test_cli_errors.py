@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitrail.errors import OutputError
-from vitrail.files import results_folder
+from vitrail.core.errors import OutputError
+from vitrail.core.files import results_folder
 
 pytest_plugins = ("tiny",)
 
@@ -221,7 +221,7 @@ def raise_os_error(number):
 def test_an_unwritable_output_folder(command, refused, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     for name in ("TemporaryFile", "mkdtemp", "mkstemp"):
-        monkeypatch.setattr(f"vitrail.files.tempfile.{name}", raise_os_error(errno.EACCES))
+        monkeypatch.setattr(f"vitrail.core.files.tempfile.{name}", raise_os_error(errno.EACCES))
     err = refused(*command(tmp_path / "out"))
     assert "Permission denied" in err
     assert "--out" in err
@@ -239,7 +239,7 @@ WRITERS = {
     "arrays": "numpy.savez_compressed",
     "texts": "pathlib.Path.write_text",
     "tables": "csv.writer",
-    "temporary folders": "vitrail.files.tempfile.mkdtemp",
+    "temporary folders": "vitrail.core.files.tempfile.mkdtemp",
 }
 WRITES = {
     "explain": ["pictures", "plots", "arrays", "texts", "temporary folders"],

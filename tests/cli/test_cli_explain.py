@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from samples import CLASS_NAMES, noisy_photo
 
 import vitrail
-from samples import CLASS_NAMES, noisy_photo
 from vitrail.explanation import Explanation
 
 pytest_plugins = ("tiny",)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import vitrail
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.explanation import Explanation
 
 pytest_plugins = ("tiny",)
@@ -48,7 +48,7 @@ def test_several_methods_have_a_folder_each_and_one_sheet(photos, run_vitrail, t
 
 
 def test_photos_are_opened_once_for_all_methods(photos, run_vitrail, tiny_model_file, tmp_path, monkeypatch):
-    from vitrail.data import photos as module
+    from vitrail.datasets import photos as module
 
     opened, open_image = [], module.open_image
     monkeypatch.setattr(module, "open_image", lambda path: (opened.append(path), open_image(path))[1])

@@ -2,10 +2,10 @@
 
 import json
 
+import networks
 import pytest
 import torch
 
-import networks
 import vitrail
 from vitrail.adapters import Preprocessing, build
 

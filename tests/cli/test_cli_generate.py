@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitrail.data.answers import ANSWER
-from vitrail.data.birds import Birds
-from vitrail.data.folders import ImageFolder
-from vitrail.data.generating import read_answer, read_parts
+from vitrail.datasets.folder import ImageFolder
+from vitrail.datasets.synthetic.base import ANSWER
+from vitrail.datasets.synthetic.birds import Birds
+from vitrail.datasets.synthetic.generation import read_answer, read_parts
 
 pytest_plugins = ("tiny",)
 

@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 import torch
+from processes import run_together
 
 import vitrail
-from processes import run_together
-from vitrail.data.images import open_image
+from vitrail.datasets.image_io import open_image
 
 pytest_plugins = ("tiny",)
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 import vitrail
 from vitrail.adapters import bundled_models
 from vitrail.cli.main import app
-from vitrail.data.named import DATA
+from vitrail.datasets.named import DATA
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import METRICS, PROTOCOLS
 from vitrail.models.hit import HIT_SIZES
@@ -70,7 +70,7 @@ def test_an_interrupt_ends_in_exit_code_130_and_one_word(run_vitrail, monkeypatc
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vitrail.data.photos.list_photos", interrupt)
+    monkeypatch.setattr("vitrail.datasets.photos.list_photos", interrupt)
     code, out, err = run_vitrail("explain", tmp_path)
     assert code == 130
     assert out == ""

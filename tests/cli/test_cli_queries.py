@@ -3,14 +3,14 @@
 import json
 import re
 
+import networks
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import networks
 import vitrail
-from vitrail.data.images import open_image
+from vitrail.datasets.image_io import open_image
 
 pytest_plugins = ("tiny",)
 
@@ -108,7 +108,7 @@ def test_a_class_of_a_folder(run_vitrail, intr_file, data, tmp_path):
 
 
 def test_true_classes_are_those_of_the_folders(run_vitrail, intr_file, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitrail.explaining.queries.query_sheet", lambda view, path, caption: path.touch())
+    monkeypatch.setattr("vitrail.runs.query_photos.query_sheet", lambda view, path, caption: path.touch())
     code, _out, err = run_vitrail("queries", "--data", data, "--top", 1, "-m", intr_file, "-o", tmp_path / "out")
     assert code == 0, err
     photos = written(tmp_path / "out")[0]["photos"]
@@ -205,7 +205,7 @@ def test_an_interruption_leaves_what_is_drawn(run_vitrail, intr_file, data, tmp_
             raise KeyboardInterrupt
         path.touch()
 
-    monkeypatch.setattr("vitrail.explaining.queries.query_sheet", interrupted)
+    monkeypatch.setattr("vitrail.runs.query_photos.query_sheet", interrupted)
     out = tmp_path / "out"
     code, _printed, err = run_vitrail("queries", data / BEE, "-m", intr_file, "-o", out)
     assert code != 0, err

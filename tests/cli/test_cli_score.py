@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from score_files import parts_of, rows_of
 
 import vitrail
-from score_files import parts_of, rows_of
-from vitrail.data.images import open_image
+from vitrail.datasets.image_io import open_image
 
 pytest_plugins = ("tiny", "score_runs")
 

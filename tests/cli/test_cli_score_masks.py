@@ -4,10 +4,10 @@ import json
 import math
 
 import pytest
-
 from score_files import parts_of, rows_of
-from vitrail.data.counting import ColourCounting
-from vitrail.data.generating import write_task
+
+from vitrail.datasets.synthetic.counting import ColourCounting
+from vitrail.datasets.synthetic.generation import write_task
 
 pytest_plugins = ("tiny", "score_runs")
 

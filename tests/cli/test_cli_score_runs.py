@@ -11,7 +11,6 @@ import zipfile
 
 import numpy as np
 import pytest
-
 from processes import run_together
 from score_files import RESULTS, parts_of, results_of, rows_of
 

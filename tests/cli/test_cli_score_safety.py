@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from score_files import results_of
 
 pytest_plugins = ("tiny", "score_runs")

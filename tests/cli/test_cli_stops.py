@@ -35,11 +35,11 @@ def commands(photos, tiny_model_file):
 def test_photos_that_were_stopped_are_explained_again(how, commands, run_vitrail, tmp_path):
     """Stopped while the first photo is drawn."""
     program = """
-        import sys, time, vitrail.gallery, vitrail.cli.main
+        import sys, time, vitrail.runs.explain_photos, vitrail.cli.main
         def wait(*_):
             print("ready", flush=True)
             time.sleep(60)
-        vitrail.gallery.draw = wait
+        vitrail.runs.explain_photos.draw = wait
         vitrail.cli.main.main()
     """
     arguments = [*map(str, commands["photos"]), "--out", str(tmp_path / "out")]
@@ -63,8 +63,8 @@ def test_photos_that_were_stopped_are_explained_again(how, commands, run_vitrail
 
 @pytest.mark.parametrize("kind", ["folder", "score"])
 def test_a_killed_reader_is_told_and_the_run_goes_on(kind, commands, run_vitrail, monkeypatch, snapshot, tmp_path):
-    from vitrail.data.folders import ImageFolder
-    from vitrail.gallery import PhotoReader
+    from vitrail.datasets.folder import ImageFolder
+    from vitrail.runs.explain_photos import PhotoReader
 
     before = os.getpid()
     with monkeypatch.context() as patch:

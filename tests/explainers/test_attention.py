@@ -2,12 +2,12 @@
 
 import math
 
+import networks
 import pytest
 import torch
-
-import networks
 from oracles import PLAIN, reading_row, walk
-from vitrail.errors import InvalidInputError
+
+from vitrail.core.errors import InvalidInputError
 from vitrail.explainers import make_explainer
 
 each_plain = pytest.mark.parametrize("name", PLAIN)

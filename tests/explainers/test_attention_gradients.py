@@ -1,11 +1,11 @@
 """Chefer's attention, LeGrad and AttCAT against their definitions, spelled out with plain autograd."""
 
+import networks
 import pytest
 import torch
-
-import networks
 from oracles import PLAIN, read, reading_row, walk
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
 
 TARGETS = torch.tensor([4, 0, 2])

@@ -3,11 +3,11 @@
 import math
 from functools import cache
 
+import networks
 import pytest
 import torch
 
-import networks
-from vitrail.errors import InvalidInputError, UnknownNameError
+from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.explainers import EXPLAINERS, make_explainer
 
 OPTIONS = {"rise": {"num_masks": 24}, "integrated-gradients": {"num_steps": 16}, "mutex": {"head_reductions": ("min", "sum")}}

@@ -1,15 +1,15 @@
 """DiffMask's masks: the probability that a patch is kept, of one forward pass, on any ViT."""
 
+import networks
 import pytest
 import timm
 import torch
+from gated import diffmask
 from torch import Tensor
 
-import networks
-from gated import diffmask
 from vitrail.adapters import adapt
+from vitrail.explainers._masking import see
 from vitrail.explainers.diffmask import VisionDiffMask
-from vitrail.explainers.masking import see
 from vitrail.models.diffmask import HardConcrete
 
 PREFIXES = {"timm-no-prefix": 0, "timm-wide": 1, "hf-deit-teacher": 2, "eva-dinov3": 5, "torchvision": 1}

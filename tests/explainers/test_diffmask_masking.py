@@ -1,12 +1,12 @@
 """What a ViT says when DiffMask's gates remove patches."""
 
+import networks
 import pytest
 import torch
-
-import networks
 from gated import diffmask
-from vitrail.divergence import kl_divergence
-from vitrail.errors import InvalidInputError
+
+from vitrail.core.divergence import kl_divergence
+from vitrail.core.errors import InvalidInputError
 from vitrail.explainers.diffmask import VisionDiffMask
 
 NETWORKS = ("timm-no-prefix", "timm-wide", "hf-deit-teacher", "eva-dinov3", "torchvision")

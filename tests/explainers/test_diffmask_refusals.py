@@ -3,15 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import networks
 import numpy as np
 import pytest
 import torch
-
-import networks
 from gated import diffmask
+
 from vitrail.adapters import ViTAdapter, build
-from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
-from vitrail.explainers import make_explainer, trained_masks
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.explainers import _trained_masks, make_explainer
 from vitrail.explainers.diffmask import VisionDiffMask
 from vitrail.models.diffmask import TrainedMask, write_mask
 
@@ -137,8 +137,8 @@ class TestFinding:
             (tmp_path / "bundled" / name).mkdir(parents=True)
             write_mask(tmp_path / "bundled" / name / "mask.safetensors", networks.gates(owner, seed))
         (tmp_path / "bundled" / "a-model").mkdir()
-        monkeypatch.setattr(trained_masks, "files", lambda package: tmp_path)
-        assert trained_masks.bundled_masks() == ["diffmask-other", "diffmask-timm"]
+        monkeypatch.setattr(_trained_masks, "files", lambda package: tmp_path)
+        assert _trained_masks.bundled_masks() == ["diffmask-other", "diffmask-timm"]
         images = networks.images("timm")
         expected = VisionDiffMask(vit, networks.gates(vit, 2)).explain(images).relevance
         for checkpoint in (None, "vitrail:diffmask-timm"):

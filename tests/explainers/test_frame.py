@@ -1,12 +1,12 @@
 """The frame around every method: what it refuses, and what it says."""
 
+import networks
 import pytest
 import torch
-
-import networks
 from any_size import any_size
+
 from vitrail.adapters import adapt
-from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.explainers import EXPLAINERS, make_explainer
 
 OPTIONS = {"rise": {"num_masks": 24}, "integrated-gradients": {"num_steps": 16}, "mutex": {"head_reductions": ("min", "sum")}}

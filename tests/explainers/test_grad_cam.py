@@ -2,15 +2,15 @@
 
 import math
 
+import networks
 import pytest
 import torch
+from oracles import PLAIN, walk
 from timm.models.vision_transformer import ResPostBlock
 from torch import nn
 
-import networks
-from oracles import PLAIN, walk
 from vitrail.adapters import adapt
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
 
 TARGETS = torch.tensor([4, 0, 2])

@@ -1,11 +1,11 @@
 """The method `intr`: what the query of a class looked at."""
 
+import networks
 import pytest
 import torch
 
-import networks
 import vitrail
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
 
 

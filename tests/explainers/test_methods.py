@@ -1,9 +1,9 @@
 """One oracle per method."""
 
+import networks
 import pytest
 import torch
 
-import networks
 from vitrail.explainers import make_explainer
 
 

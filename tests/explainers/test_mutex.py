@@ -2,12 +2,12 @@
 
 import math
 
+import networks
 import numpy as np
 import pytest
 import torch
 
-import networks
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
 from vitrail.explainers.mutex import Mutex
 

@@ -5,7 +5,7 @@ import torch
 
 from goldens import assert_close, golden, published_vit
 from vitrail.explainers import make_explainer
-from vitrail.explainers.multiplex import STATISTICS, degree_centralities, strongest
+from vitrail.explainers._multiplex import STATISTICS, degree_centralities, strongest
 from vitrail.explainers.mutex import Mutex
 
 REDUCTIONS, DIRECTIONS = ("min", "max", "sum"), ("in", "out")

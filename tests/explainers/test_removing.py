@@ -4,14 +4,14 @@ import itertools
 import math
 from dataclasses import dataclass
 
+import networks
 import pytest
 import torch
 from torch import nn
 
-import networks
 from vitrail.adapters import Classifier, Preprocessing
-from vitrail.baselines import BASELINES
-from vitrail.errors import InvalidInputError, UnknownNameError
+from vitrail.core.baselines import BASELINES
+from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.explainers import make_explainer
 
 TARGETS = torch.tensor([4, 0, 2])

@@ -2,15 +2,15 @@
 
 import copy
 
+import networks
 import pytest
 import torch
 from torch import nn
 
-import networks
 from vitrail.adapters import adapt
-from vitrail.errors import InvalidInputError, UnknownNameError
+from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.explainers import EXPLAINERS, make_explainer
-from vitrail.explainers.libra import balanced_gradients
+from vitrail.explainers._libra import balanced_gradients
 
 TARGETS = torch.tensor([4, 0, 2])
 BALANCED = (
@@ -151,7 +151,7 @@ def test_integrals_come_closer_with_more_steps(name):
 @pytest.mark.parametrize("baseline", ["zero", "blur"])
 def test_integrated_gradients_of_captum(name, baseline):
     captum = pytest.importorskip("captum.attr", reason="comes with the extra captum")
-    from vitrail.baselines import BASELINES
+    from vitrail.core.baselines import BASELINES
 
     classifier, images = double(name)
     grid_size = classifier.grid_size(images)

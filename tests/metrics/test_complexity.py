@@ -2,12 +2,12 @@
 
 import math
 
+import networks
 import numpy as np
 import pytest
 import torch
-
-import networks
 from additive import additive_classifier, explained, ones, own_map
+
 from vitrail.explainers import EXPLAINERS
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, View

@@ -3,14 +3,14 @@
 import copy
 from dataclasses import replace
 
+import networks
 import pytest
 import torch
 from torch.distributions import Categorical
 
-import networks
 from vitrail.adapters import Classifier, Preprocessing
-from vitrail.baselines import BASELINES
-from vitrail.errors import InvalidInputError
+from vitrail.core.baselines import BASELINES
+from vitrail.core.errors import InvalidInputError
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, Curves, InsertionDeletion, perturbation_curves
 from vitrail.metrics.perturbation import _one_grid

@@ -3,14 +3,14 @@
 import math
 from itertools import combinations
 
+import networks
 import numpy as np
 import pytest
 import torch
-
-import networks
 from additive import additive_classifier, explained, ones, own_map
+
 from vitrail.adapters import adapt
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.metrics.base import METRICS, View
 from vitrail.metrics.faithfulness import FaithfulnessCorrelation, FaithfulnessEstimate, Infidelity, SaCo
 from vitrail.metrics.subsets import RandomSubsets, cells_of_share, correlation, varies

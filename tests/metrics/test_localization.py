@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
-
 from additive import additive_classifier, explained, ones, own_map
-from vitrail.errors import InvalidInputError
+
+from vitrail.core.errors import InvalidInputError
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, View
 from vitrail.metrics.localization import (

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.metrics.masks import MEASURES, Masks, cut, cut_at_size, measure_masks, overlap
 
 ANSWER = torch.tensor([[[1, 1, 0, 0], [0, 1, 0, 0]]]).bool()

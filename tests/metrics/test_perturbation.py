@@ -2,15 +2,15 @@
 
 import copy
 
+import networks
 import pytest
 import torch
-
-import networks
 from additive import additive_classifier, explained
+
 from goldens import PRECISIONS, assert_close, golden
 from vitrail.adapters import adapt
-from vitrail.baselines import BASELINES
-from vitrail.errors import InvalidInputError
+from vitrail.core.baselines import BASELINES
+from vitrail.core.errors import InvalidInputError
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, InsertionDeletion, Protocol, perturbation_curves
 from vitrail.metrics import steps as rooms

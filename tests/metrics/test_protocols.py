@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitrail.errors import InvalidInputError, UnknownNameError
+from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.metrics import PROTOCOLS, Curve, Protocol
 
 

@@ -3,15 +3,15 @@
 import json
 from pathlib import Path
 
+import networks
 import pytest
 import torch
+from additive import additive_classifier, explained, ones, own_map
 from safetensors.torch import load_file, save_file
 
-import networks
-from additive import additive_classifier, explained, ones, own_map
 from goldens import golden
 from vitrail.adapters import Classifier, Preprocessing, adapt
-from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, perturbation_curves, steps
 from vitrail.metrics.steps import pixel_ranks

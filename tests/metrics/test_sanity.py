@@ -2,15 +2,15 @@
 
 import copy
 
+import networks
 import pytest
 import torch
-
-import networks
 from additive import additive_classifier, explained, ones, own_map
+
 from vitrail.adapters import adapt
-from vitrail.errors import UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.hooks import shuffled
 from vitrail.explainers import make_explainer
-from vitrail.hooks import shuffled
 from vitrail.metrics.base import METRICS, View
 from vitrail.metrics.sanity import ParameterRandomisation, RandomLogit, other_classes, parameters_by_depth
 from vitrail.metrics.similarity import spearman

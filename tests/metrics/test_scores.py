@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from vitrail.divergence import kl_divergence
-from vitrail.metrics.scores import measure
+from vitrail.core.divergence import kl_divergence
+from vitrail.metrics.curve_scores import measure
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -2,12 +2,12 @@
 
 import math
 
+import networks
 import pytest
 import torch
-
-import networks
 from additive import additive_classifier, explained, ones, own_map
-from vitrail.errors import InvalidInputError
+
+from vitrail.core.errors import InvalidInputError
 from vitrail.explainers import make_explainer
 from vitrail.metrics.base import METRICS, View
 from vitrail.metrics.sensitivity import MaxSensitivity, Stability, noises

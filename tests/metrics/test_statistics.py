@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from vitrail.errors import InvalidInputError, UnknownNameError
+from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.metrics.statistics import (
     Comparison,
     Unproven,

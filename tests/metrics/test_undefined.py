@@ -2,14 +2,14 @@
 
 import logging
 
+import networks
 import pytest
 import torch
+from additive import additive_classifier, explained, ones, own_map
 from torch import nn
 
-import networks
-from additive import additive_classifier, explained, ones, own_map
 from vitrail.adapters import Classifier, Preprocessing, adapt
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.explainers import make_explainer
 from vitrail.metrics import METRICS, PROTOCOLS, Curves, InsertionDeletion, Protocol, View, perturbation_curves
 from vitrail.metrics.masks import Masks

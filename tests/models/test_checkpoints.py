@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vitrail.errors import CheckpointError, OutputError
+from vitrail.core.errors import CheckpointError, OutputError
 from vitrail.models.checkpoints import METADATA_KEY, load_strictly, read_checkpoint, write_checkpoint
 
 METADATA = {"architecture": "tiny", "config": {"width": 4, "shape": [2, 3]}, "class_names": ["één", "two"]}

@@ -4,17 +4,17 @@ import json
 import re
 from dataclasses import replace
 
+import networks
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import networks
 import vitrail
 from vitrail.adapters.loading import load_local
-from vitrail.errors import CheckpointError, OutputError
+from vitrail.core.errors import CheckpointError, OutputError
 from vitrail.models.checkpoints import METADATA_KEY, read_checkpoint
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, TrainedMask, read_mask, write_mask
-from vitrail.run import describe_method
+from vitrail.runs.manifest import describe_method
 
 CONFIG = DiffMaskConfig(width=12, depth=2, hidden=4, mul_activation=7.0, add_activation=2.0)
 EXPLAINED = Explained("timm:any", "0123456789abcdef", 1)

@@ -2,12 +2,12 @@
 
 import math
 
+import networks
 import pytest
 import torch
 from torch import Tensor
 
-import networks
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, HardConcrete, Votes
 from vitrail.models.fingerprint import weights_fingerprint
 

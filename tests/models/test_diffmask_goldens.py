@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from goldens import PRECISIONS, assert_close, golden, published_mask, published_vit
-from vitrail.divergence import kl_divergence
+from vitrail.core.divergence import kl_divergence
+from vitrail.explainers._masking import masked_logits, see
 from vitrail.explainers.diffmask import VisionDiffMask
-from vitrail.explainers.masking import masked_logits, see
 from vitrail.models.diffmask import TrainedMask, Votes
 
 pytestmark = pytest.mark.parametrize(("dtype", "prefix", "tolerance"), PRECISIONS)

@@ -6,14 +6,14 @@ import subprocess
 import sys
 import types
 
+import networks
 import pytest
 import torch
 from safetensors.torch import save_file
 
-import networks
 import vitrail
 from goldens import golden
-from vitrail.errors import CheckpointError
+from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import Inert, read_checkpoint
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, read_mask
 from vitrail.models.diffmask.published import PARTS, published_state

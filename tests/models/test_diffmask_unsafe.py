@@ -13,7 +13,7 @@ import torch
 
 import vitrail
 from goldens import golden
-from vitrail.errors import CheckpointError
+from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import Inert, read_checkpoint
 from vitrail.models.diffmask import read_mask
 

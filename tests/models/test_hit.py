@@ -2,13 +2,13 @@
 
 import itertools
 
+import networks
 import pytest
 import torch
 from torch import nn
 
-import networks
 import vitrail.models
-from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.models.hit import HIT_SIZES, HiT, HiTConfig
 from vitrail.models.hit.checkpoints import own_names, resize_state
 from vitrail.models.hit.layers import ClassAttention

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
+import networks
 import pytest
 import torch
 from torch.nn.functional import layer_norm
 
-import networks
 from goldens import PRECISIONS, assert_close, golden
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.models.hit import HiT
 from vitrail.models.hit.contributions import split_layers
 

@@ -3,6 +3,7 @@
 import argparse
 import types
 
+import networks
 import pytest
 import torch
 import torchvision
@@ -10,12 +11,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import FrozenBatchNorm2d
 
-import networks
 import vitrail
 from goldens import golden
 from vitrail.adapters import adapt, build, start
-from vitrail.data.labelled import Sample, collate
-from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.datasets.dataset import Sample, collate
 from vitrail.models.intr import INTR, INTRConfig, ResNet
 from vitrail.models.intr.backbone import joined_names
 from vitrail.models.intr.published import published_config

@@ -11,7 +11,7 @@ from goldens import PRECISIONS, assert_close, golden
 from vitrail.models.intr import INTR, INTRConfig, ResNet
 from vitrail.models.intr.positions import LearnedPositions, SinePositions
 from vitrail.models.intr.published import is_detr, looks_published, published_config
-from vitrail.models.intr.starting import class_queries
+from vitrail.models.intr.transfer import class_queries
 
 CASES = ("intr_post_sine", "intr_post_sine_single", "intr_post_learned", "intr_pre_sine", "intr_pre_learned")
 

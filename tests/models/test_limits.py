@@ -4,14 +4,14 @@ import json
 import re
 import zipfile
 
+import networks
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-import networks
 import vitrail
-from vitrail.errors import CheckpointError, InvalidInputError, VitrailError
+from vitrail.core.errors import CheckpointError, InvalidInputError, VitrailError
 from vitrail.models.checkpoints import read_checkpoint, write_checkpoint
 from vitrail.models.limits import MAX_PARAMETERS, check_numbers, max_parameters, sketch
 

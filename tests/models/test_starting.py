@@ -2,18 +2,18 @@
 
 from contextlib import ExitStack
 
+import networks
 import pytest
 import timm
 import torch
 
-import networks
 from goldens import golden
 from vitrail.adapters import adapt
-from vitrail.adapters.fitting import position_grid
-from vitrail.errors import CheckpointError
-from vitrail.hooks import forward_hooks
+from vitrail.adapters.fit_weights import position_grid
+from vitrail.core.errors import CheckpointError
+from vitrail.core.hooks import forward_hooks
 from vitrail.models.hit import HiT
-from vitrail.models.hit.starting import start_from
+from vitrail.models.hit.transfer import start_from
 
 DISTILLED = timm.models.deit.VisionTransformerDistilled
 

@@ -3,17 +3,17 @@
 import csv
 import json
 
+import networks
 import numpy as np
 import pytest
 import torch
 import yaml
 
-import networks
 import vitrail
 from vitrail.adapters import Preprocessing
 from vitrail.adapters import build as build_network
-from vitrail.data.augmentation import AugmentationConfig
-from vitrail.errors import InvalidInputError, TrainingError
+from vitrail.core.errors import InvalidInputError, TrainingError
+from vitrail.datasets.augmentation.transforms import AugmentationConfig
 from vitrail.training import read_config, train
 
 pytest.importorskip("lightning")

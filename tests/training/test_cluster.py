@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.training.sections import EngineConfig
 
 pytest.importorskip("lightning")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vitrail.errors import InvalidInputError, MissingExtraError, VitrailError
+from vitrail.core.errors import InvalidInputError, MissingExtraError, VitrailError
 from vitrail.training import TrainingConfig, read_config
 
 

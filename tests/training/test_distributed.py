@@ -9,9 +9,9 @@ import time
 
 import pytest
 import torch
+from processes import run_together
 from safetensors.torch import load_file
 
-from processes import run_together
 from vitrail.training import train
 
 pytest.importorskip("lightning")

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from official_layouts import LAYOUTS, photo
 
 from goldens import golden
-from official_layouts import LAYOUTS, photo
 from vitrail.models.hit import HIT_SIZES
 from vitrail.training import TrainingConfig, read_config
 
 pytest.importorskip("lightning")
 
-from vitrail.training.runs import CHANGEABLE
+from vitrail.training.run_dir import CHANGEABLE
 
 pytest_plugins = ("tiny",)
 
@@ -185,7 +185,7 @@ def test_the_python_lines_run(workplace, capsys):
 def test_the_mean_layer_saliency_and_accuracies_are_right(workplace, capsys):
     """The page's lines against one image and one set of layers after the other."""
     import vitrail
-    from vitrail.data.images import open_image
+    from vitrail.datasets.image_io import open_image
 
     (layers,) = re.findall(r"```python\n(.*?)```", FROM_HIT, flags=re.DOTALL)
     found = {}

@@ -5,18 +5,18 @@ import shlex
 from dataclasses import fields
 from pathlib import Path
 
+import networks
 import pytest
 import torch
 import typer
 import yaml
 
-import networks
 import vitrail
 from vitrail.adapters import adapt
 from vitrail.cli.main import app
-from vitrail.data.counting import COLOURS
-from vitrail.data.named import DATA
-from vitrail.data.tasks import TASKS
+from vitrail.datasets.named import DATA
+from vitrail.datasets.synthetic.counting import COLOURS
+from vitrail.datasets.synthetic.names import TASKS
 from vitrail.explainers import EXPLAINERS
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig
 from vitrail.models.diffmask.published import PARTS
@@ -223,7 +223,7 @@ def test_the_python_lines_about_published_files_run(tmp_path, monkeypatch, make_
     model = adapt(networks.timm_vit(), name="mine")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(vitrail, "load", lambda name: model)
-    photo = vitrail.data.images.open_image(make_photo(tmp_path / "cat.png"))
+    photo = vitrail.datasets.image_io.open_image(make_photo(tmp_path / "cat.png"))
     first, second = blocks(FROM, "python")
     found = {"photos": [photo]}
     with caplog.at_level("WARNING", logger="vitrail"):

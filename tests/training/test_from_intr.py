@@ -10,12 +10,12 @@ import torch
 import torchvision
 import typer
 import yaml
+from pages import ROOT, below, blocks, commands, names, page, rows, tables
 
 import vitrail
 from goldens import golden
-from pages import ROOT, below, blocks, commands, names, page, rows, tables
 from vitrail.cli.main import app
-from vitrail.data.named import DATA
+from vitrail.datasets.named import DATA
 from vitrail.explainers import EXPLAINERS
 from vitrail.models.intr import INTR_SIZES, INTRConfig
 from vitrail.training import TrainingConfig, read_config

@@ -3,17 +3,17 @@
 import csv
 import json
 
+import networks
 import pytest
 import torch
+from processes import run_together
 from torch import nn
 
-import networks
 import vitrail
-from processes import run_together
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.data.folders import ImageFolder
-from vitrail.data.labelled import Batch
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.datasets.dataset import Batch
+from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation import evaluate
 from vitrail.training import read_config, train
 from vitrail.training.classifier import ImageClassifier

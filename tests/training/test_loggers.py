@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from vitrail.errors import MissingExtraError
+from vitrail.core.errors import MissingExtraError
 from vitrail.training import train
 
 pytest.importorskip("lightning")

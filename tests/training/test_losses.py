@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitrail.data.augmentation import AugmentationConfig, label_mixing
+from vitrail.datasets.augmentation.transforms import AugmentationConfig, label_mixing
 from vitrail.training.losses import cosub_loss, distillation_loss, label_loss
 
 NUM_IMAGES, NUM_CLASSES = 6, 5

@@ -1,12 +1,12 @@
 """The network of a recipe, and which of its weights learn."""
 
+import networks
 import pytest
 import timm
 import torch
 
-import networks
 from vitrail.adapters import Preprocessing
-from vitrail.errors import InvalidInputError, UnknownNameError
+from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.training.network import build_network, prepare_to_learn
 from vitrail.training.sections import ModelConfig
 

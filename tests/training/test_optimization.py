@@ -2,12 +2,12 @@
 
 import math
 
+import networks
 import numpy as np
 import pytest
 import torch
 
-import networks
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.training.optimization import create_optimizer, create_schedule
 from vitrail.training.sections import OptimizerConfig, ScheduleConfig
 

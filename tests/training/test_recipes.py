@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from official_layouts import LAYOUTS, photo, text
 
 import vitrail
-from official_layouts import LAYOUTS, photo, text
 from vitrail.adapters import adapt, build, save
-from vitrail.data.augmentation import AugmentationConfig
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.datasets.augmentation.transforms import AugmentationConfig
 from vitrail.models.diffmask import read_mask
 from vitrail.models.hit import HIT_SIZES
 from vitrail.models.intr import INTR_SIZES

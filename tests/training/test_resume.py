@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vitrail.errors import CheckpointError, InvalidInputError, OutputError
+from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError
 from vitrail.training import train
 from vitrail.training.callbacks import TimeLimit
 

@@ -5,7 +5,7 @@ from itertools import chain
 
 import pytest
 
-from vitrail.data.sharing import OwnShare
+from vitrail.datasets.sampler import OwnShare
 from vitrail.training.sampling import EpochBatches
 
 

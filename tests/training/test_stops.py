@@ -10,8 +10,8 @@ import time
 import pytest
 import torch
 
-from vitrail.errors import CheckpointError, InvalidInputError, OutputError, ProcessError
-from vitrail.locking import LOCK, only_run
+from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError, ProcessError
+from vitrail.core.locking import LOCK, only_run
 from vitrail.training import train
 from vitrail.training.data import TrainingData
 from vitrail.training.determinism import WORKSPACE, determinism
@@ -90,7 +90,9 @@ def test_a_run_of_an_earlier_version_is_gone_on_with_or_told_that_it_does_not_fi
 def test_a_second_run_is_refused(resume, configured, stopped, snapshot, monkeypatch):
     (stopped / ".partial-a1b2c3d4").write_text("of the first run")
     threads = iter(range(9))
-    monkeypatch.setattr("vitrail.locking.threading.get_ident", lambda: next(threads))  # As if each asked in one of its own.
+    monkeypatch.setattr(
+        "vitrail.core.locking.threading.get_ident", lambda: next(threads)
+    )  # As if each asked in one of its own.
     with only_run(stopped):
         before = snapshot(stopped)
         with pytest.raises(OutputError, match="another run is writing into"):
@@ -101,7 +103,7 @@ def test_a_second_run_is_refused(resume, configured, stopped, snapshot, monkeypa
 
 def test_a_killed_reader_is_told_and_the_run_goes_on(configured, monkeypatch, tmp_path):
     config = configured(*STEPS, "data.num_workers=1")
-    from vitrail.data.folders import ImageFolder
+    from vitrail.datasets.folder import ImageFolder
 
     read = ImageFolder.__getitem__
 

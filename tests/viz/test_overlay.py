@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
 from samples import noisy_photo
+
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.viz.overlay import fade, heatmap, overlay
 

@@ -8,8 +8,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
-
 from samples import noisy_photo
+
 from vitrail.viz import queries
 from vitrail.viz.overlay import overlay
 from vitrail.viz.queries import ClassView, PhotoView, query_overview, query_sheet

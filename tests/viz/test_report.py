@@ -3,8 +3,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-
 from samples import noisy_photo
+
 from vitrail.viz.report import Picture, Section, Table, write_report
 
 HOSTILE = "<script>alert('x')</script>\"&amp;"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-
 from samples import noisy_photo
+
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, Curves
 from vitrail.viz import sheet

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from vitrail.adapters.block_sequence import BlockSequence
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.memory import in_batches
-from vitrail.errors import InvalidInputError, UnsupportedModelError
-from vitrail.hooks import forward_hooks, forward_pre_hooks, uncompiled
-from vitrail.types import Attentions, Baseline, Images, Keep, Kept, Logits, Patches, Tokens
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.hooks import forward_hooks, forward_pre_hooks, uncompiled
+from vitrail.core.types import Attentions, Baseline, Images, Keep, Kept, Logits, Patches, Tokens
 
 Visit = Callable[[Attentions], Attentions]
 """Sees the attention weights of a block and returns those that the network goes on with."""

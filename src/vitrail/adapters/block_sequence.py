@@ -5,7 +5,7 @@ from typing import final
 
 from torch import nn
 
-from vitrail.errors import UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
 
 
 @final

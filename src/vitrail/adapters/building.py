@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from vitrail.adapters.build_spec import Wanted
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.hit import adapt_hit
 from vitrail.adapters.intr_building import build_intr
-from vitrail.adapters.origin import Wanted
-from vitrail.adapters.own import adapt_hit
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
+from vitrail.core.registry import Registry, unknown_name
 from vitrail.models.hit import HIT_SIZES, HiT, HiTConfig
 from vitrail.models.intr.config import INTR_NAMES
-from vitrail.registry import Registry, unknown_name
 
 Builder = Callable[[str, Wanted], Classifier]
 

@@ -11,16 +11,16 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
+from vitrail.adapters.build_spec import Origin
 from vitrail.adapters.logits import expect_logits
 from vitrail.adapters.memory import in_batches
-from vitrail.adapters.origin import Origin
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.baselines import BASELINES, BLACK, check_baseline
-from vitrail.errors import InvalidInputError, UnknownNameError
-from vitrail.hooks import inspecting, uncompiled
-from vitrail.outputs import Output, check_output, probabilities
-from vitrail.registry import unknown_name
-from vitrail.types import Baseline, Images, Keep, Logits, Padding
+from vitrail.core.baselines import BASELINES, BLACK, check_baseline
+from vitrail.core.errors import InvalidInputError, UnknownNameError
+from vitrail.core.hooks import inspecting, uncompiled
+from vitrail.core.outputs import Output, check_output, probabilities
+from vitrail.core.registry import unknown_name
+from vitrail.core.types import Baseline, Images, Keep, Logits, Padding
 
 Check = Literal["logits", "tokens", "attention", "places", "readout", "parts", "removal", "head", "gradients"]
 """A view of a network that a method relies on.
@@ -155,7 +155,7 @@ class Classifier(ABC):
         return torch.stack([self.preprocessing(photo) for photo in photos]).to(self.device, self.dtype)
 
     def baseline(self, name: str, images: Images) -> Baseline:
-        """What replaces removed content, by name: one of `vitrail.baselines.BASELINES`, or "black", which is black for this model.
+        """What replaces removed content, by name: one of `vitrail.core.baselines.BASELINES`, or "black", which is black for this model.
 
         Raises:
             UnknownNameError: No such baseline.

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from vitrail.errors import UnsupportedModelError
-from vitrail.outputs import Output
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.outputs import Output
 
 
 def configured_output(module: nn.Module) -> Output:

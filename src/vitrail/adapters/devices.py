@@ -2,7 +2,7 @@
 
 import torch
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Kinds of devices that results can be computed on; torch knows others that hold no numbers, or are no longer made."""

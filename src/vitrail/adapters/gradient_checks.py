@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from vitrail.adapters.base import ViTAdapter
-from vitrail.errors import UnsupportedModelError
-from vitrail.types import Images, Logits
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.types import Images, Logits
 
 
 def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:

@@ -18,13 +18,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vitrail.adapters.base import BlockVisit, ViTAdapter
 from vitrail.adapters.configured_output import configured_output
-from vitrail.adapters.grid import expect_channels, expect_multiple, first_convolution
+from vitrail.adapters.image_checks import expect_channels, expect_multiple, first_convolution
 from vitrail.adapters.logits import expect_logits
+from vitrail.adapters.pooling import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.readout import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width
-from vitrail.errors import UnsupportedModelError
-from vitrail.hooks import attributes, original, replaced_methods
-from vitrail.types import Images, Kept, Logits, Patches, Tokens
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.hooks import attributes, original, replaced_methods
+from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers", "beit")
 """By `model_type`."""

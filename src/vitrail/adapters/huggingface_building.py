@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
+from vitrail.adapters.build_spec import Origin, Wanted, is_plain
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.fitting import TrainedWeights, fit_state, head_names, trained_weights
+from vitrail.adapters.fit_weights import TrainedWeights, fit_state, head_names, trained_weights
 from vitrail.adapters.huggingface import adapt_huggingface, class_names_of, family_preprocessing
 from vitrail.adapters.huggingface_loading import (
     first_line,
@@ -21,10 +22,9 @@ from vitrail.adapters.huggingface_loading import (
     trained,
     untrained,
 )
-from vitrail.adapters.origin import Origin, Wanted, is_plain
 from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 
 DROP_PATH = ("drop_path_rate",)
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")

@@ -6,9 +6,9 @@ from typing import Any
 
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.huggingface_processors import PROCESSOR, processor_description
-from vitrail.files import results_folder
-from vitrail.hooks import attributes
-from vitrail.json_text import json_text
+from vitrail.core.files import results_folder
+from vitrail.core.hooks import attributes
+from vitrail.core.json_io import json_text
 
 
 def write_folder(classifier: Classifier, folder: Path, overwrite: bool) -> None:

@@ -10,12 +10,12 @@ from transformers import AutoConfig, AutoModelForImageClassification, Pretrained
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from vitrail.adapters.described_folders import check_weight_files, read_folder_config
 from vitrail.adapters.huggingface import HuggingFaceViTAdapter, adapt_huggingface, family_preprocessing
 from vitrail.adapters.huggingface_processors import PROCESSOR, processor_preprocessing
+from vitrail.adapters.model_folders import check_weight_files, read_folder_config
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
-from vitrail.json_text import read_json
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.json_io import read_json
 from vitrail.models.limits import check_numbers, expect_filled, sketch
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")

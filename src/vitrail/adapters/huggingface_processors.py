@@ -3,7 +3,7 @@
 from typing import Any
 
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 
 PROCESSOR = "preprocessor_config.json"
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.errors import UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.types import Images, Logits, Padding
 from vitrail.models.intr import INTR
-from vitrail.types import Images, Logits, Padding
 
 INTR_PREPROCESSING = Preprocessing((800, 1333), crop_fraction=1.0, crop_mode="whole", interpolation="bilinear")
 """The paper's: photos are taken whole, the shorter side 800 pixels unless the longer one would exceed 1333."""

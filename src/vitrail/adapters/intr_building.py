@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from vitrail.adapters.build_spec import Wanted, frozen_lists
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.intr import INTR_PREPROCESSING, adapt_intr
-from vitrail.adapters.origin import Wanted, frozen_lists
-from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
+from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import Checkpoint, in_single, load_strictly
 from vitrail.models.intr import INTR, INTR_SIZES, Backbone, INTRConfig, ResNet
 from vitrail.models.intr.backbone import batch_counters, joined_names
 from vitrail.models.intr.config import FREE
 from vitrail.models.intr.published import is_detr, published_config, published_settings
-from vitrail.registry import unknown_name
 
 TIMM = "timm:"
 

@@ -8,23 +8,23 @@ from typing import Any
 
 import torch
 
+from vitrail.adapters.adapting import adapt
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.described_folders import read_folder_config
 from vitrail.adapters.devices import check_device
-from vitrail.adapters.families import adapt
 from vitrail.adapters.intr_building import build_published
-from vitrail.adapters.own_files import build_described
+from vitrail.adapters.model_files import build_described
+from vitrail.adapters.model_folders import read_folder_config
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, MAX_RESIZED_PIXELS, Preprocessing
-from vitrail.adapters.weights import expect_sound
-from vitrail.errors import CheckpointError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
+from vitrail.adapters.weight_checks import expect_sound
+from vitrail.core.errors import CheckpointError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
+from vitrail.core.outputs import Output
+from vitrail.core.registry import Registry, unknown_name
 from vitrail.models.checkpoints import Checkpoint, read_checkpoint
 from vitrail.models.diffmask.files import refuse_mask
 from vitrail.models.hit import HiT
 from vitrail.models.hit.checkpoints import looks_published, may_be_plain_vit, published_config
 from vitrail.models.intr.published import looks_published as looks_like_intr
 from vitrail.models.look_alikes import advice, torchvision_advice
-from vitrail.outputs import Output
-from vitrail.registry import Registry, unknown_name
 
 Loader = Callable[..., Classifier]
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.errors import UnsupportedModelError
-from vitrail.types import Logits
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.types import Logits
 
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 2e-4, torch.float16: 0.02, torch.bfloat16: 0.06}
 """How far two ways to the same logits may be apart, as a share of the largest logit, by precision."""

@@ -10,8 +10,8 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.configured_output import configured_output
 from vitrail.adapters.logits import expect_logits
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.errors import InvalidInputError, UnsupportedModelError
-from vitrail.types import Images, Logits
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.types import Images, Logits
 
 CELL_SIZE = 16
 """Side of a cell in pixels: the commonest patch of a ViT, so that maps and scores of both can be compared."""

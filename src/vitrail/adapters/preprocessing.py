@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from vitrail.errors import ImageError, InvalidInputError
-from vitrail.types import Images
+from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.types import Images
 
 MAX_RESIZED_PIXELS = 100_000_000
 

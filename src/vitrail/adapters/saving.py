@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from vitrail.adapters.adapting import home_of
+from vitrail.adapters.build_spec import Origin
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.families import home_of
-from vitrail.adapters.origin import Origin
 from vitrail.adapters.plain import PlainClassifier
-from vitrail.errors import UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HiT
 from vitrail.models.intr import INTR

@@ -14,16 +14,16 @@ from timm.models.eva import Eva, EvaAttention
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import nn
 
-from vitrail.adapters.described_folders import check_weight_files, read_folder_config
-from vitrail.adapters.grid import first_convolution
+from vitrail.adapters.image_checks import first_convolution
+from vitrail.adapters.model_folders import check_weight_files, read_folder_config
+from vitrail.adapters.pooling import gives_features
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.readout import gives_features
 from vitrail.adapters.timm_labels import refuse_embedding, timm_class_names
 from vitrail.adapters.timm_networks import TimmAdapter, TimmBeitAdapter, TimmEvaAdapter, TimmViTAdapter
-from vitrail.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
-from vitrail.hooks import original
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.hooks import original
+from vitrail.core.registry import unknown_name
 from vitrail.models.limits import check_numbers, expect_filled, sketch
-from vitrail.registry import unknown_name
 
 ADAPTERS: dict[type[nn.Module], type[TimmAdapter]] = {
     VisionTransformer: TimmViTAdapter,

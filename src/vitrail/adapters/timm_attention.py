@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.errors import UnsupportedModelError
-from vitrail.hooks import attributes, forward_hooks
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.hooks import attributes, forward_hooks
 
 
 @contextmanager

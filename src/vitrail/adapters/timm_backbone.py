@@ -7,10 +7,10 @@ from timm.utils.model import freeze_batch_norm_2d
 
 from vitrail.adapters.timm import make_timm
 from vitrail.adapters.timm_building import NOT_SHAPE
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.registry import unknown_name
+from vitrail.core.types import Images
 from vitrail.models.intr.backbone import Backbone, Features
-from vitrail.registry import unknown_name
-from vitrail.types import Images
 
 ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True}
 """What a ViT needs to take images of any size; other networks take them as they are."""

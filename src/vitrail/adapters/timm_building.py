@@ -7,13 +7,13 @@ from typing import Any
 import timm
 from torch import nn
 
+from vitrail.adapters.build_spec import Origin, Wanted, frozen_lists, in_our_words, is_plain
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.origin import Origin, Wanted, frozen_lists, in_our_words, is_plain
 from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.timm import as_vit, make_timm, timm_preprocessing
 from vitrail.adapters.timm_labels import timm_class_names
-from vitrail.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 
 NOT_SHAPE = frozenset({
     "cache_dir", "checkpoint_path", "device", "dtype", "exportable", "feature_cfg", "features_only", "kwargs_filter", "no_jit",

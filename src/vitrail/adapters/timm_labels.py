@@ -7,7 +7,7 @@ from typing import Any
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from vitrail.errors import CheckpointError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, UnsupportedModelError
 
 EMBEDDING = re.compile(r"clip|_pe_", re.IGNORECASE)
 """In the names of networks that were trained to match images with texts: their last layer leads into the texts' space."""

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from vitrail.adapters.base import BlockVisit, ViTAdapter
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.grid import expect_channels, expect_multiple, expect_size, first_convolution
-from vitrail.adapters.readout import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width, uniform
+from vitrail.adapters.image_checks import expect_channels, expect_multiple, expect_size, first_convolution
+from vitrail.adapters.pooling import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width, uniform
 from vitrail.adapters.timm_attention import compared_with_own
-from vitrail.errors import UnsupportedModelError
-from vitrail.hooks import attributes, forward_hooks, original, replaced_methods
-from vitrail.types import Images, Kept, Logits, Patches, Tokens
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.hooks import attributes, forward_hooks, original, replaced_methods
+from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 
 class TimmAdapter(ViTAdapter):

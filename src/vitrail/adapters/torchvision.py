@@ -12,13 +12,13 @@ from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import VisionTransformer
 
 from vitrail.adapters.base import BlockVisit, ViTAdapter
-from vitrail.adapters.grid import expect_channels, expect_size, first_convolution
+from vitrail.adapters.image_checks import expect_channels, expect_size, first_convolution
+from vitrail.adapters.pooling import class_tokens, gives_features, plain_width
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.readout import class_tokens, gives_features, plain_width
-from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
-from vitrail.hooks import original, replaced_methods
-from vitrail.registry import unknown_name
-from vitrail.types import Images, Kept, Logits, Patches, Tokens
+from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.hooks import original, replaced_methods
+from vitrail.core.registry import unknown_name
+from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 
 @final

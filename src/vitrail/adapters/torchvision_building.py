@@ -8,15 +8,15 @@ from typing import Any
 from torch import nn
 from torchvision.models import get_model_builder
 
+from vitrail.adapters.build_spec import Origin, Wanted, frozen_lists, in_our_words
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.fitting import fit_state, trained_weights
-from vitrail.adapters.origin import Origin, Wanted, frozen_lists, in_our_words
+from vitrail.adapters.fit_weights import fit_state, trained_weights
 from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.torchvision import adapt_torchvision, fetch, make_torchvision, weights_of, weights_preprocessing
-from vitrail.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import load_strictly
-from vitrail.registry import unknown_name
 
 OUR_WORDS = {"stochastic_depth_prob": "drop_path", "attention_dropout": "attention_dropout", "image_size": "image_size"}
 

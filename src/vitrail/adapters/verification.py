@@ -23,9 +23,9 @@ from vitrail.adapters.classifier import Check, Classifier
 from vitrail.adapters.logits import agree
 from vitrail.adapters.memory import is_out_of_memory
 from vitrail.adapters.vit_checks import CHECKS
-from vitrail.autocast import without_autocast
-from vitrail.errors import InvalidInputError, UnsupportedModelError, VitrailError
-from vitrail.types import Images, Logits
+from vitrail.core.autocast import without_autocast
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError, VitrailError
+from vitrail.core.types import Images, Logits
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -13,9 +13,9 @@ from vitrail.adapters.block_sequence import BlockSequence
 from vitrail.adapters.classifier import Check
 from vitrail.adapters.gradient_checks import check_gradients
 from vitrail.adapters.logits import agree
-from vitrail.errors import UnsupportedModelError
-from vitrail.hooks import forward_hooks
-from vitrail.types import Attentions, Images, Logits, Tokens
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.hooks import forward_hooks
+from vitrail.core.types import Attentions, Images, Logits, Tokens
 
 NOWHERE = -1
 """Of a network that does not look at the image, such as one that begins with zeros."""

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitrail.adapters import Classifier
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Images
 from vitrail.explanation import Explanation
 from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.perturbation import curves_of, protocol_steps
-from vitrail.types import Images
 
 STEPS_AT_ONCE = 32
 

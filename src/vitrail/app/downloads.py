@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from vitrail.app.asking import Answered, summary_of
-from vitrail.app.views import scales
+from vitrail.app.explain_request import Answered, summary_of
+from vitrail.app.ui.render import scales
+from vitrail.core.files import atomic_write
+from vitrail.core.json_io import json_text
 from vitrail.explanation import share_of
-from vitrail.files import atomic_write
-from vitrail.json_text import json_text
 from vitrail.metrics import Curves
 from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.overlay import Palette, overlay

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from vitrail.app.surroundings import LOOPBACKS
-from vitrail.errors import InvalidInputError
+from vitrail.app.environment import LOOPBACKS
+from vitrail.core.errors import InvalidInputError
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9_][A-Za-z0-9_.-]{0,252})(:[0-9]{1,5})?")
 _ORIGIN = re.compile(r"https?://([^/?#@\s]+)")

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitrail.adapters.loading import check_name
-from vitrail.app.folders import Folders, temporary_folders
+from vitrail.app.cleanup import sweeping
+from vitrail.app.environment import LOOPBACK, surroundings
 from vitrail.app.hosts import AllowedHosts, allowed_hosts
+from vitrail.app.log_limits import seldom
 from vitrail.app.memory import returned_memory
-from vitrail.app.quiet import seldom
+from vitrail.app.model_pool import ModelShelf
+from vitrail.app.pending_results import Unread
 from vitrail.app.sessions import drop_idle
-from vitrail.app.shelf import ModelShelf
-from vitrail.app.surroundings import LOOPBACK, surroundings
-from vitrail.app.sweeping import sweeping
-from vitrail.app.unread import Unread
+from vitrail.app.temporary_files import Folders, temporary_folders
 from vitrail.app.uploads import Limits
-from vitrail.errors import InvalidInputError, MissingExtraError, VitrailError
+from vitrail.core.errors import InvalidInputError, MissingExtraError, VitrailError
 
 SESSIONS = 500
 """Visitors whose answers are kept in memory at a time; who asked longest ago is forgotten first."""
@@ -101,13 +101,13 @@ def _launched(
         import gradio as gr  # noqa: PLC0415 (an extra; reads the environment when it is imported)
 
         from vitrail.app.connections import limit_connections  # noqa: PLC0415
-        from vitrail.app.guards import guards  # noqa: PLC0415
-        from vitrail.app.page import build_page  # noqa: PLC0415
-        from vitrail.app.programs import AT_ONCE, questions_of  # noqa: PLC0415
+        from vitrail.app.endpoints import AT_ONCE, questions_of  # noqa: PLC0415
+        from vitrail.app.middleware import guards  # noqa: PLC0415
+        from vitrail.app.ui.events import build_page  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError("the web page", "app") from error
-    from vitrail.app.desk import Desk  # noqa: PLC0415
-    from vitrail.app.style import CSS, HEAD  # noqa: PLC0415
+    from vitrail.app.service import Desk  # noqa: PLC0415
+    from vitrail.app.ui.style import CSS, HEAD  # noqa: PLC0415
 
     page = build_page(Desk(shelf, limits, folders.uploads), folders)
     _refuse_addresses(page)

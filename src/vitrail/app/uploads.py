@@ -7,10 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitrail.data.bounds import default_bounds
-from vitrail.data.images import decode_image
-from vitrail.errors import ImageError, InvalidInputError
-from vitrail.files import real_path
+from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.files import real_path
+from vitrail.datasets.image_io import decode_image
+from vitrail.datasets.image_limits import default_bounds
 
 MEGABYTE = 1_000_000
 
@@ -50,7 +50,7 @@ class Limits:
 
 
 def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = None) -> Image.Image:
-    """Open an uploaded photo as `vitrail.data.images.open_image` does, within limits, and without a word of where it lies.
+    """Open an uploaded photo as `vitrail.datasets.image_io.open_image` does, within limits, and without a word of where it lies.
 
     Args:
         path: The file; None where nothing was uploaded.

@@ -38,8 +38,8 @@ from vitrail.cli.scoring import (
     print_table,
     read_images,
 )
-from vitrail.errors import InvalidInputError
-from vitrail.json_text import json_text, parse_json
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.json_io import json_text, parse_json
 
 if TYPE_CHECKING:
     from vitrail.evaluation.scoring.scores import Scores
@@ -86,14 +86,14 @@ def compare(
     if len(set(names)) < len(names) or not all(names):
         raise InvalidInputError(f"expected models separated by commas, each once, got {model!r}")
     plan = make_plan(protocol, metric, metric_option, steps, order)
-    from vitrail.distributed import process_group, rank  # noqa: PLC0415 (heavy)
-    from vitrail.evaluation.scoring.choosing import Choice  # noqa: PLC0415
-    from vitrail.evaluation.scoring.claiming import claim, expect_place  # noqa: PLC0415
+    from vitrail.core.distributed import process_group, rank  # noqa: PLC0415 (heavy)
+    from vitrail.core.files import output_folder  # noqa: PLC0415
+    from vitrail.core.locking import only_run  # noqa: PLC0415
+    from vitrail.evaluation.scoring.claim import claim, expect_place  # noqa: PLC0415
     from vitrail.evaluation.scoring.report import file_name, write_everything  # noqa: PLC0415
-    from vitrail.evaluation.scoring.session import Session  # noqa: PLC0415
-    from vitrail.files import output_folder  # noqa: PLC0415
-    from vitrail.locking import only_run  # noqa: PLC0415
-    from vitrail.run import Run  # noqa: PLC0415
+    from vitrail.evaluation.scoring.run import Session  # noqa: PLC0415
+    from vitrail.evaluation.scoring.selection import Choice  # noqa: PLC0415
+    from vitrail.runs.manifest import Run  # noqa: PLC0415
 
     session = Session(plan, Choice(limit, target, masks, data, boxes), batch_size, workers, overwrite)
     described = describe_data(data, data_set, split, data_option)

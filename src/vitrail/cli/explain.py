@@ -23,11 +23,11 @@ from vitrail.cli.options import (
     model_options,
     report_unreadable,
 )
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from vitrail.explaining import FolderResults
     from vitrail.explanation import Explanation
+    from vitrail.runs.explain_folder import FolderResults
     from vitrail.viz.overlay import Smoothing
 
 COMPLETENESS = "largest |sum of parts - logit| / largest |logit|"
@@ -74,10 +74,10 @@ def explain(
         raise InvalidInputError(f"expected photos, or a folder by --data, got {'both' if photos else 'neither'}")
     if data is None and (limit is not None or workers):
         raise InvalidInputError("expected --limit and --workers together with --data, got photos")
-    from vitrail.data.photos import list_photos  # noqa: PLC0415 (heavy)
-    from vitrail.explaining import explain_folder  # noqa: PLC0415
-    from vitrail.files import results_folder  # noqa: PLC0415
-    from vitrail.gallery import SHEET, explain_gallery, method_folders, refuse_overwriting  # noqa: PLC0415
+    from vitrail.core.files import results_folder  # noqa: PLC0415
+    from vitrail.datasets.photos import list_photos  # noqa: PLC0415 (heavy)
+    from vitrail.runs.explain_folder import explain_folder  # noqa: PLC0415
+    from vitrail.runs.explain_photos import SHEET, explain_gallery, method_folders, refuse_overwriting  # noqa: PLC0415
 
     smoothing: Smoothing = "bilinear" if smooth else "nearest"
     if data is not None:
@@ -111,7 +111,7 @@ def _print_folder(results: "FolderResults", model: str, out: Path) -> None:
 
 
 def _print_photos(explanations: "Mapping[str, Sequence[Explanation]]", top: int, out: Path) -> None:
-    from vitrail.gallery import EXPLANATIONS, SHEET  # noqa: PLC0415 (heavy)
+    from vitrail.runs.explain_photos import EXPLANATIONS, SHEET  # noqa: PLC0415 (heavy)
     from vitrail.viz.sheet import MAX_ROWS  # noqa: PLC0415
 
     several = len(explanations) > 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vitrail.cli.options import ModelArgOption, OverwriteOption, load_model
-from vitrail.errors import InvalidInputError, OutputError
+from vitrail.core.errors import InvalidInputError, OutputError
 
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier
@@ -32,7 +32,7 @@ def export(
         remedy = "choose a file" if out.is_dir() else "choose another --out, or add --overwrite to replace it"
         raise OutputError(f"{out} exists; {remedy}")
     from vitrail.adapters import export_huggingface, save  # noqa: PLC0415 (heavy)
-    from vitrail.files import output_folder  # noqa: PLC0415
+    from vitrail.core.files import output_folder  # noqa: PLC0415
 
     classifier = load_model(model, "cpu", model_arg)
     if format == "huggingface":
@@ -55,7 +55,7 @@ def exported(classifier: "Classifier", folder: Path | None, overwrite: bool) -> 
         yield
         return
     from vitrail.adapters import export_huggingface  # noqa: PLC0415 (heavy)
-    from vitrail.files import results_folder  # noqa: PLC0415
+    from vitrail.core.files import results_folder  # noqa: PLC0415
 
     with results_folder(folder, overwrite) as partial:
         export_huggingface(classifier, partial)

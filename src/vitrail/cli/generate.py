@@ -27,10 +27,10 @@ def generate(
 ) -> None:
     """Draw a data set that tells, for every image, which of its pixels decide the class; as a folder that `train` and `test` read."""
     options = task_options(option)
-    from vitrail.data.answers import ANSWER  # noqa: PLC0415 (heavy)
-    from vitrail.data.generating import TASK_FILE, write_task  # noqa: PLC0415
-    from vitrail.data.tasks import make_task  # noqa: PLC0415
-    from vitrail.viz.answers import MAX_PAIRS, Answered, answer_sheet  # noqa: PLC0415
+    from vitrail.datasets.synthetic.base import ANSWER  # noqa: PLC0415 (heavy)
+    from vitrail.datasets.synthetic.generation import TASK_FILE, write_task  # noqa: PLC0415
+    from vitrail.datasets.synthetic.names import make_task  # noqa: PLC0415
+    from vitrail.viz.ground_truth import MAX_PAIRS, Answered, answer_sheet  # noqa: PLC0415
 
     drawn = make_task(task, seed=seed, **options)
     counts = {split: count for split, count in (("train", train), ("val", val), ("test", test)) if count}

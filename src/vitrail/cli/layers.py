@@ -45,10 +45,10 @@ def layers(
     device: DeviceOption = None,
 ) -> None:
     """Leave layers of a HiT out, and show what each gives; one forward pass per image; under torchrun, on many devices."""
-    from vitrail.data.folders import ImageFolder, split_folder  # noqa: PLC0415 (heavy)
-    from vitrail.distributed import process_group, rank  # noqa: PLC0415
+    from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
+    from vitrail.core.files import results_folder  # noqa: PLC0415
+    from vitrail.datasets.folder import ImageFolder, split_folder  # noqa: PLC0415 (heavy)
     from vitrail.evaluation.layers import expect_hit, report_layers  # noqa: PLC0415
-    from vitrail.files import results_folder  # noqa: PLC0415
     from vitrail.viz.layers import layer_page, layer_table, plot_layers, write_layers  # noqa: PLC0415
 
     with process_group(), ExitStack() as folders:

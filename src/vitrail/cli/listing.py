@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vitrail.json_text import json_text
-from vitrail.registry import unknown_name
+from vitrail.core.json_io import json_text
+from vitrail.core.registry import unknown_name
 
 Entry = Mapping[str, Any]
 
@@ -46,9 +46,9 @@ def list_everything(
 def _everything() -> dict[str, Sequence[Entry]]:
     from vitrail.adapters import bundled_models  # noqa: PLC0415 (heavy)
     from vitrail.api import list_methods, list_metrics, list_protocols  # noqa: PLC0415
-    from vitrail.data.named import list_data  # noqa: PLC0415
-    from vitrail.data.tasks import list_tasks  # noqa: PLC0415
-    from vitrail.explainers.trained_masks import bundled_masks  # noqa: PLC0415
+    from vitrail.datasets.named import list_data  # noqa: PLC0415
+    from vitrail.datasets.synthetic.names import list_tasks  # noqa: PLC0415
+    from vitrail.explainers._trained_masks import bundled_masks  # noqa: PLC0415
 
     comes = "nothing: it comes with the package"
     models = [{"name": f"vitrail:{name}", "needs": comes} for name in bundled_models()]

@@ -24,10 +24,10 @@ from vitrail.cli.score import score
 from vitrail.cli.serve import serve
 from vitrail.cli.test import test
 from vitrail.cli.train import train
-from vitrail.distributed import started_rank, started_together
-from vitrail.errors import InvalidInputError, VitrailError
-from vitrail.peers import speaks_first
-from vitrail.stopping import WORD, Stop, stoppable
+from vitrail.core.distributed import started_rank, started_together
+from vitrail.core.errors import InvalidInputError, VitrailError
+from vitrail.core.interrupts import WORD, Stop, stoppable
+from vitrail.core.peers import speaks_first
 
 INTERRUPTED = 130
 """Exit code of typer after a KeyboardInterrupt, whatever the signal was."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier
-    from vitrail.data.folders import Unreadable
+    from vitrail.datasets.folder import Unreadable
     from vitrail.explainers import Explainer
 
 logger = logging.getLogger("vitrail")
@@ -166,7 +166,7 @@ def _settings(texts: Sequence[str] | None, flag: str, key: str, example: str) ->
     """Take `KEY=VALUE` apart, where the pattern of the key has two groups; values are YAML."""
     if not texts:
         return []
-    from vitrail.yaml_values import YAML_ERRORS, read_yaml  # noqa: PLC0415 (only where it is needed)
+    from vitrail.core.yaml_io import YAML_ERRORS, read_yaml  # noqa: PLC0415 (only where it is needed)
 
     found = list[tuple[str, str, Any]]()
     for text in texts:

@@ -18,10 +18,10 @@ from vitrail.cli.options import (
     load_model,
     report_unreadable,
 )
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from vitrail.explaining.queries import PhotoQueries
+    from vitrail.runs.query_photos import PhotoQueries
 
 
 def queries(
@@ -61,10 +61,10 @@ def queries(
         raise InvalidInputError("expected --limit together with --data, got photos")
     if model is None:
         raise InvalidInputError("expected an INTR by --model, such as the folder of its training run, got none")
+    from vitrail.core.files import growing_folder  # noqa: PLC0415
     from vitrail.explainers.intr import INTRQueries  # noqa: PLC0415 (heavy)
-    from vitrail.explaining.asked import folder_photos, named_photos, refuse_replacing  # noqa: PLC0415
-    from vitrail.explaining.queries import query_photos  # noqa: PLC0415
-    from vitrail.files import growing_folder  # noqa: PLC0415
+    from vitrail.runs.photo_list import folder_photos, named_photos, refuse_replacing  # noqa: PLC0415
+    from vitrail.runs.query_photos import query_photos  # noqa: PLC0415
 
     # The folder is claimed before the work, so that a bad one is told at once.
     with growing_folder(out, overwrite) as folder:

@@ -80,12 +80,12 @@ def score(
 ) -> None:
     """Measure whether the maps of methods are true; a run that was stopped goes on. Write tables, pictures and a page."""
     plan = make_plan(protocol, metric, metric_option, steps, order)
-    from vitrail.distributed import process_group, rank  # noqa: PLC0415 (heavy)
-    from vitrail.evaluation.scoring.choosing import Choice  # noqa: PLC0415
+    from vitrail.core.distributed import process_group, rank  # noqa: PLC0415 (heavy)
+    from vitrail.core.files import output_folder  # noqa: PLC0415
+    from vitrail.core.locking import only_run  # noqa: PLC0415
     from vitrail.evaluation.scoring.report import write_everything  # noqa: PLC0415
-    from vitrail.evaluation.scoring.session import Session  # noqa: PLC0415
-    from vitrail.files import output_folder  # noqa: PLC0415
-    from vitrail.locking import only_run  # noqa: PLC0415
+    from vitrail.evaluation.scoring.run import Session  # noqa: PLC0415
+    from vitrail.evaluation.scoring.selection import Choice  # noqa: PLC0415
 
     choice = Choice(limit, target, masks, data, boxes, mosaic)
     with process_group(), ExitStack() as held:

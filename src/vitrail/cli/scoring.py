@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vitrail.cli.options import data_options, make_methods, metric_options
-from vitrail.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing
-    from vitrail.data.labelled import LabelledImages
+    from vitrail.datasets.dataset import LabelledImages
     from vitrail.evaluation.scoring.plan import Plan
     from vitrail.evaluation.scoring.scores import Scores
     from vitrail.evaluation.scoring.table import Table
@@ -124,17 +124,17 @@ def read_images(
     if name is None:
         if split is not None or options:
             raise InvalidInputError("expected --split and --data-option together with --data-set, got no --data-set")
-        from vitrail.data.folders import ImageFolder  # noqa: PLC0415 (heavy)
+        from vitrail.datasets.folder import ImageFolder  # noqa: PLC0415 (heavy)
 
         return ImageFolder.scan(root, preprocessing)
-    from vitrail.data.named import read_data  # noqa: PLC0415 (heavy)
+    from vitrail.datasets.named import read_data  # noqa: PLC0415 (heavy)
 
     return read_data(name, root, split or "test", preprocessing, **data_options(options))
 
 
 def describe_data(root: Path, name: str | None, split: str | None, options: list[str] | None) -> dict[str, Any]:
     """What tells these images from others."""
-    from vitrail.files import real_path  # noqa: PLC0415 (only where it is needed)
+    from vitrail.core.files import real_path  # noqa: PLC0415 (only where it is needed)
 
     return {"data": str(real_path(root)), "data_set": name, "split": split, "data_options": data_options(options)}
 
@@ -179,7 +179,7 @@ def able_methods(
 
 def print_table(table: "Table", changed: Mapping[str, str]) -> None:
     """Print per metric the means and what they leave out, then ranks and costs, then what is not shown to beat chance."""
-    from vitrail.evaluation.scoring.words import (  # noqa: PLC0415
+    from vitrail.evaluation.scoring.text import (  # noqa: PLC0415
         aligned,
         metric_names,
         metric_rows,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vitrail.cli.options import DEFAULT_MODEL
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 
 def serve(
@@ -42,8 +42,8 @@ def serve(
 ) -> None:
     """Serve a page: drop a photo, choose a model and methods, and see why. Fully offline."""
     from vitrail.adapters import bundled_models  # noqa: PLC0415 (heavy)
+    from vitrail.app.environment import LOOPBACKS  # noqa: PLC0415
     from vitrail.app.server import serving  # noqa: PLC0415
-    from vitrail.app.surroundings import LOOPBACKS  # noqa: PLC0415
     from vitrail.app.uploads import MEGABYTE, Limits  # noqa: PLC0415
 
     # The one that knows photos comes first.

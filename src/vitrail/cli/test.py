@@ -20,12 +20,12 @@ from vitrail.cli.options import (
     load_model,
     report_unreadable,
 )
-from vitrail.errors import InvalidInputError
-from vitrail.json_text import json_text
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.json_io import json_text
 
 if TYPE_CHECKING:
     from vitrail.adapters import Preprocessing
-    from vitrail.data.labelled import LabelledImages
+    from vitrail.datasets.dataset import LabelledImages
 
 
 def test(
@@ -66,9 +66,9 @@ def test(
     ] = None,
 ) -> None:
     """Print top-1 and top-5 accuracy and the mean confidence; under torchrun, on many devices."""
-    from vitrail.distributed import process_group, rank  # noqa: PLC0415
+    from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
+    from vitrail.core.files import results_folder, write_text  # noqa: PLC0415
     from vitrail.evaluation import evaluate  # noqa: PLC0415
-    from vitrail.files import results_folder, write_text  # noqa: PLC0415
 
     if export is not None and export == out:
         raise InvalidInputError(f"expected --export in a folder of its own, such as {out / 'model'}, got that of --out")
@@ -107,10 +107,10 @@ def _read(
     if name is None:
         if split is not None or options:
             raise InvalidInputError("expected --split and --data-option together with --data-set, got no --data-set")
-        from vitrail.data.folders import ImageFolder, split_folder  # noqa: PLC0415 (heavy)
+        from vitrail.datasets.folder import ImageFolder, split_folder  # noqa: PLC0415 (heavy)
 
         return ImageFolder.scan(split_folder(root, ["test", "val"]), preprocessing)
-    from vitrail.data.named import DATA, read_data  # noqa: PLC0415 (heavy)
+    from vitrail.datasets.named import DATA, read_data  # noqa: PLC0415 (heavy)
 
     given = data_options(options)
     splits = DATA[name].splits or ("test",)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vitrail.distributed import started_rank
-from vitrail.errors import InvalidInputError
+from vitrail.core.distributed import started_rank
+from vitrail.core.errors import InvalidInputError
 
 
 def train(

@@ -6,13 +6,13 @@ from pathlib import Path
 from PIL import Image
 
 from vitrail.adapters import load
-from vitrail.api import explain_photos
+from vitrail.core.errors import MissingExtraError
+from vitrail.core.files import results_folder
 from vitrail.demo.birds import HIT, SHEET, VIT, BirdFigures, explain_birds
-from vitrail.errors import MissingExtraError
 from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.explanation import Explanation, share_of
-from vitrail.files import results_folder
 from vitrail.metrics import PROTOCOLS, perturbation_curves
+from vitrail.runs.explain_images import explain_photos
 from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.overlay import overlay
 from vitrail.viz.report import Picture, Section, Table, write_report

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from vitrail.adapters import load
-from vitrail.data.answers import ANSWER
-from vitrail.data.birds import Birds
+from vitrail.datasets.synthetic.base import ANSWER
+from vitrail.datasets.synthetic.birds import Birds
 from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.metrics.localization import pointing_chance, pointing_hits
 from vitrail.viz.sheet import SheetRow, contact_sheet

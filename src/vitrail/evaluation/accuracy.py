@@ -8,13 +8,13 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitrail.adapters import Classifier
-from vitrail.data.labelled import NO_LABEL, LabelledImages, Unreadable
-from vitrail.data.reading import AGAIN, killed_readers
-from vitrail.data.sharing import OwnShare
-from vitrail.distributed import gather, rank, world_size
-from vitrail.errors import InvalidInputError
-from vitrail.evaluation.reading import expect_readable, in_order, read_batches
-from vitrail.outputs import ranking
+from vitrail.core.distributed import gather, rank, world_size
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.outputs import ranking
+from vitrail.datasets.dataset import NO_LABEL, LabelledImages, Unreadable
+from vitrail.datasets.sampler import OwnShare
+from vitrail.datasets.workers import AGAIN, killed_readers
+from vitrail.evaluation.batches import expect_readable, in_order, read_batches
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Evaluation:
 def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 64, num_workers: int = 0) -> Evaluation:
     """Measure accuracy on a folder with one sub-folder per class.
 
-    Inside `vitrail.distributed.process_group`, each process takes its share of the images, and all get the same figures: those
+    Inside `vitrail.core.distributed.process_group`, each process takes its share of the images, and all get the same figures: those
     of one process, since no image is taken twice.
 
     Raises:

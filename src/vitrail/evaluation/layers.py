@@ -8,16 +8,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitrail.adapters import Classifier
-from vitrail.adapters.own import HiTAdapter
-from vitrail.data.labelled import LabelledImages, Unreadable
-from vitrail.data.reading import AGAIN, killed_readers
-from vitrail.data.sharing import OwnShare
-from vitrail.distributed import gather, rank, world_size
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.adapters.hit import HiTAdapter
+from vitrail.core.distributed import gather, rank, world_size
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.outputs import decisions
+from vitrail.core.types import Logits, Targets
+from vitrail.datasets.dataset import LabelledImages, Unreadable
+from vitrail.datasets.sampler import OwnShare
+from vitrail.datasets.workers import AGAIN, killed_readers
 from vitrail.evaluation.accuracy import expect_several_classes, with_model_labels
-from vitrail.evaluation.reading import expect_readable, in_order, places, read_batches
-from vitrail.outputs import decisions
-from vitrail.types import Logits, Targets
+from vitrail.evaluation.batches import expect_readable, in_order, places, read_batches
 
 
 class Ablation(NamedTuple):
@@ -133,7 +133,7 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
 
     Labels are asked for accuracy alone: without labels that the model knows, it is left out, and `no_labels` says why.
 
-    Inside `vitrail.distributed.process_group`, each process takes its share of the images, and all get the same figures: those of one
+    Inside `vitrail.core.distributed.process_group`, each process takes its share of the images, and all get the same figures: those of one
     process, in its order.
 
     Raises:

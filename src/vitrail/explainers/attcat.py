@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from vitrail.adapters import Check, Classifier, ViTAdapter
-from vitrail.explainers.attention_maps import follow, on_grid
+from vitrail.core.types import Images
+from vitrail.explainers._attention import follow, on_grid
+from vitrail.explainers._gradients import target_gradients
+from vitrail.explainers._libra import balanced_gradients
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.gradients import target_gradients
-from vitrail.explainers.libra import balanced_gradients
-from vitrail.types import Images
 
 
 @EXPLAINERS.register("attcat")
@@ -19,7 +19,7 @@ class AttentiveClassActivation(OwnPassExplainer):
 
     Args:
         model: Any ViT.
-        libra: Balance the gradients; see `vitrail.explainers.libra`.
+        libra: Balance the gradients; see `vitrail.explainers._libra`.
 
     Source: Qiang et al. 2022 (AttCAT), equations 5 to 7, NeurIPS 2022.
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from vitrail.adapters import Check
-from vitrail.explainers.attention_maps import HeadFusion, expect_block, follow, fuse_heads, on_grid
+from vitrail.core.types import Images
+from vitrail.explainers._attention import HeadFusion, expect_block, follow, fuse_heads, on_grid
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.types import Images
 
 
 @EXPLAINERS.register("attention")

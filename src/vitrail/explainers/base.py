@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.adapters import Check, Classifier, ViTAdapter
-from vitrail.autocast import Precision, in_precision
-from vitrail.errors import InvalidInputError, UnsupportedModelError
-from vitrail.explainers.checks import check_images, check_targets, expect_kind
-from vitrail.explainers.precision import at_least_single
+from vitrail.core.autocast import Precision, in_precision
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.registry import Registry
+from vitrail.core.types import Images, Logits, Relevance, Targets
+from vitrail.explainers._checks import check_images, check_targets, expect_kind
+from vitrail.explainers._precision import at_least_single
 from vitrail.explanation import Explanation
-from vitrail.registry import Registry
-from vitrail.types import Images, Logits, Relevance, Targets
 
 
 class Attribution(NamedTuple):

@@ -6,10 +6,10 @@ from typing import ClassVar, final
 import torch
 
 from vitrail.adapters import Check
-from vitrail.explainers.attention_maps import follow, on_grid, spread_keys
+from vitrail.core.types import Images
+from vitrail.explainers._attention import follow, on_grid, spread_keys
+from vitrail.explainers._gradients import target_gradients
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.gradients import target_gradients
-from vitrail.types import Images
 
 
 @EXPLAINERS.register("chefer")

@@ -12,18 +12,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.adapters import Check, Classifier
-from vitrail.divergence import kl_divergence
-from vitrail.errors import InvalidInputError
-from vitrail.explainers.attention_maps import on_grid
+from vitrail.core.divergence import kl_divergence
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Images, Logits, Relevance
+from vitrail.explainers._attention import on_grid
+from vitrail.explainers._checks import check_images, expect_kind
+from vitrail.explainers._masking import masked_logits, see
+from vitrail.explainers._precision import at_least_single
+from vitrail.explainers._trained_masks import find_mask, refuse_other_model
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.checks import check_images, expect_kind
-from vitrail.explainers.masking import masked_logits, see
-from vitrail.explainers.precision import at_least_single
-from vitrail.explainers.trained_masks import find_mask, refuse_other_model
 from vitrail.models.diffmask import DiffMask, TrainedMask
 from vitrail.models.fingerprint import weights_fingerprint
 from vitrail.models.hit import HiT
-from vitrail.types import Images, Logits, Relevance
 
 Masking = Literal["sampled", "expected", "hard"]
 

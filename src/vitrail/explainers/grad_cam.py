@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitrail.adapters import Check
-from vitrail.errors import InvalidInputError, UnsupportedModelError
-from vitrail.explainers.attention_maps import expect_block, on_grid
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.hooks import forward_hooks
+from vitrail.core.types import Images, Tokens
+from vitrail.explainers._attention import expect_block, on_grid
+from vitrail.explainers._gradients import target_gradients
+from vitrail.explainers._precision import at_least_single
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.gradients import target_gradients
-from vitrail.explainers.precision import at_least_single
-from vitrail.hooks import forward_hooks
-from vitrail.types import Images, Tokens
 
 Site = Literal["input", "norm1", "norm2", "output"]
 

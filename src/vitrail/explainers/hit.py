@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from vitrail.adapters import Check, Classifier
+from vitrail.core.types import Images
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
 from vitrail.models.hit import Contributions, HiT
 from vitrail.models.hit.contributions import NormMean, spread_attention
-from vitrail.types import Images
 
 
 @dataclass(frozen=True, eq=False)

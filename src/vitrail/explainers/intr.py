@@ -9,12 +9,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from vitrail.adapters import Check, Classifier
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Images, Logits
+from vitrail.explainers._checks import check_images
+from vitrail.explainers._precision import at_least_single
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.checks import check_images
-from vitrail.explainers.precision import at_least_single
 from vitrail.models.intr import INTR
-from vitrail.types import Images, Logits
 
 ChooseClasses = Callable[[Logits], Int[Tensor, "b k"]]
 """From the model's logits to some classes per image."""

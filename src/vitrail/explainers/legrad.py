@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.adapters import Check, Classifier
-from vitrail.errors import InvalidInputError
-from vitrail.explainers.attention_maps import on_grid
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.hooks import forward_pre_hooks
+from vitrail.core.types import Images
+from vitrail.explainers._attention import on_grid
+from vitrail.explainers._gradients import target_gradients
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.gradients import target_gradients
-from vitrail.hooks import forward_pre_hooks
 from vitrail.models.hit import HiT
-from vitrail.types import Images
 
 
 @EXPLAINERS.register("legrad")

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from vitrail.adapters import Check, Classifier
 from vitrail.adapters.memory import in_batches
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Attentions, Images, Targets
+from vitrail.explainers._multiplex import HEAD_REDUCTIONS, STATISTICS, check_names, degree_centralities, strongest
+from vitrail.explainers._precision import at_least_single, product
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.multiplex import HEAD_REDUCTIONS, STATISTICS, check_names, degree_centralities, strongest
-from vitrail.explainers.precision import at_least_single, product
-from vitrail.types import Attentions, Images, Targets
 
 
 @EXPLAINERS.register("mutex")

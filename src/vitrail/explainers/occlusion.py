@@ -9,11 +9,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from vitrail.adapters import Check
-from vitrail.baselines import check_baseline
-from vitrail.errors import InvalidInputError
+from vitrail.core.baselines import check_baseline
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Images
+from vitrail.explainers._precision import at_least_single, product
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.precision import at_least_single, product
-from vitrail.types import Images
 
 
 @EXPLAINERS.register("occlusion")
@@ -25,7 +25,7 @@ class Occlusion(OwnPassExplainer):
     Args:
         model: Any classifier.
         window: Side of the window, in patches; it moves by one patch.
-        baseline: Name in `vitrail.baselines`.
+        baseline: Name in `vitrail.core.baselines`.
 
     Source: Zeiler & Fergus 2014, section 2.1, arXiv:1311.2901.
 

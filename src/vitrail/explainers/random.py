@@ -6,8 +6,8 @@ from typing import ClassVar, final
 import torch
 
 from vitrail.adapters import Check
+from vitrail.core.types import Images, Relevance, Targets
 from vitrail.explainers.base import EXPLAINERS, Explainer
-from vitrail.types import Images, Relevance, Targets
 
 
 @EXPLAINERS.register("random")

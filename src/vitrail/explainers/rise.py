@@ -8,11 +8,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from vitrail.adapters import Check
-from vitrail.baselines import check_baseline
-from vitrail.errors import InvalidInputError
+from vitrail.core.baselines import check_baseline
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Images
+from vitrail.explainers._precision import product
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.precision import product
-from vitrail.types import Images
 
 
 @EXPLAINERS.register("rise")
@@ -26,7 +26,7 @@ class Rise(OwnPassExplainer):
         num_masks: How many; the same for every image.
         cells: The masks are drawn on so many cells a side, then enlarged and shifted at random.
         keep_probability: Share of cells that is kept.
-        baseline: Name in `vitrail.baselines`.
+        baseline: Name in `vitrail.core.baselines`.
         seed: Another seed, other masks.
 
     Source: Petsiuk et al. 2018, section 3, arXiv:1806.07421.

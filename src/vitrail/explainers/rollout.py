@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitrail.adapters import Check
-from vitrail.errors import InvalidInputError
-from vitrail.explainers.attention_maps import HeadFusion, follow_residual, fuse_heads, on_grid, spread_keys
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Attentions, Images
+from vitrail.explainers._attention import HeadFusion, follow_residual, fuse_heads, on_grid, spread_keys
+from vitrail.explainers._precision import at_least_single
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.precision import at_least_single
-from vitrail.types import Attentions, Images
 
 
 @EXPLAINERS.register("rollout")

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from vitrail.adapters import Check
 from vitrail.adapters.memory import in_batches
-from vitrail.baselines import check_baseline
-from vitrail.errors import InvalidInputError
+from vitrail.core.baselines import check_baseline
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Images
+from vitrail.explainers._gradients import target_gradients
+from vitrail.explainers._libra import balanced_gradients
+from vitrail.explainers._precision import at_least_single
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
-from vitrail.explainers.gradients import target_gradients
-from vitrail.explainers.libra import balanced_gradients
-from vitrail.explainers.precision import at_least_single
-from vitrail.types import Images
 
 
 @EXPLAINERS.register("input-x-gradient")
@@ -26,7 +26,7 @@ class InputXGradient(OwnPassExplainer):
 
     Args:
         model: Any ViT.
-        libra: Balance the gradients; see `vitrail.explainers.libra`.
+        libra: Balance the gradients; see `vitrail.explainers._libra`.
 
     Source: Shrikumar et al. 2016, arXiv:1605.01713.
 
@@ -60,7 +60,7 @@ class IntegratedGradients(OwnPassExplainer):
     Args:
         model: Any ViT.
         num_steps: Points of a Gauss-Legendre quadrature.
-        baseline: Name in `vitrail.baselines`.
+        baseline: Name in `vitrail.core.baselines`.
 
     Source: Sundararajan et al. 2017, arXiv:1703.01365.
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from vitrail.adapters import Classifier
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.registry import Registry
+from vitrail.core.types import Images, Logits, Relevance, Targets
 from vitrail.explanation import Explanation
 from vitrail.metrics.undefined import defined_only, undefined_words
-from vitrail.registry import Registry
-from vitrail.types import Images, Logits, Relevance, Targets
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vitrail.core.registry import unknown_name
 from vitrail.metrics.protocols import Protocol
 from vitrail.metrics.undefined import mean_of_defined
-from vitrail.registry import unknown_name
 
 SMALLEST_SPAN = 0.01
 """Share of a curve's range by which the scores of image and baseline have to differ, for a normalised curve to mean anything."""

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.baselines import check_baseline
+from vitrail.core.baselines import check_baseline
+from vitrail.core.registry import unknown_name
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View, check_seed
 from vitrail.metrics.subsets import (
@@ -22,7 +23,6 @@ from vitrail.metrics.subsets import (
     target_scores,
     varies,
 )
-from vitrail.registry import unknown_name
 
 Scale = Literal["optimal", "none"]
 

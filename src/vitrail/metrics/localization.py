@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Relevance
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, Again, Answers, ImageMetric, Measure, View, at_least_float32
-from vitrail.types import Relevance
 
 CellRelevance = Float[Tensor, "b n"]
 """A map's cells, row by row."""

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitrail.divergence import kl_divergence
-from vitrail.errors import InvalidInputError
+from vitrail.core.divergence import kl_divergence
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.outputs import Output, decisions
+from vitrail.core.types import Keep, Logits, Relevance
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, Replacing, View
 from vitrail.metrics.localization import pointing_chance, pointing_hits, touched_cells
 from vitrail.metrics.steps import change_ranks, to_patches
-from vitrail.outputs import Output, decisions
-from vitrail.types import Keep, Logits, Relevance
 
 Cells = Bool[Tensor, "b rows cols"]
 """A mask on a map's own grid; True = kept."""

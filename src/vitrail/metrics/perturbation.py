@@ -9,16 +9,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vitrail.adapters import Classifier
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.outputs import Output
+from vitrail.core.types import Images
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import Again, ImageMetric, Measure, View, at_least_float32, check_place
+from vitrail.metrics.curve_scores import measure
 from vitrail.metrics.curves import Curves
 from vitrail.metrics.protocols import Protocol
-from vitrail.metrics.scores import measure
 from vitrail.metrics.steps import Steps
 from vitrail.metrics.undefined import undefined_words
-from vitrail.outputs import Output
-from vitrail.types import Images
 
 logger = logging.getLogger(__name__)
 

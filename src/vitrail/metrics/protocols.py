@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.baselines import baseline_names
-from vitrail.errors import InvalidInputError
-from vitrail.registry import Registry, unknown_name
+from vitrail.core.baselines import baseline_names
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.registry import Registry, unknown_name
 
 Score = Literal["probability", "logit", "top1", "kl"]
 Order = Literal["most", "least"]

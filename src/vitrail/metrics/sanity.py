@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.adapters import Classifier, ViTAdapter
-from vitrail.errors import UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.hooks import shuffled
+from vitrail.core.types import Targets
 from vitrail.explanation import Explanation
-from vitrail.hooks import shuffled
 from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View, check_seed
 from vitrail.metrics.similarity import spearman
-from vitrail.types import Targets
 
 
 @METRICS.register("parameter-randomisation")

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.outputs import decisions
+from vitrail.core.types import Images
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View, at_least_float32, check_seed
 from vitrail.metrics.similarity import check_share, spearman, top_overlap
-from vitrail.outputs import decisions
-from vitrail.types import Images
 
 
 @METRICS.register("max-sensitivity")

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Relevance
 from vitrail.metrics.masks import cut_at_size, overlap
-from vitrail.types import Relevance
 
 
 def spearman(first: Relevance, second: Relevance) -> Float[Tensor, " b"]:

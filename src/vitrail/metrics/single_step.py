@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.baselines import check_baseline
+from vitrail.core.baselines import check_baseline
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View
 from vitrail.metrics.steps import change_ranks

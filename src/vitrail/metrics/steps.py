@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitrail.adapters import Classifier, ViTAdapter
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.types import Images, Keep, Relevance
 from vitrail.metrics.protocols import REMOVED, Direction, Order, Protocol
-from vitrail.types import Images, Keep, Relevance
 
 
 def change_ranks(relevance: Relevance, order: Order = "most") -> Int[Tensor, "b n"]:

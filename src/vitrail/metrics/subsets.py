@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.registry import unknown_name
+from vitrail.core.types import Relevance, Targets
 from vitrail.metrics.base import View, at_least_float32
-from vitrail.metrics.scores import measure
+from vitrail.metrics.curve_scores import measure
 from vitrail.metrics.steps import change_ranks, to_patches
-from vitrail.registry import unknown_name
-from vitrail.types import Relevance, Targets
 
 TargetScore = Literal["probability", "logit"]
 """What the model says of the explained class."""

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vitrail.errors import CheckpointError, OutputError
-from vitrail.files import atomic_write, regular_file
-from vitrail.json_text import json_text, parse_json
+from vitrail.core.errors import CheckpointError, OutputError
+from vitrail.core.files import atomic_write, regular_file
+from vitrail.core.json_io import json_text, parse_json
 from vitrail.models.file_contents import oddity, refuse_bomb
 
 METADATA_KEY = "vitrail"

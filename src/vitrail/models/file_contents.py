@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vitrail.errors import CheckpointError
+from vitrail.core.errors import CheckpointError
 
 MAX_COMPRESSION = 20
 """How many times its size a zipped file may unpack to; torch does not compress, and trained weights hardly can be."""

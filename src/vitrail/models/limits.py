@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vitrail.errors import CheckpointError, InvalidInputError
+from vitrail.core.errors import CheckpointError, InvalidInputError
 
 MAX_PARAMETERS = 10_000_000_000
 """Numbers in one network. The environment variable VITRAIL_MAX_PARAMETERS sets another limit."""

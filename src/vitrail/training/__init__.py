@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vitrail.errors import MissingExtraError
+from vitrail.core.errors import MissingExtraError
 from vitrail.training.config import TrainingConfig, read_config
 from vitrail.training.diffmask.config import MaskTrainingConfig
 from vitrail.training.sections import Recipe

@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
 
-from vitrail.files import atomic_write
+from vitrail.core.files import atomic_write
 from vitrail.viz.curves import plot_learning_curve
 
 logger = logging.getLogger(__name__)

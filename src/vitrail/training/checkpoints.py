@@ -9,8 +9,8 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from vitrail.errors import CheckpointError
-from vitrail.files import atomic_write, regular_file
+from vitrail.core.errors import CheckpointError
+from vitrail.core.files import atomic_write, regular_file
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,14 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from vitrail.adapters import Classifier
 from vitrail.adapters.intr import INTRAdapter
-from vitrail.data.labelled import Batch
-from vitrail.errors import InvalidInputError, TrainingError
+from vitrail.core.errors import InvalidInputError, TrainingError
+from vitrail.core.types import Images, Logits, Padding
+from vitrail.datasets.dataset import Batch
 from vitrail.training.config import TrainingConfig
 from vitrail.training.distillation import Teacher, student_logits
 from vitrail.training.learner import Learner
 from vitrail.training.losses import Labels, Loss, cosub_loss, label_loss
 from vitrail.training.optimization import create_optimizer, create_schedule
-from vitrail.types import Images, Logits, Padding
 
 Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

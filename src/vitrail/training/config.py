@@ -6,11 +6,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from vitrail.data.augmentation import AugmentationConfig
-from vitrail.errors import InvalidInputError
-from vitrail.files import read_text
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.files import read_text
+from vitrail.core.registry import unknown_name
+from vitrail.core.yaml_io import YAML_ERRORS, read_yaml
+from vitrail.datasets.augmentation.transforms import AugmentationConfig
 from vitrail.models.intr.config import INTR_NAMES
-from vitrail.registry import unknown_name
 from vitrail.training.diffmask.config import MASK_SECTION, MaskTrainingConfig
 from vitrail.training.sections import (
     DataConfig,
@@ -22,7 +23,6 @@ from vitrail.training.sections import (
     Recipe,
     ScheduleConfig,
 )
-from vitrail.yaml_values import YAML_ERRORS, read_yaml
 
 
 class TrainingConfig(Recipe):

@@ -9,12 +9,12 @@ import numpy as np
 from torch.utils.data import BatchSampler, DataLoader
 
 from vitrail.adapters import Preprocessing
-from vitrail.data.augmentation import AugmentationConfig, training_transform
-from vitrail.data.labelled import NO_LABEL, LabelledImages, Sample, Transform, Unreadable, collate
-from vitrail.data.named import DATA, read_data, read_stream
-from vitrail.data.sharing import OwnShare
-from vitrail.data.streamed import StreamedImages
-from vitrail.errors import ImageError, InvalidInputError
+from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.datasets.augmentation.transforms import AugmentationConfig, training_transform
+from vitrail.datasets.dataset import NO_LABEL, LabelledImages, Sample, Transform, Unreadable, collate
+from vitrail.datasets.named import DATA, read_data, read_stream
+from vitrail.datasets.sampler import OwnShare
+from vitrail.datasets.streaming import StreamedImages
 from vitrail.training.sampling import EpochBatches, ReproducibleImages
 from vitrail.training.sections import ImagesConfig
 

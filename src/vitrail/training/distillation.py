@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.adapters import Classifier, load
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Images, Logits
 from vitrail.training.losses import distillation_loss
 from vitrail.training.sections import DistillationConfig
-from vitrail.types import Images, Logits
 
 
 def student_logits(module: nn.Module, images: Images) -> tuple[Logits, Logits]:

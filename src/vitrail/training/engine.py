@@ -12,10 +12,10 @@ import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
-from vitrail.data.reading import killed_readers
-from vitrail.errors import CheckpointError, InvalidInputError, OutputError
-from vitrail.files import write_text
-from vitrail.peers import Peers
+from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError
+from vitrail.core.files import write_text
+from vitrail.core.peers import Peers
+from vitrail.datasets.workers import killed_readers
 from vitrail.training.callbacks import RunLog, TimeLimit, Timing, progress
 from vitrail.training.checkpoints import Checkpoints, WholeCheckpointIO
 from vitrail.training.cluster import placement
@@ -23,7 +23,7 @@ from vitrail.training.data import TrainingData
 from vitrail.training.determinism import REFUSED
 from vitrail.training.learner import Learner
 from vitrail.training.loggers import create_loggers
-from vitrail.training.runs import CONFIG, remember_data
+from vitrail.training.run_dir import CONFIG, remember_data
 from vitrail.training.sections import Recipe
 
 logger = logging.getLogger(__name__)

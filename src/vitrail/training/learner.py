@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torchmetrics import Metric
 
-from vitrail.data.labelled import Batch
-from vitrail.data.streamed import StreamedImages
-from vitrail.distributed import gather
-from vitrail.errors import InvalidInputError
+from vitrail.core.distributed import gather
+from vitrail.core.errors import InvalidInputError
+from vitrail.datasets.dataset import Batch
+from vitrail.datasets.streaming import StreamedImages
 from vitrail.training.randomness import derive, seed_all
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from vitrail.errors import MissingExtraError
+from vitrail.core.errors import MissingExtraError
 from vitrail.training.sections import Recipe
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from vitrail.types import Logits
+from vitrail.core.types import Logits
 
 Labels = Int[Tensor, " b"] | Float[Tensor, "b c"]
 """One label an image, or, where images are mixed, a share of every class."""

@@ -5,7 +5,7 @@ import logging
 from torch import nn
 
 from vitrail.adapters import Classifier, Preprocessing, build, start
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.models.intr import INTR
 from vitrail.models.intr.config import INTR_NAMES
 from vitrail.training.distillation import enable_distillation

@@ -8,7 +8,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.models.intr import INTR
 from vitrail.training.sections import OptimizerConfig, ScheduleConfig
 

@@ -9,12 +9,12 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from timm.optim import list_optimizers
 
 from vitrail.adapters import Classifier, Preprocessing
-from vitrail.data.augmentation import label_mixing
-from vitrail.distributed import started_rank
-from vitrail.errors import InvalidInputError
-from vitrail.files import output_folder
-from vitrail.locking import only_run
-from vitrail.registry import unknown_name
+from vitrail.core.distributed import started_rank
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.files import output_folder
+from vitrail.core.locking import only_run
+from vitrail.core.registry import unknown_name
+from vitrail.datasets.augmentation.transforms import label_mixing
 from vitrail.training.checkpoints import newest_checkpoint
 from vitrail.training.classifier import ImageClassifier
 from vitrail.training.config import TrainingConfig
@@ -33,7 +33,7 @@ from vitrail.training.network import (
     prepare_to_learn,
 )
 from vitrail.training.randomness import random_state_kept, seed_all
-from vitrail.training.runs import claim, is_complete, write_summary
+from vitrail.training.run_dir import claim, is_complete, write_summary
 from vitrail.training.sections import Recipe
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from vitrail.data.labelled import LabelledImages, Sample, Unreadable
+from vitrail.datasets.dataset import LabelledImages, Sample, Unreadable
 from vitrail.training.randomness import derive, seeded
 
 

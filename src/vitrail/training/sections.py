@@ -49,7 +49,7 @@ class ModelConfig(Section):
 
 
 class ImagesConfig(Section):
-    """A data set of `vitrail.data.named.DATA`, by default image folders: `train/<class>/*`, `val/<class>/*`."""
+    """A data set of `vitrail.datasets.named.DATA`, by default image folders: `train/<class>/*`, `val/<class>/*`."""
 
     name: str = "folder"
     root: Path

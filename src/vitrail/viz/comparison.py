@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vitrail.files import atomic_write
+from vitrail.core.files import atomic_write
 
 PANELS_PER_LINE = 4
 CONTROL = "random"

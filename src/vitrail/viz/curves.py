@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vitrail.files import atomic_write
+from vitrail.core.files import atomic_write
 from vitrail.metrics import Curves
 
 MAX_INSIDE = 5

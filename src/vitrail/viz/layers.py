@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from vitrail.files import atomic_write, write_text
-from vitrail.json_text import json_text
+from vitrail.core.files import atomic_write, write_text
+from vitrail.core.json_io import json_text
 from vitrail.viz.report import Picture, Section, Table, write_report
 from vitrail.viz.tables import write_csv
 

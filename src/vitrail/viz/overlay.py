@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from vitrail.viz.answers import faded_beside
+from vitrail.viz.ground_truth import faded_beside
 
 SIGNED, UNSIGNED = "RdBu_r", "inferno"
 """Colour maps that colour-blind eyes can read: red for and blue against the class; dark to bright where nothing is negative."""

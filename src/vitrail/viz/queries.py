@@ -13,7 +13,7 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 from torch import Tensor
 
-from vitrail.files import atomic_write
+from vitrail.core.files import atomic_write
 from vitrail.viz.overlay import overlay
 
 MAX_ACROSS, MAX_CLASSES, MAX_PHOTOS = 8, 24, 24

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitrail.files import write_text
+from vitrail.core.files import write_text
 
 LARGE = 1 << 20
 """Bytes of a picture that a page takes as it is."""

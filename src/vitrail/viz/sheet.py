@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from vitrail.core.files import atomic_write
 from vitrail.explanation import Explanation
-from vitrail.files import atomic_write
-from vitrail.viz.answers import faded_beside
+from vitrail.viz.ground_truth import faded_beside
 from vitrail.viz.overlay import fade, overlay
 
 MAX_ROWS = 24

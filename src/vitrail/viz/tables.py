@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitrail.files import atomic_write, write_text
-from vitrail.json_text import json_text
+from vitrail.core.files import atomic_write, write_text
+from vitrail.core.json_io import json_text
 from vitrail.metrics import Curves
 
 SETTINGS = ("num_steps", "cells_per_step", "baselines", "scores", "orders", "directions")

@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
-
 from networks import shaken
+
 from vitrail.adapters import Preprocessing, build, save
 from vitrail.training import read_config, train
 

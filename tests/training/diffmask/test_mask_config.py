@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from vitrail.adapters import build, save
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, TrainedMask, write_mask
 from vitrail.training import MaskTrainingConfig, TrainingConfig, read_config
 

@@ -5,9 +5,9 @@ import textwrap
 
 import pytest
 import torch
+from processes import run_together
 from safetensors.torch import load_file
 
-from processes import run_together
 from vitrail.training import train
 from vitrail.training.diffmask import layers
 from vitrail.training.diffmask.learner import MaskLearner

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from vitrail.adapters import load, save
-from vitrail.errors import InvalidInputError, TrainingError
+from vitrail.core.errors import InvalidInputError, TrainingError
 from vitrail.models.diffmask import read_mask
 from vitrail.training import train
 from vitrail.training.diffmask import learner

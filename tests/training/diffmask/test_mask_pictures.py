@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vitrail
-from vitrail.data.labelled import LabelledFiles
-from vitrail.data.streamed import ImageStream, Record, StreamedImages
+from vitrail.datasets.dataset import LabelledFiles
+from vitrail.datasets.streaming import ImageStream, Record, StreamedImages
 from vitrail.training import train
 from vitrail.training.checkpoints import Checkpoints
 from vitrail.training.diffmask import pictures

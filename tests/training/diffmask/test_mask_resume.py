@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.training import train
 from vitrail.training.checkpoints import Checkpoints
 from vitrail.training.diffmask.export import MaskExport

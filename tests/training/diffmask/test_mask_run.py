@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
+from networks import own_logits
 from PIL import Image
 
 import vitrail
-from networks import own_logits
 from vitrail.models.diffmask import read_mask
 from vitrail.models.fingerprint import weights_fingerprint
 from vitrail.training import read_config, train

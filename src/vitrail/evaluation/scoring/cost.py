@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from vitrail.adapters import Classifier
-from vitrail.data.labelled import LabelledImages, Sample, Unreadable
-from vitrail.evaluation.reading import expect_readable
+from vitrail.core.types import Images
+from vitrail.datasets.dataset import LabelledImages, Sample, Unreadable
+from vitrail.evaluation.batches import expect_readable
 from vitrail.explainers import Explainer
-from vitrail.types import Images
 
 
 def passes_of_first(classifier: Classifier, images: LabelledImages, explainers: Sequence[Explainer]) -> list[float]:

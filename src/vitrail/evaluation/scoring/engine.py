@@ -13,23 +13,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vitrail.adapters import Classifier
-from vitrail.autocast import in_precision
-from vitrail.data.labelled import Batch, LabelledImages, Unreadable
-from vitrail.data.padding import collate_by_size
-from vitrail.data.reading import AGAIN, killed_readers
-from vitrail.data.sharing import own_luck, read_on_cpu
-from vitrail.distributed import gather, rank, world_size
-from vitrail.errors import InvalidInputError, OutputError
-from vitrail.evaluation.reading import expect_readable, places
+from vitrail.core.autocast import in_precision
+from vitrail.core.distributed import gather, rank, world_size
+from vitrail.core.errors import InvalidInputError, OutputError
+from vitrail.core.files import output_folder
+from vitrail.core.progress import progress
+from vitrail.datasets.collate import collate_by_size
+from vitrail.datasets.dataset import Batch, LabelledImages, Unreadable
+from vitrail.datasets.sampler import own_luck, read_on_cpu
+from vitrail.datasets.workers import AGAIN, killed_readers
+from vitrail.evaluation.batches import expect_readable, places
 from vitrail.evaluation.scoring.cost import passes_of_first
-from vitrail.evaluation.scoring.parts import FOLDER, CurvePart, Part, expect_one_grid, part_file
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
+from vitrail.evaluation.scoring.shards import FOLDER, CurvePart, Part, expect_one_grid, part_file
 from vitrail.explainers import Explainer, distinct_names
 from vitrail.explanation import Explanation
-from vitrail.files import output_folder
 from vitrail.metrics import Curves, InsertionDeletion, View
-from vitrail.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def score(
     """Explain every image by every method, and measure all maps by all metrics.
 
     Batches are a fixed partition of the images, and a batch is measured in one piece: by one process or another, now or in a run
-    that goes on later, with the same numbers. Inside `vitrail.distributed.process_group` each process takes its share of the
+    that goes on later, with the same numbers. Inside `vitrail.core.distributed.process_group` each process takes its share of the
     batches, and all get the same scores.
 
     Args:

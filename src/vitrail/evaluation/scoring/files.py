@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vitrail.core.files import write_text
+from vitrail.core.json_io import json_text
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
-from vitrail.files import write_text
-from vitrail.json_text import json_text
 from vitrail.viz.tables import write_csv
 
 

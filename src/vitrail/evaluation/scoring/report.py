@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vitrail.evaluation.scoring.claiming import PICTURES, remove_others
+from vitrail.core.files import output_folder
+from vitrail.evaluation.scoring.claim import PICTURES, remove_others
 from vitrail.evaluation.scoring.files import write_comparisons, write_curves, write_images, write_summary
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
-from vitrail.evaluation.scoring.words import (
+from vitrail.evaluation.scoring.text import (
     metric_names,
     metric_rows,
     overview_rows,
@@ -17,7 +18,6 @@ from vitrail.evaluation.scoring.words import (
     too_few_images,
     undefined_lines,
 )
-from vitrail.files import output_folder
 from vitrail.viz.comparison import Panel, plot_panels
 from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.report import Picture, Section, write_report

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, Int
 
 from vitrail.adapters import Classifier
-from vitrail.data.labelled import LabelledImages, Unreadable
-from vitrail.evaluation.scoring.parts import CurvePart, Part, expect_one_grid
+from vitrail.core.registry import unknown_name
+from vitrail.datasets.dataset import LabelledImages, Unreadable
 from vitrail.evaluation.scoring.plan import ALWAYS, Column, Plan
+from vitrail.evaluation.scoring.shards import CurvePart, Part, expect_one_grid
 from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.statistics import Intervals, bootstrap_interval
-from vitrail.registry import unknown_name
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from vitrail.adapters import Classifier
-from vitrail.data.answered import AnsweredImages
-from vitrail.data.labelled import LabelledImages, Sample
+from vitrail.datasets.dataset import LabelledImages, Sample
+from vitrail.datasets.ground_truth import AnsweredImages
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.explainers import Explainer

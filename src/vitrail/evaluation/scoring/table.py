@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.evaluation.scoring.plan import Column
 from vitrail.evaluation.scoring.scores import Cost, Scores
 from vitrail.metrics.base import Better

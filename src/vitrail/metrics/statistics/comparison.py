@@ -7,11 +7,11 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.registry import unknown_name
 from vitrail.metrics.base import Better
 from vitrail.metrics.statistics.multiplicity import check_directions, holm
 from vitrail.metrics.statistics.resampling import CHUNK, bootstrap_interval, checked, defined_mean, paired_p_values
-from vitrail.registry import unknown_name
 
 Table = Mapping[str, Float[np.ndarray, "images columns"]]
 """By method, a number per image and measure; NaN where it is undefined. The images are the same, in the same order."""

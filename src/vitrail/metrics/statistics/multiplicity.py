@@ -6,10 +6,10 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Float
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.registry import unknown_name
 from vitrail.metrics.base import Better
 from vitrail.metrics.statistics.resampling import defined_mean
-from vitrail.registry import unknown_name
 
 
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 EXACT_IMAGES = 12
 """Up to so many images all 2^n choices of signs are tried: 4096 at most."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vitrail.errors import CheckpointError, InvalidInputError
+from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.models.checkpoints import Checkpoint, in_single, load_strictly, read_checkpoint, write_checkpoint
 from vitrail.models.diffmask.network import DiffMask, DiffMaskConfig
 from vitrail.models.diffmask.published import looks_published, published_config, published_state

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from vitrail.autocast import without_autocast
-from vitrail.errors import InvalidInputError
+from vitrail.core.autocast import without_autocast
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Patches, Tokens
 from vitrail.models.diffmask.hard_concrete import HardConcrete
-from vitrail.types import Patches, Tokens
 
 
 @dataclass(frozen=True)

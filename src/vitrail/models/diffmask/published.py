@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vitrail.errors import CheckpointError
+from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import Checkpoint, in_single
 from vitrail.models.diffmask.network import DiffMaskConfig
 

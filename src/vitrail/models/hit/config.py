@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 
 @dataclass(frozen=True)

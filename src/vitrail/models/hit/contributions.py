@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Logits
 from vitrail.models.hit.layers import ClassAttention, Gathered, HiTStage
-from vitrail.types import Logits
 
 AskedTargets = int | Int[Tensor, "..."] | Callable[[Logits], Int[Tensor, "..."]] | None
 

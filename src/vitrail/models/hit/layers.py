@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from vitrail.core.types import Patches
 from vitrail.models.hit.config import HiTConfig
-from vitrail.types import Patches
 
 ClassTokens = Float[Tensor, "b s d"]
 """The class token in `s` versions per image: one in a forward pass, one per step of a perturbation curve."""

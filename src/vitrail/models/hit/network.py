@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.registry import unknown_name
+from vitrail.core.types import Baseline, Images, Keep, Logits, Patches, Relevance, Tokens
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.hit.checkpoints import own_names
 from vitrail.models.hit.config import HIT_SIZES, HiTConfig
@@ -26,8 +28,6 @@ from vitrail.models.hit.contributions import (
 )
 from vitrail.models.hit.layers import ClassAttention, Gathered, HiTLayer, HiTStage
 from vitrail.models.hit.perturbation import perturbed_class_tokens
-from vitrail.registry import unknown_name
-from vitrail.types import Baseline, Images, Keep, Logits, Patches, Relevance, Tokens
 
 Observer = Callable[[HiTStage, HiTLayer, Gathered], None]
 

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vitrail.core.types import Keep, Patches
 from vitrail.models.hit.layers import ClassAttention, ClassTokens, HiTLayer, HiTStage
-from vitrail.types import Keep, Patches
 
 STEPS_PER_BLOCK = 96
 """Steps that share one attention call: few see few states together, many make few calls."""

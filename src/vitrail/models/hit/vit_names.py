@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitrail.errors import CheckpointError
+from vitrail.core.errors import CheckpointError
 from vitrail.models.hit.checkpoints import looks_published, own_names
 
 _BLOCK = re.compile(r"(?:blocks|layers|encoder\.layer)\.(\d+)\.(.+)")

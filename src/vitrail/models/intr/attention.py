@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vitrail.types import Attentions
+from vitrail.core.types import Attentions
 
 KeyPadding = Bool[Tensor, "b k"]
 """Which keys are no part of the image."""

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from vitrail.errors import InvalidInputError
-from vitrail.hooks import inspecting
-from vitrail.types import Images
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.hooks import inspecting
+from vitrail.core.types import Images
 
 Features = Float[Tensor, "b features rows cols"]
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from numbers import Real
 from typing import Any, Literal
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 KINDS: Mapping[type, tuple[str, ...]] = {
     str: ("backbone", "positions"),

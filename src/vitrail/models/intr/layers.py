@@ -5,9 +5,9 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitrail.core.types import Tokens
 from vitrail.models.intr.attention import Attention, KeyPadding
 from vitrail.models.intr.config import INTRConfig
-from vitrail.types import Tokens
 
 Queries = Float[Tensor, "b c d"]
 

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Images, Logits, Padding
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.intr.backbone import Backbone, Features
 from vitrail.models.intr.config import INTRConfig
 from vitrail.models.intr.layers import DecoderLayer, EncoderLayer
 from vitrail.models.intr.positions import CellPadding, LearnedPositions, SinePositions
 from vitrail.models.intr.published import own_names
-from vitrail.types import Images, Logits, Padding
 
 
 class Memory(NamedTuple):

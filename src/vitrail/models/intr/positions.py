@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 
 MAX_CELLS = 50
 """Rows, and columns, that learned positions know."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vitrail.errors import CheckpointError, InvalidInputError
+from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.models.intr.backbone import joined_names
 from vitrail.models.intr.config import INTRConfig
 

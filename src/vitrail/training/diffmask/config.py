@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from vitrail.data.augmentation import AugmentationConfig, Range
+from vitrail.datasets.augmentation.transforms import AugmentationConfig, Range
 from vitrail.training.sections import ImagesConfig, Recipe, Section
 
 MASK_SECTION = "diffmask"

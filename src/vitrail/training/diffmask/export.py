@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from vitrail.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.models.diffmask import TrainedMask, write_mask
 from vitrail.training.diffmask.learner import MaskLearner
 from vitrail.training.export import BEST, LAST, may_be_best

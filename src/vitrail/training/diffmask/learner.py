@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from vitrail.adapters import ViTAdapter
-from vitrail.data.labelled import Batch
-from vitrail.errors import TrainingError
+from vitrail.core.errors import TrainingError
+from vitrail.datasets.dataset import Batch
 from vitrail.models.diffmask import DiffMask
 from vitrail.training.diffmask.config import MaskTrainingConfig
 from vitrail.training.diffmask.layers import LayerChoice

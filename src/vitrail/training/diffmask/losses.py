@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.adapters import ViTAdapter
-from vitrail.divergence import kl_divergence
-from vitrail.explainers.masking import masked_logits, see
+from vitrail.core.divergence import kl_divergence
+from vitrail.core.outputs import decisions
+from vitrail.core.types import Images
+from vitrail.explainers._masking import masked_logits, see
 from vitrail.models.diffmask import DiffMask
-from vitrail.outputs import decisions
-from vitrail.types import Images
 
 
 class Masked(NamedTuple):

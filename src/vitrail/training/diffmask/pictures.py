@@ -13,14 +13,14 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from vitrail.adapters import ViTAdapter
-from vitrail.data.labelled import LabelledImages, collate
-from vitrail.errors import UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.types import Images
+from vitrail.datasets.dataset import LabelledImages, collate
 from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.models.diffmask import TrainedMask
 from vitrail.training.diffmask.config import PicturesConfig
 from vitrail.training.randomness import random_state_kept
-from vitrail.types import Images
 from vitrail.viz.sheet import SheetRow, contact_sheet
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from vitrail.adapters import ViTAdapter, load
-from vitrail.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers.diffmask import VisionDiffMask
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, TrainedMask
 from vitrail.models.fingerprint import weights_fingerprint
@@ -15,7 +15,7 @@ from vitrail.training.diffmask.learner import MaskLearner
 from vitrail.training.diffmask.pictures import MaskPictures
 from vitrail.training.engine import create_trainer, fit
 from vitrail.training.randomness import seed_all
-from vitrail.training.runs import write_summary
+from vitrail.training.run_dir import write_summary
 
 
 def train_mask(config: MaskTrainingConfig, out: Path, checkpoint: Path | None) -> None:

@@ -1,0 +1,142 @@
+"""The networks that vitrail defines, seen as Vision Transformers."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from vitrail.adapters.base import BlockVisit, ViTAdapter
+from vitrail.adapters.image_checks import expect_channels, expect_size
+from vitrail.adapters.memory import in_batches
+from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.hooks import forward_hooks
+from vitrail.core.types import Baseline, Images, Keep, Kept, Logits, Patches, Tokens
+from vitrail.models.hit import HiT
+from vitrail.models.hit.perturbation import STEPS_PER_BLOCK
+
+
+@final
+class HiTAdapter(ViTAdapter):
+    """HiT: one prefix token, attention of the class token only, and exact perturbation curves."""
+
+    patches_attend: ClassVar[bool] = False
+
+    @property
+    def hit(self) -> HiT:
+        """The network."""
+        return self.module  # type: ignore[return-value]  # `adapt` made sure
+
+    @property
+    def num_classes(self) -> int:
+        return self.hit.config.num_classes
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return 1
+
+    @property
+    def prefix_tokens(self) -> Float[Tensor, "p d"]:
+        return self.hit.class_token[0]
+
+    def grid_size(self, images: Images) -> tuple[int, int]:
+        config = self.hit.config
+        expect_channels(images, config.in_channels, self.name)
+        expect_size((images.shape[2], images.shape[3]), config.image_size, self.name, "another image_size, trained for it")
+        return config.grid_size
+
+    def patch_embed(self, images: Images) -> Patches:
+        return self.hit.patch_embed(images)
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return [layer for stage in self.hit.stages for layer in stage.layers]  # type: ignore[union-attr]
+
+    def assemble(self, patches: Patches, grid_size: tuple[int, int]) -> Tokens:
+        return self.hit.assemble(patches)
+
+    def forward_tokens(self, tokens: Tokens, grid_size: tuple[int, int], kept: Kept | None = None) -> Logits:
+        return self.hit.forward_tokens(tokens)
+
+    def head(self, tokens: Tokens) -> Logits:
+        return self.hit.classify(tokens[:, 0])
+
+    def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
+        return one_hot(torch.tensor(0, device=self.device), num_tokens).to(self.dtype)
+
+    @contextmanager
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> Iterator[None]:
+        """Show attention; it is (b, h, 1, 1 + n): the class token asks alone, and not itself.
+
+        Where stages pool, keys are the cells of the pooled grid.
+        """
+        with forward_hooks([(block.attention.dropout, _showing(block, see)) for block in blocks]):  # type: ignore[union-attr, misc]
+            yield
+
+    def tokens_of(self, parts: Any) -> Tokens:
+        return torch.cat(parts[:2], 1)  # A HiT keeps class token and patches apart.
+
+    def with_tokens(self, parts: Any, tokens: Tokens) -> Any:
+        return tokens[:, :1], tokens[:, 1:], *parts[2:]
+
+    def rebuilt_logits(self, images: Images) -> dict[str, Logits]:
+        nothing = torch.zeros_like(images)
+        everything = torch.ones(len(images), 1, math.prod(self.grid_size(images)), dtype=torch.bool, device=images.device)
+        return super().rebuilt_logits(images) | {
+            "added up from contributions": self.hit.contributions(images, lambda logits: logits.argmax(-1)).logits,
+            "run on the states of its patches": self.hit.perturbed_logits(images, nothing, everything)[:, 0],
+        }
+
+    def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
+        """All steps from one pass over the distinct states of every cell; see `HiT.perturbed_logits`."""
+        self._check_perturbation(images, baseline, keep)
+        with self.verified("parts"):
+            pass
+        config, (num_steps, num_patches) = self.hit.config, keep.shape[1:]
+        width, size = max(config.widths), images.element_size()
+        # Two states a patch with keys, values and MLP, and one block of attention; then class tokens, masks and indices.
+        state_bytes = 2 * num_patches * (14 * width * size + STEPS_PER_BLOCK * config.num_heads * size)
+        step_bytes = 8 * width * size + 24 * num_patches
+
+        def run(some: slice) -> Tensor:
+            side = baseline if len(baseline) == 1 else baseline[some]
+
+            def run_steps(steps: slice) -> Tensor:
+                return self.hit.perturbed_logits(images[some], side, keep[some, steps]).transpose(0, 1)
+
+            # All steps at once where they fit, since every call processes the states anew.
+            each = step_bytes * len(images[some])
+            return in_batches(run_steps, num_steps, each, images.device).transpose(0, 1)
+
+        return in_batches(run, len(images), state_bytes + num_steps * step_bytes, images.device)
+
+
+def _showing(block: nn.Module, see: BlockVisit) -> Callable[..., Tensor]:
+    def show(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+        # The network continues with what was shown, so that gradients reach it.
+        return see(block, nn.functional.pad(weights.transpose(1, 2), (1, 0)))[..., 1:].transpose(1, 2)
+
+    return show
+
+
+def adapt_hit(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> HiTAdapter:
+    """See a HiT as a Vision Transformer; without a preprocessing, ImageNet's at the model's own size.
+
+    Raises:
+        UnsupportedModelError: A part of a HiT, not a whole one.
+    """
+    if not isinstance(module, HiT):
+        raise UnsupportedModelError(f"expected a whole HiT, got its part {type(module).__name__}")
+    if preprocessing is None:
+        channels = module.config.in_channels
+        if channels != len(IMAGENET_MEAN):
+            raise UnsupportedModelError(
+                f"expected a preprocessing for a network of {channels} channels; give adapt(..., preprocessing=...)"
+            )
+        preprocessing = Preprocessing(module.config.image_size)
+    return HiTAdapter(module, preprocessing, class_names, name)

@@ -1,0 +1,44 @@
+"""Images that a network cannot take are refused here, before its own code stumbles over them."""
+
+from torch import nn
+
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.types import Images
+
+
+def first_convolution(embedding: nn.Module) -> nn.Conv2d:
+    """The convolution that embeds patches, also inside wrappers such as LoRA's: it tells channels and the size of a patch.
+
+    Raises:
+        UnsupportedModelError: There is none, or it moves by another step than its size, so that patches overlap or leave gaps.
+    """
+    convolution = next((part for part in embedding.modules() if isinstance(part, nn.Conv2d)), None)
+    if convolution is None or convolution.kernel_size != convolution.stride:
+        raise UnsupportedModelError(
+            f"expected patches that are embedded one by one, by a convolution whose stride is its kernel, got {type(embedding).__name__}"
+        )
+    return convolution
+
+
+def expect_channels(images: Images, num_channels: int, name: str) -> None:
+    """Refuse images of another number of channels."""
+    if images.shape[1] != num_channels:
+        raise InvalidInputError(f"expected images of {num_channels} channels for {name}, got {images.shape[1]}")
+
+
+def expect_size(size: tuple[int, int], expected: tuple[int, int], name: str, remedy: str) -> None:
+    """Refuse images of another height and width."""
+    if size != expected:
+        raise InvalidInputError(
+            f"expected images of {expected[0]}x{expected[1]} pixels (height x width) for {name}, got {size[0]}x{size[1]}; "
+            f"resize them, or load the model with {remedy}"
+        )
+
+
+def expect_multiple(size: tuple[int, int], patch_size: tuple[int, ...], name: str) -> None:
+    """Refuse images that patches do not fill."""
+    if any(side % patch or side < patch for side, patch in zip(size, patch_size, strict=True)):
+        raise InvalidInputError(
+            f"expected images whose height and width are multiples of {patch_size[0]} and {patch_size[1]} pixels for {name}, "
+            f"got {size[0]}x{size[1]}; resize them: where a network pads, its last patches lie partly outside of the image"
+        )

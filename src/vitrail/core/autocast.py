@@ -1,0 +1,35 @@
+"""torch's autocast, asked in one place: not every device has it, and where there is none torch fails without a word about it."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+
+from vitrail.core.errors import InvalidInputError
+
+Precision = Literal["full", "bf16", "fp16"]
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Everything in the precision of its inputs, also inside of an `in_precision`."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def in_precision(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """The network's own steps in this precision.
+
+    Raises:
+        InvalidInputError: The device knows only full precision.
+    """
+    if precision == "full":
+        return nullcontext()
+    if not torch.amp.is_autocast_available(device.type):
+        raise InvalidInputError(
+            f"expected full precision on {device}, for which torch has no autocast, got {precision!r}; leave precision out, or choose "
+            "another device"
+        )
+    return torch.autocast(device.type, DTYPES[precision])

@@ -1,0 +1,154 @@
+"""Reading lists of images and labels: a damaged one is named, with the line; a missing one stays a FileNotFoundError."""
+
+import errno
+import math
+import os
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitrail.core.errors import InvalidInputError, MissingExtraError
+from vitrail.core.files import read_text as read_file_text
+from vitrail.core.files import regular_file
+from vitrail.core.json_io import parse_json
+from vitrail.datasets.dataset import Box, LabelledFiles, Transform
+
+
+def damaged(path: Path, why: str) -> InvalidInputError:
+    """Return the error for a file whose content is not what it should be."""
+    return InvalidInputError(f"damaged {path}: {why}; download or extract it again")
+
+
+def need(path: Path) -> Path:
+    """Return a file or folder that is there.
+
+    Raises:
+        FileNotFoundError: It is not.
+    """
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return path
+
+
+def official_folder(root: Path, *names: str) -> Path:
+    """Return the folder that the official archive unpacks to, else `root`, where that is this folder itself."""
+    return next((root / name for name in names if (root / name).is_dir()), root)
+
+
+def read_table(path: Path, *kinds: Callable[[str], Any]) -> list[tuple[Any, ...]]:
+    """Read lines of columns between blanks; the last column may hold blanks itself.
+
+    Args:
+        path: A text file.
+        kinds: What every column holds: `int`, `float` or `str`.
+    """
+    rows = list[tuple[Any, ...]]()
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        cells = line.strip().split(maxsplit=len(kinds) - 1)
+        try:
+            rows.append(tuple(kind(cell) for kind, cell in zip(kinds, cells, strict=True)))
+        except ValueError:
+            raise damaged(path, f"expected {len(kinds)} columns in line {number}, got {line[:80]!r}") from None
+    if not rows:
+        raise damaged(path, "it is empty")
+    return rows
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    try:
+        return parse_json(_read_text(path))
+    except ValueError as error:
+        raise damaged(path, f"expected JSON, {error}") from None
+
+
+def read_matlab(path: Path, *names: str) -> list[list[Any]]:
+    """Read variables of a MATLAB file, each a list.
+
+    Raises:
+        MissingExtraError: SciPy is not installed.
+    """
+    try:
+        from scipy.io import loadmat  # noqa: PLC0415 (an extra)
+    except ImportError:
+        raise MissingExtraError(f"reading {path.name}, a MATLAB file,", "matlab") from None
+    # Read here, so that every fault of SciPy's is one of the content.
+    file = BytesIO(regular_file(path).read_bytes())
+    try:
+        content = loadmat(file, squeeze_me=True)
+        return [np.atleast_1d(content[name]).tolist() for name in names]
+    except Exception as error:  # OSError, ValueError, KeyError, TypeError, zlib.error, ...
+        raise damaged(path, f"expected a MATLAB file with {', '.join(names)}, {error!r}") from error
+
+
+def class_names_by_label(pairs: Sequence[tuple[str, int]], path: Path) -> list[str]:
+    """Return class names in the order of their labels, which count from 1.
+
+    Args:
+        pairs: Class name and label of every image.
+        path: Where they come from.
+    """
+    names = {label: name for name, label in pairs}
+    if sorted(names) != list(range(1, len(names) + 1)):
+        raise damaged(path, "expected labels that count from 1 without gaps")
+    return [names[label] for label in sorted(names)]
+
+
+def labels_by_name(names: Sequence[str], class_names: Sequence[str], path: Path) -> list[int]:
+    """Return the label of every image from the name of its class, as `path` gives it."""
+    index = {name: label for label, name in enumerate(class_names)}
+    if unknown := set(names) - set(index):
+        raise damaged(path, f"it names {min(unknown)!r}, which is not in the list of classes")
+    return [index[name] for name in names]
+
+
+def read_per_image(path: Path, images: Sequence[int], *kinds: Callable[[str], Any]) -> list[tuple[Any, ...]]:
+    """Read a table whose first column is the number of an image; return the other columns of every image."""
+    rows = {image: row for image, *row in read_table(path, int, *kinds)}
+    missing = [image for image in images if image not in rows]
+    if missing:
+        raise damaged(path, f"expected a line for every image, found none for {missing[0]} and {len(missing) - 1} others")
+    return [tuple(rows[image]) for image in images]
+
+
+def labelled_files(
+    paths: Sequence[Path],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    transform: Transform,
+    source: Path,
+    boxes: Sequence[Box] | None = None,
+    crop_to_box: bool = False,
+) -> LabelledFiles:
+    """Return a list of image files after a look at their labels.
+
+    Args:
+        paths: Image files.
+        labels: Their classes.
+        class_names: One name per class.
+        transform: From an opened image to a tensor.
+        source: The file that the labels come from.
+        boxes: Where the object lies, if that is known.
+        crop_to_box: Whether to cut every image down to its box.
+    """
+    odd = [label for label in labels if not 0 <= label < len(class_names)]
+    if odd:
+        raise damaged(source, f"expected classes 0 to {len(class_names) - 1}, got {odd[0]}")
+    if not labels:
+        raise damaged(source, "it lists no images of this split")
+    strange = next((box for box in boxes or () if not all(map(math.isfinite, box))), None)
+    if strange is not None:
+        raise damaged(source, f"expected boxes of finite numbers, got {strange}")
+    return LabelledFiles(paths, labels, class_names, transform, boxes, crop_to_box)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return read_file_text(path)
+    except UnicodeDecodeError:
+        raise damaged(path, "expected text in UTF-8") from None

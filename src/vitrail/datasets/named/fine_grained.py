@@ -1,0 +1,169 @@
+"""Sets of classes that look alike: birds, dogs, pets, cars and aircraft."""
+
+from pathlib import Path
+from typing import Literal
+
+from vitrail.datasets.dataset import LabelledImages, Transform
+from vitrail.datasets.named.annotations import (
+    class_names_by_label,
+    damaged,
+    labelled_files,
+    labels_by_name,
+    need,
+    official_folder,
+    read_matlab,
+    read_per_image,
+    read_table,
+)
+from vitrail.datasets.named.arrays import NO_VALIDATION
+from vitrail.datasets.named.base import named_data
+
+
+@named_data(
+    "cub-200-2011",
+    "Caltech-UCSD Birds 200-2011: 200 classes, 5,994 images to train, 5,794 to test, with a box around every bird",
+    layout="""
+CUB_200_2011/ (or this folder itself)
+  images/  001.Black_footed_Albatross/ ...
+  images.txt
+  image_class_labels.txt
+  train_test_split.txt
+  bounding_boxes.txt
+  classes.txt
+""",
+    download="download CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011/ and extract it there",
+    note=NO_VALIDATION,
+)
+def read_cub(root: Path, split: str, transform: Transform, *, crop_to_box: bool = False) -> LabelledImages:
+    """Read the birds; `crop_to_box` cuts every image down to its bird."""
+    root = official_folder(root, "CUB_200_2011")
+    folder, source = need(root / "images"), root / "image_class_labels.txt"
+    files = dict(read_table(root / "images.txt", int, str))
+    training = read_per_image(root / "train_test_split.txt", list(files), int)
+    images = [image for image, (flag,) in zip(files, training, strict=True) if flag == (split == "train")]
+    corners = read_per_image(root / "bounding_boxes.txt", images, float, float, float, float)
+    classes = read_table(root / "classes.txt", int, str)
+    return labelled_files(
+        [folder / files[image] for image in images],
+        [number - 1 for (number,) in read_per_image(source, images, int)],
+        # 001.Black_footed_Albatross
+        class_names_by_label([(_words(name.split(".", 1)[-1]), number) for number, name in classes], root / "classes.txt"),
+        transform,
+        source,
+        [(left, top, left + width, top + height) for left, top, width, height in corners],
+        crop_to_box,
+    )
+
+
+@named_data(
+    "stanford-dogs",
+    "Stanford Dogs: 120 classes, 12,000 images to train, 8,580 to test",
+    layout="""
+Images/  n02085620-Chihuahua/ ...
+train_list.mat
+test_list.mat
+""",
+    download="download images.tar and lists.tar from http://vision.stanford.edu/aditya86/ImageNetDogs/ and extract them there",
+    note=NO_VALIDATION,
+)
+def read_dogs(root: Path, split: str, transform: Transform) -> LabelledImages:
+    """Read the dogs."""
+    folder = need(official_folder(root, "Images", "images"))
+    source = root / f"{split}_list.mat"
+    files, numbers = read_matlab(source, "file_list", "labels")
+    try:
+        labels = [int(number) for number in numbers]
+        # n02085620-Chihuahua/n02085620_5927.jpg
+        breeds = [_words(Path(file).parent.name.partition("-")[2]) for file in files]
+        class_names = class_names_by_label(list(zip(breeds, labels, strict=True)), source)
+    except (TypeError, ValueError) as error:
+        raise damaged(source, f"expected a file name and a class per image, {error}") from None
+    return labelled_files([folder / file for file in files], [label - 1 for label in labels], class_names, transform, source)
+
+
+@named_data(
+    "stanford-cars",
+    "Stanford Cars: 196 classes, 8,144 images to train, 8,041 to test, with a box around every car",
+    layout="""
+stanford_cars/ (or this folder itself)
+  cars_train/  00001.jpg ...
+  cars_test/   00001.jpg ...
+  cars_test_annos_withlabels.mat (or in devkit)
+  devkit/
+    cars_meta.mat
+    cars_train_annos.mat
+""",
+    download="""download the images, car_devkit.tgz and cars_test_annos_withlabels.mat, and extract them there. Their official page,
+https://ai.stanford.edu/~jkrause/cars/car_dataset.html, is gone; https://github.com/pytorch/vision/issues/7545 tells where copies are""",
+    note=NO_VALIDATION,
+)
+def read_cars(root: Path, split: str, transform: Transform, *, crop_to_box: bool = False) -> LabelledImages:
+    """Read the cars; `crop_to_box` cuts every image down to its car."""
+    root = official_folder(root, "stanford_cars")
+    folder = need(root / f"cars_{split}")
+    devkit = root / "devkit"
+    source = devkit / "cars_train_annos.mat" if split == "train" else root / "cars_test_annos_withlabels.mat"
+    if not source.exists() and (devkit / source.name).exists():
+        source = devkit / source.name
+    (class_names,) = read_matlab(devkit / "cars_meta.mat", "class_names")
+    (cars,) = read_matlab(source, "annotations")
+    try:
+        # Corners count pixels from 1, the last one included.
+        boxes = [(float(left) - 1, float(top) - 1, float(right), float(bottom)) for left, top, right, bottom, _, _ in cars]
+        labels, files = [int(car[4]) - 1 for car in cars], [str(car[5]) for car in cars]
+    except (TypeError, ValueError, IndexError) as error:
+        raise damaged(source, f"expected a box, a class and a file name per image, {error}") from None
+    return labelled_files([folder / file for file in files], labels, class_names, transform, source, boxes, crop_to_box)
+
+
+@named_data(
+    "fgvc-aircraft",
+    "FGVC-Aircraft: 100 variants (70 families, 30 manufacturers), 6,667 images to train, 3,333 to test",
+    layout="""
+fgvc-aircraft-2013b/ (or this folder itself)
+  data/
+    images/  0034309.jpg ...
+    variants.txt
+    images_variant_trainval.txt
+    images_variant_test.txt
+""",
+    download="download fgvc-aircraft-2013b.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/ and extract it there",
+    note="train is the official trainval, of which some may be held out",
+)
+def read_aircraft(
+    root: Path, split: str, transform: Transform, *, level: Literal["variant", "family", "manufacturer"] = "variant"
+) -> LabelledImages:
+    """Read the aircraft; `level` says how finely they are told apart."""
+    root = official_folder(root, "fgvc-aircraft-2013b") / "data"
+    source, folder = root / f"images_{level}_{'trainval' if split == 'train' else 'test'}.txt", need(root / "images")
+    plural = {"variant": "variants", "family": "families", "manufacturer": "manufacturers"}[level]
+    class_names = [name for (name,) in read_table(root / f"{plural}.txt", str)]
+    rows = read_table(source, str, str)
+    labels = labels_by_name([name for _, name in rows], class_names, source)
+    return labelled_files([folder / f"{image}.jpg" for image, _ in rows], labels, class_names, transform, source)
+
+
+@named_data(
+    "oxford-pets",
+    "Oxford-IIIT Pet: 37 breeds of cats and dogs, 3,680 images to train, 3,669 to test",
+    layout="""
+oxford-iiit-pet/ (or this folder itself)
+  images/       Abyssinian_1.jpg ...
+  annotations/  trainval.txt test.txt
+""",
+    download="download images.tar.gz and annotations.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/pets/ and extract them there",
+    note="train is the official trainval, of which some may be held out",
+)
+def read_pets(root: Path, split: str, transform: Transform) -> LabelledImages:
+    """Read the pets."""
+    root = official_folder(root, "oxford-iiit-pet")
+    source, folder = root / "annotations" / f"{'trainval' if split == 'train' else 'test'}.txt", need(root / "images")
+    rows = read_table(source, str, int, int, int)
+    # american_bulldog_100
+    breeds = [(_words(image.rpartition("_")[0]).title(), label) for image, label, _, _ in rows]
+    files, labels = [folder / f"{image}.jpg" for image, *_ in rows], [label - 1 for _, label in breeds]
+    return labelled_files(files, labels, class_names_by_label(breeds, source), transform, source)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

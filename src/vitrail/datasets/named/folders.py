@@ -1,0 +1,93 @@
+"""Sets that are sorted into folders: one's own, ImageNet, Tiny ImageNet."""
+
+from pathlib import Path
+
+from vitrail.core.errors import InvalidInputError
+from vitrail.datasets.dataset import LabelledImages, Transform
+from vitrail.datasets.file_search import images_below
+from vitrail.datasets.folder import ImageFolder
+from vitrail.datasets.named.annotations import labelled_files, labels_by_name, need, official_folder, read_table
+from vitrail.datasets.named.base import named_data
+
+
+@named_data(
+    "folder",
+    "your own images: any number of classes, one folder each",
+    layout="""
+train/
+  <class>/  any images, also in folders below
+val/
+  <class>/
+test/
+  <class>/
+""",
+    download="put your images there, one folder per class; options call the parts otherwise, as in train=training",
+    splits=None,
+)
+def read_folder(
+    root: Path, split: str, transform: Transform, *, train: str = "train", val: str = "val", test: str = "test"
+) -> LabelledImages:
+    """Read `split` from the folder that its option names; any other split is a folder's own name."""
+    return ImageFolder.scan(need(root / {"train": train, "val": val, "test": test}.get(split, split)), transform)
+
+
+@named_data(
+    "imagenet",
+    "ImageNet-1k (ILSVRC 2012): 1,000 classes, 1,281,167 images to train, 50,000 to validate",
+    layout="""
+train/
+  n01440764/  n01440764_10026.JPEG ...
+  n01443537/  ...
+val/
+  n01440764/  ILSVRC2012_val_00000293.JPEG ...
+  n01443537/  ...
+""",
+    download="""download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from
+https://image-net.org/challenges/LSVRC/2012/2012-downloads.php (after registering). The first holds one tar file per class: extract
+each into a folder of its name in train. Extract the second into val, and sort its images into folders by class""",
+    splits=("train", "val"),
+    note="the labels of its test images are not public",
+)
+def read_imagenet(root: Path, split: str, transform: Transform) -> LabelledImages:
+    """Read the folder of a split; classes are called by their WordNet numbers."""
+    folder = need(root / split)
+    images = ImageFolder.scan(folder, transform)
+    if not images.class_names:
+        raise InvalidInputError(
+            f"expected one folder per class (n01440764, ...) in {folder}, found {len(images)} images without a class; sort them: "
+            "with the archives ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz in an empty folder DIR, "
+            "torchvision.datasets.ImageNet('DIR', split='val') extracts them into DIR/val/<class>/"
+        )
+    return images
+
+
+@named_data(
+    "tiny-imagenet",
+    "Tiny ImageNet: 200 classes, 100,000 images to train, 10,000 to validate, 64x64",
+    layout="""
+tiny-imagenet-200/ (or this folder itself)
+  wnids.txt
+  train/
+    n01443537/
+      images/  n01443537_0.JPEG ...
+  val/
+    images/  val_0.JPEG ...
+    val_annotations.txt
+""",
+    download="download http://cs231n.stanford.edu/tiny-imagenet-200.zip and extract it there",
+    splits=("train", "val"),
+    note="the labels of its test images were never published",
+)
+def read_tiny_imagenet(root: Path, split: str, transform: Transform) -> LabelledImages:
+    """Read Tiny ImageNet; classes are called by their WordNet numbers, in sorted order."""
+    root = official_folder(root, "tiny-imagenet-200")
+    class_names = sorted(name for (name,) in read_table(root / "wnids.txt", str))
+    if split == "train":
+        found = [(path, label) for label, name in enumerate(class_names) for path in images_below(need(root / "train" / name))]
+        return labelled_files(
+            [path for path, _ in found], [label for _, label in found], class_names, transform, root / "train"
+        )
+    source, folder = root / "val" / "val_annotations.txt", need(root / "val" / "images")
+    rows = read_table(source, str, str, str)  # file, class, box
+    labels = labels_by_name([name for _, name, _ in rows], class_names, source)
+    return labelled_files([folder / file for file, *_ in rows], labels, class_names, transform, source)

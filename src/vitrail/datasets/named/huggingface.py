@@ -1,0 +1,193 @@
+"""Data sets of the Hugging Face hub, as the datasets library reads them from a folder."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vitrail.core.errors import ImageError, InvalidInputError, MissingExtraError
+from vitrail.datasets.dataset import NO_LABEL, LabelledImages, Transform, Unreadable
+from vitrail.datasets.image_io import decode_image
+from vitrail.datasets.named.annotations import need
+from vitrail.datasets.named.base import DATA, NamedData
+from vitrail.datasets.streaming import ImageStream, Record, Share, StreamedImages
+
+
+@dataclass(frozen=True, eq=False)
+class TableImages(LabelledImages):
+    """Images that are a column of a table.
+
+    Args:
+        table: A `datasets.Dataset` whose images are not decoded.
+        column: The column of images.
+        labels: Ground truth per row, an index into `class_names`, or `NO_LABEL`.
+        class_names: One name per class.
+        transform: From an opened image to a tensor.
+        source: What stands before a row's number in its name.
+        numbers: A row's number in its source.
+    """
+
+    table: Any = field(repr=False)
+    column: str
+    labels: Sequence[int] = field(repr=False)
+    class_names: Sequence[str]
+    transform: Transform = field(repr=False)
+    source: str
+    numbers: Sequence[int] = field(repr=False)
+
+    def open(self, index: int) -> Image.Image:
+        return decode_image(_content(self.table[self.numbers[index]][self.column], self.name(index)), self.name(index))
+
+    def name(self, index: int) -> str:
+        return f"{self.source}/{self.numbers[index]}"
+
+    def subset(self, indices: Sequence[int]) -> "TableImages":
+        return replace(self, labels=[self.labels[i] for i in indices], numbers=[self.numbers[i] for i in indices])
+
+
+@dataclass(frozen=True)
+class TableStream(ImageStream):
+    """Images that are a column of a table, read from its first row to its last.
+
+    Args:
+        table: A `datasets.IterableDataset` whose images are not decoded.
+        image: The column of images.
+        label: The column of classes.
+        source: What stands before a row's number in its name.
+        buffer: Rows held in memory to draw from, where the order is random.
+    """
+
+    table: Any = field(repr=False)
+    image: str
+    label: str
+    source: str
+    buffer: int
+
+    def records(self, share: Share, seed: int | None) -> Iterator[Record | Unreadable]:
+        from datasets.distributed import split_dataset_by_node  # noqa: PLC0415 (an extra)
+
+        table = self.table if seed is None else self._shuffled(seed)
+        # Between the workers of a loader, the library splits by itself.
+        for number, row in enumerate(split_dataset_by_node(table, rank=share.rank, world_size=share.world_size)):
+            name = f"{self.source}/{share.rank}-{share.worker}-{number}"
+            try:
+                content = _content(row[self.image], name)
+            except ImageError as error:
+                yield Unreadable(name, str(error))
+            else:
+                yield Record(content, NO_LABEL if row[self.label] is None else int(row[self.label]), name)
+
+    def _shuffled(self, seed: int) -> Any:
+        # Where the library can mix files, it leaves workers without any when it does.
+        known = inspect.signature(self.table.shuffle).parameters
+        one_by_one = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in known else {}
+        return self.table.shuffle(seed=seed, buffer_size=self.buffer, **one_by_one)
+
+
+def _content(cell: Mapping[str, Any] | None, name: str) -> bytes:
+    """The file of an image, which lies in the table or beside it."""
+    if cell is None or (cell["bytes"] is None and not cell["path"]):
+        raise ImageError(f"expected an image in {name}, found none")
+    if cell["bytes"] is not None:
+        return bytes(cell["bytes"])
+    try:
+        if not Path(cell["path"]).is_file():
+            raise ImageError(f"expected an image file, got none at {cell['path']}")
+        return Path(cell["path"]).read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot read {cell['path']}: {error.strerror}") from error
+
+
+def read_huggingface(
+    root: Path, split: str, transform: Transform, *, image: str | None = None, label: str | None = None
+) -> LabelledImages:
+    """Read a split.
+
+    Args:
+        root: The data set's folder.
+        split: As the data set calls it.
+        transform: From an opened image to a tensor.
+        image: The column of images; None for the only one.
+        label: The column of classes; None for the only one.
+    """
+    table, image, label, class_names = _load(root, split, image, label, streaming=False)
+    classes = [NO_LABEL if each is None else int(each) for each in table[label]]
+    names = class_names or [str(index) for index in range(max(classes, default=NO_LABEL) + 1)]
+    return TableImages(table, image, classes, names, transform, f"{root}/{split}", range(len(classes)))
+
+
+def stream_huggingface(
+    root: Path,
+    split: str,
+    transform: Transform,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    num_images: int | None = None,
+    num_classes: int | None = None,
+    buffer: int = 2048,
+) -> StreamedImages:
+    """Read a split without an index of its rows; options beside those of `read_huggingface` are as for webdataset."""
+    table, image, label, class_names = _load(root, split, image, label, streaming=True)
+    names = class_names or [str(index) for index in range(num_classes or 0)]
+    if not names:
+        raise InvalidInputError(f"huggingface: column {label!r} does not name its classes; give the option num_classes")
+    known = (table.info.splits or {}).get(split)
+    count = num_images or (known.num_examples if known is not None else None)
+    return StreamedImages(TableStream(table, image, label, f"{root}/{split}", buffer), names, transform, count)
+
+
+def _load(root: Path, split: str, image: str | None, label: str | None, streaming: bool) -> tuple[Any, str, str, list[str]]:
+    """The table, the names of its columns of images and classes, and the names of its classes."""
+    try:
+        import datasets  # noqa: PLC0415 (an extra)
+    except ImportError:
+        raise MissingExtraError("the data set huggingface", "datasets") from None
+    if not need(root).is_dir():
+        raise InvalidInputError(f"expected the folder of a data set, got the file {root}")
+    try:
+        if (root / "dataset_dict.json").exists() and not streaming:
+            table = datasets.load_from_disk(str(root))[split]
+        else:
+            table = datasets.load_dataset(str(root.resolve()), split=split, streaming=streaming)
+    except Exception as error:  # The library raises nearly anything for a damaged or foreign folder.
+        raise InvalidInputError(f"huggingface: cannot read split {split!r} of {root}: {error}") from error
+    features = table.features or {}
+    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    image, label = _column("image", image, images, features), _column("label", label, labels or ["label"], features)
+    if getattr(features[label], "dtype", "") == "string" and not streaming:
+        table = table.class_encode_column(label)
+    class_names = getattr(table.features[label], "names", None) or []
+    return table.cast_column(image, datasets.Image(decode=False)), image, label, list(class_names)
+
+
+def _column(option: str, name: str | None, candidates: Sequence[str], features: Any) -> str:
+    if name is None and len(candidates) == 1:
+        name = candidates[0]
+    if name not in features:
+        raise InvalidInputError(
+            f"huggingface: expected the option {option} to be one of the columns {', '.join(features)}, got {name!r}"
+        )
+    return str(name)
+
+
+DATA.register("huggingface")(
+    NamedData(
+        "huggingface",
+        "any labelled images that the datasets library reads, also streamed",
+        """
+README.md (the files of a repository, as they are)
+data/
+  train-00000-of-00001.parquet ...
+""",
+        "choose one at https://huggingface.co/datasets and download it there, for example by\n"
+        "hf download uoft-cs/cifar10 --repo-type dataset --local-dir FOLDER",
+        read=read_huggingface,
+        stream=stream_huggingface,
+        splits=None,
+    )
+)

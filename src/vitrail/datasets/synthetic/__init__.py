@@ -1,0 +1,1 @@
+"""Synthetic data sets: generated images, each with the mask of the pixels that decide its class."""

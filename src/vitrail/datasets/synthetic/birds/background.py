@@ -1,0 +1,51 @@
+"""What is far behind a bird, out of focus: sky, trees, spots of light, leaves and twigs."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from vitrail.datasets.synthetic.birds.canvas import Colour
+from vitrail.datasets.synthetic.birds.foliage import LEAF, Foliage
+from vitrail.datasets.synthetic.birds.geometry import Frame, bend, ribbon
+from vitrail.datasets.synthetic.birds.plumage import blend
+
+SKIES: tuple[tuple[Colour, Colour], ...] = (
+    ((158, 202, 236), (232, 238, 214)),
+    ((158, 192, 132), (222, 228, 168)),
+    ((206, 214, 216), (236, 232, 216)),
+    ((112, 146, 122), (182, 198, 148)),
+    ((232, 214, 172), (204, 202, 154)),
+    ((176, 196, 226), (240, 226, 198)),
+)
+"""Top and bottom: a clear day, a green wood, mist, a dark wood, autumn, a morning."""
+
+SUN, BARK = (255, 252, 230), (96, 82, 66)
+
+
+def paint_background(size: int, random: np.random.Generator) -> Image.Image:
+    """Paint a square background; what is nearer is less blurred."""
+    top, bottom = SKIES[int(random.integers(len(SKIES)))]
+    rows = np.linspace(0, 1, size)[:, None, None]
+    sky = np.broadcast_to((1 - rows) * np.array(top) + rows * np.array(bottom), (size, size, 3))
+    picture = Image.fromarray(sky.round().astype(np.uint8))
+    foliage = Foliage.sample(random)
+
+    pen = ImageDraw.Draw(picture, "RGBA")
+    for x, y, across, value in random.random((9, 4)).tolist():
+        _disc(pen, size * x, size * y, size * (0.08 + 0.16 * across), foliage.leaf(0.3 + 0.4 * value), 150)
+    picture = picture.filter(ImageFilter.GaussianBlur(size * 0.045))
+
+    pen = ImageDraw.Draw(picture, "RGBA")
+    for x, y, across, light in random.random((11, 4)).tolist():
+        colour = blend(foliage.leaf(0.6), SUN, 0.35 + 0.6 * light)
+        _disc(pen, size * x, size * y, size * (0.02 + 0.06 * across**2), colour, 60 + round(60 * light))
+    for x, y, angle, value in random.random((10, 4)).tolist():
+        leaf = Frame().joint(size * x, size * y, 2 * np.pi * angle)(LEAF * size * (0.1 + 0.08 * value))
+        pen.polygon(leaf.ravel().tolist(), fill=(*foliage.leaf(0.35 + 0.3 * value), 190))
+    for start, end, bow in random.random((2, 3)).tolist():
+        twig = bend((-0.1, start), (0.5, (start + end) / 2 + 0.4 * (bow - 0.5)), (1.1, end), corners=14)
+        pen.polygon((size * ribbon(twig, 0.012, 0.03)).ravel().tolist(), fill=(*BARK, 170))
+    return picture.filter(ImageFilter.GaussianBlur(size * 0.012))
+
+
+def _disc(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: Colour, opacity: int) -> None:
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*colour, opacity))

@@ -1,0 +1,73 @@
+"""Colours: those that all species share vary from bird to bird, those that tell a species keep their hue."""
+
+import colorsys
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitrail.datasets.synthetic.birds.canvas import Colour
+
+BACKS = ((0.58, 0.24, 0.56), (0.2, 0.32, 0.52), (0.08, 0.36, 0.52), (0.6, 0.05, 0.56), (0.47, 0.2, 0.5))
+"""Hue, saturation and value of a back: slate, olive, brown, grey, sea green. Muted, so that no species' mark is among them."""
+
+
+def hsv(hue: float, saturation: float, value: float) -> Colour:
+    """Turn hue, saturation and value, each 0 to 1, into 8-bit RGB."""
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0))
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """Lighten (a factor above 1) or darken a colour."""
+    red, green, blue = (min(max(round(channel * factor), 0), 255) for channel in colour)
+    return red, green, blue
+
+
+def blend(a: Colour, b: Colour, share: float) -> Colour:
+    """Mix two colours; `share` is that of the second."""
+    red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+    return red, green, blue
+
+
+@dataclass(frozen=True)
+class Plumage:
+    """The colours of one bird, for whatever species it is.
+
+    Attributes:
+        vivid: How bright the marks are that tell a species, about 1.
+    """
+
+    back: Colour
+    wing: Colour
+    tail: Colour
+    cap: Colour
+    cheek: Colour
+    breast: Colour
+    horn: Colour
+    leg: Colour
+    vivid: float
+
+    @classmethod
+    def sample(cls, random: np.random.Generator) -> "Plumage":
+        """Draw the colours of one bird."""
+        hue, saturation, value = BACKS[int(random.integers(len(BACKS)))]
+        hue, saturation, value = (
+            hue + random.uniform(-0.03, 0.03),
+            saturation + random.uniform(-0.05, 0.05),
+            value + random.uniform(-0.06, 0.08),
+        )
+        return cls(
+            back=hsv(hue, saturation, value),
+            wing=hsv(hue, saturation * 1.1, value * random.uniform(0.68, 0.78)),
+            tail=hsv(hue, saturation, value * random.uniform(0.62, 0.72)),
+            cap=hsv(hue, saturation * 0.9, value * random.uniform(0.42, 0.6)),
+            cheek=hsv(0.11, random.uniform(0.02, 0.1), random.uniform(0.93, 0.98)),
+            breast=hsv(random.uniform(0.1, 0.14), random.uniform(0.12, 0.3), random.uniform(0.9, 0.96)),
+            horn=hsv(0.08, random.uniform(0.05, 0.15), random.uniform(0.26, 0.36)),
+            leg=hsv(0.07, random.uniform(0.2, 0.3), random.uniform(0.36, 0.46)),
+            vivid=random.uniform(0.93, 1.04),
+        )
+
+    def mark(self, colour: Colour) -> Colour:
+        """A colour that tells a species, as bright as this bird's are."""
+        return shade(colour, self.vivid)

@@ -1,0 +1,61 @@
+"""What methods that read gradients share."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.types import Logits, Targets
+
+
+def target_gradients(
+    logits: Logits, targets: Targets, sources: Sequence[Tensor], *, allow_zero: bool = False
+) -> tuple[Tensor, ...]:
+    """Gradients of every image's target logit.
+
+    One backward pass serves the batch, since no image's logit depends on another image.
+
+    Args:
+        logits: In the graph.
+        targets: A class per image.
+        sources: What to differentiate by, one row per image, in the order in which the network computes them.
+        allow_zero: Whether the last gradient may be zero everywhere in an image, as at single points of an integral.
+
+    Raises:
+        UnsupportedModelError: A source is not on the path to the logit, the network lets no gradient through, or the gradient vanishes: a
+            map of it would be empty without telling anything.
+    """
+    if not logits.requires_grad or not sources:
+        raise UnsupportedModelError(
+            "no gradient passes through the network: it runs without gradients or hides its blocks; choose a method that needs none, such "
+            "as rollout or occlusion"
+        )
+    scores = logits.gather(1, targets[:, None]).sum()
+    try:
+        gradients = torch.autograd.grad(scores, sources, allow_unused=True)
+    except RuntimeError as error:
+        # Blocks that run again in the backward pass run without what a method sees and changes.
+        if "heckpoint" not in f"{type(error).__name__}: {error}":
+            raise
+        raise UnsupportedModelError(
+            "the network checkpoints activations, which hides its blocks; turn gradient checkpointing off"
+        ) from error
+    unused = [index for index, gradient in enumerate(gradients) if gradient is None]
+    if unused:
+        raise UnsupportedModelError(
+            f"the target's logit does not depend on what block {unused[0]} showed, as far as gradients tell; a part of the network "
+            "detaches, recomputes or replaces it"
+        )
+    if not allow_zero:
+        _refuse_zero(gradients[-1])
+    return gradients
+
+
+def _refuse_zero(gradient: Tensor) -> None:
+    empty = (~gradient.flatten(1).any(1)).nonzero().flatten().tolist()
+    if empty:
+        raise UnsupportedModelError(
+            f"the gradient of the target's logit is zero everywhere in image {empty[0]} of the batch, so that a map would be empty: the "
+            "logit does not depend on the image, or half precision rounds the gradient away (use precision=full and float32 weights)"
+        )

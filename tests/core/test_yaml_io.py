@@ -1,0 +1,45 @@
+import subprocess
+import sys
+
+import pytest
+
+from vitrail.cli.options import model_options
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.yaml_io import YAML_ERRORS, read_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("-1E4", -1e4),
+        ("+1.e3", 1e3),
+        ("1.5e3", 1.5e3),
+        ("{rate: 1e-4, steps: [1e3]}", {"rate": 1e-4, "steps": [1e3]}),
+        ("'1e-4'", "1e-4"),
+        ("1e-4x", "1e-4x"),
+        ("e4", "e4"),
+        ("1e", "1e"),
+        ("0.5", 0.5),
+        ("7", 7),
+        ("rand-m9", "rand-m9"),
+        ("null", None),
+    ],
+)
+def test_numbers_are_numbers(text, value):
+    found = read_yaml(text)
+    assert (type(found), found) == (type(value), value)
+    assert model_options([f"option={text}"]) == {"option": value}
+
+
+@pytest.mark.parametrize("text", ["[1", "2020-13-45", "[" * 10_000, "!!python/object/apply:os.getcwd []"])
+def test_what_cannot_be_read(text):
+    with pytest.raises(YAML_ERRORS):
+        read_yaml(text)
+    with pytest.raises(InvalidInputError, match="cannot read the value of --model-arg"):
+        model_options([f"option={text}"])
+
+
+def test_yaml_is_imported_only_where_values_are_read():
+    code = "import sys, vitrail, vitrail.cli.options; vitrail.cli.options.model_options(None); assert 'yaml' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

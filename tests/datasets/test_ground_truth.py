@@ -1,0 +1,331 @@
+"""Answers from masks and boxes: which pixels are meant, through which file, and as the network sees them."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from official_layouts import middle
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from vitrail.adapters import Preprocessing
+from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.datasets.dataset import LabelledArrays, LabelledFiles, Sample, Unreadable, collate
+from vitrail.datasets.folder import ImageFolder
+from vitrail.datasets.ground_truth import AnsweredImages, filled, with_answers, with_boxes, with_masks
+from vitrail.datasets.mask_files import masks_by_image, read_mask
+from vitrail.datasets.named import read_data
+from vitrail.datasets.synthetic.counting import ColourCounting
+from vitrail.datasets.synthetic.generation import read_answer, write_task
+
+WHOLE = Preprocessing((8, 8), crop_fraction=1.0)
+SHAPE = np.array([[0, 1, 1], [0, 0, 1]], dtype=bool)
+"""Two rows, three columns."""
+
+
+def save(path: Path, pixels: np.ndarray | Image.Image, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(path, **options)
+    return path
+
+
+def random_mask(seed: int, height: int = 12, width: int = 16) -> np.ndarray:
+    return np.random.default_rng(seed).random((height, width)) < 0.3
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Photos of 16x12 pixels in two classes, one of them in a further folder, and a mask of each, red in the photo too."""
+    for seed, name in enumerate(("crow/1", "crow/deep/2.old", "wren/1")):
+        mask = random_mask(seed)
+        save(tmp_path / "photos" / f"{name}.png", np.where(mask[..., None], [255, 0, 0], [0, 0, 255]).astype(np.uint8))
+        save(tmp_path / "masks" / f"{name}.png", mask.astype(np.uint8) * 255)
+    return tmp_path
+
+
+def scan(folders, transform=WHOLE):
+    return ImageFolder.scan(folders / "photos", transform)
+
+
+def palette(indices: np.ndarray) -> Image.Image:
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette([0, 0, 0, *[200, 30, 30] * 254, 224, 224, 192])
+    return image
+
+
+def rgb(*shades: int) -> np.ndarray:
+    return SHAPE[..., None] * np.array(shades, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        SHAPE.astype(np.uint8),
+        SHAPE.astype(np.uint8) * 255,
+        SHAPE,
+        SHAPE.astype(np.uint16) * 3,
+        rgb(0, 0, 7),
+        rgb(0, 9, 0),
+        np.dstack([rgb(1, 0, 0), np.full((2, 3), 255, dtype=np.uint8)]),
+        np.dstack([np.full((2, 3, 3), 90, dtype=np.uint8), SHAPE.astype(np.uint8) * 255]),
+        np.dstack([np.full((2, 3), 90, dtype=np.uint8), SHAPE.astype(np.uint8)]),
+        palette(SHAPE * 5),
+    ],
+    ids=["ones", "white", "one bit", "16 bits", "blue", "green", "opaque", "cut out", "gray cut out", "palette"],
+)
+def test_what_a_mask_means(tmp_path, mask):
+    assert np.array_equal(read_mask(save(tmp_path / "mask.png", mask)), SHAPE)
+
+
+def test_palettes_mean_their_indices_and_not_the_void(tmp_path):
+    """Black is index 0 and the colour of no other; the border of PASCAL VOC is no part of the object."""
+    indices = np.array([[0, 255, 1], [254, 255, 20]])
+    found = read_mask(save(tmp_path / "voc.png", palette(indices)))
+    assert found.tolist() == [[False, False, True], [True, False, True]]
+    gray = read_mask(save(tmp_path / "gray.png", indices.astype(np.uint8)))
+    assert gray.tolist() == [[False, True, True], [True, True, True]]
+    black = palette(SHAPE * 5)
+    black.putpalette([0] * 768)
+    assert np.array_equal(read_mask(save(tmp_path / "black.png", black)), SHAPE)
+    with pytest.raises(ImageError, match=r"got but 0 and 255, .* if white is meant, save the mask in gray"):
+        read_mask(save(tmp_path / "white.png", palette(SHAPE * 255)))
+    assert not read_mask(save(tmp_path / "none.png", palette(SHAPE * 0))).any()
+
+
+def test_a_mask_as_jpeg_means_what_is_nearer_to_white(tmp_path):
+    """Its black is not black: near an edge many pixels are above zero."""
+    mask = np.zeros((32, 32), dtype=bool)
+    mask[8:20, 5:27] = True
+    path = save(tmp_path / "mask.jpg", mask.astype(np.uint8) * 255, quality=60)
+    assert (np.asarray(Image.open(path)) > 0).sum() > 1.2 * mask.sum()
+    assert np.array_equal(read_mask(path), mask)
+
+
+def test_a_mask_is_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    found = read_mask(save(tmp_path / "mask.png", SHAPE.astype(np.uint8), exif=exif))
+    assert np.array_equal(found, np.rot90(SHAPE, -1))
+
+
+@pytest.mark.parametrize("content", [b"", b"no mask"], ids=["empty", "damaged"])
+def test_a_mask_that_cannot_be_read(tmp_path, content):
+    (tmp_path / "mask.png").write_bytes(content)
+    with pytest.raises(ImageError, match=r"mask\.png"):
+        read_mask(tmp_path / "mask.png")
+    with pytest.raises(ImageError, match="no such image file"):
+        read_mask(tmp_path / "other.png")
+
+
+def test_masks_are_found_by_the_images_paths(tmp_path, monkeypatch):
+    pixels = SHAPE.astype(np.uint8)
+    for name in ("a/1.BMP", "a/1.png", "a/2.tif", "b/c/3.v2.png", "b/1.png", "4.png", ".hidden/5.png"):
+        save(tmp_path / "masks" / name, pixels)
+    names = ["a/1.jpg", "a/2.jpeg", "b/c/3.v2.png", "b/1.webp", "4.jpg", ".hidden/5.jpg", "a/6.jpg"]
+    expected = ["a/1.png", "a/2.tif", "b/c/3.v2.png", "b/1.png", "4.png"]
+    monkeypatch.chdir(tmp_path)
+    for paths, root in (
+        ([Path("photos", name) for name in names], "photos"),
+        ([tmp_path / "photos" / name for name in names], "photos"),
+        ([Path("photos", name) for name in names], tmp_path / "photos"),
+        ([Path("masks", "..", "photos", name) for name in names], tmp_path / "photos"),
+    ):
+        found = masks_by_image(paths, "masks", root)
+        assert found == {path: Path("masks", mask) for path, mask in zip(paths, expected, strict=False)}
+    with pytest.raises(InvalidInputError, match=r"expected images below photos/a, got photos/b"):
+        masks_by_image([Path("photos/b/1.webp")], "masks", "photos/a")
+    with pytest.raises(InvalidInputError, match="no such folder of masks: nowhere"):
+        masks_by_image([], "nowhere", "photos")
+
+
+def test_photos_that_are_links_keep_their_places(tmp_path):
+    save(tmp_path / "store" / "77.png", SHAPE.astype(np.uint8))
+    mask = save(tmp_path / "masks" / "a" / "1.png", SHAPE.astype(np.uint8))
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    link = tmp_path / "photos" / "a" / "1.png"
+    link.symlink_to(tmp_path / "store" / "77.png")
+    assert masks_by_image([link], tmp_path / "masks", tmp_path / "photos") == {link: mask}
+
+
+def test_a_single_photo_has_its_mask_by_its_name(folders):
+    photo = folders / "photos" / "wren" / "1.png"
+    images = with_masks(ImageFolder.scan(photo, WHOLE), WHOLE, folders / "masks" / "wren", photo)
+    assert np.array_equal(images.answer(0), random_mask(2))
+
+
+def test_photos_are_read_with_their_masks(folders):
+    images = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
+    assert isinstance(images, AnsweredImages)
+    assert images.class_names == ["crow", "wren"]
+    assert images.labels == [0, 0, 1]
+    for index in range(3):
+        assert np.array_equal(images.answer(index), random_mask(index))
+        sample = images[index]
+        assert torch.equal(sample.answer, WHOLE.region(random_mask(index)))
+        assert torch.equal(sample.image, WHOLE(images.open(index)))
+    batch = next(iter(DataLoader(images, 3, num_workers=2, collate_fn=collate)))
+    assert batch.answers.shape == (3, 8, 8)
+    assert batch.answers.dtype == torch.bool
+    assert batch.paths == [str(path) for path in scan(folders).paths]
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "whole"])
+def test_an_answer_is_where_the_photo_shows_it(folders, mode):
+    """The photos are red where their masks are, and scaled to the nearest pixel, so that no colour is mixed."""
+    fraction = 1.0 if mode == "whole" else 0.7
+    preprocessing = Preprocessing((6, 9), fraction, mode, interpolation="nearest", mean=(0.0,) * 3, std=(1.0,) * 3)
+    for sample in with_masks(scan(folders), preprocessing, folders / "masks", folders / "photos"):
+        red = sample.image[0] > 0.5
+        assert sample.answer.shape == red.shape
+        assert 0 < int(red.sum()) < red.numel()
+        assert torch.equal(sample.answer, red)
+
+
+def test_sets_with_answers_behave_like_other_sets(folders):
+    images = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
+    part = images.subset([2, 0])
+    assert [part.name(0), part.name(1)] == [images.name(2), images.name(0)]
+    assert part.labels == [1, 0]
+    assert np.array_equal(part.answer(0), random_mask(2))
+    relabelled = pickle.loads(pickle.dumps(part.with_labels([7, 8])))
+    assert relabelled.subset([1]).labels == [8]
+    assert [(sample.label, sample.path) for sample in relabelled] == [(7, images.name(2)), (8, images.name(0))]
+    assert [images.labels[0], len(images.spread(2)), images.box(0)] == [0, 2, None]
+    assert type(images.spread(2)) is type(images)
+    other = images.with_transform(replace(WHOLE, size=(4, 4)))
+    assert (other[0].image.shape, other[0].answer.shape) == ((3, 4, 4), (4, 4))
+
+
+def test_of_an_unknown_transform_no_answer_is_claimed(folders):
+    images = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos").with_transform(middle)
+    assert images[0].answer is None
+    assert np.array_equal(images.answer(0), random_mask(0))
+
+
+def test_plain_images_have_no_answer(folders):
+    assert scan(folders).answer(0) is None
+    assert with_answers(scan(folders), WHOLE).answer(0) is None
+
+
+def test_a_set_with_answers_keeps_them(folders):
+    images = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
+    other = with_answers(images.with_labels([4, 5, 6]), replace(WHOLE, size=(4, 4)))
+    assert (other.labels, other[0].answer.shape) == ([4, 5, 6], (4, 4))
+    assert np.array_equal(other.answer(1), random_mask(1))
+
+
+def test_masks_of_your_own_replace_those_of_a_task(tmp_path):
+    write_task(ColourCounting(grid_size=2, patch_size=4), tmp_path / "data", {"test": 5})
+    images = with_answers(ImageFolder.scan(tmp_path / "data" / "test", WHOLE), WHOLE).with_labels([9, 8, 7, 6, 5])
+    for i in range(5):
+        assert np.array_equal(images.answer(i), read_answer(images.name(i)))
+        save(tmp_path / "own" / Path(images.name(i)).relative_to(tmp_path / "data" / "test"), np.eye(8, dtype=np.uint8))
+    own = with_masks(images, WHOLE, tmp_path / "own", tmp_path / "data" / "test")
+    assert own.labels == [9, 8, 7, 6, 5]
+    assert all(np.array_equal(own.answer(i), np.eye(8, dtype=bool)) for i in range(5))
+
+
+def test_masks_that_cannot_be_used_make_their_images_unreadable(folders):
+    (folders / "masks" / "crow" / "1.png").write_bytes(b"no mask")
+    save(folders / "masks" / "wren" / "1.png", np.ones((16, 12), dtype=np.uint8))
+    batch = collate(list(with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")))
+    assert (len(batch.images), len(batch.answers)) == (1, 1)
+    damaged, turned = batch.unreadable
+    assert damaged.path.endswith("photos/crow/1.png")
+    assert "expected an image file" in damaged.reason
+    assert "masks/crow/1.png" in damaged.reason
+    assert "an answer as large as its image, 16x12 pixels, got 12x16 for" in turned.reason
+
+
+def test_images_without_a_mask_are_refused_or_left_out(folders, caplog):
+    (folders / "masks" / "crow" / "1.png").unlink()
+    with pytest.raises(
+        InvalidInputError, match=r"found none for 1 of 3 images, the first .*crow.1\.png; .*take these images out"
+    ):
+        with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
+    part = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos", only_masked=True)
+    assert part.labels == [0, 1]
+    assert np.array_equal(part.answer(1), random_mask(2))
+    assert "1 of 3 images" in caplog.text
+    for only_masked in (False, True):
+        with pytest.raises(InvalidInputError, match="found none, nor one of any other image"):
+            with_masks(scan(folders), WHOLE, folders / "masks" / "wren", folders / "photos", only_masked)
+
+
+def test_masks_belong_to_whole_files(folders):
+    files = scan(folders)
+    cropped = replace(files, boxes=[(0.0, 0.0, 4.0, 4.0)] * 3, crop_to_box=True)
+    with pytest.raises(InvalidInputError, match="cut down to their boxes"):
+        with_masks(cropped, WHOLE, folders / "masks", folders / "photos")
+    arrays = LabelledArrays(np.zeros((2, 8, 8), np.uint8), [0, 1], ["a", "b"], WHOLE, "mnist/test")
+    with pytest.raises(InvalidInputError, match=r"expected image files, .* got LabelledArrays"):
+        with_masks(arrays, WHOLE, folders / "masks", folders / "photos")
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((2.0, 3.0, 5.0, 9.0), (3, 9), (2, 5)),
+        ((-4.0, -1.0, 3.0, 90.0), (0, 12), (0, 3)),
+        ((1.6, 0.4, 4.4, 2.6), (0, 3), (2, 4)),
+        ((15.0, 11.0, 16.0, 12.0), (11, 12), (15, 16)),
+    ],
+)
+def test_a_box_is_filled_and_cut_to_the_image(box, rows, columns):
+    expected = np.zeros((12, 16), dtype=bool)
+    expected[slice(*rows), slice(*columns)] = True
+    assert np.array_equal(filled(box, 12, 16), expected)
+
+
+def test_photos_are_read_with_their_boxes(folders):
+    boxes = [(2.0, 3.0, 5.0, 9.0), (-9.0, 0.0, -1.0, 9.0), (16.0, 0.0, 20.0, 9.0)]
+    files = scan(folders)
+    images = with_boxes(LabelledFiles(files.paths, files.labels, files.class_names, middle, boxes), WHOLE)
+    sample, left, right = images
+    assert isinstance(sample, Sample)
+    assert torch.equal(sample.answer, WHOLE.region(filled(boxes[0], 12, 16)))
+    assert images.box(0) == boxes[0]
+    for unreadable, box in ((left, boxes[1]), (right, boxes[2])):
+        assert isinstance(unreadable, Unreadable)
+        assert f"expected a box within 16x12 pixels, got {box} for" in unreadable.reason
+    # The filled box is what a crop to the box keeps.
+    cropped = replace(images.images, crop_to_box=True).open(0)
+    rows, columns = np.nonzero(images.answer(0))
+    assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == cropped.size
+
+
+def test_any_set_that_knows_boxes_can_answer(folders):
+    class Squares(LabelledArrays):
+        def box(self, index):
+            return (0.0, 0.0, 2.0 + index, 4.0)
+
+    arrays = Squares(np.zeros((2, 8, 8), np.uint8), [0, 1], ["a", "b"], middle, "squares")
+    images = with_boxes(arrays, WHOLE)
+    assert [int(sample.answer.sum()) for sample in images] == [8, 12]
+
+
+def test_sets_without_boxes_are_refused(folders):
+    with pytest.raises(InvalidInputError, match=r"found none for 3 of 3 images, .*cub-200-2011"):
+        with_boxes(scan(folders), WHOLE)
+    cropped = replace(scan(folders), boxes=[(0.0, 0.0, 4.0, 4.0)] * 3, crop_to_box=True)
+    with pytest.raises(InvalidInputError, match="not cut down to its boxes"):
+        with_boxes(cropped, WHOLE)
+
+
+def test_birds_know_their_boxes(tmp_path):
+    """The layout of CUB-200-2011 with one bird."""
+    root = tmp_path / "CUB_200_2011"
+    save(root / "images" / "001.Crow" / "1.jpg", np.zeros((12, 16, 3), dtype=np.uint8))
+    for name, line in {
+        "images": "1 001.Crow/1.jpg",
+        "image_class_labels": "1 1",
+        "train_test_split": "1 0",
+        "bounding_boxes": "1 2.0 3.0 4.0 5.0",
+        "classes": "1 001.Crow",
+    }.items():
+        (root / f"{name}.txt").write_text(line + "\n")
+    [sample] = with_boxes(read_data("cub-200-2011", tmp_path, "test", WHOLE), WHOLE)
+    assert torch.equal(sample.answer, WHOLE.region(filled((2.0, 3.0, 6.0, 8.0), 12, 16)))
