@@ -1,7 +1,7 @@
 """Vision DiffMask on a ViT-B/16: what a mask and a training step cost, in forward passes of the same batch in the same run.
 
 A mask is read from one forward pass, and should cost hardly more: within 1.2. A training step masks a batch once, goes back to the
-gates and steps their optimiser: one pass of the whole images, one of the masked ones, and the way back through frozen weights;
+gates and steps their optimizer: one pass of the whole images, one of the masked ones, and the way back through frozen weights;
 it is compared with two forward passes. It costs more the more gates vote, so there is the last layer and the mean over all.
 
 Before every run comes a forward pass, and the quotient is that of the two, so that a change of the machine's speed meets both. Medians.

@@ -14,7 +14,7 @@ from typing import Any
 import timm
 import torch
 
-from measuring import in_own_process, peak_memory, seconds, synchroniser
+from measuring import in_own_process, peak_memory, seconds, synchronizer
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.explainers import Explainer, make_explainer
 from vitrail.explainers.mutex import Mutex
@@ -76,7 +76,7 @@ def mutex_floor(explainer: Mutex, images: torch.Tensor) -> float:
 
 def measure(name: str, batch: int, device: str, precision: str) -> dict[str, float]:
     """Time one method between the forward passes that it is compared with."""
-    adapter, synchronise = build(device), synchroniser(device)
+    adapter, synchronize = build(device), synchronizer(device)
     images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(device)
     explainer = make_explainer(name, adapter, precision=precision, **OPTIONS[name])
     least = floor(explainer, name, images)
@@ -90,11 +90,11 @@ def measure(name: str, batch: int, device: str, precision: str) -> dict[str, flo
         return explainer.explain(images)
 
     repeats = 1 if least > 10 and device == "cpu" else 5
-    before_time, before_memory = seconds(forward, 5, synchronise), peak_memory(device)
-    taken = seconds(explain, repeats, synchronise, warm_up=repeats > 1)
+    before_time, before_memory = seconds(forward, 5, synchronize), peak_memory(device)
+    taken = seconds(explain, repeats, synchronize, warm_up=repeats > 1)
     memory = peak_memory(device) - before_memory
     # The machine may have slowed down meanwhile: compare with forward passes from both ends.
-    between = (before_time + seconds(forward, 5, synchronise)) / 2
+    between = (before_time + seconds(forward, 5, synchronize)) / 2
     return {"seconds": taken, "forward": between, "memory": memory, "floor": least}
 
 

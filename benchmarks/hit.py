@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from measuring import in_own_process, peak_memory, seconds, synchroniser
+from measuring import in_own_process, peak_memory, seconds, synchronizer
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.models.hit import HIT_SIZES, HiT
 
@@ -68,40 +68,40 @@ def measure(variant: str, batch: int, device: str, task: str, full: bool) -> dic
     """Time one task beside the forward passes that it is compared with."""
     adapter = build(variant)
     adapter.module.to(device)
-    synchronise = synchroniser(device)
+    synchronize = synchronizer(device)
     images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(device)
     baseline = torch.zeros_like(images[:1])
     rows, cols = adapter.grid_size(images)
     inserted = curve_mask(batch, rows * cols).to(device)
     model = adapter.module
     result: dict[str, float] = {}
-    forward = seconds(lambda: model(images), 5, synchronise)
+    forward = seconds(lambda: model(images), 5, synchronize)
     before = peak_memory(device)
     if task == "standard":
         torch.testing.assert_close(standard_forward(model, images), model(images), rtol=1e-3, atol=1e-4)
-        result["seconds"] = seconds(lambda: standard_forward(model, images), 9, synchronise)
+        result["seconds"] = seconds(lambda: standard_forward(model, images), 9, synchronize)
     elif task == "forward":
-        result["seconds"] = seconds(lambda: model(images), 9, synchronise)
+        result["seconds"] = seconds(lambda: model(images), 9, synchronize)
     elif task == "explain":
-        result["seconds"] = seconds(lambda: model.contributions(images, 0), 9, synchronise)
+        result["seconds"] = seconds(lambda: model.contributions(images, 0), 9, synchronize)
     elif task == "incremental":
-        result["seconds"] = seconds(lambda: adapter.perturbed_logits(images, baseline, inserted), 3, synchronise)
+        result["seconds"] = seconds(lambda: adapter.perturbed_logits(images, baseline, inserted), 3, synchronize)
     elif task == "both":
         keep = torch.cat([inserted, ~inserted], 1)
-        result["seconds"] = seconds(lambda: adapter.perturbed_logits(images, baseline, keep), 3, synchronise)
+        result["seconds"] = seconds(lambda: adapter.perturbed_logits(images, baseline, keep), 3, synchronize)
     else:
         steps = range(inserted.shape[1]) if full else torch.linspace(0, inserted.shape[1] - 1, 16).long().tolist()
         some = inserted[:, steps]
         fast = adapter.perturbed_logits(images, baseline, inserted)[:, steps]
         started = time.perf_counter()
         slow = ViTAdapter.perturbed_logits(adapter, images, baseline, some)
-        synchronise()
+        synchronize()
         result["seconds"] = (time.perf_counter() - started) / len(steps) * inserted.shape[1]
         result["curve difference"] = float((slow.softmax(-1) - fast.softmax(-1)).abs().max())
         result["logit difference"] = float((slow - fast).abs().max() / slow.abs().max())
     result["memory"] = peak_memory(device) - before
     # The machine may have slowed down meanwhile: compare with forward passes from both ends.
-    result["forward"] = (forward + seconds(lambda: model(images), 5, synchronise)) / 2
+    result["forward"] = (forward + seconds(lambda: model(images), 5, synchronize)) / 2
     return result
 
 

@@ -24,19 +24,19 @@ def machine(device: str) -> str:
     return f"torch {torch.__version__}, {device} ({name}), {torch.get_num_threads()} threads"
 
 
-def synchroniser(device: str) -> Callable[[], None]:
+def synchronizer(device: str) -> Callable[[], None]:
     """What waits until the device has done its work."""
     return torch.cuda.synchronize if device.startswith("cuda") else lambda: None
 
 
-def seconds(function: Callable[[], object], repeats: int, synchronise: Callable[[], None], *, warm_up: bool = True) -> float:
+def seconds(function: Callable[[], object], repeats: int, synchronize: Callable[[], None], *, warm_up: bool = True) -> float:
     """Median time of some runs, after one that warms up."""
     times = []
     for _ in range(repeats + warm_up):
-        synchronise()
+        synchronize()
         started = time.perf_counter()
         function()
-        synchronise()
+        synchronize()
         times.append(time.perf_counter() - started)
     return statistics.median(times[warm_up:])
 
@@ -65,14 +65,14 @@ def in_turns(tasks: Sequence[Task], yardstick: Task, repeats: int, device: str) 
     Returns:
         Per task the medians: `seconds`, those of the yardstick `before`, and the `ratio` of the two.
     """
-    synchronise = synchroniser(device)
+    synchronize = synchronizer(device)
     taken: list[list[tuple[float, float]]] = [[] for _ in tasks]
     for task in (yardstick, *tasks):
         task()  # warms up
     for _ in range(repeats):
         for task, pairs in zip(tasks, taken, strict=True):
-            before = seconds(yardstick, 1, synchronise, warm_up=False)
-            pairs.append((before, seconds(task, 1, synchronise, warm_up=False)))
+            before = seconds(yardstick, 1, synchronize, warm_up=False)
+            pairs.append((before, seconds(task, 1, synchronize, warm_up=False)))
     return [
         {
             "seconds": statistics.median(after for _, after in pairs),

@@ -28,7 +28,7 @@ def quantus_deletion(vit: ViTAdapter, images: Tensor, explanation: Explanation, 
 
     pixels_of_cell = images[0].numel() // explanation.relevance[0].numel()
     flipping = quantus.PixelFlipping(
-        features_in_step=cells_per_step * pixels_of_cell, perturb_baseline=0.0, normalise=False, disable_warnings=True
+        features_in_step=cells_per_step * pixels_of_cell, perturb_baseline=0.0, normalize=False, disable_warnings=True
     )
     spread = nn.functional.interpolate(explanation.relevance.unsqueeze(1), images.shape[2:]).expand_as(images)
     planes, maps = (each.flatten(1, 2).unsqueeze(1).cpu().numpy() for each in (images, spread))

@@ -23,7 +23,7 @@ import numpy as np
 from gradio_client import Client, handle_file
 
 from vitrail.adapters import Classifier, load
-from vitrail.app.explain_request import Asked, answer
+from vitrail.app.explain_request import ExplainRequest, answer
 from vitrail.datasets.image_io import open_image
 from vitrail.datasets.synthetic.birds import Birds
 
@@ -45,7 +45,7 @@ def questions(folder: Path, classifier: Classifier) -> list[Question]:
     for index in range(NUM_PHOTOS):
         path, target = folder / f"{index}.png", index % classifier.num_classes
         task.draw("test", index).image.save(path)
-        one = answer(classifier, Asked(open_image(path), (METHOD,), str(target)))
+        one = answer(classifier, ExplainRequest(open_image(path), (METHOD,), str(target)))
         found.append(Question(path, target, one.explanations[METHOD].relevance[0].numpy()))
     return found
 

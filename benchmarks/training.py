@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from measuring import in_own_process, seconds, synchroniser
+from measuring import in_own_process, seconds, synchronizer
 from vitrail.adapters import Preprocessing
 from vitrail.datasets.augmentation.transforms import AugmentationConfig, label_mixing, training_transform
 from vitrail.datasets.folder import ImageFolder, collate
@@ -42,7 +42,7 @@ AUGMENTATION = {"auto_augment": "3a", "color_jitter": 0.3, "mixup": 0.8, "cutmix
 
 
 def write_photos(root: Path, count: int) -> None:
-    """Write JPEG files of coloured noise, as large as ImageNet's are on average."""
+    """Write JPEG files of colored noise, as large as ImageNet's are on average."""
     generator = np.random.default_rng(0)
     for split, number in (("train", count), ("val", NUM_CLASSES)):
         for index in range(number):
@@ -86,7 +86,7 @@ def bare(variant: str, batch: int, steps: int, precision: str, threads: int) -> 
     if mixing is None:
         raise ValueError("expected mixing, as in the recipe")
     optimizer = create_optimizer(model, OptimizerConfig(), batch)
-    synchronise = synchroniser(device)
+    synchronize = synchronizer(device)
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder), batch * steps)
         photos = ImageFolder.scan(
@@ -104,11 +104,11 @@ def bare(variant: str, batch: int, steps: int, precision: str, threads: int) -> 
                 optimizer.step()
                 optimizer.zero_grad()
 
-        found = {"step": seconds(epoch, 1, synchronise) / steps}
+        found = {"step": seconds(epoch, 1, synchronize) / steps}
     model.eval()
     images = torch.randn(batch, 3, *model.config.image_size, device=device)
     with torch.inference_mode():
-        found["forward"] = seconds(lambda: model(images), max(steps // 2, 2), synchronise)
+        found["forward"] = seconds(lambda: model(images), max(steps // 2, 2), synchronize)
     return found
 
 

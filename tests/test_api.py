@@ -121,7 +121,7 @@ def test_too_many_targets_are_refused_also_where_they_fill_a_batch(classifier, p
         vitrail.explain(classifier, [photo] * 16, target=torch.zeros(17, dtype=torch.long))
 
 
-def test_pixels_are_not_taken_for_a_normalised_batch(classifier):
+def test_pixels_are_not_taken_for_a_normalized_batch(classifier):
     with pytest.raises(InvalidInputError, match="floats"):
         vitrail.explain(classifier, torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8))
 
@@ -164,13 +164,13 @@ def test_metrics_are_listed_as_registered():
     masks = metrics["masks"]
     assert masks["summary"].startswith("A map cut into a mask")
     assert masks["options"] == {"threshold": 0.5}
-    assert not masks["needs_answers"]
+    assert not masks["needs_ground_truth"]
     assert (masks["measures"]["kept"], masks["measures"]["kl"], masks["measures"]["iou"]) == (None, "lower", "higher")
     assert metrics["completeness"]["options"] == {}
     for name, entry in metrics.items():
         assert entry["summary"]
         assert list(entry["measures"]) == [measure.name for measure in METRICS[name].measures]
-        assert entry["needs_answers"] == METRICS[name].needs_answers
+        assert entry["needs_ground_truth"] == METRICS[name].needs_ground_truth
         METRICS[name](**entry["options"])
 
 

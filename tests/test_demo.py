@@ -89,7 +89,7 @@ def test_without_scikit_image_the_message_says_what_to_install(monkeypatch, tmp_
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_photo_is_a_cat_in_colour():
+def test_the_photo_is_a_cat_in_color():
     pytest.importorskip("skimage")
     photo = demo_photo()
     assert (photo.mode, photo.size) == ("RGB", (451, 300))

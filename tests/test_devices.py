@@ -92,14 +92,14 @@ def test_methods(place, method, name, options):
         expect_same(place, found.logits, expected.logits)
 
 
-def parts_of(explanation: Explanation) -> list[Tensor]:
+def list_components(explanation: Explanation) -> list[Tensor]:
     return [part for each in fields(explanation) if isinstance(part := getattr(explanation, each.name), Tensor)]
 
 
 @pytest.mark.parametrize(("name", "saved"), [*((name, False) for name in FEWER), ("timm", True)])
 @pytest.mark.parametrize("metric", METRICS)
 def test_metrics(place, metric, name, saved, tmp_path):
-    if (metric, name) == ("parameter-randomisation", "intr"):
+    if (metric, name) == ("parameter-randomization", "intr"):
         pytest.skip("an INTR has no blocks to shuffle")
     options = FEW_SAMPLES.get(metric, {})
     images, answers = photos(name), torch.zeros(2, *photos(name).shape[2:], dtype=torch.bool)
@@ -113,7 +113,7 @@ def test_metrics(place, metric, name, saved, tmp_path):
         if saved:
             explanation.save(tmp_path / "maps.npz")
             explanation = Explanation.load(tmp_path / "maps.npz")
-            assert not any(isinstance(part, OnDevice) for part in parts_of(explanation))
+            assert not any(isinstance(part, OnDevice) for part in list_components(explanation))
         measured = METRICS[metric](**options).checked(View(explainer.model, there, answers.to(device)), explanation, explainer)
         expect_on(device, measured)
         if place == "pretended":
@@ -137,7 +137,7 @@ def test_protocols(place, protocol, name):
         model, there, metric = classifier(name, place), images.to(device), InsertionDeletion(chosen)
         explanation = saved.to(device)
         curves = metric.measure_curves(View(model, there), explanation)
-        expect_on(device, curves.scores, curves.ends, curves.fractions, curves.auc(), curves.normalised_auc())
+        expect_on(device, curves.scores, curves.ends, curves.fractions, curves.auc(), curves.normalized_auc())
         expect_same(place, curves.scores, expected.scores)
         metric.update(model, there, explanation)
         metric.update(model, there, saved)
@@ -171,7 +171,7 @@ def test_what_methods_offer_besides(place):
             split = hit.module.contributions(small, torch.tensor([1, 2]), by_layer=True)
             expect_on(device, split.patches, split.layers, split.layer_patches, split.completeness_error())
         explanation = diffmask.explain(images)
-        views = explanation.upsample((32, 32)), explanation.normalised(), explanation.probabilities, explanation[0].relevance
+        views = explanation.upsample((32, 32)), explanation.normalized(), explanation.probabilities, explanation[0].relevance
         expect_on(device, *views, Explanation.concatenate([explanation, explanation]).relevance)
         assert explanation.strongest_patches(0, 2)
         assert explanation.top_classes(1, 3)

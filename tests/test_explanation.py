@@ -308,11 +308,11 @@ def test_sources_can_be_named_later(explanation):
         explanation.with_sources(["a.jpg"])
 
 
-def test_normalised_divides_by_the_largest_magnitude_of_each_image():
+def test_normalized_divides_by_the_largest_magnitude_of_each_image():
     relevance = torch.tensor([[[1.0, -4.0], [0.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]], [[1e-3, 0.0], [5e-4, -5e-4]]])
     expected = torch.tensor([[[0.25, -1.0], [0.0, 0.5]], [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.5, -0.5]]])
     explanation = bare(relevance)
-    torch.testing.assert_close(explanation.normalised(), expected)
+    torch.testing.assert_close(explanation.normalized(), expected)
     assert explanation.relevance is relevance
 
 
@@ -325,8 +325,8 @@ def test_nearest_upsampling_keeps_every_value():
 def test_bilinear_upsampling_of_a_ramp_is_a_ramp():
     ramp = torch.arange(4.0).expand(1, 2, 4).contiguous()
     smooth = bare(ramp).upsample((4, 16), "bilinear")
-    centres = (torch.arange(16.0) + 0.5) / 4 - 0.5
-    torch.testing.assert_close(smooth, centres.clamp(0, 3).expand(1, 4, 16))
+    centers = (torch.arange(16.0) + 0.5) / 4 - 0.5
+    torch.testing.assert_close(smooth, centers.clamp(0, 3).expand(1, 4, 16))
 
 
 def test_strongest_patches_come_best_first_and_ties_by_position():

@@ -341,7 +341,7 @@ class TestQuantus:
             scores.append(metric(model=network, x_batch=images.numpy(), y_batch=targets, device="cpu", **given))
         np.testing.assert_allclose(*scores, rtol=1e-4)
 
-    def test_model_parameter_randomisation(self, hit):
+    def test_model_parameter_randomization(self, hit):
         quantus = pytest.importorskip("quantus", reason="comes with the extra quantus")
         from quantus.helpers.model.pytorch_model import PyTorchModel
         from scipy.stats import spearmanr
@@ -349,7 +349,7 @@ class TestQuantus:
         explainer, images = hit
         network, targets = explainer.model.module.eval(), np.array([4, 0, 2])
         before = state(network)
-        metric = quantus.MPRT(disable_warnings=True, normalise=False, abs=False)
+        metric = quantus.MPRT(disable_warnings=True, normalize=False, abs=False)
         scores = metric(
             model=network, x_batch=images.numpy(), y_batch=targets, explain_func=quantus_explain_func(explainer), device="cpu"
         )

@@ -18,7 +18,7 @@ from vitrail.datasets.image_io import open_image, to_rgb
 from vitrail.evaluation import Plan, Scores
 from vitrail.evaluation import score as score_images
 from vitrail.evaluation.scoring.plan import metric_options
-from vitrail.evaluation.scoring.selection import Choice
+from vitrail.evaluation.scoring.selection import Selection
 from vitrail.evaluation.scoring.table import Table
 from vitrail.evaluation.scoring.text import metric_names, undefined_lines
 from vitrail.explainers import EXPLAINERS, Explainer, make_explainer
@@ -45,7 +45,7 @@ def explain(
 
     Args:
         model: A name (`vitrail.load`), a network, or an adapted one.
-        photos: Files, opened photos, or a normalised batch.
+        photos: Files, opened photos, or a normalized batch.
         method: Name of a method (`vitrail.list_methods`); if None `default_method`: hit for a HiT, intr for an INTR, else chefer.
         target: Class index or name for all, an index per image, or None for the predicted class.
         options: Of the method.
@@ -61,7 +61,7 @@ def explain(
     explainer = make_explainer(method or default_method(classifier), classifier, **options)
     if isinstance(photos, Tensor):
         if not photos.is_floating_point():  # Before `to` would make it so.
-            raise InvalidInputError(f"expected a normalised batch of floats, got {photos.dtype}; give pixels as opened photos")
+            raise InvalidInputError(f"expected a normalized batch of floats, got {photos.dtype}; give pixels as opened photos")
         return explainer.explain(photos.to(classifier.device, classifier.dtype), target)
     if isinstance(photos, str | Path | Image.Image):
         photos = [photos]
@@ -84,7 +84,7 @@ def score(
 
     Args:
         model: As `explain` takes it.
-        data: A folder of images, with or without class folders; answers of `vitrail generate` beside it are found.
+        data: A folder of images, with or without class folders; ground_truth of `vitrail generate` beside it are found.
         methods: Names of methods; if None `default_method`, and random as the control.
         protocol: Names of protocols of insertion and deletion, or one of your own; "hit" if no metrics are named either.
         metrics: Names of other metrics.
@@ -103,7 +103,7 @@ def score(
             raise InvalidInputError(f"expected names of protocols, each once, or one protocol of your own, got {named}")
         protocols = {name: PROTOCOLS[name] for name in named}
     plan = Plan.of(protocols, _names(metrics), options)
-    choice = Choice(limit=limit, target=target)
+    choice = Selection(limit=limit, target=target)
     images = choice.apply(ImageFolder.scan(data, classifier.preprocessing), classifier, plan)
     scores = score_images(classifier, images, explainers, plan, choice.explained)
     if scores.columns:
@@ -176,7 +176,7 @@ def list_metrics() -> list[dict[str, Any]]:
             "name": name,
             "summary": (metric.__doc__ or "").strip().splitlines()[0],
             "measures": {measure.name: measure.better for measure in metric.measures},
-            "needs_answers": metric.needs_answers,
+            "needs_ground_truth": metric.needs_ground_truth,
             "options": metric_options(name),
         }
         for name, metric in METRICS.items()

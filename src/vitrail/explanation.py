@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.core.files import atomic_write, regular_file
 from vitrail.core.json_io import json_text, read_json
-from vitrail.core.outputs import Output, check_output, output_of, probabilities, ranking
+from vitrail.core.outputs import Output, check_output, infer_output, probabilities, ranking
 from vitrail.core.types import Logits, Relevance, Targets
 
 FORMAT = "vitrail explanation 1"
@@ -53,7 +53,7 @@ class Explanation:
             if part is not None and len(part) != count:
                 raise InvalidInputError(f"expected {count} {name}, one per relevance map, got {len(part)}")
         check_output(self.output)
-        object.__setattr__(self, "output", output_of(self.output, self.logits.shape[-1]))
+        object.__setattr__(self, "output", infer_output(self.output, self.logits.shape[-1]))
 
     def __len__(self) -> int:
         return len(self.relevance)
@@ -117,7 +117,7 @@ class Explanation:
         corners = None if mode == "nearest" else False
         return nn.functional.interpolate(self.relevance.unsqueeze(1), size=size, mode=mode, align_corners=corners).squeeze(1)
 
-    def normalised(self) -> Relevance:
+    def normalized(self) -> Relevance:
         """Relevance over its largest magnitude per image: in [-1, 1], zero stays zero; an all-zero map stays so."""
         return self.relevance / self.relevance.abs().amax((1, 2), keepdim=True).clamp_min(
             torch.finfo(self.relevance.dtype).tiny
@@ -245,6 +245,6 @@ def _npz(path: str | Path) -> Path:
     return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
 
 
-def share_of(part: float, whole: float) -> str:
+def format_share(part: float, whole: float) -> str:
     """A part of a logit in per cent, in words where the logit is zero."""
     return f"{part / whole:.1%}" if whole else "of nothing"

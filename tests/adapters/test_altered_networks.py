@@ -288,7 +288,7 @@ def own_attention(network: nn.Module, forward: Callable[..., Tensor]) -> None:
         block.attn.forward = types.MethodType(forward, block.attn)
 
 
-def parts_of(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def list_components(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     qkv = attention.qkv(tokens).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = qkv.unbind(0)
     return (query * attention.scale @ key.mT).softmax(-1), value, query
@@ -299,7 +299,7 @@ def out(attention: nn.Module, heads: Tensor) -> Tensor:
 
 
 def keeps_its_map(self, tokens, **_):
-    weights, value, _ = parts_of(self, tokens)
+    weights, value, _ = list_components(self, tokens)
     self.kept = weights = self.attn_drop(weights)
     return out(self, weights @ value)
 
@@ -311,32 +311,32 @@ def test_a_timm_attention_that_keeps_its_map():
 
 
 def keeps_its_map_beside(self, tokens, **_):
-    weights, value, _ = parts_of(self, tokens)
+    weights, value, _ = list_components(self, tokens)
     self.kept = self.attn_drop(weights)  # for show
     return out(self, self.attn_drop(weights) @ value)
 
 
 def fused_beside_its_map(self, tokens, **_):
-    weights, value, query = parts_of(self, tokens)
+    weights, value, query = list_components(self, tokens)
     self.kept = self.attn_drop(weights)  # for show: the network goes on with fused attention
     key = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)[1]
     return out(self, nn.functional.scaled_dot_product_attention(query, key, value))
 
 
 def fused_alone(self, tokens, **_):
-    _, value, query = parts_of(self, tokens)
+    _, value, query = list_components(self, tokens)
     key = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)[1]
     return out(self, nn.functional.scaled_dot_product_attention(query, key, value))
 
 
 def masked_after_its_map(self, tokens, **_):
-    weights, value, _ = parts_of(self, tokens)
+    weights, value, _ = list_components(self, tokens)
     weights = self.attn_drop(weights) * torch.linspace(0.2, 1, weights.shape[-1])
     return out(self, weights / weights.sum(-1, keepdim=True) @ value)
 
 
 def heads_that_talk_after_their_map(self, tokens, **_):
-    weights, value, _ = parts_of(self, tokens)
+    weights, value, _ = list_components(self, tokens)
     return out(self, self.attn_drop(weights).roll(1, dims=1) @ value)
 
 

@@ -132,7 +132,7 @@ def test_timms_odd_heads(options, read):
     where = {"patches": slice(adapter.num_prefix_tokens, None), "all": slice(None), "class": slice(1), "both": slice(2)}[read]
     expected = torch.zeros(tokens.shape[1])
     expected[where] = 1 / len(expected[where])
-    torch.testing.assert_close(adapter.readout(tokens.shape[1]), expected)
+    torch.testing.assert_close(adapter.pooling_weights(tokens.shape[1]), expected)
     assert torch.equal(gradient.abs().sum((0, 2)) > 0, expected > 0)
     grid = adapter.grid_size(images)
     logits = adapter.forward_tokens(adapter.assemble(adapter.patch_embed(images), grid), grid)
@@ -149,10 +149,10 @@ def test_other_evas(options):
     grid = adapter.grid_size(images)
     tokens = adapter.assemble(adapter.patch_embed(images), grid)
     torch.testing.assert_close(adapter.forward_tokens(tokens, grid), module(images))
-    readout = adapter.readout(17)
+    pooling_weights = adapter.pooling_weights(17)
     expected = (
         torch.full((17,), 1 / 17)
         if options.get("global_pool") == "map"
         else torch.cat([torch.zeros(1), torch.full((16,), 1 / 16)])
     )
-    torch.testing.assert_close(readout, expected)
+    torch.testing.assert_close(pooling_weights, expected)

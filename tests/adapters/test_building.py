@@ -223,7 +223,7 @@ def test_trained_weights_of_timm(tmp_path, classes):
     classifier = build(f"timm:local-dir:{tmp_path / 'saved'}", num_classes=classes, pretrained=True, image_size=(64, 32))
     assert torch.equal(classifier.module.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
     assert torch.equal(classifier.module.head.weight, source.head.weight) == (classes == 1000)
-    assert classifier.origin.config["name"] == "vit_tiny_patch16_224"
+    assert classifier.build_spec.config["name"] == "vit_tiny_patch16_224"
     vitrail.save(classifier, tmp_path / "mine.safetensors")
     again = vitrail.load(tmp_path / "mine.safetensors", device="cpu")
     images = torch.randn(1, 3, 64, 32)

@@ -39,7 +39,7 @@ def test_gray_networks_explain_photos(name):
     [mean], [std] = classifier.preprocessing.mean, classifier.preprocessing.std
     images = classifier.prepare(photo())
     assert images.shape == (1, 1, 32, 32)
-    assert classifier.preprocessing.denormalise(images).shape == images.shape
+    assert classifier.preprocessing.denormalize(images).shape == images.shape
     assert classifier.baseline("black", images).unique().tolist() == pytest.approx([-mean / std])
     explanation = vitrail.explain(classifier, photo(), method="rollout")
     assert torch.isfinite(explanation.relevance).all()

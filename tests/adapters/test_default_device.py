@@ -38,7 +38,7 @@ def test_torchs_default_device_does_not_matter(name, on_it):
         [
             make(**FEW_SAMPLES.get(key, {}))
             for key, make in METRICS.items()
-            if (key, name) != ("parameter-randomisation", "intr")
+            if (key, name) != ("parameter-randomization", "intr")
         ],
     )
     metrics += [InsertionDeletion(PROTOCOLS[key]) for key in ("diffmask", "chefer")]

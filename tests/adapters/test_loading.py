@@ -1,4 +1,4 @@
-"""Loading by name and from disk, recognised by content; downloads are tested up to the wire."""
+"""Loading by name and from disk, recognized by content; downloads are tested up to the wire."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ def own_file(tmp_path):
     model = networks.hit_pooled()
     path = tmp_path / "run" / "model.safetensors"
     path.parent.mkdir()
-    write_checkpoint(path, model, description(model), torch.float16, omit=model.idle_names())
+    write_checkpoint(path, model, description(model), torch.float16, omit=model.unused_names())
     return path, model
 
 

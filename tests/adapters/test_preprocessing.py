@@ -79,9 +79,9 @@ def test_a_network_with_one_channel():
     torch.testing.assert_close(image, torch.full((1, 8, 8), (76 / 255 - 0.25) / 0.5))
 
 
-@pytest.mark.parametrize(("mode", "colour"), [("L", 51), ("RGBA", (51, 51, 51, 255)), ("1", 1)])
-def test_other_kinds_of_photo_become_rgb(mode, colour):
-    image = Preprocessing((4, 4), mean=(0.0,) * 3, std=(1.0,) * 3)(Image.new(mode, (9, 5), colour))
+@pytest.mark.parametrize(("mode", "color"), [("L", 51), ("RGBA", (51, 51, 51, 255)), ("1", 1)])
+def test_other_kinds_of_photo_become_rgb(mode, color):
+    image = Preprocessing((4, 4), mean=(0.0,) * 3, std=(1.0,) * 3)(Image.new(mode, (9, 5), color))
     torch.testing.assert_close(image, torch.full((3, 4, 4), 1.0 if mode == "1" else 0.2))
 
 
@@ -132,10 +132,10 @@ def test_the_edges_of_the_visible_box_on_a_photo_that_shows_its_coordinates(phot
         (seen[1, :, 0], top, bottom, size[0], height),
     ):
         step = (high - low) / length
-        centres = low + (torch.arange(length) + 0.5) * step
-        inner = (centres > 0.5 + step) & (centres < limit - 0.5 - step)
+        centers = low + (torch.arange(length) + 0.5) * step
+        inner = (centers > 0.5 + step) & (centers < limit - 0.5 - step)
         # Half a resized pixel by centring the crop, one gray level by rounding twice.
-        assert (seen_coordinates + 0.5 - centres)[inner].abs().max() <= 0.5 * step + 1
+        assert (seen_coordinates + 0.5 - centers)[inner].abs().max() <= 0.5 * step + 1
 
 
 @pytest.mark.parametrize("photo_size", PHOTO_SIZES.values(), ids=PHOTO_SIZES)
@@ -156,23 +156,23 @@ def test_the_visible_box_lies_within_the_photo_and_has_the_networks_proportions(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_denormalise_undoes_the_normalisation(channels):
+def test_denormalize_undoes_the_normalization(channels):
     preprocessing = Preprocessing((8, 8), 1.0, mean=MEAN[:channels], std=STD[:channels])
     photo = noise(8, 8).convert("RGB" if channels == 3 else "L")
     pixels = torch.from_numpy(np.array(photo)).reshape(8, 8, channels).permute(2, 0, 1) / 255
-    torch.testing.assert_close(preprocessing.denormalise(preprocessing(photo)[None])[0], pixels)
+    torch.testing.assert_close(preprocessing.denormalize(preprocessing(photo)[None])[0], pixels)
 
 
-def test_denormalise_stays_between_black_and_white():
+def test_denormalize_stays_between_black_and_white():
     images = torch.full((2, 3, 2, 2), 100.0)
     images[1] = -100
-    pixels = Preprocessing().denormalise(images)
+    pixels = Preprocessing().denormalize(images)
     assert pixels[0].eq(1).all()
     assert pixels[1].eq(0).all()
 
 
-def test_denormalise_keeps_the_precision():
-    assert Preprocessing().denormalise(torch.zeros(1, 3, 2, 2, dtype=torch.float64)).dtype == torch.float64
+def test_denormalize_keeps_the_precision():
+    assert Preprocessing().denormalize(torch.zeros(1, 3, 2, 2, dtype=torch.float64)).dtype == torch.float64
 
 
 def test_a_description_in_json_gives_the_same_back():
@@ -236,7 +236,7 @@ def test_a_region_is_resized_and_cropped_as_its_photo(photo_size, size, mode, fr
     preprocessing = Preprocessing(size, fraction, mode, "nearest", MEAN, STD)
     region = np.random.default_rng(1).random(photo_size) < 0.4
     drawn = Image.fromarray(region.astype(np.uint8) * 255).convert("RGB")
-    expected = preprocessing.denormalise(preprocessing(drawn)[None])[0, 0] > 0.5
+    expected = preprocessing.denormalize(preprocessing(drawn)[None])[0, 0] > 0.5
     assert preprocessing.region(region).shape == size
     assert torch.equal(preprocessing.region(region), expected)
 

@@ -49,7 +49,7 @@ PUBLISHED = {
         "ConvNextImageProcessor",
         {"crop_pct": 1.0, "resample": 3, "size": {"shortest_edge": 384}, **IMAGENET},
     ),
-    "not normalised": ("ViTImageProcessor", {"do_normalize": False, "resample": 3, "size": {"height": 48, "width": 64}}),
+    "not normalized": ("ViTImageProcessor", {"do_normalize": False, "resample": 3, "size": {"height": 48, "width": 64}}),
 }
 """By the class that reads them, as they stand on the hub."""
 

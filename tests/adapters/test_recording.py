@@ -75,7 +75,7 @@ def test_attention_gradients_by_finite_differences(name):
                 weights[(0, *at)] += nudge
                 return weights
 
-            with torch.no_grad(), adapter.attending([block], visit):
+            with torch.no_grad(), adapter.intercept_attention([block], visit):
                 return float(adapter.logits(images)[0, 1])
 
         slope = (logit_after(step) - logit_after(-step)) / (2 * step)
@@ -93,7 +93,7 @@ def test_visits_come_in_order_in_every_forward_pass(adapter, name):
 
     with adapter.record(attentions=True) as trace:
         adapter.logits(images)
-    with adapter.attending(adapter.blocks[::-1], visit):  # However they are listed.
+    with adapter.intercept_attention(adapter.blocks[::-1], visit):  # However they are listed.
         adapter.logits(images)
         adapter.logits(images)
     assert len(seen) == 2 * len(adapter.blocks)
@@ -113,7 +113,7 @@ def test_what_a_visit_returns_is_what_the_network_goes_on_with(adapter, name):
     changed[:, :, :, 16:] += 1
 
     def final(images: Tensor, visit) -> Tensor:
-        with adapter.attending(adapter.blocks, visit), adapter.record(hidden_states=True) as trace:
+        with adapter.intercept_attention(adapter.blocks, visit), adapter.record(hidden_states=True) as trace:
             adapter.logits(images)
         return trace.hidden_states[-1][0, adapter.num_prefix_tokens]  # the first patch, top left
 
@@ -194,12 +194,12 @@ def test_the_readout_is_where_the_head_looks(adapter, name):
         adapter.logits(images)
     tokens = trace.hidden_states[-1].detach().requires_grad_()
     (gradient,) = torch.autograd.grad(adapter.head(tokens).square().sum(), tokens)
-    readout = adapter.readout(tokens.shape[1])
-    assert readout.sum().item() == pytest.approx(1)
-    assert (readout >= 0).all()
-    assert ((gradient.abs().sum((0, 2)) > 0) == (readout > 0)).all()
+    pooling_weights = adapter.pooling_weights(tokens.shape[1])
+    assert pooling_weights.sum().item() == pytest.approx(1)
+    assert (pooling_weights >= 0).all()
+    assert ((gradient.abs().sum((0, 2)) > 0) == (pooling_weights > 0)).all()
     if adapter.num_prefix_tokens:  # Of a part of the patches as well.
-        assert adapter.readout(adapter.num_prefix_tokens + 2).sum().item() == pytest.approx(1)
+        assert adapter.pooling_weights(adapter.num_prefix_tokens + 2).sum().item() == pytest.approx(1)
 
 
 def test_recordings_in_recordings(adapter, name):
@@ -230,7 +230,7 @@ def test_other_precisions(name, dtype):
     tokens = adapter.assemble(adapter.patch_embed(images.to(dtype)), grid)
     kept = torch.arange(grid[0] * grid[1]).expand(3, -1)
     assert {part.dtype for part in [logits, tokens, *trace.attentions, *trace.hidden_states]} == {dtype}
-    assert adapter.readout(7).dtype == dtype
+    assert adapter.pooling_weights(7).dtype == dtype
     exact = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float64 else {"rtol": 0.05, "atol": 0.1}
     torch.testing.assert_close(logits.float(), reference, **exact)
     torch.testing.assert_close(adapter.forward_tokens(tokens, grid, kept).float(), reference, **exact)

@@ -149,4 +149,4 @@ def test_heads_of_ones_own(name, part, deep):
     logits = adapter.forward_tokens(adapter.assemble(adapter.patch_embed(images), grid), grid)
     torch.testing.assert_close(logits, networks.own_logits(module, images))
     assert adapter.num_classes == logits.shape[1] == 7
-    assert adapter.readout(17).sum().item() == pytest.approx(1)
+    assert adapter.pooling_weights(17).sum().item() == pytest.approx(1)

@@ -81,7 +81,7 @@ def test_dropping_patches_is_hiding_them_from_attention(name, monkeypatch):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["hit", "timm", "timm-distilled", "beit-shared", "hf-vit", "hf-deit-teacher", "torchvision"])
 def test_dropping_patches_is_taking_their_attention_away(name):
-    """The same through `attending`: no weight on what is removed, and the others grow so that they sum to one."""
+    """The same through `intercept_attention`: no weight on what is removed, and the others grow so that they sum to one."""
     adapter, images = networks.network(name), networks.images(name)
     kept, tokens, grid = choice(adapter, images)
     num_prefix = adapter.num_prefix_tokens
@@ -89,11 +89,11 @@ def test_dropping_patches_is_taking_their_attention_away(name):
     present[:, :num_prefix] = 1
     present.scatter_(1, num_prefix + kept, 1.0)
 
-    def renormalised(weights: Tensor) -> Tensor:
+    def renormalized(weights: Tensor) -> Tensor:
         left = weights * present[:, None, None]
         return left / left.sum(-1, keepdim=True)
 
-    with adapter.attending(adapter.blocks, renormalised):
+    with adapter.intercept_attention(adapter.blocks, renormalized):
         expected = adapter.logits(images)
     removed = adapter.forward_tokens(subset(tokens, num_prefix, kept), grid, kept)
     torch.testing.assert_close(removed, expected, rtol=1e-4, atol=1e-5)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import vitrail
 from vitrail.adapters import Preprocessing, build, export_huggingface
-from vitrail.adapters.build_spec import Origin
+from vitrail.adapters.build_spec import BuildSpec
 from vitrail.adapters.plain import adapt_plain
 from vitrail.core.errors import CheckpointError, OutputError, UnsupportedModelError
 from vitrail.models.checkpoints import write_checkpoint
@@ -94,7 +94,7 @@ def test_descriptions_that_ask_for_more_than_a_network(tmp_path, architecture, c
 
 
 def test_the_size_of_cells_comes_back(tmp_path):
-    origin = Origin("timm", TIMM)
+    origin = BuildSpec("timm", TIMM)
     plain = replace(adapt_plain(timm.create_model("resnet10t", **TIMM["options"]), "mine", cell_size=8), origin=origin)
     vitrail.save(plain, tmp_path / "mine.safetensors")
     again = vitrail.load(tmp_path / "mine.safetensors", device="cpu")

@@ -43,18 +43,18 @@ def actions(adapter, images):
             adapter.logits(images)
 
     def attended():
-        with adapter.attending(adapter.blocks, lambda weights: weights / 2):
+        with adapter.intercept_attention(adapter.blocks, lambda weights: weights / 2):
             adapter.logits(images)
 
     keep = torch.ones(len(images), 2, everyone.shape[1], dtype=torch.bool)
     return {
         "logits": lambda: adapter.logits(images),
         "record": recorded,
-        "attending": attended,
+        "intercept_attention": attended,
         "assemble": lambda: adapter.assemble(adapter.patch_embed(images), grid),
         "forward_tokens": lambda: adapter.forward_tokens(tokens, grid),
         "forward_tokens, kept": lambda: adapter.forward_tokens(tokens, grid, everyone),
-        "head": lambda: adapter.head(tokens) if "pool" not in adapter.name else adapter.readout(3),
+        "head": lambda: adapter.head(tokens) if "pool" not in adapter.name else adapter.pooling_weights(3),
         "perturbed_logits": lambda: adapter.perturbed_logits(images, images, keep),
     }
 
@@ -105,7 +105,7 @@ def test_a_visit_that_fails_leaves_no_trace(name):
     def fail(weights):
         raise ForwardError
 
-    for attempt in (adapter.record(attentions=fail), adapter.attending(adapter.blocks, fail)):
+    for attempt in (adapter.record(attentions=fail), adapter.intercept_attention(adapter.blocks, fail)):
         with pytest.raises(ForwardError), attempt:
             adapter.logits(images)
         assert_untouched(before, adapter.module)

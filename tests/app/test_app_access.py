@@ -72,7 +72,7 @@ def test_every_control_has_a_name_and_text_can_be_read(visit, cat, shots, scheme
     nameless = one.page.evaluate(
         """() => [...document.querySelectorAll('button, input:not([type=file]), select, textarea, [role=combobox]')]
             .filter(e => e.offsetParent !== null)
-            .filter(e => !(e.innerText || e.ariaLabel || e.title || (e.labels && e.labels.length) || e.getAttribute('aria-labelledby')))
+            .filter(e => !(e.innerText || e.ariaLabel || e.title || (e.labels && e.labels.length) || e.getAttribute('aria-labeledby')))
             .map(e => e.outerHTML.slice(0, 200))"""
     )
     assert nameless == []

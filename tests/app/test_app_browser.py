@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 
-def test_upload_two_methods_another_class_and_grey(visit, cat, shots):
+def test_upload_two_methods_another_class_and_gray(visit, cat, shots):
     one = visit()
     one.upload(cat)
     one.page.get_by_label("hit-rollout", exact=True).check()
@@ -20,14 +20,14 @@ def test_upload_two_methods_another_class_and_grey(visit, cat, shots):
     assert boxes[0]["y"] == boxes[1]["y"]  # Side by side.
     page.screenshot(path=shots / "page.png", full_page=True)
     first = page.locator(".vt-heat").first.get_attribute("src")
-    page.get_by_label("grey", exact=True).check()
+    page.get_by_label("gray", exact=True).check()
     page.wait_for_function("(old) => document.querySelector('.vt-heat').src !== old", arg=first)
     slider = page.get_by_role("slider", name=re.compile("Opacity"))
     slider.focus()
     slider.press("ArrowLeft")
     page.wait_for_function("Math.abs(getComputedStyle(document.querySelector('.vt-heat')).opacity - 0.7) < 1e-6")
     page.locator("#vt-shown summary", has_text="Layers").first.click()
-    page.screenshot(path=shots / "layers-grey.png", full_page=True)
+    page.screenshot(path=shots / "layers-gray.png", full_page=True)
     one.choose("Class to explain", "dog (")
     assert "cat.png: dog" in one.explain()
     assert "logit of dog" in page.locator("#vt-shown figcaption").first.inner_text()

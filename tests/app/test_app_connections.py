@@ -78,7 +78,7 @@ def answer(one):
         b"",
         b"GET / HT",
         PAGE + b"X: ",
-        # Answered, but the rest of what was announced never comes.
+        # ExplainResult, but the rest of what was announced never comes.
         PAGE.replace(b"GET", b"POST") + b"Content-Length: 1000\r\n\r\nx",
         # The second request on a connection.
         PAGE + b"\r\n" + PAGE + b"X: ",

@@ -46,7 +46,7 @@ def test_two_sides(sides, tmp_path):
     curves = [
         {name: perturbation_curves(vit, side.image, one, each) for name, one in side.explanations.items()} for side in sides
     ]
-    write_downloads(tmp_path, sides, curves, palette="grey")
+    write_downloads(tmp_path, sides, curves, palette="gray")
     with np.load(tmp_path / "vitrail-arrays.npz") as arrays:
         assert not np.array_equal(arrays["a_rollout"], arrays["b_rollout"])
         for name, measured in zip("ab", curves, strict=True):
@@ -57,4 +57,4 @@ def test_two_sides(sides, tmp_path):
     assert "A: bird 1.png" in page
     assert "B: bird 2.png" in page
     # One scale for both.
-    assert len(set(re.findall(r'alt="rollout for .*?(colours from \S+ to \S+?)\. ', page))) == 1
+    assert len(set(re.findall(r'alt="rollout for .*?(colors from \S+ to \S+?)\. ', page))) == 1

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from vitrail.app.cleanup import sweeping
+from vitrail.app.cleanup import repeat_cleanup
 from vitrail.app.sessions import drop_idle
 
 
@@ -19,10 +19,10 @@ def test_work_is_repeated_until_the_end_and_a_failure_is_told(caplog):
         if len(times) == 3:
             third.set()
 
-    with caplog.at_level("ERROR", "vitrail"), sweeping(work, 0.01):
+    with caplog.at_level("ERROR", "vitrail"), repeat_cleanup(work, 0.01):
         assert third.wait(5)
     done = len(times)
-    assert not [thread for thread in threading.enumerate() if thread.name == "vitrail-sweeping"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "vitrail-repeat_cleanup"]
     assert len(times) == done
     assert sum("torn" in str(record.exc_info) for record in caplog.records) == 1
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from vitrail.app.environment import surroundings, without_proxy
+from vitrail.app.environment import offline_environment, without_proxy
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_the_environment_is_as_before(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "a.example")
     monkeypatch.delenv("no_proxy", raising=False)
     before = dict(os.environ)
-    with surroundings(tmp_path, "127.0.0.1"):
+    with offline_environment(tmp_path, "127.0.0.1"):
         assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "a.example,127.0.0.1,localhost,::1"
         assert os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"

@@ -7,7 +7,7 @@ import torch
 from asked import ask, bird, model
 
 from vitrail.api import explain
-from vitrail.app.explain_request import Asked, answer, class_words, methods_for
+from vitrail.app.explain_request import ExplainRequest, answer, class_words, methods_for
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.explainers.attention import RawAttention
 from vitrail.explainers.intr import INTRQueries
@@ -62,7 +62,7 @@ def test_classes_without_a_name_of_their_own_go_by_number():
     named = replace(model("hit-birds"), class_names=("crane", "crane", "7", "wren", "owl", "tit", "jay", "rook", "kite"))
     assert class_words(named)[:6] == ["0", "1", "2", "wren", "owl", "tit"]
     assert class_words(replace(named, class_names=()))[:2] == ["0", "1"]
-    answered = answer(named, Asked(bird(), ("hit",), "1"))
+    answered = answer(named, ExplainRequest(bird(), ("hit",), "1"))
     assert answered.explanations["hit"].targets.tolist() == [1]
 
 
@@ -79,31 +79,31 @@ def test_classes_without_a_name_of_their_own_go_by_number():
 )
 def test_bad_questions_are_told(methods, target, error, words):
     with pytest.raises(error, match=words):
-        answer(model("hit-birds"), Asked(bird(), methods, target))
+        answer(model("hit-birds"), ExplainRequest(bird(), methods, target))
 
 
-def parts_of(name, method):
+def list_components(name, method):
     answered = ask(name, method)
     return answered, answered.parts[method], torch.stack([part.relevance for part in answered.parts[method].maps])
 
 
 @pytest.mark.parametrize(("name", "method"), [("hit-birds", "hit"), ("hit-cifar10", "hit"), ("hit-cifar10", "hit-rollout")])
 def test_layers_add_up_to_the_map(name, method):
-    answered, _, maps = parts_of(name, method)
+    answered, _, maps = list_components(name, method)
     assert len(maps) == len(model(name).blocks) > 1
     torch.testing.assert_close(maps.sum(0), answered.explanations[method].relevance[0], rtol=1e-4, atol=1e-5)
     assert maps.std(0).max() > 1e-3  # Layers that were the same would add up too.
 
 
 def test_the_last_gate_is_the_mask():
-    answered, parts, maps = parts_of("vit-birds", "diffmask")
+    answered, parts, maps = list_components("vit-birds", "diffmask")
     torch.testing.assert_close(maps[-1], answered.explanations["diffmask"].relevance[0], rtol=1e-5, atol=1e-6)
     assert parts.maps[0].title == "embedded patches"
     assert (maps[1:] <= maps[:-1] + 1e-6).all()
 
 
 def test_the_heads_of_the_last_layer_of_an_intr_have_the_map_as_their_mean():
-    answered, _, maps = parts_of("intr-birds", "intr")
+    answered, _, maps = list_components("intr-birds", "intr")
     config = model("intr-birds").module.config
     assert len(maps) == config.decoder_depth * config.num_heads
     torch.testing.assert_close(
@@ -115,7 +115,7 @@ def test_the_heads_of_the_last_layer_of_an_intr_have_the_map_as_their_mean():
 
 @pytest.mark.parametrize("name", ["vit-birds", "hit-cifar10"])
 def test_heads_of_attention_have_the_map_as_their_mean(name):
-    answered, _, maps = parts_of(name, "attention")
+    answered, _, maps = list_components(name, "attention")
     assert len(maps) > 1
     torch.testing.assert_close(maps.mean(0), answered.explanations["attention"].relevance[0], rtol=1e-4, atol=1e-6)
     assert RawAttention(model(name)).explain(answered.image).grid == maps.shape[1:]

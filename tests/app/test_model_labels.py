@@ -6,7 +6,7 @@ import pytest
 from asked import model
 
 from vitrail.app.model_labels import labels
-from vitrail.app.model_pool import ModelShelf
+from vitrail.app.model_pool import ModelPool
 from vitrail.core.errors import CheckpointError, InvalidInputError, VitrailError
 
 
@@ -47,9 +47,9 @@ def test_two_of_the_same_name_are_told(files):
     with pytest.raises(
         InvalidInputError, match=r"a/birds.safetensors and b/birds.safetensors.*as 'birds.safetensors'; rename or link"
     ):
-        ModelShelf(["a/birds.safetensors", "b/birds.safetensors"])
+        ModelPool(["a/birds.safetensors", "b/birds.safetensors"])
     (files / "other.safetensors").symlink_to(files / "b" / "birds.safetensors")
-    assert ModelShelf(["a/birds.safetensors", "other.safetensors"]).names == ("birds.safetensors", "other.safetensors")
+    assert ModelPool(["a/birds.safetensors", "other.safetensors"]).names == ("birds.safetensors", "other.safetensors")
 
 
 def test_the_path_is_loaded_and_nobody_learns_it(files):
@@ -59,12 +59,12 @@ def test_the_path_is_loaded_and_nobody_learns_it(files):
         asked.append(name)
         return replace(model("hit-birds"), name=name)
 
-    shelf = ModelShelf([path, "vitrail:hit-birds"], loader=loader)
-    assert shelf.names == ("birds.safetensors", "vitrail:hit-birds")
-    with shelf.use("birds.safetensors") as used:
+    pool = ModelPool([path, "vitrail:hit-birds"], loader=loader)
+    assert pool.names == ("birds.safetensors", "vitrail:hit-birds")
+    with pool.use("birds.safetensors") as used:
         assert used.name == "birds.safetensors"
     assert asked == [path]
-    with pytest.raises(InvalidInputError, match="unknown model"), shelf.use(path):
+    with pytest.raises(InvalidInputError, match="unknown model"), pool.use(path):
         pass
 
 
@@ -74,8 +74,8 @@ def test_an_error_tells_no_path(files):
     def loader(name):
         raise CheckpointError(f"cannot read {path}, nor {path.resolve()}: broken")
 
-    with pytest.raises(VitrailError) as caught, ModelShelf(["a/birds.safetensors"], loader=loader).use("birds.safetensors"):
+    with pytest.raises(VitrailError) as caught, ModelPool(["a/birds.safetensors"], loader=loader).use("birds.safetensors"):
         pass
     assert str(caught.value) == "cannot read birds.safetensors, nor birds.safetensors: broken"
-    with pytest.raises(CheckpointError, match=str(path)), ModelShelf(["vitrail:x"], loader=loader).use("vitrail:x"):
+    with pytest.raises(CheckpointError, match=str(path)), ModelPool(["vitrail:x"], loader=loader).use("vitrail:x"):
         pass

@@ -11,7 +11,7 @@ import pytest
 from asked import model
 
 from vitrail.adapters import Classifier
-from vitrail.app.model_pool import ModelShelf
+from vitrail.app.model_pool import ModelPool
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, VitrailError
 
 
@@ -28,49 +28,49 @@ class Loader:
 @pytest.mark.parametrize("name", ["/etc/passwd", "hf:someone/model", "timm:vit_tiny_patch16_224", "", "b/../a", "A"])
 def test_only_what_is_offered_is_loaded(name):
     loader = Loader()
-    with pytest.raises(UnknownNameError, match="choose one of: a, b"), ModelShelf(["a", "b"], loader=loader).use(name):
+    with pytest.raises(UnknownNameError, match="choose one of: a, b"), ModelPool(["a", "b"], loader=loader).use(name):
         pass
     assert loader.loaded == []
 
 
 def test_many_at_once_load_a_model_once_and_have_it_one_at_a_time():
     loader, inside, most, seen = Loader(), [0], [0], []
-    shelf = ModelShelf(["a", "b"], loader=loader)
+    pool = ModelPool(["a", "b"], loader=loader)
 
     def work(_: int) -> None:
-        with shelf.use("a") as used:
+        with pool.use("a") as used:
             inside[0] += 1
             most[0] = max(most[0], inside[0])
             time.sleep(0.002)
             inside[0] -= 1
             seen.append(used)
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(24)))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(24)))
     assert loader.loaded == ["a"]
     assert most == [1]
     assert len(set(map(id, seen))) == 1
 
 
 def test_two_models_do_not_wait_for_each_other():
-    shelf, both = ModelShelf(["a", "b"], loader=Loader()), threading.Barrier(2, timeout=5)
+    pool, both = ModelPool(["a", "b"], loader=Loader()), threading.Barrier(2, timeout=5)
 
     def work(name: str) -> None:
-        with shelf.use(name):
+        with pool.use(name):
             both.wait()
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(work, ["a", "b"]))
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(work, ["a", "b"]))
 
 
 def test_the_model_that_was_used_longest_ago_makes_room():
     loader = Loader()
-    shelf = ModelShelf(["a", "b", "c"], most=2, loader=loader)
+    pool = ModelPool(["a", "b", "c"], most=2, loader=loader)
     for name in ["a", "b", "a", "c", "a", "b"]:
-        with shelf.use(name):
+        with pool.use(name):
             pass
     assert loader.loaded == ["a", "b", "c", "b"]
-    assert shelf.loaded == ("a", "b")
+    assert pool.loaded == ("a", "b")
 
 
 def test_the_old_model_has_gone_before_the_new_one_comes():
@@ -82,14 +82,14 @@ def test_the_old_model_has_gone_before_the_new_one_comes():
         alive[name] = weakref.ref(made.module)
         return made
 
-    shelf = ModelShelf(["a", "b", "c"], most=1, loader=loader)
+    pool = ModelPool(["a", "b", "c"], most=1, loader=loader)
     for name in ["a", "b", "b", "c"]:
-        with shelf.use(name):
+        with pool.use(name):
             pass
     assert seen == [[], [], []]
     # One that is in use stays until its question is answered.
-    with shelf.use("a") as used, shelf.use("b"):
-        assert shelf.loaded == ("b",)
+    with pool.use("a") as used, pool.use("b"):
+        assert pool.loaded == ("b",)
         assert alive["a"]() is used.module
     assert seen[3:] == [[], ["a"]]
 
@@ -101,15 +101,15 @@ def test_models_that_come_at_once_do_not_stay_together():
         both.wait()
         return loader(name)
 
-    shelf = ModelShelf(["a", "b"], most=1, loader=load_both)
+    pool = ModelPool(["a", "b"], most=1, loader=load_both)
 
     def work(name: str) -> None:
-        with shelf.use(name):
+        with pool.use(name):
             pass
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(work, ["a", "b"]))
-    assert len(shelf.loaded) == 1
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(work, ["a", "b"]))
+    assert len(pool.loaded) == 1
 
 
 def test_a_model_that_cannot_be_loaded_takes_no_room():
@@ -120,44 +120,44 @@ def test_a_model_that_cannot_be_loaded_takes_no_room():
             raise CheckpointError("damaged")
         return loader(name)
 
-    shelf = ModelShelf(["a", "b", "bad"], most=2, loader=load)
+    pool = ModelPool(["a", "b", "bad"], most=2, loader=load)
     for _ in range(3):
-        with pytest.raises(CheckpointError, match="damaged"), shelf.use("bad"):
+        with pytest.raises(CheckpointError, match="damaged"), pool.use("bad"):
             pass
     for name in ["a", "b", "a"]:
-        with shelf.use(name):
+        with pool.use(name):
             pass
     assert loader.loaded == ["a", "b"]
 
 
 def test_a_shelf_that_is_stopped_lends_nothing_also_to_those_who_wait():
-    shelf, told = ModelShelf(["a"], loader=Loader()), []
+    pool, told = ModelPool(["a"], loader=Loader()), []
 
     def work() -> None:
         try:
-            with shelf.use("a"):
+            with pool.use("a"):
                 told.append("lent")
         except VitrailError as error:
             told.append(str(error))
 
-    with shelf.use("a"):
+    with pool.use("a"):
         waiting = threading.Thread(target=work)
         waiting.start()
-        shelf.stop()
+        pool.stop()
     waiting.join()
     work()
     assert told == ["the server is being stopped; ask again when it is back"] * 2
 
 
 def test_a_failed_use_gives_the_model_back():
-    shelf = ModelShelf(["a"], loader=Loader())
-    with pytest.raises(RuntimeError, match="torn"), shelf.use("a"):
+    pool = ModelPool(["a"], loader=Loader())
+    with pytest.raises(RuntimeError, match="torn"), pool.use("a"):
         raise RuntimeError("torn")
-    with shelf.use("a") as used:
+    with pool.use("a") as used:
         assert used.name == "a"
 
 
 @pytest.mark.parametrize(("names", "most"), [([], None), (["a", "a"], None), (["a"], 0)])
 def test_bad_shelves_are_refused(names, most):
     with pytest.raises(InvalidInputError, match="expected"):
-        ModelShelf(names, most)
+        ModelPool(names, most)

@@ -1,4 +1,4 @@
-"""The desk: checks questions, and answers many at once without mixing them."""
+"""The service: checks questions, and answers many at once without mixing them."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +8,8 @@ import torch
 from asked import ask, bird, model
 
 from vitrail.app.curves import Progress
-from vitrail.app.model_pool import ModelShelf
-from vitrail.app.service import Desk, plain, plain_curves
+from vitrail.app.model_pool import ModelPool
+from vitrail.app.service import ExplainService, plain, plain_curves
 from vitrail.app.uploads import Limits
 from vitrail.core.errors import ImageError, InvalidInputError, UnknownNameError, VitrailError
 from vitrail.metrics import PROTOCOLS, perturbation_curves
@@ -18,18 +18,18 @@ NAMES = ["vitrail:hit-birds", "vitrail:vit-birds"]
 
 
 @pytest.fixture
-def desk(tmp_path):
+def service(tmp_path):
     for index in range(1, 5):
         bird(index).save(tmp_path / f"{index}.png")
-    return Desk(ModelShelf(NAMES, loader=lambda name: model(name.partition(":")[2])), Limits(num_methods=2), tmp_path)
+    return ExplainService(ModelPool(NAMES, loader=lambda name: model(name.partition(":")[2])), Limits(num_methods=2), tmp_path)
 
 
-def test_many_at_once_do_not_mix(desk, tmp_path):
+def test_many_at_once_do_not_mix(service, tmp_path):
     questions = [(index, name, method) for index in range(1, 5) for name in NAMES for method in ("rollout", "chefer")] * 3
 
     def answered(question):
         index, name, method = question
-        return desk.answer(tmp_path / f"{index}.png", name, [method])
+        return service.answer(tmp_path / f"{index}.png", name, [method])
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(answered, questions))
@@ -41,9 +41,9 @@ def test_many_at_once_do_not_mix(desk, tmp_path):
         assert one.row.title == f"{index}.png"
 
 
-def test_curves_of_two_sides(desk, tmp_path):
-    sides = [desk.answer(tmp_path / f"{index}.png", NAMES[1], ["rollout", "random"]) for index in (1, 2)]
-    *before, last = desk.curves(sides, "tokens")
+def test_curves_of_two_sides(service, tmp_path):
+    sides = [service.answer(tmp_path / f"{index}.png", NAMES[1], ["rollout", "random"]) for index in (1, 2)]
+    *before, last = service.curves(sides, "tokens")
     assert all(isinstance(item, Progress) for item in before)
     assert before[-1].done == before[-1].total
     for side, curves in zip(sides, last, strict=True):
@@ -51,14 +51,14 @@ def test_curves_of_two_sides(desk, tmp_path):
         torch.testing.assert_close(curves["rollout"].scores, one.scores, rtol=1e-4, atol=1e-5)
 
 
-def test_another_question_is_answered_between_two_pieces_of_curves(desk, tmp_path):
-    sides = [desk.answer(tmp_path / "1.png", NAMES[1], ["rollout"])]
-    work = desk.curves(sides, "hit")
+def test_another_question_is_answered_between_two_pieces_of_curves(service, tmp_path):
+    sides = [service.answer(tmp_path / "1.png", NAMES[1], ["rollout"])]
+    work = service.curves(sides, "hit")
     next(work)
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(desk.answer, tmp_path / "2.png", NAMES[1], ["rollout"]).result(timeout=30).target
+        assert pool.submit(service.answer, tmp_path / "2.png", NAMES[1], ["rollout"]).result(timeout=30).target
     work.close()
-    with desk.shelf.use(NAMES[1]):
+    with service.pool.use(NAMES[1]):
         pass
 
 
@@ -87,38 +87,38 @@ def test_another_question_is_answered_between_two_pieces_of_curves(desk, tmp_pat
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_bad_questions_are_told(desk, tmp_path, question, error, words):
+def test_bad_questions_are_told(service, tmp_path, question, error, words):
     asked = {"photo": tmp_path / "1.png", "model": NAMES[0], "methods": ["hit"]} | question
     with pytest.raises(error, match=words):
-        desk.answer(**asked)
+        service.answer(**asked)
 
 
 @pytest.mark.parametrize("target", [0, "0", " 0 "])
-def test_a_class_may_be_a_number(desk, tmp_path, target):
-    assert int(desk.answer(tmp_path / "1.png", NAMES[0], ["hit"], target).explanations["hit"].targets[0]) == 0
+def test_a_class_may_be_a_number(service, tmp_path, target):
+    assert int(service.answer(tmp_path / "1.png", NAMES[0], ["hit"], target).explanations["hit"].targets[0]) == 0
 
 
-def test_what_a_model_can_do_is_known_while_it_works_for_somebody_else(desk):
-    expected = desk.methods(NAMES[0]), desk.classes(NAMES[0])
-    with desk.shelf.use(NAMES[0]), ThreadPoolExecutor(1) as pool:
-        found = pool.submit(lambda: (desk.methods(NAMES[0]), desk.classes(NAMES[0]))).result(timeout=10)
+def test_what_a_model_can_do_is_known_while_it_works_for_somebody_else(service):
+    expected = service.methods(NAMES[0]), service.classes(NAMES[0])
+    with service.pool.use(NAMES[0]), ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lambda: (service.methods(NAMES[0]), service.classes(NAMES[0]))).result(timeout=10)
     assert found == expected
     found[0].clear()
-    assert desk.methods(NAMES[0]) == expected[0]
+    assert service.methods(NAMES[0]) == expected[0]
 
 
-def test_unknown_protocols_are_told(desk, tmp_path):
+def test_unknown_protocols_are_told(service, tmp_path):
     with pytest.raises(VitrailError, match="unknown protocol"):
-        list(desk.curves([desk.answer(tmp_path / "1.png", NAMES[0], ["hit"])], "rise"))
+        list(service.curves([service.answer(tmp_path / "1.png", NAMES[0], ["hit"])], "rise"))
 
 
-def test_json_holds_the_numbers(desk, tmp_path):
-    side = desk.answer(tmp_path / "1.png", NAMES[0], ["hit"], "2")
+def test_json_holds_the_numbers(service, tmp_path):
+    side = service.answer(tmp_path / "1.png", NAMES[0], ["hit"], "2")
     found = json.loads(json.dumps(plain(side, parts=True), allow_nan=False))
     assert found["target_index"] == 2
     assert found["maps"][0]["relevance"] == side.explanations["hit"].relevance[0].tolist()
     total = sum(map(sum, found["maps"][0]["relevance"])) + found["maps"][0]["bias"]
     assert total == pytest.approx(found["logit"], abs=1e-4)
     assert len(found["maps"][0]["parts"]) == len(side.parts["hit"].maps)
-    [measured] = list(desk.curves([side], "hit"))[-1]
+    [measured] = list(service.curves([side], "hit"))[-1]
     assert json.loads(json.dumps(plain_curves(measured), allow_nan=False))["hit"]["areas"]["insertion_zero"] > 0

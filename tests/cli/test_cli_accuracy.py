@@ -14,16 +14,16 @@ CLASSES = ("crimson", "amber", "green")
 
 
 @pytest.fixture
-def labelled(make_classes):
+def labeled(make_classes):
     """Three of the model's seven classes, so that only names can tell their numbers; eight photos each."""
     return make_classes(CLASSES, 8)
 
 
-def by_hand(labelled, tiny_model_file):
+def by_hand(labeled, tiny_model_file):
     """Top-1, top-5 and confidence, photo by photo."""
     classifier = vitrail.load(tiny_model_file, device="cpu")
     first, five, confidences = [], [], []
-    for path in sorted(labelled.rglob("*.png")):
+    for path in sorted(labeled.rglob("*.png")):
         with torch.no_grad():
             probabilities = classifier.module(classifier.preprocessing(open_image(path))[None]).softmax(-1)[0]
         ranked = [CLASS_NAMES[i] for i in probabilities.argsort(descending=True).tolist()]
@@ -33,10 +33,10 @@ def by_hand(labelled, tiny_model_file):
     return sum(first) / len(first), sum(five) / len(five), sum(confidences) / len(confidences)
 
 
-def test_it_agrees_with_a_count_by_hand(labelled, run_vitrail, tiny_model_file, tmp_path):
-    top1, top5, confidence = by_hand(labelled, tiny_model_file)
+def test_it_agrees_with_a_count_by_hand(labeled, run_vitrail, tiny_model_file, tmp_path):
+    top1, top5, confidence = by_hand(labeled, tiny_model_file)
     assert 0 < top1 < top5 < 1  # Else the test would tell nothing.
-    code, printed, err = run_vitrail("test", labelled, "-m", tiny_model_file, "--batch-size", 5, "-o", tmp_path / "out")
+    code, printed, err = run_vitrail("test", labeled, "-m", tiny_model_file, "--batch-size", 5, "-o", tmp_path / "out")
     assert code == 0, err
     assert f"24 images: top-1 {top1:.2%}, top-5 {top5:.2%}, mean confidence {confidence:.3f}" in printed
     written = json.loads((tmp_path / "out" / "accuracy.json").read_text())
@@ -46,54 +46,54 @@ def test_it_agrees_with_a_count_by_hand(labelled, run_vitrail, tiny_model_file, 
     assert (written["num_images"], written["unreadable"]) == (24, [])
 
 
-def test_a_folder_named_test_is_taken_before_val_and_the_rest(labelled, run_vitrail, make_photo, tiny_model_file, tmp_path):
+def test_a_folder_named_test_is_taken_before_val_and_the_rest(labeled, run_vitrail, make_photo, tiny_model_file, tmp_path):
     make_photo(tmp_path / "set" / "train" / "amber" / "a.png")
     make_photo(tmp_path / "set" / "val" / "amber" / "a.png")
-    labelled.rename(tmp_path / "set" / "test")
+    labeled.rename(tmp_path / "set" / "test")
     code, printed, _err = run_vitrail("test", tmp_path / "set", "-m", tiny_model_file)
     assert code == 0
     assert "on 24 images" in printed
 
 
-def test_limit_gives_every_class_its_share(labelled, run_vitrail, tiny_model_file, tmp_path):
-    for path in labelled.glob("*/[2-7].png"):
+def test_limit_gives_every_class_its_share(labeled, run_vitrail, tiny_model_file, tmp_path):
+    for path in labeled.glob("*/[2-7].png"):
         if path.parent.name != "green":
             path.unlink()
-    code, printed, _err = run_vitrail("test", labelled, "-m", tiny_model_file, "--limit", 6)
+    code, printed, _err = run_vitrail("test", labeled, "-m", tiny_model_file, "--limit", 6)
     assert code == 0
     assert "on 6 images" in printed
 
 
-def test_unreadable_files_are_counted_and_skipped(labelled, run_vitrail, tiny_model_file, tmp_path):
-    before = by_hand(labelled, tiny_model_file)
-    (labelled / "amber" / "bad.jpg").write_bytes(b"\xff\xd8\xff nonsense")
-    code, printed, err = run_vitrail("test", labelled, "-m", tiny_model_file, "--batch-size", 1, "-o", tmp_path / "out")
+def test_unreadable_files_are_counted_and_skipped(labeled, run_vitrail, tiny_model_file, tmp_path):
+    before = by_hand(labeled, tiny_model_file)
+    (labeled / "amber" / "bad.jpg").write_bytes(b"\xff\xd8\xff nonsense")
+    code, printed, err = run_vitrail("test", labeled, "-m", tiny_model_file, "--batch-size", 1, "-o", tmp_path / "out")
     assert code == 0
     assert "1 unreadable file(s) were skipped" in err
     assert f"24 images: top-1 {before[0]:.2%}" in printed
     written = json.loads((tmp_path / "out" / "accuracy.json").read_text())
-    assert [entry["path"] for entry in written["unreadable"]] == [str(labelled / "amber" / "bad.jpg")]
+    assert [entry["path"] for entry in written["unreadable"]] == [str(labeled / "amber" / "bad.jpg")]
 
 
-def test_unknown_classes_are_named(labelled, run_vitrail, tiny_model_file):
-    (labelled / "green").rename(labelled / "gren")
-    code, _out, err = run_vitrail("test", labelled, "-m", tiny_model_file)
+def test_unknown_classes_are_named(labeled, run_vitrail, tiny_model_file):
+    (labeled / "green").rename(labeled / "gren")
+    code, _out, err = run_vitrail("test", labeled, "-m", tiny_model_file)
     assert code == 2
     assert "gren" in err
 
 
-def test_an_existing_report_is_not_replaced_without_overwrite(labelled, run_vitrail, tiny_model_file, tmp_path):
+def test_an_existing_report_is_not_replaced_without_overwrite(labeled, run_vitrail, tiny_model_file, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "accuracy.json").write_text("precious")
-    assert run_vitrail("test", labelled, "-m", tiny_model_file, "-o", tmp_path / "out")[0] == 2
+    assert run_vitrail("test", labeled, "-m", tiny_model_file, "-o", tmp_path / "out")[0] == 2
     assert (tmp_path / "out" / "accuracy.json").read_text() == "precious"
-    assert run_vitrail("test", labelled, "-m", tiny_model_file, "-o", tmp_path / "out", "--overwrite")[0] == 0
+    assert run_vitrail("test", labeled, "-m", tiny_model_file, "-o", tmp_path / "out", "--overwrite")[0] == 0
     assert json.loads((tmp_path / "out" / "accuracy.json").read_text())["num_images"] == 24
 
 
-def test_a_data_set_by_its_name(labelled, run_vitrail, tiny_model_file, tmp_path):
+def test_a_data_set_by_its_name(labeled, run_vitrail, tiny_model_file, tmp_path):
     (tmp_path / "root").mkdir()
-    labelled.rename(tmp_path / "root" / "test")
+    labeled.rename(tmp_path / "root" / "test")
     root = tmp_path / "root"
     code, by_folder, err = run_vitrail("test", root, "--model", tiny_model_file)
     assert code == 0, err
@@ -108,14 +108,14 @@ def test_a_data_set_by_its_name(labelled, run_vitrail, tiny_model_file, tmp_path
     assert by_option == by_folder
 
 
-def test_of_a_folder_by_its_name_val_takes_the_place_of_test(labelled, run_vitrail, make_photo, tiny_model_file, tmp_path):
+def test_of_a_folder_by_its_name_val_takes_the_place_of_test(labeled, run_vitrail, make_photo, tiny_model_file, tmp_path):
     root = tmp_path / "root"
     make_photo(root / "train" / "amber" / "a.png")
     arguments = ("test", root, "--model", tiny_model_file, "--data-set", "folder")
     code, _out, err = run_vitrail(*arguments)
     assert code == 2
     assert f"expected a folder test or val in {root}" in err
-    labelled.rename(root / "val")
+    labeled.rename(root / "val")
     code, printed, err = run_vitrail(*arguments)
     assert code == 0, err
     assert "on 24 images" in printed

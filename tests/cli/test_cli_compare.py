@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from samples import CLASS_NAMES
-from score_files import parts_of, results_of, rows_of
+from score_files import list_components, results_of, rows_of
 
 import vitrail
 from vitrail.adapters import build
@@ -53,7 +53,7 @@ def test_every_method_of_every_model_is_in_one_table(run_compare, photos):
     rows = rows_of(out / "images.csv")
     assert [(row["image"], row["method"]) for row in rows] == [(str(path), name) for name in names for path in photos]
     for model, methods in (("tiny", names[:2]), ("vit", names[2:])):
-        parts = parts_of(out / "models" / model)
+        parts = list_components(out / "models" / model)
         for i, name in enumerate(methods):
             mine = [row for row in rows if row["method"] == name]
             insertion = [float(row["hit.insertion_zero"]) for row in mine]
@@ -83,9 +83,9 @@ def test_each_model_is_scored_as_if_alone(run_compare, run_score, photos):
     options = ("--steps", 3, "--batch-size", 2)
     together, _printed, _err = run_compare(photos[0].parent, *options)
     alone, _printed, _err = run_score(photos[0].parent, *options, out="alone")
-    for name, array in parts_of(alone).items():
+    for name, array in list_components(alone).items():
         if name != "seconds":
-            np.testing.assert_array_equal(parts_of(together / "models" / "tiny")[name], array, err_msg=name)
+            np.testing.assert_array_equal(list_components(together / "models" / "tiny")[name], array, err_msg=name)
 
 
 def test_a_comparison_goes_on(run_compare, photos):

@@ -11,7 +11,7 @@ from PIL import Image
 from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.synthetic.base import ANSWER
 from vitrail.datasets.synthetic.birds import Birds
-from vitrail.datasets.synthetic.generation import read_answer, read_parts
+from vitrail.datasets.synthetic.generation import read_generated_mask, read_parts
 
 pytest_plugins = ("tiny",)
 
@@ -36,7 +36,7 @@ def test_birds_are_written_with_their_answers_and_a_picture(run_vitrail, tmp_pat
     sample = Birds(seed=7, size=64, num_classes=3).draw("train", 11)
     path = out / "train" / "bar-winged finch" / "000011.png"
     assert np.array_equal(Image.open(path), sample.image)
-    assert np.array_equal(read_answer(path), sample.masks[ANSWER])
+    assert np.array_equal(read_generated_mask(path), sample.masks[ANSWER])
     assert np.array_equal(read_parts(path)["wing"], sample.masks["wing"])
 
 
@@ -47,9 +47,9 @@ def test_the_sheet_shows_the_images_and_fades_all_but_the_answers(run_vitrail, t
         seen = np.asarray(sheet.convert("RGB")).reshape(-1, 3)
     images = ImageFolder.scan(out / "train", lambda image: image)
     pure = [np.asarray(Image.open(path)).reshape(-1, 3) for path in images.paths]
-    # Red is counted: it is shown twice, in the image and in its answer; every other colour once.
-    red, blue = (sum((image == colour).all(axis=1).sum() for image in pure) for colour in ((255, 0, 0), (0, 0, 255)))
-    shown_red, shown_blue = ((seen == colour).all(axis=1).sum() for colour in ((255, 0, 0), (0, 0, 255)))
+    # Red is counted: it is shown twice, in the image and in its answer; every other color once.
+    red, blue = (sum((image == color).all(axis=1).sum() for image in pure) for color in ((255, 0, 0), (0, 0, 255)))
+    shown_red, shown_blue = ((seen == color).all(axis=1).sum() for color in ((255, 0, 0), (0, 0, 255)))
     assert 0.9 < (shown_red / shown_blue) / (2 * red / blue) < 1.1
 
 
@@ -63,7 +63,7 @@ def test_workers_and_defaults_change_nothing(run_vitrail, tmp_path, snapshot):
     ("arguments", "messages"),
     [
         (("bird",), ["unknown task 'bird'", "did you mean 'birds'"]),
-        (("birds", "--option", "colour=red"), ["birds has no option colour", "num_classes"]),
+        (("birds", "--option", "color=red"), ["birds has no option color", "num_classes"]),
         (("birds", "--option", "size=tiny"), ["cannot use 'tiny' for birds.size"]),
         (("birds", "--option", "size=10"), ["64 to 256", "got 10"]),
         (("birds", "--option", "size"), ["expected --option like size=64, got 'size'"]),

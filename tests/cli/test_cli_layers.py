@@ -29,14 +29,14 @@ def strict_json(path):
 
 
 @pytest.fixture
-def labelled(make_classes):
+def labeled(make_classes):
     return make_classes(CLASSES, 6)
 
 
 @pytest.fixture
-def reported(labelled, run_vitrail, tiny_model_file, tmp_path):
-    """The folder of a run over 18 labelled photos in batches of four, and what was printed."""
-    code, printed, err = run_vitrail("layers", labelled, "-m", tiny_model_file, "--batch-size", 4, "-o", tmp_path / "out")
+def reported(labeled, run_vitrail, tiny_model_file, tmp_path):
+    """The folder of a run over 18 labeled photos in batches of four, and what was printed."""
+    code, printed, err = run_vitrail("layers", labeled, "-m", tiny_model_file, "--batch-size", 4, "-o", tmp_path / "out")
     assert code == 0, err
     return tmp_path / "out", printed
 
@@ -51,10 +51,10 @@ def test_every_file_is_written(reported):
     assert all(name in printed for name in FILES)
 
 
-def test_layers_csv_holds_means_and_standard_errors(reported, labelled, tiny_model_file):
+def test_layers_csv_holds_means_and_standard_errors(reported, labeled, tiny_model_file):
     out, _printed = reported
     classifier = vitrail.load(tiny_model_file, device="cpu")
-    paths = sorted(labelled.rglob("*.png"))
+    paths = sorted(labeled.rglob("*.png"))
     images = torch.stack([classifier.preprocessing(open_image(path)) for path in paths])
     labels = np.array([classifier.class_names.index(path.parent.name) for path in paths])
     rows = rows_of(out / "layers.csv")
@@ -161,28 +161,28 @@ def test_a_single_photo_has_no_standard_error(run_vitrail, make_photo, tiny_mode
     assert ">nan<" not in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_a_folder_named_test_is_taken_and_limit_spreads(labelled, run_vitrail, make_photo, tiny_model_file, tmp_path):
+def test_a_folder_named_test_is_taken_and_limit_spreads(labeled, run_vitrail, make_photo, tiny_model_file, tmp_path):
     make_photo(tmp_path / "set" / "train" / "amber" / "a.png")
-    labelled.rename(tmp_path / "set" / "test")
+    labeled.rename(tmp_path / "set" / "test")
     code, printed, _err = run_vitrail("layers", tmp_path / "set", "-m", tiny_model_file, "--limit", 6, "-o", tmp_path / "out")
     assert code == 0
     assert "6 images" in printed
     assert [row["label"] for row in rows_of(tmp_path / "out" / "images.csv")] == [n for n in sorted(CLASSES) for _ in range(2)]
 
 
-def test_unreadable_files_are_counted_and_skipped(labelled, run_vitrail, tiny_model_file, tmp_path):
-    (labelled / "amber" / "bad.jpg").write_bytes(b"\xff\xd8\xff nonsense")
-    code, printed, err = run_vitrail("layers", labelled, "-m", tiny_model_file, "-o", tmp_path / "out")
+def test_unreadable_files_are_counted_and_skipped(labeled, run_vitrail, tiny_model_file, tmp_path):
+    (labeled / "amber" / "bad.jpg").write_bytes(b"\xff\xd8\xff nonsense")
+    code, printed, err = run_vitrail("layers", labeled, "-m", tiny_model_file, "-o", tmp_path / "out")
     assert code == 0
     assert "18 images" in printed
     assert "1 unreadable file(s) were skipped" in err
     written = strict_json(tmp_path / "out" / "summary.json")["unreadable"]
-    assert [file["path"] for file in written] == [str(labelled / "amber" / "bad.jpg")]
+    assert [file["path"] for file in written] == [str(labeled / "amber" / "bad.jpg")]
 
 
-def test_another_model_is_refused_in_one_message(labelled, run_vitrail, tmp_path):
+def test_another_model_is_refused_in_one_message(labeled, run_vitrail, tmp_path):
     code, printed, err = run_vitrail(
-        *("layers", labelled, "-m", "timm:vit_tiny_patch16_224", "--model-arg", "pretrained=false", "-o", tmp_path / "out")
+        *("layers", labeled, "-m", "timm:vit_tiny_patch16_224", "--model-arg", "pretrained=false", "-o", tmp_path / "out")
     )
     assert (code, printed) == (2, "")
     assert err.count("error: ") == 1
@@ -190,14 +190,14 @@ def test_another_model_is_refused_in_one_message(labelled, run_vitrail, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_earlier_results_are_replaced_only_if_asked(reported, labelled, run_vitrail, tiny_model_file, snapshot):
+def test_earlier_results_are_replaced_only_if_asked(reported, labeled, run_vitrail, tiny_model_file, snapshot):
     out, _printed = reported
     before = snapshot(out)
-    code, _out, err = run_vitrail("layers", labelled, "-m", tiny_model_file, "-o", out)
+    code, _out, err = run_vitrail("layers", labeled, "-m", tiny_model_file, "-o", out)
     assert code == 2
     assert "--overwrite" in err
     assert snapshot(out) == before
-    code, _out, _err = run_vitrail("layers", labelled, "-m", tiny_model_file, "-o", out, "--overwrite", "--limit", 3)
+    code, _out, _err = run_vitrail("layers", labeled, "-m", tiny_model_file, "-o", out, "--overwrite", "--limit", 3)
     assert code == 0
     assert len(rows_of(out / "images.csv")) == 3
 
@@ -213,10 +213,10 @@ def test_nothing_to_read_is_an_error(run_vitrail, tiny_model_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_print_and_write_what_one_does(labelled, run_vitrail, tiny_model_file, tmp_path):
+def test_two_processes_print_and_write_what_one_does(labeled, run_vitrail, tiny_model_file, tmp_path):
     """17 readable photos, so that the shares are unequal."""
-    (labelled / "crimson" / "0.png").write_bytes(b"")
-    arguments = ("layers", labelled, "-m", tiny_model_file, "--batch-size", 4, "--device", "cpu", "--out")
+    (labeled / "crimson" / "0.png").write_bytes(b"")
+    arguments = ("layers", labeled, "-m", tiny_model_file, "--batch-size", 4, "--device", "cpu", "--out")
     code, printed, err = run_vitrail(*arguments, tmp_path / "one")
     assert code == 0, err
     code, printed_by_two, err = run_together("-m", "vitrail", *arguments, tmp_path / "two")

@@ -59,7 +59,7 @@ def test_list_as_json_agrees_with_the_registries():
         assert method["needs_gradients"] == EXPLAINERS[method["name"]].needs_gradients
     for metric in listed["metrics"]:
         assert metric["summary"]
-        assert metric["needs_answers"] == METRICS[metric["name"]].needs_answers
+        assert metric["needs_ground_truth"] == METRICS[metric["name"]].needs_ground_truth
         assert set(metric["measures"].values()) <= {"higher", "lower", None}
     options = {method["name"]: method["options"] for method in listed["methods"]}
     assert options["rollout"] == {"head_fusion": "mean", "discard_ratio": 0.0}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from score_files import parts_of, rows_of
+from score_files import list_components, rows_of
 
 import vitrail
 from vitrail.datasets.image_io import open_image
@@ -31,7 +31,7 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
         *("run.json", "summary.json", "cost.json", "images.csv", "comparisons.csv", "curves.csv", "index.html"),
         *("extremes.png", "masks.png", "parts/000000.npz", "parts/000001.npz"),
-        *(f"pictures/{name}.png" for name in ("hit", "curves-hit", "curves-hit-normalised", "masks", "completeness")),
+        *(f"pictures/{name}.png" for name in ("hit", "curves-hit", "curves-hit-normalized", "masks", "completeness")),
     }
     for path in out.rglob("*.png"):
         with Image.open(path) as picture:
@@ -47,7 +47,7 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
 def test_the_table_of_images_holds_the_parts_and_the_areas_under_their_curves(scored):
     out, _printed, _err = scored
     photos = sorted((out.parent / "photos").iterdir())
-    rows, parts = rows_of(out / "images.csv"), parts_of(out)
+    rows, parts = rows_of(out / "images.csv"), list_components(out)
     assert list(rows[0]) == ["image", "target", "method", *COLUMNS]
     assert [(row["image"], row["method"]) for row in rows] == [(str(path), method) for method in METHODS for path in photos]
     assert sorted(path.name for path in (out / "parts").iterdir()) == ["000000.npz", "000001.npz", "000002.npz"]
@@ -117,8 +117,8 @@ def test_costs_are_counted_and_timed_apart_from_the_summary(scored):
 
 def test_the_mean_curves_are_those_of_the_parts(scored):
     out, _printed, _err = scored
-    parts, points = parts_of(out), rows_of(out / "curves.csv")
-    areas = json.loads((out / "summary.json").read_text())["normalised_areas_of_mean_curves"]["tiny"]
+    parts, points = list_components(out), rows_of(out / "curves.csv")
+    areas = json.loads((out / "summary.json").read_text())["normalized_areas_of_mean_curves"]["tiny"]
     assert len(points) == 2 * 4 * (197 + 4)
     for protocol, names in (("hit", HIT), ("diffmask", DIFFMASK)):
         relative = [name for name in names if not name.endswith("_kl")]
@@ -133,18 +133,18 @@ def test_the_mean_curves_are_those_of_the_parts(scored):
                 np.testing.assert_allclose(fractions, parts[f"{protocol}.fractions"])
                 np.testing.assert_allclose([float(p["mean"]) for p in mine], mean, atol=1e-6)
                 if name not in relative:
-                    assert {p["normalised"] for p in mine} == {""}
+                    assert {p["normalized"] for p in mine} == {""}
                     continue
                 clean, empty = parts[f"{protocol}.ends"][i, :, j].astype(float).mean(0)
-                normalised = (mean - empty) / (clean - empty)
-                np.testing.assert_allclose([float(p["normalised"]) for p in mine], normalised, rtol=1e-4, atol=1e-4)
-                assert areas[protocol][method][name] == pytest.approx(np.trapezoid(normalised, fractions), rel=1e-3, abs=1e-4)
+                normalized = (mean - empty) / (clean - empty)
+                np.testing.assert_allclose([float(p["normalized"]) for p in mine], normalized, rtol=1e-4, atol=1e-4)
+                assert areas[protocol][method][name] == pytest.approx(np.trapezoid(normalized, fractions), rel=1e-3, abs=1e-4)
 
 
 def test_curves_begin_and_end_where_the_network_says(scored, tiny_model_file):
     out, _printed, _err = scored
     photos = sorted((out.parent / "photos").iterdir())
-    classifier, parts = vitrail.load(tiny_model_file, device="cpu"), parts_of(out)
+    classifier, parts = vitrail.load(tiny_model_file, device="cpu"), list_components(out)
     targets = [row["target"] for row in rows_of(out / "images.csv")][:5]
     for i, path in enumerate(photos):
         with torch.no_grad():
@@ -186,7 +186,7 @@ def test_what_is_defined_on_no_image_is_told(photos, run_vitrail, tiny_model_fil
 def test_the_order_of_change_can_be_turned_round(run_score, photos):
     options = ("--method", "hit", "--steps", 16, "--order")
     most, least = (run_score(photos[0], *options, order, out=order) for order in ("most", "least"))
-    forth, back = (parts_of(run[0])["hit.scores"][0, 0] for run in (most, least))
+    forth, back = (list_components(run[0])["hit.scores"][0, 0] for run in (most, least))
     # What is inserted last by one order is what is deleted last by the other.
     np.testing.assert_allclose(forth[0::2], back[1::2, ::-1], atol=1e-5)
     assert not np.allclose(forth, back, atol=1e-3)
@@ -198,7 +198,7 @@ def test_the_order_of_change_can_be_turned_round(run_score, photos):
 
 def test_steps_replace_those_of_every_protocol(run_score, photos):
     out, _printed, _err = run_score(photos[0], "--protocol", "diffmask,tokens", "--steps", 5)
-    parts = parts_of(out)
+    parts = list_components(out)
     assert {name: array.shape[-1] for name, array in parts.items() if name.endswith(".scores")} == {
         "diffmask.scores": 6, "tokens.scores": 6,
     }  # fmt: skip
@@ -211,7 +211,7 @@ def test_steps_replace_those_of_every_protocol(run_score, photos):
 @pytest.mark.parametrize("protocol", ["mutex", "chefer", "rise"])
 def test_protocols_of_pixels(protocol, run_score, photos):
     out, printed, _err = run_score(photos[0], "--protocol", protocol)
-    parts = parts_of(out)
+    parts = list_components(out)
     assert parts[f"{protocol}.scores"].shape[:2] == (2, 1)
     assert printed.splitlines()[1] == protocol
 
@@ -222,7 +222,7 @@ def test_options_of_a_metric_reach_it(run_score, photos):
         options = ("--metric", "single-step", "--metric-option", f"single-step.share={share}")
         out, _printed, _err = run_score(photos[0], *options, out=str(share))
         assert json.loads((out / "run.json").read_text())["metrics"]["single-step"]["share"] == share
-        found[share] = parts_of(out)["values"][0, 0]
+        found[share] = list_components(out)["values"][0, 0]
     assert not np.array_equal(found[0.25], found[0.75], equal_nan=True)
 
 
@@ -240,7 +240,7 @@ def test_the_target_is_a_class_or_the_label(run_score, make_classes, tiny_model_
     for target, names in expected.items():
         out, _printed, _err = run_score(data, "--steps", 2, "--target", target, out=target)
         assert [row["target"] for row in rows_of(out / "images.csv")] == names * 2
-        found[target] = parts_of(out)
+        found[target] = list_components(out)
         for i, path in enumerate(sorted(data.rglob("*.png"))):
             with torch.no_grad():
                 clean = classifier.module(classifier.preprocessing(open_image(path))[None]).softmax(-1)[0]
@@ -326,7 +326,7 @@ def test_the_effect_of_reduced_precision_is_measured_on_the_first_batch(run_scor
     effect = json.loads((half / "summary.json").read_text())["effect_of_precision"]["tiny"]
     names = [*(f"hit.{name}" for name in HIT), "complexity", "completeness"]
     assert list(effect) == names
-    differences = np.abs(parts_of(half)["values"] - parts_of(full)["values"])[:, :2]  # Of the first batch.
+    differences = np.abs(list_components(half)["values"] - list_components(full)["values"])[:, :2]  # Of the first batch.
     np.testing.assert_allclose([effect[name] for name in names], np.nanmean(differences, (0, 1)), rtol=1e-5, atol=1e-9)
     assert all(effect[name] > 0 for name in names)
     assert json.loads((full / "summary.json").read_text())["effect_of_precision"] == {}

@@ -4,10 +4,10 @@ import json
 import math
 
 import pytest
-from score_files import parts_of, rows_of
+from score_files import list_components, rows_of
 
-from vitrail.datasets.synthetic.counting import ColourCounting
-from vitrail.datasets.synthetic.generation import write_task
+from vitrail.datasets.synthetic.counting import ColorCounting
+from vitrail.datasets.synthetic.generation import write_synthetic
 
 pytest_plugins = ("tiny", "score_runs")
 
@@ -18,7 +18,7 @@ COMPARED = ["iou", "iou_at_size", "pointing"]
 @pytest.fixture
 def counted(tmp_path):
     """One image of each of the 17 classes; the answer of the first is empty."""
-    write_task(ColourCounting(grid_size=4, patch_size=4), tmp_path / "data", {"test": 17})
+    write_synthetic(ColorCounting(grid_size=4, patch_size=4), tmp_path / "data", {"test": 17})
     return tmp_path / "data" / "test"
 
 
@@ -79,7 +79,7 @@ def test_the_threshold_decides_how_much_is_kept(run_masks, counted, tmp_path):
 
 def test_a_mask_of_all_cells_changes_nothing(run_masks, counted, tmp_path):
     run_masks(counted, "--metric-option", "masks.threshold=0", "--limit", 3)
-    kept, agreement, kl = parts_of(tmp_path / "out")["values"][..., :3].transpose(2, 0, 1)
+    kept, agreement, kl = list_components(tmp_path / "out")["values"][..., :3].transpose(2, 0, 1)
     assert (kept == 1).all()
     assert (agreement == 1).all()
     assert abs(kl).max() < 1e-6

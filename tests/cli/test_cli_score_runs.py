@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 from processes import run_together
-from score_files import RESULTS, parts_of, results_of, rows_of
+from score_files import RESULTS, list_components, results_of, rows_of
 
 pytest_plugins = ("tiny", "score_runs")
 
@@ -187,7 +187,7 @@ def test_overwrite_starts_afresh(run_score, photos, whole):
     run_score(photos[1], *OPTIONS, "--steps", 5, "--overwrite")
     assert [row["image"] for row in rows_of(out / "images.csv")] == [str(photos[1])] * 2
     assert [path.name for path in (out / "parts").iterdir()] == ["000000.npz"]
-    assert parts_of(out)["hit.scores"].shape == (2, 1, 4, 6)
+    assert list_components(out)["hit.scores"].shape == (2, 1, 4, 6)
     assert json.loads((out / "run.json").read_text())["num_images"] == 1
 
 
@@ -221,7 +221,7 @@ def test_unreadable_files_are_skipped_named_and_counted(run_score, photos):
     assert all(path in err for path in bad)
     assert all(path in (out / "index.html").read_text() for path in bad)
     assert [row["image"] for row in rows_of(out / "images.csv") if row["method"] == "hit"] == list(map(str, photos))
-    assert parts_of(out)["places"].tolist() == [0, 1, 3, 4, 7]
+    assert list_components(out)["places"].tolist() == [0, 1, 3, 4, 7]
     # What was skipped is remembered by a run that goes on.
     expected = results_of(out)
     (out / "parts" / "000001.npz").unlink()

@@ -7,15 +7,15 @@ from vitrail.core.registry import MAX_LISTED, Registry, unknown_name
 
 
 @pytest.fixture
-def colours():
-    registry: Registry[int] = Registry("colour")
+def colors():
+    registry: Registry[int] = Registry("color")
     for name, value in (("red", 1), ("green", 2), ("blue", 3)):
         registry.register(name)(value)
     return registry
 
 
 def test_the_decorator_returns_what_it_files():
-    registry: Registry[type] = Registry("colour")
+    registry: Registry[type] = Registry("color")
 
     @registry.register("red")
     class Red:
@@ -25,44 +25,44 @@ def test_the_decorator_returns_what_it_files():
     assert registry["red"] is Red
 
 
-def test_a_duplicate_is_refused_and_the_first_stays(colours):
-    with pytest.raises(ValueError, match=r"^colour 'red' is registered already, as 1; choose another name$"):
-        colours.register("red")(9)
-    assert colours["red"] == 1
-    assert len(colours) == 3
+def test_a_duplicate_is_refused_and_the_first_stays(colors):
+    with pytest.raises(ValueError, match=r"^color 'red' is registered already, as 1; choose another name$"):
+        colors.register("red")(9)
+    assert colors["red"] == 1
+    assert len(colors) == 3
 
 
-def test_an_unknown_name_lists_the_choices_and_suggests(colours):
-    expected = "unknown colour 'gren' (did you mean 'green'?); choose one of: blue, green, red"
+def test_an_unknown_name_lists_the_choices_and_suggests(colors):
+    expected = "unknown color 'gren' (did you mean 'green'?); choose one of: blue, green, red"
     with pytest.raises(UnknownNameError, match=f"^{re.escape(expected)}$"):
-        colours["gren"]
+        colors["gren"]
 
 
-def test_an_unknown_name_like_none_other_gets_no_suggestion(colours):
-    with pytest.raises(UnknownNameError, match=r"^unknown colour 'xyzzy'; choose one of: blue, green, red$"):
-        colours["xyzzy"]
+def test_an_unknown_name_like_none_other_gets_no_suggestion(colors):
+    with pytest.raises(UnknownNameError, match=r"^unknown color 'xyzzy'; choose one of: blue, green, red$"):
+        colors["xyzzy"]
 
 
 def test_an_empty_registry_says_so():
-    with pytest.raises(UnknownNameError, match=r"^unknown colour 'red'; choose one of: none there are$"):
-        Registry("colour")["red"]
+    with pytest.raises(UnknownNameError, match=r"^unknown color 'red'; choose one of: none there are$"):
+        Registry("color")["red"]
 
 
-def test_membership(colours):
-    assert "red" in colours
-    assert "gren" not in colours
-    assert 7 not in colours
+def test_membership(colors):
+    assert "red" in colors
+    assert "gren" not in colors
+    assert 7 not in colors
 
 
-def test_get_follows_the_manners_of_a_mapping(colours):
-    assert colours.get("red") == 1
-    assert colours.get("gren") is None
-    assert colours.get("gren", 5) == 5
+def test_get_follows_the_manners_of_a_mapping(colors):
+    assert colors.get("red") == 1
+    assert colors.get("gren") is None
+    assert colors.get("gren", 5) == 5
 
 
-def test_iteration_is_sorted(colours):
-    assert list(colours) == ["blue", "green", "red"]
-    assert list(colours.items()) == [("blue", 3), ("green", 2), ("red", 1)]
+def test_iteration_is_sorted(colors):
+    assert list(colors) == ["blue", "green", "red"]
+    assert list(colors.items()) == [("blue", 3), ("green", 2), ("red", 1)]
 
 
 @pytest.mark.parametrize(("count", "ending"), [(MAX_LISTED, ", n19"), (MAX_LISTED + 1, ", n19, ... (21 in all)")])

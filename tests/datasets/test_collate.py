@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitrail.datasets.collate import collate_by_size, same_size
+from vitrail.datasets.collate import collate_by_size, group_by_size
 from vitrail.datasets.dataset import Batch, Sample, Unreadable, collate
 
 SIZES = [(4, 6), (5, 3), (4, 6), (5, 6), (5, 3), (1, 1)]
@@ -83,5 +83,5 @@ def test_no_batch_is_padded_on_the_way(monkeypatch):
 
 
 def test_places_of_every_size():
-    assert same_size(["b", "a", "b", "c", "a"]) == [[0, 2], [1, 4], [3]]
-    assert same_size([]) == []
+    assert group_by_size(["b", "a", "b", "c", "a"]) == [[0, 2], [1, 4], [3]]
+    assert group_by_size([]) == []

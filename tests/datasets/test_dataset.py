@@ -8,7 +8,7 @@ from PIL import Image
 
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.datasets import folder
-from vitrail.datasets.dataset import NO_LABEL, LabelledArrays, LabelledFiles, LabelledImages, Sample, Unreadable
+from vitrail.datasets.dataset import NO_LABEL, LabeledArrays, LabeledFiles, LabeledImages, Sample, Unreadable
 from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.image_io import decode_image, open_image
 
@@ -18,27 +18,27 @@ def files(tmp_path):
     """Six photos whose classes are mixed, with boxes."""
     paths = [photo(tmp_path / f"{i}.png", (10, 8)) or tmp_path / f"{i}.png" for i in range(6)]
     boxes = [(float(i), 1.0, float(i + 3), 5.0) for i in range(6)]
-    return LabelledFiles(paths, [0, 1, 0, 2, 1, 0], ["a", "b", "c"], middle, boxes)
+    return LabeledFiles(paths, [0, 1, 0, 2, 1, 0], ["a", "b", "c"], middle, boxes)
 
 
 @pytest.fixture
 def arrays():
     """Five gray images, of which the first is black."""
     pixels = np.arange(5, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(6, 2)
-    return LabelledArrays(pixels, [0, 1, 0, 1, NO_LABEL], ["a", "b"], middle, "mnist/test")
+    return LabeledArrays(pixels, [0, 1, 0, 1, NO_LABEL], ["a", "b"], middle, "mnist/test")
 
 
 def test_the_names_of_old_are_where_they_were():
     for name in ("NO_LABEL", "Batch", "Sample", "Transform", "Unreadable", "collate"):
         assert hasattr(folder, name)
-    assert issubclass(ImageFolder, LabelledImages)
+    assert issubclass(ImageFolder, LabeledImages)
 
 
 def test_a_list_of_files(files):
     samples = list(files)
     assert [(sample.path, sample.label) for sample in samples] == list(zip(map(str, files.paths), files.labels, strict=True))
     assert files.box(2) == (2, 1, 5, 5)
-    assert LabelledFiles(files.paths, files.labels, files.class_names, middle).box(2) is None
+    assert LabeledFiles(files.paths, files.labels, files.class_names, middle).box(2) is None
 
 
 def test_a_subset_keeps_lists_in_step(files):
@@ -49,7 +49,7 @@ def test_a_subset_keeps_lists_in_step(files):
 
 
 def test_a_crop_is_the_box(files):
-    cropped = LabelledFiles(files.paths, files.labels, files.class_names, middle, files.boxes, crop_to_box=True)
+    cropped = LabeledFiles(files.paths, files.labels, files.class_names, middle, files.boxes, crop_to_box=True)
     assert cropped.open(4).size == (3, 4)
     assert np.asarray(cropped.open(4)).tolist() == np.asarray(files.open(4).crop((4, 1, 7, 5))).tolist()
     assert cropped.box(4) is None
@@ -60,12 +60,12 @@ def test_a_crop_is_the_box(files):
     ("box", "size"), [((-3.0, -1.0, 4.0, 90.0), (4, 8)), ((0.4, 0.6, 9.6, 7.5), (10, 7)), ((9.0, 7.0, 10.0, 8.0), (1, 1))]
 )
 def test_a_box_that_reaches_out_is_cut_to_the_image(files, box, size):
-    assert LabelledFiles(files.paths[:1], [0], ["a"], middle, [box], crop_to_box=True).open(0).size == size
+    assert LabeledFiles(files.paths[:1], [0], ["a"], middle, [box], crop_to_box=True).open(0).size == size
 
 
 @pytest.mark.parametrize("box", [(10.0, 0.0, 12.0, 4.0), (3.0, 4.0, 3.0, 6.0), (5.0, 1.0, 2.0, 6.0)])
 def test_a_box_with_nothing_in_it_makes_an_image_unreadable(files, box):
-    cropped = LabelledFiles(files.paths[:1], [0], ["a"], middle, [box], crop_to_box=True)
+    cropped = LabeledFiles(files.paths[:1], [0], ["a"], middle, [box], crop_to_box=True)
     assert cropped[0] == Unreadable(str(files.paths[0]), f"expected a box within 10x8 pixels, got {box} for {files.paths[0]}")
 
 
@@ -82,10 +82,10 @@ def test_part_of_arrays_keeps_its_numbers(arrays):
     assert (part.name(0), part.labels, int(part[0].image[0])) == ("mnist/test/1", [1], 1)
 
 
-def test_colours():
+def test_colors():
     pixels = np.zeros((1, 2, 3, 3), np.uint8)
     pixels[..., 2] = 9
-    assert LabelledArrays(pixels, [0], ["a"], middle, "x").open(0).getpixel((2, 1)) == (0, 0, 9)
+    assert LabeledArrays(pixels, [0], ["a"], middle, "x").open(0).getpixel((2, 1)) == (0, 0, 9)
 
 
 @pytest.mark.parametrize("name", ["files", "arrays"])
@@ -102,7 +102,7 @@ def test_copies(name, request):
 def test_spread_gives_every_class_its_share_in_any_order(files):
     assert sorted(files.spread(3).labels) == [0, 0, 1]
     assert files.spread(5).paths == sorted(files.spread(5).paths)
-    many = LabelledFiles([files.paths[0]] * 999, [i % 3 for i in range(999)], ["a", "b", "c"], middle)
+    many = LabeledFiles([files.paths[0]] * 999, [i % 3 for i in range(999)], ["a", "b", "c"], middle)
     assert np.bincount(many.spread(30).labels).tolist() == [10, 10, 10]
     assert many.spread(999) is many
     with pytest.raises(InvalidInputError, match="expected a limit of at least 1 image, got 0"):

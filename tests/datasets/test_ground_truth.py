@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 
 from vitrail.adapters import Preprocessing
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.datasets.dataset import LabelledArrays, LabelledFiles, Sample, Unreadable, collate
+from vitrail.datasets.dataset import LabeledArrays, LabeledFiles, Sample, Unreadable, collate
 from vitrail.datasets.folder import ImageFolder
-from vitrail.datasets.ground_truth import AnsweredImages, filled, with_answers, with_boxes, with_masks
+from vitrail.datasets.ground_truth import GroundTruthImages, attach_boxes, attach_ground_truth, attach_masks, filled
 from vitrail.datasets.mask_files import masks_by_image, read_mask
 from vitrail.datasets.named import read_data
-from vitrail.datasets.synthetic.counting import ColourCounting
-from vitrail.datasets.synthetic.generation import read_answer, write_task
+from vitrail.datasets.synthetic.counting import ColorCounting
+from vitrail.datasets.synthetic.generation import read_generated_mask, write_synthetic
 
 WHOLE = Preprocessing((8, 8), crop_fraction=1.0)
 SHAPE = np.array([[0, 1, 1], [0, 0, 1]], dtype=bool)
@@ -81,7 +81,7 @@ def test_what_a_mask_means(tmp_path, mask):
 
 
 def test_palettes_mean_their_indices_and_not_the_void(tmp_path):
-    """Black is index 0 and the colour of no other; the border of PASCAL VOC is no part of the object."""
+    """Black is index 0 and the color of no other; the border of PASCAL VOC is no part of the object."""
     indices = np.array([[0, 255, 1], [254, 255, 20]])
     found = read_mask(save(tmp_path / "voc.png", palette(indices)))
     assert found.tolist() == [[False, False, True], [True, False, True]]
@@ -152,13 +152,13 @@ def test_photos_that_are_links_keep_their_places(tmp_path):
 
 def test_a_single_photo_has_its_mask_by_its_name(folders):
     photo = folders / "photos" / "wren" / "1.png"
-    images = with_masks(ImageFolder.scan(photo, WHOLE), WHOLE, folders / "masks" / "wren", photo)
+    images = attach_masks(ImageFolder.scan(photo, WHOLE), WHOLE, folders / "masks" / "wren", photo)
     assert np.array_equal(images.answer(0), random_mask(2))
 
 
 def test_photos_are_read_with_their_masks(folders):
-    images = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
-    assert isinstance(images, AnsweredImages)
+    images = attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
+    assert isinstance(images, GroundTruthImages)
     assert images.class_names == ["crow", "wren"]
     assert images.labels == [0, 0, 1]
     for index in range(3):
@@ -174,10 +174,10 @@ def test_photos_are_read_with_their_masks(folders):
 
 @pytest.mark.parametrize("mode", ["center", "squash", "whole"])
 def test_an_answer_is_where_the_photo_shows_it(folders, mode):
-    """The photos are red where their masks are, and scaled to the nearest pixel, so that no colour is mixed."""
+    """The photos are red where their masks are, and scaled to the nearest pixel, so that no color is mixed."""
     fraction = 1.0 if mode == "whole" else 0.7
     preprocessing = Preprocessing((6, 9), fraction, mode, interpolation="nearest", mean=(0.0,) * 3, std=(1.0,) * 3)
-    for sample in with_masks(scan(folders), preprocessing, folders / "masks", folders / "photos"):
+    for sample in attach_masks(scan(folders), preprocessing, folders / "masks", folders / "photos"):
         red = sample.image[0] > 0.5
         assert sample.answer.shape == red.shape
         assert 0 < int(red.sum()) < red.numel()
@@ -185,14 +185,14 @@ def test_an_answer_is_where_the_photo_shows_it(folders, mode):
 
 
 def test_sets_with_answers_behave_like_other_sets(folders):
-    images = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
+    images = attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
     part = images.subset([2, 0])
     assert [part.name(0), part.name(1)] == [images.name(2), images.name(0)]
     assert part.labels == [1, 0]
     assert np.array_equal(part.answer(0), random_mask(2))
-    relabelled = pickle.loads(pickle.dumps(part.with_labels([7, 8])))
-    assert relabelled.subset([1]).labels == [8]
-    assert [(sample.label, sample.path) for sample in relabelled] == [(7, images.name(2)), (8, images.name(0))]
+    relabeled = pickle.loads(pickle.dumps(part.with_labels([7, 8])))
+    assert relabeled.subset([1]).labels == [8]
+    assert [(sample.label, sample.path) for sample in relabeled] == [(7, images.name(2)), (8, images.name(0))]
     assert [images.labels[0], len(images.spread(2)), images.box(0)] == [0, 2, None]
     assert type(images.spread(2)) is type(images)
     other = images.with_transform(replace(WHOLE, size=(4, 4)))
@@ -200,30 +200,30 @@ def test_sets_with_answers_behave_like_other_sets(folders):
 
 
 def test_of_an_unknown_transform_no_answer_is_claimed(folders):
-    images = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos").with_transform(middle)
+    images = attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos").with_transform(middle)
     assert images[0].answer is None
     assert np.array_equal(images.answer(0), random_mask(0))
 
 
 def test_plain_images_have_no_answer(folders):
     assert scan(folders).answer(0) is None
-    assert with_answers(scan(folders), WHOLE).answer(0) is None
+    assert attach_ground_truth(scan(folders), WHOLE).answer(0) is None
 
 
 def test_a_set_with_answers_keeps_them(folders):
-    images = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
-    other = with_answers(images.with_labels([4, 5, 6]), replace(WHOLE, size=(4, 4)))
+    images = attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
+    other = attach_ground_truth(images.with_labels([4, 5, 6]), replace(WHOLE, size=(4, 4)))
     assert (other.labels, other[0].answer.shape) == ([4, 5, 6], (4, 4))
     assert np.array_equal(other.answer(1), random_mask(1))
 
 
 def test_masks_of_your_own_replace_those_of_a_task(tmp_path):
-    write_task(ColourCounting(grid_size=2, patch_size=4), tmp_path / "data", {"test": 5})
-    images = with_answers(ImageFolder.scan(tmp_path / "data" / "test", WHOLE), WHOLE).with_labels([9, 8, 7, 6, 5])
+    write_synthetic(ColorCounting(grid_size=2, patch_size=4), tmp_path / "data", {"test": 5})
+    images = attach_ground_truth(ImageFolder.scan(tmp_path / "data" / "test", WHOLE), WHOLE).with_labels([9, 8, 7, 6, 5])
     for i in range(5):
-        assert np.array_equal(images.answer(i), read_answer(images.name(i)))
+        assert np.array_equal(images.answer(i), read_generated_mask(images.name(i)))
         save(tmp_path / "own" / Path(images.name(i)).relative_to(tmp_path / "data" / "test"), np.eye(8, dtype=np.uint8))
-    own = with_masks(images, WHOLE, tmp_path / "own", tmp_path / "data" / "test")
+    own = attach_masks(images, WHOLE, tmp_path / "own", tmp_path / "data" / "test")
     assert own.labels == [9, 8, 7, 6, 5]
     assert all(np.array_equal(own.answer(i), np.eye(8, dtype=bool)) for i in range(5))
 
@@ -231,7 +231,7 @@ def test_masks_of_your_own_replace_those_of_a_task(tmp_path):
 def test_masks_that_cannot_be_used_make_their_images_unreadable(folders):
     (folders / "masks" / "crow" / "1.png").write_bytes(b"no mask")
     save(folders / "masks" / "wren" / "1.png", np.ones((16, 12), dtype=np.uint8))
-    batch = collate(list(with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")))
+    batch = collate(list(attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")))
     assert (len(batch.images), len(batch.answers)) == (1, 1)
     damaged, turned = batch.unreadable
     assert damaged.path.endswith("photos/crow/1.png")
@@ -245,24 +245,24 @@ def test_images_without_a_mask_are_refused_or_left_out(folders, caplog):
     with pytest.raises(
         InvalidInputError, match=r"found none for 1 of 3 images, the first .*crow.1\.png; .*take these images out"
     ):
-        with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
-    part = with_masks(scan(folders), WHOLE, folders / "masks", folders / "photos", only_masked=True)
+        attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
+    part = attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos", only_masked=True)
     assert part.labels == [0, 1]
     assert np.array_equal(part.answer(1), random_mask(2))
     assert "1 of 3 images" in caplog.text
     for only_masked in (False, True):
         with pytest.raises(InvalidInputError, match="found none, nor one of any other image"):
-            with_masks(scan(folders), WHOLE, folders / "masks" / "wren", folders / "photos", only_masked)
+            attach_masks(scan(folders), WHOLE, folders / "masks" / "wren", folders / "photos", only_masked)
 
 
 def test_masks_belong_to_whole_files(folders):
     files = scan(folders)
     cropped = replace(files, boxes=[(0.0, 0.0, 4.0, 4.0)] * 3, crop_to_box=True)
     with pytest.raises(InvalidInputError, match="cut down to their boxes"):
-        with_masks(cropped, WHOLE, folders / "masks", folders / "photos")
-    arrays = LabelledArrays(np.zeros((2, 8, 8), np.uint8), [0, 1], ["a", "b"], WHOLE, "mnist/test")
-    with pytest.raises(InvalidInputError, match=r"expected image files, .* got LabelledArrays"):
-        with_masks(arrays, WHOLE, folders / "masks", folders / "photos")
+        attach_masks(cropped, WHOLE, folders / "masks", folders / "photos")
+    arrays = LabeledArrays(np.zeros((2, 8, 8), np.uint8), [0, 1], ["a", "b"], WHOLE, "mnist/test")
+    with pytest.raises(InvalidInputError, match=r"expected image files, .* got LabeledArrays"):
+        attach_masks(arrays, WHOLE, folders / "masks", folders / "photos")
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_box_is_filled_and_cut_to_the_image(box, rows, columns):
 def test_photos_are_read_with_their_boxes(folders):
     boxes = [(2.0, 3.0, 5.0, 9.0), (-9.0, 0.0, -1.0, 9.0), (16.0, 0.0, 20.0, 9.0)]
     files = scan(folders)
-    images = with_boxes(LabelledFiles(files.paths, files.labels, files.class_names, middle, boxes), WHOLE)
+    images = attach_boxes(LabeledFiles(files.paths, files.labels, files.class_names, middle, boxes), WHOLE)
     sample, left, right = images
     assert isinstance(sample, Sample)
     assert torch.equal(sample.answer, WHOLE.region(filled(boxes[0], 12, 16)))
@@ -298,21 +298,21 @@ def test_photos_are_read_with_their_boxes(folders):
 
 
 def test_any_set_that_knows_boxes_can_answer(folders):
-    class Squares(LabelledArrays):
+    class Squares(LabeledArrays):
         def box(self, index):
             return (0.0, 0.0, 2.0 + index, 4.0)
 
     arrays = Squares(np.zeros((2, 8, 8), np.uint8), [0, 1], ["a", "b"], middle, "squares")
-    images = with_boxes(arrays, WHOLE)
+    images = attach_boxes(arrays, WHOLE)
     assert [int(sample.answer.sum()) for sample in images] == [8, 12]
 
 
 def test_sets_without_boxes_are_refused(folders):
     with pytest.raises(InvalidInputError, match=r"found none for 3 of 3 images, .*cub-200-2011"):
-        with_boxes(scan(folders), WHOLE)
+        attach_boxes(scan(folders), WHOLE)
     cropped = replace(scan(folders), boxes=[(0.0, 0.0, 4.0, 4.0)] * 3, crop_to_box=True)
     with pytest.raises(InvalidInputError, match="not cut down to its boxes"):
-        with_boxes(cropped, WHOLE)
+        attach_boxes(cropped, WHOLE)
 
 
 def test_birds_know_their_boxes(tmp_path):
@@ -327,5 +327,5 @@ def test_birds_know_their_boxes(tmp_path):
         "classes": "1 001.Crow",
     }.items():
         (root / f"{name}.txt").write_text(line + "\n")
-    [sample] = with_boxes(read_data("cub-200-2011", tmp_path, "test", WHOLE), WHOLE)
+    [sample] = attach_boxes(read_data("cub-200-2011", tmp_path, "test", WHOLE), WHOLE)
     assert torch.equal(sample.answer, WHOLE.region(filled((2.0, 3.0, 6.0, 8.0), 12, 16)))

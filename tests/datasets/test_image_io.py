@@ -216,14 +216,14 @@ def test_a_transparent_palette_entry_is_white(tmp_path, name):
     assert opened(tmp_path / name).tolist() == [[list(RED), list(WHITE)], [list(BLUE), list(WHITE)]]
 
 
-def test_a_transparent_colour_is_white(tmp_path):
+def test_a_transparent_color_is_white(tmp_path):
     palette_image().convert("RGB").save(tmp_path / "photo.png", transparency=GREEN)
     assert opened(tmp_path / "photo.png").tolist() == [[list(RED), list(WHITE)], [list(BLUE), list(WHITE)]]
 
 
 @pytest.mark.parametrize("alpha", [0, 1, 128, 254, 255])
 @pytest.mark.parametrize(
-    ("mode", "colour", "suffix"),
+    ("mode", "color", "suffix"),
     [
         ("RGBA", (200, 0, 90), ".png"),
         ("RGBA", (200, 0, 90), ".tif"),
@@ -232,10 +232,10 @@ def test_a_transparent_colour_is_white(tmp_path):
         ("LA", (60,), ".tif"),
     ],
 )
-def test_transparency_is_laid_over_white(tmp_path, mode, colour, alpha, suffix):
+def test_transparency_is_laid_over_white(tmp_path, mode, color, alpha, suffix):
     path = tmp_path / f"photo{suffix}"
-    Image.new(mode, (4, 4), (*colour, alpha)).save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
-    rgb = colour * 3 if mode == "LA" else colour
+    Image.new(mode, (4, 4), (*color, alpha)).save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+    rgb = color * 3 if mode == "LA" else color
     expected = np.array([value * alpha / 255 + 255 * (1 - alpha / 255) for value in rgb])
     assert np.abs(opened(path) - expected).max() <= 1
 
@@ -289,7 +289,7 @@ def test_exif_rotation_is_applied(tmp_path, orientation, suffix):
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
 def test_the_first_frame_of_an_animation(tmp_path, suffix):
-    frames = [Image.new("RGB", (8, 6), colour) for colour in (RED, BLUE, GREEN)]
+    frames = [Image.new("RGB", (8, 6), color) for color in (RED, BLUE, GREEN)]
     path = tmp_path / f"photo{suffix}"
     frames[0].save(
         path, save_all=True, append_images=frames[1:], duration=100, **({"lossless": True} if suffix == ".webp" else {})

@@ -12,7 +12,7 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.datasets.dataset import LabelledFiles, Unreadable
+from vitrail.datasets.dataset import LabeledFiles, Unreadable
 from vitrail.datasets.formats import FORMATS, SUFFIXES
 from vitrail.datasets.image_io import decode_image, open_image, read_image
 from vitrail.datasets.image_limits import MAX_ASPECT, MAX_SIDE, VARIABLE
@@ -53,7 +53,7 @@ def test_what_is_too_large_is_not_decoded(tmp_path, undecoded, size, message, wa
     path = tmp_path / "photo.png"
     path.write_bytes(png(*size))
     if way == "data set":
-        found = LabelledFiles([path], [0], ["a"], lambda image: pytest.fail("decoded"))[0]
+        found = LabeledFiles([path], [0], ["a"], lambda image: pytest.fail("decoded"))[0]
         assert isinstance(found, Unreadable)
         assert re.search(message, found.reason)
         return

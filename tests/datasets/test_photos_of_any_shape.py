@@ -21,7 +21,7 @@ from vitrail.explanation import Explanation
 from vitrail.metrics import Protocol
 from vitrail.runs.explain_folder import explain_folder
 from vitrail.runs.explain_images import explain_images, explain_photos
-from vitrail.runs.explain_photos import explain_gallery
+from vitrail.runs.explain_photos import explain_photos_into
 
 pytest_plugins = ("tiny",)
 
@@ -127,9 +127,9 @@ def test_maps_of_differing_grids_are_refused_as_one_explanation(classifier, phot
 def test_accuracy_is_that_of_single_photos(batch_size, classifier, photos, tmp_path):
     predicted = [int(one.targets) for one in alone(classifier, photos)]
     for i, (photo, name) in enumerate(zip(photos, ("ant", "bee", "cat", "dog", "emu", "ant", "bee"), strict=True)):
-        (tmp_path / "labelled" / name).mkdir(parents=True, exist_ok=True)
-        photo.rename(tmp_path / "labelled" / name / f"{i}.png")
-    images = ImageFolder.scan(tmp_path / "labelled", classifier.preprocessing)
+        (tmp_path / "labeled" / name).mkdir(parents=True, exist_ok=True)
+        photo.rename(tmp_path / "labeled" / name / f"{i}.png")
+    images = ImageFolder.scan(tmp_path / "labeled", classifier.preprocessing)
     places = [int(path.stem) for path in images.paths]
     right = [predicted[place] == label for place, label in zip(places, images.labels, strict=True)]
     single, result = (evaluate(classifier, images, batch_size=size) for size in (1, batch_size))
@@ -193,7 +193,7 @@ def test_a_folder_that_was_stopped_is_gone_on_with(classifier, photos, tmp_path,
 def test_photos_of_differing_shapes_have_a_file_each(classifier, photos, tmp_path):
     (tmp_path / "out").mkdir()
     files = list_photos([tmp_path / "data"])
-    found, unreadable = explain_gallery([occlusion(classifier)], files, None, tmp_path / "out", batch_size=3)
+    found, unreadable = explain_photos_into([occlusion(classifier)], files, None, tmp_path / "out", batch_size=3)
     assert len(unreadable) == 1
     for photo, one, expected in zip(photos, found["occlusion"], alone(classifier, photos), strict=True):
         assert_alike(one, expected)
@@ -204,7 +204,7 @@ def test_photos_of_differing_shapes_have_a_file_each(classifier, photos, tmp_pat
 
 def test_photos_of_one_grid_share_a_file(classifier, photos, tmp_path):
     (tmp_path / "out").mkdir()
-    found, _ = explain_gallery([occlusion(classifier)], list_photos([photos[0], photos[2]]), None, tmp_path / "out")
+    found, _ = explain_photos_into([occlusion(classifier)], list_photos([photos[0], photos[2]]), None, tmp_path / "out")
     (saved,) = found["occlusion"]
     assert saved.sources == (str(photos[0]), str(photos[2]))
     assert {path.name for path in (tmp_path / "out").glob("*.npz")} == {"explanations.npz"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vitrail.datasets.sampler import own_luck, read_on_cpu
+from vitrail.datasets.sampler import fixed_generator, read_on_cpu
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -25,7 +25,7 @@ def elsewhere():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_read_on_the_cpu_and_the_default_is_the_users_between(elsewhere, workers):
-    loader = DataLoader(Numbers(), batch_size=2, num_workers=workers, generator=own_luck())
+    loader = DataLoader(Numbers(), batch_size=2, num_workers=workers, generator=fixed_generator())
     read = []
     for batch in read_on_cpu(loader):
         read += batch.tolist()

@@ -108,11 +108,11 @@ def png(rows: int, image: np.ndarray, interlace: int = 0, split: int = 50) -> by
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     height, width = image.shape[:2]
-    depth, colour = (8, 2) if image.dtype == np.uint8 else (16, 0)
+    depth, color = (8, 2) if image.dtype == np.uint8 else (16, 0)
     parts = [image] if not interlace else [image[r::dr, c::dc] for r, c, dr, dc in PASSES]
     lines = [b"\0" + line.astype(image.dtype.newbyteorder(">")).tobytes() for part in parts if part.size for line in part]
     packed = zlib.compress(b"".join(lines[:rows]))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlace))
     body = b"".join(chunk(b"IDAT", packed[place : place + split]) for place in range(0, len(packed), split))
     return b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b"")
 

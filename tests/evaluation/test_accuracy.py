@@ -25,7 +25,7 @@ def classifier(tiny_model_file):
 
 
 @pytest.fixture
-def labelled(classifier, make_photo, tmp_path):
+def labeled(classifier, make_photo, tmp_path):
     """A function from class names to a folder with two photos of each."""
 
     def make(*names):
@@ -37,31 +37,31 @@ def labelled(classifier, make_photo, tmp_path):
     return make
 
 
-def test_labels_follow_the_names(classifier, labelled):
-    images = with_model_labels(labelled("green", "blue"), classifier)
+def test_labels_follow_the_names(classifier, labeled):
+    images = with_model_labels(labeled("green", "blue"), classifier)
     assert images.labels == [1, 1, 6, 6]
     assert [path.parent.name for path in images.paths] == ["blue", "blue", "green", "green"]
 
 
-def test_labels_follow_the_order_where_the_model_has_no_names(classifier, labelled):
+def test_labels_follow_the_order_where_the_model_has_no_names(classifier, labeled):
     names = tuple("abcdefg")
-    images = with_model_labels(labelled(*names), replace(classifier, class_names=()))
+    images = with_model_labels(labeled(*names), replace(classifier, class_names=()))
     assert images.labels == [i for i in range(7) for _ in range(2)]
 
 
-def test_labels_follow_the_order_where_no_name_is_the_models(classifier, labelled):
-    images = with_model_labels(labelled(*(f"n0{i}" for i in range(7))), classifier)
+def test_labels_follow_the_order_where_no_name_is_the_models(classifier, labeled):
+    images = with_model_labels(labeled(*(f"n0{i}" for i in range(7))), classifier)
     assert images.labels == [i for i in range(7) for _ in range(2)]
 
 
-def test_names_that_contradict_the_order_are_never_overruled_by_it(classifier, labelled):
+def test_names_that_contradict_the_order_are_never_overruled_by_it(classifier, labeled):
     # By order, "blue" would be class 0, which the model calls amber.
     with pytest.raises(InvalidInputError, match="zamber"):
-        with_model_labels(labelled("zamber", "blue", "crimson", "denim", "ecru", "fawn", "green"), classifier)
+        with_model_labels(labeled("zamber", "blue", "crimson", "denim", "ecru", "fawn", "green"), classifier)
 
 
-def test_class_folders_may_be_links(classifier, labelled, tmp_path):
-    labelled("blue", "green")
+def test_class_folders_may_be_links(classifier, labeled, tmp_path):
+    labeled("blue", "green")
     (tmp_path / "linked").mkdir()
     for name in ("blue", "green"):
         (tmp_path / "linked" / name).symlink_to(tmp_path / "data" / name)
@@ -69,9 +69,9 @@ def test_class_folders_may_be_links(classifier, labelled, tmp_path):
     assert images.labels == [1, 1, 6, 6]
 
 
-def test_too_few_unknown_classes_are_refused(classifier, labelled):
+def test_too_few_unknown_classes_are_refused(classifier, labeled):
     with pytest.raises(InvalidInputError, match="unknown among 2: purple"):
-        with_model_labels(labelled("blue", "purple"), classifier)
+        with_model_labels(labeled("blue", "purple"), classifier)
 
 
 def test_photos_without_a_class_are_refused(classifier, make_photo, tmp_path):
@@ -114,8 +114,8 @@ def test_logits_that_are_no_numbers_are_no_accuracy(make_photo, tmp_path):
         evaluate(broken, ImageFolder.scan(tmp_path / "data", broken.preprocessing))
 
 
-def test_accuracy_does_not_depend_on_the_batch_size(classifier, labelled):
-    images = labelled("amber", "blue", "green")
+def test_accuracy_does_not_depend_on_the_batch_size(classifier, labeled):
+    images = labeled("amber", "blue", "green")
     first = evaluate(classifier, images, batch_size=6)
     other = evaluate(classifier, images, batch_size=4)
     assert (other.top1, other.top5, other.num_images) == (first.top1, first.top5, 6)
@@ -147,10 +147,10 @@ def test_nothing_readable_is_an_error_that_names_a_file(classifier, tmp_path):
         score(classifier, images, [make_explainer("hit", classifier)], QUICK)
 
 
-def test_the_models_mode_is_kept(classifier, labelled):
+def test_the_models_mode_is_kept(classifier, labeled):
     classifier.module.train()
-    evaluate(classifier, labelled("blue"))
-    score(classifier, labelled("blue"), [make_explainer("random", classifier)], QUICK)
+    evaluate(classifier, labeled("blue"))
+    score(classifier, labeled("blue"), [make_explainer("random", classifier)], QUICK)
     assert classifier.module.training
 
 
@@ -176,8 +176,8 @@ def test_score_skips_the_unreadable_and_keeps_paths_and_curves_together(classifi
     assert scores.target_names == [classifier.class_names[int(target)] for target in found]
 
 
-def test_completeness_is_measured_of_those_that_account_for_the_whole_logit(classifier, labelled):
-    images = labelled("blue")
+def test_completeness_is_measured_of_those_that_account_for_the_whole_logit(classifier, labeled):
+    images = labeled("blue")
     explainers = [make_explainer(name, classifier) for name in ("hit", "random")]
     hit, random = score(classifier, images, explainers, QUICK).column("completeness")
     assert (hit < 1e-4).all()

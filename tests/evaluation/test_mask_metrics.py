@@ -17,10 +17,10 @@ from vitrail.adapters import Preprocessing, load
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.image_io import open_image
-from vitrail.datasets.synthetic.counting import ColourCounting
-from vitrail.datasets.synthetic.generation import has_answer, read_answer, write_task
+from vitrail.datasets.synthetic.counting import ColorCounting
+from vitrail.datasets.synthetic.generation import has_ground_truth, read_generated_mask, write_synthetic
 from vitrail.evaluation import Plan, score
-from vitrail.evaluation.scoring.selection import Choice
+from vitrail.evaluation.scoring.selection import Selection
 from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.explainers import Explainer, make_explainer
 from vitrail.explainers.diffmask import VisionDiffMask
@@ -29,7 +29,7 @@ from vitrail.models.diffmask import DiffMask, DiffMaskConfig, TrainedMask
 
 pytest_plugins = ("tiny",)
 
-TASK = ColourCounting(grid_size=4, patch_size=4)
+TASK = ColorCounting(grid_size=4, patch_size=4)
 WHOLE = Preprocessing((16, 16), crop_fraction=1.0)
 COMPARED = ("iou", "iou_at_size", "pointing")
 
@@ -44,7 +44,7 @@ def classifier(tiny_model_file):
 def counted(tmp_path_factory):
     """One image of each of the 17 classes; the answer of the first is empty."""
     folder = tmp_path_factory.mktemp("counting") / "data"
-    write_task(TASK, folder, {"test": 17})
+    write_synthetic(TASK, folder, {"test": 17})
     return folder / "test"
 
 
@@ -59,7 +59,7 @@ def plan_of(threshold=None):
 
 def chosen(classifier, images):
     """With the answers beside them."""
-    return Choice().apply(images, classifier, plan_of())
+    return Selection().apply(images, classifier, plan_of())
 
 
 def score_masks(classifier, images, explainers, threshold=None, **options):
@@ -101,7 +101,7 @@ class Redness(Explainer):
     name = "redness"
 
     def relevance(self, images, targets):
-        red, green, blue = self.model.preprocessing.denormalise(images).unbind(1)
+        red, green, blue = self.model.preprocessing.denormalize(images).unbind(1)
         return self.scale * torch.nn.functional.avg_pool2d(red * (1 - green) * (1 - blue), 4)
 
 
@@ -157,7 +157,7 @@ def test_decisions_are_those_of_a_loop_in_pixel_space(classifier, counted):
         image = classifier.preprocessing(open_image(path))[None]
         shuffled = random.explain(image).relevance[0]
         spread = shuffled.max() - shuffled.min()
-        answer = read_answer(path)
+        answer = read_generated_mask(path)
         for method, kept in (
             ("random", (shuffled - shuffled.min()) >= 0.4 * spread),
             ("gates", torch.tensor(answer[::4, ::4])),
@@ -235,7 +235,7 @@ def test_the_masks_of_diffmask_are_neither_scaled_nor_replaced_by_zero_alone(cla
 def test_a_coarse_map_is_measured_on_its_own_cells(classifier, counted):
     scores = score_masks(classifier, scan(counted / "01"), [Coarse(classifier)])
     found = {name: float(values[0]) for name, values in of_method(scores, "coarse").items()}
-    answer = read_answer(scores.paths[0]).reshape(2, 8, 2, 8).any((1, 3))
+    answer = read_generated_mask(scores.paths[0]).reshape(2, 8, 2, 8).any((1, 3))
     assert found["kept"] == 0.5
     assert found["answer"] == answer.mean() == 0.25
     assert found["iou"] == (0.5 if answer[:, 1].any() else 0)
@@ -244,7 +244,7 @@ def test_a_coarse_map_is_measured_on_its_own_cells(classifier, counted):
 
 def test_photos_without_masks_have_no_answers(classifier, make_photo, shown, tmp_path):
     photos = [make_photo(tmp_path / "photos" / f"{i}.png", seed=i) for i in range(2)]
-    assert not any(map(has_answer, [*photos, "x.png", "/x.png"]))
+    assert not any(map(has_ground_truth, [*photos, "x.png", "/x.png"]))
     for images in (scan(photos[0].parent), scan(photos[0])):
         scores = score_masks(classifier, images, [Redness(classifier)])
         assert [column.name for column in scores.columns] == ["masks.kept", "masks.agreement", "masks.kl"]
@@ -372,7 +372,7 @@ def test_two_processes_find_the_measures_of_one(tiny_model_file, counted, tmp_pa
         from vitrail.datasets.folder import ImageFolder
         from vitrail.core.distributed import process_group, rank, world_size
         from vitrail.evaluation import Plan, score
-        from vitrail.evaluation.scoring.selection import Choice
+        from vitrail.evaluation.scoring.selection import Selection
         from vitrail.explainers import make_explainer
         from pathlib import Path
 
@@ -382,7 +382,7 @@ def test_two_processes_find_the_measures_of_one(tiny_model_file, counted, tmp_pa
 
         def found(name, folder=None):
             images = ImageFolder.scan({str(counted)!r} + name, classifier.preprocessing)
-            images = Choice().apply(images, classifier, plan)
+            images = Selection().apply(images, classifier, plan)
             return score(classifier, images, explainers, plan, batch_size=4, folder=folder)
 
         alone = [found(name) for name in ("", "/05")] * 2

@@ -105,10 +105,10 @@ def principal(images: Tensor) -> Tensor:
     handle.remove()
     [gradient] = torch.autograd.grad(logits.amax(1).sum(), seen)
     weighted = seen[0][:, 1:].detach() * gradient[:, 1:].mean(1, keepdim=True)
-    centred = weighted - weighted.mean(1, keepdim=True)
-    component = torch.linalg.eigh(centred.mT.double() @ centred.double()).eigenvectors[:, :, -1].float()
-    projected = torch.einsum("bnd,bd->bn", centred, component)
-    agreement = (projected * centred.sum(-1)).sum(1, keepdim=True)
+    centered = weighted - weighted.mean(1, keepdim=True)
+    component = torch.linalg.eigh(centered.mT.double() @ centered.double()).eigenvectors[:, :, -1].float()
+    projected = torch.einsum("bnd,bd->bn", centered, component)
+    agreement = (projected * centered.sum(-1)).sum(1, keepdim=True)
     return (projected * agreement.sign()).unflatten(1, (6, 6))
 
 

@@ -67,7 +67,7 @@ def test_a_hit_of_one_stage():
     before = one.explain(images).relevance
     assert before.shape == (3, 4, 4)
     # What is ignored where gates are told whose they are cannot change them.
-    for name in one.model.module.idle_names():
+    for name in one.model.module.unused_names():
         one.model.module.get_parameter(name).data.add_(1)
     torch.testing.assert_close(VisionDiffMask(one.model, one.trained).explain(images).relevance, before)
 

@@ -152,7 +152,7 @@ def test_bad_options_are_refused(unchecked):
         lambda: networks.eva(use_post_norm=True, global_pool="token"),
     ],
 )
-def test_blocks_that_normalise_after_attention_are_read_at_their_input(module):
+def test_blocks_that_normalize_after_attention_are_read_at_their_input(module):
     classifier, images = adapt(module()), networks.images("timm")
     relevance = make_explainer("grad-cam", classifier).explain(images, 1).relevance
     assert relevance.any()

@@ -37,11 +37,11 @@ def statistics_of(series, names):
     return [values[name] for name in names]
 
 
-def slow_masks(vit, image, *, min_cut, token_ratio, starting_layer, head_reductions, statistics):
+def slow_masks(vit, image, *, min_cut, token_ratio, starting_block, head_reductions, statistics):
     with torch.no_grad(), vit.record(attentions=True) as trace:
         vit.logits(image)
     prefix, masks = vit.num_prefix_tokens, []
-    layers = [weights[0, :, prefix:, prefix:].double().numpy() for weights in trace.attentions[starting_layer:]]
+    layers = [weights[0, :, prefix:, prefix:].double().numpy() for weights in trace.attentions[starting_block:]]
     for reduction in head_reductions:
         graphs = [getattr(layer, reduction)(0) for layer in layers]
         graphs = [np.where(graph < min_cut * graph.max(), 0, graph) for graph in graphs]
@@ -73,7 +73,7 @@ def compare(name, targets=(4, 0, 2), **options):
     # In double precision: two patches whose centralities differ by rounding alone rank differently on another processor.
     vit, images = networks.network(name), networks.images(name).double()
     vit.module.double()
-    defaults = {"min_cut": 0.01, "token_ratio": 0.5, "starting_layer": 0, "head_reductions": ("min", "max", "sum")}
+    defaults = {"min_cut": 0.01, "token_ratio": 0.5, "starting_block": 0, "head_reductions": ("min", "max", "sum")}
     options = defaults | {"statistics": ROBUST} | options
     whole = make_explainer("mutex", vit, **options).explain(images, torch.tensor(targets)).relevance
     for i, target in enumerate(targets):
@@ -117,8 +117,8 @@ def test_every_statistic(deep, statistic):
         {"token_ratio": 0.3},
         {"token_ratio": 0.9},
         {"token_ratio": 1.0},
-        {"starting_layer": 3},
-        {"starting_layer": 6, "statistics": ("entropy", "max", "median")},
+        {"starting_block": 3},
+        {"starting_block": 6, "statistics": ("entropy", "max", "median")},
         {"head_reductions": ("sum",)},
         {"head_reductions": ("max", "min")},
     ],
@@ -132,10 +132,10 @@ def test_one_block_has_no_deviation(deep):
     """Statistics of a single number are NaN: their masks keep nothing, and count for nothing."""
     vit, images = networks.network(deep), networks.images(deep)
     names = ("std", "sum_over_std", "skewness", "kurtosis")
-    nothing = make_explainer("mutex", vit, starting_layer=6, statistics=names).explain(images).relevance
+    nothing = make_explainer("mutex", vit, starting_block=6, statistics=names).explain(images).relevance
     assert not nothing.any()
-    both = make_explainer("mutex", vit, starting_layer=6, statistics=("max", *names)).explain(images).relevance
-    alone = make_explainer("mutex", vit, starting_layer=6, statistics=("max",)).explain(images).relevance
+    both = make_explainer("mutex", vit, starting_block=6, statistics=("max", *names)).explain(images).relevance
+    alone = make_explainer("mutex", vit, starting_block=6, statistics=("max",)).explain(images).relevance
     assert torch.equal(both, alone)
 
 
@@ -174,7 +174,7 @@ def passes(monkeypatch):
     return seen
 
 
-OPTIONS = {"min_cut": 0.3, "token_ratio": 0.7, "starting_layer": 0, "head_reductions": ("min", "max"), "statistics": ROBUST}
+OPTIONS = {"min_cut": 0.3, "token_ratio": 0.7, "starting_block": 0, "head_reductions": ("min", "max"), "statistics": ROBUST}
 
 
 def test_equal_masks_run_once_and_empty_ones_never(passes):
@@ -217,7 +217,7 @@ def test_attention_is_freed_block_by_block(monkeypatch):
         return degrees(self, attentions)
 
     monkeypatch.setattr(Mutex, "_degrees", kept)
-    make_explainer("mutex", vit, starting_layer=1).explain(images)
+    make_explainer("mutex", vit, starting_block=1).explain(images)
     assert shapes == [(3, 3, 2, 16)] * 2
 
 
@@ -233,8 +233,8 @@ def test_a_hit_is_refused():
         ({"min_cut": 1.5}, r"expected min_cut and token_ratio from 0 to 1, got 1\.5 and 0\.5"),
         ({"token_ratio": -0.1}, r"expected min_cut and token_ratio from 0 to 1, got 0\.01 and -0\.1"),
         ({"token_ratio": float("nan")}, r"expected min_cut and token_ratio from 0 to 1, got 0\.01 and nan"),
-        ({"starting_layer": 3}, "expected a starting_layer from 0 to 2, got 3"),
-        ({"starting_layer": -1}, "expected a starting_layer from 0 to 2, got -1"),
+        ({"starting_block": 3}, "expected a starting_block from 0 to 2, got 3"),
+        ({"starting_block": -1}, "expected a starting_block from 0 to 2, got -1"),
         ({"head_reductions": ("mean",)}, r"expected some of the head_reductions min, max, sum, each once, got \('mean',\)"),
         ({"head_reductions": ()}, r"expected some of the head_reductions min, max, sum, each once, got \(\)"),
         ({"head_reductions": "min"}, "expected some of the head_reductions min, max, sum, each once, got 'min'"),

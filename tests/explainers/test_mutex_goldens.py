@@ -15,7 +15,7 @@ STABLE = [("vit", 0), ("vit", 1), ("deit", 0)]
 """Settings in which no mask hangs on rounding."""
 
 WITHIN_ROUNDING = [(2, "sum", "in", "kurtosis")]
-"""Among the plain graphs: the kurtosis at the limit and its neighbours' differ by 5e-7 in numbers around -1."""
+"""Among the plain graphs: the kurtosis at the limit and its neighbors' differ by 5e-7 in numbers around -1."""
 
 each_graph = pytest.mark.parametrize("index", GRAPHS)
 each_setting = pytest.mark.parametrize(("kind", "setting"), SETTINGS)
@@ -24,7 +24,7 @@ each_setting = pytest.mark.parametrize(("kind", "setting"), SETTINGS)
 def graph(index):
     """A recorded case, its centralities (1, reductions, directions, l, n) and our statistics (reductions, directions, 9, n)."""
     about = golden("mutex_graph").about["cases"][index]
-    attentions = golden("mutex_graph").tensors[f"in.{index}.attention"][about["starting_layer"] :, :, 1:, 1:]
+    attentions = golden("mutex_graph").tensors[f"in.{index}.attention"][about["starting_block"] :, :, 1:, 1:]
     degrees = [degree_centralities(layer[None], REDUCTIONS, about["min_cut"]) for layer in attentions]
     centralities = torch.stack(degrees, -2)
     return about, centralities, torch.stack([function(centralities) for function in STATISTICS.values()], -2)[0]
@@ -40,7 +40,7 @@ def recorded(index, what):
 @each_graph
 def test_arcs_of_the_recorded_graphs_sum_to_our_degrees(index):
     about, centralities, _ = graph(index)
-    arcs = golden("mutex_graph").tensors[f"out.{index}.min.multilayer"][about["starting_layer"] :]
+    arcs = golden("mutex_graph").tensors[f"out.{index}.min.multilayer"][about["starting_block"] :]
     torch.testing.assert_close(centralities[0, 0, 0], arcs.sum(1), rtol=1e-6, atol=0)
     torch.testing.assert_close(centralities[0, 0, 1], arcs.sum(2), rtol=1e-6, atol=0)
 
@@ -90,7 +90,7 @@ def network(kind, setting):
     """The explainer, the images, the recorded tensors of a setting and what is said of it."""
     case = golden(f"mutex_{kind}")
     about = case.about["settings"][setting]
-    options = {name: about[name] for name in ("min_cut", "token_ratio", "starting_layer")}
+    options = {name: about[name] for name in ("min_cut", "token_ratio", "starting_block")}
     tensors = {name: case.tensors[f"out.{setting}.{name}"] for name in ("masks", "confidence", "heatmap")}
     tensors["metrics"] = golden("mutex_statistics").tensors[f"{kind}.{setting}.metrics"]
     tensors["masks"] = tensors["masks"].bool()
@@ -99,7 +99,7 @@ def network(kind, setting):
 
 @torch.no_grad()
 def centralities(explainer, images):
-    blocks = slice(explainer.starting_layer, None)
+    blocks = slice(explainer.starting_block, None)
     with explainer.vit.record(attentions=explainer._degrees, blocks=blocks) as trace:
         explainer.vit.logits(images)
     return torch.stack(trace.attentions, -2)

@@ -213,7 +213,9 @@ def test_balancing_changes_no_logit_in_half_precision(name, half):
     images = networks.images(name).to(classifier.dtype)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=half == "autocast")
     with classifier.inspecting(), autocast:
-        with classifier.attending(classifier.blocks, lambda weights: weights):  # Attention that is not fused rounds otherwise.
+        with classifier.intercept_attention(
+            classifier.blocks, lambda weights: weights
+        ):  # Attention that is not fused rounds otherwise.
             plain = classifier.logits(images)
         with balanced_gradients(classifier):
             assert torch.equal(classifier.logits(images), plain)

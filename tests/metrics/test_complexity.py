@@ -88,7 +88,7 @@ def test_what_changes_nothing(metric):
 
 
 @pytest.mark.parametrize("metric", SPREADS)
-def test_a_map_of_zeros_is_undefined_and_spares_its_neighbours(metric):
+def test_a_map_of_zeros_is_undefined_and_spares_its_neighbors(metric):
     relevance = maps()
     relevance[1] = 0
     found = measured(metric, relevance)

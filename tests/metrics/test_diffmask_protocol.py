@@ -121,7 +121,7 @@ def test_additive_scorer_has_its_closed_form(order):
     area = ((probability[1:] + probability[:-1]) / 2 * widths).sum()
     torch.testing.assert_close(areas[f"deletion_noise{suffix}"][0], area)
     relative = (area - probability[-1]) / (probability[0] - probability[-1])
-    torch.testing.assert_close(areas[f"normalised_deletion_noise{suffix}"][0], relative)
+    torch.testing.assert_close(areas[f"normalized_deletion_noise{suffix}"][0], relative)
 
 
 def test_counting_with_the_true_mask():
@@ -231,10 +231,10 @@ def test_curves_are_asked_for_by_name():
     assert torch.equal(curves["deletion_noise_kl"], curves.scores[:, 2])
     with pytest.raises(InvalidInputError, match="unknown curve 'deletion_zero'"):
         curves["deletion_zero"]
-    assert list(curves.areas()) == [*curves.names, "normalised_deletion_noise", "normalised_deletion_noise_least"]
+    assert list(curves.areas()) == [*curves.names, "normalized_deletion_noise", "normalized_deletion_noise_least"]
     assert list(curves.summary()) == list(curves.areas())
-    assert curves.normalised_auc()[:, 2:].isnan().all()
-    assert not curves.normalised_auc()[:, :2].isnan().any()
+    assert curves.normalized_auc()[:, 2:].isnan().all()
+    assert not curves.normalized_auc()[:, :2].isnan().any()
 
 
 def of_size(classifier, height, width, seed=0):

@@ -248,7 +248,7 @@ class TestOracles:
     @pytest.mark.parametrize("cells", [1, 4])
     def test_estimate_against_quantus(self, quantus, given, cells, score):
         metric = quantus.FaithfulnessEstimate(
-            features_in_step=cells, perturb_baseline=0.0, normalise=False, return_aggregate=False, disable_warnings=True
+            features_in_step=cells, perturb_baseline=0.0, normalize=False, return_aggregate=False, disable_warnings=True
         )
         metric.soft = score == "probability"
         ours = FaithfulnessEstimate(cells_per_group=cells, score=score)
@@ -261,7 +261,7 @@ class TestOracles:
         dealt = iter(subsets.numpy())
         monkeypatch.setattr(np.random, "choice", lambda *args, **kwargs: next(dealt))
         metric = quantus.FaithfulnessCorrelation(
-            nr_runs=40, subset_size=4, perturb_baseline=0.0, normalise=False, return_aggregate=False, disable_warnings=True
+            nr_runs=40, subset_size=4, perturb_baseline=0.0, normalize=False, return_aggregate=False, disable_warnings=True
         )
         metric.soft = score == "probability"
         found = self.theirs(metric, given)
@@ -448,18 +448,18 @@ def test_the_users_model_and_luck_are_as_they_were(metric):
         (FaithfulnessCorrelation, {"num_subsets": 1}, "num_subsets as a whole number of at least 2, got 1"),
         (FaithfulnessCorrelation, {"subset_share": 0.0}, "subset_share between 0 and 1"),
         (FaithfulnessCorrelation, {"subset_share": float("nan")}, "subset_share between 0 and 1"),
-        (FaithfulnessCorrelation, {"baseline": "grey"}, "unknown baseline 'grey'"),
+        (FaithfulnessCorrelation, {"baseline": "gray"}, "unknown baseline 'gray'"),
         (FaithfulnessCorrelation, {"score": "kl"}, "unknown score 'kl'"),
         (FaithfulnessCorrelation, {"seed": -1}, "seed as a whole number of at least 0"),
         (FaithfulnessEstimate, {"cells_per_group": 0}, "cells_per_group as a whole number of at least 1"),
         (FaithfulnessEstimate, {"score": "margin"}, "unknown score 'margin'"),
-        (FaithfulnessEstimate, {"baseline": "grey"}, "unknown baseline 'grey'"),
+        (FaithfulnessEstimate, {"baseline": "gray"}, "unknown baseline 'gray'"),
         (Infidelity, {"num_subsets": 0}, "num_subsets as a whole number of at least 1, got 0"),
         (Infidelity, {"subset_share": 1.0}, "subset_share between 0 and 1"),
         (Infidelity, {"scale": "best"}, "unknown scale 'best'"),
         (SaCo, {"num_groups": 1}, "num_groups as a whole number of at least 2, got 1"),
         (SaCo, {"num_groups": 2.5}, "num_groups as a whole number"),
-        (SaCo, {"baseline": "grey"}, "unknown baseline 'grey'"),
+        (SaCo, {"baseline": "gray"}, "unknown baseline 'gray'"),
     ],
 )
 def test_bad_options_are_refused(metric, options, message, unchecked):

@@ -10,8 +10,8 @@ from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, View
 from vitrail.metrics.localization import (
     Localization,
-    answer_pixels,
     average_precision,
+    ground_truth_pixels,
     pointing_chance,
     pointing_hits,
     rank_accuracy,
@@ -114,7 +114,7 @@ def box():
 def test_counts_know_cells_of_uneven_size():
     (height, width), grid = UNEVEN
     answers = blobs(3, (height, width))
-    inside, areas = answer_pixels(answers, grid)
+    inside, areas = ground_truth_pixels(answers, grid)
     cells = upsampled(torch.arange(grid[0] * grid[1]).view(1, *grid), (height, width))[0]
     assert areas.unique().numel() > 1
     assert areas.tolist() == [int((cells == n).sum()) for n in range(len(areas))]
@@ -180,7 +180,7 @@ def test_a_map_of_one_cell():
     assert found["pointing"].item() == found["pointing_chance"].item() == 1
 
 
-def test_an_empty_answer_is_nan_everywhere_and_spares_its_neighbours():
+def test_an_empty_answer_is_nan_everywhere_and_spares_its_neighbors():
     answers = blobs(3, (8, 8))
     answers[1] = False
     found = torch.stack(list(measured(maps(3, (4, 4)), answers).values()), 1)

@@ -124,7 +124,7 @@ def test_additive_scorer_has_its_closed_form(additive, order):
     torch.testing.assert_close(curves.scores[0, 1], weights.sum() - gained)
     area = (gained[1:] + gained[:-1]).sum() / 12
     torch.testing.assert_close(curves.auc()[0, 0], area)
-    torch.testing.assert_close(curves.normalised_auc()[0, 0], area / weights.sum())
+    torch.testing.assert_close(curves.normalized_auc()[0, 0], area / weights.sum())
 
 
 def test_most_relevant_first_beats_least_relevant_first(additive):
@@ -138,13 +138,13 @@ def test_most_relevant_first_beats_least_relevant_first(additive):
     assert (most[:, 1::2] < least[:, 1::2]).all()  # deletion
 
 
-def test_normalised_area_is_nan_where_the_baseline_is_as_good():
+def test_normalized_area_is_nan_where_the_baseline_is_as_good():
     classifier = networks.network("hit")
     images = torch.zeros(1, 3, 16, 16)
     curves = perturbation_curves(
         classifier, images, explained(classifier, images, torch.rand(1, 4, 4)), protocol(num_steps=4, baselines=("zero",))
     )
-    assert curves.normalised_auc().isnan().all()
+    assert curves.normalized_auc().isnan().all()
 
 
 def test_ties_change_row_by_row():
@@ -210,7 +210,7 @@ def test_metric_pools_batches_and_reduces():
     torch.testing.assert_close(whole.curves().scores, parts.curves().scores)
     assert set(whole.compute()) == {
         f"{prefix}{direction}_{baseline}"
-        for prefix in ("", "normalised_")
+        for prefix in ("", "normalized_")
         for direction in ("insertion", "deletion")
         for baseline in ("zero", "blur")
     }
@@ -232,8 +232,8 @@ def test_bad_input_is_refused():
         )
     with pytest.raises(InvalidInputError, match="at least 1 step"):
         protocol(num_steps=0)
-    with pytest.raises(InvalidInputError, match="unknown baseline 'grey'"):
-        protocol(baselines=("grey",))
+    with pytest.raises(InvalidInputError, match="unknown baseline 'gray'"):
+        protocol(baselines=("gray",))
 
 
 def test_the_users_model_is_as_it_was():
@@ -257,7 +257,7 @@ def test_areas_of_a_network_in_half_precision_are_summed_in_single(dtype):
     torch.testing.assert_close(curves.auc().double(), exact, rtol=1e-5, atol=1e-6)
 
 
-def test_the_mean_normalised_area_is_that_of_the_mean_curve():
+def test_the_mean_normalized_area_is_that_of_the_mean_curve():
     """An image whose clean score is hardly above the baseline's must not dominate."""
     from vitrail.metrics import Curves
 
@@ -269,6 +269,6 @@ def test_the_mean_normalised_area_is_that_of_the_mean_curve():
     curves = Curves(protocol(num_steps=2, baselines=("zero",)), fractions, scores, ends)
     clean, empty = (0.9 + 0.1001) / 2, 0.1
     mean_area = float(curves.auc().mean(0)[0])
-    assert float(curves.mean_normalised_auc()[0]) == pytest.approx((mean_area - empty) / (clean - empty), rel=1e-5)
-    assert float(curves.normalised_auc()[0, 0]) == pytest.approx(0.5)
-    assert curves.normalised_auc()[1].isnan().all()
+    assert float(curves.mean_normalized_auc()[0]) == pytest.approx((mean_area - empty) / (clean - empty), rel=1e-5)
+    assert float(curves.normalized_auc()[0, 0]) == pytest.approx(0.5)
+    assert curves.normalized_auc()[1].isnan().all()

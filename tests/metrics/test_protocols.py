@@ -28,7 +28,7 @@ def test_names_and_what_is_better():
         ("insertion_zero_kl", "lower"),
         ("deletion_zero_logit", "lower"),
     ]
-    assert [curve.normalised for curve in PROTOCOLS["diffmask"].curves] == [True, True, False, False]
+    assert [curve.normalized for curve in PROTOCOLS["diffmask"].curves] == [True, True, False, False]
 
 
 def test_every_curve_has_a_name_of_its_own():
@@ -98,7 +98,7 @@ def test_a_protocol_that_says_too_little_or_too_much_is_refused(fields, message)
         ({"scores": ("logits",)}, "unknown score 'logits' .did you mean 'logit'"),
         ({"orders": ("best",)}, "unknown order 'best'"),
         ({"directions": ("deletions",)}, "unknown direction 'deletions'"),
-        ({"baselines": ("grey",)}, "unknown baseline 'grey'"),
+        ({"baselines": ("gray",)}, "unknown baseline 'gray'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

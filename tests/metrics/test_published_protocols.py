@@ -160,7 +160,7 @@ def test_the_hit_rate_is_one_while_the_class_stays():
     torch.testing.assert_close(curves.auc()[0, 1], torch.tensor(1.0))
     torch.testing.assert_close(curves.auc()[0, 0], torch.trapezoid(expected, shares) / 0.8)
     assert curves.ends.isnan().all()  # Nothing asks for them.
-    assert curves.normalised_auc().isnan().all()
+    assert curves.normalized_auc().isnan().all()
 
 
 REMOVABLE = ["timm", "timm-registers", "timm-average", "hf-vit", "torchvision", "hit"]
@@ -188,7 +188,7 @@ def test_removed_patches_are_gone(name):
                     logits = classifier.forward_tokens(some, (rows, cols), left[None])
                 expected = logits.softmax(-1)[0, explanation.targets[image]]
                 torch.testing.assert_close(curves[f"{direction}_removed"][image, step], expected, rtol=1e-4, atol=1e-6)
-    assert curves.normalised_auc().isnan().all()
+    assert curves.normalized_auc().isnan().all()
 
 
 def test_only_networks_of_patches_can_lose_them():
@@ -207,7 +207,7 @@ def test_ends_of_curves_that_do_not_reach_them_are_measured_beside_them():
     curves = perturbation_curves(classifier, ones(), explained(classifier, ones(), own_map(classifier)), protocol)
     total = float(classifier.module.weights.sum())
     torch.testing.assert_close(curves.ends[0, :2], torch.tensor([[total, 0.0]] * 2))
-    torch.testing.assert_close(curves.normalised().scores[0, :2], curves.scores[0, :2] / total)
+    torch.testing.assert_close(curves.normalized().scores[0, :2], curves.scores[0, :2] / total)
     assert curves.scores.shape == (1, 4, 2)
     assert float(curves.ends[0, 2, 0]) == 0  # KL of the image to itself.
 
@@ -245,5 +245,5 @@ def test_areas_of_a_constant_curve_are_the_largest(name):
     span = 1.0 if protocol.axis != "percent" else 0.99
     for curve, area in zip(protocol.curves, curves.auc()[0], strict=True):
         triangle = 0.5 if protocol.from_zero and curve.direction == "deletion" else 0
-        assert float(area) == pytest.approx(protocol.largest_area * span + triangle, rel=1e-6)
-        assert area <= protocol.largest_area
+        assert float(area) == pytest.approx(protocol.largest_auc * span + triangle, rel=1e-6)
+        assert area <= protocol.largest_auc

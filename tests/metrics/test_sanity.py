@@ -12,7 +12,7 @@ from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import shuffled
 from vitrail.explainers import make_explainer
 from vitrail.metrics.base import METRICS, View
-from vitrail.metrics.sanity import ParameterRandomisation, RandomLogit, other_classes, parameters_by_depth
+from vitrail.metrics.sanity import ParameterRandomization, RandomLogit, other_classes, parameters_by_depth
 from vitrail.metrics.similarity import spearman
 
 
@@ -94,7 +94,7 @@ def test_what_has_no_blocks_is_refused():
         images = ones() if classifier.name == "additive" else torch.randn(1, 3, 32, 48)
         again = lambda images, targets: torch.rand(len(images), 2, 3)  # noqa: E731
         with pytest.raises(UnsupportedModelError, match="expected a Vision Transformer, whose blocks"):
-            measured(ParameterRandomisation(), classifier, images, again)
+            measured(ParameterRandomization(), classifier, images, again)
 
 
 def test_a_head_in_front_of_the_blocks_is_refused():
@@ -132,7 +132,7 @@ def test_against_networks_shuffled_by_hand(num_blocks, asked):
         calls.append(targets)
         return method(images, targets)
 
-    found = measured(ParameterRandomisation(seed=7), classifier, images, again, targets)
+    found = measured(ParameterRandomization(seed=7), classifier, images, again, targets)
     assert len(calls) == 1 + asked
     assert all(torch.equal(each, targets) for each in calls)
 
@@ -161,11 +161,11 @@ def test_against_networks_shuffled_by_hand(num_blocks, asked):
         ("hit-pooled", "hit"),
     ],
 )
-def test_maps_of_one_image_do_not_hang_on_its_neighbours_and_the_network_is_untouched(network, method):
+def test_maps_of_one_image_do_not_hang_on_its_neighbors_and_the_network_is_untouched(network, method):
     classifier, images = networks.network(network), networks.images(network, 2)
     again = make_explainer(method, classifier)
     before, random_state = state(classifier.module), torch.get_rng_state()
-    for metric in (ParameterRandomisation(), RandomLogit()):
+    for metric in (ParameterRandomization(), RandomLogit()):
         together = measured(metric, classifier, images, again)
         single = [measured(metric, classifier, image, again) for image in images.split(1)]
         torch.testing.assert_close(together, torch.cat(single), rtol=1e-2, atol=2e-2, equal_nan=True)
@@ -178,16 +178,16 @@ def test_maps_of_one_image_do_not_hang_on_its_neighbours_and_the_network_is_unto
 
 def test_chance_does_not_look_at_the_model_and_is_found_out():
     classifier, images = networks.network("timm"), networks.images("timm")
-    chance = measured(ParameterRandomisation(), classifier, images, make_explainer("random", classifier))
+    chance = measured(ParameterRandomization(), classifier, images, make_explainer("random", classifier))
     assert chance.eq(1).all()
-    looks = measured(ParameterRandomisation(), classifier, images, make_explainer("input-x-gradient", classifier))
+    looks = measured(ParameterRandomization(), classifier, images, make_explainer("input-x-gradient", classifier))
     assert (looks.mean(0) < 0.8).all()
 
 
 def test_rollout_does_not_look_at_the_head_nor_at_the_class():
     classifier, images = networks.network("timm"), networks.images("timm")
     rollout = make_explainer("rollout", classifier)
-    found = measured(ParameterRandomisation(), classifier, images, rollout)
+    found = measured(ParameterRandomization(), classifier, images, rollout)
     assert found[:, 0].eq(1).all()
     assert (found[:, 4] < 0.9).all()
     assert measured(RandomLogit(), classifier, images, rollout).eq(1).all()
@@ -205,7 +205,7 @@ def test_a_method_that_fails_leaves_the_network_as_it_was(failing):
         return torch.rand(1, 4, 4)
 
     with pytest.raises(BoomError):
-        measured(ParameterRandomisation(), classifier, images, again)
+        measured(ParameterRandomization(), classifier, images, again)
     assert calls == [False] + [True] * failing
     assert unchanged(classifier.module, before)
 
@@ -213,13 +213,13 @@ def test_a_method_that_fails_leaves_the_network_as_it_was(failing):
 def test_a_constant_map_and_a_single_cell_rank_nothing():
     classifier, images = networks.network("timm"), networks.images("timm", 2)
     for constant in (torch.zeros(2, 4, 4), torch.ones(2, 1, 1)):
-        for metric in (ParameterRandomisation(), RandomLogit()):
+        for metric in (ParameterRandomization(), RandomLogit()):
             assert measured(metric, classifier, images, lambda *_, constant=constant: constant).isnan().all()
     # One quarter undefined: the mean is over the others. The first answer is the map itself.
     answers = iter(
         [torch.eye(4)[None], *[torch.eye(4)[None]] * 5, torch.zeros(1, 4, 4), -torch.eye(4)[None], torch.eye(4)[None]]
     )
-    found = measured(ParameterRandomisation(), classifier, images[:1], lambda *_: next(answers))
+    found = measured(ParameterRandomization(), classifier, images[:1], lambda *_: next(answers))
     assert found.tolist() == [[1, 1, 1, 1, 1, 0]]
 
 
@@ -227,7 +227,7 @@ def test_in_half_precision_the_bits_come_back():
     classifier = networks.network("timm")
     classifier.module.to(torch.bfloat16)
     images, before = networks.images("timm").to(torch.bfloat16), state(classifier.module)
-    found = measured(ParameterRandomisation(), classifier, images, make_explainer("input-x-gradient", classifier))
+    found = measured(ParameterRandomization(), classifier, images, make_explainer("input-x-gradient", classifier))
     assert found.dtype == torch.float32
     assert found.isfinite().all()
     assert unchanged(classifier.module, before)
@@ -236,9 +236,9 @@ def test_in_half_precision_the_bits_come_back():
 def test_under_inference_mode():
     classifier, images, targets = networks.network("timm"), networks.images("timm"), torch.tensor([0, 4, 2])
     again = make_explainer("input-x-gradient", classifier)
-    expected = measured(ParameterRandomisation(), classifier, images, again, targets)
+    expected = measured(ParameterRandomization(), classifier, images, again, targets)
     with torch.inference_mode():
-        found = measured(ParameterRandomisation(), classifier, images, again, targets)
+        found = measured(ParameterRandomization(), classifier, images, again, targets)
     torch.testing.assert_close(found, expected)
 
 
@@ -296,7 +296,7 @@ def test_random_logit_against_quantus():
         return found.repeat_interleave(8, 1).repeat_interleave(8, 2).unsqueeze(1).numpy()
 
     metric = quantus.RandomLogit(
-        similarity_func=correlation_spearman, num_classes=2, normalise=False, disable_warnings=True, return_aggregate=False
+        similarity_func=correlation_spearman, num_classes=2, normalize=False, disable_warnings=True, return_aggregate=False
     )
     expected = metric(
         model=classifier.module,
@@ -312,7 +312,7 @@ def test_random_logit_against_quantus():
 def test_over_a_data_set():
     classifier, images = networks.network("hit"), networks.images("hit")
     method = make_explainer("hit", classifier)
-    for name, measures in (("parameter-randomisation", 6), ("random-logit", 1)):
+    for name, measures in (("parameter-randomization", 6), ("random-logit", 1)):
         metric = METRICS[name]()
         for some in images.split(2):
             metric.update(classifier, some, method.explain(some), again=method)

@@ -241,7 +241,7 @@ def test_targets_stay_where_the_class_does_not(additive):
 
 @pytest.mark.parametrize("name", ["grad-cam", "rollout", "input-x-gradient", "random"])
 @pytest.mark.parametrize("metric", [MaxSensitivity, Stability])
-def test_an_image_does_not_hang_on_its_neighbours(name, metric):
+def test_an_image_does_not_hang_on_its_neighbors(name, metric):
     classifier, images, targets = networks.network("timm"), networks.images("timm", 2), torch.tensor([0, 3])
     again = make_explainer(name, classifier)
     before = {key: tensor.clone() for key, tensor in classifier.module.state_dict().items()}
@@ -288,9 +288,9 @@ def test_over_a_data_set(additive):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MaxSensitivity(radius=0.0), "a radius above 0, in units of the normalised image, got 0.0"),
+        (lambda: MaxSensitivity(radius=0.0), "a radius above 0, in units of the normalized image, got 0.0"),
         (lambda: MaxSensitivity(num_samples=0), "at least 1 sample, got 0"),
-        (lambda: Stability(noise=math.inf), "a noise above 0, in units of the normalised image, got inf"),
+        (lambda: Stability(noise=math.inf), "a noise above 0, in units of the normalized image, got inf"),
         (lambda: Stability(num_samples=-1), "at least 1 sample, got -1"),
         (lambda: Stability(share=1.1), "above 0 and up to 1, got 1.1"),
     ],

@@ -130,7 +130,7 @@ def test_over_a_data_set():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"share": 0.0}, "share between 0 and 1"), ({"share": 1.0}, "share between 0 and 1"), ({"baseline": "grey"}, "'grey'")],
+    [({"share": 0.0}, "share between 0 and 1"), ({"share": 1.0}, "share between 0 and 1"), ({"baseline": "gray"}, "'gray'")],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(InvalidInputError, match=message):

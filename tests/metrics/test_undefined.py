@@ -39,17 +39,17 @@ def made_curves(clean: float, empty: float, middle: float, score: str = "probabi
         (0.1089, 0.1, 1.0, False),
     ],
 )
-def test_normalised_areas_are_undefined_where_image_and_baseline_nearly_meet(clean, empty, middle, defined):
+def test_normalized_areas_are_undefined_where_image_and_baseline_nearly_meet(clean, empty, middle, defined):
     curves = made_curves(clean, empty, middle)
-    assert curves.normalised_auc().isfinite().tolist() == [[defined] * 2]
+    assert curves.normalized_auc().isfinite().tolist() == [[defined] * 2]
     assert (curves.num_undefined() == {}) is defined
     assert curves.auc().isfinite().all()
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
 def test_where_scores_meet_does_not_depend_on_their_scale(scale):
-    assert made_curves(2 * scale, 1 * scale, 3 * scale, "logit").normalised_auc().isfinite().all()
-    assert made_curves(1.001 * scale, 1 * scale, 3 * scale, "logit").normalised_auc().isnan().all()
+    assert made_curves(2 * scale, 1 * scale, 3 * scale, "logit").normalized_auc().isfinite().all()
+    assert made_curves(1.001 * scale, 1 * scale, 3 * scale, "logit").normalized_auc().isnan().all()
 
 
 def test_curves_of_a_mean_leave_out_what_is_undefined():
@@ -62,7 +62,7 @@ def test_curves_of_a_mean_leave_out_what_is_undefined():
     )
     torch.testing.assert_close(joined.mean()[0], torch.tensor([0.1, 0.3, 0.9]))
     assert joined.summary()["insertion_zero"] == pytest.approx(0.4)
-    assert joined.summary()["normalised_insertion_zero"] == pytest.approx(0.375)
+    assert joined.summary()["normalized_insertion_zero"] == pytest.approx(0.375)
     assert joined.num_undefined() == dict.fromkeys(joined.areas(), 1)
 
 
@@ -108,7 +108,7 @@ def test_what_is_defined_everywhere_is_not_spoken_of(caplog):
     with caplog.at_level(logging.WARNING):
         for metric in metrics:
             metric.update(classifier, images, explanation)
-            assert all(value.isfinite() for name, value in metric.compute().items() if not name.startswith("normalised"))
+            assert all(value.isfinite() for name, value in metric.compute().items() if not name.startswith("normalized"))
     assert not caplog.messages
 
 

@@ -191,7 +191,7 @@ class TestFingerprint:
     def test_what_no_logit_of_a_hit_depends_on_does_not_count(self):
         module = networks.hit()
         before = weights_fingerprint(module)
-        for name in module.idle_names():
+        for name in module.unused_names():
             module.get_parameter(name).data.add_(1)
         assert weights_fingerprint(module) == before
         module.stages[0].layers[-1].norm1.weight.data[0] += 1

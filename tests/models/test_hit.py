@@ -10,7 +10,7 @@ from torch import nn
 import vitrail.models
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.models.hit import HIT_SIZES, HiT, HiTConfig
-from vitrail.models.hit.checkpoints import own_names, resize_state
+from vitrail.models.hit.checkpoints import resize_state, to_own_names
 from vitrail.models.hit.layers import ClassAttention
 
 BUILDERS = {
@@ -325,7 +325,7 @@ def test_unknown_and_misshapen_published_weights_are_listed():
 
 
 def test_published_names_are_told_apart():
-    names = own_names(
+    names = to_own_names(
         {
             "encoder.layers.block_1.pool.linear.weight": torch.zeros(1),
             "encoder.layers.block_1.encoder_layer_2.self_attention.out_proj.bias": torch.zeros(1),
@@ -353,10 +353,10 @@ def test_idle_weights_change_nothing():
     images = torch.randn(2, 3, 16, 16)
     before = model(images)
     with torch.no_grad():
-        for name in model.idle_names():
+        for name in model.unused_names():
             model.get_parameter(name).normal_()
     assert torch.equal(model(images), before)
-    assert all(not model.get_parameter(name).requires_grad for name in HiT(model.config).idle_names())
+    assert all(not model.get_parameter(name).requires_grad for name in HiT(model.config).unused_names())
     used = {name for name, parameter in HiT(model.config).named_parameters() if parameter.requires_grad}
     model.requires_grad_(True)(images).sum().backward()
     assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == used

@@ -137,13 +137,13 @@ def test_training_loss_and_gradients(name):
     assert_close(loss, case.tensors["out.train_loss"], 1e-5)
     recorded = HiT(model.config)
     norms = {key: torch.tensor(0.0 if norm is None else norm) for key, norm in case.about["grad_l2_norm"].items()}
-    from vitrail.models.hit.checkpoints import own_names
+    from vitrail.models.hit.checkpoints import to_own_names
 
-    for key, norm in own_names(norms).items():
+    for key, norm in to_own_names(norms).items():
         gradient = model.get_parameter(key).grad
         if norm == 0:
             assert gradient is None
-            assert key in recorded.idle_names()
+            assert key in recorded.unused_names()
         else:
             assert float(gradient.norm()) == pytest.approx(float(norm), rel=1e-5)
 

@@ -10,7 +10,7 @@ from torch import nn
 from goldens import PRECISIONS, assert_close, golden
 from vitrail.models.intr import INTR, INTRConfig, ResNet
 from vitrail.models.intr.positions import LearnedPositions, SinePositions
-from vitrail.models.intr.published import is_detr, looks_published, published_config
+from vitrail.models.intr.published import is_detr, is_published, published_config
 from vitrail.models.intr.transfer import class_queries
 
 CASES = ("intr_post_sine", "intr_post_sine_single", "intr_post_learned", "intr_pre_sine", "intr_pre_learned")
@@ -78,7 +78,7 @@ def test_shape_is_read_off_the_weights(name):
         pre_norm=told["pre_norm"],
         positions=told["position_embedding"],
     )
-    assert looks_published(case.weights)
+    assert is_published(case.weights)
     assert not is_detr(case.weights)
 
 

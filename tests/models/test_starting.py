@@ -58,7 +58,7 @@ def hindered_logits(module: torch.nn.Module, images: torch.Tensor) -> torch.Tens
         return torch.cat([torch.zeros_like(output[:, :1]), output[:, 1:]], 1)
 
     with ExitStack() as stack:
-        stack.enter_context(adapter.attending(adapter.blocks, only_patches))
+        stack.enter_context(adapter.intercept_attention(adapter.blocks, only_patches))
         for block in adapter.blocks:
             attention = next(getattr(block, name) for name in ("attn", "self_attention", "attention") if hasattr(block, name))
             stack.enter_context(forward_hooks([(attention, class_token_only), (block.mlp, not_the_class_token)]))
@@ -134,7 +134,7 @@ def test_from_a_published_hit(name):
 
 @torch.no_grad()
 def test_another_image_size_patch_size_and_number_of_channels():
-    """Resized as torchvision does it; a gray image gives what its copies as colours gave."""
+    """Resized as torchvision does it; a gray image gives what its copies as colors gave."""
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     vit = networks.torchvision_vit(num_layers=3)
@@ -143,8 +143,8 @@ def test_another_image_size_patch_size_and_number_of_channels():
     expected = interpolate_embeddings(48, 8, dict(vit.state_dict()))
     torch.testing.assert_close(model.positions, expected["encoder.pos_embedding"])
     gray = torch.randn(2, 1, 48, 48)
-    colours = torch.nn.functional.conv2d(gray.expand(-1, 3, -1, -1), vit.conv_proj.weight, vit.conv_proj.bias, 8)
-    torch.testing.assert_close(model.patch_embed(gray), colours.flatten(2).mT)
+    colors = torch.nn.functional.conv2d(gray.expand(-1, 3, -1, -1), vit.conv_proj.weight, vit.conv_proj.bias, 8)
+    torch.testing.assert_close(model.patch_embed(gray), colors.flatten(2).mT)
     finer = hit_like(vit, image_size=(32, 16), patch_size=4)
     start_from(finer, vit.state_dict())
     weight = torch.nn.functional.interpolate(vit.conv_proj.weight, size=(4, 4), mode="bilinear", align_corners=True)

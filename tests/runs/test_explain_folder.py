@@ -8,14 +8,14 @@ from functools import partial
 
 import pytest
 import torch
+from samples import noisy_photo
 
 import vitrail
-from samples import noisy_photo
-from vitrail.datasets.photos import result_labels
 from vitrail.core.errors import ImageError, InvalidInputError, OutputError
+from vitrail.datasets.photos import result_labels
 from vitrail.explainers import make_explainer
-from vitrail.runs.explain_folder import explain_folder
 from vitrail.explanation import Explanation
+from vitrail.runs.explain_folder import explain_folder
 from vitrail.viz.overlay import overlay
 
 pytest_plugins = ("tiny",)

@@ -5,22 +5,22 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import networks
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file
-
-import networks
-import vitrail
 from samples import noisy_photo
+
+import vitrail
+from vitrail.core.errors import ImageError, InvalidInputError, OutputError
 from vitrail.datasets.image_io import open_image
 from vitrail.datasets.photos import PhotoFile
-from vitrail.core.errors import ImageError, InvalidInputError, OutputError
 from vitrail.explainers.intr import INTRQueries
 from vitrail.runs import query_photos as queries
-from vitrail.runs.photo_list import Asked, folder_photos, named_photos, refuse_replacing
+from vitrail.runs.photo_list import QueriedPhoto, folder_photos, named_photos, refuse_replacing
 from vitrail.runs.query_photos import choose_classes, query_photos
 
 pytest_plugins = ("tiny",)
@@ -107,7 +107,7 @@ def test_of_equally_probable_classes_the_first_comes_first():
 @pytest.mark.parametrize("layer", [-1, 0])
 def test_maps_and_numbers_are_those_of_the_network(classifier, photos, out, layer):
     true_classes = [0, None, 4, 2]
-    asked = [Asked(photo, true) for (photo, _), true in zip(named_photos(photos, classifier), true_classes, strict=True)]
+    asked = [QueriedPhoto(photo, true) for (photo, _), true in zip(named_photos(photos, classifier), true_classes, strict=True)]
     found, unreadable = query_photos(INTRQueries(classifier, layer=layer), asked, out, top=3)
     assert unreadable == []
     table = said(out)
@@ -148,7 +148,7 @@ def test_sheets_say_which_class_is_true_and_which_is_predicted(classifier, photo
     logits, _ = every_map(classifier, photos[0], -1)
     best, worst = int(logits.argmax()), int(logits.argmin())
     for true, notes in ((worst, ["true class", "predicted"]), (best, ["true class", ""]), (None, ["predicted", ""])):
-        query_photos(INTRQueries(classifier), [Asked(PhotoFile(photos[0], "a", True), true)], out, top=2)
+        query_photos(INTRQueries(classifier), [QueriedPhoto(PhotoFile(photos[0], "a", True), true)], out, top=2)
         title, caption, *classes = json.loads((out / "a.png").read_text())
         assert (title, caption) == ("a.png", "Cross-attention of decoder layer 3 of 3.")
         assert [note for _, note, _, _ in classes] == notes

@@ -1,4 +1,4 @@
-"""A kit that counts who reaches it, behind the guards of the page."""
+"""A kit that counts who reaches it, behind the build_middleware of the page."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ class Kit:
 
 
 class Queue:
-    """As much of the kit's queue as the guards know; one question waits to be fetched."""
+    """As much of the kit's queue as the build_middleware know; one question waits to be fetched."""
 
     def __init__(self) -> None:
         self.pending_event_ids_session, self.event_ids_to_events = {"abc": {"abc"}}, {}
@@ -44,14 +44,14 @@ BODIES = {
 
 
 def guarded(kit, folder, limits=None):
-    from vitrail.app.middleware import guards
+    from vitrail.app.middleware import build_middleware
 
     app = kit
     folders = Folders(folder / "uploads", folder / "downloads")
     for one in (folders.uploads, folders.downloads):
         one.mkdir(exist_ok=True)
     hosts, questions = allowed_hosts("127.0.0.1", ["vitrail.example"]), Questions(FUNCTIONS, {"explain": 0})
-    for one in reversed(guards(limits or Limits(), folders, hosts, questions, Unread(Queue(), 32))):
+    for one in reversed(build_middleware(limits or Limits(), folders, hosts, questions, Unread(Queue(), 32))):
         app = one.cls(app, *one.args, **one.kwargs)
     return app
 

@@ -80,7 +80,7 @@ def published_vit(name: str, dtype: torch.dtype = torch.float32) -> ViTAdapter:
 
 
 def lightning_file(state: dict[str, Tensor], settings: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """What Lightning 1.9 writes for the published DiffMask, under its names; optimisers have one parameter here."""
+    """What Lightning 1.9 writes for the published DiffMask, under its names; optimizers have one parameter here."""
     slow = {140611669967888: {"slow_buffer": torch.ones(2)}}
     state_of_adam = {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2)}}
     group = {"lr": 2e-5, "betas": (0.9, 0.999), "eps": 1e-08, "foreach": None, "lookahead_k": 6, "params": [0]}

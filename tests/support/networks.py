@@ -21,7 +21,7 @@ CLASS_NAMES = ("ant", "bee", "cat", "dog", "emu")
 
 
 def shaken(module: nn.Module, seed: int = 0, spread: float = 0.2) -> nn.Module:
-    """Give every parameter noise, so that no zero initialisation hides a term."""
+    """Give every parameter noise, so that no zero initialization hides a term."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -32,10 +32,10 @@ def middle(image: Image.Image) -> torch.Tensor:
 
 
 def photo(path: Path, size=(8, 8)):
-    """A photo whose colour tells it apart."""
+    """A photo whose color tells it apart."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    colour = tuple(np.random.default_rng(list(str(path).encode())).integers(0, 256, 3).tolist())
-    Image.new("RGB", size, colour).save(path)
+    color = tuple(np.random.default_rng(list(str(path).encode())).integers(0, 256, 3).tolist())
+    Image.new("RGB", size, color).save(path)
 
 
 def text(path: Path, lines: list[str]):

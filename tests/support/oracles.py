@@ -51,8 +51,8 @@ def walk(network: nn.Module, images: Tensor) -> Seen:
 
 
 def layer_norm(norm: nn.LayerNorm, tokens: Tensor) -> Tensor:
-    centred = tokens - tokens.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
+    centered = tokens - tokens.mean(-1, keepdim=True)
+    return centered / (centered.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
 
 
 def read(network: nn.Module, tokens: Tensor) -> Tensor:

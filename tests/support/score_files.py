@@ -15,7 +15,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def parts_of(folder: Path) -> dict[str, np.ndarray]:
+def list_components(folder: Path) -> dict[str, np.ndarray]:
     """What the batches of a run hold, put together along the images; points of curves as they are."""
     found = dict[str, list[np.ndarray]]()
     for path in sorted((folder / "parts").glob("*.npz")):

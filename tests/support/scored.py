@@ -24,7 +24,7 @@ SHADES = (
     (0, 255, 204, 51, 51, 255),
     (102, 0, 255, 255, 204, 51),
 )
-"""Five images of the additive classifier: the grey of every cell, row by row."""
+"""Five images of the additive classifier: the gray of every cell, row by row."""
 
 LOGIT = Protocol(
     description="a cell at a time, zero, logit", source="tests", cells_per_step=1, baselines=("zero",), scores=("logit",)
@@ -37,8 +37,8 @@ def additive() -> AdditiveClassifier:
     return replace(additive_classifier(), preprocessing=seen)
 
 
-def grey_photos(folder: Path, shades: Sequence[Sequence[int]] = SHADES) -> Path:
-    """Write an image of 8x12 pixels for every six shades of grey; returns the folder."""
+def gray_photos(folder: Path, shades: Sequence[Sequence[int]] = SHADES) -> Path:
+    """Write an image of 8x12 pixels for every six shades of gray; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, cells in enumerate(shades):
         pixels = np.kron(np.array(cells, dtype=np.uint8).reshape(2, 3), np.ones((4, 4), dtype=np.uint8))

@@ -36,7 +36,7 @@ def tiny_model_file(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def make_photo():
-    """A function that writes a photo of coloured noise and returns its path; its folders are made."""
+    """A function that writes a photo of colored noise and returns its path; its folders are made."""
 
     def make(path: Path, seed: int = 0, size: tuple[int, int] = (20, 24)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A tiny recipe and tiny images of two colours, as fixtures."""
+"""A tiny recipe and tiny images of two colors, as fixtures."""
 
 import numpy as np
 import pytest
@@ -116,7 +116,7 @@ def intr_configured(intr_recipe, shapes):
 
 
 class Recorder(Callback):
-    """Learning rates before every batch, raw weights after every optimiser step, and the trainer itself."""
+    """Learning rates before every batch, raw weights after every optimizer step, and the trainer itself."""
 
     def __init__(self):
         self.rates, self.weights, self.trainer = [], [], None

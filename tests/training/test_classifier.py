@@ -118,7 +118,7 @@ def test_convnext_has_no_attention_to_train(configured_for, tmp_path):
 
 @pytest.mark.parametrize("mixing", ["0", "0.8"])
 @pytest.mark.parametrize("loss", ["loss.name=binary-cross-entropy", "loss.cosub=true"])
-def test_other_losses_are_learnt(loss, mixing, configured, tmp_path):
+def test_other_losses_are_learned(loss, mixing, configured, tmp_path):
     overrides = (loss, f"augmentation.mixup={mixing}", f"augmentation.cutmix={mixing}", "model.drop_path=0.2")
     train(configured(*overrides, "optimizer.learning_rate=1e-2", "schedule.epochs=5", "model.depths=[2]"), tmp_path / "run")
     losses = [float(row["train_loss"]) for row in rows_of(tmp_path / "run")]
@@ -222,7 +222,7 @@ def test_teachers_that_do_not_fit_are_refused(configured_for, tmp_path):
 
 
 def still(*overrides):
-    """Nothing is learnt, so that validation accuracy never rises again."""
+    """Nothing is learned, so that validation accuracy never rises again."""
     return ("optimizer.learning_rate=1e-12", "schedule.warmup_epochs=0", "schedule.min_learning_rate=0", *overrides)
 
 

@@ -15,8 +15,8 @@ import vitrail
 from vitrail.adapters import adapt
 from vitrail.cli.main import app
 from vitrail.datasets.named import DATA
-from vitrail.datasets.synthetic.counting import COLOURS
-from vitrail.datasets.synthetic.names import TASKS
+from vitrail.datasets.synthetic.counting import COLORS
+from vitrail.datasets.synthetic.names import SYNTHETIC
 from vitrail.explainers import EXPLAINERS
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig
 from vitrail.models.diffmask.published import PARTS
@@ -86,7 +86,7 @@ def test_every_launch_option_has_its_row_with_a_name_or_a_reason(program):
 @pytest.mark.parametrize("heading", ["### Data modules", *PROGRAMS])
 def test_what_is_named_on_our_side_exists(heading):
     recipes = [RECIPES[heading]] if heading in RECIPES else [MaskTrainingConfig, TrainingConfig]
-    options = {option.name for task in ("counting", "cifar-counting") for option in fields(TASKS[task])}
+    options = {option.name for task in ("counting", "cifar-counting") for option in fields(SYNTHETIC[task])}
     checked = 0
     for row in rows(FROM, heading):
         for name in names(row[1]):
@@ -113,16 +113,16 @@ def test_values_that_are_named_are_valid_and_those_of_the_published_code_are_def
     assert (gates.placeholder, gates.layers, gates.max_alpha) == (True, "uniform", 200.0)
 
 
-def test_data_sets_and_colours_are_the_right_ones():
+def test_data_sets_and_colors_are_the_right_ones():
     table = {row[0].strip("`"): row[1] for row in rows(FROM, "### Data sets")}
     for name in ("MNIST", "CIFAR10", "CIFAR10_QA", "toy"):
         [used] = re.findall(r"data\.name=([\w-]+)", table[name])
         assert used in DATA, name
-        assert set(re.findall(r"vitrail generate ([\w-]+)", table[name])) <= set(TASKS)
-    for there, colour, here in rows(FROM, "### Colours"):
-        # Published colours are numbered by red, green and blue as binary digits, from 1.
-        number, (ours, pixel) = int(there.split(",")[0]), COLOURS[int(here.split(",")[0])]
-        assert ours == colour
+        assert set(re.findall(r"vitrail generate ([\w-]+)", table[name])) <= set(SYNTHETIC)
+    for there, color, here in rows(FROM, "### Colors"):
+        # Published colors are numbered by red, green and blue as binary digits, from 1.
+        number, (ours, pixel) = int(there.split(",")[0]), COLORS[int(here.split(",")[0])]
+        assert ours == color
         assert sum((value > 0) << place for place, value in enumerate(reversed(pixel))) == number + 1
 
 

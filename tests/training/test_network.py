@@ -72,7 +72,7 @@ def test_exactly_the_head_learns(name):
 
 def test_all_weights_learn_but_those_that_are_idle():
     module = networks.hit_pooled()
-    idle = set(module.idle_names())
+    idle = set(module.unused_names())
     assert idle
     able = learning(module)
     assert not idle & able

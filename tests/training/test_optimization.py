@@ -1,4 +1,4 @@
-"""Optimisers and the course of their rates, against formulas."""
+"""Optimizers and the course of their rates, against formulas."""
 
 import math
 
@@ -47,7 +47,7 @@ def test_norms_and_biases_do_not_decay_and_idle_weights_are_left_out(name):
         ({"name": "lamb"}, "Lamb", {"betas": (0.9, 0.999)}),
     ],
 )
-def test_optimisers_by_name(settings, kind, expected):
+def test_optimizers_by_name(settings, kind, expected):
     module = networks.hit()
     optimizer = create_optimizer(module, OptimizerConfig(**settings), 8)
     assert type(optimizer).__name__ == kind
@@ -64,12 +64,12 @@ def test_optimisers_by_name(settings, kind, expected):
     [
         ({"name": "sgd", "betas": (0.9, 0.99)}, "'sgd' has no betas; leave out optimizer.betas"),
         ({"name": "lion", "epsilon": 1e-6}, "'lion' has no epsilon; leave out optimizer.epsilon"),
-        ({"name": "adamw", "betas": (1.5, 0.99)}, "cannot create the optimiser 'adamw'.*1.5"),
+        ({"name": "adamw", "betas": (1.5, 0.99)}, "cannot create the optimizer 'adamw'.*1.5"),
         ({"name": "adamwww"}, "adamwww"),
         ({"layer_decay": 0.5}, "expected a network of timm for optimizer.layer_decay.*got HiT"),
     ],
 )
-def test_settings_that_an_optimiser_does_not_have_are_refused(settings, message):
+def test_settings_that_an_optimizer_does_not_have_are_refused(settings, message):
     with pytest.raises(InvalidInputError, match=message):
         create_optimizer(networks.hit(), OptimizerConfig(**settings), 8)
 

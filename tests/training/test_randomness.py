@@ -28,7 +28,7 @@ def test_places_that_differ_have_seeds_that_differ():
     assert derive(1, 2, 3) == derive(1, 2, 3)
 
 
-def test_neighbouring_places_are_unrelated():
+def test_neighboring_places_are_unrelated():
     first = []
     for place in range(200):
         seed_all(derive(0, place))

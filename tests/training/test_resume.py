@@ -175,7 +175,7 @@ def test_the_number_of_workers_changes_nothing(batch, configured, killed_after, 
     assert_same(final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
 
 
-def test_repeated_augmentation_and_other_optimisers_resume_too(configured, killed_after, tmp_path):
+def test_repeated_augmentation_and_other_optimizers_resume_too(configured, killed_after, tmp_path):
     config = configured(*EVERYTHING, "data.repeats=2", "optimizer.name=lookahead_radam", "schedule.name=linear")
     train(config, tmp_path / "whole")
     killed_after(batch=6)

@@ -5,7 +5,7 @@ from itertools import chain
 
 import pytest
 
-from vitrail.datasets.sampler import OwnShare
+from vitrail.datasets.sampler import ProcessShare
 from vitrail.training.sampling import EpochBatches
 
 
@@ -51,7 +51,7 @@ def test_another_epoch_or_seed_is_another_order():
         tuple(draw.image for draw in chain(*batches(24, 4, epoch=epoch, seed=seed))) for epoch in range(3) for seed in range(3)
     ]
     assert len(set(orders)) == 9
-    # Not the order of a neighbour, one epoch on.
+    # Not the order of a neighbor, one epoch on.
     assert all(sorted(order) == list(range(24)) for order in orders)
 
 
@@ -119,7 +119,7 @@ def test_sets_smaller_than_a_batch_make_one_batch_for_every_process(num_images, 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 @pytest.mark.parametrize("num_images", [0, 1, 2, 6, 7, 20])
 def test_shares_are_a_partition(num_images, world_size):
-    shares = [OwnShare(num_images, rank, world_size) for rank in range(world_size)]
+    shares = [ProcessShare(num_images, rank, world_size) for rank in range(world_size)]
     assert sorted(chain(*shares)) == list(range(num_images))
     assert [len(share) for share in shares] == [len(list(share)) for share in shares]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1

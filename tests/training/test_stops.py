@@ -215,7 +215,7 @@ def test_memory_is_pinned_for_the_device_in_use(device, pinned, configured, monk
 
 
 class Cuda:
-    """A device that is not there: it has a state once it is initialised, and keeps seeds until then."""
+    """A device that is not there: it has a state once it is initialized, and keeps seeds until then."""
 
     def __init__(self, monkeypatch, initialized):
         self.initialized, self.state, self.waiting = initialized, 7, None

@@ -84,7 +84,7 @@ def test_the_whole_way_from_the_command_line_to_an_explanation(run_vitrail, reci
     assert snapshot(run) == before
 
 
-def test_two_colours_are_learnt(configured, tmp_path):
+def test_two_colors_are_learned(configured, tmp_path):
     config = configured(
         "schedule.epochs=15",
         "optimizer.learning_rate=5e-3",
@@ -119,7 +119,7 @@ def test_the_learning_rate_warms_up_and_follows_half_a_cosine(configured, record
     np.testing.assert_allclose(recorder.rates, expected, rtol=1e-6)
 
 
-def test_accumulation_counts_optimiser_steps_and_clipping_is_on(configured, recorder, tmp_path):
+def test_accumulation_counts_optimizer_steps_and_clipping_is_on(configured, recorder, tmp_path):
     config = configured("engine.accumulate=2", "optimizer.gradient_clip=0.25", "schedule.epochs=3", "schedule.warmup_epochs=0")
     train(config, tmp_path / "run")
     assert recorder.trainer.accumulate_grad_batches == 2

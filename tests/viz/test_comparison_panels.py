@@ -89,10 +89,10 @@ def test_hits_and_misses_have_no_box(drawn):
     assert diamonds(hits) == pytest.approx({0: 2 / 3, 1: 1})
 
 
-def test_the_control_of_every_model_is_grey(drawn):
+def test_the_control_of_every_model_is_gray(drawn):
     [axes] = drawn(panel({"one/a": [1, 2, 3], "one/random": [1, 2, 4]}))
-    colours = {line.get_ydata()[0]: line.get_color() for line in axes.lines if line.get_marker() == "D"}
-    assert colours == {0: "C0", 1: "0.45"}
+    colors = {line.get_ydata()[0]: line.get_color() for line in axes.lines if line.get_marker() == "D"}
+    assert colors == {0: "C0", 1: "0.45"}
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 9])

@@ -21,34 +21,34 @@ def pixels(image):
     return np.asarray(image).astype(int)
 
 
-def colourfulness(image):
+def colorfulness(image):
     values = pixels(image.convert("RGB"))
     return values.max(-1) - values.min(-1)
 
 
-def test_one_hot_patch_colours_its_block_and_no_other():
-    coloured = colourfulness(overlay(GRAY, hot(row=1, col=2), WHOLE, side=64)) > 20
+def test_one_hot_patch_colors_its_block_and_no_other():
+    colored = colorfulness(overlay(GRAY, hot(row=1, col=2), WHOLE, side=64)) > 20
     expected = np.zeros((64, 64), dtype=bool)
     expected[16:32, 32:48] = True
-    np.testing.assert_array_equal(coloured, expected)
+    np.testing.assert_array_equal(colored, expected)
 
 
 def test_the_block_lies_inside_the_box_that_the_model_saw():
     photo = Image.new("RGB", (160, 64), (120, 120, 120))
     picture = overlay(photo, hot(row=3, col=0), (48.0, 0.0, 112.0, 64.0), side=64)
     assert picture.size == (160, 64)
-    rows, cols = np.nonzero(colourfulness(picture) > 20)
+    rows, cols = np.nonzero(colorfulness(picture) > 20)
     # Two pixels at the rim belong to the frame.
     assert (rows.min(), rows.max()) == (48, 64 - 3)
     assert (cols.min(), cols.max()) == (48 + 2, 48 + 15)
 
 
 @pytest.mark.parametrize("smoothing", ["nearest", "bilinear"])
-def test_a_zero_map_leaves_the_photo_uncoloured(smoothing):
+def test_a_zero_map_leaves_the_photo_uncolored(smoothing):
     photo = noisy_photo(0, (64, 64))
     assert np.array_equal(pixels(heatmap(torch.zeros(4, 4), (64, 64), smoothing))[..., 3], np.zeros((64, 64)))
     plain = overlay(GRAY, torch.zeros(4, 4), WHOLE, side=64, smoothing=smoothing)
-    assert colourfulness(plain).max() == 0
+    assert colorfulness(plain).max() == 0
     assert len(set(pixels(overlay(photo, torch.zeros(4, 4), WHOLE, side=64))[0, :, 0])) > 1  # The photo is still there.
 
 
@@ -68,7 +68,7 @@ def test_a_patch_of_half_the_relevance_is_fainter():
     assert 0 < alpha[56, 56] < 255
 
 
-def test_the_scale_is_what_gets_the_full_colour():
+def test_the_scale_is_what_gets_the_full_color():
     own, larger, smaller = (pixels(heatmap(hot(value=2.0), (8, 8), scale=scale)) for scale in (None, 4.0, 0.5))
     np.testing.assert_array_equal(own, pixels(heatmap(hot(value=1.0), (8, 8))))
     assert larger[2, 4, 3] < own[2, 4, 3] == 255
@@ -153,7 +153,7 @@ def test_cells_lie_inside_the_box_and_the_rest_is_faded():
     photo = Image.new("RGB", (160, 64), (200, 30, 30))
     picture = fade(photo, hot(row=3, col=0), (48.0, 0.0, 112.0, 64.0), side=64)
     assert picture.size == (160, 64)
-    rows, cols = np.nonzero(colourfulness(picture))
+    rows, cols = np.nonzero(colorfulness(picture))
     # One pixel at the rim belongs to the frame.
     assert (rows.min(), rows.max(), cols.min(), cols.max()) == (48, 64 - 2, 48 + 1, 48 + 15)
     assert (pixels(picture)[32, [48, 111]] == 128).all()

@@ -145,7 +145,7 @@ def test_every_curve_of_a_protocol_has_a_panel(name, tmp_path, monkeypatch):
             assert line.get_label() == f"{method} (AUC {measured[method].auc()[:, i].mean():.3f})"
 
 
-def test_tables_of_a_protocol_without_normalised_areas(tmp_path):
+def test_tables_of_a_protocol_without_normalized_areas(tmp_path):
     protocol = replace(PROTOCOLS["diffmask"], scores=("kl",))
     scores = torch.tensor([[[0, 1.0, 2], [0, 0.5, 3]]])
     measured = Curves(protocol, torch.tensor([0, 0.5, 1]), scores, scores[..., [0, -1]])
@@ -213,15 +213,15 @@ def test_summaries_are_mean_areas():
     summary = curves(scores).summary()
     areas = np.trapezoid(scores.numpy(), np.linspace(0, 1, 5), axis=-1).mean(0)
     np.testing.assert_allclose([summary[name] for name in NAMES], areas, atol=1e-6)
-    assert set(summary) == {*NAMES, *(f"normalised_{name}" for name in NAMES)}
+    assert set(summary) == {*NAMES, *(f"normalized_{name}" for name in NAMES)}
     mean = scores.numpy().mean(0)
     clean, empty = mean[0, -1], mean[0, 0]
     relative = np.trapezoid((mean[0] - empty) / (clean - empty), np.linspace(0, 1, 5))
-    assert summary["normalised_insertion_zero"] == pytest.approx(relative, rel=1e-4)
+    assert summary["normalized_insertion_zero"] == pytest.approx(relative, rel=1e-4)
 
 
-def test_curves_that_cannot_be_normalised_give_valid_json(tmp_path):
-    """Where the image scores as its baseline, the normalised area is no number; JSON has no NaN."""
+def test_curves_that_cannot_be_normalized_give_valid_json(tmp_path):
+    """Where the image scores as its baseline, the normalized area is no number; JSON has no NaN."""
 
     def refuse(constant):
         raise ValueError(f"{constant} is not JSON")
@@ -229,7 +229,7 @@ def test_curves_that_cannot_be_normalised_give_valid_json(tmp_path):
     write_scores(tmp_path, {"hit": curves(torch.full((2, 4, 3), 0.5))}, ["a", "b"], ["x", "y"], "model", "hit")
     summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
     assert summary["mean_auc"]["hit"]["insertion_zero"] == pytest.approx(0.5)
-    assert summary["mean_auc"]["hit"]["normalised_insertion_zero"] is None
+    assert summary["mean_auc"]["hit"]["normalized_insertion_zero"] is None
 
 
 def test_tables_quote_odd_names(tmp_path):

@@ -20,7 +20,7 @@ from vitrail.core.types import Attentions, Baseline, Images, Keep, Kept, Logits,
 Visit = Callable[[Attentions], Attentions]
 """Sees the attention weights of a block and returns those that the network goes on with."""
 
-BlockVisit = Callable[[nn.Module, Attentions], Attentions]
+BlockIntercept = Callable[[nn.Module, Attentions], Attentions]
 """The same, told which block it is."""
 
 
@@ -94,11 +94,11 @@ class ViTAdapter(Classifier):
         """Logits of the tokens that leave a block: the last norm, the pooling and the classifier."""
 
     @abstractmethod
-    def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
+    def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         """How much of every token the head reads, as weights that sum to 1: for a class token (1, 0, 0, ...)."""
 
     @abstractmethod
-    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> AbstractContextManager[None]:
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockIntercept) -> AbstractContextManager[None]:
         """Form attention weights, which fused attention does not, and show them, for the time of the block.
 
         Args:
@@ -106,7 +106,7 @@ class ViTAdapter(Classifier):
             see: Call it with a block and its weights whenever its attention runs; the network continues with what it returns.
         """
 
-    def attending(self, blocks: Sequence[nn.Module], visit: Visit) -> AbstractContextManager[None]:
+    def intercept_attention(self, blocks: Sequence[nn.Module], visit: Visit) -> AbstractContextManager[None]:
         """Show attention weights to `visit`, for the time of the block.
 
         Args:
@@ -117,10 +117,10 @@ class ViTAdapter(Classifier):
             UnsupportedModelError: The network does not show the attention that it uses, or not every block runs once, in order.
         """
         asked = {id(block) for block in blocks}
-        return self._attending([index for index, block in enumerate(self.blocks) if id(block) in asked], visit)
+        return self._intercept_attention([index for index, block in enumerate(self.blocks) if id(block) in asked], visit)
 
     @contextmanager
-    def _attending(self, indices: Collection[int], visit: Visit) -> Iterator[None]:
+    def _intercept_attention(self, indices: Collection[int], visit: Visit) -> Iterator[None]:
         sequence = BlockSequence(self.blocks, indices)
 
         def see(block: nn.Module, weights: Attentions) -> Attentions:
@@ -162,7 +162,7 @@ class ViTAdapter(Classifier):
 
         with ExitStack() as stack:
             if attentions:
-                stack.enter_context(self._attending(range(len(self.blocks))[blocks], keep))
+                stack.enter_context(self._intercept_attention(range(len(self.blocks))[blocks], keep))
             if hidden_states and num_hidden_states != 0:
                 # The first one is there before any block has run.
                 num_blocks = len(self.blocks) if num_hidden_states is None else num_hidden_states - 1
@@ -177,8 +177,8 @@ class ViTAdapter(Classifier):
         def keep(sequence: BlockSequence, block: nn.Module, parts: Any) -> Any:
             if sequence.advance(block) is None:
                 return None
-            states.append(self.tokens_of(parts))
-            return self.with_tokens(parts, states[-1])
+            states.append(self.select_tokens(parts))
+            return self.replace_tokens(parts, states[-1])
 
         def enter(block: nn.Module, inputs: tuple[Any, ...]) -> Any:
             return keep(first, block, inputs)
@@ -195,7 +195,7 @@ class ViTAdapter(Classifier):
         first.finish()
         following.finish()
 
-    def tokens_of(self, parts: Any) -> Tokens:
+    def select_tokens(self, parts: Any) -> Tokens:
         """The tokens in what goes into a block or comes out of it.
 
         Raises:
@@ -209,9 +209,9 @@ class ViTAdapter(Classifier):
             )
         return tokens
 
-    def with_tokens(self, parts: Any, tokens: Tokens) -> Any:
+    def replace_tokens(self, parts: Any, tokens: Tokens) -> Any:
         """The same with other tokens in it; what holds these tokens already is passed on as it is, whatever its type."""
-        if tokens is self.tokens_of(parts):
+        if tokens is self.select_tokens(parts):
             return parts
         return (tokens, *parts[1:]) if isinstance(parts, tuple) else tokens
 

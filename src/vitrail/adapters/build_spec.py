@@ -10,7 +10,7 @@ from vitrail.core.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
-class Origin:
+class BuildSpec:
     """How a network was built.
 
     Attributes:
@@ -23,7 +23,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelSpec:
     """What a network for training is to be like, in words that all libraries share; each translates them into its own.
 
     Attributes:
@@ -71,7 +71,7 @@ class Wanted:
         return given | frozen_lists(dict(self.options))
 
 
-def in_our_words(error: InvalidInputError, words: Mapping[str, str], name: str) -> InvalidInputError:
+def translate_error(error: InvalidInputError, words: Mapping[str, str], name: str) -> InvalidInputError:
     """What to raise where a library stumbles over an argument that was given by our name for it.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from vitrail.adapters.build_spec import Wanted
+from vitrail.adapters.build_spec import ModelSpec
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.hit import adapt_hit
 from vitrail.adapters.intr_building import build_intr
@@ -14,7 +14,7 @@ from vitrail.core.registry import Registry, unknown_name
 from vitrail.models.hit import HIT_SIZES, HiT, HiTConfig
 from vitrail.models.intr.config import INTR_NAMES
 
-Builder = Callable[[str, Wanted], Classifier]
+Builder = Callable[[str, ModelSpec], Classifier]
 
 BUILDERS: Registry[Builder] = Registry("source of networks")
 """What stands before the colon in `timm:vit_small_patch16_224`."""
@@ -58,7 +58,7 @@ def build(
     """
     if num_classes < 1 or in_channels < 1:
         raise InvalidInputError(f"expected at least one class and one channel, got {num_classes} and {in_channels}")
-    wanted = Wanted(num_classes, in_channels, image_size, drop_path, attention_dropout, pretrained, options)
+    wanted = ModelSpec(num_classes, in_channels, image_size, drop_path, attention_dropout, pretrained, options)
     source, colon, rest = name.partition(":")
     if colon:
         classifier = BUILDERS[source](rest, wanted)
@@ -78,7 +78,7 @@ def build(
     return classifier
 
 
-def _build_hit(name: str, wanted: Wanted) -> Classifier:
+def _build_hit(name: str, wanted: ModelSpec) -> Classifier:
     if wanted.pretrained:
         raise InvalidInputError(
             f"{name} has no weights of a library; expected pretrained=False, and trained weights by vitrail.adapters.start"
@@ -97,21 +97,21 @@ def _build_hit(name: str, wanted: Wanted) -> Classifier:
 
 
 @BUILDERS.register("timm")
-def _build_timm(name: str, wanted: Wanted) -> Classifier:
+def _build_timm(name: str, wanted: ModelSpec) -> Classifier:
     from vitrail.adapters.timm_building import build_timm  # noqa: PLC0415 (timm is heavy)
 
     return build_timm(name, wanted)
 
 
 @BUILDERS.register("torchvision")
-def _build_torchvision(name: str, wanted: Wanted) -> Classifier:
+def _build_torchvision(name: str, wanted: ModelSpec) -> Classifier:
     from vitrail.adapters.torchvision_building import build_torchvision  # noqa: PLC0415 (heavy)
 
     return build_torchvision(name, wanted)
 
 
 @BUILDERS.register("hf")
-def _build_huggingface(name: str, wanted: Wanted) -> Classifier:
+def _build_huggingface(name: str, wanted: ModelSpec) -> Classifier:
     try:
         from vitrail.adapters.huggingface_building import build_huggingface  # noqa: PLC0415 (heavy, and an extra)
     except ImportError as error:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from vitrail.adapters.build_spec import Origin
+from vitrail.adapters.build_spec import BuildSpec
 from vitrail.adapters.logits import expect_logits
 from vitrail.adapters.memory import in_batches
 from vitrail.adapters.preprocessing import Preprocessing
@@ -22,14 +22,14 @@ from vitrail.core.outputs import Output, check_output, probabilities
 from vitrail.core.registry import unknown_name
 from vitrail.core.types import Baseline, Images, Keep, Logits, Padding
 
-Check = Literal["logits", "tokens", "attention", "places", "readout", "parts", "removal", "head", "gradients"]
+Check = Literal["logits", "tokens", "attention", "places", "pooling_weights", "parts", "removal", "head", "gradients"]
 """A view of a network that a method relies on.
 
 - "logits": an image's logits are the same in every call, whatever else is in the batch.
 - "tokens": before the first block there is one token per patch, in the order in which the patches lie on the image.
 - "attention": every block shows the attention weights that it uses, once, in order, and tokens meet through attention alone.
 - "places": patches keep their number and their order from block to block.
-- "readout": the head reads the tokens that `readout` says, and no others.
+- "pooling_weights": the head reads the tokens that `pooling_weights` says, and no others.
 - "parts": embedding, assembling and running tokens gives the network's own logits; patches are embedded one by one.
 - "removal": a patch keeps its place when others are taken out.
 - "head": the head turns the tokens that leave the last block into the network's own logits.
@@ -49,7 +49,7 @@ class Classifier(ABC):
         preprocessing: What turns a photo into its input.
         class_names: One name per class, or empty where nobody said.
         name: How the user called it.
-        origin: How it was built, where vitrail built it: what `vitrail.save` writes beside the weights.
+        build_spec: How it was built, where vitrail built it: what `vitrail.save` writes beside the weights.
         output: What its logits mean: "softmax", one class among all; or "sigmoid", every class by itself (multi-label). A single
             logit always means its sigmoid.
     """
@@ -58,7 +58,7 @@ class Classifier(ABC):
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] = ()
     name: str = ""
-    origin: Origin | None = None
+    build_spec: BuildSpec | None = None
     output: Output = field(default="softmax", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -233,7 +233,7 @@ class Classifier(ABC):
         forward pass a step, in pixel space, in batches over images and steps that fit into memory.
 
         Args:
-            images: A normalised batch.
+            images: A normalized batch.
             baseline: What replaces removed cells: as `images`, or a batch of one for all of them.
             keep: Over the cells of `grid_size`, row by row; True = the cell of the image.
         """
@@ -259,7 +259,7 @@ class Classifier(ABC):
         """Logits with single pixels replaced by a baseline, by one forward pass a step.
 
         Args:
-            images: A normalised batch.
+            images: A normalized batch.
             baseline: What replaces removed pixels: as `images`, or a batch of one for all of them.
             ranks: When each pixel changes: 0 first.
             thresholds: At every step, how many pixels have changed; may be fractional.

@@ -12,7 +12,7 @@ from vitrail.adapters.adapting import home_of
 from vitrail.adapters.plain import head_layers, num_outputs
 from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import load_strictly
-from vitrail.models.load_report import Started
+from vitrail.models.load_report import LoadReport
 from vitrail.models.resizing import fit_channels, resize_patch_projection, resize_positions
 
 POSITIONS = ("pos_embedding", "position_embeddings", "pos_embed")
@@ -44,7 +44,7 @@ def trained_weights(module: nn.Module, without: Collection[str] = ()) -> Trained
     return TrainedWeights(state, home_of(module) or "", position_grid(module), _num_heads(module))
 
 
-def fit_state(module: nn.Module, weights: TrainedWeights, source: str, *, keep_head: bool) -> Started:
+def fit_state(module: nn.Module, weights: TrainedWeights, source: str, *, keep_head: bool) -> LoadReport:
     """Copy trained weights into a network of the same architecture.
 
     Positions are resized bicubically, the first convolution is fitted to the channels and the patch size.
@@ -80,7 +80,7 @@ def fit_state(module: nn.Module, weights: TrainedWeights, source: str, *, keep_h
     left = [name for name in state if name not in own]
     refuse_deeper(left, own, source)
     load_strictly(module, fitted, source, optional=new)
-    return Started(tuple(fitted), tuple(name for name in own if name in new), tuple(left))
+    return LoadReport(tuple(fitted), tuple(name for name in own if name in new), tuple(left))
 
 
 def head_names(module: nn.Module) -> list[str]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from vitrail.adapters.base import BlockVisit, ViTAdapter
+from vitrail.adapters.base import BlockIntercept, ViTAdapter
 from vitrail.adapters.image_checks import expect_channels, expect_size
 from vitrail.adapters.memory import in_batches
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
@@ -66,11 +66,11 @@ class HiTAdapter(ViTAdapter):
     def head(self, tokens: Tokens) -> Logits:
         return self.hit.classify(tokens[:, 0])
 
-    def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
+    def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         return one_hot(torch.tensor(0, device=self.device), num_tokens).to(self.dtype)
 
     @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> Iterator[None]:
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockIntercept) -> Iterator[None]:
         """Show attention; it is (b, h, 1, 1 + n): the class token asks alone, and not itself.
 
         Where stages pool, keys are the cells of the pooled grid.
@@ -78,10 +78,10 @@ class HiTAdapter(ViTAdapter):
         with forward_hooks([(block.attention.dropout, _showing(block, see)) for block in blocks]):  # type: ignore[union-attr, misc]
             yield
 
-    def tokens_of(self, parts: Any) -> Tokens:
+    def select_tokens(self, parts: Any) -> Tokens:
         return torch.cat(parts[:2], 1)  # A HiT keeps class token and patches apart.
 
-    def with_tokens(self, parts: Any, tokens: Tokens) -> Any:
+    def replace_tokens(self, parts: Any, tokens: Tokens) -> Any:
         return tokens[:, :1], tokens[:, 1:], *parts[2:]
 
     def rebuilt_logits(self, images: Images) -> dict[str, Logits]:
@@ -116,7 +116,7 @@ class HiTAdapter(ViTAdapter):
         return in_batches(run, len(images), state_bytes + num_steps * step_bytes, images.device)
 
 
-def _showing(block: nn.Module, see: BlockVisit) -> Callable[..., Tensor]:
+def _showing(block: nn.Module, see: BlockIntercept) -> Callable[..., Tensor]:
     def show(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
         # The network continues with what was shown, so that gradients reach it.
         return see(block, nn.functional.pad(weights.transpose(1, 2), (1, 0)))[..., 1:].transpose(1, 2)

@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from vitrail.adapters.base import BlockVisit, ViTAdapter
+from vitrail.adapters.base import BlockIntercept, ViTAdapter
 from vitrail.adapters.configured_output import configured_output
 from vitrail.adapters.image_checks import expect_channels, expect_multiple, first_convolution
 from vitrail.adapters.logits import expect_logits
@@ -141,7 +141,7 @@ class HuggingFaceViTAdapter(ViTAdapter):
         with replaced_methods("forward", skipped):
             return self.forward_tokens(tokens, (1, tokens.shape[1] - self.num_prefix_tokens))
 
-    def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
+    def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         config, like = self.model.config, self.base.embeddings.cls_token
         if config.model_type.startswith("dinov2"):  # Its classifier takes both, side by side.
             patches = patch_mean(num_tokens, self.num_prefix_tokens, like)
@@ -160,7 +160,7 @@ class HuggingFaceViTAdapter(ViTAdapter):
         return list({id(part.config): part.config for part in (self.model, *parts)}.values())
 
     @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> Iterator[None]:
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockIntercept) -> Iterator[None]:
         block_of = {part: block for block in blocks for part in block.modules()}
         outer = _VISIT.get()
 
@@ -238,12 +238,12 @@ def adapt_huggingface(
             f"expected the embeddings and the layers of a Hugging Face {model_type} inside {kind}, got a "
             f"{type(module.base_model).__name__} without them; build the model from a configuration of its own"
         )
-    names = class_names or class_names_of(module.config)
+    names = class_names or read_class_names(module.config)
     own = preprocessing or family_preprocessing(module.config)
     return HuggingFaceViTAdapter(module, own, names, name, output=configured_output(module))
 
 
-def class_names_of(config: Any) -> tuple[str, ...]:
+def read_class_names(config: Any) -> tuple[str, ...]:
     """Names of the classes, where somebody named them."""
     names = [config.id2label[index] for index in range(config.num_labels)]
     # Else LABEL_0, LABEL_1, ... stand there.

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
-from vitrail.adapters.build_spec import Origin, Wanted, is_plain
+from vitrail.adapters.build_spec import BuildSpec, ModelSpec, is_plain
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import TrainedWeights, fit_state, head_names, trained_weights
-from vitrail.adapters.huggingface import adapt_huggingface, class_names_of, family_preprocessing
+from vitrail.adapters.huggingface import adapt_huggingface, family_preprocessing, read_class_names
 from vitrail.adapters.huggingface_loading import (
     first_line,
     hub_options,
@@ -31,7 +31,7 @@ ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 """How configurations call these; the first that one has."""
 
 
-def build_huggingface(name: str, wanted: Wanted) -> Classifier:
+def build_huggingface(name: str, wanted: ModelSpec) -> Classifier:
     """Build a Hugging Face network for training: as a Vision Transformer where it is one, else as a plain classifier.
 
     Args:
@@ -60,7 +60,7 @@ def build_huggingface(name: str, wanted: Wanted) -> Classifier:
     display = name if is_folder(name) else f"hf:{name}"
     classifier = view_huggingface(module, display, (), wanted.preprocessing(own_preprocessing or family_preprocessing(config)))
     # Refused now rather than after the training, and not looked at again for every file.
-    classifier = replace(classifier, origin=describe_huggingface(module))
+    classifier = replace(classifier, build_spec=describe_huggingface(module))
     if wanted.pretrained:
         weights, names = pretrained_weights(name, hub)
         fit_state(module, weights, display, keep_head=True)
@@ -79,7 +79,7 @@ def pretrained_weights(name: str, hub: Mapping[str, Any]) -> tuple[TrainedWeight
     absent = [key for key in missing if key not in head_names(source)]
     if absent:
         raise CheckpointError(f"expected trained weights for every part of {name} but its head, found none for {absent[0]}")
-    return trained_weights(source, without=missing), () if missing else class_names_of(source.config)
+    return trained_weights(source, without=missing), () if missing else read_class_names(source.config)
 
 
 def view_huggingface(
@@ -94,7 +94,7 @@ def view_huggingface(
         return adapt_plain(module, name, class_names, preprocessing or family_preprocessing(module.config))
 
 
-def describe_huggingface(module: Any) -> Origin:
+def describe_huggingface(module: Any) -> BuildSpec:
     """What a file says of a network: the fields of its configuration.
 
     Raises:
@@ -110,9 +110,9 @@ def describe_huggingface(module: Any) -> Origin:
             "another network's; save the model by its own save_pretrained"
         )
     fields |= {"model_type": module.config.model_type, "num_labels": module.config.num_labels}
-    origin = Origin("huggingface", fields | {"architectures": [type(module).__name__]})
+    spec = BuildSpec("huggingface", fields | {"architectures": [type(module).__name__]})
     with torch.random.fork_rng(devices=[]):  # Saving in the middle of a training changes nothing of it.
-        built, shapes = rebuild_huggingface(origin.config).state_dict(), module.state_dict()
+        built, shapes = rebuild_huggingface(spec.config).state_dict(), module.state_dict()
     odd = [
         name
         for name in {**built, **shapes}
@@ -123,7 +123,7 @@ def describe_huggingface(module: Any) -> Origin:
             f"expected the network that its configuration describes, got another in {', '.join(odd[:3])}; a head of one's own cannot be "
             "saved: set num_labels instead"
         )
-    return origin
+    return spec
 
 
 def rebuild_huggingface(config: Mapping[str, Any]) -> nn.Module:
@@ -160,7 +160,7 @@ def _configured(model_type: str, fields: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _fields(own: Any, name: str, wanted: Wanted) -> dict[str, Any]:
+def _fields(own: Any, name: str, wanted: ModelSpec) -> dict[str, Any]:
     """The fields of a configuration that are to be replaced."""
     size = wanted.image_size
     square = size is None or size[0] == size[1]

@@ -19,7 +19,7 @@ def processor_preprocessing(described: dict[str, Any], default: Preprocessing) -
         default: Where it is silent.
 
     Raises:
-        InvalidInputError: It asks for something else than resizing, cropping and normalising.
+        InvalidInputError: It asks for something else than resizing, cropping and normalizing.
         ArithmeticError, AttributeError, LookupError, TypeError, ValueError: It makes no sense.
     """
     size = described.get("size", {"height": default.size[0], "width": default.size[1]})
@@ -36,14 +36,14 @@ def processor_preprocessing(described: dict[str, Any], default: Preprocessing) -
             f"expected pixels scaled to [0, 1] in {PROCESSOR}, got rescale_factor {described.get('rescale_factor')}"
         )
     crop, resized, mode = _with_crop_fraction(described, shortest, crop, resized)
-    normalised = described.get("do_normalize", True)
+    normalized = described.get("do_normalize", True)
     return Preprocessing(
         size=(int(crop[0]), int(crop[1])),
         crop_fraction=min(crop[0] / resized[0], 1.0),
         crop_mode=mode,
         interpolation=RESAMPLING.get(described.get("resample", -1), default.interpolation),
-        mean=tuple(described.get("image_mean", default.mean)) if normalised else (0.0,) * default.num_channels,
-        std=tuple(described.get("image_std", default.std)) if normalised else (1.0,) * default.num_channels,
+        mean=tuple(described.get("image_mean", default.mean)) if normalized else (0.0,) * default.num_channels,
+        std=tuple(described.get("image_std", default.std)) if normalized else (1.0,) * default.num_channels,
     ).for_channels(default.num_channels)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from vitrail.adapters.build_spec import Wanted, frozen_lists
+from vitrail.adapters.build_spec import ModelSpec, frozen_lists
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.intr import INTR_PREPROCESSING, adapt_intr
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
@@ -43,7 +43,7 @@ def build_backbone(config: INTRConfig, pretrained: bool = False) -> Backbone:
     return backbone
 
 
-def build_intr(name: str, wanted: Wanted) -> Classifier:
+def build_intr(name: str, wanted: ModelSpec) -> Classifier:
     """Build an INTR for training.
 
     Args:

@@ -6,14 +6,14 @@ from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.intr import INTR
 from vitrail.models.intr.backbone import batch_counters, joined_names
-from vitrail.models.intr.published import is_detr, looks_published, own_names
-from vitrail.models.intr.transfer import start_from_detector, start_from_own
-from vitrail.models.load_report import Started
+from vitrail.models.intr.published import is_detr, is_published, to_own_names
+from vitrail.models.intr.transfer import transfer_from_detector, transfer_from_intr
+from vitrail.models.load_report import LoadReport
 
 BACKBONE = "backbone.network."
 
 
-def start_intr(model: INTR, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float) -> Started:
+def transfer_intr(model: INTR, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float) -> LoadReport:
     """Copy trained weights into an INTR.
 
     Args:
@@ -27,19 +27,19 @@ def start_intr(model: INTR, weights: TrainedWeights, source: str, *, keep_head: 
         CheckpointError: The weights do not fit. The model is unchanged then.
     """
     state = weights.state
-    if looks_published(state) or "queries" in state:
+    if is_published(state) or "queries" in state:
         if weights.num_heads not in (None, model.config.num_heads):
             raise CheckpointError(
                 f"{source} does not fit this model: it has {weights.num_heads} attention heads, the model {model.config.num_heads}"
             )
         if is_detr(state):
-            return start_from_detector(model, state, source, query_noise)
-        own = own_names(state) if looks_published(state) else state
-        return start_from_own(model, {name: tensor.float() for name, tensor in own.items()}, source, keep_head, query_noise)
+            return transfer_from_detector(model, state, source, query_noise)
+        own = to_own_names(state) if is_published(state) else state
+        return transfer_from_intr(model, {name: tensor.float() for name, tensor in own.items()}, source, keep_head, query_noise)
     return _start_backbone(model, weights, source)
 
 
-def _start_backbone(model: INTR, weights: TrainedWeights, source: str) -> Started:
+def _start_backbone(model: INTR, weights: TrainedWeights, source: str) -> LoadReport:
     network = model.backbone.network
     if model.config.backbone.startswith("timm:"):
         if weights.library not in ("", home_of(network)):
@@ -53,6 +53,6 @@ def _start_backbone(model: INTR, weights: TrainedWeights, source: str) -> Starte
             {name: tensor for name, tensor in weights.state.items() if not name.endswith("num_batches_tracked")}
         )
         load_strictly(network, state, source, optional=batch_counters(network))
-        started = Started(tuple(state), (), tuple(name for name in weights.state if name.startswith("fc.")))
+        started = LoadReport(tuple(state), (), tuple(name for name in weights.state if name.startswith("fc.")))
     taken = tuple(BACKBONE + name for name in started.taken)
-    return Started(taken, tuple(name for name in model.state_dict() if name not in taken), started.left)
+    return LoadReport(taken, tuple(name for name in model.state_dict() if name not in taken), started.left)

@@ -15,15 +15,15 @@ from vitrail.adapters.intr_building import build_published
 from vitrail.adapters.model_files import build_described
 from vitrail.adapters.model_folders import read_folder_config
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, MAX_RESIZED_PIXELS, Preprocessing
-from vitrail.adapters.weight_checks import expect_sound
+from vitrail.adapters.weight_checks import expect_finite_weights
 from vitrail.core.errors import CheckpointError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
 from vitrail.core.outputs import Output
 from vitrail.core.registry import Registry, unknown_name
 from vitrail.models.checkpoints import Checkpoint, read_checkpoint
 from vitrail.models.diffmask.files import refuse_mask
 from vitrail.models.hit import HiT
-from vitrail.models.hit.checkpoints import looks_published, may_be_plain_vit, published_config
-from vitrail.models.intr.published import looks_published as looks_like_intr
+from vitrail.models.hit.checkpoints import is_published, may_be_plain_vit, published_config
+from vitrail.models.intr.published import is_published as looks_like_intr
 from vitrail.models.look_alikes import advice, torchvision_advice
 
 Loader = Callable[..., Classifier]
@@ -47,7 +47,7 @@ def load(
 
     Args:
         name: `vitrail:<bundled name>`, `timm:<model>`, `hf:<hub repository or folder>`, `torchvision:<model>`,
-            `hit:<hub repository or file>`, `intr:<hub repository or file>`, or a local file or folder, which is recognised by its content.
+            `hit:<hub repository or file>`, `intr:<hub repository or file>`, or a local file or folder, which is recognized by its content.
         device: Where to put it; if not given CUDA, else MPS, else the CPU.
         image_size: Height and width that photos are brought to, for networks that take any; the network's own if not given. Where
             photos are taken whole, the limits of their shorter and of their longer side.
@@ -71,7 +71,7 @@ def load(
     with torch.inference_mode(False):
         classifier = SOURCES[source](rest, **options) if _has_source(name) else load_local(Path(name), **options)
         classifier = classifier if output is None else replace(classifier, output=output)
-        expect_sound(classifier.module, name)
+        expect_finite_weights(classifier.module, name)
         classifier.module.to(chosen).eval()
     return classifier if image_size is None else _resized(classifier, image_size)
 
@@ -148,7 +148,7 @@ def load_local(path: Path, surely_hit: bool = False, **options: Any) -> Classifi
     refuse_mask(checkpoint, path)
     if checkpoint.metadata:
         return build_described(checkpoint, path, **options)
-    if looks_published(checkpoint.state):
+    if is_published(checkpoint.state):
         if not surely_hit and may_be_plain_vit(checkpoint.state):
             raise CheckpointError(
                 f"cannot tell what model {path} is: a HiT without pooling and torchvision's VisionTransformer have weights of the same "

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vitrail.adapters.adapting import adapt
-from vitrail.adapters.build_spec import Origin, frozen_lists
+from vitrail.adapters.build_spec import BuildSpec, frozen_lists
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.plain import CELL_SIZE, adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
@@ -57,12 +57,12 @@ def build_described(checkpoint: Checkpoint, path: Path, **options: Any) -> Class
         classifier: Classifier = adapt_plain(module, name, class_names, preprocessing, cell_size)
     else:
         classifier = adapt(module, name=name, class_names=class_names, preprocessing=preprocessing)
-    return replace(classifier, origin=Origin(architecture, frozen_lists(config)), output=output)
+    return replace(classifier, build_spec=BuildSpec(architecture, frozen_lists(config)), output=output)
 
 
 def _idle(module: nn.Module) -> list[str]:
     """Weights that a file need not hold."""
-    return module.idle_names() if isinstance(module, HiT) else []
+    return module.unused_names() if isinstance(module, HiT) else []
 
 
 def _not_understood(path: Path, error: Exception) -> CheckpointError:

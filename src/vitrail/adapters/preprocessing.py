@@ -27,7 +27,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, centre crop, scale to [0, 1], normalise: what a trained network expects.
+    """Resize, center crop, scale to [0, 1], normalize: what a trained network expects.
 
     Args:
         size: Height and width that the network eats, in pixels. With crop_mode "whole" the two limits, in any order: of the
@@ -128,7 +128,7 @@ class Preprocessing:
         refuse_thin(image, self.resized_size(image.height, image.width))
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "channels height width"]:
-        """Turn a photo into one normalised image.
+        """Turn a photo into one normalized image.
 
         Raises:
             ImageError: A photo so thin that resizing would blow it up beyond reason.
@@ -165,8 +165,8 @@ class Preprocessing:
         left, top = (width - seen_width) / 2, (height - seen_height) / 2
         return max(left, 0.0), max(top, 0.0), min(left + seen_width, float(width)), min(top + seen_height, float(height))
 
-    def denormalise(self, images: Images) -> Images:
-        """Undo the normalisation: pixels in [0, 1]."""
+    def denormalize(self, images: Images) -> Images:
+        """Undo the normalization: pixels in [0, 1]."""
         mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return (images * std + mean).clamp(0, 1)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from vitrail.adapters.adapting import home_of
-from vitrail.adapters.build_spec import Origin
+from vitrail.adapters.build_spec import BuildSpec
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.plain import PlainClassifier
 from vitrail.core.errors import UnsupportedModelError
@@ -30,11 +30,11 @@ def save(classifier: Classifier, path: str | Path, *, half: bool = False, notes:
         OutputError: The file cannot be written; an older file is left whole.
     """
     module = classifier.module
-    origin = origin_of(classifier)
+    spec = find_build_spec(classifier)
     description = {
         **(notes or {}),
-        "architecture": origin.architecture,
-        "config": dict(origin.config),
+        "architecture": spec.architecture,
+        "config": dict(spec.config),
         "preprocessing": classifier.preprocessing.to_dict(),
         "class_names": list(classifier.class_names),
     }
@@ -42,11 +42,11 @@ def save(classifier: Classifier, path: str | Path, *, half: bool = False, notes:
         description |= {"view": "plain", "cell_size": classifier.cell_size}
     if classifier.output != "softmax":
         description["output"] = classifier.output
-    omit = module.idle_names() if isinstance(module, HiT) else ()
+    omit = module.unused_names() if isinstance(module, HiT) else ()
     write_checkpoint(path, module, description, torch.float16 if half else torch.float32, omit=omit)
 
 
-def origin_of(classifier: Classifier) -> Origin:
+def find_build_spec(classifier: Classifier) -> BuildSpec:
     """How a network is built again.
 
     Raises:
@@ -54,11 +54,11 @@ def origin_of(classifier: Classifier) -> Origin:
     """
     module = classifier.module
     if isinstance(module, HiT):
-        return Origin("hit", module.config.to_dict())
+        return BuildSpec("hit", module.config.to_dict())
     if isinstance(module, INTR):
-        return Origin("intr", module.config.to_dict())
-    if classifier.origin is not None:
-        return classifier.origin
+        return BuildSpec("intr", module.config.to_dict())
+    if classifier.build_spec is not None:
+        return classifier.build_spec
     if home_of(module) == "transformers":
         from vitrail.adapters.huggingface_building import describe_huggingface  # noqa: PLC0415 (heavy, and an extra)
 

@@ -116,7 +116,7 @@ def _described_preprocessing(module: nn.Module) -> Preprocessing:
     size = getattr(getattr(module, "patch_embed", None), "img_size", None) or config["input_size"][1:]
     if config["crop_mode"] not in ("center", "squash"):
         raise UnsupportedModelError(
-            f"expected preprocessing with a centre crop or squashing, got timm's crop_mode {config['crop_mode']!r}"
+            f"expected preprocessing with a center crop or squashing, got timm's crop_mode {config['crop_mode']!r}"
         )
     return Preprocessing(
         size=tuple(size),

@@ -12,7 +12,7 @@ from vitrail.core.hooks import attributes, forward_hooks
 
 
 @contextmanager
-def compared_with_own(replaced: Sequence[Any]) -> Iterator[None]:
+def compare_with_class(replaced: Sequence[Any]) -> Iterator[None]:
     """Run the class's own forward pass beside the replaced one of each attention, on the same tokens, for the time of the block.
 
     Weights that pass `attn_drop` in a replaced forward may be for show, or be changed before they meet the values. Where the class's

@@ -7,7 +7,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from vitrail.adapters.build_spec import Origin, Wanted, frozen_lists, in_our_words, is_plain
+from vitrail.adapters.build_spec import BuildSpec, ModelSpec, frozen_lists, is_plain, translate_error
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
@@ -25,7 +25,7 @@ NOT_SHAPE = frozenset({
 OUR_WORDS = {"drop_path_rate": "drop_path", "attn_drop_rate": "attention_dropout", "img_size": "image_size"}
 
 
-def build_timm(name: str, wanted: Wanted) -> Classifier:
+def build_timm(name: str, wanted: ModelSpec) -> Classifier:
     """Build a timm network for training: as a Vision Transformer where it is one, else as a plain classifier.
 
     Raises:
@@ -36,11 +36,11 @@ def build_timm(name: str, wanted: Wanted) -> Classifier:
     try:
         module = make_timm(name, wanted.pretrained, options)
     except InvalidInputError as error:
-        raise in_our_words(error, OUR_WORDS, f"timm:{name}") from error
+        raise translate_error(error, OUR_WORDS, f"timm:{name}") from error
     names = timm_class_names(module) if wanted.pretrained else ()
     classifier = view_timm(module, f"timm:{name}", names if len(names) == wanted.num_classes else (), None)
     return replace(
-        classifier, origin=_origin(name, module, options), preprocessing=wanted.preprocessing(classifier.preprocessing)
+        classifier, build_spec=_build_spec(name, module, options), preprocessing=wanted.preprocessing(classifier.preprocessing)
     )
 
 
@@ -67,7 +67,7 @@ def rebuild_timm(config: Mapping[str, Any]) -> nn.Module:
     return make_timm(name, False, options)
 
 
-def _options(name: str, wanted: Wanted) -> dict[str, Any]:
+def _options(name: str, wanted: ModelSpec) -> dict[str, Any]:
     """The arguments of `timm.create_model`."""
     odd = sorted((NOT_SHAPE - {"cache_dir"}) & set(wanted.options))
     if odd:
@@ -90,9 +90,9 @@ def _has_fixed_size(name: str) -> bool:
     return config is not None and bool(config.fixed_input_size)
 
 
-def _origin(name: str, module: Any, options: Mapping[str, Any]) -> Origin:
+def _build_spec(name: str, module: Any, options: Mapping[str, Any]) -> BuildSpec:
     shape = {key: value for key, value in options.items() if key not in NOT_SHAPE}
     if ":" in name:  # What the folder or the repository said is written down, so that nothing is fetched to build it again.
         name = module.pretrained_cfg["architecture"]
         shape = {key: value for key, value in module.pretrained_model_args.items() if is_plain(value)} | shape
-    return Origin("timm", {"name": name, "options": shape})
+    return BuildSpec("timm", {"name": name, "options": shape})

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitrail.adapters.base import BlockVisit, ViTAdapter
+from vitrail.adapters.base import BlockIntercept, ViTAdapter
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.image_checks import expect_channels, expect_multiple, expect_size, first_convolution
 from vitrail.adapters.pooling import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width, uniform
-from vitrail.adapters.timm_attention import compared_with_own
+from vitrail.adapters.timm_attention import compare_with_class
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import attributes, forward_hooks, original, replaced_methods
 from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
@@ -87,7 +87,7 @@ class TimmAdapter(ViTAdapter):
     def head(self, tokens: Tokens) -> Logits:
         return self.vit.forward_head(self.vit.norm(tokens))
 
-    def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
+    def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         pooling, like = self.vit.global_pool, first_convolution(self.vit.patch_embed).weight
         if "max" in pooling:
             raise UnsupportedModelError(
@@ -108,7 +108,7 @@ class TimmAdapter(ViTAdapter):
             yield
 
     @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> Iterator[None]:
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockIntercept) -> Iterator[None]:
         holders = self._holders(blocks)
         hooks = [(holder.attn_drop, _showing(block, see)) for block, holder in zip(blocks, holders, strict=True)]
         with (
@@ -120,7 +120,7 @@ class TimmAdapter(ViTAdapter):
 
     def compared_attention(self) -> AbstractContextManager[None] | None:
         replaced = [holder for holder in self._holders(self.blocks) if "forward" in vars(holder)]
-        return compared_with_own(replaced) if replaced else None
+        return compare_with_class(replaced) if replaced else None
 
     def _holders(self, blocks: Sequence[nn.Module]) -> list[Any]:
         # A parallel block holds its attention itself.
@@ -153,10 +153,10 @@ class TimmViTAdapter(TimmAdapter):
     def placed(self, grid_size: tuple[int, int], kept: Kept | None) -> Iterator[list[dict[str, Any]]]:
         yield [{} for _ in self.vit.blocks]
 
-    def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
+    def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         if hasattr(self.vit, "dist_token"):
             return class_tokens(num_tokens, 2, first_convolution(self.vit.patch_embed).weight)
-        return super().readout(num_tokens)
+        return super().pooling_weights(num_tokens)
 
 
 @final
@@ -204,7 +204,7 @@ class TimmBeitAdapter(TimmAdapter):
             yield [arguments] * len(self.vit.blocks)
 
 
-def _showing(block: nn.Module, see: BlockVisit) -> Callable[..., Tensor]:
+def _showing(block: nn.Module, see: BlockIntercept) -> Callable[..., Tensor]:
     return lambda _, inputs, weights: see(block, weights)
 
 

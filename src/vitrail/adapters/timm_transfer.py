@@ -7,15 +7,17 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from vitrail.adapters.build_spec import Origin
+from vitrail.adapters.build_spec import BuildSpec
 from vitrail.adapters.fit_weights import TrainedWeights, head_names, refuse_deeper
 from vitrail.adapters.plain import num_outputs
 from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import load_strictly
-from vitrail.models.load_report import Started
+from vitrail.models.load_report import LoadReport
 
 
-def start_timm(module: nn.Module, origin: Origin, weights: TrainedWeights, source: str, keep_head: bool) -> Started:
+def transfer_timm(
+    module: nn.Module, build_spec: BuildSpec, weights: TrainedWeights, source: str, keep_head: bool
+) -> LoadReport:
     """Copy trained weights into a timm network of the same architecture.
 
     Raises:
@@ -30,17 +32,17 @@ def start_timm(module: nn.Module, origin: Origin, weights: TrainedWeights, sourc
     classes = next((len(weights.state[name]) for name in heads if name in weights.state), 0)
     new = heads if not keep_head or classes != num_outputs(module) else []
     try:
-        copy = _fitted_copy(module, origin, weights, -1 if new else classes)
+        copy = _fitted_copy(module, build_spec, weights, -1 if new else classes)
     except Exception as error:  # Shapes that do not fit fail anywhere.
         raise CheckpointError(f"{source} does not fit this model: {' '.join(str(error).split())[:300]}") from error
     fitted = {name: tensor for name, tensor in copy.state_dict().items() if name not in new}
     load_strictly(module, fitted, source, optional=new)
-    return Started(tuple(fitted), tuple(new), left)
+    return LoadReport(tuple(fitted), tuple(new), left)
 
 
-def _fitted_copy(module: Any, origin: Origin, weights: TrainedWeights, classes: int) -> nn.Module:
+def _fitted_copy(module: Any, build_spec: BuildSpec, weights: TrainedWeights, classes: int) -> nn.Module:
     """Another such network, in which timm loads the weights as if it had fetched them."""
-    name, options = origin.config["name"], dict(origin.config["options"])
+    name, options = build_spec.config["name"], dict(build_spec.config["options"])
     size = _trained_size(weights) or timm.models.get_pretrained_cfg(name).input_size[1:]
     built_for = getattr(getattr(module, "patch_embed", None), "img_size", None)
     if built_for is not None:

@@ -11,7 +11,7 @@ from torchvision import models
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import VisionTransformer
 
-from vitrail.adapters.base import BlockVisit, ViTAdapter
+from vitrail.adapters.base import BlockIntercept, ViTAdapter
 from vitrail.adapters.image_checks import expect_channels, expect_size, first_convolution
 from vitrail.adapters.pooling import class_tokens, gives_features, plain_width
 from vitrail.adapters.preprocessing import Preprocessing
@@ -68,11 +68,11 @@ class TorchvisionViTAdapter(ViTAdapter):
     def head(self, tokens: Tokens) -> Logits:
         return self.vit.heads(self.vit.encoder.ln(tokens)[:, 0])
 
-    def readout(self, num_tokens: int) -> Float[Tensor, " t"]:
+    def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         return class_tokens(num_tokens, 1, self.vit.class_token)
 
     @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], see: BlockVisit) -> Iterator[None]:
+    def show_attention(self, blocks: Sequence[nn.Module], see: BlockIntercept) -> Iterator[None]:
         # The weights that torch's MultiheadAttention returns are a copy beside the path of the gradients, averaged over heads
         # or not; so its arithmetic is done here.
         attentions: list[Any] = [original(block.self_attention) for block in blocks]
@@ -90,11 +90,11 @@ class TorchvisionViTAdapter(ViTAdapter):
 class _OpenAttention:
     """The forward pass of self-attention, batch first, with the weights on its path."""
 
-    def __init__(self, attention: Any, block: nn.Module, see: BlockVisit) -> None:
+    def __init__(self, attention: Any, block: nn.Module, see: BlockIntercept) -> None:
         outer = vars(attention).get("forward")
         self.attention, self.block = attention, block
         # What an outer one shows comes first.
-        self.views: list[BlockVisit] = [*outer.views, see] if isinstance(outer, _OpenAttention) else [see]
+        self.views: list[BlockIntercept] = [*outer.views, see] if isinstance(outer, _OpenAttention) else [see]
 
     def __call__(self, query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         attention = self.attention
@@ -154,7 +154,7 @@ def create_torchvision(
         InvalidInputError: An option that the model does not have.
         UnsupportedModelError: It is no Vision Transformer.
     """
-    known = weights_of(name)
+    known = find_weights(name)
     if pretrained and weights != "DEFAULT" and weights not in known.__members__:
         raise unknown_name(f"weights of torchvision:{name}", weights, list(known.__members__))
     chosen = known[weights] if pretrained else None
@@ -168,7 +168,7 @@ def create_torchvision(
     return adapt_torchvision(module, adapter.name, tuple(chosen.meta["categories"]), weights_preprocessing(chosen.transforms()))
 
 
-def weights_of(name: str) -> Any:
+def find_weights(name: str) -> Any:
     """The enumeration of a model's trained weights.
 
     Raises:

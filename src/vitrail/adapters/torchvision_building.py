@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 from torchvision.models import get_model_builder
 
-from vitrail.adapters.build_spec import Origin, Wanted, frozen_lists, in_our_words
+from vitrail.adapters.build_spec import BuildSpec, ModelSpec, frozen_lists, translate_error
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import fit_state, trained_weights
 from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.torchvision import adapt_torchvision, fetch, make_torchvision, weights_of, weights_preprocessing
+from vitrail.adapters.torchvision import adapt_torchvision, fetch, find_weights, make_torchvision, weights_preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import load_strictly
@@ -24,14 +24,14 @@ NOT_SHAPE = ("weights", "pretrained", "progress")
 """Arguments of torchvision's builders that fetch weights: no matter of a network's shape."""
 
 
-def build_torchvision(name: str, wanted: Wanted) -> Classifier:
+def build_torchvision(name: str, wanted: ModelSpec) -> Classifier:
     """Build a torchvision network for training: as a Vision Transformer where it is one, else as a plain classifier.
 
     Raises:
         UnknownNameError: torchvision knows no such model, or its weights could not be fetched.
         InvalidInputError: Options that it does not have, or that no file can hold.
     """
-    known = weights_of(name)
+    known = find_weights(name)
     if wanted.in_channels != 3:
         raise InvalidInputError(
             f"expected in_channels=3 for torchvision:{name}, which takes no other, got {wanted.in_channels}; a network of timm takes any"
@@ -41,7 +41,7 @@ def build_torchvision(name: str, wanted: Wanted) -> Classifier:
     classifier = view_torchvision(module, f"torchvision:{name}", (), _preprocessing(known, module))
     classifier = replace(
         classifier,
-        origin=Origin("torchvision", {"name": name, "options": options}),
+        build_spec=BuildSpec("torchvision", {"name": name, "options": options}),
         preprocessing=wanted.preprocessing(classifier.preprocessing),
     )
     if not wanted.pretrained:
@@ -58,7 +58,7 @@ def make_trained(name: str, weights: str = "DEFAULT") -> tuple[nn.Module, Any]:
     Raises:
         UnknownNameError: No such model or weights, or they could not be fetched.
     """
-    known = weights_of(name)
+    known = find_weights(name)
     if weights not in known.__members__:
         raise unknown_name(f"weights of torchvision:{name}", weights, list(known.__members__))
     chosen = known[weights]
@@ -88,11 +88,11 @@ def rebuild_torchvision(config: Mapping[str, Any]) -> nn.Module:
         raise CheckpointError(
             f"expected the name of a torchvision model and options of its shape, got {name!r} and {options!r}"
         )
-    weights_of(name)
+    find_weights(name)
     return make_torchvision(name, options)
 
 
-def _options(name: str, wanted: Wanted) -> dict[str, Any]:
+def _options(name: str, wanted: ModelSpec) -> dict[str, Any]:
     """The arguments of torchvision's builder."""
     odd = [option for option in NOT_SHAPE if option in wanted.options]
     if odd:
@@ -106,7 +106,7 @@ def _options(name: str, wanted: Wanted) -> dict[str, Any]:
     if name.startswith("vit_"):  # Others take images of any size, and no such option.
         if size is not None and size[0] != size[1]:
             raise InvalidInputError(f"expected square images for torchvision:{name}, got {size[0]}x{size[1]}")
-        own = weights_of(name)["DEFAULT"].meta["min_size"][0] if wanted.pretrained else None
+        own = find_weights(name)["DEFAULT"].meta["min_size"][0] if wanted.pretrained else None
         ours["image_size"] = ("image_size", own if size is None else size[0])
     if name.startswith("maxvit"):
         ours["input_size"] = ("image_size", size)
@@ -122,7 +122,7 @@ def _make(name: str, options: Mapping[str, Any]) -> nn.Module:
         if unknown:
             raise InvalidInputError(f"torchvision cannot create {name!r}: unexpected keyword argument {unknown[0]!r}")
     except InvalidInputError as error:
-        raise in_our_words(error, OUR_WORDS, f"torchvision:{name}") from error
+        raise translate_error(error, OUR_WORDS, f"torchvision:{name}") from error
     return module
 
 

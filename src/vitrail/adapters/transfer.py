@@ -16,7 +16,7 @@ from vitrail.models.hit import HiT
 from vitrail.models.hit.transfer import start_from
 from vitrail.models.intr import INTR
 from vitrail.models.intr.published import published_settings
-from vitrail.models.load_report import Started
+from vitrail.models.load_report import LoadReport
 
 TRAINED: Registry[Callable[..., TrainedWeights]] = Registry("source of trained weights")
 """What stands before the colon, for the sources whose networks need not be Vision Transformers."""
@@ -24,7 +24,7 @@ TRAINED: Registry[Callable[..., TrainedWeights]] = Registry("source of trained w
 
 def start(
     classifier: Classifier, name: str | Path, *, keep_head: bool = False, query_noise: float = 0.1, **options: Any
-) -> Started:
+) -> LoadReport:
     """Copy trained weights into a network, for fine-tuning.
 
     Into a HiT: those of another HiT or of a plain ViT, see `start_from`. Into an INTR: those of a DETR, of another INTR, or of a
@@ -53,19 +53,19 @@ def start(
             module, weights.state, grid=weights.grid, num_heads=weights.num_heads, keep_head=keep_head, source=source
         )
     if isinstance(module, INTR):
-        from vitrail.adapters.intr_transfer import start_intr  # noqa: PLC0415 (its backbones are heavy)
+        from vitrail.adapters.intr_transfer import transfer_intr  # noqa: PLC0415 (its backbones are heavy)
 
-        return start_intr(module, weights, source, keep_head=keep_head, query_noise=query_noise)
+        return transfer_intr(module, weights, source, keep_head=keep_head, query_noise=query_noise)
     home = home_of(module)
     if weights.library and weights.library != home:
         raise CheckpointError(
             f"expected weights of a {type(module).__name__} of {home}, got {source}, which are of {weights.library}; only a HiT or an INTR "
             "starts from other networks"
         )
-    if classifier.origin is not None and classifier.origin.architecture == "timm":
-        from vitrail.adapters.timm_transfer import start_timm  # noqa: PLC0415 (timm is heavy)
+    if classifier.build_spec is not None and classifier.build_spec.architecture == "timm":
+        from vitrail.adapters.timm_transfer import transfer_timm  # noqa: PLC0415 (timm is heavy)
 
-        return start_timm(module, classifier.origin, weights, source, keep_head)
+        return transfer_timm(module, classifier.build_spec, weights, source, keep_head)
     return fit_state(module, weights, source, keep_head=keep_head)
 
 

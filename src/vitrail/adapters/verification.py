@@ -109,7 +109,7 @@ def _plain_logits(classifier: Classifier, images: Images) -> Logits:
         if isinstance(error, VitrailError) or is_out_of_memory(error):
             raise
         raise UnsupportedModelError(
-            f"{classifier.name or type(classifier.module).__name__} fails on {len(images)} normalised images of noise of shape "
+            f"{classifier.name or type(classifier.module).__name__} fails on {len(images)} normalized images of noise of shape "
             f"{tuple(images.shape[1:])} ({_first_line(error)}); make sure that it classifies images of this shape, one by one too"
         ) from error
 
@@ -157,7 +157,7 @@ def _quiet(classifier: Classifier) -> Iterator[None]:
 def _noise(classifier: Classifier, like: Images | None = None) -> Float[Tensor, "2 channels height width"]:
     """Two images, always the same."""
     shape = (len(classifier.preprocessing.mean), *classifier.probe_size) if like is None else like.shape[1:]
-    # Between 0 and 1, where images lie, normalised or not.
+    # Between 0 and 1, where images lie, normalized or not.
     noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
     return noise.to(classifier.device, classifier.dtype)
 

@@ -59,7 +59,7 @@ def check_tokens(vit: ViTAdapter, image: Images, expected: Logits) -> None:
 
 
 @torch.no_grad()
-def check_readout(vit: ViTAdapter, image: Images, expected: Logits) -> None:
+def check_pooling_weights(vit: ViTAdapter, image: Images, expected: Logits) -> None:
     """Tokens that the head does not read do not matter after the last block, and those that it reads do."""
     with vit.record(hidden_states=True) as trace:
         vit.logits(image)
@@ -68,7 +68,7 @@ def check_readout(vit: ViTAdapter, image: Images, expected: Logits) -> None:
         raise UnsupportedModelError(
             "its blocks add, merge or drop tokens, so that what the head reads has no place on the image"
         )
-    read = vit.readout(num_tokens) > 0
+    read = vit.pooling_weights(num_tokens) > 0
     if (~read).any() and not agree(vit.module, _with_noise_after(vit, image, ~read), expected):
         raise UnsupportedModelError(f"{READS_OTHERWISE}: tokens count that it is said not to read")
     if torch.equal(_with_noise_after(vit, image, torch.ones_like(read)), expected):
@@ -87,9 +87,9 @@ def _with_noise_after(vit: ViTAdapter, image: Images, where: Tensor) -> Logits:
     def leave(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         if sequence.advance(block) is None:
             return None
-        tokens = vit.tokens_of(output)
+        tokens = vit.select_tokens(output)
         noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32, device="cpu")
-        return vit.with_tokens(output, torch.where(where[:, None], 3 * noise.to(tokens) * tokens.std(), tokens))
+        return vit.replace_tokens(output, torch.where(where[:, None], 3 * noise.to(tokens) * tokens.std(), tokens))
 
     with forward_hooks([(block, leave) for block in sequence.modules]):
         return vit.logits(image)
@@ -124,7 +124,7 @@ def check_attention(vit: ViTAdapter, image: Images, expected: Logits) -> None:
     if (comparison := vit.compared_attention()) is not None:
         with comparison:
             vit.logits(image)
-    with vit.attending(vit.blocks, keep):
+    with vit.intercept_attention(vit.blocks, keep):
         logits = vit.logits(image)
     if len(seen) != len(vit.blocks):
         raise UnsupportedModelError(
@@ -171,7 +171,7 @@ def _follow_patches_alone(vit: ViTAdapter, image: Images) -> None:
         keys.append(_most_changed_keys(vit, weights))
         return torch.eye(weights.shape[-1], device=weights.device).to(weights).expand_as(weights)
 
-    with vit.attending(vit.blocks, itself), vit.record(hidden_states=True) as trace:
+    with vit.intercept_attention(vit.blocks, itself), vit.record(hidden_states=True) as trace:
         vit.logits(_nudged(image, landmarks))
     if any(tokens.shape[1] != _num_tokens(vit, image) for tokens in trace.hidden_states):
         raise UnsupportedModelError(COUNT_CHANGES)
@@ -269,7 +269,7 @@ def check_head(vit: ViTAdapter, image: Images, expected: Logits) -> None:
 
 CHECKS: dict[Check, Callable[[ViTAdapter, Images, Logits], None]] = {
     "tokens": check_tokens,
-    "readout": check_readout,
+    "pooling_weights": check_pooling_weights,
     "removal": check_removal,
     "attention": check_attention,
     "places": check_places,

@@ -7,7 +7,7 @@ from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import MAX_LISTED
 
 
-def expect_sound(module: nn.Module, source: str) -> None:
+def expect_finite_weights(module: nn.Module, source: str) -> None:
     """Refuse a network whose weights are no finite real numbers: whatever it says would be NaN, or worth nothing.
 
     Args:

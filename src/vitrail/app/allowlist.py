@@ -15,7 +15,7 @@ CALL = re.compile(r"/gradio_api/call/(v2/)?[^/]+/(?P<event>[\w-]{1,64})", re.ASC
 
 _READ, _LOOK, _SEND = ("GET",), ("GET", "HEAD"), ("POST",)
 
-DOORS: tuple[tuple[tuple[str, ...], str], ...] = (
+ALLOWED_REQUESTS: tuple[tuple[tuple[str, ...], str], ...] = (
     # The page itself; the kit looks whether it is there when it starts.
     (_LOOK, r"/"),
     (_READ, r"/(assets|static)(/[^/]{1,200}){1,8}"),
@@ -38,7 +38,7 @@ DOORS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 """Methods and paths, as the kit names them."""
 
-_COMPILED = tuple((methods, re.compile(pattern, re.ASCII)) for methods, pattern in DOORS)
+_COMPILED = tuple((methods, re.compile(pattern, re.ASCII)) for methods, pattern in ALLOWED_REQUESTS)
 
 
 def is_open(method: str, path: str) -> bool:

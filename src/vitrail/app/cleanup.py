@@ -11,7 +11,7 @@ _PATIENCE = 5.0
 
 
 @contextmanager
-def sweeping(work: Callable[[], None], seconds: int | float) -> Iterator[None]:
+def repeat_cleanup(work: Callable[[], None], seconds: int | float) -> Iterator[None]:
     """Do some work again and again, beside the block, for as long as it lasts.
 
     Args:
@@ -27,7 +27,7 @@ def sweeping(work: Callable[[], None], seconds: int | float) -> Iterator[None]:
             except Exception:
                 logger.exception("old files and answers could not be removed")
 
-    thread = threading.Thread(target=repeat, name="vitrail-sweeping", daemon=True)
+    thread = threading.Thread(target=repeat, name="vitrail-repeat_cleanup", daemon=True)
     thread.start()
     try:
         yield

@@ -38,7 +38,7 @@ class Parts:
     maps: tuple[Part, ...]
 
 
-def parts_of(explainer: Explainer, images: Images, explanation: Explanation) -> Parts | None:
+def list_components(explainer: Explainer, images: Images, explanation: Explanation) -> Parts | None:
     """Take the map of one image apart; None where the method has no parts.
 
     Args:
@@ -110,6 +110,6 @@ def _attention_heads(explainer: RawAttention, images: Images) -> Parts:
     with vit.record(attentions=True, blocks=slice(block, block + 1 or None)) as trace:
         vit.logits(images)
     [heads] = trace.attentions
-    row = vit.readout(heads.shape[-1]).to(heads).expand(heads.shape[1], -1)
+    row = vit.pooling_weights(heads.shape[-1]).to(heads).expand(heads.shape[1], -1)
     maps = on_grid(follow(row, heads[0]), vit.num_prefix_tokens, vit.grid_size(images))
     return _parts("Attention of the last block, head by head.", [f"head {head + 1}" for head in range(len(maps))], maps)

@@ -12,7 +12,7 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.types import Images
 from vitrail.explanation import Explanation
 from vitrail.metrics import Curves, Protocol
-from vitrail.metrics.perturbation import curves_of, protocol_steps
+from vitrail.metrics.perturbation import assemble_curves, protocol_steps
 
 STEPS_AT_ONCE = 32
 
@@ -62,4 +62,4 @@ def measure_curves(
                 done += some.shape[1]
                 yield Progress(done, total)
             found.append(torch.cat(said, 1).unflatten(1, (steps.num_curves, -1)))
-        yield curves_of(protocol, images, one, found, classifier.output)
+        yield assemble_curves(protocol, images, one, found, classifier.output)

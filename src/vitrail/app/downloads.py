@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from vitrail.app.explain_request import Answered, summary_of
+from vitrail.app.explain_request import ExplainResult, summarize
 from vitrail.app.ui.render import scales
 from vitrail.core.files import atomic_write
 from vitrail.core.json_io import json_text
-from vitrail.explanation import share_of
+from vitrail.explanation import format_share
 from vitrail.metrics import Curves
 from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.overlay import Palette, overlay
@@ -23,10 +23,10 @@ MeasuredSides = Sequence[Mapping[str, Curves]]
 
 def write_downloads(
     folder: Path,
-    sides: Sequence[Answered],
+    sides: Sequence[ExplainResult],
     curves: MeasuredSides = (),
     opacity: float = 0.75,
-    palette: Palette = "colour",
+    palette: Palette = "color",
 ) -> list[Path]:
     """Write all three.
 
@@ -43,7 +43,7 @@ def write_downloads(
     return [folder / name for name in (SHEET, ARRAYS, PAGE)]
 
 
-def write_arrays(path: Path, sides: Sequence[Answered], curves: MeasuredSides = ()) -> None:
+def write_arrays(path: Path, sides: Sequence[ExplainResult], curves: MeasuredSides = ()) -> None:
     """Write every raw number: maps, their parts, logits and curves, and what they are as JSON under `description`."""
     arrays, described = dict[str, Any](), list[dict[str, Any]]()
     for side, name in zip(sides, _names(sides), strict=True):
@@ -77,7 +77,7 @@ def write_arrays(path: Path, sides: Sequence[Answered], curves: MeasuredSides = 
 
 
 def write_page(
-    path: Path, sides: Sequence[Answered], curves: MeasuredSides = (), opacity: float = 0.75, palette: Palette = "colour"
+    path: Path, sides: Sequence[ExplainResult], curves: MeasuredSides = (), opacity: float = 0.75, palette: Palette = "color"
 ) -> None:
     """Write a page that needs nothing beside it; its maps share the scales of the page that is served."""
     sections, shared = list[Section](), scales(sides)
@@ -87,8 +87,8 @@ def write_page(
             scale, file = shared[method], path.with_name(f".{name}{method}.png")
             look = {"scale": scale.high, "signed": scale.signed, "floor": scale.low, "palette": palette, "opacity": opacity}
             overlay(side.row.photo, one.relevance[0], side.row.box, **look).save(file)  # type: ignore[arg-type]
-            ends = f"colours from {scale.low:.4g} to {scale.high:.4g}"
-            pictures.append(Picture(file, f"{method} for {side.target}, {ends}. {summary_of(method)}"))
+            ends = f"colors from {scale.low:.4g} to {scale.high:.4g}"
+            pictures.append(Picture(file, f"{method} for {side.target}, {ends}. {summarize(method)}"))
         classes: list[list[str | float]] = [[word, f"{share:.2%}"] for word, share in side.classes[:5]]
         title = f"{name.strip('_').upper()}: {side.row.title}" if name else side.row.title
         said = f"{side.model} gives {side.target} a probability of {side.probability:.1%}."
@@ -109,17 +109,17 @@ def write_page(
                 picture.path.unlink(missing_ok=True)
 
 
-def _numbers(side: Answered, method: str) -> Section:
+def _numbers(side: ExplainResult, method: str) -> Section:
     one = side.explanations[method]
     logit = float(one.target_logits()[0])
     rows: list[list[str | float]] = [
-        [f"row {row}, column {col}", value, *([share_of(value, logit)] if one.bias is not None else [])]
+        [f"row {row}, column {col}", value, *([format_share(value, logit)] if one.bias is not None else [])]
         for row, col, value in one.strongest_patches(0, 8)
     ]
     head = ["strongest patches", "relevance", *(["share of the logit"] if one.bias is not None else [])]
     return Section(f"{method}: numbers", table=Table(head, rows))
 
 
-def _names(sides: Sequence[Answered]) -> list[str]:
+def _names(sides: Sequence[ExplainResult]) -> list[str]:
     """What the names of a side's arrays and files begin with."""
     return [""] if len(sides) == 1 else ["a_", "b_"]

@@ -4,9 +4,9 @@ from typing import Any
 
 from gradio.events import api
 
-from vitrail.app.explain_request import Answered
+from vitrail.app.explain_request import ExplainResult
 from vitrail.app.requests import Function, Questions
-from vitrail.app.service import PROTOCOL, Desk, plain, plain_curves
+from vitrail.app.service import PROTOCOL, ExplainService, plain, plain_curves
 from vitrail.app.ui.errors import refused
 from vitrail.core.errors import ImageError
 
@@ -17,23 +17,23 @@ AT_ONCE = 4
 """Questions that are worked on at a time; those for one model take turns."""
 
 
-def offer_functions(desk: Desk) -> None:
+def offer_functions(service: ExplainService) -> None:
     """Offer `models`, `methods`, `explain` and `curves` by name, inside a page."""
 
     @refused
     def models() -> list[str]:
         """Every model on offer; the first is used where none is named."""
-        return list(desk.shelf.names)
+        return list(service.pool.names)
 
     @refused
-    def methods(model: str = desk.shelf.names[0]) -> dict[str, list[str]]:
+    def methods(model: str = service.pool.names[0]) -> dict[str, list[str]]:
         """The methods that can explain a model, its own first, and its classes. Loads the model."""
-        return {"methods": desk.methods(model), "classes": desk.classes(model)}
+        return {"methods": service.methods(model), "classes": service.classes(model)}
 
     @refused
     def explain(
         photo: dict[str, Any],
-        model: str = desk.shelf.names[0],
+        model: str = service.pool.names[0],
         methods: list[str] | None = None,
         target: str | int | None = None,
     ) -> dict[str, Any]:
@@ -43,19 +43,19 @@ def offer_functions(desk: Desk) -> None:
     @refused
     def curves(
         photo: dict[str, Any],
-        model: str = desk.shelf.names[0],
+        model: str = service.pool.names[0],
         methods: list[str] | None = None,
         target: str | int | None = None,
         protocol: str = PROTOCOL,
     ) -> dict[str, Any]:
         """Measure insertion and deletion of an uploaded photo's maps."""
-        [*_, last] = desk.curves([answered(photo, model, methods, target)], protocol)
+        [*_, last] = service.curves([answered(photo, model, methods, target)], protocol)
         if not isinstance(last, list):
             raise TypeError(f"expected curves at the end, got {type(last).__name__}")
         return plain_curves(last[0])
 
-    def answered(photo: Any, model: str, methods: list[str] | None, target: str | int | None) -> Answered:
-        return desk.answer(_path(photo), model, desk.methods(model)[:1] if methods is None else methods, target)
+    def answered(photo: Any, model: str, methods: list[str] | None, target: str | int | None) -> ExplainResult:
+        return service.answer(_path(photo), model, service.methods(model)[:1] if methods is None else methods, target)
 
     api(models, api_name="models", api_description=models.__doc__)
     for function in (methods, explain, curves):
@@ -68,7 +68,7 @@ def offer_functions(desk: Desk) -> None:
         )
 
 
-def questions_of(page: Any) -> Questions:
+def list_endpoints(page: Any) -> Questions:
     """What may be asked of a page's functions, by the page itself and by programs."""
     offered = page.get_api_info()["named_endpoints"]
     functions, named = dict[int, Function](), dict[str, int]()

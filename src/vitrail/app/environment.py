@@ -19,7 +19,7 @@ OFFLINE = {
 
 
 @contextmanager
-def surroundings(uploads: Path, host: str) -> Iterator[None]:
+def offline_environment(uploads: Path, host: str) -> Iterator[None]:
     """Have the environment that the kit needs for the time of the block.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitrail.adapters import Classifier
 from vitrail.api import default_method, make_explainers
-from vitrail.app.components import Parts, parts_of
+from vitrail.app.components import Parts, list_components
 from vitrail.core.errors import InvalidInputError, VitrailError
 from vitrail.core.outputs import ranking
 from vitrail.core.types import Images
@@ -28,7 +28,7 @@ PREDICTED = "what the model sees"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExplainRequest:
     """One question: why is this photo of that class?
 
     Attributes:
@@ -45,14 +45,14 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class Answered:
+class ExplainResult:
     """The answer to one question.
 
     Attributes:
         row: A smaller copy of the photo, what the model saw of it, and an explanation a method.
         image: What the model ate, one image, on the CPU.
         parts: By method what its map is made of, where it has parts.
-        classes: Every class, by the word that `Asked.target` takes for it, and its probability; the most probable first.
+        classes: Every class, by the word that `ExplainRequest.target` takes for it, and its probability; the most probable first.
         offered: The name under which the model is on offer, where it is.
     """
 
@@ -85,7 +85,7 @@ class Answered:
         return self.row.explanations[0].model
 
 
-def answer(classifier: Classifier, asked: Asked) -> Answered:
+def answer(classifier: Classifier, asked: ExplainRequest) -> ExplainResult:
     """Explain one photo by some methods.
 
     The same question has the same answer, whoever asked before.
@@ -104,13 +104,13 @@ def answer(classifier: Classifier, asked: Asked) -> Answered:
     for explainer in explainers:
         [one] = explain_images(explainer, [image], [asked.title], target)
         images = image[None].to(classifier.device, classifier.dtype)
-        part = parts_of(explainer, images, one)
+        part = list_components(explainer, images, one)
         if part is not None:
             parts[explainer.name] = part
         found.append(on_cpu(one))
     box = classifier.preprocessing.visible_box(asked.photo.height, asked.photo.width)
     row = SheetRow(asked.photo, box, found, asked.title).reduced(LARGEST_SIDE)
-    return Answered(row, image[None].cpu(), parts, _ranked(found[0]))
+    return ExplainResult(row, image[None].cpu(), parts, _ranked(found[0]))
 
 
 def methods_for(classifier: Classifier) -> list[str]:
@@ -121,12 +121,12 @@ def methods_for(classifier: Classifier) -> list[str]:
 
 
 def class_words(classifier: Classifier) -> list[str]:
-    """A word for every class that `Asked.target` takes: its name, or its number where it has none or shares it."""
+    """A word for every class that `ExplainRequest.target` takes: its name, or its number where it has none or shares it."""
     names = [classifier.class_name(index) for index in range(classifier.num_classes)]
     return _words(names, bool(classifier.class_names))
 
 
-def summary_of(method: str) -> str:
+def summarize(method: str) -> str:
     """What a method does, in a sentence."""
     return (EXPLAINERS[method].__doc__ or "").strip().splitlines()[0].replace("`", "").removeprefix("Abstract: ")
 

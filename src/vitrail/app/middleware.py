@@ -94,7 +94,7 @@ class Hosts:
         return None
 
 
-class Doors:
+class Allowlist:
     """Lets in what the page needs, see `vitrail.app.allowlist`; the kit never hears of anything else."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -177,7 +177,7 @@ class Sizes:
                 self._coming -= length
 
 
-def guards(limits: Limits, folders: Folders, hosts: AllowedHosts, questions: Questions, unread: Unread) -> list[Any]:
+def build_middleware(limits: Limits, folders: Folders, hosts: AllowedHosts, questions: Questions, unread: Unread) -> list[Any]:
     """For the server, the outermost first.
 
     Args:
@@ -191,7 +191,7 @@ def guards(limits: Limits, folders: Folders, hosts: AllowedHosts, questions: Que
         Middleware(Headers),
         Middleware(Failures),
         Middleware(Hosts, hosts=hosts),
-        Middleware(Doors),
+        Middleware(Allowlist),
         Middleware(Sizes, limits=limits, folders=folders),
         Middleware(Bodies, questions=questions, unread=unread),
     ]

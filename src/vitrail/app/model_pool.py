@@ -16,7 +16,7 @@ STOPPING = "the server is being stopped; ask again when it is back"
 
 
 @final
-class ModelShelf:
+class ModelPool:
     """Models by name; none but those named here is ever loaded, so that a visitor can name no path and no repository.
 
     A model that is in use stays alive until its question is answered: for as long there may be more than `most` in memory, by one for every
@@ -43,12 +43,12 @@ class ModelShelf:
         self._locks = {name: Lock() for name in self.names}
         self._loaded: OrderedDict[str, Classifier] = OrderedDict()
         self._coming = 0
-        self._shelf_lock, self._stopping = Lock(), Event()
+        self._pool_lock, self._stopping = Lock(), Event()
 
     @property
     def loaded(self) -> tuple[str, ...]:
         """Names of the models in memory, the one used last at the end."""
-        with self._shelf_lock:
+        with self._pool_lock:
             return tuple(self._loaded)
 
     def stop(self) -> None:
@@ -72,7 +72,7 @@ class ModelShelf:
             yield self._fetch(name)
 
     def _fetch(self, name: str) -> Classifier:
-        with self._shelf_lock:
+        with self._pool_lock:
             if name in self._loaded:
                 self._loaded.move_to_end(name)
                 return self._loaded[name]
@@ -84,10 +84,10 @@ class ModelShelf:
             gc.collect()
             classifier = self._labels[name].load(self._loader)
         except BaseException:
-            with self._shelf_lock:
+            with self._pool_lock:
                 self._coming -= 1
             raise
-        with self._shelf_lock:
+        with self._pool_lock:
             self._coming -= 1
             self._loaded[name] = classifier
             self._make_room()

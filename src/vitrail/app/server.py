@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitrail.adapters.loading import check_name
-from vitrail.app.cleanup import sweeping
-from vitrail.app.environment import LOOPBACK, surroundings
+from vitrail.app.cleanup import repeat_cleanup
+from vitrail.app.environment import LOOPBACK, offline_environment
 from vitrail.app.hosts import AllowedHosts, allowed_hosts
 from vitrail.app.log_limits import seldom
 from vitrail.app.memory import returned_memory
-from vitrail.app.model_pool import ModelShelf
+from vitrail.app.model_pool import ModelPool
 from vitrail.app.pending_results import Unread
 from vitrail.app.sessions import drop_idle
 from vitrail.app.temporary_files import Folders, temporary_folders
@@ -77,9 +77,9 @@ def serving(
     for name in models:
         check_name(name)
     limits, hosts = limits or Limits(), allowed_hosts(host, more_hosts)
-    shelf = ModelShelf(models, most_models)
-    with temporary_folders() as folders, surroundings(folders.uploads, host), returned_memory(), seldom():
-        page, unread = _launched(shelf, limits, hosts, host, port, folders)
+    pool = ModelPool(models, most_models)
+    with temporary_folders() as folders, offline_environment(folders.uploads, host), returned_memory(), seldom():
+        page, unread = _launched(pool, limits, hosts, host, port, folders)
 
         def sweep() -> None:
             folders.sweep(limits.keep_seconds)
@@ -87,29 +87,29 @@ def serving(
             unread.forget(limits.keep_seconds)
 
         try:
-            with sweeping(sweep, min(limits.keep_seconds, SWEEP_SECONDS)):
+            with repeat_cleanup(sweep, min(limits.keep_seconds, SWEEP_SECONDS)):
                 yield Running(page.local_url, page)
         finally:
-            shelf.stop()
+            pool.stop()
             page.close(verbose=False)
 
 
 def _launched(
-    shelf: ModelShelf, limits: Limits, hosts: AllowedHosts, host: str, port: int | None, folders: Folders
+    pool: ModelPool, limits: Limits, hosts: AllowedHosts, host: str, port: int | None, folders: Folders
 ) -> tuple[Any, Unread]:
     try:
         import gradio as gr  # noqa: PLC0415 (an extra; reads the environment when it is imported)
 
         from vitrail.app.connections import limit_connections  # noqa: PLC0415
-        from vitrail.app.endpoints import AT_ONCE, questions_of  # noqa: PLC0415
-        from vitrail.app.middleware import guards  # noqa: PLC0415
+        from vitrail.app.endpoints import AT_ONCE, list_endpoints  # noqa: PLC0415
+        from vitrail.app.middleware import build_middleware  # noqa: PLC0415
         from vitrail.app.ui.events import build_page  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError("the web page", "app") from error
-    from vitrail.app.service import Desk  # noqa: PLC0415
+    from vitrail.app.service import ExplainService  # noqa: PLC0415
     from vitrail.app.ui.style import CSS, HEAD  # noqa: PLC0415
 
-    page = build_page(Desk(shelf, limits, folders.uploads), folders)
+    page = build_page(ExplainService(pool, limits, folders.uploads), folders)
     _refuse_addresses(page)
     _tell_bad_values(page)
     # Closed to those who would not wait for their turn.
@@ -137,7 +137,7 @@ def _launched(
             theme=gr.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"]),
             css=CSS,
             head=HEAD,
-            app_kwargs={"middleware": guards(limits, folders, hosts, questions_of(page), unread)},
+            app_kwargs={"middleware": build_middleware(limits, folders, hosts, list_endpoints(page), unread)},
         )
     except OSError as error:
         raise InvalidInputError(f"cannot serve on {host}, port {port}: {error}; choose another --port or --host") from error

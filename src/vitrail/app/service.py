@@ -8,8 +8,8 @@ from threading import BoundedSemaphore
 from typing import Any, NamedTuple, final
 
 from vitrail.app.curves import Progress, measure_curves
-from vitrail.app.explain_request import PREDICTED, TOP, Answered, Asked, answer, class_words, methods_for, on_cpu
-from vitrail.app.model_pool import ModelShelf
+from vitrail.app.explain_request import PREDICTED, TOP, ExplainRequest, ExplainResult, answer, class_words, methods_for, on_cpu
+from vitrail.app.model_pool import ModelPool
 from vitrail.app.uploads import Limits, open_upload
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.core.registry import unknown_name
@@ -35,18 +35,18 @@ class Known(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class Desk:
-    """Answers questions about the models of a shelf.
+class ExplainService:
+    """Answers questions about the models of a pool.
 
     Attributes:
-        shelf: The models on offer.
+        pool: The models on offer.
         limits: Of what is asked.
         uploads: Where uploaded photos lie; any file if None.
 
     Questions may come from many threads at once. What is asked may be of any type, since it comes from strangers.
     """
 
-    shelf: ModelShelf
+    pool: ModelPool
     limits: Limits = field(default_factory=Limits)
     uploads: Path | None = None
     _known: dict[str, Known] = field(default_factory=dict, init=False, repr=False)
@@ -63,7 +63,7 @@ class Desk:
     def _of(self, model: str) -> Known:
         # Nobody waits for a model that works for somebody else, only to see what it could do.
         if (known := self._known.get(_text("a model", model))) is None:
-            with self.shelf.use(model) as classifier:
+            with self.pool.use(model) as classifier:
                 known = self._known[model] = Known(methods_for(classifier), class_words(classifier))
         return known
 
@@ -74,7 +74,7 @@ class Desk:
         methods: Sequence[str],
         target: str | int | None = None,
         title: str | None = None,
-    ) -> Answered:
+    ) -> ExplainResult:
         """Explain an uploaded photo.
 
         Args:
@@ -102,10 +102,10 @@ class Desk:
         with self._decoding:
             opened = open_upload(photo, self.limits, self.uploads)
         name = title or (Path(photo).name if photo else "photo")
-        with self.shelf.use(model) as classifier:
-            return replace(answer(classifier, Asked(opened, tuple(methods), wanted, name[:80])), offered=model)
+        with self.pool.use(model) as classifier:
+            return replace(answer(classifier, ExplainRequest(opened, tuple(methods), wanted, name[:80])), offered=model)
 
-    def curves(self, sides: Sequence[Answered], protocol: str = PROTOCOL) -> Iterator[Progress | list[dict[str, Curves]]]:
+    def curves(self, sides: Sequence[ExplainResult], protocol: str = PROTOCOL) -> Iterator[Progress | list[dict[str, Curves]]]:
         """Measure insertion and deletion of answers; others may use the model between two items.
 
         Yields:
@@ -116,11 +116,11 @@ class Desk:
         found, before = list[dict[str, Curves]](), 0
         for place, side in enumerate(sides):
             explanations = list(side.explanations.values())
-            with self.shelf.use(side.offered) as classifier:
+            with self.pool.use(side.offered) as classifier:
                 work = measure_curves(classifier, side.image, explanations, PROTOCOLS[protocol])
             measured, total = list[Curves](), 0
             while True:
-                with self.shelf.use(side.offered):
+                with self.pool.use(side.offered):
                     item = next(work, None)
                 if item is None:
                     break
@@ -135,7 +135,7 @@ class Desk:
         yield found
 
 
-def plain(side: Answered, parts: bool = False) -> dict[str, Any]:
+def plain(side: ExplainResult, parts: bool = False) -> dict[str, Any]:
     """An answer as JSON knows it: what programs get that ask without the page."""
     first = side.row.explanations[0]
     maps = []

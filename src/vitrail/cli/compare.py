@@ -91,11 +91,11 @@ def compare(
     from vitrail.core.locking import only_run  # noqa: PLC0415
     from vitrail.evaluation.scoring.claim import claim, expect_place  # noqa: PLC0415
     from vitrail.evaluation.scoring.report import file_name, write_everything  # noqa: PLC0415
-    from vitrail.evaluation.scoring.run import Session  # noqa: PLC0415
-    from vitrail.evaluation.scoring.selection import Choice  # noqa: PLC0415
+    from vitrail.evaluation.scoring.run import ScoringRun  # noqa: PLC0415
+    from vitrail.evaluation.scoring.selection import Selection  # noqa: PLC0415
     from vitrail.runs.manifest import Run  # noqa: PLC0415
 
-    session = Session(plan, Choice(limit, target, masks, data, boxes), batch_size, workers, overwrite)
+    session = ScoringRun(plan, Selection(limit, target, masks, data, boxes), batch_size, workers, overwrite)
     described = describe_data(data, data_set, split, data_option)
     found, captions, folders = list["Scores"](), dict[str, str](), list[Path]()
     with process_group(), ExitStack() as held:

@@ -19,7 +19,7 @@ from vitrail.cli.options import (
     PrecisionOption,
     WorkersOption,
     load_model,
-    make_methods,
+    make_explainers_from_options,
     model_options,
     report_unreadable,
 )
@@ -77,12 +77,12 @@ def explain(
     from vitrail.core.files import results_folder  # noqa: PLC0415
     from vitrail.datasets.photos import list_photos  # noqa: PLC0415 (heavy)
     from vitrail.runs.explain_folder import explain_folder  # noqa: PLC0415
-    from vitrail.runs.explain_photos import SHEET, explain_gallery, method_folders, refuse_overwriting  # noqa: PLC0415
+    from vitrail.runs.explain_photos import SHEET, explain_photos_into, method_folders, refuse_overwriting  # noqa: PLC0415
 
     smoothing: Smoothing = "bilinear" if smooth else "nearest"
     if data is not None:
         classifier = load_model(model, device, model_arg, image_size)
-        explainers = make_methods(classifier, method, [], method_option, precision)
+        explainers = make_explainers_from_options(classifier, method, [], method_option, precision)
         options = model_options(model_arg)
         results = explain_folder(
             explainers, data, out, target, limit, batch_size, workers, smoothing, overwrite, model_options=options
@@ -94,10 +94,10 @@ def explain(
     with results_folder(out, overwrite) as folder:
         files = list_photos(photos or [], taken=[SHEET])
         classifier = load_model(model, device, model_arg, image_size)
-        explainers = make_methods(classifier, method, [], method_option, precision)
+        explainers = make_explainers_from_options(classifier, method, [], method_option, precision)
         folders = method_folders([explainer.name for explainer in explainers], out)
         refuse_overwriting(files, list(folders.values()), out / f"{SHEET}.png")
-        explanations, unreadable = explain_gallery(explainers, files, target, folder, smoothing, batch_size)
+        explanations, unreadable = explain_photos_into(explainers, files, target, folder, smoothing, batch_size)
     report_unreadable(unreadable)
     _print_photos(explanations, top, out)
 
@@ -137,13 +137,13 @@ def _print_photos(explanations: "Mapping[str, Sequence[Explanation]]", top: int,
 
 
 def _describe(explanation: "Explanation", top: int) -> str:
-    from vitrail.explanation import share_of  # noqa: PLC0415 (heavy)
+    from vitrail.explanation import format_share  # noqa: PLC0415 (heavy)
 
     target, logit = explanation.class_name(int(explanation.targets[0])), float(explanation.target_logits()[0])
     patches = explanation.strongest_patches(0, top)
     if explanation.bias is None:
         parts = ", ".join(f"row {row} column {col} {value:.3g}" for row, col, value in patches)
         return f"relevance for {target}; strongest patches: {parts}"
-    parts = ", ".join(f"row {row} column {col} {value:+.3f} ({share_of(value, logit)})" for row, col, value in patches)
+    parts = ", ".join(f"row {row} column {col} {value:+.3f} ({format_share(value, logit)})" for row, col, value in patches)
     rest = float(explanation.bias[0])
     return f"logit of {target} {logit:+.3f} = patches {logit - rest:+.3f} and constants {rest:+.3f}; strongest patches: {parts}"

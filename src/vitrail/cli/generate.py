@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitrail.cli.options import OutOption, task_options
+from vitrail.cli.options import OutOption, synthetic_options
 
 
 def generate(
@@ -26,21 +26,23 @@ def generate(
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw; the images are the same.")] = 0,
 ) -> None:
     """Draw a data set that tells, for every image, which of its pixels decide the class; as a folder that `train` and `test` read."""
-    options = task_options(option)
+    options = synthetic_options(option)
     from vitrail.datasets.synthetic.base import ANSWER  # noqa: PLC0415 (heavy)
-    from vitrail.datasets.synthetic.generation import TASK_FILE, write_task  # noqa: PLC0415
-    from vitrail.datasets.synthetic.names import make_task  # noqa: PLC0415
-    from vitrail.viz.ground_truth import MAX_PAIRS, Answered, answer_sheet  # noqa: PLC0415
+    from vitrail.datasets.synthetic.generation import DESCRIPTION_FILE, write_synthetic  # noqa: PLC0415
+    from vitrail.datasets.synthetic.names import make_synthetic  # noqa: PLC0415
+    from vitrail.viz.ground_truth import MAX_PAIRS, GroundTruthExample, ground_truth_sheet  # noqa: PLC0415
 
-    drawn = make_task(task, seed=seed, **options)
+    drawn = make_synthetic(task, seed=seed, **options)
     counts = {split: count for split, count in (("train", train), ("val", val), ("test", test)) if count}
-    write_task(drawn, out, counts, workers)
+    write_synthetic(drawn, out, counts, workers)
     split, count = next(iter(counts.items()))
     first = [drawn.draw(split, index) for index in range(min(count, MAX_PAIRS))]
     names = drawn.class_names
-    answer_sheet([Answered(sample.image, sample.masks[ANSWER], names[sample.label]) for sample in first], out / "sheet.png")
+    ground_truth_sheet(
+        [GroundTruthExample(sample.image, sample.masks[ANSWER], names[sample.label]) for sample in first], out / "sheet.png"
+    )
     height, width = drawn.image_size
     typer.echo(f"{task}: {len(names)} classes, images of {width}x{height} pixels")
     for split, count in counts.items():
         typer.echo(f"  {split:<5} {count} images in {out / split}")
-    typer.echo(f"wrote the answers to {out / 'masks'}, and {TASK_FILE} and sheet.png to {out}")
+    typer.echo(f"wrote the ground_truth to {out / 'masks'}, and {DESCRIPTION_FILE} and sheet.png to {out}")

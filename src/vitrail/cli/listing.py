@@ -47,7 +47,7 @@ def _everything() -> dict[str, Sequence[Entry]]:
     from vitrail.adapters import bundled_models  # noqa: PLC0415 (heavy)
     from vitrail.api import list_methods, list_metrics, list_protocols  # noqa: PLC0415
     from vitrail.datasets.named import list_data  # noqa: PLC0415
-    from vitrail.datasets.synthetic.names import list_tasks  # noqa: PLC0415
+    from vitrail.datasets.synthetic.names import list_synthetic  # noqa: PLC0415
     from vitrail.explainers._trained_masks import bundled_masks  # noqa: PLC0415
 
     comes = "nothing: it comes with the package"
@@ -75,7 +75,7 @@ def _everything() -> dict[str, Sequence[Entry]]:
         "methods": list_methods(),
         "protocols": list_protocols(),
         "metrics": list_metrics(),
-        "tasks": list_tasks(),
+        "tasks": list_synthetic(),
         "data": list_data(),
     }
 
@@ -103,7 +103,7 @@ def _method(entry: Entry) -> Iterator[str]:
 def _metric(entry: Entry) -> Iterator[str]:
     words = [name + (f" ({better} is better)" if better else "") for name, better in entry["measures"].items()]
     yield entry["summary"]
-    yield f"measures: {', '.join(words)}{'; needs known answers' if entry['needs_answers'] else ''}"
+    yield f"measures: {', '.join(words)}{'; needs known ground_truth' if entry['needs_ground_truth'] else ''}"
     yield from _options(entry)
 
 
@@ -133,6 +133,6 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Entry], Iterator[str]]]] = {
     "methods": ("methods", _method),
     "protocols": ("protocols", lambda entry: iter([f"{entry['description']}; {entry['source']}"])),
     "metrics": ("metrics", _metric),
-    "tasks": ("tasks to generate, with known answers", _task),
+    "tasks": ("tasks to generate, with known ground_truth", _task),
     "data": ("data sets; `vitrail list data --name NAME` tells the files of one and where to get them", _data),
 }

@@ -94,7 +94,7 @@ def model_options(model_args: Sequence[str] | None) -> dict[str, Any]:
     return options
 
 
-def task_options(options: Sequence[str] | None) -> dict[str, Any]:
+def synthetic_options(options: Sequence[str] | None) -> dict[str, Any]:
     """Read what `--option` of `vitrail generate` gives."""
     found = {key: value for _, key, value in _settings(options, "--option", r"()([A-Za-z_]\w*)", "size=64")}
     if "seed" in found:
@@ -123,7 +123,7 @@ def read_size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
-def make_methods(
+def make_explainers_from_options(
     classifier: "Classifier", methods: str | None, defaults: Sequence[str], options: Sequence[str] | None, precision: str
 ) -> "list[Explainer]":
     """Build the methods that `--method` names, each once.

@@ -19,7 +19,7 @@ from vitrail.cli.options import (
     PrecisionOption,
     WorkersOption,
     load_model,
-    make_methods,
+    make_explainers_from_options,
     report_unreadable,
 )
 from vitrail.cli.scoring import (
@@ -84,15 +84,15 @@ def score(
     from vitrail.core.files import output_folder  # noqa: PLC0415
     from vitrail.core.locking import only_run  # noqa: PLC0415
     from vitrail.evaluation.scoring.report import write_everything  # noqa: PLC0415
-    from vitrail.evaluation.scoring.run import Session  # noqa: PLC0415
-    from vitrail.evaluation.scoring.selection import Choice  # noqa: PLC0415
+    from vitrail.evaluation.scoring.run import ScoringRun  # noqa: PLC0415
+    from vitrail.evaluation.scoring.selection import Selection  # noqa: PLC0415
 
-    choice = Choice(limit, target, masks, data, boxes, mosaic)
+    choice = Selection(limit, target, masks, data, boxes, mosaic)
     with process_group(), ExitStack() as held:
         classifier = load_model(model, device, model_arg, image_size)
-        explainers = make_methods(classifier, method, ["random"], method_option, precision)
+        explainers = make_explainers_from_options(classifier, method, ["random"], method_option, precision)
         images = read_images(data, data_set, split, data_option, classifier.preprocessing)
-        session = Session(plan, choice, batch_size, workers, overwrite)
+        session = ScoringRun(plan, choice, batch_size, workers, overwrite)
         described = describe_data(data, data_set, split, data_option)
         scores, captions = session.score_into(
             out, classifier, explainers, images, described, lambda: held.enter_context(only_run(output_folder(out)))

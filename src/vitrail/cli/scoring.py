@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitrail.cli.options import data_options, make_methods, metric_options
+from vitrail.cli.options import data_options, make_explainers_from_options, metric_options
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing
-    from vitrail.datasets.dataset import LabelledImages
+    from vitrail.datasets.dataset import LabeledImages
     from vitrail.evaluation.scoring.plan import Plan
     from vitrail.evaluation.scoring.scores import Scores
     from vitrail.evaluation.scoring.table import Table
@@ -119,7 +119,7 @@ def make_plan(
 
 def read_images(
     root: Path, name: str | None, split: str | None, options: list[str] | None, preprocessing: "Preprocessing"
-) -> "LabelledImages":
+) -> "LabeledImages":
     """All images of a folder, or of a data set by its name."""
     if name is None:
         if split is not None or options:
@@ -150,7 +150,7 @@ def able_methods(
         InvalidInputError: An option of a method that is not named, or one that does not fit.
     """
     if methods is None:
-        return make_methods(classifier, None, ["random"], options, precision)
+        return make_explainers_from_options(classifier, None, ["random"], options, precision)
     from vitrail.explainers import EXPLAINERS  # noqa: PLC0415 (heavy)
 
     able, refused, names = list["Explainer"](), dict[str, str](), list(dict.fromkeys(_names(methods)))
@@ -163,7 +163,7 @@ def able_methods(
         own = [option for option in owner if owner[option] == name]
         try:
             EXPLAINERS[name]
-            able += make_methods(classifier, name, [], own, precision)
+            able += make_explainers_from_options(classifier, name, [], own, precision)
         except UnknownNameError as error:
             if name not in EXPLAINERS:
                 raise

@@ -25,7 +25,7 @@ from vitrail.core.json_io import json_text
 
 if TYPE_CHECKING:
     from vitrail.adapters import Preprocessing
-    from vitrail.datasets.dataset import LabelledImages
+    from vitrail.datasets.dataset import LabeledImages
 
 
 def test(
@@ -102,7 +102,7 @@ def test(
 
 def _read(
     root: Path, name: str | None, split: str | None, options: list[str] | None, preprocessing: "Preprocessing"
-) -> "LabelledImages":
+) -> "LabeledImages":
     """The images to test on: of a data set by its name, else of a folder."""
     if name is None:
         if split is not None or options:

@@ -12,10 +12,10 @@ from vitrail.core.registry import Registry, unknown_name
 from vitrail.core.types import Baseline, Images
 
 BASELINES: Registry[Callable[[Images], Baseline]] = Registry("baseline")
-"""What replaces removed content: from normalised images to as many images, or to one that serves all."""
+"""What replaces removed content: from normalized images to as many images, or to one that serves all."""
 
 BLACK = "black"
-"""Black pixels before normalisation: the one baseline that hangs on the preprocessing; `Classifier.baseline` makes it."""
+"""Black pixels before normalization: the one baseline that hangs on the preprocessing; `Classifier.baseline` makes it."""
 
 
 def baseline_names() -> list[str]:
@@ -35,13 +35,13 @@ def check_baseline(name: str) -> None:
 
 @BASELINES.register("zero")
 def zero_baseline(images: Images) -> Baseline:
-    """Zero after normalisation: the mean colour of the training data. Often called "black"."""
+    """Zero after normalization: the mean color of the training data. Often called "black"."""
     return torch.zeros_like(images[:1])
 
 
 @BASELINES.register("blur")
 def blur_baseline(images: Images) -> Baseline:
-    """The normalised image blurred by an 11x11 Gaussian of sigma 5, padded with zeros.
+    """The normalized image blurred by an 11x11 Gaussian of sigma 5, padded with zeros.
 
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421; their kernel folds the tails beyond 11 pixels back inside.
     """
@@ -50,7 +50,7 @@ def blur_baseline(images: Images) -> Baseline:
 
 @BASELINES.register("strong-blur")
 def strong_blur_baseline(images: Images) -> Baseline:
-    """The normalised image blurred by a 15x15 Gaussian of sigma 7, reflected at its edges.
+    """The normalized image blurred by a 15x15 Gaussian of sigma 7, reflected at its edges.
 
     Source: the published evaluation of MUTEX, 2025, DOI 10.1007/s00521-025-11591-x.
     """
@@ -65,7 +65,7 @@ def strong_blur_baseline(images: Images) -> Baseline:
 
 @BASELINES.register("mean")
 def mean_baseline(images: Images) -> Baseline:
-    """The mean of each normalised image, over pixels and channels: one shade of its own.
+    """The mean of each normalized image, over pixels and channels: one shade of its own.
 
     Source: the published evaluation of MUTEX, 2025, DOI 10.1007/s00521-025-11591-x.
     """
@@ -74,7 +74,7 @@ def mean_baseline(images: Images) -> Baseline:
 
 @BASELINES.register("normal-noise")
 def normal_noise_baseline(images: Images) -> Baseline:
-    """Standard normal noise after normalisation: one picture for all images, the same in every run and on every machine.
+    """Standard normal noise after normalization: one picture for all images, the same in every run and on every machine.
 
     Source: the published evaluation of MUTEX, 2025, DOI 10.1007/s00521-025-11591-x ("random").
 
@@ -86,7 +86,7 @@ def normal_noise_baseline(images: Images) -> Baseline:
 
 @BASELINES.register("noise")
 def noise_baseline(images: Images) -> Baseline:
-    """Uniform noise in [-1, 1] after normalisation: one picture for all images, the same in every run and on every machine.
+    """Uniform noise in [-1, 1] after normalization: one picture for all images, the same in every run and on every machine.
 
     Source: the published evaluation of Vision DiffMask (Nalmpantis et al. 2023, arXiv:2304.06391), with its seed.
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from vitrail.core.outputs import Output, output_of
+from vitrail.core.outputs import Output, infer_output
 
 
 def kl_divergence(
@@ -20,7 +20,7 @@ def kl_divergence(
             classes add up to that of their joint distribution.
     """
     own, other = (logits.to(torch.promote_types(logits.dtype, torch.float32)) for logits in (original, changed))
-    if output_of(output, own.shape[-1]) == "sigmoid":
+    if infer_output(output, own.shape[-1]) == "sigmoid":
         apart = _weighted(logsigmoid(own), logsigmoid(other)) + _weighted(logsigmoid(-own), logsigmoid(-other))
     else:
         apart = _weighted(own.log_softmax(-1), other.log_softmax(-1))

@@ -22,7 +22,7 @@ def check_output(output: str) -> None:
         raise unknown_name("output", output, list(get_args(Output)))
 
 
-def output_of(output: Output, num_logits: int) -> Output:
+def infer_output(output: Output, num_logits: int) -> Output:
     """The output that a number of logits leaves: the softmax of a single logit would be 1 whatever the image shows."""
     return "sigmoid" if num_logits == 1 else output
 
@@ -30,13 +30,13 @@ def output_of(output: Output, num_logits: int) -> Output:
 def probabilities(logits: Float[Tensor, "*b c"], output: Output = "softmax") -> Float[Tensor, "*b c"]:
     """The probability of every class, in single precision or better; of a single logit always its sigmoid."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits.sigmoid() if output_of(output, logits.shape[-1]) == "sigmoid" else logits.softmax(-1)
+    return logits.sigmoid() if infer_output(output, logits.shape[-1]) == "sigmoid" else logits.softmax(-1)
 
 
 def ranking(logits: Float[Tensor, "*b c"], output: Output = "softmax") -> Float[Tensor, "*b c"]:
     """Numbers that order the classes, the most probable one first."""
     # Sigmoids of large logits are all 1, and leave the order to chance.
-    return logits if output_of(output, logits.shape[-1]) == "sigmoid" else probabilities(logits, output)
+    return logits if infer_output(output, logits.shape[-1]) == "sigmoid" else probabilities(logits, output)
 
 
 def decisions(logits: Float[Tensor, "*b c"]) -> Int[Tensor, "*b"]:

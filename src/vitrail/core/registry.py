@@ -27,10 +27,10 @@ class Registry(Mapping[str, T], Generic[T]):
         kind: What the names stand for, used in messages ("method", "protocol").
 
     Example:
-        >>> COLOURS: Registry[type] = Registry("colour")
-        >>> @COLOURS.register("red")
+        >>> COLORS: Registry[type] = Registry("color")
+        >>> @COLORS.register("red")
         ... class Red: ...
-        >>> COLOURS["red"] is Red
+        >>> COLORS["red"] is Red
         True
     """
 

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Images = Float[Tensor, "b channels height width"]
-"""A normalised batch of images, as the network eats it."""
+"""A normalized batch of images, as the network eats it."""
 
 Baseline = Float[Tensor, "b_or_1 channels height width"]
 """What replaces removed content: one per image, or one for all."""

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from vitrail.datasets.dataset import Batch, Sample, Unreadable, collate
 
 
-def same_size(sizes: Sequence[Hashable]) -> list[list[int]]:
+def group_by_size(sizes: Sequence[Hashable]) -> list[list[int]]:
     """The places of every size, in the order in which sizes and places come."""
     groups: dict[Hashable, list[int]] = {}
     for place, size in enumerate(sizes):
@@ -21,5 +21,5 @@ def collate_by_size(samples: Sequence[Sample | Unreadable]) -> list[Batch]:
     """
     read = [sample for sample in samples if isinstance(sample, Sample)]
     unreadable = [sample for sample in samples if isinstance(sample, Unreadable)]
-    parts = [[read[place] for place in places] for places in same_size([sample.image.shape[-2:] for sample in read])]
+    parts = [[read[place] for place in places] for places in group_by_size([sample.image.shape[-2:] for sample in read])]
     return [collate(part if i else [*part, *unreadable]) for i, part in enumerate(parts or [[]])]

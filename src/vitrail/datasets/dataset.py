@@ -1,4 +1,4 @@
-"""Labelled images: what every data set that is read picture by picture looks like to the rest of the package."""
+"""Labeled images: what every data set that is read picture by picture looks like to the rest of the package."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ from vitrail.datasets.synthetic.base import Mask
 NO_LABEL = -1
 
 # Not typing.Self, which the checks at run time cannot follow.
-Images = TypeVar("Images", bound="LabelledImages")
-Files = TypeVar("Files", bound="LabelledFiles")
-Arrays = TypeVar("Arrays", bound="LabelledArrays")
+Images = TypeVar("Images", bound="LabeledImages")
+Files = TypeVar("Files", bound="LabeledFiles")
+Arrays = TypeVar("Arrays", bound="LabeledArrays")
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -58,11 +58,11 @@ class Batch(NamedTuple):
     labels: Tensor
     paths: list[str]
     unreadable: list[Unreadable]
-    answers: Tensor | None = None
+    ground_truth: Tensor | None = None
     padding: Tensor | None = None
 
 
-class LabelledImages(ABC, Dataset[Sample | Unreadable]):
+class LabeledImages(ABC, Dataset[Sample | Unreadable]):
     """Images with labels, read one by one. What cannot be read becomes an `Unreadable`, never another image.
 
     A concrete set is a frozen dataclass with the three attributes below among its fields, says how an image is opened and
@@ -97,7 +97,7 @@ class LabelledImages(ABC, Dataset[Sample | Unreadable]):
         """Return the images at `indices`, in that order."""
 
     def box(self, index: int) -> Box | None:
-        """Return where the labelled object lies in the opened image, where the set knows that."""
+        """Return where the labeled object lies in the opened image, where the set knows that."""
         return None
 
     def answer(self, index: int) -> Mask | None:
@@ -146,7 +146,7 @@ class LabelledImages(ABC, Dataset[Sample | Unreadable]):
 
 
 @dataclass(frozen=True)
-class LabelledFiles(LabelledImages):
+class LabeledFiles(LabeledImages):
     """A list of image files with their labels.
 
     Args:
@@ -193,7 +193,7 @@ class LabelledFiles(LabelledImages):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledArrays(LabelledImages):
+class LabeledArrays(LabeledImages):
     """Images that lie in memory as one array: the small sets that come as a few large files.
 
     Args:
@@ -231,14 +231,14 @@ class LabelledArrays(LabelledImages):
 def collate(samples: Sequence[Sample | Unreadable]) -> Batch:
     """Stack what could be read, padded to the largest height and width; a batch may be smaller than asked for, or empty."""
     read = [sample for sample in samples if isinstance(sample, Sample)]
-    answers = [sample.answer for sample in read if sample.answer is not None]
+    ground_truth = [sample.answer for sample in read if sample.answer is not None]
     sizes = [sample.image.shape[-2:] for sample in read]
     return Batch(
         images=_stack([sample.image for sample in read]) if read else torch.empty(0),
         labels=torch.tensor([sample.label for sample in read], dtype=torch.long),
         paths=[sample.path for sample in read],
         unreadable=[sample for sample in samples if isinstance(sample, Unreadable)],
-        answers=_stack(answers) if answers else None,
+        ground_truth=_stack(ground_truth) if ground_truth else None,
         padding=~_stack([torch.ones(size, dtype=torch.bool) for size in sizes]) if len(set(sizes)) > 1 else None,
     )
 

@@ -1,4 +1,4 @@
-"""Folders of images: labelled by their sub-folders, or just photos."""
+"""Folders of images: labeled by their sub-folders, or just photos."""
 
 import logging
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.datasets.dataset import NO_LABEL, Batch, LabelledFiles, Sample, Transform, Unreadable, collate
+from vitrail.datasets.dataset import NO_LABEL, Batch, LabeledFiles, Sample, Transform, Unreadable, collate
 from vitrail.datasets.file_search import expect_exists, find_images, images_below, unreadable_folders
 from vitrail.datasets.formats import SUFFIXES
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class ImageFolder(LabelledFiles):
+class ImageFolder(LabeledFiles):
     """Images found below a folder; the classes are the names of the sub-folders, sorted, or none for a folder of photos.
 
     torchvision's own `ImageFolder` raises on the first damaged file and knows no photos without a class, hence this one.

@@ -14,7 +14,7 @@ from vitrail.core.errors import ImageError
 from vitrail.datasets.formats import FORMATS
 from vitrail.datasets.image_limits import MAX_BYTES, MEGA, Bounds, default_bounds
 from vitrail.datasets.rgb import to_rgb
-from vitrail.datasets.truncation import load_whole
+from vitrail.datasets.truncation import load_complete
 
 __all__ = ["decode_image", "open_image", "read_image", "to_rgb"]
 
@@ -106,7 +106,7 @@ def _decode(
             with Image.open(file, formats=tuple(formats)) as image:
                 size = f" ({image.width}x{image.height} pixels)"
                 bounds.check(image, name)
-                return convert(load_whole(image, content))
+                return convert(load_complete(image, content))
     except ImageError as error:
         if name in str(error):
             raise

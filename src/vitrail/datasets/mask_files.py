@@ -21,8 +21,8 @@ PREFERRED = (".png",)
 def read_mask(path: str | Path) -> Mask:
     """Read a mask from an image file, upright: True where a pixel is above zero.
 
-    Of several channels any one suffices; what is wholly transparent is not meant, whatever its colour. In a palette image the index
-    counts, not its colour, and `VOID` is not meant. JPEG does not keep black black: there, pixels above half of white are meant.
+    Of several channels any one suffices; what is wholly transparent is not meant, whatever its color. In a palette image the index
+    counts, not its color, and `VOID` is not meant. JPEG does not keep black black: there, pixels above half of white are meant.
 
     Raises:
         ImageError: The file is missing, damaged or no image; or a palette image of 0 and `VOID` alone, which can be read in two ways.

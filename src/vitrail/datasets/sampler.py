@@ -27,13 +27,13 @@ def read_on_cpu(loader: Iterable[T]) -> Iterator[T]:
         yield batch
 
 
-def own_luck() -> torch.Generator:
+def fixed_generator() -> torch.Generator:
     """What a loader draws from that does not shuffle: it draws one number even so, which must not be the user's."""
     return torch.Generator().manual_seed(0)
 
 
 @dataclass(frozen=True)
-class OwnShare(Sampler[int]):
+class ProcessShare(Sampler[int]):
     """Every `world_size`-th image, from `rank` on: each image once over all processes, none twice to fill up.
 
     Figures of an evaluation are exact then. Processes may have one image more or less than others.

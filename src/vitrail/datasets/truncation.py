@@ -34,7 +34,7 @@ _BAND = 1 << 22
 _PLANAR_CONFIGURATION, _SAMPLES_PER_PIXEL = 284, 277
 
 
-def load_whole(image: Image.Image, content: Callable[[], bytes]) -> Image.Image:
+def load_complete(image: Image.Image, content: Callable[[], bytes]) -> Image.Image:
     """Decode an opened image, of which nothing may be missing.
 
     Args:
@@ -87,7 +87,7 @@ def _load_jpeg(content: bytes) -> Image.Image:
     last = found.scans[-1].end
     if found.frame in (_BASELINE, _EXTENDED) and len(found.scans) == 1:
         if set(found.components) - set(found.scans[0].components):
-            raise OSError("scans of some colours are missing")
+            raise OSError("scans of some colors are missing")
         return _decoded(content[:last] + _ONES)
     image = _decoded(content)
     if found.frame in (_BASELINE, _EXTENDED, _PROGRESSIVE):
@@ -168,12 +168,12 @@ def _may_lack_rows(image: Image.Image) -> bool:
 
 def _has_all_rows(content: bytes) -> bool:
     """Whether the data of a PNG hold as many bytes as its header promises."""
-    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", content[16:29])
+    width, height, depth, color, _, _, interlace = struct.unpack(">IIBBBBB", content[16:29])
     missing = 0
     for row, col, rows_apart, cols_apart in _ADAM7 if interlace else ((0, 0, 1, 1),):
         rows, cols = -(-(height - row) // rows_apart), -(-(width - col) // cols_apart)
         if rows > 0 and cols > 0:
-            missing += rows * (1 + -(-cols * depth * _CHANNELS[colour] // 8))
+            missing += rows * (1 + -(-cols * depth * _CHANNELS[color] // 8))
     stream, place = zlib.decompressobj(), 8
     while missing > 0 and not stream.eof and place + 8 <= len(content):
         length, kind = struct.unpack(">I4s", content[place : place + 8])

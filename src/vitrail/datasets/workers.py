@@ -17,7 +17,7 @@ _KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)|Pin memory t
 
 
 @contextmanager
-def killed_readers(remedy: str) -> Iterator[None]:
+def explain_killed_workers(remedy: str) -> Iterator[None]:
     """Say in a sentence that a process that reads images was killed; torch raises that at any place of the block.
 
     Args:

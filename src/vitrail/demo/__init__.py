@@ -10,7 +10,7 @@ from vitrail.core.errors import MissingExtraError
 from vitrail.core.files import results_folder
 from vitrail.demo.birds import HIT, SHEET, VIT, BirdFigures, explain_birds
 from vitrail.explainers import EXPLAINERS, make_explainer
-from vitrail.explanation import Explanation, share_of
+from vitrail.explanation import Explanation, format_share
 from vitrail.metrics import PROTOCOLS, perturbation_curves
 from vitrail.runs.explain_images import explain_photos
 from vitrail.viz.curves import plot_perturbation
@@ -69,7 +69,7 @@ def run_demo(out: str | Path) -> Iterator[str]:
         _write_page(folder, explanations, summary, target, logit, seen, birds)
     yield f"{classifier.name} says: {', '.join(f'{name} {probability:.1%}' for name, probability in hit.top_classes(0, 3))}"
     strongest = ", ".join(
-        f"row {row} column {col} gave {share_of(value, logit)}" for row, col, value in hit.strongest_patches(0, 3)
+        f"row {row} column {col} gave {format_share(value, logit)}" for row, col, value in hit.strongest_patches(0, 3)
     )
     yield f"logit of {target} {logit:+.3f}, an exact sum over {hit.relevance[0].numel()} patches and a constant: {strongest}"
     yield f"completeness error: {hit.completeness_error():.1e} (largest |sum of parts - logit| / largest |logit|)"
@@ -101,7 +101,7 @@ def _write_page(
     pictures = [Picture(folder / "photo.png", seen)]
     pictures += [Picture(folder / f"{name}.png", f"{name}: {docs[name]}") for name in explanations]
     patches: list[list[str | float]] = [
-        [f"row {row}, column {col}", value, share_of(value, logit)] for row, col, value in hit.strongest_patches(0, 8)
+        [f"row {row}, column {col}", value, format_share(value, logit)] for row, col, value in hit.strongest_patches(0, 8)
     ]
     bias = float(hit.bias[0]) if hit.bias is not None else 0.0
     measures = next(iter(summary.values()))
@@ -111,7 +111,7 @@ def _write_page(
     sections = [
         Section(
             "Which patches made the decision",
-            "Where there is red and blue, red patches speak for the class and blue ones against it; the stronger the colour, the more "
+            "Where there is red and blue, red patches speak for the class and blue ones against it; the stronger the color, the more "
             "they count. The other maps have no sign: from dark to bright.",
             pictures,
             Table(["class", "probability"], [[name, value] for name, value in hit.top_classes(0, 5)]),
@@ -144,7 +144,7 @@ def _birds_section(folder: Path, birds: BirdFigures) -> Section:
     hits: list[list[str | float]] = [[name, f"{share:.0%}"] for name, share in birds.pointing.items()]
     return Section(
         "Does it point at the right place?",
-        "These birds are drawn, and species differ in one or two parts, so the right answer is known: it stands in colour beside "
+        "These birds are drawn, and species differ in one or two parts, so the right answer is known: it stands in color beside "
         f"each bird. hit explains {HIT}, the other methods {VIT}; both were trained on other birds of the same kind (right on "
         f"these: {known}). The table tells how often the strongest patch touches a part that sets the bird apart.",
         [Picture(folder / SHEET, "Birds, what sets them apart, and what the methods say did.", wide=True)],

@@ -11,9 +11,9 @@ from vitrail.adapters import Classifier
 from vitrail.core.distributed import gather, rank, world_size
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.outputs import ranking
-from vitrail.datasets.dataset import NO_LABEL, LabelledImages, Unreadable
-from vitrail.datasets.sampler import OwnShare
-from vitrail.datasets.workers import AGAIN, killed_readers
+from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Unreadable
+from vitrail.datasets.sampler import ProcessShare
+from vitrail.datasets.workers import AGAIN, explain_killed_workers
 from vitrail.evaluation.batches import expect_readable, in_order, read_batches
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a classifier does on labelled images.
+    """How a classifier does on labeled images.
 
     Attributes:
         top1: Share of images whose label is the most probable class.
@@ -38,8 +38,8 @@ class Evaluation:
     unreadable: list[Unreadable] = field(default_factory=list)
 
 
-@killed_readers(AGAIN)
-def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 64, num_workers: int = 0) -> Evaluation:
+@explain_killed_workers(AGAIN)
+def evaluate(classifier: Classifier, images: LabeledImages, batch_size: int = 64, num_workers: int = 0) -> Evaluation:
     """Measure accuracy on a folder with one sub-folder per class.
 
     Inside `vitrail.core.distributed.process_group`, each process takes its share of the images, and all get the same figures: those
@@ -55,7 +55,7 @@ def evaluate(classifier: Classifier, images: LabelledImages, batch_size: int = 6
     top1, top5 = (MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, min(5, num_classes)))
     # In double precision, the sum of so few digits is the same in any order.
     confidence, unreadable, count = MeanMetric().set_dtype(torch.float64), list[Unreadable](), 0
-    share = OwnShare(len(images), rank(), world_size())
+    share = ProcessShare(len(images), rank(), world_size())
     with classifier.inspecting(), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "testing", unreadable):
             logits = classifier.check_logits(classifier.logits(batch.images)).float()
@@ -84,7 +84,7 @@ def expect_several_classes(classifier: Classifier) -> int:
     return classifier.num_classes
 
 
-def with_model_labels(images: LabelledImages, classifier: Classifier) -> LabelledImages:
+def with_model_labels(images: LabeledImages, classifier: Classifier) -> LabeledImages:
     """Express a folder's labels as the model's classes: by name, else, where there are as many, by order.
 
     Raises:

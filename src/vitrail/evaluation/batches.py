@@ -9,14 +9,14 @@ from vitrail.adapters import Classifier
 from vitrail.core.errors import ImageError
 from vitrail.core.progress import progress
 from vitrail.datasets.collate import collate_by_size
-from vitrail.datasets.dataset import Batch, LabelledImages, Unreadable
-from vitrail.datasets.sampler import OwnShare, own_luck, read_on_cpu
+from vitrail.datasets.dataset import Batch, LabeledImages, Unreadable
+from vitrail.datasets.sampler import ProcessShare, fixed_generator, read_on_cpu
 
 
 def read_batches(
     classifier: Classifier,
-    images: LabelledImages,
-    share: OwnShare,
+    images: LabeledImages,
+    share: ProcessShare,
     batch_size: int,
     num_workers: int,
     what: str,
@@ -28,7 +28,7 @@ def read_batches(
     belong.
     """
     loader: DataLoader[Any] = DataLoader(
-        images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate_by_size, generator=own_luck()
+        images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate_by_size, generator=fixed_generator()
     )
     read = read_on_cpu(loader)
     for batches in progress(read, len(loader), what) if share.rank == 0 else read:
@@ -38,7 +38,7 @@ def read_batches(
                 yield batch._replace(images=batch.images.to(classifier.device, classifier.dtype))
 
 
-def expect_readable(count: int, images: LabelledImages, unreadable: list[Unreadable]) -> None:
+def expect_readable(count: int, images: LabeledImages, unreadable: list[Unreadable]) -> None:
     """Refuse a folder of which nothing could be read.
 
     Raises:
@@ -48,12 +48,12 @@ def expect_readable(count: int, images: LabelledImages, unreadable: list[Unreada
         raise ImageError(f"not one of {len(images)} images could be read; the first: {unreadable[0].reason}")
 
 
-def places(images: LabelledImages) -> dict[str, int]:
+def places(images: LabeledImages) -> dict[str, int]:
     """Where each image stands in its set, by its name."""
     return {images.name(index): index for index in range(len(images))}
 
 
-def in_order(unreadable: list[Unreadable], images: LabelledImages) -> list[Unreadable]:
+def in_order(unreadable: list[Unreadable], images: LabeledImages) -> list[Unreadable]:
     """What several processes could not read, as one process meets it."""
     if len(unreadable) < 2:
         return unreadable

@@ -6,14 +6,14 @@ from vitrail.adapters import Classifier
 from vitrail.core.distributed import gather, rank, world_size
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.outputs import ranking
-from vitrail.datasets.dataset import LabelledImages, Unreadable
-from vitrail.datasets.sampler import OwnShare
+from vitrail.datasets.dataset import LabeledImages, Unreadable
+from vitrail.datasets.sampler import ProcessShare
 from vitrail.evaluation.accuracy import expect_several_classes, with_model_labels
 from vitrail.evaluation.batches import expect_readable, places, read_batches
 
 
 def confident_images(
-    classifier: Classifier, images: LabelledImages, batch_size: int = 64, num_workers: int = 0, threshold: float = 0.5
+    classifier: Classifier, images: LabeledImages, batch_size: int = 64, num_workers: int = 0, threshold: float = 0.5
 ) -> list[int]:
     """Find the images that a model classifies correctly with at least a probability of `threshold`, the surest ones first.
 
@@ -36,7 +36,7 @@ def confident_images(
     expect_several_classes(classifier)
     images = with_model_labels(images, classifier)
     found, unreadable = list[tuple[str, float, bool]](), list[Unreadable]()
-    share = OwnShare(len(images), rank(), world_size())
+    share = ProcessShare(len(images), rank(), world_size())
     with classifier.inspecting(), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "choosing", unreadable):
             logits = classifier.check_logits(classifier.logits(batch.images)).float()

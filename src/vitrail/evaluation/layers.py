@@ -13,9 +13,9 @@ from vitrail.core.distributed import gather, rank, world_size
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.outputs import decisions
 from vitrail.core.types import Logits, Targets
-from vitrail.datasets.dataset import LabelledImages, Unreadable
-from vitrail.datasets.sampler import OwnShare
-from vitrail.datasets.workers import AGAIN, killed_readers
+from vitrail.datasets.dataset import LabeledImages, Unreadable
+from vitrail.datasets.sampler import ProcessShare
+from vitrail.datasets.workers import AGAIN, explain_killed_workers
 from vitrail.evaluation.accuracy import expect_several_classes, with_model_labels
 from vitrail.evaluation.batches import expect_readable, in_order, places, read_batches
 
@@ -127,8 +127,8 @@ def expect_hit(classifier: Classifier) -> HiTAdapter:
     return classifier
 
 
-@killed_readers(AGAIN)
-def report_layers(classifier: Classifier, images: LabelledImages, batch_size: int = 64, num_workers: int = 0) -> LayerReport:
+@explain_killed_workers(AGAIN)
+def report_layers(classifier: Classifier, images: LabeledImages, batch_size: int = 64, num_workers: int = 0) -> LayerReport:
     """Ablate the layers of a HiT, and ask what each gave to the predicted class, in one forward pass per image.
 
     Labels are asked for accuracy alone: without labels that the model knows, it is left out, and `no_labels` says why.
@@ -150,7 +150,7 @@ def report_layers(classifier: Classifier, images: LabelledImages, batch_size: in
     ablations = layer_ablations(hit.config.num_layers)
     keep = _masks(ablations, hit.config.num_layers).to(classifier.device)
     seen, unreadable = list[_Seen](), list[Unreadable]()
-    share = OwnShare(len(images), rank(), world_size())
+    share = ProcessShare(len(images), rank(), world_size())
     with classifier.inspecting(), classifier.verified("parts"), torch.no_grad():
         for batch in read_batches(classifier, images, share, batch_size, num_workers, "leaving layers out", unreadable):
             split = hit.layer_split(batch.images, keep, lambda logits: classifier.check_logits(logits).argmax(1, keepdim=True))

@@ -22,8 +22,8 @@ def balanced_gradients(vit: ViTAdapter, *, enabled: bool = True) -> Iterator[Non
     """Make networks locally linear for the backward pass, for the time of the block.
 
     A network of linear maps and of x times a constant gives token times gradient the sum of the logit, up to biases. Attention,
-    normalisation and activations are x times something that depends on x; here that something counts as a constant: attention
-    weights, the standard deviation of a normalisation, the gate of GELU or SiLU.
+    normalization and activations are x times something that depends on x; here that something counts as a constant: attention
+    weights, the standard deviation of a normalization, the gate of GELU or SiLU.
 
     Args:
         vit: The network; it is as before after the block.
@@ -35,7 +35,7 @@ def balanced_gradients(vit: ViTAdapter, *, enabled: bool = True) -> Iterator[Non
     """
     with ExitStack() as stack:
         if enabled:
-            stack.enter_context(vit.attending(vit.blocks, Tensor.detach))
+            stack.enter_context(vit.intercept_attention(vit.blocks, Tensor.detach))
             parts = list(vit.module.modules())
             hooks: list[tuple[nn.Module, Callable[..., Tensor]]] = []
             hooks += [(part, _constant_scale) for part in parts if isinstance(part, nn.LayerNorm)]
@@ -46,18 +46,18 @@ def balanced_gradients(vit: ViTAdapter, *, enabled: bool = True) -> Iterator[Non
 
 
 def _constant_scale(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Layer normalisation whose standard deviation has no gradient."""
+    """Layer normalization whose standard deviation has no gradient."""
     [values] = inputs
     dims = tuple(range(-len(norm.normalized_shape), 0))
-    centred = values - values.mean(dims, keepdim=True)
-    scaled = centred * (values.var(dims, correction=0, keepdim=True) + norm.eps).rsqrt().detach()
+    centered = values - values.mean(dims, keepdim=True)
+    scaled = centered * (values.var(dims, correction=0, keepdim=True) + norm.eps).rsqrt().detach()
     if norm.weight is not None:
         scaled = scaled * norm.weight
     return _with_gradient_of(scaled, output)
 
 
 def _constant_root(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Root-mean-square normalisation whose root has no gradient."""
+    """Root-mean-square normalization whose root has no gradient."""
     [values] = inputs
     eps = norm.eps if norm.eps is not None else torch.finfo(values.dtype).eps
     scaled = values * (values.square().mean(-1, keepdim=True) + eps).rsqrt().detach()

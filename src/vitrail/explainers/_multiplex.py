@@ -61,13 +61,13 @@ def central_moments(series: Series) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def skewness(series: Series) -> Float[Tensor, "*b n"]:
-    """Third standardised moment, biased."""
+    """Third standardized moment, biased."""
     variance, third, _ = central_moments(series)
     return third / variance**1.5
 
 
 def kurtosis(series: Series) -> Float[Tensor, "*b n"]:
-    """Fourth standardised moment minus 3, biased."""
+    """Fourth standardized moment minus 3, biased."""
     variance, _, fourth = central_moments(series)
     return fourth / variance**2 - 3
 

@@ -32,7 +32,7 @@ class AttentiveClassActivation(OwnPassExplainer):
 
     paper: ClassVar[str] = "Qiang et al. 2022, NeurIPS 2022"
     needs_gradients: ClassVar[bool] = True
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout", "gradients")
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights", "gradients")
 
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:
@@ -52,7 +52,7 @@ class AttentiveClassActivation(OwnPassExplainer):
         gradients = target_gradients(logits, targets, states)
         maps = []
         for state, gradient, weights in zip(states, gradients, trace.attentions, strict=True):
-            row = self.vit.readout(weights.shape[2]).to(weights).expand(len(weights), -1)
+            row = self.vit.pooling_weights(weights.shape[2]).to(weights).expand(len(weights), -1)
             activation = (state.detach() * gradient).sum(-1)
             # Attention goes to the tokens that enter a block, and the activation is of those that leave it: patches stay in place.
             maps.append(on_grid(activation * follow(row, weights), prefix, grid_size))
@@ -60,4 +60,4 @@ class AttentiveClassActivation(OwnPassExplainer):
 
 
 def _reads_patches(vit: ViTAdapter) -> bool:
-    return bool(vit.readout(vit.num_prefix_tokens + 1)[vit.num_prefix_tokens :].any())
+    return bool(vit.pooling_weights(vit.num_prefix_tokens + 1)[vit.num_prefix_tokens :].any())

@@ -29,7 +29,7 @@ class RawAttention(OwnPassExplainer):
     head_fusion: HeadFusion = "mean"
 
     paper: ClassVar[str] = "Caron et al. 2021, arXiv:2104.14294"
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout")
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,6 +40,6 @@ class RawAttention(OwnPassExplainer):
         with self.vit.record(attentions=lambda weights: fuse_heads(weights, self.head_fusion), blocks=only) as trace:
             logits = self.vit.logits(images)
         [matrix] = trace.attentions
-        row = self.vit.readout(matrix.shape[2]).to(matrix).expand(len(matrix), -1)
+        row = self.vit.pooling_weights(matrix.shape[2]).to(matrix).expand(len(matrix), -1)
         relevance = on_grid(follow(row, matrix), self.vit.num_prefix_tokens, self.vit.grid_size(images))
         return Attribution(logits, choose(logits), relevance)

@@ -56,7 +56,7 @@ class Explainer(ABC):
 
     paper: ClassVar[str]
     """Authors, year, arXiv number."""
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout", "parts", "head", "gradients")
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights", "parts", "head", "gradients")
     """Views of the network that the method takes for true; they are checked before it runs."""
     needs_gradients: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
@@ -107,7 +107,7 @@ class Explainer(ABC):
         """Explain a batch.
 
         Args:
-            images: A normalised batch on the model's device.
+            images: A normalized batch on the model's device.
             target: A class index or name for all images, a class index per image, or None for the predicted class.
 
         Raises:

@@ -26,7 +26,7 @@ class GenericAttention(OwnPassExplainer):
 
     paper: ClassVar[str] = "Chefer et al. 2021, arXiv:2103.15679"
     needs_gradients: ClassVar[bool] = True
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout", "gradients")
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights", "gradients")
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size, num_prefix_tokens = self.vit.grid_size(images), self.vit.num_prefix_tokens
@@ -35,7 +35,7 @@ class GenericAttention(OwnPassExplainer):
         targets = choose(logits)
         gradients = target_gradients(logits, targets, trace.attentions)
         # What the head reads is the identity's row; what is added to it is kept apart, since it may be smaller than its rounding.
-        start = self.vit.readout(num_prefix_tokens + grid_size[0] * grid_size[1]).to(logits).expand(len(images), -1)
+        start = self.vit.pooling_weights(num_prefix_tokens + grid_size[0] * grid_size[1]).to(logits).expand(len(images), -1)
         row = torch.zeros_like(start)
         for weights, gradient in zip(reversed(trace.attentions), reversed(gradients), strict=True):
             relevancy = (weights.detach() * gradient).clamp_min(0).mean(1)  # equation 5

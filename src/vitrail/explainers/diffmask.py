@@ -131,7 +131,7 @@ class VisionDiffMask(OwnPassExplainer):
         """Mask a batch, and ask the ViT again.
 
         Args:
-            images: A normalised batch on the model's device.
+            images: A normalized batch on the model's device.
             masking: "sampled" draws the gates once, as in training; "expected" keeps every patch in the measure of its
                 probability; "hard" keeps the patches whose probability is at least one half.
             seed: Of the noise of "sampled": the same for every image, so that batches and single images agree, and on every
@@ -164,7 +164,7 @@ class VisionDiffMask(OwnPassExplainer):
         """What the ViT says where some patches are the gates' placeholder.
 
         Args:
-            images: A normalised batch on the model's device.
+            images: A normalized batch on the model's device.
             keep: Over the patches, row by row; True = the patch of the image.
         """
         check_images(images, self.model)

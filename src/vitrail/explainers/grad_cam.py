@@ -55,7 +55,7 @@ class GradCam(OwnPassExplainer):
 
     paper: ClassVar[str] = "Selvaraju et al. 2017, arXiv:1610.02391"
     needs_gradients: ClassVar[bool] = True
-    relies_on: ClassVar[tuple[Check, ...]] = ("places", "readout", "gradients")
+    relies_on: ClassVar[tuple[Check, ...]] = ("places", "pooling_weights", "gradients")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,7 +98,7 @@ class GradCam(OwnPassExplainer):
 
     def _default_site(self, grid_size: tuple[int, int]) -> Site:
         prefix = self.vit.num_prefix_tokens
-        reads_patches = bool(self.vit.readout(prefix + grid_size[0] * grid_size[1])[prefix:].any())
+        reads_patches = bool(self.vit.pooling_weights(prefix + grid_size[0] * grid_size[1])[prefix:].any())
         if self.block % len(self.vit.blocks) == len(self.vit.blocks) - 1 and reads_patches:
             return "output"
         return "norm1" if self._find_norm("norm1") is not None else "input"
@@ -117,7 +117,7 @@ class GradCam(OwnPassExplainer):
         # Whoever wraps a block, to checkpoint it or to compile it, has it as a child; no norm is called so inside of others.
         for part in self.vit.blocks[self.block].modules():
             names = [name for name, _ in part.named_children()]
-            # timm's blocks that normalise what attention gives, not what it takes, list their parts in that order.
+            # timm's blocks that normalize what attention gives, not what it takes, list their parts in that order.
             if {"attn", "norm1"} <= set(names) and names.index("attn") < names.index("norm1"):
                 return None
             if norm := next((child for name, child in part.named_children() if name in NORMS[site]), None):
@@ -126,8 +126,8 @@ class GradCam(OwnPassExplainer):
 
 
 def _principal(weighted: Float[Tensor, "b n d"], cam: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    centred = weighted - weighted.mean(1, keepdim=True)
-    component = torch.linalg.svd(centred, full_matrices=False).Vh[:, :1].mT
-    projected = (centred @ component).squeeze(-1)
+    centered = weighted - weighted.mean(1, keepdim=True)
+    component = torch.linalg.svd(centered, full_matrices=False).Vh[:, :1].mT
+    projected = (centered @ component).squeeze(-1)
     agreement = (projected * (cam - cam.mean(1, keepdim=True))).sum(1, keepdim=True)
     return projected * torch.where(agreement < 0, -1.0, 1.0)

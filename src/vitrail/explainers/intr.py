@@ -20,7 +20,7 @@ ChooseClasses = Callable[[Logits], Int[Tensor, "b k"]]
 """From the model's logits to some classes per image."""
 
 
-class QueryMaps(NamedTuple):
+class QueryAttention(NamedTuple):
     """Where some classes looked.
 
     Attributes:
@@ -82,11 +82,11 @@ class INTRQueries(OwnPassExplainer):
         maps = self.intr.attention(search, self.layer, targets.unsqueeze(1))[:, 0]
         return Attribution(search.logits, targets, maps.mean(1) if self.head is None else maps[:, self.head])
 
-    def maps(self, images: Images, classes: Int[Tensor, "b k"] | ChooseClasses) -> QueryMaps:
+    def maps(self, images: Images, classes: Int[Tensor, "b k"] | ChooseClasses) -> QueryAttention:
         """Where several classes looked, per head, so that their evidence can be compared.
 
         Args:
-            images: A normalised batch on the model's device.
+            images: A normalized batch on the model's device.
             classes: Those asked for, per image; or what chooses them by the logits, so that one pass is enough.
 
         Raises:
@@ -104,4 +104,4 @@ class INTRQueries(OwnPassExplainer):
                     f"expected some classes between 0 and {num_classes - 1} for each of {len(images)} images, got {chosen.tolist()}"
                 )
             maps = self.intr.attention(search, self.layer, chosen.to(images.device))
-        return QueryMaps(logits, at_least_single(maps))
+        return QueryAttention(logits, at_least_single(maps))

@@ -29,7 +29,7 @@ class Mutex(OwnPassExplainer):
         model: A ViT whose patches attend to each other.
         min_cut: In every block, arcs below this share of the strongest are left out.
         token_ratio: Share of patches that a mask discards. Of n patches n - ceil(n * ratio) + 1 stay, and ties.
-        starting_layer: The first block that counts.
+        starting_block: The first block that counts.
         head_reductions: Some of "min", "max", "sum".
         statistics: Some of those in `multiplex.STATISTICS`.
 
@@ -42,7 +42,7 @@ class Mutex(OwnPassExplainer):
 
     min_cut: float = 0.01
     token_ratio: float = 0.5
-    starting_layer: int = 0
+    starting_block: int = 0
     head_reductions: tuple[str, ...] = tuple(HEAD_REDUCTIONS)
     statistics: tuple[str, ...] = tuple(STATISTICS)
 
@@ -63,14 +63,14 @@ class Mutex(OwnPassExplainer):
         check_names("statistics", self.statistics, list(STATISTICS))
         if not (0 <= self.min_cut <= 1 and 0 <= self.token_ratio <= 1):
             raise InvalidInputError(f"expected min_cut and token_ratio from 0 to 1, got {self.min_cut} and {self.token_ratio}")
-        if not 0 <= self.starting_layer < len(self.vit.blocks):
+        if not 0 <= self.starting_block < len(self.vit.blocks):
             raise InvalidInputError(
-                f"expected a starting_layer from 0 to {len(self.vit.blocks) - 1}, got {self.starting_layer}"
+                f"expected a starting_block from 0 to {len(self.vit.blocks) - 1}, got {self.starting_block}"
             )
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         # Only degrees are kept of every block: its attention is freed before the next one's is formed.
-        with self.vit.record(attentions=self._degrees, blocks=slice(self.starting_layer, None)) as trace:
+        with self.vit.record(attentions=self._degrees, blocks=slice(self.starting_block, None)) as trace:
             logits = self.vit.logits(images)
         targets = choose(logits)
         masks = self.masks(torch.stack(trace.attentions, -2))

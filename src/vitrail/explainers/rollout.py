@@ -37,7 +37,7 @@ class AttentionRollout(OwnPassExplainer):
     discard_ratio: float = 0.0
 
     paper: ClassVar[str] = "Abnar & Zuidema 2020, arXiv:2005.00928"
-    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "readout")
+    relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,7 +54,7 @@ class AttentionRollout(OwnPassExplainer):
         with self.vit.record(attentions=mixed) as trace:
             logits = self.vit.logits(images)
         num_tokens = num_prefix_tokens + grid_size[0] * grid_size[1]
-        row = self.vit.readout(num_tokens).to(trace.attentions[0]).expand(len(images), -1)
+        row = self.vit.pooling_weights(num_tokens).to(trace.attentions[0]).expand(len(images), -1)
         for matrix in reversed(trace.attentions):
             row = follow_residual(row, matrix)
         return Attribution(logits, choose(logits), on_grid(row, num_prefix_tokens, grid_size))

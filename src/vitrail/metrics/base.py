@@ -16,7 +16,7 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.registry import Registry
 from vitrail.core.types import Images, Logits, Relevance, Targets
 from vitrail.explanation import Explanation
-from vitrail.metrics.undefined import defined_only, undefined_words
+from vitrail.metrics.undefined import defined_only, describe_undefined
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +68,13 @@ class View:
 
     Attributes:
         classifier: The explained model.
-        images: A normalised batch.
-        answers: What is known to decide, or None where nobody knows. An image without any has an empty answer.
+        images: A normalized batch.
+        ground_truth: What is known to decide, or None where nobody knows. An image without any has an empty answer.
     """
 
     classifier: Classifier
     images: Images
-    answers: Answers | None = None
+    ground_truth: Answers | None = None
     _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
@@ -106,13 +106,13 @@ class ImageMetric(Metric, ABC):
 
     Attributes:
         measures: What it gives, in the order of its columns.
-        needs_answers: Whether it compares maps with what is known to decide.
+        needs_ground_truth: Whether it compares maps with what is known to decide.
         needs_method: Whether it asks the method once more.
     """
 
     full_state_update = False
     higher_is_better = None  # One or the other, by measure.
-    needs_answers: ClassVar[bool] = False
+    needs_ground_truth: ClassVar[bool] = False
     needs_method: ClassVar[bool] = False
     measures: tuple[Measure, ...]
     values: list[Tensor]
@@ -142,7 +142,7 @@ class ImageMetric(Metric, ABC):
         classifier: Classifier,
         images: Images,
         explanation: Explanation,
-        answers: Answers | None = None,
+        ground_truth: Answers | None = None,
         again: Again | None = None,
     ) -> None:
         """Measure a batch and remember the numbers.
@@ -151,14 +151,14 @@ class ImageMetric(Metric, ABC):
             classifier: The explained model.
             images: The explained images.
             explanation: Their relevance and targets.
-            answers: What is known to decide.
+            ground_truth: What is known to decide.
             again: The method that made the explanation, an `Explainer`.
 
         Raises:
             InvalidInputError: Images elsewhere than the model, not one map an image, maps that are not finite, or something missing
                 that the metric needs.
         """
-        found = self.checked(View(classifier, images, answers), explanation, again)
+        found = self.checked(View(classifier, images, ground_truth), explanation, again)
         self.values.append(found.to(self.values[0]))
 
     def checked(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
@@ -173,8 +173,10 @@ class ImageMetric(Metric, ABC):
             raise InvalidInputError(f"expected an explanation of {len(view.images)} images, got one of {len(explanation)}")
         if not torch.isfinite(explanation.relevance).all():
             raise InvalidInputError("expected finite relevance, got NaN or infinite values")
-        if self.needs_answers and view.answers is None:
-            raise InvalidInputError(f"expected answers for {name}, which compares maps with what is known to decide, got none")
+        if self.needs_ground_truth and view.ground_truth is None:
+            raise InvalidInputError(
+                f"expected ground_truth for {name}, which compares maps with what is known to decide, got none"
+            )
         if self.needs_method and again is None:
             raise InvalidInputError(f"expected the method for {name}, which asks it once more, got none; give again=...")
         # A saved explanation comes back on the CPU, wherever its model is.
@@ -197,7 +199,7 @@ class ImageMetric(Metric, ABC):
             raise InvalidInputError("expected at least one measured image, got none")
         values, names = defined_only(values.cpu().double()), [each.name for each in self.measures]
         counts = dict(zip(names, values.isnan().sum(0).tolist(), strict=True))
-        if words := undefined_words(counts, len(values)):
+        if words := describe_undefined(counts, len(values)):
             logger.warning("%s: %s", type(self).__name__, words)
         return dict(zip(names, values.nanmean(0), strict=True))
 

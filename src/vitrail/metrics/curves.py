@@ -11,7 +11,7 @@ from vitrail.metrics.protocols import Protocol
 from vitrail.metrics.undefined import mean_of_defined
 
 SMALLEST_SPAN = 0.01
-"""Share of a curve's range by which the scores of image and baseline have to differ, for a normalised curve to mean anything."""
+"""Share of a curve's range by which the scores of image and baseline have to differ, for a normalized curve to mean anything."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +55,27 @@ class Curves:
             return area / (self.fractions[-1] - self.fractions[0])
         return area * 100 if self.protocol.axis == "percent" else area
 
-    def normalised(self) -> "Curves":
+    def normalized(self) -> "Curves":
         """The same between baseline and image: `(score - baseline's) / (image's - baseline's)`.
 
         NaN where the two are equal or nearly so: where they differ by less than `SMALLEST_SPAN` of the range of the curve and the
-        two. And for a curve that has no such form (`Curve.normalised`).
+        two. And for a curve that has no such form (`Curve.normalized`).
         """
         clean, empty = self.ends.unsqueeze(2).unbind(-1)
         whole = torch.cat([self.scores, self.ends], -1)
         least = (SMALLEST_SPAN * (whole.amax(-1, keepdim=True) - whole.amin(-1, keepdim=True))).clamp_min(1e-12)
-        has_form = torch.tensor([[curve.normalised] for curve in self.protocol.curves], device=clean.device)
+        has_form = torch.tensor([[curve.normalized] for curve in self.protocol.curves], device=clean.device)
         span = (clean - empty).masked_fill(~has_form | ((clean - empty).abs() < least), torch.nan)
         ends = torch.tensor([1.0, 0.0]).to(self.ends) + 0 * span
         return replace(self, scores=(self.scores - empty) / span, ends=ends)
 
-    def normalised_auc(self) -> Float[Tensor, "b curves"]:
-        """Area under the normalised curves."""
-        return self.normalised().auc()
+    def normalized_auc(self) -> Float[Tensor, "b curves"]:
+        """Area under the normalized curves."""
+        return self.normalized().auc()
 
-    def mean_normalised_auc(self) -> Float[Tensor, " curves"]:
-        """`normalised_auc` of the mean curve: images whose clean score is hardly above the baseline's do not dominate it."""
-        return self.averaged().normalised_auc()[0]
+    def mean_normalized_auc(self) -> Float[Tensor, " curves"]:
+        """`normalized_auc` of the mean curve: images whose clean score is hardly above the baseline's do not dominate it."""
+        return self.averaged().normalized_auc()[0]
 
     def averaged(self) -> "Curves":
         """The mean over images, as the curves of one; what is undefined is left out, see `mean`."""
@@ -88,20 +88,20 @@ class Curves:
         return {name: count for name, count in counts.items() if count}
 
     def areas(self) -> dict[str, Float[Tensor, " b"]]:
-        """Every area of every image by name: `insertion_zero`, ..., then those that exist with `normalised_` in front."""
-        return self._named(self.auc(), self.normalised_auc())
+        """Every area of every image by name: `insertion_zero`, ..., then those that exist with `normalized_` in front."""
+        return self._named(self.auc(), self.normalized_auc())
 
     def summary(self) -> dict[str, float]:
         """Area under every mean curve, by the names of `areas`."""
         areas = self.auc()
-        means = self._named(mean_of_defined(areas, areas.isfinite()), self.mean_normalised_auc())
+        means = self._named(mean_of_defined(areas, areas.isfinite()), self.mean_normalized_auc())
         return {name: float(area) for name, area in means.items()}
 
     @staticmethod
     def _defined(scores: Float[Tensor, "b curves s"]) -> Bool[Tensor, "b curves 1"]:
         return scores.isfinite().all(-1, keepdim=True)
 
-    def _named(self, raw: Float[Tensor, "*b curves"], normalised: Float[Tensor, "*b curves"]) -> dict[str, Tensor]:
+    def _named(self, raw: Float[Tensor, "*b curves"], normalized: Float[Tensor, "*b curves"]) -> dict[str, Tensor]:
         named = {curve.name: raw[..., i] for i, curve in enumerate(self.protocol.curves)}
-        relative = ((curve, normalised[..., i]) for i, curve in enumerate(self.protocol.curves))
-        return named | {f"normalised_{curve.name}": areas for curve, areas in relative if curve.normalised}
+        relative = ((curve, normalized[..., i]) for i, curve in enumerate(self.protocol.curves))
+        return named | {f"normalized_{curve.name}": areas for curve, areas in relative if curve.normalized}

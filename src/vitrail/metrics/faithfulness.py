@@ -88,7 +88,7 @@ class FaithfulnessEstimate(ImageMetric):
     batch share; with groups one a group, for every method anew.
 
     Args:
-        cells_per_group: Cells that are removed together, neighbours in the order of relevance; the last group has what is
+        cells_per_group: Cells that are removed together, neighbors in the order of relevance; the last group has what is
             left. 1: every cell by itself.
         baseline: What replaces removed cells, by name.
         score: The explained class's probability or logit.
@@ -243,7 +243,7 @@ class SaCo(ImageMetric):
 
 
 def _random_subsets(num_subsets: int, subset_share: float, seed: int, least: int) -> RandomSubsets:
-    """The subsets of two metrics that share their answers, from checked options."""
+    """The subsets of two metrics that share their ground_truth, from checked options."""
     check_count("num_subsets", num_subsets, least)
     check_share("subset_share", subset_share)
     check_seed(seed)

@@ -14,7 +14,7 @@ from vitrail.metrics.base import METRICS, Again, Answers, ImageMetric, Measure, 
 CellRelevance = Float[Tensor, "b n"]
 """A map's cells, row by row."""
 
-CellAnswers = Int[Tensor, "b n"]
+CellGroundTruth = Int[Tensor, "b n"]
 """How many pixels of every cell belong to the answer."""
 
 CellAreas = Int[Tensor, " n"]
@@ -42,7 +42,7 @@ def pointing_chance(masks: Bool[Tensor, "b height width"], grid_size: tuple[int,
 
 
 def touched_cells(masks: Bool[Tensor, "b height width"], grid_size: tuple[int, int]) -> Bool[Tensor, "b rows cols"]:
-    """The cells of a grid that a mask reaches into; where cells do not divide the mask, neighbours share pixels."""
+    """The cells of a grid that a mask reaches into; where cells do not divide the mask, neighbors share pixels."""
     # As torch's adaptive pooling, whose windows on Apple's GPUs miss pixels where cells do not divide the mask.
     return _pixels_reached(_pixels_reached(masks.int(), grid_size[1]).mT, grid_size[0]).mT > 0
 
@@ -55,40 +55,40 @@ def _pixels_reached(pixels: Int[Tensor, "b lines length"], num_cells: int) -> In
     return before[:, :, beyond] - before[:, :, first]
 
 
-def answer_pixels(answers: Answers, grid: tuple[int, int]) -> tuple[CellAnswers, CellAreas]:
+def ground_truth_pixels(ground_truth: Answers, grid: tuple[int, int]) -> tuple[CellGroundTruth, CellAreas]:
     """Count, in every cell, the pixels of the answer and all pixels. Every pixel is in one cell, as `perturbed_logits` has it.
 
     Raises:
         InvalidInputError: A grid of more cells than there are pixels.
     """
-    (rows, cols), (height, width) = grid, answers.shape[1:]
+    (rows, cols), (height, width) = grid, ground_truth.shape[1:]
     if rows > height or cols > width:
         raise InvalidInputError(
-            f"expected maps of no more cells than answers have pixels, got {rows}x{cols} cells on {height}x{width} pixels; "
-            "give answers in the pixels that the maps cover"
+            f"expected maps of no more cells than ground_truth have pixels, got {rows}x{cols} cells on {height}x{width} pixels; "
+            "give ground_truth in the pixels that the maps cover"
         )
-    row_of = torch.arange(height, device=answers.device) * rows // height
-    col_of = torch.arange(width, device=answers.device) * cols // width
+    row_of = torch.arange(height, device=ground_truth.device) * rows // height
+    col_of = torch.arange(width, device=ground_truth.device) * cols // width
     # In integers: exact at any size, and the same from run to run.
-    inside = torch.zeros(len(answers), rows, width, dtype=torch.int32, device=answers.device)
-    inside.index_add_(1, row_of, answers.int())
-    inside = inside.new_zeros(len(answers), rows, cols).index_add_(2, col_of, inside)
+    inside = torch.zeros(len(ground_truth), rows, width, dtype=torch.int32, device=ground_truth.device)
+    inside.index_add_(1, row_of, ground_truth.int())
+    inside = inside.new_zeros(len(ground_truth), rows, cols).index_add_(2, col_of, inside)
     areas = row_of.bincount(minlength=rows)[:, None] * col_of.bincount(minlength=cols)
     return inside.flatten(1), areas.flatten()
 
 
-def widened(answers: Answers, tolerance: int) -> Answers:
-    """All pixels whose centre is at most `tolerance` pixels from that of a pixel of the answer."""
+def widened(ground_truth: Answers, tolerance: int) -> Answers:
+    """All pixels whose center is at most `tolerance` pixels from that of a pixel of the answer."""
     if not tolerance:
-        return answers
-    tolerance = min(tolerance, sum(answers.shape[1:]))  # Farther than that is nothing.
-    away = torch.arange(-tolerance, tolerance + 1, device=answers.device) ** 2
+        return ground_truth
+    tolerance = min(tolerance, sum(ground_truth.shape[1:]))  # Farther than that is nothing.
+    away = torch.arange(-tolerance, tolerance + 1, device=ground_truth.device) ** 2
     disc = (away[:, None] + away <= tolerance**2).float()
-    met = nn.functional.conv2d(answers.float().unsqueeze(1), disc[None, None], padding=tolerance).squeeze(1)
+    met = nn.functional.conv2d(ground_truth.float().unsqueeze(1), disc[None, None], padding=tolerance).squeeze(1)
     return met > 0.5  # Counts of pixels, whatever the convolution's rounding.
 
 
-def mass_accuracy(relevance: CellRelevance, inside: CellAnswers, areas: CellAreas) -> Float[Tensor, " b"]:
+def mass_accuracy(relevance: CellRelevance, inside: CellGroundTruth, areas: CellAreas) -> Float[Tensor, " b"]:
     """Share of the positive relevance that lies on the answer; NaN where no relevance is positive.
 
     Source: Arras et al. 2022, arXiv:2003.07258, relevance mass accuracy.
@@ -99,7 +99,7 @@ def mass_accuracy(relevance: CellRelevance, inside: CellAnswers, areas: CellArea
     return (positive * inside).sum(1) / (positive * areas).sum(1)
 
 
-def rank_accuracy(relevance: CellRelevance, inside: CellAnswers, areas: CellAreas) -> Float[Tensor, " b"]:
+def rank_accuracy(relevance: CellRelevance, inside: CellGroundTruth, areas: CellAreas) -> Float[Tensor, " b"]:
     """Of the most relevant pixels, as many as the answer has, the share on the answer; NaN where the answer is empty.
 
     Source: Arras et al. 2022, arXiv:2003.07258, relevance rank accuracy.
@@ -113,7 +113,7 @@ def rank_accuracy(relevance: CellRelevance, inside: CellAnswers, areas: CellArea
     return ((found * taken).to(relevance.dtype) / room).sum(1) / sizes.squeeze(1)
 
 
-def average_precision(relevance: CellRelevance, inside: CellAnswers, areas: CellAreas) -> Float[Tensor, " b"]:
+def average_precision(relevance: CellRelevance, inside: CellGroundTruth, areas: CellAreas) -> Float[Tensor, " b"]:
     """Mean precision over the pixels of the answer, each at its own relevance as threshold; NaN where the answer is empty."""
     values, order = relevance.sort(dim=1, descending=True, stable=True)
     found, room = inside.gather(1, order), areas[order]
@@ -123,7 +123,7 @@ def average_precision(relevance: CellRelevance, inside: CellAnswers, areas: Cell
     return (found * precision).sum(1) / inside.sum(1)
 
 
-def pixel_iou(relevance: CellRelevance, inside: CellAnswers, areas: CellAreas, threshold: float) -> Float[Tensor, " b"]:
+def pixel_iou(relevance: CellRelevance, inside: CellGroundTruth, areas: CellAreas, threshold: float) -> Float[Tensor, " b"]:
     """Intersection over union, in pixels, of the answer and the cells that reach a threshold between their smallest and largest.
 
     A constant map prefers no cell to another, and keeps all.
@@ -141,7 +141,7 @@ def pixel_iou(relevance: CellRelevance, inside: CellAnswers, areas: CellAreas, t
 class Localization(ImageMetric):
     """How well a map finds what is known to decide.
 
-    Maps are compared with answers in pixels, every pixel with the relevance of its cell, as if upsampled by "nearest". A
+    Maps are compared with ground_truth in pixels, every pixel with the relevance of its cell, as if upsampled by "nearest". A
     constant map has a `mass_accuracy`, `average_precision` and `iou` of `mass_chance`. An image with an empty answer has NaN
     everywhere. No forward passes.
 
@@ -150,7 +150,7 @@ class Localization(ImageMetric):
         tolerance: How many pixels the strongest cell may miss the answer by in the pointing game.
 
     Raises:
-        InvalidInputError: A threshold or a tolerance that is none; on update, answers that do not fit the maps.
+        InvalidInputError: A threshold or a tolerance that is none; on update, ground_truth that do not fit the maps.
 
     Source: `pointing`: Zhang et al. 2016, arXiv:1608.00507, section 4.2. `mass_accuracy` and `rank_accuracy`: Arras et al. 2022,
     arXiv:2003.07258; where the answer is a box, `mass_accuracy` is also the energy-based pointing game of Wang et al. 2020
@@ -161,11 +161,11 @@ class Localization(ImageMetric):
     where the paper has 15 pixels. Quantus lets any of equally strong pixels hit. `mass_accuracy` leaves negative relevance out,
     which Quantus counts as negative mass. `rank_accuracy` takes cells whole, equal ones row by row, and of the last one as many
     pixels as are still wanted: what these hold of the answer is its expected value over all orders of the cell's pixels.
-    `vitrail.metrics.masks` compares whole cells with answers, not pixels, and lets cells that do not divide the image share
+    `vitrail.metrics.masks` compares whole cells with ground_truth, not pixels, and lets cells that do not divide the image share
     pixels.
     """
 
-    needs_answers = True
+    needs_ground_truth = True
     measures = (
         Measure("pointing", "higher", 0.0, 1.0, "1 where the strongest cell lies on the answer, else 0"),
         Measure("pointing_chance", None, 0.0, 1.0, "that of a cell picked at random"),
@@ -186,10 +186,11 @@ class Localization(ImageMetric):
 
     def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
         relevance, grid = at_least_float32(explanation.relevance).flatten(1), explanation.grid
-        answers = _checked(view.answers, len(relevance)).to(relevance.device)
-        inside, areas = view.once((answer_pixels, grid), lambda: answer_pixels(answers, grid))
+        ground_truth = _checked(view.ground_truth, len(relevance)).to(relevance.device)
+        inside, areas = view.once((ground_truth_pixels, grid), lambda: ground_truth_pixels(ground_truth, grid))
         reached, _ = view.once(
-            (answer_pixels, grid, self.tolerance), lambda: answer_pixels(widened(answers, self.tolerance), grid)
+            (ground_truth_pixels, grid, self.tolerance),
+            lambda: ground_truth_pixels(widened(ground_truth, self.tolerance), grid),
         )
         near = (reached > 0).to(relevance.dtype)
         sizes = inside.sum(1)
@@ -205,10 +206,10 @@ class Localization(ImageMetric):
         return torch.stack(found, 1).where(sizes[:, None] > 0, torch.nan)
 
 
-def _checked(answers: Answers | None, count: int) -> Answers:
-    if answers is None or answers.ndim != 3 or len(answers) != count or answers.dtype != torch.bool:
-        got = "none" if answers is None else f"{tuple(answers.shape)} of {answers.dtype}"
+def _checked(ground_truth: Answers | None, count: int) -> Answers:
+    if ground_truth is None or ground_truth.ndim != 3 or len(ground_truth) != count or ground_truth.dtype != torch.bool:
+        got = "none" if ground_truth is None else f"{tuple(ground_truth.shape)} of {ground_truth.dtype}"
         raise InvalidInputError(
-            f"expected answers of shape ({count} images, height, width) that are True where an image decides, got {got}"
+            f"expected ground_truth of shape ({count} images, height, width) that are True where an image decides, got {got}"
         )
-    return answers
+    return ground_truth

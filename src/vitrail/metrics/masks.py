@@ -83,10 +83,10 @@ def cut_at_size(relevance: Relevance, sizes: Int[Tensor, " b"]) -> Cells:
     return kept.unflatten(1, relevance.shape[1:])
 
 
-def overlap(masks: Cells, answers: Cells) -> Float[Tensor, " b"]:
+def overlap(masks: Cells, ground_truth: Cells) -> Float[Tensor, " b"]:
     """Intersection over union per image; NaN where the answer is empty: no mask is right or wrong there."""
-    both, either = (found.flatten(1).sum(1).float() for found in (masks & answers, masks | answers))
-    return torch.where(answers.flatten(1).any(1), both / either, torch.nan)
+    both, either = (found.flatten(1).sum(1).float() for found in (masks & ground_truth, masks | ground_truth))
+    return torch.where(ground_truth.flatten(1).any(1), both / either, torch.nan)
 
 
 def measure_masks(
@@ -95,7 +95,7 @@ def measure_masks(
     logits: Logits,
     masked_logits: Logits,
     own_logits: Logits | None = None,
-    answers: Bool[Tensor, "b height width"] | None = None,
+    ground_truth: Bool[Tensor, "b height width"] | None = None,
     output: Output = "softmax",
 ) -> dict[str, Float[Tensor, " b"]]:
     """Take all of `MEASURES` of a batch.
@@ -106,7 +106,7 @@ def measure_masks(
         logits: Of the images.
         masked_logits: Of the images under their masks.
         own_logits: The same where the method itself replaces what is removed; None for a method that does not.
-        answers: What decides, in the pixels that the maps cover; None where nobody knows. A cell belongs to the answer when
+        ground_truth: What decides, in the pixels that the maps cover; None where nobody knows. A cell belongs to the answer when
             it holds a pixel of it.
         output: What logits mean, see `Classifier.output`.
     """
@@ -118,15 +118,15 @@ def measure_masks(
             found[f"agreement{ending}"] = agree.where(changed.isfinite().all(-1), torch.nan)
             # Half precision is for networks.
             found[f"kl{ending}"] = kl_divergence(logits.to(relevance.dtype), changed.to(relevance.dtype), output)
-    if answers is None:
+    if ground_truth is None:
         return found
-    answers = answers.to(relevance.device)
-    cells = touched_cells(answers, (relevance.shape[1], relevance.shape[2]))
-    sizes, chance = cells.flatten(1).sum(1), pointing_chance(answers, (relevance.shape[1], relevance.shape[2]))
+    ground_truth = ground_truth.to(relevance.device)
+    cells = touched_cells(ground_truth, (relevance.shape[1], relevance.shape[2]))
+    sizes, chance = cells.flatten(1).sum(1), pointing_chance(ground_truth, (relevance.shape[1], relevance.shape[2]))
     right = {
         "iou": overlap(masks, cells),
         "iou_at_size": overlap(cut_at_size(relevance, sizes), cells),
-        "pointing": pointing_hits(relevance, answers).float().where(sizes > 0, torch.nan),
+        "pointing": pointing_hits(relevance, ground_truth).float().where(sizes > 0, torch.nan),
         "pointing_chance": chance.where(sizes > 0, torch.nan),
     }
     return found | {"answer": chance} | right
@@ -163,7 +163,7 @@ class Masks(ImageMetric):
             logits = view.once("masks: the whole image", lambda: self._logits(view, torch.ones_like(keep)))
             masked = self._logits(view, keep)
         own = None if method is None else method.logits_without(view.images, keep[:, 0])
-        found = measure_masks(explanation.relevance, masks, logits, masked, own, view.answers, view.classifier.output)
+        found = measure_masks(explanation.relevance, masks, logits, masked, own, view.ground_truth, view.classifier.output)
         return torch.stack([found[name].float() for name in MEASURES], 1)
 
     def _logits(self, view: View, keep: Keep) -> Logits:

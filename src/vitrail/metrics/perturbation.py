@@ -18,7 +18,7 @@ from vitrail.metrics.curve_scores import measure
 from vitrail.metrics.curves import Curves
 from vitrail.metrics.protocols import Protocol
 from vitrail.metrics.steps import Steps
-from vitrail.metrics.undefined import undefined_words
+from vitrail.metrics.undefined import describe_undefined
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +47,15 @@ def perturbation_curves(classifier: Classifier, images: Images, explanation: Exp
     with classifier.inspecting(), torch.no_grad():
         # All orders and directions in one call: an adapter may share work between them.
         found = [steps.logits(classifier, images, relevance) for steps in protocol_steps(protocol)]
-    return curves_of(protocol, images, explanation, found, classifier.output)
+    return assemble_curves(protocol, images, explanation, found, classifier.output)
 
 
 def protocol_steps(protocol: Protocol) -> list[Steps]:
     """The steps of a protocol, baseline by baseline."""
-    return [Steps(protocol, baseline, protocol.directions_of(baseline)) for baseline in protocol.baselines]
+    return [Steps(protocol, baseline, protocol.list_directions(baseline)) for baseline in protocol.baselines]
 
 
-def curves_of(
+def assemble_curves(
     protocol: Protocol,
     images: Images,
     explanation: Explanation,
@@ -105,7 +105,7 @@ class InsertionDeletion(ImageMetric):
                 curve.name,
                 curve.better,
                 float("-inf") if curve.score == "logit" else 0.0,
-                float("inf") if curve.score in ("logit", "kl") else protocol.largest_area,
+                float("inf") if curve.score in ("logit", "kl") else protocol.largest_auc,
                 f"area under the {curve.direction} curve ({curve.score}, {curve.baseline}, {curve.order} relevant first)",
             )
             for curve in protocol.curves
@@ -128,7 +128,7 @@ class InsertionDeletion(ImageMetric):
         classifier: Classifier,
         images: Images,
         explanation: Explanation,
-        answers: Tensor | None = None,
+        ground_truth: Tensor | None = None,
         again: Again | None = None,
     ) -> None:
         """Measure a batch.
@@ -160,7 +160,7 @@ class InsertionDeletion(ImageMetric):
         """`Curves.summary` of all images so far. A warning tells of how many images a mean leaves out."""
         curves = self.curves()
         raw = {name: count for name, count in curves.num_undefined().items() if name in curves.names}
-        if words := undefined_words(raw, len(curves.scores)):
+        if words := describe_undefined(raw, len(curves.scores)):
             logger.warning("%s: %s", type(self).__name__, words)
         return {name: torch.tensor(area) for name, area in curves.summary().items()}
 

@@ -54,8 +54,8 @@ class Curve:
         return "higher" if near_the_image == (self.score != "kl") else "lower"
 
     @property
-    def normalised(self) -> bool:
-        """Whether there is a normalised area.
+    def normalized(self) -> bool:
+        """Whether there is a normalized area.
 
         KL is a distance from the image already, top-1 has no level between 0 and 1, and where patches are taken out, no baseline
         says what an empty image is worth.
@@ -138,7 +138,7 @@ class Protocol:
             raise InvalidInputError(
                 f"expected without as directions and baselines of the protocol, got {', '.join(sorted(unknown))}"
             )
-        if idle := [name for name in self.baselines if not self.directions_of(name)]:
+        if idle := [name for name in self.baselines if not self.list_directions(name)]:
             raise InvalidInputError(f"expected a curve of every baseline, got none of {', '.join(idle)}; leave it out")
 
     @property
@@ -147,12 +147,12 @@ class Protocol:
         every = (Curve(*each) for each in product(self.baselines, self.scores, self.orders, self.directions))
         return tuple(curve for curve in every if f"{curve.direction}_{curve.baseline}" not in self.without)
 
-    def directions_of(self, baseline: str) -> tuple[Direction, ...]:
+    def list_directions(self, baseline: str) -> tuple[Direction, ...]:
         """The directions in which a baseline is measured."""
         return tuple(side for side in self.directions if f"{side}_{baseline}" not in self.without)
 
     @property
-    def largest_area(self) -> float:
+    def largest_auc(self) -> float:
         """The area under a curve that is 1 everywhere."""
         return 100.0 if self.axis == "percent" else 1.0
 

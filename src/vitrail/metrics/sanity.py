@@ -17,9 +17,9 @@ from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, View, che
 from vitrail.metrics.similarity import spearman
 
 
-@METRICS.register("parameter-randomisation")
+@METRICS.register("parameter-randomization")
 @final
-class ParameterRandomisation(ImageMetric):
+class ParameterRandomization(ImageMetric):
     """Rank correlation of a map with the maps of the same model after parts of it lost what they had learned.
 
     Cascading, from the head down: the head alone, then with the upper quarter of the blocks, half, three quarters (where they
@@ -34,9 +34,9 @@ class ParameterRandomisation(ImageMetric):
     Args:
         seed: Of the shuffling, which is the same for all images and in all steps.
 
-    Source: Adebayo et al. 2018, arXiv:1810.03292, model parameter randomisation test.
+    Source: Adebayo et al. 2018, arXiv:1810.03292, model parameter randomization test.
 
-    Differs: The numbers of every parameter are shuffled among themselves, not drawn anew from what it was initialised with,
+    Differs: The numbers of every parameter are shuffled among themselves, not drawn anew from what it was initialized with,
     which a trained network does not tell. They keep their scale; a parameter of equal numbers (of a norm before training)
     stays. Layers are whole blocks, by quarters. Targets are held; Quantus as well.
     """
@@ -142,7 +142,7 @@ def parameters_by_depth(classifier: Classifier) -> list[list[nn.Parameter]]:
     """
     if not isinstance(classifier, ViTAdapter):
         raise UnsupportedModelError(
-            f"parameter-randomisation cannot measure {classifier.name}: expected a Vision Transformer, whose blocks it shuffles "
+            f"parameter-randomization cannot measure {classifier.name}: expected a Vision Transformer, whose blocks it shuffles "
             f"one after the other, got {type(classifier).__name__}; leave this metric out"
         )
     block_of = {parameter: i for i, block in enumerate(classifier.blocks, 1) for parameter in block.parameters()}
@@ -155,7 +155,7 @@ def parameters_by_depth(classifier: Classifier) -> list[list[nn.Parameter]]:
         parts[0 if leads_in else depth].append(parameter)
     if not parts[-1]:
         raise UnsupportedModelError(
-            f"parameter-randomisation cannot measure {classifier.name}: expected parameters of a head behind those of the blocks, "
+            f"parameter-randomization cannot measure {classifier.name}: expected parameters of a head behind those of the blocks, "
             "got none; register the head after the blocks, or leave this metric out"
         )
     return parts

@@ -24,7 +24,7 @@ class MaxSensitivity(ImageMetric):
     The target stays. A map that is zero everywhere has no length to compare with: NaN.
 
     Args:
-        radius: How far a pixel moves at most, in units of the normalised image; uniform in a cube, as in captum and Quantus.
+        radius: How far a pixel moves at most, in units of the normalized image; uniform in a cube, as in captum and Quantus.
         num_samples: How many moved images; more of them can only raise the measure.
         seed: Of the moves, which are the same for all images of a shape.
 
@@ -68,7 +68,7 @@ class Stability(ImageMetric):
     is the mean over the samples where it is defined; NaN where it is nowhere, as for constant maps.
 
     Args:
-        noise: Standard deviation of the noise, in units of the normalised image.
+        noise: Standard deviation of the noise, in units of the normalized image.
         num_samples: How many noisy images.
         seed: Of the noise, which is the same for all images of a shape.
         share: How many of the cells count as the top, at least one.
@@ -125,7 +125,7 @@ def noises(
 
 def _check_positive(name: str, value: float) -> None:
     if not 0 < value < math.inf:
-        raise InvalidInputError(f"expected a {name} above 0, in units of the normalised image, got {value}")
+        raise InvalidInputError(f"expected a {name} above 0, in units of the normalized image, got {value}")
 
 
 def _check_samples(num_samples: int) -> None:

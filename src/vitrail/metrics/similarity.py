@@ -15,7 +15,7 @@ def spearman(first: Relevance, second: Relevance) -> Float[Tensor, " b"]:
     NaN where a map is constant, and so ranks nothing, or is not finite.
     """
     # Whole numbers add up to the same in any order: of a batch, of an image alone, and on every device.
-    first_ranks, second_ranks = _centred_ranks(first), _centred_ranks(second)
+    first_ranks, second_ranks = _centered_ranks(first), _centered_ranks(second)
     together = (first_ranks * second_ranks).sum(1)
     kind = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
     # Two quotients and not one: maps of the same order then give 1 exactly.
@@ -59,7 +59,7 @@ def _ranking(relevance: Relevance) -> Bool[Tensor, " b"]:
     return cells.isfinite().all(1) & (cells.amax(1) > cells.amin(1))
 
 
-def _centred_ranks(relevance: Relevance) -> Int[Tensor, "b n"]:
+def _centered_ranks(relevance: Relevance) -> Int[Tensor, "b n"]:
     """Twice the rank of every cell, less its mean."""
     cells = relevance.flatten(1)
     ordered = cells.sort(1).values

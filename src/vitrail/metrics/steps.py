@@ -88,7 +88,7 @@ class Steps:
 
     @property
     def _adds_ends(self) -> bool:
-        asked = any(curve.normalised or curve.score == "kl" for curve in self.protocol.curves)
+        asked = any(curve.normalized or curve.score == "kl" for curve in self.protocol.curves)
         return asked and not self.protocol.has_ends
 
     @property

@@ -147,13 +147,13 @@ def correlation(first: Float[Tensor, "b s"], second: Float[Tensor, "b s"]) -> Fl
     """Pearson's correlation of every row; NaN where a side does not vary."""
     first, second = (at_least_float32(each) for each in (first, second))
     defined = varies(first) & varies(second)
-    products = _standardised(first) * _standardised(second)
+    products = _standardized(first) * _standardized(second)
     return products.sum(1).clamp(-1, 1).where(defined, torch.nan)
 
 
-def _standardised(values: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
+def _standardized(values: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
     """Of mean 0 and length 1."""
     # First to a largest value of 1: the square of a tiny or huge one is not a number of single precision.
     values = values / values.abs().amax(1, keepdim=True)
-    centred = values - values.mean(1, keepdim=True)
-    return centred / centred.norm(dim=1, keepdim=True)
+    centered = values - values.mean(1, keepdim=True)
+    return centered / centered.norm(dim=1, keepdim=True)

@@ -17,7 +17,7 @@ def mean_of_defined(values: Float[Tensor, "b ..."], defined: Bool[Tensor, "b ...
     return values.where(defined, 0).sum(0) / defined.sum(0)
 
 
-def undefined_words(counts: dict[str, int], num_images: int) -> str:
+def describe_undefined(counts: dict[str, int], num_images: int) -> str:
     """What is undefined, in words: a number of images by name; empty where all is defined everywhere."""
     words = [f"{name} for {count} of {num_images} images" for name, count in counts.items() if count]
     return f"undefined, and left out of means: {', '.join(words)}" if words else ""

@@ -61,7 +61,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a file of weights, recognised by its content.
+    """Read a file of weights, recognized by its content.
 
     Pickled files are read with `weights_only=True`; beside tensors and plain values they may hold `argparse.Namespace`, and objects
     of `STAND_INS`, of which only the state is read. No code of theirs is run, and their libraries need not be there.

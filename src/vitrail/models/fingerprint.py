@@ -13,7 +13,7 @@ def weights_fingerprint(module: nn.Module) -> str:
 
     Names and order do not count: other versions of a library have other ones.
     """
-    idle = set(module.idle_names()) if isinstance(module, HiT) else set[str]()
+    idle = set(module.unused_names()) if isinstance(module, HiT) else set[str]()
     digests = []
     for name, parameter in module.named_parameters():
         if name not in idle:

@@ -6,7 +6,7 @@ MAX_LISTED = 6
 
 
 @dataclass(frozen=True)
-class Started:
+class LoadReport:
     """What a network took from trained weights.
 
     Attributes:

@@ -32,7 +32,7 @@ def resize_patch_projection(
 
 
 def fit_channels(weight: Float[Tensor, "d before *kernel"], channels: int) -> Float[Tensor, "d channels *kernel"]:
-    """Fit a first convolution to another number of channels: a gray image gives what it gave with its copies as colours."""
+    """Fit a first convolution to another number of channels: a gray image gives what it gave with its copies as colors."""
     before = weight.shape[1]
     if before == channels:
         return weight

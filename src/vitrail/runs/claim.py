@@ -4,10 +4,10 @@ import logging
 from pathlib import Path
 
 from vitrail.core.errors import OutputError
-from vitrail.runs.results import remove_results
 from vitrail.core.files import discard_partials, output_folder
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.runs.manifest import RUN_FILE, Run
+from vitrail.runs.results import remove_results
 
 logger = logging.getLogger(__name__)
 

@@ -8,22 +8,22 @@ from typing import Any, get_args
 
 from torch.utils.data import DataLoader
 
-from vitrail.runs.explain_images import BATCH_SIZE, explain_images
+from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.files import output_folder, real_path
+from vitrail.core.locking import only_run
+from vitrail.core.progress import progress
 from vitrail.datasets.file_search import expect_exists, images_below
 from vitrail.datasets.folder import NO_LABEL, ImageFolder, Unreadable
 from vitrail.datasets.photos import PhotoFile, relative_name, result_labels
-from vitrail.datasets.workers import AGAIN, killed_readers
-from vitrail.datasets.sampler import own_luck, read_on_cpu
-from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.datasets.sampler import fixed_generator, read_on_cpu
+from vitrail.datasets.workers import AGAIN, explain_killed_workers
 from vitrail.explainers import Explainer, distinct_names
-from vitrail.runs.claim import claim
-from vitrail.runs.results import Found, MethodResults, read_unreadable, write_table, write_unreadable
 from vitrail.explanation import Explanation
-from vitrail.core.files import output_folder, real_path
+from vitrail.runs.claim import claim
+from vitrail.runs.explain_images import BATCH_SIZE, explain_images
 from vitrail.runs.explain_photos import SHEET, Opened, PhotoReader, draw
-from vitrail.core.locking import only_run
-from vitrail.core.progress import progress
 from vitrail.runs.manifest import Run, describe_method, describe_model, describe_options
+from vitrail.runs.results import Found, MethodResults, read_unreadable, write_table, write_unreadable
 from vitrail.viz.overlay import Smoothing
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
 
@@ -120,13 +120,13 @@ def explain_folder(
         "smoothing": smoothing,
     }
     methods = {name: describe_method(explainer) for name, explainer in zip(names, explainers, strict=True)}
-    with only_run(output_folder(out)), killed_readers(AGAIN):
+    with only_run(output_folder(out)), explain_killed_workers(AGAIN):
         run = claim(out, Run(settings, methods), overwrite)
         work = _Work(out, data, photos, PhotoReader(photos, model.preprocessing), list(run.methods))
         before = work.num_done(names)
         if before:
             logger.info("%d of %d images are explained already", before, len(photos))
-        work.carry_out(dict(zip(names, explainers, strict=True)), target, batch_size, num_workers, smoothing)
+        work.run(dict(zip(names, explainers, strict=True)), target, batch_size, num_workers, smoothing)
         return work.finish(names, before)
 
 
@@ -165,7 +165,7 @@ class _Work:
     def num_done(self, names: Sequence[str]) -> int:
         return sum(all(index in self.found[name] for name in names) for index in range(len(self.photos)))
 
-    def carry_out(
+    def run(
         self,
         explainers: Mapping[str, Explainer],
         target: int | str | None,
@@ -178,7 +178,7 @@ class _Work:
         batches = [list(range(start, min(start + batch_size, len(self.photos)))) for start in starts]
         pending = [batch for batch in batches if not all(self.is_done(name, index) for name in explainers for index in batch)]
         loader: DataLoader[Any] = DataLoader(
-            self.reader, batch_sampler=pending, num_workers=num_workers, collate_fn=_as_they_are, generator=own_luck()
+            self.reader, batch_sampler=pending, num_workers=num_workers, collate_fn=_as_they_are, generator=fixed_generator()
         )
         for batch, entries in zip(pending, progress(read_on_cpu(loader), len(pending), "explaining"), strict=True):
             read = dict(zip(batch, entries, strict=True))

@@ -1,4 +1,4 @@
-"""Explaining opened photos or normalised images, a batch at a time."""
+"""Explaining opened photos or normalized images, a batch at a time."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.types import Targets
-from vitrail.datasets.collate import same_size
+from vitrail.datasets.collate import group_by_size
 from vitrail.explainers import Explainer
 from vitrail.explanation import Explanation
 
@@ -49,16 +49,16 @@ def explain_photos(
 def explain_images(
     explainer: Explainer, images: Sequence[Tensor], sources: Sequence[str], target: int | str | Targets | None = None
 ) -> list[Explanation]:
-    """Explain normalised images, all those of one size at once; an explanation each, in their order.
+    """Explain normalized images, all those of one size at once; an explanation each, in their order.
 
     Args:
         explainer: A method tied to a model.
-        images: Of channels, height and width; sizes may differ. Nothing is padded, so that none depends on its neighbours.
+        images: Of channels, height and width; sizes may differ. Nothing is padded, so that none depends on its neighbors.
         sources: File names, one an image, for the record.
         target: As `explain` takes it.
     """
     model, found = explainer.model, dict[int, Explanation]()
-    for places in same_size([image.shape for image in images]):
+    for places in group_by_size([image.shape for image in images]):
         batch = torch.stack([images[place] for place in places]).to(model.device, model.dtype)
         explanation = explainer.explain(batch, _of_some(target, places)).with_sources([sources[place] for place in places])
         found |= zip(places, explanation, strict=True)

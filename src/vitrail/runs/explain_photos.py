@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitrail.adapters import Preprocessing
-from vitrail.runs.explain_images import BATCH_SIZE, explain_images
-from vitrail.datasets.folder import Unreadable
-from vitrail.datasets.photos import PhotoFile
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.explainers import Explainer, distinct_names
-from vitrail.explanation import Explanation
 from vitrail.core.files import real_path
 from vitrail.core.progress import progress
+from vitrail.datasets.folder import Unreadable
+from vitrail.datasets.photos import PhotoFile
+from vitrail.explainers import Explainer, distinct_names
+from vitrail.explanation import Explanation
+from vitrail.runs.explain_images import BATCH_SIZE, explain_images
 from vitrail.viz.overlay import Smoothing, overlay
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
 
@@ -61,7 +61,7 @@ class PhotoReader(Dataset[Opened | Unreadable]):
         return Opened(photo, self.preprocessing(image), row)
 
 
-def explain_gallery(
+def explain_photos_into(
     explainers: Sequence[Explainer],
     photos: Sequence[PhotoFile],
     target: int | str | None,

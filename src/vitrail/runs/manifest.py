@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from vitrail.adapters import Classifier
 from vitrail.core.errors import OutputError
-from vitrail.explainers import Explainer
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text, read_json
+from vitrail.core.outputs import infer_output
+from vitrail.explainers import Explainer
 from vitrail.models.hit import HiT
-from vitrail.core.outputs import output_of
 from vitrail.version import __version__
 
 RUN_FILE = "run.json"
@@ -90,7 +90,7 @@ class Run:
 
 def describe_model(classifier: Classifier, target: int | str | None) -> dict[str, Any]:
     """The settings that come from a model: another one of them, other results."""
-    output = output_of(classifier.output, classifier.num_classes)
+    output = infer_output(classifier.output, classifier.num_classes)
     return {
         "vitrail": __version__,
         "model": classifier.name,
@@ -116,7 +116,7 @@ def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def fingerprint(module: nn.Module) -> str:
     """A digest of all weights and buffers that matter: names, shapes, precision and values."""
-    digest, idle = hashlib.sha256(), set(module.idle_names()) if isinstance(module, HiT) else set[str]()
+    digest, idle = hashlib.sha256(), set(module.unused_names()) if isinstance(module, HiT) else set[str]()
     for name, value in sorted(module.state_dict().items()):
         if name in idle:
             continue

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitrail.adapters import Classifier
-from vitrail.datasets.folder import NO_LABEL, ImageFolder
-from vitrail.datasets.photos import PhotoFile, list_photos, result_labels
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import real_path
+from vitrail.datasets.folder import NO_LABEL, ImageFolder
+from vitrail.datasets.photos import PhotoFile, list_photos, result_labels
 from vitrail.runs.explain_photos import refuse_overwriting
 
 logger = logging.getLogger(__name__)
@@ -24,14 +24,14 @@ SUFFIXES = (".png", ".safetensors")
 MAX_LISTED = 20
 
 
-class Asked(NamedTuple):
+class QueriedPhoto(NamedTuple):
     """A photo to look at, and the index of its true class where that is known."""
 
     photo: PhotoFile
     true_class: int | None
 
 
-def named_photos(paths: Sequence[Path], classifier: Classifier, wanted: str | None = None) -> list[Asked]:
+def named_photos(paths: Sequence[Path], classifier: Classifier, wanted: str | None = None) -> list[QueriedPhoto]:
     """List photos, and the images below folders, which have no classes of their own.
 
     Args:
@@ -43,12 +43,12 @@ def named_photos(paths: Sequence[Path], classifier: Classifier, wanted: str | No
         InvalidInputError: A folder without images, or no such class.
     """
     true_class = None if wanted is None else classifier.class_index(wanted)
-    return [Asked(photo, true_class) for photo in list_photos(paths, [SHEET], SUFFIXES)]
+    return [QueriedPhoto(photo, true_class) for photo in list_photos(paths, [SHEET], SUFFIXES)]
 
 
 def folder_photos(
     data: Path, classifier: Classifier, wanted: str | None = None, limit: int | None = None
-) -> tuple[list[Asked], Classifier]:
+) -> tuple[list[QueriedPhoto], Classifier]:
     """List the images of a folder; where they lie in folders named like classes of the model, these are their true classes.
 
     Args:
@@ -93,13 +93,13 @@ def folder_photos(
             )
     images = images.spread(limit)
     asked = [
-        Asked(PhotoFile(path, labels[path], required=False), None if label == NO_LABEL else label)
+        QueriedPhoto(PhotoFile(path, labels[path], required=False), None if label == NO_LABEL else label)
         for path, label in zip(images.paths, images.labels, strict=True)
     ]
     return asked, classifier
 
 
-def refuse_replacing(asked: Sequence[Asked], out: Path, data: Path | None = None) -> None:
+def refuse_replacing(asked: Sequence[QueriedPhoto], out: Path, data: Path | None = None) -> None:
     """Refuse a folder where a picture would take the place of a photo, or be taken for one the next time.
 
     Args:

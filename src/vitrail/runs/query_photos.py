@@ -8,24 +8,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitrail.datasets.folder import Unreadable
-from vitrail.datasets.photos import PhotoFile
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.explainers.intr import INTRQueries
-from vitrail.runs.photo_list import SHEET, Asked
 from vitrail.core.files import output_folder, write_text
-from vitrail.runs.explain_photos import Opened, PhotoReader
 from vitrail.core.json_io import json_text
-from vitrail.models.checkpoints import write_tensors
 from vitrail.core.progress import progress
 from vitrail.core.types import Logits
+from vitrail.datasets.folder import Unreadable
+from vitrail.datasets.photos import PhotoFile
+from vitrail.explainers.intr import INTRQueries
+from vitrail.models.checkpoints import write_tensors
+from vitrail.runs.explain_photos import Opened, PhotoReader
+from vitrail.runs.photo_list import SHEET, QueriedPhoto
 from vitrail.viz.queries import MAX_PHOTOS, ClassView, PhotoView, query_overview, query_sheet
 
 FORMAT = "vitrail queries 1"
 MAPS = "maps"
 """Name of the one tensor in a photo's file."""
 
-QueryMaps = Float[Tensor, "k h rows cols"]
+QueryAttention = Float[Tensor, "k h rows cols"]
 """Cross-attention of the queries of some classes, per head; each map sums to 1."""
 
 
@@ -66,7 +66,7 @@ class PhotoQueries:
 
 
 def query_photos(
-    explainer: INTRQueries, asked: Sequence[Asked], folder: Path, top: int = 5
+    explainer: INTRQueries, asked: Sequence[QueriedPhoto], folder: Path, top: int = 5
 ) -> tuple[list[PhotoQueries], list[Unreadable]]:
     """Let classes look at photos, one photo at a time.
 
@@ -129,7 +129,7 @@ def choose_classes(logits: Float[Tensor, " c"], true_class: int | None, top: int
     return [first, *(index for index in by_logit if index != first)][:top]
 
 
-def _query(explainer: INTRQueries, opened: Opened, true_class: int | None, top: int) -> tuple[PhotoQueries, QueryMaps]:
+def _query(explainer: INTRQueries, opened: Opened, true_class: int | None, top: int) -> tuple[PhotoQueries, QueryAttention]:
     model, chosen = explainer.model, list[int]()
 
     def choose(logits: Logits) -> Int[Tensor, "b k"]:
@@ -147,7 +147,7 @@ def _query(explainer: INTRQueries, opened: Opened, true_class: int | None, top: 
     return PhotoQueries(opened.photo, true_class, predicted, classes), maps[0].cpu().contiguous()
 
 
-def _view(opened: Opened, found: PhotoQueries, maps: QueryMaps) -> PhotoView:
+def _view(opened: Opened, found: PhotoQueries, maps: QueryAttention) -> PhotoView:
     classes = [
         ClassView(one.name, one.probability, each, found.note(one.index)) for one, each in zip(found.classes, maps, strict=True)
     ]

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 
 from vitrail.core.errors import CheckpointError, OutputError
-from vitrail.explanation import Explanation, is_description
 from vitrail.core.files import atomic_write, output_folder, regular_file
+from vitrail.explanation import Explanation, is_description
 from vitrail.viz.tables import read_csv, write_csv
 
 IMAGES_FILE = "images.csv"

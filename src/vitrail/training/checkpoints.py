@@ -31,11 +31,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """A checkpoint after every epoch, every so many optimiser steps, and where a run stops early.
+    """A checkpoint after every epoch, every so many optimizer steps, and where a run stops early.
 
     Args:
         folder: Where the run writes; checkpoints go to its `checkpoints`.
-        every: Optimiser steps between two; None for none within an epoch.
+        every: Optimizer steps between two; None for none within an epoch.
         within_epochs: Whether a run can be resumed within an epoch at all: not where images are streamed.
     """
 

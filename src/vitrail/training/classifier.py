@@ -53,7 +53,7 @@ class ImageClassifier(Learner):
     def forward(self, images: Images, padding: Padding | None = None) -> Logits:
         return self.classifier.logits(images) if padding is None else self.classifier.padded_logits(images, padding)
 
-    def so_far(self) -> Mapping[str, Metric]:
+    def running_metrics(self) -> Mapping[str, Metric]:
         return {"train_loss": self.train_loss}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

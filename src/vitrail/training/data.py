@@ -11,14 +11,14 @@ from torch.utils.data import BatchSampler, DataLoader
 from vitrail.adapters import Preprocessing
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.datasets.augmentation.transforms import AugmentationConfig, training_transform
-from vitrail.datasets.dataset import NO_LABEL, LabelledImages, Sample, Transform, Unreadable, collate
+from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Sample, Transform, Unreadable, collate
 from vitrail.datasets.named import DATA, read_data, read_stream
-from vitrail.datasets.sampler import OwnShare
+from vitrail.datasets.sampler import ProcessShare
 from vitrail.datasets.streaming import StreamedImages
 from vitrail.training.sampling import EpochBatches, ReproducibleImages
 from vitrail.training.sections import ImagesConfig
 
-AnyImages = LabelledImages | StreamedImages
+AnyImages = LabeledImages | StreamedImages
 """Images that can be picked one by one, and those that come one after another."""
 
 
@@ -28,9 +28,9 @@ class TrainingData(lightning.LightningDataModule):
     Args:
         config: Which set, and how it is read.
         augmentation: How training images are varied.
-        preprocessing: Of validation images; its size and normalisation are those of training images too.
+        preprocessing: Of validation images; its size and normalization are those of training images too.
         seed: Of order and augmentation.
-        labelled: Whether labels are learned, so that every image needs one, and both parts the same classes.
+        labeled: Whether labels are learned, so that every image needs one, and both parts the same classes.
 
     Raises:
         InvalidInputError: A part is missing or empty, or the two parts have different classes.
@@ -43,12 +43,12 @@ class TrainingData(lightning.LightningDataModule):
         augmentation: AugmentationConfig,
         preprocessing: Preprocessing,
         seed: int = 0,
-        labelled: bool = True,
+        labeled: bool = True,
     ) -> None:
         super().__init__()
-        self.config, self.seed, self.labelled = config, seed, labelled
+        self.config, self.seed, self.labeled = config, seed, labeled
         self.train_images, self.val_images = _parts(config, training_transform(augmentation, preprocessing), preprocessing)
-        if labelled:
+        if labeled:
             _check_classes(self.train_images, self.val_images, config)
         for images in (self.train_images, self.val_images):
             _check_readable(images)
@@ -62,17 +62,17 @@ class TrainingData(lightning.LightningDataModule):
     def num_train_images(self) -> int | None:
         """Training images, where that is known."""
         images = self.train_images
-        return len(images) if isinstance(images, LabelledImages) else images.num_images
+        return len(images) if isinstance(images, LabeledImages) else images.num_images
 
     def describe(self) -> dict[str, Any]:
         """What a resumed run has to find again: classes in their order, numbers of images, and a digest of their labels."""
         parts, digest = (self.train_images, self.val_images), hashlib.sha256()
         for images in parts:
-            if self.labelled and isinstance(images, LabelledImages):
+            if self.labeled and isinstance(images, LabeledImages):
                 digest.update(np.asarray(images.labels, dtype=np.int64).tobytes() + b"end")
-        train, validation = (len(each) if isinstance(each, LabelledImages) else each.num_images for each in parts)
+        train, validation = (len(each) if isinstance(each, LabeledImages) else each.num_images for each in parts)
         return {
-            "class_names": self.class_names if self.labelled else None,
+            "class_names": self.class_names if self.labeled else None,
             "train_images": train,
             "validation_images": validation,
             "labels": digest.hexdigest()[:32],
@@ -86,7 +86,7 @@ class TrainingData(lightning.LightningDataModule):
     @property
     def num_batches(self) -> int:
         """Batches of this process in an epoch."""
-        if isinstance(self.train_images, LabelledImages):
+        if isinstance(self.train_images, LabeledImages):
             return len(self._batches(self.train_images))
         workers = max(self.config.num_workers, 1)
         each = -(-(self.train_images.num_images or 0) // (self._running().world_size * workers))
@@ -99,14 +99,14 @@ class TrainingData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         trainer, images = self._running(), self.train_images
-        if isinstance(images, LabelledImages):
+        if isinstance(images, LabeledImages):
             reproducible, batches = ReproducibleImages(images), self._batches(images)
             return DataLoader(reproducible, batch_sampler=batches, collate_fn=collate, **self._workers())
         stream = images.for_training(self.seed, trainer.global_rank, trainer.world_size)
         stream.set_epoch(trainer.current_epoch)
         return DataLoader(stream, self.config.batch_size, drop_last=True, collate_fn=collate, **self._workers())
 
-    def _batches(self, images: LabelledImages) -> EpochBatches:
+    def _batches(self, images: LabeledImages) -> EpochBatches:
         trainer = self._running()
         return EpochBatches(
             len(images),
@@ -123,7 +123,7 @@ class TrainingData(lightning.LightningDataModule):
         if isinstance(images, StreamedImages):
             stream = images.share(trainer.global_rank, trainer.world_size)
             return DataLoader(stream, self.config.batch_size, collate_fn=collate, **self._workers())
-        share = OwnShare(len(images), trainer.global_rank, trainer.world_size)
+        share = ProcessShare(len(images), trainer.global_rank, trainer.world_size)
         # A process without a share has one empty batch: it validates with the others, which wait for it.
         batches = list(BatchSampler(share, self.config.batch_size, drop_last=False)) or [[]]
         return DataLoader(images, batch_sampler=batches, collate_fn=collate, **self._workers())
@@ -189,7 +189,7 @@ def _check_classes(training: AnyImages, validation: AnyImages, config: ImagesCon
             f"expected the same classes for training and validation in {config.root}; only in one of them: {', '.join(odd[:8])}"
         )
     for images in (training, validation):
-        if isinstance(images, LabelledImages) and NO_LABEL in images.labels:
+        if isinstance(images, LabeledImages) and NO_LABEL in images.labels:
             count = sum(label == NO_LABEL for label in images.labels)
             raise InvalidInputError(
                 f"expected a class for every image in {config.root}, found {count} of {len(images)} without one"

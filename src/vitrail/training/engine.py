@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError
 from vitrail.core.files import write_text
 from vitrail.core.peers import Peers
-from vitrail.datasets.workers import killed_readers
+from vitrail.datasets.workers import explain_killed_workers
 from vitrail.training.callbacks import RunLog, TimeLimit, Timing, progress
 from vitrail.training.checkpoints import Checkpoints, WholeCheckpointIO
 from vitrail.training.cluster import placement
@@ -23,7 +23,7 @@ from vitrail.training.data import TrainingData
 from vitrail.training.determinism import REFUSED
 from vitrail.training.learner import Learner
 from vitrail.training.loggers import create_loggers
-from vitrail.training.run_dir import CONFIG, remember_data
+from vitrail.training.run_dir import CONFIG, record_data
 from vitrail.training.sections import Recipe
 
 logger = logging.getLogger(__name__)
@@ -107,13 +107,13 @@ def fit(
         ProcessError: A process that reads images was killed, or another one of several that train together ended.
         TrainingError: The loss is no longer finite.
     """
-    remember_data(out, data, checkpoint is not None, trainer.is_global_zero)
+    record_data(out, data, checkpoint is not None, trainer.is_global_zero)
     if trainer.is_global_zero:
         write_text(out / CONFIG, recipe.to_yaml())
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint)
     try:
-        with Peers() as peers, killed_readers(READERS):
+        with Peers() as peers, explain_killed_workers(READERS):
             trainer.callbacks.insert(0, Ending(peers))  # type: ignore[attr-defined]
             _fit(trainer, learner, data, checkpoint)
     except OSError as error:

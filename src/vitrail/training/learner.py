@@ -33,7 +33,7 @@ class Learner(lightning.LightningModule):
         self.seed = seed
         self.unreadable: dict[str, str] = {}
 
-    def so_far(self) -> Mapping[str, Metric]:
+    def running_metrics(self) -> Mapping[str, Metric]:
         """Figures of the training epoch that goes on, by the names under which they are logged."""
         raise NotImplementedError
 
@@ -51,7 +51,7 @@ class Learner(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         # Reduced over processes by the metrics themselves; every process logs once, whether or not it could read an image.
-        for name, metric in self.so_far().items():
+        for name, metric in self.running_metrics().items():
             self.log(name, metric.compute())
             metric.reset()
 
@@ -62,17 +62,17 @@ class Learner(lightning.LightningModule):
         # Of the epoch so far, by process: a run that is resumed within an epoch reports the figures of all of it.
         states = {
             name: {key: torch.as_tensor(value).cpu() for key, value in metric.metric_state.items()}
-            for name, metric in self.so_far().items()
+            for name, metric in self.running_metrics().items()
         }
         checkpoint["epoch_so_far"] = gather([{"figures": states, "unreadable": dict(self.unreadable)}])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        so_far = checkpoint["epoch_so_far"]
-        if len(so_far) != self.trainer.world_size:
+        states = checkpoint["epoch_so_far"]
+        if len(states) != self.trainer.world_size:
             raise InvalidInputError(
-                f"expected {len(so_far)} processes, as the run began with, got {self.trainer.world_size}: batches would be other ones"
+                f"expected {len(states)} processes, the number the run began with, got {self.trainer.world_size}: its batches would change"
             )
-        for name, metric in self.so_far().items():
-            for key, value in so_far[self.global_rank]["figures"][name].items():
+        for name, metric in self.running_metrics().items():
+            for key, value in states[self.global_rank]["figures"][name].items():
                 setattr(metric, key, value.to(self.device))
-        self.unreadable.update(so_far[self.global_rank]["unreadable"])
+        self.unreadable.update(running_metrics[self.global_rank]["unreadable"])

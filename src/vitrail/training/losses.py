@@ -1,4 +1,4 @@
-"""What is minimised: cross-entropy of one or of many labels, two sub-networks, a teacher."""
+"""What is minimized: cross-entropy of one or of many labels, two sub-networks, a teacher."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The optimiser and the course of its learning rate: timm's, under named settings."""
+"""The optimizer and the course of its learning rate: timm's, under named settings."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ TIMM_SCHEDULES = {"cosine": "cosine", "linear": "poly", "step": "step", "constan
 
 
 def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step: int) -> Optimizer:
-    """Create the optimiser of the weights that ask for a gradient; norms and biases do not decay.
+    """Create the optimizer of the weights that ask for a gradient; norms and biases do not decay.
 
     Args:
         module: The network.
@@ -24,7 +24,7 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step
         images_per_step: Images of all devices and accumulated batches together.
 
     Raises:
-        InvalidInputError: The optimiser has no such setting.
+        InvalidInputError: The optimizer has no such setting.
     """
     if config.layer_decay is not None and not hasattr(module, "group_matcher"):
         raise InvalidInputError(
@@ -42,11 +42,11 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step
             weights, opt=config.name, lr=rate, weight_decay=config.weight_decay, momentum=config.momentum, **given
         )
     except (TypeError, ValueError, AssertionError) as error:
-        raise InvalidInputError(f"cannot create the optimiser {config.name!r} with {given}: {error}") from error
+        raise InvalidInputError(f"cannot create the optimizer {config.name!r} with {given}: {error}") from error
     # timm leaves out what it cannot use, without a word or with a warning.
     for key, name in (("betas", "betas"), ("eps", "epsilon")):
         if key in given and key not in optimizer.param_groups[0]:
-            raise InvalidInputError(f"the optimiser {config.name!r} has no {name}; leave out optimizer.{name}")
+            raise InvalidInputError(f"the optimizer {config.name!r} has no {name}; leave out optimizer.{name}")
     return optimizer
 
 
@@ -69,12 +69,12 @@ def _with_backbone(module: nn.Module, share: float, decay: float) -> list[dict[s
 
 
 def create_schedule(optimizer: Optimizer, config: ScheduleConfig, num_steps: int) -> Scheduler:
-    """Create the course of the learning rate, counted in optimiser steps.
+    """Create the course of the learning rate, counted in optimizer steps.
 
     Args:
         optimizer: Whose rate it is.
         config: Settings, in epochs.
-        num_steps: Optimiser steps of all epochs.
+        num_steps: Optimizer steps of all epochs.
     """
     schedule: Scheduler
     schedule, _ = create_scheduler_v2(

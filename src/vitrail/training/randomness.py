@@ -39,7 +39,7 @@ def random_state_kept(on_cuda: bool = False) -> Iterator[None]:
     """Put the random state of Python, numpy and torch back on leaving.
 
     Args:
-        on_cuda: Whether CUDA may come into use within the block: it is initialised before, since only then it has a state.
+        on_cuda: Whether CUDA may come into use within the block: it is initialized before, since only then it has a state.
     """
     put_back = _cpu_state()
     if on_cuda and torch.cuda.is_available():

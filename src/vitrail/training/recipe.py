@@ -78,7 +78,7 @@ def train(config: Recipe, out: str | Path, resume: bool = False) -> Path:
 def _train_classifier(config: TrainingConfig, out: Path, checkpoint: Path | None) -> None:
     started = time.monotonic()
     if config.optimizer.name.removeprefix("lookahead_") not in list_optimizers():
-        raise unknown_name("optimiser", config.optimizer.name, list_optimizers())
+        raise unknown_name("optimizer", config.optimizer.name, list_optimizers())
     seed_all(config.engine.seed)
     classifier, data = _classifier_and_data(config, resumed=checkpoint is not None)
     distilled = config.distillation.kind != "none"

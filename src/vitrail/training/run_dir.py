@@ -56,7 +56,7 @@ def claim(out: Path, config: Recipe, resume: bool) -> None:
     discard_partials(out, [FOLDER])
 
 
-def remember_data(out: Path, data: TrainingData, resumed: bool, first: bool) -> None:
+def record_data(out: Path, data: TrainingData, resumed: bool, first: bool) -> None:
     """Write down what a run is trained on, or make sure that a resumed one finds the same.
 
     Args:

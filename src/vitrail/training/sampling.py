@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from vitrail.datasets.dataset import LabelledImages, Sample, Unreadable
+from vitrail.datasets.dataset import LabeledImages, Sample, Unreadable
 from vitrail.training.randomness import derive, seeded
 
 
@@ -22,7 +22,7 @@ class Draw(NamedTuple):
 class ReproducibleImages(Dataset[Sample | Unreadable]):
     """Images whose random transform is seeded by the draw: the same in every process, whatever was read before."""
 
-    images: LabelledImages
+    images: LabeledImages
 
     def __len__(self) -> int:
         return len(self.images)

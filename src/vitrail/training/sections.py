@@ -82,7 +82,7 @@ class DataConfig(ImagesConfig):
 
 
 class LossConfig(Section):
-    """What is minimised."""
+    """What is minimized."""
 
     name: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
     cosub: bool = False
@@ -104,7 +104,7 @@ class DistillationConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW, or any optimiser that timm knows by name."""
+    """AdamW, or any optimizer that timm knows by name."""
 
     name: str = "adamw"
     learning_rate: float = Field(8e-4, gt=0)
@@ -114,11 +114,11 @@ class OptimizerConfig(Section):
     """Of the backbone of an INTR: null for the same as the rest, 0 to leave it as it is. It goes up and down as the other does."""
     weight_decay: float = Field(0.05, ge=0)
     betas: tuple[float, float] | None = None
-    """Null for the optimiser's own."""
+    """Null for the optimizer's own."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of optimisers that have one."""
+    """Of optimizers that have one."""
     epsilon: float | None = Field(None, gt=0)
-    """Null for the optimiser's own."""
+    """Null for the optimizer's own."""
     layer_decay: float | None = Field(None, gt=0, le=1)
     """Factor on the learning rate from one block to the one before; null for none."""
     gradient_clip: float | None = Field(None, gt=0)
@@ -127,7 +127,7 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """How the learning rate goes, and how long: linear warm-up, then down, counted in optimiser steps."""
+    """How the learning rate goes, and how long: linear warm-up, then down, counted in optimizer steps."""
 
     name: Literal["cosine", "linear", "step", "constant"] = "cosine"
     epochs: int = Field(100, ge=1)
@@ -157,7 +157,7 @@ class RunConfig(Section):
     validate_every: int = Field(1, ge=1)
     """Epochs between two validations; the last epoch is validated in any case."""
     checkpoint_every: int | None = Field(None, ge=1)
-    """Optimiser steps between two checkpoints, beside the one after every epoch; null for none in between."""
+    """Optimizer steps between two checkpoints, beside the one after every epoch; null for none in between."""
     max_minutes: float | None = Field(None, gt=0)
     """Stop after this many minutes with a checkpoint to resume from; null for no limit."""
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
@@ -169,7 +169,7 @@ class EngineConfig(RunConfig):
 
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"  # type: ignore[assignment]  # one more
     accumulate: int = Field(1, ge=1)
-    """Batches per optimiser step."""
+    """Batches per optimizer step."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Exponential moving average of the weights, used for validation and the saved model; null for none."""
     fused_attention: bool | None = None

@@ -58,8 +58,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
     for place, (name, each) in enumerate(defined.items()):
         if not len(each):
             continue
-        # The control is grey, as among curves.
-        colour = "0.45" if _is_control(name) else "C0"
+        # The control is gray, as among curves.
+        color = "0.45" if _is_control(name) else "C0"
         if graded:
             axes.boxplot(
                 [each],
@@ -69,14 +69,14 @@ def _draw(axes: Axes, panel: Panel) -> None:
                 patch_artist=True,
                 manage_ticks=False,
                 showfliers=False,
-                boxprops={"facecolor": colour, "alpha": 0.25, "edgecolor": "none"},
-                medianprops={"color": colour},
-                whiskerprops={"color": colour, "alpha": 0.4},
-                capprops={"color": colour, "alpha": 0.4},
+                boxprops={"facecolor": color, "alpha": 0.25, "edgecolor": "none"},
+                medianprops={"color": color},
+                whiskerprops={"color": color, "alpha": 0.4},
+                capprops={"color": color, "alpha": 0.4},
             )
         mean, low, high = panel.means[name]
-        axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
-        axes.plot([mean], [place], marker="D", markersize=4, color=colour)
+        axes.plot([low, high], [place, place], color=color, linewidth=2.5, solid_capstyle="butt")
+        axes.plot([mean], [place], marker="D", markersize=4, color=color)
     control = next((name for name in panel.means if _is_control(name)), None)
     if control is not None and len(defined[control]):
         axes.axvline(panel.means[control][0], color="0.45", linestyle=":", linewidth=1)

@@ -75,11 +75,11 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path, label: str
             scores, auc = scores[known], areas[known].mean()
             fractions, mean = measured.fractions.cpu(), scores.mean(0)
             area = f"AUC {auc:.3f}" if auc.isfinite() else "undefined"
-            colour, dashes = styles[method]
-            axes.plot(fractions, mean, color=colour, linestyle=dashes, label=f"{method} ({area})")
+            color, dashes = styles[method]
+            axes.plot(fractions, mean, color=color, linestyle=dashes, label=f"{method} ({area})")
             if len(scores) > 1:
                 spread = scores.std(0) / len(scores) ** 0.5
-                axes.fill_between(fractions, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+                axes.fill_between(fractions, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
         order = f", {curve.order} relevant first" if protocol.orders != ("most",) else ""
         axes.set_title(f"{curve.direction}, {curve.baseline}{order} ({curve.better} is better)", fontsize=10)
         axes.legend(fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False} if beside else {}))
@@ -95,7 +95,7 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path, label: str
 
 
 def _styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and dashes of every method: no two alike, and the control dotted and grey."""
+    """Color and dashes of every method: no two alike, and the control dotted and gray."""
     others = [method for method in methods if method != "random"]
     styles = {method: (f"C{i % 10}", ("-", "--", "-.")[i // 10 % 3]) for i, method in enumerate(others)}
     return {**styles, "random": ("0.4", ":")}

@@ -17,7 +17,7 @@ MAX_PAIRS = 24
 PAIRS_PER_LINE = 4
 
 
-class Answered(NamedTuple):
+class GroundTruthExample(NamedTuple):
     """An image and what decides its class.
 
     Attributes:
@@ -31,7 +31,7 @@ class Answered(NamedTuple):
     title: str
 
 
-def answer_sheet(examples: Sequence[Answered], path: str | Path) -> None:
+def ground_truth_sheet(examples: Sequence[GroundTruthExample], path: str | Path) -> None:
     """Draw images, the first `MAX_PAIRS` of them, each beside itself with all but the answer faded."""
     examples = examples[:MAX_PAIRS]
     num_lines = -(-len(examples) // PAIRS_PER_LINE)

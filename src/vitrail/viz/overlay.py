@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from vitrail.viz.ground_truth import faded_beside
 
 SIGNED, UNSIGNED = "RdBu_r", "inferno"
-"""Colour maps that colour-blind eyes can read: red for and blue against the class; dark to bright where nothing is negative."""
+"""Color maps that color-blind eyes can read: red for and blue against the class; dark to bright where nothing is negative."""
 
 Smoothing = Literal["nearest", "bilinear"]
 
-Palette = Literal["colour", "grey"]
+Palette = Literal["color", "gray"]
 
-GREY = "gray"
+GRAY = "gray"
 """In place of both: light for, dark against the class; dark to light where nothing is negative."""
 
 
@@ -29,20 +29,20 @@ def heatmap(
     scale: float | None = None,
     signed: bool | None = None,
     floor: float | None = None,
-    palette: Palette = "colour",
+    palette: Palette = "color",
 ) -> Image.Image:
-    """Colour a map; opaque where relevance is strong, transparent where it is zero (signed) or at the map's smallest value.
+    """Color a map; opaque where relevance is strong, transparent where it is zero (signed) or at the map's smallest value.
 
-    Maps without a sign often have a large part that all patches share, such as a probability: colours show the rest.
+    Maps without a sign often have a large part that all patches share, such as a probability: colors show the rest.
 
     Args:
         relevance: Raw relevance.
         size: Width and height of the picture in pixels.
         smoothing: "nearest" shows the patches as they are, "bilinear" blends them.
-        scale: The magnitude that gets the full colour; the map's own largest if None.
+        scale: The magnitude that gets the full color; the map's own largest if None.
         signed: Red for and blue against, or dark to bright; by the map's own signs if None.
         floor: Of a map without a sign, the value that is transparent; the map's own smallest if None.
-        palette: "colour", or "grey", which needs no eye for colours.
+        palette: "color", or "gray", which needs no eye for colors.
     """
     full = scale if scale is not None else float(relevance.abs().max())
     corners = None if smoothing == "nearest" else False
@@ -54,9 +54,9 @@ def heatmap(
     strength = ((pixels[0, 0] - zero) / (full - zero)).clamp(-1, 1) if full > zero else torch.zeros(size[1], size[0])
     # The ends of the signed map are nearly black: stop before them.
     positions = 0.5 + 0.42 * strength.numpy() if signed else strength.numpy()
-    colours = matplotlib.colormaps[GREY if palette == "grey" else SIGNED if signed else UNSIGNED](positions)
-    colours[..., 3] = strength.abs().sqrt().numpy()
-    return Image.fromarray((colours * 255).round().astype(np.uint8), "RGBA")
+    colors = matplotlib.colormaps[GRAY if palette == "gray" else SIGNED if signed else UNSIGNED](positions)
+    colors[..., 3] = strength.abs().sqrt().numpy()
+    return Image.fromarray((colors * 255).round().astype(np.uint8), "RGBA")
 
 
 def overlay(
@@ -69,7 +69,7 @@ def overlay(
     scale: float | None = None,
     signed: bool | None = None,
     floor: float | None = None,
-    palette: Palette = "colour",
+    palette: Palette = "color",
     side: int = 448,
 ) -> Image.Image:
     """Lay a map over the part of a photo that the model saw; the rest of the photo is dimmed.
@@ -78,7 +78,7 @@ def overlay(
         photo: The photo, upright, at its own size.
         relevance: Raw relevance.
         box: Left, top, right and bottom of what the model saw, in the photo's pixels.
-        opacity: Of the strongest colour, in [0, 1].
+        opacity: Of the strongest color, in [0, 1].
         smoothing: See `heatmap`.
         scale: See `heatmap`.
         signed: See `heatmap`.
@@ -88,9 +88,9 @@ def overlay(
     """
     canvas, seen_box = underlay(photo, box, side=side)
     seen = canvas.crop(seen_box)
-    colours = heatmap(relevance, seen.size, smoothing, scale, signed, floor, palette)
-    colours.putalpha(colours.getchannel("A").point(lambda alpha: alpha * opacity))
-    canvas.paste(Image.alpha_composite(seen.convert("RGBA"), colours).convert("RGB"), seen_box[:2])
+    colors = heatmap(relevance, seen.size, smoothing, scale, signed, floor, palette)
+    colors.putalpha(colors.getchannel("A").point(lambda alpha: alpha * opacity))
+    canvas.paste(Image.alpha_composite(seen.convert("RGBA"), colors).convert("RGB"), seen_box[:2])
     _frame(canvas, seen_box, "white", 2)
     return canvas
 
@@ -98,7 +98,7 @@ def overlay(
 def underlay(
     photo: Image.Image, box: tuple[float, float, float, float], *, side: int = 448
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """What a map is laid over: the photo, nearly without colours, dimmed where the model saw nothing.
+    """What a map is laid over: the photo, nearly without colors, dimmed where the model saw nothing.
 
     Args:
         photo: See `overlay`.
@@ -124,7 +124,7 @@ def fade(
 ) -> Image.Image:
     """Leave the kept cells of a photo as they are, and fade the others, and what the model did not see.
 
-    Colours laid over a colourful photo cannot be read; a photo without its removed cells can.
+    Colors laid over a colorful photo cannot be read; a photo without its removed cells can.
 
     Args:
         photo: See `overlay`.
@@ -143,11 +143,11 @@ def fade(
     return picture
 
 
-def _frame(picture: Image.Image, box: tuple[int, int, int, int], colour: str, width: int) -> None:
+def _frame(picture: Image.Image, box: tuple[int, int, int, int], color: str, width: int) -> None:
     """Mark what the model saw, unless that is all."""
     left, top, right, bottom = box
     if box != (0, 0, *picture.size):
-        ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
+        ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=color, width=width)
 
 
 def _resized(

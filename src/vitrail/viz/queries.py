@@ -84,17 +84,17 @@ class PhotoView:
 def query_sheet(view: PhotoView, path: str | Path, caption: str = "") -> None:
     """Draw a photo with a row per class: its mean map, then those of its heads.
 
-    The heads of a row share one scale of colours, so that they can be compared; the mean has its own. What is more than
+    The heads of a row share one scale of colors, so that they can be compared; the mean has its own. What is more than
     `MAX_CLASSES`, or than `MAX_ACROSS` heads, is cut.
 
     Args:
         view: A photo and at least one class.
         path: The picture to write.
-        caption: Below the rows, before the notes on colours.
+        caption: Below the rows, before the notes on colors.
     """
     classes, all_heads = view.classes[:MAX_CLASSES], len(view.classes[0].maps)
     num_heads = min(all_heads, MAX_ACROSS)
-    scales = "The heads of a row share one scale of colours, up to their largest weight; their mean has its own."
+    scales = "The heads of a row share one scale of colors, up to their largest weight; their mean has its own."
     cut = _cut(num_heads, all_heads, "heads"), _cut(len(classes), len(view.classes), "classes")
     first = MARGIN + 1.5 * LINE + _height(classes[0].title)
     page = _Page(2 + num_heads, first + len(classes) * (view.height + GAP), [caption, scales, *cut])
@@ -125,7 +125,7 @@ def query_overview(views: Sequence[PhotoView], path: str | Path, caption: str = 
     Args:
         views: At least one photo.
         path: The picture to write.
-        caption: Below the rows, before the notes on colours.
+        caption: Below the rows, before the notes on colors.
     """
     views = views[:MAX_PHOTOS]
     all_classes = max(len(view.classes) for view in views)

@@ -61,7 +61,7 @@ def write_scores(
         **{field: getattr(chosen, field) for field in SETTINGS},
         "num_images": len(paths),
         "better": {curve.name: curve.better for curve in chosen.curves},
-        # JSON has no NaN: a normalised area that does not exist is null.
+        # JSON has no NaN: a normalized area that does not exist is null.
         "mean_auc": {
             method: {name: value if math.isfinite(value) else None for name, value in each.summary().items()}
             for method, each in curves.items()

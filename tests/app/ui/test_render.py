@@ -11,7 +11,7 @@ import torch
 from asked import ask, bird, model
 from PIL import Image
 
-from vitrail.app.explain_request import Asked, answer
+from vitrail.app.explain_request import ExplainRequest, answer
 from vitrail.app.ui.markup import MAX_CELLS, grid_table, hover_cells
 from vitrail.app.ui.render import Look, results, scales
 from vitrail.app.ui.scales import Scale
@@ -40,29 +40,29 @@ def alt(side) -> str:
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_the_same_number_has_the_same_colour_in_all_maps_of_a_scale(signed):
+def test_the_same_number_has_the_same_color_in_all_maps_of_a_scale(signed):
     low = -0.5 if signed else 0.5
     strong, weak = torch.tensor([[low, 2.0, 1.0]]), torch.tensor([[0.75, 1.0, 0.6]])
     scale = Scale.of([strong, weak])
     assert scale == (-2.0 if signed else 0.5, 2.0, signed)
-    for palette in ("colour", "grey"):
-        first, second = (np.asarray(scale.colours(each, palette)) for each in (strong, weak))
+    for palette in ("color", "gray"):
+        first, second = (np.asarray(scale.colors(each, palette)) for each in (strong, weak))
         assert (first[0, 2] == second[0, 1]).all()
         assert (first[0, 1] != second[0, 0]).any()
         legend = np.asarray(scale.legend(palette))
         assert (legend[0, 0] != legend[0, -1]).any()
 
 
-def test_grey_is_grey_and_tells_for_from_against():
+def test_gray_is_gray_and_tells_for_from_against():
     scale = Scale(-1.0, 1.0, True)
-    against, nothing, in_favour = np.asarray(scale.colours(torch.tensor([[-1.0, 0, 1]]), "grey")).astype(int)[0]
-    assert all(len(set(each[:3])) == 1 for each in (against, nothing, in_favour))
+    against, nothing, in_favor = np.asarray(scale.colors(torch.tensor([[-1.0, 0, 1]]), "gray")).astype(int)[0]
+    assert all(len(set(each[:3])) == 1 for each in (against, nothing, in_favor))
     assert against[0] < 80
-    assert in_favour[0] > 175
+    assert in_favor[0] > 175
     assert nothing[3] == 0
-    coloured = np.asarray(scale.colours(torch.tensor([[-1.0, 0, 1]])))[0]
-    assert coloured[0, 2] > coloured[0, 0]
-    assert coloured[2, 0] > coloured[2, 2]
+    colored = np.asarray(scale.colors(torch.tensor([[-1.0, 0, 1]])))[0]
+    assert colored[0, 2] > colored[0, 0]
+    assert colored[2, 0] > colored[2, 2]
 
 
 def test_two_sides_share_a_scale_a_method():
@@ -117,15 +117,15 @@ def test_a_map_of_very_many_cells_keeps_its_numbers_to_the_files():
 
 def test_looks():
     answered = ask("hit-birds", "hit")
-    plain, grey = (Tags(results([answered], Look(palette))).of("img", "vt-heat")[0]["src"] for palette in ("colour", "grey"))
-    assert (pixels(plain) != pixels(grey)).any()
+    plain, gray = (Tags(results([answered], Look(palette))).of("img", "vt-heat")[0]["src"] for palette in ("color", "gray"))
+    assert (pixels(plain) != pixels(gray)).any()
     assert Tags(results([answered], Look(smoothing="bilinear"))).of("img", "vt-smooth")
     assert not Tags(results([answered])).of("img", "vt-smooth")
 
 
 def test_text_of_strangers_is_text():
     evil = '<img src=x onerror="alert(1)">.png\udc80'
-    page = results([answer(model("hit-birds"), Asked(bird(), ("hit",), None, evil))])
+    page = results([answer(model("hit-birds"), ExplainRequest(bird(), ("hit",), None, evil))])
     assert "<img src=x" not in page
     assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;.png?" in page
 

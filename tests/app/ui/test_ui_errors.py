@@ -4,7 +4,7 @@ import pytest
 
 gr = pytest.importorskip("gradio", reason="needs the extra app")
 
-from vitrail.app.ui.errors import UNEXPECTED, refused, told, told_on_the_way  # noqa: E402
+from vitrail.app.ui.errors import UNEXPECTED, refused, tell_progress, told  # noqa: E402
 from vitrail.core.errors import VitrailError  # noqa: E402
 
 STATUS, SHOWN, CURVES = "status", "shown", "curves"
@@ -37,7 +37,7 @@ def test_work_that_fails_on_the_way_leaves_no_half_done_bar():
         yield 1, "bar", "Measuring"
         raise VitrailError("no more")
 
-    first, last = told_on_the_way(work, [SHOWN, CURVES, STATUS], STATUS, CURVES)()
+    first, last = tell_progress(work, [SHOWN, CURVES, STATUS], STATUS, CURVES)()
     assert first == (1, "bar", "Measuring")
     assert skipped(last[0])
     assert last[1] == ""

@@ -34,7 +34,7 @@ def test_the_transform_gives_the_networks_size(photo, policy, size):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_transform_normalises_as_the_network_wants(photo, policy):
+def test_the_transform_normalizes_as_the_network_wants(photo, policy):
     mean, std = (0.5, 0.4, 0.3), (0.1, 0.2, 0.4)
     transform = training_transform(AugmentationConfig(auto_augment=policy), Preprocessing((16, 16), mean=mean, std=std))
     images = torch.stack([transform(photo) for _ in range(10)])
@@ -89,13 +89,13 @@ def flat(pixels, preprocessing=None):
     return (preprocessing or Preprocessing((16, 16), crop_fraction=1.0))(Image.fromarray(pixels))
 
 
-@pytest.mark.parametrize(("mode", "colours"), [("pixel", 50), ("rand", 1), ("const", 1)])
-def test_what_is_erased_is_filled_as_asked(mode, colours):
+@pytest.mark.parametrize(("mode", "colors"), [("pixel", 50), ("rand", 1), ("const", 1)])
+def test_what_is_erased_is_filled_as_asked(mode, colors):
     red = Image.new("RGB", (16, 16), (200, 0, 0))
     image = training_transform(quiet(random_erasing=1.0, erasing_mode=mode), Preprocessing((16, 16)))(red)
     erased = image[:, ((image - flat(np.asarray(red))).abs() > 0.01).any(0)]
     assert erased.shape[1] >= 8
-    assert min(erased.unique(dim=1).shape[1], 50) == min(colours, erased.shape[1])
+    assert min(erased.unique(dim=1).shape[1], 50) == min(colors, erased.shape[1])
     assert (mode == "const") == bool((erased == 0).all())
 
 
@@ -126,7 +126,7 @@ def test_rotation_turns_the_image_and_keeps_its_middle():
     # The band at the top turns by its angle at the middle of the image: how far its left end comes down tells it.
     heights = [int((image[0, :, 4] > 0.2).nonzero().max()) if (image[0, :, 4] > 0.2).any() else 0 for image in turned]
     assert max(heights) <= 4 + 12 * np.tan(np.radians(20)) + 2
-    assert any((image == 0).all(0).any() for image in turned)  # the mean colour from outside
+    assert any((image == 0).all(0).any() for image in turned)  # the mean color from outside
 
 
 def test_blur_keeps_the_sum_and_lowers_the_contrast():
@@ -146,7 +146,7 @@ def test_blur_keeps_the_sum_and_lowers_the_contrast():
 
 
 @pytest.mark.parametrize("std", [1.0, 0.1])
-def test_noise_is_gaussian_on_the_normalised_image(std):
+def test_noise_is_gaussian_on_the_normalized_image(std):
     preprocessing = Preprocessing((64, 64), mean=(0.5,) * 3, std=(0.5,) * 3)
     image = training_transform(quiet(noise=std), preprocessing)(Image.new("RGB", (64, 64), (255, 0, 128)))
     assert image.std((1, 2)).tolist() == pytest.approx([std] * 3, rel=0.05)
@@ -178,7 +178,7 @@ def of_any_size(**changes):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_colours_follow_images_of_any_size(photo, policy):
+def test_colors_follow_images_of_any_size(photo, policy):
     transform = training_transform(of_any_size(auto_augment=policy), WHOLE)
     images = [transform(photo) for _ in range(12)]
     assert len({image.shape for image in images}) > 3
@@ -311,13 +311,13 @@ def test_a_posterize_of_no_bits_is_drawn_again(photo):
     """timm's RandAugment draws it once in about a thousand images, and a run sees millions."""
     answers = iter([ValueError("bits must be between or equal to 1 and 8"), photo])
 
-    def colours(image):
+    def colors(image):
         answer = next(answers)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    assert DrawnAgain(colours)(photo) is photo
+    assert DrawnAgain(colors)(photo) is photo
 
 
 @pytest.mark.parametrize("crop", ["simple", "resized"])

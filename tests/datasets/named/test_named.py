@@ -8,7 +8,7 @@ from official_layouts import LAYOUTS, middle, photo
 from torch.utils.data import DataLoader
 
 from vitrail.core.errors import InvalidInputError, UnknownNameError
-from vitrail.datasets.dataset import LabelledImages, Sample, Unreadable, collate
+from vitrail.datasets.dataset import LabeledImages, Sample, Unreadable, collate
 from vitrail.datasets.named import DATA, list_data, named_data, read_data, read_stream
 
 SPLITS = [(name, split) for name, layout in LAYOUTS.items() for split in layout.parts]
@@ -34,7 +34,7 @@ def test_every_set_has_a_layout_to_test():
 def test_a_split(name, split, root):
     layout = LAYOUTS[name]
     images = read_data(name, root, split, middle)
-    assert isinstance(images, LabelledImages)
+    assert isinstance(images, LabeledImages)
     assert list(images.class_names) == layout.class_names
     assert list(images.labels) == [label for _, label in layout.parts[split]]
     where = "" if layout.in_memory else f"{root}/"

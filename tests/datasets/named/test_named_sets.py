@@ -106,7 +106,7 @@ def test_levels_of_cifar100(name, root):
 
 
 @pytest.mark.parametrize("name", ["cifar10"])
-def test_pixels_of_cifar10_are_planes_of_colours(name, root):
+def test_pixels_of_cifar10_are_planes_of_colors(name, root):
     with (root / "cifar-10-batches-py" / "test_batch").open("rb") as file:
         rows = pickle.load(file)["data"]
     opened = np.asarray(read_data(name, root, "test", middle).open(1))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.datasets.synthetic.base import ANSWER, TASKS, AnsweredSample
+from vitrail.datasets.synthetic.base import ANSWER, SYNTHETIC, SyntheticSample
 from vitrail.datasets.synthetic.birds import PARTS, SPECIES, Birds, separating_parts
 from vitrail.datasets.synthetic.birds.cue import choose_cue
 
@@ -16,13 +16,13 @@ SIZES = (64, 96, 256)
 
 
 @cache
-def all_species(size: int, index: int) -> list[AnsweredSample]:
+def all_species(size: int, index: int) -> list[SyntheticSample]:
     """Every species, painted from the same random numbers."""
     task = Birds(size=size, num_classes=CLASSES)
     return [task.paint(label, task.random("val", index)) for label in range(CLASSES)]
 
 
-def pixels(sample: AnsweredSample) -> np.ndarray:
+def pixels(sample: SyntheticSample) -> np.ndarray:
     return np.asarray(sample.image)
 
 
@@ -30,7 +30,7 @@ def near(mask: np.ndarray, distance: int) -> np.ndarray:
     return np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.MaxFilter(2 * distance + 1))) > 0
 
 
-def same(a: AnsweredSample, b: AnsweredSample) -> bool:
+def same(a: SyntheticSample, b: SyntheticSample) -> bool:
     return (
         a.label == b.label
         and np.array_equal(pixels(a), pixels(b))
@@ -40,7 +40,7 @@ def same(a: AnsweredSample, b: AnsweredSample) -> bool:
 
 
 def test_the_task_is_found_by_its_name():
-    assert TASKS["birds"] is Birds
+    assert SYNTHETIC["birds"] is Birds
 
 
 def test_a_sample_depends_on_fields_split_and_index_alone():
@@ -127,7 +127,7 @@ def test_nothing_but_the_separating_parts_tells_large_birds_apart():
         assert_alike_elsewhere(common, other)
 
 
-def assert_alike_elsewhere(a: AnsweredSample, b: AnsweredSample) -> None:
+def assert_alike_elsewhere(a: SyntheticSample, b: SyntheticSample) -> None:
     region = np.any([bird.masks[part] for bird in (a, b) for part in separating_parts(a.label, b.label)], axis=0)
     different = (pixels(a) != pixels(b)).any(axis=2)
     assert (different & region).sum() >= 12 * (len(region) / 64) ** 2
@@ -168,11 +168,11 @@ def test_the_cue_agrees_as_often_as_asked_and_else_speaks_for_any_other_class(sp
         assert cues[other] / 4000 == pytest.approx((1 - spurious) / 4, abs=0.03)
 
 
-def test_the_cue_s_colour_tells_its_class():
+def test_the_cue_s_color_tells_its_class():
     task = Birds(size=64, num_classes=CLASSES, spurious=1.0)
     samples = [task.paint(label, task.random("train", 0)) for label in range(CLASSES)]
-    colours = [pixels(sample)[sample.masks["cue"]].mean(axis=0) for sample in samples]
-    assert min(np.abs(a - b).max() for a, b in combinations(colours, 2)) > 10
+    colors = [pixels(sample)[sample.masks["cue"]].mean(axis=0) for sample in samples]
+    assert min(np.abs(a - b).max() for a, b in combinations(colors, 2)) > 10
 
 
 def test_the_cue_of_a_sample_is_its_own_class_s_as_often_as_asked():

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.datasets.synthetic.base import ANSWER, TASKS
-from vitrail.datasets.synthetic.counting import COLOURS, CifarCounting, ColourCounting
+from vitrail.datasets.synthetic.base import ANSWER, SYNTHETIC
+from vitrail.datasets.synthetic.counting import COLORS, CifarCounting, ColorCounting
 
 CIFAR = Path(__file__).parents[4] / "shared" / "data" / "cifar10-test.tar.xz"
 
@@ -35,39 +35,39 @@ def tiles(sample, grid_size, side):
 
 
 def test_both_are_registered():
-    assert TASKS["counting"] is ColourCounting
-    assert TASKS["cifar-counting"] is CifarCounting
+    assert SYNTHETIC["counting"] is ColorCounting
+    assert SYNTHETIC["cifar-counting"] is CifarCounting
 
 
 @pytest.mark.parametrize("class_idx", range(6))
-def test_the_label_is_how_many_patches_of_the_image_have_the_colour(class_idx):
-    task = ColourCounting(class_idx=class_idx, patch_size=4)
-    colours = [colour for _, colour in COLOURS]
+def test_the_label_is_how_many_patches_of_the_image_have_the_color(class_idx):
+    task = ColorCounting(class_idx=class_idx, patch_size=4)
+    colors = [color for _, color in COLORS]
     for index in range(40):
         sample = task.draw("train", index)
         found = tiles(sample, 3, 4).reshape(9, 3).tolist()
-        assert all(tuple(colour) in colours for colour in found)
-        assert sample.label == found.count(list(colours[class_idx])) == int(task.class_names[sample.label])
+        assert all(tuple(color) in colors for color in found)
+        assert sample.label == found.count(list(colors[class_idx])) == int(task.class_names[sample.label])
 
 
-def test_the_answer_is_the_pixels_of_the_colour_and_empty_for_none():
-    task = ColourCounting(class_idx=2)
+def test_the_answer_is_the_pixels_of_the_color_and_empty_for_none():
+    task = ColorCounting(class_idx=2)
     for index in range(20):
         sample = task.draw("test", index)
-        expected = (np.asarray(sample.image) == COLOURS[2][1]).all(axis=-1)
+        expected = (np.asarray(sample.image) == COLORS[2][1]).all(axis=-1)
         assert sample.masks[ANSWER].dtype == bool
         assert np.array_equal(sample.masks[ANSWER], expected)
         assert sample.masks[ANSWER].any() == (sample.label > 0)
 
 
-def test_neither_black_nor_white_is_among_the_six_colours():
-    assert len({colour for _, colour in COLOURS}) == len({name for name, _ in COLOURS}) == 6
-    assert not {(0, 0, 0), (255, 255, 255)} & {colour for _, colour in COLOURS}
+def test_neither_black_nor_white_is_among_the_six_colors():
+    assert len({color for _, color in COLORS}) == len({name for name, _ in COLORS}) == 6
+    assert not {(0, 0, 0), (255, 255, 255)} & {color for _, color in COLORS}
 
 
 @pytest.mark.parametrize("grid_size", [1, 2, 4])
 def test_shapes_and_names(grid_size):
-    task = ColourCounting(grid_size=grid_size, patch_size=5)
+    task = ColorCounting(grid_size=grid_size, patch_size=5)
     sample = task.draw("val", 0)
     assert task.image_size == (5 * grid_size, 5 * grid_size) == sample.image.size == sample.masks[ANSWER].shape
     assert sample.image.mode == "RGB"
@@ -76,13 +76,13 @@ def test_shapes_and_names(grid_size):
 
 
 def test_labels_are_balanced():
-    task = ColourCounting(grid_size=2, patch_size=1)
+    task = ColorCounting(grid_size=2, patch_size=1)
     labels = [task.draw("train", index).label for index in range(50)]
     assert np.bincount(labels).tolist() == [10] * 5
 
 
-def test_all_places_and_all_other_colours_are_equally_likely():
-    task = ColourCounting(grid_size=2, patch_size=1)
+def test_all_places_and_all_other_colors_are_equally_likely():
+    task = ColorCounting(grid_size=2, patch_size=1)
     samples = [task.draw("train", index) for index in range(4000)]
     places = np.mean([sample.masks[ANSWER] for sample in samples if sample.label == 1], axis=0)
     assert np.abs(places - 0.25).max() < 0.06  # 800 draws: four standard errors.
@@ -93,11 +93,11 @@ def test_all_places_and_all_other_colours_are_equally_likely():
 
 
 def test_a_sample_depends_on_fields_split_and_index_alone():
-    task = ColourCounting(seed=3)
+    task = ColorCounting(seed=3)
     first = [task.draw("train", index) for index in range(12)]
-    again = [ColourCounting(seed=3).draw("train", index) for index in reversed(range(12))][::-1]
+    again = [ColorCounting(seed=3).draw("train", index) for index in reversed(range(12))][::-1]
     assert all(same(a, b) for a, b in zip(first, again, strict=True))
-    for other in (ColourCounting(seed=4).draw("train", 5), task.draw("test", 5), task.draw("train", 15)):
+    for other in (ColorCounting(seed=4).draw("train", 5), task.draw("test", 5), task.draw("train", 15)):
         assert other.label == first[5].label
         assert not same(other, first[5])
 
@@ -108,7 +108,7 @@ def test_a_sample_depends_on_fields_split_and_index_alone():
         ({"seed": -1}, "expected seed to be at least 0, got -1"),
         ({"grid_size": 0}, "expected grid_size to be at least 1, got 0"),
         ({"class_idx": -1}, "expected class_idx to be at least 0, got -1"),
-        ({"class_idx": 6}, "expected class_idx to be one of 6 colours, at most 5, got 6"),
+        ({"class_idx": 6}, "expected class_idx to be one of 6 colors, at most 5, got 6"),
         ({"patch_size": 0}, "3 tiles of 0 pixels"),
         ({"patch_size": 5000}, "expected images of 1 to 4096 pixels a side"),
         ({"grid_size": 10**6}, "expected images of 1 to 4096 pixels a side"),
@@ -116,13 +116,13 @@ def test_a_sample_depends_on_fields_split_and_index_alone():
 )
 def test_bad_fields_are_refused(fields, message):
     with pytest.raises(InvalidInputError, match=re.escape(message)):
-        ColourCounting(**fields)
+        ColorCounting(**fields)
 
 
 @pytest.mark.parametrize(("split", "index"), [("validation", 0), ("train", -1)])
 def test_bad_samples_are_refused(split, index):
     with pytest.raises(InvalidInputError, match="expected the split train, val or test and an index of at least 0"):
-        ColourCounting().draw(split, index)
+        ColorCounting().draw(split, index)
 
 
 @pytest.mark.parametrize("class_idx", [0, 2])

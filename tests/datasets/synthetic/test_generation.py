@@ -15,13 +15,13 @@ from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.image_io import open_image
 from vitrail.datasets.synthetic.base import ANSWER
 from vitrail.datasets.synthetic.birds import Birds, separating_parts
-from vitrail.datasets.synthetic.counting import CifarCounting, ColourCounting
-from vitrail.datasets.synthetic.generation import read_answer, read_parts, write_task
-from vitrail.datasets.synthetic.names import TASKS, describe_task, list_tasks, make_task
+from vitrail.datasets.synthetic.counting import CifarCounting, ColorCounting
+from vitrail.datasets.synthetic.generation import read_generated_mask, read_parts, write_synthetic
+from vitrail.datasets.synthetic.names import SYNTHETIC, describe_synthetic, list_synthetic, make_synthetic
 
 pytest_plugins = ("tiny",)
 
-SIXTEEN = ColourCounting(grid_size=4, patch_size=2)
+SIXTEEN = ColorCounting(grid_size=4, patch_size=2)
 """Seventeen classes: their names have two digits."""
 
 
@@ -34,14 +34,14 @@ def pixels(image):
 )
 def test_what_is_written_is_what_was_drawn(task, tmp_path):
     counts = {"train": 34, "val": 0, "test": 17}
-    write_task(task, tmp_path / "out", counts)
+    write_synthetic(task, tmp_path / "out", counts)
     for split, count in counts.items():
         assert (tmp_path / "out" / split).exists() == (count > 0)
         for index in range(count):
             sample = task.draw(split, index)
             path = tmp_path / "out" / split / task.class_names[sample.label] / f"{index:06d}.png"
             assert np.array_equal(pixels(open_image(path)), pixels(sample.image))
-            assert np.array_equal(read_answer(path), sample.masks[ANSWER])
+            assert np.array_equal(read_generated_mask(path), sample.masks[ANSWER])
             parts = {name: mask for name, mask in sample.masks.items() if name != ANSWER}
             if not parts:
                 continue
@@ -52,7 +52,7 @@ def test_what_is_written_is_what_was_drawn(task, tmp_path):
 
 
 def test_answers_are_plain_pictures_of_black_and_white(tmp_path):
-    write_task(SIXTEEN, tmp_path / "out", {"train": 17})
+    write_synthetic(SIXTEEN, tmp_path / "out", {"train": 17})
     with Image.open(tmp_path / "out" / "masks" / "answer" / "train" / "03" / "000003.png") as mask:
         assert mask.mode == "L"
         values, counts = np.unique(mask, return_counts=True)
@@ -61,22 +61,22 @@ def test_answers_are_plain_pictures_of_black_and_white(tmp_path):
 
 
 def test_the_tree_is_read_as_a_folder_of_classes_in_numeric_order(tmp_path):
-    write_task(SIXTEEN, tmp_path / "out", {"train": 34, "test": 17})
+    write_synthetic(SIXTEEN, tmp_path / "out", {"train": 34, "test": 17})
     for split, count in (("train", 34), ("test", 17)):
         images = ImageFolder.scan(tmp_path / "out" / split, lambda image: image)
         assert len(images) == count
         assert tuple(images.class_names) == SIXTEEN.class_names
         for path, label in zip(images.paths, images.labels, strict=True):
-            assert label == int(path.parent.name) == read_answer(path).sum() / 4
+            assert label == int(path.parent.name) == read_generated_mask(path).sum() / 4
 
 
 def test_the_description_says_how_to_draw_it_again(tmp_path):
     task = Birds(seed=5, size=64, num_classes=4)
-    write_task(task, tmp_path / "out", {"test": 4, "train": 8})
+    write_synthetic(task, tmp_path / "out", {"test": 4, "train": 8})
     content = json.loads((tmp_path / "out" / "task.json").read_text())
     assert content["format"] == "vitrail task 1"
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", content["vitrail"])
-    assert make_task(content["task"], **content["options"]) == task
+    assert make_synthetic(content["task"], **content["options"]) == task
     assert content["class_names"] == list(task.class_names)
     assert content["image_size"] == [64, 64]
     assert content["counts"] == {"train": 8, "val": 0, "test": 4}
@@ -91,33 +91,33 @@ def test_the_description_says_how_to_draw_it_again(tmp_path):
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_processes_write_the_same_bytes(tmp_path, snapshot, num_workers):
     task = Birds(size=64, num_classes=2)
-    write_task(task, tmp_path / "here", {"train": 50})
-    write_task(task, tmp_path / "there", {"train": 50}, num_workers)
+    write_synthetic(task, tmp_path / "here", {"train": 50})
+    write_synthetic(task, tmp_path / "there", {"train": 50}, num_workers)
     assert snapshot(tmp_path / "here") == snapshot(tmp_path / "there")
 
 
 def test_more_images_begin_with_the_same(tmp_path, snapshot):
-    write_task(SIXTEEN, tmp_path / "few", {"train": 20})
-    write_task(SIXTEEN, tmp_path / "many", {"train": 40, "val": 17})
+    write_synthetic(SIXTEEN, tmp_path / "few", {"train": 20})
+    write_synthetic(SIXTEEN, tmp_path / "many", {"train": 40, "val": 17})
     few, many = snapshot(tmp_path / "few"), snapshot(tmp_path / "many")
     assert all(many[name] == content for name, content in few.items() if name != "task.json")
 
 
 def test_an_empty_folder_is_taken(tmp_path):
     (tmp_path / "out").mkdir()
-    write_task(SIXTEEN, tmp_path / "out", {"val": 17})
+    write_synthetic(SIXTEEN, tmp_path / "out", {"val": 17})
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["masks", "task.json", "val"]
 
 
 def test_what_is_there_is_not_touched(tmp_path, snapshot):
-    write_task(SIXTEEN, tmp_path / "out", {"train": 17})
+    write_synthetic(SIXTEEN, tmp_path / "out", {"train": 17})
     before = snapshot(tmp_path)
     with pytest.raises(OutputError, match=re.escape(f"{tmp_path / 'out'} exists and is not empty; choose another --out")):
-        write_task(SIXTEEN, tmp_path / "out", {"train": 17})
+        write_synthetic(SIXTEEN, tmp_path / "out", {"train": 17})
     (tmp_path / "file").write_text("precious")
     before["file"] = b"precious"
     with pytest.raises(OutputError, match="is a file"):
-        write_task(SIXTEEN, tmp_path / "file", {"train": 17})
+        write_synthetic(SIXTEEN, tmp_path / "file", {"train": 17})
     assert snapshot(tmp_path) == before
 
 
@@ -126,7 +126,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path, num_workers, there):
     if there:
         (tmp_path / "out").mkdir()
     with pytest.raises(InvalidInputError, match=r"^enough drawn$"):
-        write_task(Failing(), tmp_path / "out", {"train": 20}, num_workers)
+        write_synthetic(Failing(), tmp_path / "out", {"train": 20}, num_workers)
     assert list(tmp_path.rglob("*")) == ([tmp_path / "out"] if there else [])
 
 
@@ -134,18 +134,18 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path):
     out = tmp_path / "out"
     code = (
         "import os\nfrom pathlib import Path\n"
-        "from vitrail.datasets.synthetic import generation\nfrom vitrail.datasets.synthetic.counting import ColourCounting\n"
-        "draw = ColourCounting.draw\n"
+        "from vitrail.datasets.synthetic import generation\nfrom vitrail.datasets.synthetic.counting import ColorCounting\n"
+        "draw = ColorCounting.draw\n"
         "def fatal(self, split, index):\n    if index == 30: os.kill(os.getpid(), 9)\n    return draw(self, split, index)\n"
-        "ColourCounting.draw = fatal\n"
-        f"generation.write_task(ColourCounting(), {str(out)!r}, {{'train': 50}})\n"
+        "ColorCounting.draw = fatal\n"
+        f"generation.write_synthetic(ColorCounting(), {str(out)!r}, {{'train': 50}})\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
     assert run.returncode == -9
     [left] = out.glob(".partial-*")
     with pytest.raises(InvalidInputError, match="found none"):
         ImageFolder.scan(out, lambda image: image)
-    write_task(ColourCounting(), out, {"train": 50})
+    write_synthetic(ColorCounting(), out, {"train": 50})
     assert not left.exists()
 
 
@@ -163,27 +163,27 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path):
 )
 def test_counts_that_cannot_be_used(tmp_path, counts, num_workers, message):
     with pytest.raises(InvalidInputError, match=re.escape(message)):
-        write_task(SIXTEEN, tmp_path / "out", counts, num_workers)
+        write_synthetic(SIXTEEN, tmp_path / "out", counts, num_workers)
     assert not (tmp_path / "out").exists()
 
 
 def test_more_regions_than_there_are_bits(tmp_path):
     with pytest.raises(InvalidInputError, match="expected at most 16 masks beside the answer, got 17"):
-        write_task(Striped(num_parts=17), tmp_path / "out", {"train": 2})
+        write_synthetic(Striped(num_parts=17), tmp_path / "out", {"train": 2})
     assert not (tmp_path / "out").exists()
 
 
 def test_masks_that_cannot_be_read(tmp_path):
-    write_task(SIXTEEN, tmp_path / "out", {"train": 17})
+    write_synthetic(SIXTEEN, tmp_path / "out", {"train": 17})
     path = tmp_path / "out" / "train" / "03" / "000003.png"
     with pytest.raises(ImageError, match=r"masks/parts/train/03/000003.png: no such image file: .*; masks lie beside images"):
         read_parts(path)
     mask = tmp_path / "out" / "masks" / "answer" / "train" / "03" / "000003.png"
     mask.write_bytes(mask.read_bytes()[:60])
     with pytest.raises(ImageError, match=r"cannot read the mask .*masks/answer/train/03/000003.png"):
-        read_answer(path)
+        read_generated_mask(path)
     with pytest.raises(ImageError, match=r"expected the path of an image in the folder of its class and split, got /a.png"):
-        read_answer("/a.png")
+        read_generated_mask("/a.png")
     (tmp_path / "out" / "masks" / "parts" / "train" / "03").mkdir(parents=True)
     Image.new("L", (8, 8)).save(tmp_path / "out" / "masks" / "parts" / "train" / "03" / "000003.png")
     with pytest.raises(ImageError, match="expected a mask that names its parts"):
@@ -203,22 +203,22 @@ def test_names_of_parts_that_are_damaged(text, tmp_path):
 
 
 def test_a_path_may_be_relative(tmp_path, monkeypatch):
-    write_task(SIXTEEN, tmp_path / "out", {"train": 17})
+    write_synthetic(SIXTEEN, tmp_path / "out", {"train": 17})
     monkeypatch.chdir(tmp_path / "out" / "train" / "03")
-    assert read_answer("000003.png").sum() == 12
-    assert read_answer(Path("..") / "04" / "000004.png").sum() == 16
+    assert read_generated_mask("000003.png").sum() == 12
+    assert read_generated_mask(Path("..") / "04" / "000004.png").sum() == 16
 
 
 def test_all_tasks_are_known_and_built_by_name():
-    assert [task["name"] for task in list_tasks()] == list(TASKS) == ["birds", "cifar-counting", "counting"]
-    for task in list_tasks():
+    assert [task["name"] for task in list_synthetic()] == list(SYNTHETIC) == ["birds", "cifar-counting", "counting"]
+    for task in list_synthetic():
         assert task["summary"].endswith((".", "?"))
-        assert make_task(task["name"], **task["options"]) == TASKS[task["name"]]()
+        assert make_synthetic(task["name"], **task["options"]) == SYNTHETIC[task["name"]]()
         json.dumps(task)
-    assert make_task("cifar-counting", root="some/where", seed=2) == CifarCounting(seed=2, root=Path("some/where"))
-    assert make_task("counting", patch_size="8").image_size == (24, 24)
-    json.dumps(describe_task(CifarCounting()))
-    assert "separating_parts" not in describe_task(SIXTEEN)
+    assert make_synthetic("cifar-counting", root="some/where", seed=2) == CifarCounting(seed=2, root=Path("some/where"))
+    assert make_synthetic("counting", patch_size="8").image_size == (24, 24)
+    json.dumps(describe_synthetic(CifarCounting()))
+    assert "separating_parts" not in describe_synthetic(SIXTEEN)
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_all_tasks_are_known_and_built_by_name():
         ),
         ("counting", {"grid_size": "many"}, InvalidInputError, "cannot use 'many' for counting.grid_size: "),
         ("counting", {"grid_size": None}, InvalidInputError, "cannot use None for counting.grid_size: "),
-        ("counting", {"class_idx": 7}, InvalidInputError, "expected class_idx to be one of 6 colours"),
+        ("counting", {"class_idx": 7}, InvalidInputError, "expected class_idx to be one of 6 colors"),
     ],
 )
 def test_bad_names_and_options(name, options, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
-        make_task(name, **options)
+        make_synthetic(name, **options)

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 
 from vitrail.adapters import Preprocessing, load
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.datasets.dataset import NO_LABEL, LabelledArrays, LabelledFiles, Unreadable, collate
+from vitrail.datasets.dataset import NO_LABEL, LabeledArrays, LabeledFiles, Unreadable, collate
 from vitrail.datasets.folder import ImageFolder
-from vitrail.datasets.ground_truth import with_answers
-from vitrail.datasets.sampler import OwnShare
+from vitrail.datasets.ground_truth import attach_ground_truth
+from vitrail.datasets.sampler import ProcessShare
 from vitrail.datasets.synthetic.mosaics import mosaics, uncropped
 from vitrail.evaluation.batches import read_batches
 from vitrail.evaluation.confident_images import confident_images
@@ -36,7 +36,7 @@ def shades(counts=COUNTS, transform=CROPPED):
     """Plain images of 20x30 pixels; image i is wholly of the shade 10 i, and the classes are mixed."""
     labels = [label for turn in range(max(counts)) for label, count in enumerate(counts) if turn < count]
     pixels = np.full((len(labels), 20, 30), 10 * np.arange(len(labels), dtype=np.uint8)[:, None, None])
-    return LabelledArrays(pixels, labels, [f"class {label}" for label in range(len(counts))], transform, "shades")
+    return LabeledArrays(pixels, labels, [f"class {label}" for label in range(len(counts))], transform, "shades")
 
 
 def blocks(image, cells):
@@ -114,7 +114,7 @@ def test_names_are_short_and_tell_all_apart():
     names = [made.name(index) for index in range(len(made))]
     assert len(set(names)) == len(names)
     assert names[5] == f"mosaic-000001/cell-1-of-{'+'.join(str(member) for member in made.mosaics[5].members)}"
-    files = LabelledFiles([Path(f"{'x' * 90}{i}.jpg") for i in range(4)], [0, 1, 2, 3], list("abcd"), CROPPED)
+    files = LabeledFiles([Path(f"{'x' * 90}{i}.jpg") for i in range(4)], [0, 1, 2, 3], list("abcd"), CROPPED)
     assert len(mosaics(files).name(0)) < 100
     part = made.subset([5, 2])
     assert [part.name(0), part.name(1)] == [names[5], names[2]]
@@ -139,7 +139,7 @@ def test_a_cell_shows_what_the_network_sees_of_the_image(mode, tmp_path):
     """Photos of noise; each quarter is the network's own preprocessing at half the size."""
     preprocessing = Preprocessing((16, 12), 1.0 if mode == "whole" else 0.7, mode, mean=(0.0,) * 3, std=(1.0,) * 3)
     noise = np.random.default_rng(0).integers(0, 256, (4, 40, 31, 3), dtype=np.uint8)
-    images = LabelledArrays(noise, [0, 1, 2, 3], list("abcd"), preprocessing, "noise")
+    images = LabeledArrays(noise, [0, 1, 2, 3], list("abcd"), preprocessing, "noise")
     made = mosaics(images)
     height, width = (12, 12) if mode == "whole" else (16, 12)
     half = replace(preprocessing, size=(height // 2, width // 2), crop_mode="squash" if mode == "squash" else "center")
@@ -170,7 +170,7 @@ def test_mosaics_behave_like_other_sets():
 
 def test_another_models_preprocessing_crops_the_members_and_not_the_mosaic():
     made = mosaics(shades())
-    other = with_answers(made, Preprocessing((24, 32), crop_fraction=0.5))
+    other = attach_ground_truth(made, Preprocessing((24, 32), crop_fraction=0.5))
     assert other[1].image.shape == (3, 24, 32)
     assert int(other[1].answer.sum()) == 12 * 16
     assert other.open(1).size == (32, 24)
@@ -185,7 +185,7 @@ def test_a_member_that_cannot_be_read_is_named(tmp_path):
         Image.new("RGB", (9, 9), (index, 0, 0)).save(path)
     paths[2].write_bytes(b"no photo")
     paths[3].unlink()
-    made = mosaics(LabelledFiles(paths, [0, 1, 2, 3] * 2, list("abcd"), CROPPED))
+    made = mosaics(LabeledFiles(paths, [0, 1, 2, 3] * 2, list("abcd"), CROPPED))
     for index in range(8):
         sample = made[index]
         assert isinstance(sample, Unreadable) == (index < 4)
@@ -195,7 +195,7 @@ def test_a_member_that_cannot_be_read_is_named(tmp_path):
     assert f"cannot make a mosaic with {first}: " in made[0].reason
     with pytest.raises(ImageError, match="cannot make a mosaic with"):
         made.open(0)
-    thin = LabelledArrays(
+    thin = LabeledArrays(
         np.zeros((4, 2, 40_000), np.uint8), [0, 1, 2, 3], list("abcd"), replace(CROPPED, size=(1600, 1600)), "thin"
     )
     assert "cannot make a mosaic with thin/" in mosaics(thin)[0].reason
@@ -228,9 +228,9 @@ def test_mosaics_reach_the_model_as_they_are(tiny_model_file):
     assert classifier.preprocessing.crop_fraction < 1
     pixels = np.zeros((4, 16, 16), np.uint8)
     pixels[1] = 255
-    made = mosaics(LabelledArrays(pixels, [0, 1, 2, 3], CLASS_NAMES[:4], classifier.preprocessing, "white"))
-    [batch] = read_batches(classifier, made, OwnShare(len(made)), 4, 0, "reading", [])
-    white = classifier.preprocessing.denormalise(batch.images).mean(1) > 0.5
+    made = mosaics(LabeledArrays(pixels, [0, 1, 2, 3], CLASS_NAMES[:4], classifier.preprocessing, "white"))
+    [batch] = read_batches(classifier, made, ProcessShare(len(made)), 4, 0, "reading", [])
+    white = classifier.preprocessing.denormalize(batch.images).mean(1) > 0.5
     assert white.flatten(1).sum(1).tolist() == [64] * 4
     for seen, answer, label in zip(white, batch.answers, batch.labels.tolist(), strict=True):
         assert torch.equal(seen & answer, seen if label == 1 else torch.zeros_like(seen))

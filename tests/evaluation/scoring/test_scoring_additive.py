@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from additive import WEIGHTS
-from scored import LOGIT, SHADES, Exact, additive, grey_photos
+from scored import LOGIT, SHADES, Exact, additive, gray_photos
 
 from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation.scoring import Plan, score
@@ -25,7 +25,7 @@ def classifier():
 
 @pytest.fixture(scope="module")
 def images(classifier, tmp_path_factory):
-    return ImageFolder.scan(grey_photos(tmp_path_factory.mktemp("grey")), classifier.preprocessing)
+    return ImageFolder.scan(gray_photos(tmp_path_factory.mktemp("gray")), classifier.preprocessing)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,8 @@ def test_the_mean_curve_is_the_curve_of_the_mean(scores, maps):
     runs = [curve(parts, np.argsort(-own, kind="stable"), "deletion") for parts, own in zip(PARTS, maps["Exact"], strict=True)]
     found = scores.mean_curves("logit")["Exact"]
     np.testing.assert_allclose(found["deletion_zero_logit"][0], np.mean(runs, 0), rtol=1e-4, atol=1e-5)
-    normalised = np.mean(runs, 0) / PARTS.sum(1).mean()
-    np.testing.assert_allclose(found.normalised()["deletion_zero_logit"][0], normalised, rtol=1e-4, atol=1e-5)
+    normalized = np.mean(runs, 0) / PARTS.sum(1).mean()
+    np.testing.assert_allclose(found.normalized()["deletion_zero_logit"][0], normalized, rtol=1e-4, atol=1e-5)
 
 
 def test_the_true_map_is_perfectly_faithful(scores):

@@ -10,7 +10,7 @@ import torch
 from additive import AdditiveClassifier
 from any_size import any_size
 from samples import CLASS_NAMES, noisy_photo
-from scored import LOGIT, SHADES, AlsoRecording, Exact, Recording, additive, grey_photos
+from scored import LOGIT, SHADES, AlsoRecording, Exact, Recording, additive, gray_photos
 
 from vitrail.adapters import load
 from vitrail.core.errors import ImageError, InvalidInputError, OutputError
@@ -19,7 +19,7 @@ from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation.accuracy import with_model_labels
 from vitrail.evaluation.scoring import Plan, engine, score
 from vitrail.evaluation.scoring.engine import LABEL
-from vitrail.evaluation.scoring.shards import CurvePart, Part, part_file
+from vitrail.evaluation.scoring.shards import CurveShard, Shard, shard_file
 from vitrail.explainers import make_explainer
 from vitrail.metrics import METRICS, InsertionDeletion, Protocol
 
@@ -67,9 +67,9 @@ def scores(classifier, images, explainers, plan):
     return score(classifier, images, explainers, plan, batch_size=4)
 
 
-def grey_set(folder, shades=SHADES):
+def gray_set(folder, shades=SHADES):
     classifier = additive()
-    return classifier, ImageFolder.scan(grey_photos(folder, shades), classifier.preprocessing)
+    return classifier, ImageFolder.scan(gray_photos(folder, shades), classifier.preprocessing)
 
 
 def readable(images):
@@ -158,7 +158,7 @@ def test_every_image_is_explained_once_by_every_method(classifier, images, plan,
 
 def test_what_the_model_says_is_shared_by_methods_and_metrics(tmp_path, monkeypatch):
     """One more method costs its own explanation and no other pass; one more metric of the same answers costs nothing."""
-    classifier, images = grey_set(tmp_path)
+    classifier, images = gray_set(tmp_path)
     asked, own = [], AdditiveClassifier.logits
 
     def logits(self, images):
@@ -218,9 +218,9 @@ def test_images_of_differing_sizes_are_measured_by_themselves(tmp_path):
 
 
 def test_the_label_can_be_explained(classifier, images, plan):
-    labelled = with_model_labels(images, classifier)
+    labeled = with_model_labels(images, classifier)
     explainers = [make_explainer("hit", classifier)]
-    found = score(classifier, labelled, explainers, plan, LABEL, batch_size=4)
+    found = score(classifier, labeled, explainers, plan, LABEL, batch_size=4)
     names = [path.split("/")[-2] for path in found.paths]
     assert set(names) == {"amber", "crimson", "green"}
     assert list(found.target_names) == names
@@ -241,7 +241,7 @@ def test_a_class_by_number_or_name_can_be_explained(classifier, images, explaine
 
 @pytest.mark.usefixtures("unchecked")
 def test_labels_that_are_not_there_are_refused(tmp_path):
-    classifier, images = grey_set(tmp_path)
+    classifier, images = gray_set(tmp_path)
     with pytest.raises(InvalidInputError, match="target"):
         score(classifier, images, [Exact(classifier)], Plan.of((), ["sparseness"]), LABEL)
 
@@ -261,7 +261,7 @@ def test_what_cannot_be_scored_is_refused(tmp_path, classifier, images, plan):
 
 
 def _needs_answers():
-    return Plan.of((), [next(name for name, metric in METRICS.items() if metric.needs_answers)])
+    return Plan.of((), [next(name for name, metric in METRICS.items() if metric.needs_ground_truth)])
 
 
 # Parts.
@@ -270,19 +270,19 @@ def _needs_answers():
 def a_part(**fields):
     generator = np.random.default_rng(0)
     floats = partial(generator.random, dtype=np.float32)
-    curves = {"hit": CurvePart(floats(5), floats((2, 3, 4, 5)), floats((2, 3, 4, 2)))}
+    curves = {"hit": CurveShard(floats(5), floats((2, 3, 4, 5)), floats((2, 3, 4, 2)))}
     values = generator.random((2, 3, 4))
     values[0, 1, 2] = np.nan
     unreadable = (Unreadable("a/ü\udcff.png", "no picture"),)
     made = {"places": np.array([4, 5, 7]), "targets": np.array([0, 6, 0]), "values": values, "seconds": generator.random(2)}
-    return Part(**{**made, "curves": curves, "effect": None, "unreadable": unreadable, **fields})
+    return Shard(**{**made, "curves": curves, "effect": None, "unreadable": unreadable, **fields})
 
 
 @pytest.mark.parametrize("effect", [None, np.array([0.5, np.nan, 0.0, 1.0])], ids=["exact", "reduced"])
 def test_a_part_comes_back_as_it_was(effect, tmp_path):
     part = a_part(effect=effect)
     part.save(tmp_path / "part.npz")
-    again = Part.load(tmp_path / "part.npz")
+    again = Shard.load(tmp_path / "part.npz")
     for name in ("places", "targets", "values", "seconds"):
         np.testing.assert_array_equal(getattr(again, name), getattr(part, name))
         assert getattr(again, name).dtype == getattr(part, name).dtype
@@ -299,7 +299,7 @@ def test_a_part_of_no_images_comes_back(tmp_path):
     empty = np.zeros(0, dtype=np.int64)
     part = a_part(places=empty, targets=empty, values=np.zeros((2, 0, 4)), curves={})
     part.save(tmp_path / "part.npz")
-    again = Part.load(tmp_path / "part.npz")
+    again = Shard.load(tmp_path / "part.npz")
     assert (len(again.places), again.values.shape, again.curves, again.unreadable) == (0, (2, 0, 4), {}, part.unreadable)
 
 
@@ -330,7 +330,7 @@ def test_a_spoilt_part_is_none(how, tmp_path):
     path = tmp_path / "part.npz"
     a_part().save(path)
     SPOILT[how](path)
-    assert Part.load(path) is None
+    assert Shard.load(path) is None
 
 
 def _flipped():
@@ -346,7 +346,7 @@ def test_a_part_with_a_bad_byte_is_none_or_unharmed(tmp_path):
         spoilt = bytearray(whole)
         spoilt[at % len(whole)] ^= 0xFF
         path.write_bytes(spoilt)
-        again = Part.load(path)
+        again = Shard.load(path)
         damaged += again is None
         if again is not None:
             np.testing.assert_array_equal(again.values, part.values)
@@ -358,13 +358,13 @@ def test_a_part_with_a_bad_byte_is_none_or_unharmed(tmp_path):
 def test_a_spoilt_batch_is_measured_again_and_no_other(how, tmp_path, classifier, images, plan):
     recording = Recording(classifier)
     first = score(classifier, images, [recording], plan, batch_size=4, folder=tmp_path)
-    SPOILT[how](part_file(tmp_path, 1))
+    SPOILT[how](shard_file(tmp_path, 1))
     again = Recording(classifier)
     second = score(classifier, images, [again], plan, batch_size=4, folder=tmp_path)
     assert_same(first, second)
     # The second batch, and one image whose passes are counted.
     assert sorted(again.calls) == sorted([recording.calls[1], 1])
-    assert Part.load(part_file(tmp_path, 1)) is not None
+    assert Shard.load(shard_file(tmp_path, 1)) is not None
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path, scores, classifier, images, plan):
@@ -593,7 +593,7 @@ ALL = ("hit", "chefer", "attention", "input-x-gradient", "random")
 
 def test_the_users_model_is_untouched(used, images):
     before, luck = state(used.module), np.random.get_state()[1].tolist()
-    plan = Plan.of({"steps": STEPS}, [name for name, metric in METRICS.items() if not metric.needs_answers])
+    plan = Plan.of({"steps": STEPS}, [name for name, metric in METRICS.items() if not metric.needs_ground_truth])
     found = score(used, images.subset([0, 1, 2]), [make_explainer(name, used) for name in ALL], plan)
     assert_untouched(before, state(used.module))
     assert np.random.get_state()[1].tolist() == luck
@@ -651,7 +651,7 @@ def test_published_protocols_can_be_scored_together(classifier, images):
 
 def test_the_additive_classifier_is_read_as_meant(tmp_path):
     """What the closed forms of other suites rely on."""
-    classifier, images = grey_set(tmp_path)
+    classifier, images = gray_set(tmp_path)
     batch = torch.stack([sample.image for sample in readable(images)])
     expected = np.array(SHADES) / 255 @ classifier.module.weights.detach().numpy()
     np.testing.assert_allclose(classifier.logits(batch)[:, 0].detach(), expected, rtol=1e-5)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scored import LOGIT, SHADES, Exact, additive, column, grey_photos, hand_made
+from scored import LOGIT, SHADES, Exact, additive, column, gray_photos, hand_made
 
 from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation.scoring import Plan, score
@@ -35,7 +35,7 @@ NAN = float("nan")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Everything that is written of two models, one of them with a broken image and a name to be careful with."""
-    folder, root = tmp_path_factory.mktemp("out"), grey_photos(tmp_path_factory.mktemp("grey"))
+    folder, root = tmp_path_factory.mktemp("out"), gray_photos(tmp_path_factory.mktemp("gray"))
     (root / "broken<i>.png").write_bytes(b"no picture")
     first = additive()
     second = replace(first, name="two/<b>&")
@@ -102,14 +102,14 @@ def test_the_summary_is_json_and_agrees_with_the_scores(made):
     assert {entry["method"] for entry in summary["not_shown_to_beat_random"]} <= {"additive/Exact", "two/<b>&/Exact"}
 
 
-def test_normalised_areas_are_those_of_the_mean_curves_that_have_one(made):
+def test_normalized_areas_are_those_of_the_mean_curves_that_have_one(made):
     folder, scores, _ = made
-    found = strict(folder / "summary.json")["normalised_areas_of_mean_curves"]
+    found = strict(folder / "summary.json")["normalized_areas_of_mean_curves"]
     for each in scores:
         for method in each.methods:
             assert list(found[each.model]["mixed"][method]) == ["deletion_zero_logit", "deletion_zero_least_logit"]
             curves = each.curves("logit")[method]
-            expected = dict(zip(curves.names, curves.mean_normalised_auc().tolist(), strict=True))
+            expected = dict(zip(curves.names, curves.mean_normalized_auc().tolist(), strict=True))
             assert found[each.model]["logit"][method] == pytest.approx(expected, rel=1e-4)
 
 
@@ -172,14 +172,14 @@ def test_undefined_comparisons_can_be_written(tmp_path):
     assert row["p"] == ""
 
 
-def test_points_of_curves_are_the_means_and_what_they_are_normalised(made):
+def test_points_of_curves_are_the_means_and_what_they_are_normalized(made):
     folder, scores, _ = made
     rows = read_csv(folder / "curves.csv")
     for each in scores:
         for protocol in ("logit", "mixed"):
             for method, curves in each.curves(protocol).items():
                 mean = curves.averaged()
-                relative = mean.normalised()
+                relative = mean.normalized()
                 for i, curve in enumerate(curves.protocol.curves):
                     own = [
                         row
@@ -189,7 +189,7 @@ def test_points_of_curves_are_the_means_and_what_they_are_normalised(made):
                     ]
                     assert [float(row["fraction"]) for row in own] == pytest.approx(curves.fractions.tolist())
                     assert [float(row["mean"]) for row in own] == pytest.approx(mean.scores[0, i].tolist(), abs=1e-5)
-                    found = [float(row["normalised"] or NAN) for row in own]
+                    found = [float(row["normalized"] or NAN) for row in own]
                     assert found == pytest.approx(relative.scores[0, i].tolist(), abs=1e-5, nan_ok=True)
                     assert {row["score"] for row in own} == {curve.score}
                     assert all(map(math.isnan, found)) == (curve.score != "logit")
@@ -262,7 +262,7 @@ def test_extremes_leave_out_what_is_undefined_and_show_no_image_twice():
 def test_a_first_method_that_is_undefined_has_no_extremes(tmp_path):
     """Of random, completeness is undefined everywhere; the scores have the column of another method."""
     classifier = additive()
-    images, plan = ImageFolder.scan(grey_photos(tmp_path / "grey"), classifier.preprocessing), Plan.of((), ["completeness"])
+    images, plan = ImageFolder.scan(gray_photos(tmp_path / "gray"), classifier.preprocessing), Plan.of((), ["completeness"])
     explainers = [make_explainer("random", classifier), Exact(classifier)]
     scores = score(classifier, images, explainers, plan)
     write_sheets(tmp_path, scores, plan, images, explainers)

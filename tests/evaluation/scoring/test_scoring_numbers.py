@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from additive import AdditiveClassifier, additive_classifier, explained, ones, own_map
-from scored import LOGIT, Exact, additive, grey_photos
+from scored import LOGIT, Exact, additive, gray_photos
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.folder import ImageFolder
@@ -24,7 +24,7 @@ from vitrail.viz.curves import plot_perturbation
 
 @pytest.fixture
 def images(tmp_path):
-    return ImageFolder.scan(grey_photos(tmp_path / "photos"), additive().preprocessing)
+    return ImageFolder.scan(gray_photos(tmp_path / "photos"), additive().preprocessing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +52,10 @@ def test_all_methods_explain_the_class_that_the_images_have_in_full_precision(tm
     with torch.no_grad():
         classifier.module.head.weight.mul_(1e-4)
     batch = networks.images("timm", 3)
-    from vitrail.datasets.dataset import LabelledArrays
+    from vitrail.datasets.dataset import LabeledArrays
 
     pixels = (batch.permute(0, 2, 3, 1) * 60 + 120).clamp(0, 255).to(torch.uint8).numpy()
-    data = LabelledArrays(pixels, [-1] * 3, [], classifier.preprocessing, "noise")
+    data = LabeledArrays(pixels, [-1] * 3, [], classifier.preprocessing, "noise")
     methods = [Asked(classifier, seen=[], precision="bf16"), Other(classifier, seen=[], precision="bf16")]
     found = score(classifier, data, methods, Plan.of(metrics=["sparseness"]), passes=[1.0, 1.0])
     seen = torch.stack([data[i].image for i in range(3)])

@@ -27,10 +27,10 @@ def save_vit(path, seed=0):
     preprocessing = Preprocessing((16, 16), crop_fraction=1.0, mean=(0.5,) * 3, std=(0.25,) * 3)
     vit = build("timm:vit_tiny_patch16_224", num_classes=2, image_size=(16, 16), preprocessing=preprocessing, **options)
     shaken(vit.module, seed=seed, spread=0.3)
-    colours = torch.full((2, 3, 16, 16), -1.6)
-    colours[0, 2], colours[1, 0] = 0.9, 0.9
+    colors = torch.full((2, 3, 16, 16), -1.6)
+    colors[0, 2], colors[1, 0] = 0.9, 0.9
     with torch.no_grad():
-        blue, red = vit.module.forward_head(vit.module.forward_features(colours), pre_logits=True)
+        blue, red = vit.module.forward_head(vit.module.forward_features(colors), pre_logits=True)
         axis = 8 * (blue - red) / (blue - red).square().sum()
         vit.module.head.weight.copy_(torch.stack([axis, -axis]) / 2)
         vit.module.head.bias.copy_(torch.stack([-axis, axis]) / 2 @ (blue + red) / 2)
@@ -66,7 +66,7 @@ def mask_configured(mask_recipe):
 
 
 class Steps(Callback):
-    """What every step has changed: gates, alphas, the state of both optimisers, the drawn layer."""
+    """What every step has changed: gates, alphas, the state of both optimizers, the drawn layer."""
 
     def __init__(self):
         self.taken, self.learner, self.trainer = [], None, None

@@ -64,7 +64,7 @@ def test_running_figures():
 
 
 def test_running_figures_are_those_of_the_steps(trained_steps, steps, monkeypatch):
-    """The share kept counts prefix tokens, as in the norm that is minimised."""
+    """The share kept counts prefix tokens, as in the norm that is minimized."""
     seen = []
     update = LayerChoice.update
     monkeypatch.setattr(

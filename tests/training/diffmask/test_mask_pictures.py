@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vitrail
-from vitrail.datasets.dataset import LabelledFiles
+from vitrail.datasets.dataset import LabeledFiles
 from vitrail.datasets.streaming import ImageStream, Record, StreamedImages
 from vitrail.training import train
 from vitrail.training.checkpoints import Checkpoints
@@ -137,7 +137,7 @@ def test_of_a_stream_the_first_images_are_drawn(mask_configured, sheets, monkeyp
 
     def parts(config, *transforms):
         for split, transform in zip(("train", "test"), transforms, strict=True):
-            files: LabelledFiles = whole(config, split, transform)
+            files: LabeledFiles = whole(config, split, transform)
             found.append(StreamedImages(Files(files), files.class_names, transform, num_images=len(files)))
         return found
 

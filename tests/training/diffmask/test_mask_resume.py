@@ -12,7 +12,7 @@ from vitrail.training.diffmask.export import MaskExport
 
 pytest_plugins = ("tiny",)
 
-# All that is random, and all that has a state. Slow weights are synchronised at steps 3 and 6 of eight.
+# All that is random, and all that has a state. Slow weights are synchronized at steps 3 and 6 of eight.
 EVERYTHING = (
     "diffmask.layers=weighted",
     "diffmask.gradient_clip=0.1",
@@ -22,7 +22,7 @@ EVERYTHING = (
 )
 BY_EPOCH = ("engine.checkpoint_every=null",)
 ANY_BATCH = range(1, 8)
-SOME_BATCHES = (1, 3, 4, 7)  # The first and the last one, as slow weights are synchronised, and at the end of an epoch.
+SOME_BATCHES = (1, 3, 4, 7)  # The first and the last one, as slow weights are synchronized, and at the end of an epoch.
 
 
 class KilledError(Exception):

@@ -35,7 +35,7 @@ def told(act: Callable[..., Any], outputs: Sequence[Any], where: Any) -> Callabl
     return safe
 
 
-def told_on_the_way(
+def tell_progress(
     act: Callable[..., Iterator[Any]], outputs: Sequence[Any], where: Any, unfinished: Any
 ) -> Callable[..., Iterator[Any]]:
     """The same for a function that gives values again and again.

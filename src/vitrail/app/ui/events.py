@@ -1,4 +1,4 @@
-"""The page: what happens when something is pressed. What is said is made in `views`, what is done in `desk`."""
+"""The page: what happens when something is pressed. What is said is made in `views`, what is done in `service`."""
 
 import shutil
 import tempfile
@@ -10,11 +10,11 @@ import gradio as gr
 
 from vitrail.app.downloads import write_downloads
 from vitrail.app.endpoints import AT_ONCE, TURNS, offer_functions
-from vitrail.app.explain_request import PREDICTED, TOP, Answered
-from vitrail.app.service import Desk
+from vitrail.app.explain_request import PREDICTED, TOP, ExplainResult
+from vitrail.app.service import ExplainService
 from vitrail.app.temporary_files import Folders
 from vitrail.app.ui.curves import curves_drawn, progress_bar
-from vitrail.app.ui.errors import told, told_on_the_way
+from vitrail.app.ui.errors import tell_progress, told
 from vitrail.app.ui.layout import Question, Reply, example_files, lay_out
 from vitrail.app.ui.markup import failure, said
 from vitrail.app.ui.render import Look, results
@@ -29,40 +29,42 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # What is asked last is what the visitor wants, also while an answer is on its way.
 WORK: dict[str, Any] = {**QUIET, "concurrency_id": TURNS, "concurrency_limit": AT_ONCE, "trigger_mode": "always_last"}
 
-Measured = tuple[list[Answered], list[dict[str, Curves]]]
+Measured = tuple[list[ExplainResult], list[dict[str, Curves]]]
 """Curves, and the answers that they are of."""
 
 
-def build_page(desk: Desk, folders: Folders) -> gr.Blocks:
+def build_page(service: ExplainService, folders: Folders) -> gr.Blocks:
     """Lay the page out, and connect it.
 
     Args:
-        desk: Answers the questions.
+        service: Answers the questions.
         folders: Of files that visitors download; each visitor has a folder of their own there, which goes when they go.
     """
-    keep, photos = desk.limits.keep_seconds, example_files(folders.downloads)
+    keep, photos = service.limits.keep_seconds, example_files(folders.downloads)
     with gr.Blocks(title="vitrail", analytics_enabled=False, delete_cache=(min(keep, 300), keep)) as page:
-        question, reply = lay_out(desk)
+        question, reply = lay_out(service)
         answered, measured = gr.State(None, time_to_live=keep), gr.State(None, time_to_live=keep)
         own_folder = gr.State(None, time_to_live=keep, delete_callback=_remove)
-        measuring = _measuring(desk, reply, answered, measured)
-        _asking(desk, question, reply, answered, measured, measuring)
-        _choosing(desk, question, reply, answered, dict(photos))
+        measuring = _measuring(service, reply, answered, measured)
+        _asking(service, question, reply, answered, measured, measuring)
+        _choosing(service, question, reply, answered, dict(photos))
         _drawing(reply, answered)
-        _downloading(desk, folders, reply, answered, measured, own_folder)
+        _downloading(service, folders, reply, answered, measured, own_folder)
         page.load(None, js=LOAD_JS, api_visibility="private")
-        offer_functions(desk)
+        offer_functions(service)
     return page
 
 
-def _asking(desk: Desk, question: Question, reply: Reply, answered: gr.State, measured: gr.State, measuring: Any) -> None:
+def _asking(
+    service: ExplainService, question: Question, reply: Reply, answered: gr.State, measured: gr.State, measuring: Any
+) -> None:
     def ask(
         photo: str | None, model: str, methods: list[str], target: str, both: bool, photo_b: str | None, target_b: str,
         palette: str, smooth: bool,
     ) -> tuple[Any, ...]:  # fmt: skip
-        sides = [desk.answer(photo, model, methods, target)]
+        sides = [service.answer(photo, model, methods, target)]
         if both:
-            sides.append(desk.answer(photo_b or photo, model, methods, target_b))
+            sides.append(service.answer(photo_b or photo, model, methods, target_b))
         words = " and ".join(f"{one.row.title}: {one.target}, {one.probability:.1%}" for one in sides)
         choices = gr.update(choices=_offered(sides[0])), gr.update(choices=_offered(sides[-1]))
         return sides, None, said(f"Explained. {words}."), _drawn(sides, palette, smooth), "", *choices, None
@@ -87,14 +89,14 @@ def _asking(desk: Desk, question: Question, reply: Reply, answered: gr.State, me
     )
 
 
-def _choosing(desk: Desk, question: Question, reply: Reply, answered: gr.State, photos: dict[str, str]) -> None:
+def _choosing(service: ExplainService, question: Question, reply: Reply, answered: gr.State, photos: dict[str, str]) -> None:
     def change_model(model: str) -> tuple[Any, ...]:
-        names, fresh = desk.methods(model), gr.update(choices=[PREDICTED, *desk.classes(model)], value=PREDICTED)
+        names, fresh = service.methods(model), gr.update(choices=[PREDICTED, *service.classes(model)], value=PREDICTED)
         return gr.update(choices=names, value=names[:1]), fresh, fresh, said(f"{model} is ready.")
 
-    def fresh_target(sides: list[Answered] | None, model: str) -> Any:
+    def fresh_target(sides: list[ExplainResult] | None, model: str) -> Any:
         # What was chosen for the photo before is not meant for this one; what was chosen before any photo is.
-        return gr.update(choices=[PREDICTED, *desk.classes(model)], value=PREDICTED) if sides else gr.skip()
+        return gr.update(choices=[PREDICTED, *service.classes(model)], value=PREDICTED) if sides else gr.skip()
 
     changed = [question.methods, question.target, question.target_b, reply.status]
     # `select`, since this kit calls it `input` too when a list is only left.
@@ -110,7 +112,7 @@ def _choosing(desk: Desk, question: Question, reply: Reply, answered: gr.State, 
 
 
 def _drawing(reply: Reply, answered: gr.State) -> None:
-    def redraw(sides: list[Answered] | None, palette: str, smooth: bool) -> Any:
+    def redraw(sides: list[ExplainResult] | None, palette: str, smooth: bool) -> Any:
         return _drawn(sides, palette, smooth) if sides else gr.skip()
 
     look = [answered, reply.palette, reply.smooth]
@@ -118,13 +120,13 @@ def _drawing(reply: Reply, answered: gr.State) -> None:
     reply.opacity.input(None, reply.opacity, None, js=OPACITY_JS, api_visibility="private")
 
 
-def _measuring(desk: Desk, reply: Reply, answered: gr.State, measured: gr.State) -> Any:
-    def measure(sides: list[Answered] | None) -> Iterator[tuple[Any, Any, Any]]:
+def _measuring(service: ExplainService, reply: Reply, answered: gr.State, measured: gr.State) -> Any:
+    def measure(sides: list[ExplainResult] | None) -> Iterator[tuple[Any, Any, Any]]:
         if not sides:
             raise VitrailError(NO_ANSWER)
         # Said once: a line that changed with every step would be read out with every step.
         yield None, gr.skip(), said("Measuring curves ...")
-        for item in desk.curves(sides):
+        for item in service.curves(sides):
             if isinstance(item, list):
                 yield (sides, item), curves_drawn(item), said("Curves are measured.")
             else:
@@ -140,7 +142,7 @@ def _measuring(desk: Desk, reply: Reply, answered: gr.State, measured: gr.State)
 
     outputs = [measured, reply.curves, reply.status]
     reply.measure.click(None, None, reply.curves, js=WAITING_JS, **QUIET)
-    measuring = reply.measure.click(told_on_the_way(measure, outputs, reply.status, reply.curves), answered, outputs, **WORK)
+    measuring = reply.measure.click(tell_progress(measure, outputs, reply.status, reply.curves), answered, outputs, **WORK)
     measuring.failure(turned_away, reply.curves, [reply.curves, reply.status], js=MARK_JS, queue=False, **QUIET)
     # What was on its way when the work was stopped comes first.
     stopped = reply.cancel.click(None, None, None, cancels=[measuring], api_visibility="private")
@@ -149,20 +151,20 @@ def _measuring(desk: Desk, reply: Reply, answered: gr.State, measured: gr.State)
 
 
 def _downloading(
-    desk: Desk, folders: Folders, reply: Reply, answered: gr.State, measured: gr.State, own_folder: gr.State
+    service: ExplainService, folders: Folders, reply: Reply, answered: gr.State, measured: gr.State, own_folder: gr.State
 ) -> None:
     def prepare(
-        sides: list[Answered] | None, found: Measured | None, old: str | None, opacity: float, palette: str
+        sides: list[ExplainResult] | None, found: Measured | None, old: str | None, opacity: float, palette: str
     ) -> tuple[Any, Any, str]:
         if not sides:
             raise VitrailError(NO_ANSWER)
-        if folders.stored_bytes() > desk.limits.num_stored:
+        if folders.stored_bytes() > service.limits.num_stored:
             raise VitrailError("there is no room for more files at the moment; try again later")
         # Curves of other answers are none of these.
         curves = found[1] if found and found[0] is sides else ()
         own = tempfile.mkdtemp(dir=folders.downloads)
         try:
-            made = write_downloads(Path(own), sides, curves, opacity, "grey" if palette == "grey" else "colour")
+            made = write_downloads(Path(own), sides, curves, opacity, "gray" if palette == "gray" else "color")
         except BaseException:
             _remove(own)
             raise
@@ -179,15 +181,15 @@ def _tell_if_turned_away(event: Any, status: gr.HTML) -> None:
     event.failure(lambda: failure(TURNED_AWAY), None, status, queue=False, **QUIET)
 
 
-def _offered(side: Answered) -> list[str | tuple[str, str]]:
+def _offered(side: ExplainResult) -> list[str | tuple[str, str]]:
     """The most probable classes first, then all others by name."""
     top = [(f"{word} ({share:.1%})", word) for word, share in side.classes[:TOP]]
     rest = sorted(word for word, _ in side.classes[TOP:])
     return [PREDICTED, *top, *rest]
 
 
-def _drawn(sides: Sequence[Answered], palette: str, smooth: bool) -> str:
-    return results(sides, Look("grey" if palette == "grey" else "colour", "bilinear" if smooth else "nearest"))
+def _drawn(sides: Sequence[ExplainResult], palette: str, smooth: bool) -> str:
+    return results(sides, Look("gray" if palette == "gray" else "color", "bilinear" if smooth else "nearest"))
 
 
 def _remove(folder: str | None) -> None:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from vitrail.app.example_photos import examples
 from vitrail.app.explain_request import PREDICTED
-from vitrail.app.service import Desk
+from vitrail.app.service import ExplainService
 from vitrail.app.ui.markup import said
 
 LEAD = (
@@ -50,16 +50,16 @@ class Reply(NamedTuple):
     files: gr.File
 
 
-def lay_out(desk: Desk) -> tuple[Question, Reply]:
+def lay_out(service: ExplainService) -> tuple[Question, Reply]:
     """Put everything in its place, inside a page.
 
     Args:
-        desk: Knows the models, their methods and their classes.
+        service: Knows the models, their methods and their classes.
     """
     gr.HTML(LEAD, elem_id="vt-lead")
     with gr.Row(elem_id="vt-columns"):
         with gr.Column(scale=2, min_width=300):
-            question = _question(desk)
+            question = _question(service)
         with gr.Column(scale=5, min_width=300):
             reply = _reply()
     return question, reply
@@ -78,12 +78,12 @@ def example_files(folder: Path) -> Mapping[str, str]:
     return found
 
 
-def _question(desk: Desk) -> Question:
-    first = desk.shelf.names[0]
-    methods, classes = desk.methods(first), desk.classes(first)
+def _question(service: ExplainService) -> Question:
+    first = service.pool.names[0]
+    methods, classes = service.methods(first), service.classes(first)
     photo = _photo("Photo: drop, paste or choose a file", "vt-photo-a", 260)
     example = gr.Radio(list(examples()), label="or an example", elem_id="vt-example")
-    model = gr.Dropdown(list(desk.shelf.names), value=first, label="Model", elem_id="vt-model", filterable=False)
+    model = gr.Dropdown(list(service.pool.names), value=first, label="Model", elem_id="vt-model", filterable=False)
     chosen = gr.CheckboxGroup(methods, value=methods[:1], label="Methods", elem_id="vt-methods")
     target = _target("Class to explain", "vt-target", classes)
     with gr.Accordion("Compare with another class, or another photo", open=False, elem_id="vt-compare"):
@@ -98,7 +98,7 @@ def _reply() -> Reply:
     status = gr.HTML(said("Choose a photo, then press Explain."), elem_id="vt-status")
     with gr.Row(elem_id="vt-look"):
         opacity = gr.Slider(0, 1, 0.75, step=0.05, label="Opacity of the maps", elem_id="vt-opacity")
-        palette = gr.Radio(["colour", "grey"], value="colour", label="Colours", elem_id="vt-palette")
+        palette = gr.Radio(["color", "gray"], value="color", label="Colors", elem_id="vt-palette")
         smooth = gr.Checkbox(label="Blend patches", elem_id="vt-smooth")
     shown = gr.HTML(elem_id="vt-shown")
     with gr.Accordion("Is it true? Insertion and deletion curves", open=False, elem_id="vt-curves"):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from vitrail.app.explain_request import TOP, Answered, summary_of
+from vitrail.app.explain_request import TOP, ExplainResult, summarize
 from vitrail.app.ui.markup import data_uri, escaped, folded, grid_table, hover_cells, number, table
 from vitrail.app.ui.scales import Scale
-from vitrail.explanation import Explanation, share_of
+from vitrail.explanation import Explanation, format_share
 from vitrail.viz.overlay import Palette, Smoothing, underlay
 
 PHOTO_SIDE = 360
@@ -21,18 +21,18 @@ class Look:
     """How maps are drawn.
 
     Attributes:
-        palette: "colour", or "grey".
+        palette: "color", or "gray".
         smoothing: "nearest" shows the patches as they are, "bilinear" blends them.
     """
 
-    palette: Palette = "colour"
+    palette: Palette = "color"
     smoothing: Smoothing = "nearest"
 
 
 PLAIN = Look()
 
 
-def scales(sides: Sequence[Answered]) -> dict[str, Scale]:
+def scales(sides: Sequence[ExplainResult]) -> dict[str, Scale]:
     """By method the scale that its maps of all sides share; numbers of different methods have different units."""
     return {
         method: Scale.of(
@@ -43,7 +43,7 @@ def scales(sides: Sequence[Answered]) -> dict[str, Scale]:
     }
 
 
-def results(sides: Sequence[Answered], look: Look = PLAIN) -> str:
+def results(sides: Sequence[ExplainResult], look: Look = PLAIN) -> str:
     """All that is known of one answer, or of two that are compared.
 
     Args:
@@ -59,8 +59,8 @@ def results(sides: Sequence[Answered], look: Look = PLAIN) -> str:
     return f'<div class="vt-results"><style>{style}</style>{_heads(sides)}<div class="{beside}">{methods}</div></div>'
 
 
-def _heads(sides: Sequence[Answered]) -> str:
-    def head(side: Answered, name: str) -> str:
+def _heads(sides: Sequence[ExplainResult]) -> str:
+    def head(side: ExplainResult, name: str) -> str:
         found = f"explained: <strong>{escaped(side.target)}</strong>, probability {side.probability:.1%}"
         bars = "".join(
             f'<tr><th scope="row">{escaped(_class_name(side, word))}</th><td class="vt-bar"><span style="width:{share:.1%}"></span></td>'
@@ -77,7 +77,7 @@ def _heads(sides: Sequence[Answered]) -> str:
     return f'<div class="vt-sides">{"".join(map(head, sides, names))}</div>'
 
 
-def _class_name(side: Answered, word: str) -> str:
+def _class_name(side: ExplainResult, word: str) -> str:
     one = side.row.explanations[0]
     return word if not word.isdecimal() else f"{one.class_name(int(word))} (number {word})"
 
@@ -92,7 +92,7 @@ class _Canvas:
     box: tuple[int, int, int, int]
 
     @classmethod
-    def of(cls, side: Answered, name: str) -> "_Canvas":
+    def of(cls, side: ExplainResult, name: str) -> "_Canvas":
         picture, box = underlay(side.row.photo, side.row.box, side=PHOTO_SIDE)
         return cls(f"vt-photo-of-{name}", data_uri(picture, "jpeg"), picture.size, box)
 
@@ -108,7 +108,7 @@ class _Canvas:
             f"height:{(bottom - top) / height:.3%}"
         )
         smooth = " vt-smooth" if look.smoothing == "bilinear" else ""
-        heat = data_uri(scale.colours(relevance, look.palette))
+        heat = data_uri(scale.colors(relevance, look.palette))
         return (
             f'<div class="vt-stack" style="aspect-ratio:{width}/{height}"><div class="vt-photo {self.name}"></div>'
             f'<div class="vt-seen" style="{place}"><img class="vt-heat{smooth}" src="{heat}" alt="{escaped(alt)}">'
@@ -116,34 +116,34 @@ class _Canvas:
         )
 
 
-def _method(name: str, scale: Scale, sides: Sequence[Answered], photos: Sequence[_Canvas], look: Look) -> str:
+def _method(name: str, scale: Scale, sides: Sequence[ExplainResult], photos: Sequence[_Canvas], look: Look) -> str:
     figures = "".join(
         f"<figure>{photo.under(one.relevance[0], scale, look, _alt(side, one))}<figcaption>{_caption(side, one, label)}</figcaption>"
         f"{_numbers(side, one)}{_parts(side, name, photo, look)}</figure>"
         for side, photo, label in zip(sides, photos, ["A: ", "B: "] if len(sides) > 1 else [""], strict=True)
         for one in [side.explanations[name]]
     )
-    heading = f"<h3>{escaped(name)}</h3><p>{escaped(summary_of(name))}</p>"
+    heading = f"<h3>{escaped(name)}</h3><p>{escaped(summarize(name))}</p>"
     return f'<section class="vt-method">{heading}{_legend(scale, look)}<div class="vt-sides">{figures}</div></section>'
 
 
 def _legend(scale: Scale, look: Look) -> str:
     strip: Image.Image = scale.legend(look.palette)
     ends = ("against", "for") if scale.signed else ("least", "most")
-    words = f"colours from {number(scale.low)} ({ends[0]}) to {number(scale.high)} ({ends[1]})"
+    words = f"colors from {number(scale.low)} ({ends[0]}) to {number(scale.high)} ({ends[1]})"
     return (
         f'<p class="vt-legend"><span>{ends[0]} {number(scale.low)}</span><img src="{data_uri(strip)}" alt="{escaped(words)}">'
         f"<span>{number(scale.high)} {ends[1]}</span></p>"
     )
 
 
-def _alt(side: Answered, one: Explanation) -> str:
+def _alt(side: ExplainResult, one: Explanation) -> str:
     strongest = "; ".join(f"row {row} column {col}: {number(value)}" for row, col, value in one.strongest_patches(0, 3))
     rows, cols = one.grid
     return f"Map of {one.method} for {side.target}, {rows} by {cols} patches. The strongest, counted from 0: {strongest}."
 
 
-def _caption(side: Answered, one: Explanation, label: str) -> str:
+def _caption(side: ExplainResult, one: Explanation, label: str) -> str:
     text = f"{label}relevance for {side.target}"
     if one.bias is not None:
         logit, bias = float(one.target_logits()[0]), float(one.bias[0])
@@ -151,11 +151,11 @@ def _caption(side: Answered, one: Explanation, label: str) -> str:
     return escaped(text)
 
 
-def _numbers(side: Answered, one: Explanation) -> str:
+def _numbers(side: ExplainResult, one: Explanation) -> str:
     logit = float(one.target_logits()[0])
     share = one.bias is not None
     rows: list[list[str | float]] = [
-        [f"row {row}, column {col}", value, *([share_of(value, logit)] if share else [])]
+        [f"row {row}, column {col}", value, *([format_share(value, logit)] if share else [])]
         for row, col, value in one.strongest_patches(0, STRONGEST)
     ]
     head = ["patch", "relevance", *(["share of the logit"] if share else [])]
@@ -164,7 +164,7 @@ def _numbers(side: Answered, one: Explanation) -> str:
     return folded("Numbers", inside)
 
 
-def _parts(side: Answered, name: str, photo: _Canvas, look: Look) -> str:
+def _parts(side: ExplainResult, name: str, photo: _Canvas, look: Look) -> str:
     parts = side.parts.get(name)
     if parts is None:
         return ""

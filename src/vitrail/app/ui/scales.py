@@ -1,4 +1,4 @@
-"""One scale of colours for all maps that are to be compared."""
+"""One scale of colors for all maps that are to be compared."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -13,11 +13,11 @@ LEGEND_STEPS = 64
 
 
 class Scale(NamedTuple):
-    """What the colours mean: the same colour is the same number in every map of one scale.
+    """What the colors mean: the same color is the same number in every map of one scale.
 
     Attributes:
         low: Transparent where nothing is negative; of signed maps minus `high`.
-        high: What gets the full colour.
+        high: What gets the full color.
         signed: Whether numbers can speak against the class.
     """
 
@@ -34,12 +34,12 @@ class Scale(NamedTuple):
             return cls(-most, most, True)
         return cls(float(numbers.min()), float(numbers.max()), False)
 
-    def colours(self, relevance: Tensor, palette: Palette = "colour") -> Image.Image:
-        """A map in colours, a pixel a cell, transparent where it says nothing."""
+    def colors(self, relevance: Tensor, palette: Palette = "color") -> Image.Image:
+        """A map in colors, a pixel a cell, transparent where it says nothing."""
         rows, cols = relevance.shape
         return heatmap(relevance, (cols, rows), "nearest", self.high, self.signed, self.low, palette)
 
-    def legend(self, palette: Palette = "colour") -> Image.Image:
-        """The colours from low to high, over grey, as over a photo."""
-        strip = self.colours(torch.linspace(self.low, self.high, LEGEND_STEPS)[None], palette)
+    def legend(self, palette: Palette = "color") -> Image.Image:
+        """The colors from low to high, over gray, as over a photo."""
+        strip = self.colors(torch.linspace(self.low, self.high, LEGEND_STEPS)[None], palette)
         return Image.alpha_composite(Image.new("RGBA", strip.size, "gray"), strip).convert("RGB")

@@ -64,11 +64,11 @@ class AugmentationConfig(BaseModel):
         color_jitter: Strength for brightness, contrast and saturation; ignored under RandAugment.
         auto_augment: A timm policy, e.g. "rand-m9-mstd0.5-inc1" (RandAugment) or "3a" (3-Augment); null for none.
         random_erasing: Probability.
-        erasing_mode: What erased parts are filled with: "pixel" is noise, "rand" one random colour, "const" the mean colour.
+        erasing_mode: What erased parts are filled with: "pixel" is noise, "rand" one random color, "const" the mean color.
         erasing_count: At most so many parts are erased.
-        rotation: Largest angle in degrees, either way; 0 for none. What turns in from outside has the mean colour.
+        rotation: Largest angle in degrees, either way; 0 for none. What turns in from outside has the mean color.
         blur: Side in pixels of a Gaussian kernel, odd, of random width; 0 for none.
-        noise: Standard deviation of Gaussian noise on the normalised image; 0 for none.
+        noise: Standard deviation of Gaussian noise on the normalized image; 0 for none.
         mixup: Alpha of mixup; 0 for none.
         cutmix: Alpha of cutmix; 0 for none.
         cutmix_sides: Smallest and largest share of a side that cutmix takes, where it is on, instead of drawing by alpha.
@@ -112,15 +112,15 @@ class AugmentationConfig(BaseModel):
 
 @dataclass(frozen=True)
 class DrawnAgain:
-    """timm's random colours, drawn again where its posterize asks for 0 bits, which Pillow refuses."""
+    """timm's random colors, drawn again where its posterize asks for 0 bits, which Pillow refuses."""
 
-    colours: Callable[[Image.Image], Image.Image]
+    colors: Callable[[Image.Image], Image.Image]
 
     def __call__(self, image: Image.Image) -> Image.Image:
         for _ in range(10):
             with suppress(ValueError):
-                return self.colours(image)
-        return self.colours(image)
+                return self.colors(image)
+        return self.colors(image)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Covering:
 
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise on a normalised image."""
+    """Gaussian noise on a normalized image."""
 
     std: float
 
@@ -149,7 +149,7 @@ class Noise:
 
 
 def training_transform(config: AugmentationConfig, preprocessing: Preprocessing) -> Transform:
-    """Return the random transform of training images, with the network's own size and normalisation.
+    """Return the random transform of training images, with the network's own size and normalization.
 
     Raises:
         InvalidInputError: Images of differing sizes for a network that takes one size, or the other way round.
@@ -164,7 +164,7 @@ def training_transform(config: AugmentationConfig, preprocessing: Preprocessing)
             f"expected augmentation.crop detr with data.crop_mode whole, where images differ in size, got {config.crop}; set "
             "augmentation.crop to detr, or data.crop_mode to center or squash"
         )
-    geometry, colours, normalisation = create_transform(
+    geometry, colors, normalization = create_transform(
         preprocessing.size,
         is_training=True,
         scale=config.crop_scale,
@@ -189,11 +189,11 @@ def training_transform(config: AugmentationConfig, preprocessing: Preprocessing)
         geometry = detr_geometry(preprocessing.size, interpolation, config.horizontal_flip)
     # timm's policies want three channels.
     to_gray = [Grayscale()] if len(preprocessing.mean) == 1 else []
-    # On the normalised image, in the order of arXiv:2304.06391's code: 0 is the mean colour.
+    # On the normalized image, in the order of arXiv:2304.06391's code: 0 is the mean color.
     noise = [Noise(config.noise)] if config.noise else []
     turned = [RandomRotation(config.rotation)] if config.rotation else []
     blurred = [GaussianBlur(config.blur)] if config.blur else []
-    return Compose([geometry, DrawnAgain(colours), *to_gray, normalisation, *noise, *turned, *blurred])
+    return Compose([geometry, DrawnAgain(colors), *to_gray, normalization, *noise, *turned, *blurred])
 
 
 def label_mixing(config: AugmentationConfig, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Any, Any]] | None:

@@ -14,7 +14,7 @@ from vitrail.core.errors import InvalidInputError, MissingExtraError
 from vitrail.core.files import read_text as read_file_text
 from vitrail.core.files import regular_file
 from vitrail.core.json_io import parse_json
-from vitrail.datasets.dataset import Box, LabelledFiles, Transform
+from vitrail.datasets.dataset import Box, LabeledFiles, Transform
 
 
 def damaged(path: Path, why: str) -> InvalidInputError:
@@ -116,7 +116,7 @@ def read_per_image(path: Path, images: Sequence[int], *kinds: Callable[[str], An
     return [tuple(rows[image]) for image in images]
 
 
-def labelled_files(
+def labeled_files(
     paths: Sequence[Path],
     labels: Sequence[int],
     class_names: Sequence[str],
@@ -124,7 +124,7 @@ def labelled_files(
     source: Path,
     boxes: Sequence[Box] | None = None,
     crop_to_box: bool = False,
-) -> LabelledFiles:
+) -> LabeledFiles:
     """Return a list of image files after a look at their labels.
 
     Args:
@@ -144,7 +144,7 @@ def labelled_files(
     strange = next((box for box in boxes or () if not all(map(math.isfinite, box))), None)
     if strange is not None:
         raise damaged(source, f"expected boxes of finite numbers, got {strange}")
-    return LabelledFiles(paths, labels, class_names, transform, boxes, crop_to_box)
+    return LabeledFiles(paths, labels, class_names, transform, boxes, crop_to_box)
 
 
 def _read_text(path: Path) -> str:

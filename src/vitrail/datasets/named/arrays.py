@@ -11,7 +11,7 @@ import numpy as np
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import regular_file
-from vitrail.datasets.dataset import LabelledArrays, LabelledImages, Transform
+from vitrail.datasets.dataset import LabeledArrays, LabeledImages, Transform
 from vitrail.datasets.named.annotations import damaged, need, official_folder
 from vitrail.datasets.named.base import named_data
 from vitrail.datasets.named.pickles import read_pickle
@@ -34,7 +34,7 @@ cifar-10-batches-py/ (or this folder itself)
     download="download cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and extract it there",
     note=NO_VALIDATION,
 )
-def read_cifar10(root: Path, split: str, transform: Transform) -> LabelledImages:
+def read_cifar10(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read CIFAR-10 in its Python version."""
     folder = _not_sorted(official_folder(root, "cifar-10-batches-py"), "cifar10")
     files = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
@@ -54,7 +54,7 @@ cifar-100-python/ (or this folder itself)
     download="download cifar-100-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and extract it there",
     note=NO_VALIDATION,
 )
-def read_cifar100(root: Path, split: str, transform: Transform, *, level: Literal["fine", "coarse"] = "fine") -> LabelledImages:
+def read_cifar100(root: Path, split: str, transform: Transform, *, level: Literal["fine", "coarse"] = "fine") -> LabeledImages:
     """Read CIFAR-100 in its Python version."""
     folder = _not_sorted(official_folder(root, "cifar-100-python"), "cifar100")
     class_names = _class_names(folder / "meta", f"{level}_label_names")
@@ -74,7 +74,7 @@ MNIST/raw/ (or raw/, or this folder itself)
     download="download the four files from http://yann.lecun.com/exdb/mnist/, or from https://ossci-datasets.s3.amazonaws.com/mnist/FILE",
     note=NO_VALIDATION,
 )
-def read_mnist(root: Path, split: str, transform: Transform) -> LabelledImages:
+def read_mnist(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read MNIST."""
     folder = _not_sorted(official_folder(root, "MNIST/raw", "raw"), "mnist")
     part = "train" if split == "train" else "t10k"
@@ -98,7 +98,7 @@ def _class_names(file: Path, key: str) -> list[str]:
     return [str(name) for name in _entry(read_pickle(file), key, file)]
 
 
-def _cifar(files: Sequence[Path], labels: str, class_names: list[str], transform: Transform, source: str) -> LabelledImages:
+def _cifar(files: Sequence[Path], labels: str, class_names: list[str], transform: Transform, source: str) -> LabeledImages:
     batches, classes = list[np.ndarray](), list[Any]()
     for file in files:
         content = read_pickle(file)
@@ -142,10 +142,10 @@ def _read_idx(path: Path, num_axes: int) -> np.ndarray:
 
 def _arrays(
     pixels: np.ndarray, labels: list[Any], class_names: list[str], transform: Transform, name: str, source: Path
-) -> LabelledImages:
+) -> LabeledImages:
     if len(pixels) != len(labels):
         raise damaged(source, f"expected as many labels as images, got {len(labels)} and {len(pixels)}")
     odd = [label for label in labels if type(label) is not int or not 0 <= label < len(class_names)]
     if odd or not labels:
         raise damaged(source, f"expected classes 0 to {len(class_names) - 1}, got {odd[0] if odd else 'none'}")
-    return LabelledArrays(pixels, labels, class_names, transform, name)
+    return LabeledArrays(pixels, labels, class_names, transform, name)

@@ -8,11 +8,11 @@ from typing import Any, get_type_hints
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.registry import Registry
-from vitrail.datasets.dataset import LabelledImages, Transform
+from vitrail.datasets.dataset import LabeledImages, Transform
 from vitrail.datasets.options import fit_options
 from vitrail.datasets.streaming import StreamedImages
 
-Reader = Callable[..., LabelledImages]
+Reader = Callable[..., LabeledImages]
 StreamReader = Callable[..., StreamedImages]
 
 
@@ -63,7 +63,7 @@ def named_data(name: str, summary: str, **fields: Any) -> Callable[[Reader], Rea
     return decorate
 
 
-def read_data(name: str, root: str | Path, split: str, transform: Transform, **options: Any) -> LabelledImages:
+def read_data(name: str, root: str | Path, split: str, transform: Transform, **options: Any) -> LabeledImages:
     """Read a split of a data set by its name.
 
     Args:
@@ -82,7 +82,7 @@ def read_data(name: str, root: str | Path, split: str, transform: Transform, **o
     entry = DATA[name]
     if entry.read is None:
         raise InvalidInputError(f"{name} can only be streamed, since its images cannot be picked one by one; use read_stream")
-    images: LabelledImages = _call(entry, entry.read, Path(root), split, transform, options)
+    images: LabeledImages = _call(entry, entry.read, Path(root), split, transform, options)
     return images
 
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from vitrail.datasets.dataset import LabelledImages, Transform
+from vitrail.datasets.dataset import LabeledImages, Transform
 from vitrail.datasets.named.annotations import (
     class_names_by_label,
     damaged,
-    labelled_files,
+    labeled_files,
     labels_by_name,
     need,
     official_folder,
@@ -34,7 +34,7 @@ CUB_200_2011/ (or this folder itself)
     download="download CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011/ and extract it there",
     note=NO_VALIDATION,
 )
-def read_cub(root: Path, split: str, transform: Transform, *, crop_to_box: bool = False) -> LabelledImages:
+def read_cub(root: Path, split: str, transform: Transform, *, crop_to_box: bool = False) -> LabeledImages:
     """Read the birds; `crop_to_box` cuts every image down to its bird."""
     root = official_folder(root, "CUB_200_2011")
     folder, source = need(root / "images"), root / "image_class_labels.txt"
@@ -43,7 +43,7 @@ def read_cub(root: Path, split: str, transform: Transform, *, crop_to_box: bool 
     images = [image for image, (flag,) in zip(files, training, strict=True) if flag == (split == "train")]
     corners = read_per_image(root / "bounding_boxes.txt", images, float, float, float, float)
     classes = read_table(root / "classes.txt", int, str)
-    return labelled_files(
+    return labeled_files(
         [folder / files[image] for image in images],
         [number - 1 for (number,) in read_per_image(source, images, int)],
         # 001.Black_footed_Albatross
@@ -66,7 +66,7 @@ test_list.mat
     download="download images.tar and lists.tar from http://vision.stanford.edu/aditya86/ImageNetDogs/ and extract them there",
     note=NO_VALIDATION,
 )
-def read_dogs(root: Path, split: str, transform: Transform) -> LabelledImages:
+def read_dogs(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read the dogs."""
     folder = need(official_folder(root, "Images", "images"))
     source = root / f"{split}_list.mat"
@@ -78,7 +78,7 @@ def read_dogs(root: Path, split: str, transform: Transform) -> LabelledImages:
         class_names = class_names_by_label(list(zip(breeds, labels, strict=True)), source)
     except (TypeError, ValueError) as error:
         raise damaged(source, f"expected a file name and a class per image, {error}") from None
-    return labelled_files([folder / file for file in files], [label - 1 for label in labels], class_names, transform, source)
+    return labeled_files([folder / file for file in files], [label - 1 for label in labels], class_names, transform, source)
 
 
 @named_data(
@@ -97,7 +97,7 @@ stanford_cars/ (or this folder itself)
 https://ai.stanford.edu/~jkrause/cars/car_dataset.html, is gone; https://github.com/pytorch/vision/issues/7545 tells where copies are""",
     note=NO_VALIDATION,
 )
-def read_cars(root: Path, split: str, transform: Transform, *, crop_to_box: bool = False) -> LabelledImages:
+def read_cars(root: Path, split: str, transform: Transform, *, crop_to_box: bool = False) -> LabeledImages:
     """Read the cars; `crop_to_box` cuts every image down to its car."""
     root = official_folder(root, "stanford_cars")
     folder = need(root / f"cars_{split}")
@@ -113,7 +113,7 @@ def read_cars(root: Path, split: str, transform: Transform, *, crop_to_box: bool
         labels, files = [int(car[4]) - 1 for car in cars], [str(car[5]) for car in cars]
     except (TypeError, ValueError, IndexError) as error:
         raise damaged(source, f"expected a box, a class and a file name per image, {error}") from None
-    return labelled_files([folder / file for file in files], labels, class_names, transform, source, boxes, crop_to_box)
+    return labeled_files([folder / file for file in files], labels, class_names, transform, source, boxes, crop_to_box)
 
 
 @named_data(
@@ -132,7 +132,7 @@ fgvc-aircraft-2013b/ (or this folder itself)
 )
 def read_aircraft(
     root: Path, split: str, transform: Transform, *, level: Literal["variant", "family", "manufacturer"] = "variant"
-) -> LabelledImages:
+) -> LabeledImages:
     """Read the aircraft; `level` says how finely they are told apart."""
     root = official_folder(root, "fgvc-aircraft-2013b") / "data"
     source, folder = root / f"images_{level}_{'trainval' if split == 'train' else 'test'}.txt", need(root / "images")
@@ -140,7 +140,7 @@ def read_aircraft(
     class_names = [name for (name,) in read_table(root / f"{plural}.txt", str)]
     rows = read_table(source, str, str)
     labels = labels_by_name([name for _, name in rows], class_names, source)
-    return labelled_files([folder / f"{image}.jpg" for image, _ in rows], labels, class_names, transform, source)
+    return labeled_files([folder / f"{image}.jpg" for image, _ in rows], labels, class_names, transform, source)
 
 
 @named_data(
@@ -154,7 +154,7 @@ oxford-iiit-pet/ (or this folder itself)
     download="download images.tar.gz and annotations.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/pets/ and extract them there",
     note="train is the official trainval, of which some may be held out",
 )
-def read_pets(root: Path, split: str, transform: Transform) -> LabelledImages:
+def read_pets(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read the pets."""
     root = official_folder(root, "oxford-iiit-pet")
     source, folder = root / "annotations" / f"{'trainval' if split == 'train' else 'test'}.txt", need(root / "images")
@@ -162,7 +162,7 @@ def read_pets(root: Path, split: str, transform: Transform) -> LabelledImages:
     # american_bulldog_100
     breeds = [(_words(image.rpartition("_")[0]).title(), label) for image, label, _, _ in rows]
     files, labels = [folder / f"{image}.jpg" for image, *_ in rows], [label - 1 for _, label in breeds]
-    return labelled_files(files, labels, class_names_by_label(breeds, source), transform, source)
+    return labeled_files(files, labels, class_names_by_label(breeds, source), transform, source)
 
 
 def _words(name: str) -> str:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.datasets.dataset import LabelledImages, Transform
+from vitrail.datasets.dataset import LabeledImages, Transform
 from vitrail.datasets.file_search import images_below
 from vitrail.datasets.folder import ImageFolder
-from vitrail.datasets.named.annotations import labelled_files, labels_by_name, need, official_folder, read_table
+from vitrail.datasets.named.annotations import labeled_files, labels_by_name, need, official_folder, read_table
 from vitrail.datasets.named.base import named_data
 
 
@@ -26,7 +26,7 @@ test/
 )
 def read_folder(
     root: Path, split: str, transform: Transform, *, train: str = "train", val: str = "val", test: str = "test"
-) -> LabelledImages:
+) -> LabeledImages:
     """Read `split` from the folder that its option names; any other split is a folder's own name."""
     return ImageFolder.scan(need(root / {"train": train, "val": val, "test": test}.get(split, split)), transform)
 
@@ -48,7 +48,7 @@ each into a folder of its name in train. Extract the second into val, and sort i
     splits=("train", "val"),
     note="the labels of its test images are not public",
 )
-def read_imagenet(root: Path, split: str, transform: Transform) -> LabelledImages:
+def read_imagenet(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read the folder of a split; classes are called by their WordNet numbers."""
     folder = need(root / split)
     images = ImageFolder.scan(folder, transform)
@@ -78,16 +78,14 @@ tiny-imagenet-200/ (or this folder itself)
     splits=("train", "val"),
     note="the labels of its test images were never published",
 )
-def read_tiny_imagenet(root: Path, split: str, transform: Transform) -> LabelledImages:
+def read_tiny_imagenet(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read Tiny ImageNet; classes are called by their WordNet numbers, in sorted order."""
     root = official_folder(root, "tiny-imagenet-200")
     class_names = sorted(name for (name,) in read_table(root / "wnids.txt", str))
     if split == "train":
         found = [(path, label) for label, name in enumerate(class_names) for path in images_below(need(root / "train" / name))]
-        return labelled_files(
-            [path for path, _ in found], [label for _, label in found], class_names, transform, root / "train"
-        )
+        return labeled_files([path for path, _ in found], [label for _, label in found], class_names, transform, root / "train")
     source, folder = root / "val" / "val_annotations.txt", need(root / "val" / "images")
     rows = read_table(source, str, str, str)  # file, class, box
     labels = labels_by_name([name for _, name, _ in rows], class_names, source)
-    return labelled_files([folder / file for file, *_ in rows], labels, class_names, transform, source)
+    return labeled_files([folder / file for file, *_ in rows], labels, class_names, transform, source)

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from vitrail.core.errors import ImageError, InvalidInputError, MissingExtraError
-from vitrail.datasets.dataset import NO_LABEL, LabelledImages, Transform, Unreadable
+from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Transform, Unreadable
 from vitrail.datasets.image_io import decode_image
 from vitrail.datasets.named.annotations import need
 from vitrail.datasets.named.base import DATA, NamedData
@@ -17,7 +17,7 @@ from vitrail.datasets.streaming import ImageStream, Record, Share, StreamedImage
 
 
 @dataclass(frozen=True, eq=False)
-class TableImages(LabelledImages):
+class TableImages(LabeledImages):
     """Images that are a column of a table.
 
     Args:
@@ -103,7 +103,7 @@ def _content(cell: Mapping[str, Any] | None, name: str) -> bytes:
 
 def read_huggingface(
     root: Path, split: str, transform: Transform, *, image: str | None = None, label: str | None = None
-) -> LabelledImages:
+) -> LabeledImages:
     """Read a split.
 
     Args:
@@ -178,7 +178,7 @@ def _column(option: str, name: str | None, candidates: Sequence[str], features: 
 DATA.register("huggingface")(
     NamedData(
         "huggingface",
-        "any labelled images that the datasets library reads, also streamed",
+        "any labeled images that the datasets library reads, also streamed",
         """
 README.md (the files of a repository, as they are)
 data/

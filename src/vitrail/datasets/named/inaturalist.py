@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.datasets.dataset import LabelledImages, Transform
-from vitrail.datasets.named.annotations import damaged, labelled_files, need, read_json
+from vitrail.datasets.dataset import LabeledImages, Transform
+from vitrail.datasets.named.annotations import damaged, labeled_files, need, read_json
 from vitrail.datasets.named.base import named_data
 
 Level = Literal["name", "genus", "family", "order", "class", "phylum", "kingdom", "supercategory"]
@@ -25,7 +25,7 @@ DOWNLOAD = (
 )
 
 
-def read_inaturalist(root: Path, split: str, transform: Transform, level: Level, year: int) -> LabelledImages:
+def read_inaturalist(root: Path, split: str, transform: Transform, level: Level, year: int) -> LabeledImages:
     """Read the photos of a year.
 
     Args:
@@ -47,7 +47,7 @@ def read_inaturalist(root: Path, split: str, transform: Transform, level: Level,
         pairs = [(files[row["image_id"]], index[row["category_id"]]) for row in _table(content, "annotations", source)]
     except (KeyError, TypeError) as error:
         raise damaged(source, f"an image, a category or a field of one is missing: {error}") from None
-    return labelled_files([path for path, _ in pairs], [label for _, label in pairs], class_names, transform, source)
+    return labeled_files([path for path, _ in pairs], [label for _, label in pairs], class_names, transform, source)
 
 
 def _classes(categories: Sequence[Mapping[str, Any]], level: Level, source: Path) -> tuple[list[str], dict[int, int]]:
@@ -85,7 +85,7 @@ def _register(year: int, summary: str) -> None:
         splits=("train", "val"),
         note="the labels of its test images are not public",
     )
-    def read(root: Path, split: str, transform: Transform, *, level: Level = "name") -> LabelledImages:
+    def read(root: Path, split: str, transform: Transform, *, level: Level = "name") -> LabeledImages:
         return read_inaturalist(root, split, transform, level, year)
 
 

@@ -17,7 +17,7 @@ ANSWER = "answer"
 """The mask that every sample has: the pixels that decide its class."""
 
 
-class AnsweredSample(NamedTuple):
+class SyntheticSample(NamedTuple):
     """One generated image and what is known of it.
 
     Attributes:
@@ -32,7 +32,7 @@ class AnsweredSample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AnsweredTask(ABC):
+class SyntheticDataset(ABC):
     """A classification task that is drawn, not collected: any number of images, with the evidence of each.
 
     A sample depends on the task's fields, the split and the index alone: the same on every machine, in any order, in any
@@ -55,7 +55,7 @@ class AnsweredTask(ABC):
         """Height and width in pixels."""
 
     @abstractmethod
-    def draw(self, split: str, index: int) -> AnsweredSample:
+    def draw(self, split: str, index: int) -> SyntheticSample:
         """Draw sample `index` of a split ("train", "val", "test"); classes are balanced over the indices."""
 
     def random(self, split: str, index: int) -> np.random.Generator:
@@ -63,5 +63,5 @@ class AnsweredTask(ABC):
         return np.random.default_rng([self.seed, *split.encode(), index])
 
 
-TASKS: Registry[type[AnsweredTask]] = Registry("task")
+SYNTHETIC: Registry[type[SyntheticDataset]] = Registry("task")
 """Generated tasks by name."""

@@ -14,9 +14,9 @@ from PIL import Image
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.file_search import images_below
 from vitrail.datasets.image_io import open_image
-from vitrail.datasets.synthetic.base import ANSWER, TASKS, AnsweredSample, AnsweredTask
+from vitrail.datasets.synthetic.base import ANSWER, SYNTHETIC, SyntheticDataset, SyntheticSample
 
-COLOURS: tuple[tuple[str, tuple[int, int, int]], ...] = (
+COLORS: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("red", (255, 0, 0)),
     ("green", (0, 255, 0)),
     ("blue", (0, 0, 255)),
@@ -37,7 +37,7 @@ Tile = UInt8[np.ndarray, "height width 3"]
 
 
 @dataclass(frozen=True)
-class GridCounting(AnsweredTask):
+class GridCounting(SyntheticDataset):
     """Abstract: a square grid of tiles, whose label is the number of tiles of the kind `class_idx`.
 
     All labels, 0 to grid_size², are equally frequent, and all places of the counted tiles equally likely. The answer is the
@@ -81,7 +81,7 @@ class GridCounting(AnsweredTask):
     def image_size(self) -> tuple[int, int]:
         return (self.grid_size * self.tile_side,) * 2
 
-    def draw(self, split: str, index: int) -> AnsweredSample:
+    def draw(self, split: str, index: int) -> SyntheticSample:
         """Draw a grid with `index` modulo the number of classes counted tiles.
 
         Raises:
@@ -96,21 +96,21 @@ class GridCounting(AnsweredTask):
         rows = [[self.tile(split, bool(cell), random) for cell in row] for row in counted]
         pixels = np.concatenate([np.concatenate(row, axis=1) for row in rows])
         answer = counted.repeat(self.tile_side, axis=0).repeat(self.tile_side, axis=1)
-        return AnsweredSample(Image.fromarray(pixels), label, {ANSWER: answer})
+        return SyntheticSample(Image.fromarray(pixels), label, {ANSWER: answer})
 
 
-@TASKS.register("counting")
+@SYNTHETIC.register("counting")
 @final
 @dataclass(frozen=True)
-class ColourCounting(GridCounting):
-    """Patches of one colour each: how many are of the colour `class_idx`?
+class ColorCounting(GridCounting):
+    """Patches of one color each: how many are of the color `class_idx`?
 
-    The other patches are of the five other colours.
+    The other patches are of the five other colors.
 
     Args:
         seed: Another seed, other images.
         grid_size: Patches along each side.
-        class_idx: The colour that is counted, an index into `COLOURS`.
+        class_idx: The color that is counted, an index into `COLORS`.
         patch_size: Side of a patch in pixels.
 
     Source: the toy task of Vision DiffMask (Nikolaou et al. 2022, section 4), without its noise, rotation and blur, which
@@ -121,17 +121,17 @@ class ColourCounting(GridCounting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.class_idx >= len(COLOURS):
-            raise InvalidInputError(f"expected class_idx to be one of {len(COLOURS)} colours, at most 5, got {self.class_idx}")
+        if self.class_idx >= len(COLORS):
+            raise InvalidInputError(f"expected class_idx to be one of {len(COLORS)} colors, at most 5, got {self.class_idx}")
 
     @property
     def tile_side(self) -> int:
         return self.patch_size
 
     def tile(self, split: str, counted: bool, random: np.random.Generator) -> Tile:
-        others = [number for number in range(len(COLOURS)) if number != self.class_idx]
-        colour = self.class_idx if counted else others[int(random.integers(len(others)))]
-        return np.full((self.patch_size, self.patch_size, 3), COLOURS[colour][1], dtype=np.uint8)
+        others = [number for number in range(len(COLORS)) if number != self.class_idx]
+        color = self.class_idx if counted else others[int(random.integers(len(others)))]
+        return np.full((self.patch_size, self.patch_size, 3), COLORS[color][1], dtype=np.uint8)
 
 
 class _Kinds(NamedTuple):
@@ -141,7 +141,7 @@ class _Kinds(NamedTuple):
     others: Sequence[Path]
 
 
-@TASKS.register("cifar-counting")
+@SYNTHETIC.register("cifar-counting")
 @final
 @dataclass(frozen=True)
 class CifarCounting(GridCounting):

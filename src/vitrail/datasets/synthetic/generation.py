@@ -29,11 +29,11 @@ from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.locking import is_lock
 from vitrail.core.progress import progress
 from vitrail.datasets.image_io import read_image
-from vitrail.datasets.synthetic.base import ANSWER, AnsweredTask, Mask
-from vitrail.datasets.synthetic.names import describe_task
+from vitrail.datasets.synthetic.base import ANSWER, Mask, SyntheticDataset
+from vitrail.datasets.synthetic.names import describe_synthetic
 
 FORMAT = "vitrail task 1"
-TASK_FILE = "task.json"
+DESCRIPTION_FILE = "task.json"
 SPLITS = ("train", "val", "test")
 MAX_COUNT = 1_000_000
 MAX_PARTS = 16
@@ -44,7 +44,7 @@ Job = tuple[str, int]
 """Split and index of a sample."""
 
 
-def write_task(task: AnsweredTask, out: str | Path, counts: Mapping[str, int], num_workers: int = 0) -> None:
+def write_synthetic(task: SyntheticDataset, out: str | Path, counts: Mapping[str, int], num_workers: int = 0) -> None:
     """Draw a task's first samples into a folder, laid out as this module says.
 
     Args:
@@ -73,21 +73,21 @@ def write_task(task: AnsweredTask, out: str | Path, counts: Mapping[str, int], n
     content = {
         "format": FORMAT,
         "vitrail": version("vitrail"),
-        **describe_task(task),
+        **describe_synthetic(task),
         "counts": {split: counts.get(split, 0) for split in SPLITS},
         "parts": parts,
     }
-    write_text(out / TASK_FILE, json_text(content, indent=2))
+    write_text(out / DESCRIPTION_FILE, json_text(content, indent=2))
 
 
-def has_answer(image: str | Path) -> bool:
-    """Whether there is a mask of an image's answer where `write_task` puts it."""
+def has_ground_truth(image: str | Path) -> bool:
+    """Whether there is a mask of an image's answer where `write_synthetic` puts it."""
     image = real_path(image)
     return len(image.parents) >= 3 and _mask_path(image, "answer").is_file()
 
 
-def read_answer(image: str | Path) -> Mask:
-    """Read the answer of an image that `write_task` wrote: True where its class is decided.
+def read_generated_mask(image: str | Path) -> Mask:
+    """Read the answer of an image that `write_synthetic` wrote: True where its class is decided.
 
     Args:
         image: Path of the image, OUT/SPLIT/CLASS/NUMBER.png.
@@ -99,7 +99,7 @@ def read_answer(image: str | Path) -> Mask:
 
 
 def read_parts(image: str | Path) -> dict[str, Mask]:
-    """Read the further regions of an image that `write_task` wrote, by their names.
+    """Read the further regions of an image that `write_synthetic` wrote, by their names.
 
     Args:
         image: Path of the image, OUT/SPLIT/CLASS/NUMBER.png.
@@ -124,7 +124,7 @@ def read_parts(image: str | Path) -> dict[str, Mask]:
 class _Writer:
     """Draws samples and writes their files below a folder."""
 
-    task: AnsweredTask
+    task: SyntheticDataset
     folder: Path
     parts: Sequence[str]
 
@@ -191,7 +191,7 @@ def _write_one(job: Job) -> None:
     _writers[0](job)
 
 
-def _check(task: AnsweredTask, counts: Mapping[str, int], num_workers: int) -> None:
+def _check(task: SyntheticDataset, counts: Mapping[str, int], num_workers: int) -> None:
     if unknown := sorted(set(counts) - set(SPLITS)):
         raise InvalidInputError(f"expected counts for {', '.join(SPLITS)}, got {', '.join(unknown)}")
     if num_workers < 0:

@@ -19,8 +19,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 from vitrail.adapters import Preprocessing
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.datasets.dataset import NO_LABEL, Box, LabelledImages, Transform
-from vitrail.datasets.ground_truth import AnsweredImages, filled
+from vitrail.datasets.dataset import NO_LABEL, Box, LabeledImages, Transform
+from vitrail.datasets.ground_truth import GroundTruthImages, filled
 from vitrail.datasets.synthetic.base import Mask
 
 MAX_NAME = 16
@@ -42,8 +42,8 @@ class Mosaic(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Mosaics(AnsweredImages):
-    """Labelled mosaics: the label is the class of the asked cell, and the answer is that cell.
+class Mosaics(GroundTruthImages):
+    """Labeled mosaics: the label is the class of the asked cell, and the answer is that cell.
 
     A mosaic is as large as what the network eats, and is seen whole. Its cells are alike up to a pixel, and each shows what the
     network sees of that image alone, smaller: resized and cropped by the network's own preprocessing. A mosaic with a member that
@@ -62,7 +62,7 @@ class Mosaics(AnsweredImages):
     labels: Sequence[int]
     class_names: Sequence[str]
     transform: Transform = field(repr=False)
-    images: LabelledImages
+    images: LabeledImages
     mosaics: Sequence[Mosaic] = field(repr=False)
     cells: int
     preprocessing: Preprocessing = field(repr=False)
@@ -92,7 +92,7 @@ class Mosaics(AnsweredImages):
         # Known without opening the members.
         return filled(self.box(index), *network_size(self.preprocessing))
 
-    def answer_of(self, index: int, photo: Image.Image) -> Mask:
+    def read_ground_truth(self, index: int, photo: Image.Image) -> Mask:
         return self.answer(index)
 
     def subset(self, indices: Sequence[int]) -> "Mosaics":
@@ -114,7 +114,7 @@ class Mosaics(AnsweredImages):
 
 
 def mosaics(
-    images: LabelledImages, cells: int = 2, count: int | None = None, seed: int = 0, usable: Sequence[int] | None = None
+    images: LabeledImages, cells: int = 2, count: int | None = None, seed: int = 0, usable: Sequence[int] | None = None
 ) -> Mosaics:
     """Make mosaics of `cells` x `cells` images of distinct classes, each asked for every one of its cells in turn.
 
@@ -182,7 +182,7 @@ def _check_size(preprocessing: Preprocessing, cells: int) -> None:
         )
 
 
-def _by_class(images: LabelledImages, usable: Sequence[int]) -> dict[int, list[int]]:
+def _by_class(images: LabeledImages, usable: Sequence[int]) -> dict[int, list[int]]:
     """The usable images of each class, the first one last, where it is taken from."""
     if len(set(usable)) < len(usable) or not set(usable) <= set(range(len(images))):
         raise InvalidInputError(f"expected usable images between 0 and {len(images) - 1}, each once")

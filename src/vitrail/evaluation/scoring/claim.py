@@ -62,7 +62,7 @@ def claim(folder: Path, run: Run, overwrite: bool) -> bool:
     return earlier is not None
 
 
-def remove_others(folder: Path, written: Collection[Path]) -> None:
+def remove_other_results(folder: Path, written: Collection[Path]) -> None:
     """Remove the tables and pictures of an earlier run that this one has not written anew.
 
     Raises:

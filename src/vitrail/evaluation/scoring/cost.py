@@ -10,12 +10,12 @@ from torch.utils.flop_counter import flop_registry
 
 from vitrail.adapters import Classifier
 from vitrail.core.types import Images
-from vitrail.datasets.dataset import LabelledImages, Sample, Unreadable
+from vitrail.datasets.dataset import LabeledImages, Sample, Unreadable
 from vitrail.evaluation.batches import expect_readable
 from vitrail.explainers import Explainer
 
 
-def passes_of_first(classifier: Classifier, images: LabelledImages, explainers: Sequence[Explainer]) -> list[float]:
+def passes_of_first(classifier: Classifier, images: LabeledImages, explainers: Sequence[Explainer]) -> list[float]:
     """`passes_per_image` of the first image that can be read.
 
     It is also the smallest trial of all: what cannot be explained is told before anything is written.

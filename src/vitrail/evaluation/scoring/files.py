@@ -46,14 +46,14 @@ def write_curves(folder: Path, scores: Sequence[Scores]) -> None:
     for each in scores:
         for name, protocol in each.protocols.items():
             for method, curves in each.mean_curves(name).items():
-                relative = curves.normalised().scores[0].tolist()
+                relative = curves.normalized().scores[0].tolist()
                 for i, curve in enumerate(protocol.curves):
                     points = zip(curves.fractions.tolist(), curves.scores[0, i].tolist(), relative[i], strict=True)
                     described = [curve.baseline, curve.score, curve.order, curve.direction]
                     rows += [
                         [each.model, method, name, curve.name, *described, at, value, _cell(part)] for at, value, part in points
                     ]
-    head = ["model", "method", "protocol", "curve", "baseline", "score", "order", "direction", "fraction", "mean", "normalised"]
+    head = ["model", "method", "protocol", "curve", "baseline", "score", "order", "direction", "fraction", "mean", "normalized"]
     write_csv(folder / "curves.csv", head, rows)
 
 
@@ -81,8 +81,8 @@ def write_summary(folder: Path, scores: Sequence[Scores], table: Table) -> None:
             }
             for each in table.unproven
         ],
-        "normalised_areas_of_mean_curves": {
-            each.model: {name: _normalised(each, name) for name in each.protocols} for each in scores
+        "normalized_areas_of_mean_curves": {
+            each.model: {name: _normalized(each, name) for name in each.protocols} for each in scores
         },
         "effect_of_precision": {each.model: _plain(each.effect) for each in scores if each.effect is not None},
         "unreadable": [file._asdict() for file in scores[0].unreadable],
@@ -111,12 +111,12 @@ def _method(table: Table, method: str, place: int) -> dict[str, Any]:
     }
 
 
-def _normalised(scores: Scores, protocol: str) -> dict[str, dict[str, float | None]]:
-    curves = [curve for curve in scores.protocols[protocol].curves if curve.normalised]
+def _normalized(scores: Scores, protocol: str) -> dict[str, dict[str, float | None]]:
+    curves = [curve for curve in scores.protocols[protocol].curves if curve.normalized]
     return {
         method: {
             curve.name: _finite(area)
-            for curve, area in zip(each.protocol.curves, each.normalised_auc()[0].tolist(), strict=True)
+            for curve, area in zip(each.protocol.curves, each.normalized_auc()[0].tolist(), strict=True)
             if curve in curves
         }
         for method, each in scores.mean_curves(protocol).items()

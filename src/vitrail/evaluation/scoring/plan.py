@@ -94,9 +94,9 @@ class Plan:
         return {name: each.protocol for name, each in self.metrics.items() if isinstance(each, InsertionDeletion)}
 
     @property
-    def needs_answers(self) -> list[str]:
+    def needs_ground_truth(self) -> list[str]:
         """The metrics that compare maps with what is known to decide."""
-        return [name for name, metric in self.metrics.items() if metric.needs_answers]
+        return [name for name, metric in self.metrics.items() if metric.needs_ground_truth]
 
 
 def metric_options(name: str) -> dict[str, Any]:

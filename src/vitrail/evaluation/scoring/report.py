@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vitrail.core.files import output_folder
-from vitrail.evaluation.scoring.claim import PICTURES, remove_others
+from vitrail.evaluation.scoring.claim import PICTURES, remove_other_results
 from vitrail.evaluation.scoring.files import write_comparisons, write_curves, write_images, write_summary
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
@@ -69,7 +69,7 @@ def write_everything(folder: Path, scores: Sequence[Scores], about: dict[str, st
     )
     write_report(folder / "index.html", f"Which explanations of {models} are true?", lead, sections)
     shown = [picture.path for section in sections for picture in section.pictures]
-    remove_others(folder, {*shown, *(folder / name for name in names)})
+    remove_other_results(folder, {*shown, *(folder / name for name in names)})
     return table
 
 
@@ -119,10 +119,10 @@ def _curves(pictures: Path, scores: Scores, protocol: str, several: bool) -> lis
     means = scores.mean_curves(protocol)
     plot_perturbation(means, path)
     shown = [Picture(path, f"Mean curves of {protocol}{of}.", wide=True)]
-    if all(curve.normalised for curve in scores.protocols[protocol].curves):
-        relative = path.with_stem(f"{path.stem}-normalised")
+    if all(curve.normalized for curve in scores.protocols[protocol].curves):
+        relative = path.with_stem(f"{path.stem}-normalized")
         plot_perturbation(
-            {name: curves.normalised() for name, curves in means.items()}, relative, "share of the way to the image"
+            {name: curves.normalized() for name, curves in means.items()}, relative, "share of the way to the image"
         )
         shown.append(
             Picture(relative, f"The same{of}, from the score of the baseline (0) to that of the image (1).", wide=True)

@@ -14,13 +14,13 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import output_folder, real_path
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.locking import only_run
-from vitrail.datasets.dataset import LabelledImages
+from vitrail.datasets.dataset import LabeledImages
 from vitrail.evaluation.scoring.claim import claim, expect_place
 from vitrail.evaluation.scoring.cost import passes_of_first
 from vitrail.evaluation.scoring.engine import LABEL, score
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
-from vitrail.evaluation.scoring.selection import Choice
+from vitrail.evaluation.scoring.selection import Selection
 from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.explainers import Explainer
 from vitrail.runs.manifest import Run, describe_method, describe_model
@@ -28,7 +28,7 @@ from vitrail.runs.manifest import Run, describe_method, describe_model
 logger = logging.getLogger(__name__)
 
 
-def fingerprint_of(images: LabelledImages) -> str:
+def fingerprint_model(images: LabeledImages) -> str:
     """A digest of which images these are, in order: names, labels, and the sizes of their files where they have some."""
     digest = hashlib.sha256()
     for index, label in enumerate(images.labels):
@@ -42,7 +42,7 @@ def fingerprint_of(images: LabelledImages) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
+class ScoringRun:
     """What is scored, and how.
 
     Attributes:
@@ -54,7 +54,7 @@ class Session:
     """
 
     plan: Plan
-    choice: Choice
+    choice: Selection
     batch_size: int = 16
     num_workers: int = 0
     overwrite: bool = False
@@ -64,7 +64,7 @@ class Session:
         folder: Path,
         classifier: Classifier,
         explainers: Sequence[Explainer],
-        images: LabelledImages,
+        images: LabeledImages,
         data: Mapping[str, Any],
         before_writing: Callable[[], object] | None = None,
     ) -> tuple[Scores, dict[str, str]]:
@@ -104,7 +104,7 @@ class Session:
             "target": explained,
             "batch_size": self.batch_size,
             "num_images": len(images),
-            "images": fingerprint_of(images),
+            "images": fingerprint_model(images),
             "metrics": parse_json(json_text(self.plan.options)),
         }
         run = Run(settings, {each.name: describe_method(each) for each in explainers})

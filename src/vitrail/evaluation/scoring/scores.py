@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 
 from vitrail.adapters import Classifier
 from vitrail.core.registry import unknown_name
-from vitrail.datasets.dataset import LabelledImages, Unreadable
+from vitrail.datasets.dataset import LabeledImages, Unreadable
 from vitrail.evaluation.scoring.plan import ALWAYS, Column, Plan
-from vitrail.evaluation.scoring.shards import CurvePart, Part, expect_one_grid
+from vitrail.evaluation.scoring.shards import CurveShard, Shard, expect_one_grid
 from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.statistics import Intervals, bootstrap_interval
 
@@ -64,7 +64,7 @@ class Scores:
     cost: Mapping[str, Cost]
     effect: Mapping[str, float] | None = None
     unreadable: Sequence[Unreadable] = ()
-    _curve_parts: Callable[[], Iterator[Part]] = field(default=lambda: iter(()), repr=False)
+    _curve_parts: Callable[[], Iterator[Shard]] = field(default=lambda: iter(()), repr=False)
 
     @classmethod
     def of(
@@ -72,10 +72,10 @@ class Scores:
         classifier: Classifier,
         methods: Sequence[str],
         plan: Plan,
-        images: LabelledImages,
-        parts: Sequence[Part],
+        images: LabeledImages,
+        parts: Sequence[Shard],
         passes: Sequence[float],
-        curve_parts: Callable[[], Iterator[Part]],
+        curve_shards: Callable[[], Iterator[Shard]],
     ) -> "Scores":
         """Put parts together, in the order of the images.
 
@@ -86,7 +86,7 @@ class Scores:
             images: The whole set.
             parts: Of all batches, with or without curves.
             passes: What each method costs.
-            curve_parts: Gives the parts with their curves.
+            curve_shards: Gives the parts with their curves.
         """
         values = np.concatenate([part.values for part in parts], 1)
         known = [i for i in range(len(plan.columns)) if not np.isnan(values[:, :, i]).all()]
@@ -112,7 +112,7 @@ class Scores:
             cost=cost,
             effect=None if effect is None else {each.name: float(effect[i]) for each, i in zip(columns, known, strict=True)},
             unreadable=[file for part in parts for file in part.unreadable],
-            _curve_parts=curve_parts,
+            _curve_parts=curve_shards,
         )
 
     def __len__(self) -> int:
@@ -173,7 +173,7 @@ class Scores:
     @cached_property
     def _means(self) -> dict[str, dict[str, Curves]]:
         """Mean curves of all protocols, from one reading of the files."""
-        sums, counts = dict[str, CurvePart](), dict[str, np.ndarray]()
+        sums, counts = dict[str, CurveShard](), dict[str, np.ndarray]()
         for part in self._curve_parts():
             for name, curves in part.curves.items():
                 # An image of which a point is undefined would leave nothing of the mean; tables tell of it by the area.
@@ -186,7 +186,7 @@ class Scores:
                     expect_one_grid(name, [sums[name].fractions, curves.fractions])
                     scores, ends = sums[name].scores + scores, sums[name].ends + ends
                     count = counts[name] + count
-                sums[name], counts[name] = CurvePart(curves.fractions, scores, ends), count
+                sums[name], counts[name] = CurveShard(curves.fractions, scores, ends), count
         return {
             name: self._by_method(
                 name,
@@ -203,9 +203,9 @@ class Scores:
             for name, found in self.intervals.items()
         }
 
-    def _of_protocol(self, protocol: str) -> Iterator[CurvePart]:
+    def _of_protocol(self, protocol: str) -> Iterator[CurveShard]:
         self._expect_measured(protocol)
-        first: CurvePart | None = None
+        first: CurveShard | None = None
         for part in self._curve_parts():
             if len(part.places):
                 curves = part.curves[protocol]

@@ -7,8 +7,8 @@ from typing import Any
 from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import real_path
-from vitrail.datasets.dataset import LabelledImages
-from vitrail.datasets.ground_truth import AnsweredImages, with_answers, with_boxes, with_masks
+from vitrail.datasets.dataset import LabeledImages
+from vitrail.datasets.ground_truth import GroundTruthImages, attach_boxes, attach_ground_truth, attach_masks
 from vitrail.datasets.synthetic.mosaics import mosaics
 from vitrail.evaluation.accuracy import with_model_labels
 from vitrail.evaluation.confident_images import confident_images
@@ -17,15 +17,15 @@ from vitrail.evaluation.scoring.plan import Plan
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which images are scored, which class is explained, and where answers come from.
+class Selection:
+    """Which images are scored, which class is explained, and where ground_truth come from.
 
     Attributes:
         limit: At most so many images, evenly spread; of mosaics the first ones.
         target: Class to explain; None for the predicted one, "label" for the label of every image. Of mosaics always the label.
         masks: A folder of masks, below which they lie as the images do below `root`.
         root: Where the images lie.
-        boxes: Whether the answer is the box around the labelled object.
+        boxes: Whether the answer is the box around the labeled object.
         mosaic: Cells a side of mosaics, whose answer is the cell that shows the asked class; None for images as they are.
     """
 
@@ -39,7 +39,7 @@ class Choice:
     def __post_init__(self) -> None:
         given = [name for name, value in (("masks", self.masks), ("boxes", self.boxes), ("mosaic", self.mosaic)) if value]
         if len(given) > 1:
-            raise InvalidInputError(f"expected one source of answers, got {' and '.join(given)}")
+            raise InvalidInputError(f"expected one source of ground_truth, got {' and '.join(given)}")
         if self.mosaic is not None and self.target not in (None, LABEL):
             raise InvalidInputError(
                 f"expected no target for mosaics, which ask for the class of each cell, got {self.target!r}"
@@ -51,14 +51,14 @@ class Choice:
         return LABEL if self.mosaic is not None else self.target
 
     def apply(
-        self, images: LabelledImages, classifier: Classifier, plan: Plan, batch_size: int = 64, num_workers: int = 0
-    ) -> LabelledImages:
-        """Choose the images, and put answers beside them.
+        self, images: LabeledImages, classifier: Classifier, plan: Plan, batch_size: int = 64, num_workers: int = 0
+    ) -> LabeledImages:
+        """Choose the images, and put ground_truth beside them.
 
         Mosaics are made of images that the model is right about and sure of, which takes a forward pass each.
 
         Raises:
-            InvalidInputError: Labels, masks, boxes or answers that are asked for and not there.
+            InvalidInputError: Labels, masks, boxes or ground_truth that are asked for and not there.
         """
         preprocessing = classifier.preprocessing
         if self.mosaic is not None:
@@ -69,14 +69,14 @@ class Choice:
             images = with_model_labels(images, classifier)
         images = images.spread(self.limit)
         if self.masks is not None:
-            images = with_masks(images, preprocessing, self.masks, self.root or Path())
+            images = attach_masks(images, preprocessing, self.masks, self.root or Path())
         elif self.boxes:
-            images = with_boxes(images, preprocessing)
+            images = attach_boxes(images, preprocessing)
         else:
-            images = with_answers(images, preprocessing)
-        if plan.needs_answers and not isinstance(images, AnsweredImages):
+            images = attach_ground_truth(images, preprocessing)
+        if plan.needs_ground_truth and not isinstance(images, GroundTruthImages):
             raise InvalidInputError(
-                f"expected to know what decides for {', '.join(plan.needs_answers)}, found no answers beside the images; give "
+                f"expected to know what decides for {', '.join(plan.needs_ground_truth)}, found no ground_truth beside the images; give "
                 "a folder of `vitrail generate`, or (on the command line) --masks, --boxes or --mosaic"
             )
         return images

@@ -19,7 +19,7 @@ FOLDER = "parts"
 
 
 @dataclass(frozen=True, eq=False)
-class CurvePart:
+class CurveShard:
     """The curves of a protocol: points, and the scores of image and baseline."""
 
     fractions: Float[np.ndarray, " points"]
@@ -28,7 +28,7 @@ class CurvePart:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Shard:
     """What was measured of the images of one batch.
 
     Attributes:
@@ -45,7 +45,7 @@ class Part:
     targets: Int[np.ndarray, " images"]
     values: Float[np.ndarray, "methods images columns"]
     seconds: Float[np.ndarray, " methods"]
-    curves: Mapping[str, CurvePart] = field(default_factory=dict)
+    curves: Mapping[str, CurveShard] = field(default_factory=dict)
     effect: Float[np.ndarray, " columns"] | None = None
     unreadable: tuple[Unreadable, ...] = ()
 
@@ -63,7 +63,7 @@ class Part:
             np.savez_compressed(partial, **arrays)
 
     @classmethod
-    def load(cls, path: Path, with_curves: bool = True, key: str = "") -> "Part | None":
+    def load(cls, path: Path, with_curves: bool = True, key: str = "") -> "Shard | None":
         """Read what `save` wrote, or None where it is missing, damaged, or of another run: then the batch is to be measured again.
 
         Args:
@@ -80,7 +80,7 @@ class Part:
             return cls(
                 **{name: arrays[name] for name in ("places", "targets", "values", "seconds")},
                 curves={
-                    name: CurvePart(*(arrays[f"{name}.{each}"] for each in ("fractions", "scores", "ends")))
+                    name: CurveShard(*(arrays[f"{name}.{each}"] for each in ("fractions", "scores", "ends")))
                     for name in protocols
                 },
                 effect=arrays.get("effect"),
@@ -89,7 +89,7 @@ class Part:
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
             return None  # An archive can be damaged in many ways.
 
-    def without_curves(self) -> "Part":
+    def without_curves(self) -> "Shard":
         """The same, and little to keep."""
         return replace(self, curves={})
 
@@ -108,6 +108,6 @@ def expect_one_grid(protocol: str, fractions: Iterable[Float[np.ndarray, " point
         )
 
 
-def part_file(folder: Path, number: int) -> Path:
+def shard_file(folder: Path, number: int) -> Path:
     """Where the results of a batch are."""
     return folder / FOLDER / f"{number:06d}.npz"

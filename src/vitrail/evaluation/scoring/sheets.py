@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from vitrail.adapters import Classifier
-from vitrail.datasets.dataset import LabelledImages, Sample
-from vitrail.datasets.ground_truth import AnsweredImages
+from vitrail.datasets.dataset import LabeledImages, Sample
+from vitrail.datasets.ground_truth import GroundTruthImages
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.explainers import Explainer
@@ -28,7 +28,7 @@ def write_sheets(
     folder: Path,
     scores: Scores,
     plan: Plan,
-    images: LabelledImages,
+    images: LabeledImages,
     explainers: Sequence[Explainer],
 ) -> dict[str, str]:
     """Write the contact sheets of a model's scores.
@@ -67,7 +67,7 @@ def write_sheets(
             return captions
         contact_sheet(found, folder / MASKS)
         captions[MASKS] = (
-            "Some images, what is kept of them where their maps are cut into masks, and answers where they are known."
+            "Some images, what is kept of them where their maps are cut into masks, and ground_truth where they are known."
         )
     return captions
 
@@ -89,7 +89,7 @@ def _extremes(values: np.ndarray, higher: bool) -> list[tuple[str, int, float]]:
 class _Rows:
     """Rows of a sheet, each explained by itself."""
 
-    def __init__(self, images: LabelledImages, explainers: Sequence[Explainer], targets: Mapping[int, int]) -> None:
+    def __init__(self, images: LabeledImages, explainers: Sequence[Explainer], targets: Mapping[int, int]) -> None:
         self.images, self.explainers, self.targets = images, explainers, targets
         self.classifier: Classifier = explainers[0].model
 
@@ -106,7 +106,7 @@ class _Rows:
         if threshold is not None:
             for explainer, one in zip(self.explainers, found, strict=True):
                 kept[one.method] = cut(one.relevance, threshold, explainer.gives_probabilities)[0].float().cpu()
-        answer = self.images.answer(place) if isinstance(self.images, AnsweredImages) else None
+        answer = self.images.answer(place) if isinstance(self.images, GroundTruthImages) else None
         preprocessing = (
             self.images.transform if hasattr(self.images.transform, "visible_box") else self.classifier.preprocessing
         )

@@ -10,7 +10,7 @@ import torch
 from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.models.checkpoints import Checkpoint, in_single, load_strictly, read_checkpoint, write_checkpoint
 from vitrail.models.diffmask.network import DiffMask, DiffMaskConfig
-from vitrail.models.diffmask.published import looks_published, published_config, published_state
+from vitrail.models.diffmask.published import is_published, published_config, published_state
 from vitrail.models.fingerprint import weights_fingerprint
 
 EXPLAINER = "diffmask"
@@ -85,7 +85,7 @@ def read_mask(path: str | Path) -> TrainedMask:
     """
     checkpoint = read_checkpoint(path)
     described = checkpoint.metadata
-    if not described and looks_published(checkpoint.state):
+    if not described and is_published(checkpoint.state):
         config, state = published_config(checkpoint), published_state(checkpoint.state)
         return TrainedMask(_filled(config, state, path), Explained(), str(path))
     if described.get("explainer") != EXPLAINER:
@@ -108,7 +108,7 @@ def refuse_mask(checkpoint: Checkpoint, path: str | Path) -> None:
         CheckpointError: These are gates; says how to use them.
     """
     described = checkpoint.metadata
-    if described.get("explainer") != EXPLAINER and (described or not looks_published(checkpoint.state)):
+    if described.get("explainer") != EXPLAINER and (described or not is_published(checkpoint.state)):
         return
     explained = described.get("explained")
     name = explained.get("name") if isinstance(explained, Mapping) else None

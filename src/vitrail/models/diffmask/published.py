@@ -35,7 +35,7 @@ MODEL = "model_cfg"
 """Under the settings: transformers' configuration of the explained ViT; later files need not have it."""
 
 
-def looks_published(state: Mapping[str, Tensor]) -> bool:
+def is_published(state: Mapping[str, Tensor]) -> bool:
     """Whether weights have the published names."""
     return any(GATE.fullmatch(name) for name in state)
 

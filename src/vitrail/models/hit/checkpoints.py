@@ -26,7 +26,7 @@ _PROJECT = re.compile(r"encoder\.layers\.block_(\d+)\.pool\.linear\.weight")
 _INSIDE = {"ln_1": "norm1", "ln_2": "norm2", "self_attention": "attention", "mlp": "mlp"}
 
 
-def looks_published(state: Mapping[str, Tensor]) -> bool:
+def is_published(state: Mapping[str, Tensor]) -> bool:
     """Whether the key names are those of a published HiT file."""
     return any(_POOLED.fullmatch(name) or _PLAIN.fullmatch(name) for name in state)
 
@@ -48,7 +48,7 @@ def may_be_plain_vit(state: Mapping[str, Tensor]) -> bool:
     return not (idle and untouched and not any(untouched.values()))
 
 
-def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename published keys to ours; names that are unknown stay, so that strict loading lists them."""
     return {_own_name(name): tensor for name, tensor in state.items()}
 
@@ -81,7 +81,7 @@ def published_config(state: Mapping[str, Tensor], num_heads: int | None = None) 
     Raises:
         CheckpointError: The weights are not a HiT's.
     """
-    own = own_names(state)
+    own = to_own_names(state)
     try:
         projection, head = own["patch_projection.weight"], own["head.weight"]
         places = [re.fullmatch(r"stages\.(\d+)\.layers\.(\d+)\.norm1\.weight", name) for name in own]

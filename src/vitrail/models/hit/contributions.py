@@ -122,7 +122,7 @@ def decompose(
         norm_mean: How the mean that the final norm subtracts is booked.
         by_layer: Whether the patches' parts are kept apart by layer as well.
     """
-    linear = _linearise(final, norm, head, targets, norm_mean)
+    linear = _linearize(final, norm, head, targets, norm_mean)
     direction, asked = linear.direction, linear.targets
     updates = layer_sums([(stage, gathered) for stage, _, gathered in observed], initial)
     layers, layer_bias = _split(linear, updates)
@@ -168,7 +168,7 @@ def split_layers(
         targets: The asked classes, as `HiT.contributions` takes them.
         norm_mean: How the mean that the final norm subtracts is booked.
     """
-    linear = _linearise(final, norm, head, targets, norm_mean)
+    linear = _linearize(final, norm, head, targets, norm_mean)
     layers, bias = _split(linear, updates)
     return LayerSplit(linear.logits, linear.targets, layers, bias, head(norm(kept_sums(updates, keep))))
 
@@ -245,7 +245,7 @@ class _Linear(NamedTuple):
     constant: Tensor
 
 
-def _linearise(
+def _linearize(
     final: Float[Tensor, "b d"], norm: nn.LayerNorm, head: nn.Linear, targets: AskedTargets, norm_mean: NormMean
 ) -> _Linear:
     logits: Tensor = head(norm(final))

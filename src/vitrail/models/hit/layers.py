@@ -24,7 +24,7 @@ class Gathered(NamedTuple):
     Attributes:
         update: What is added to the class tokens, (b, s, d).
         weights: Attention of the class tokens over the patches, (b, s, h, n).
-        patches: The normalised patches it read, (b, n, d).
+        patches: The normalized patches it read, (b, n, d).
     """
 
     update: Tensor
@@ -72,7 +72,7 @@ class ClassAttention(nn.Module):
         return self.dropout(scores.softmax(dim=-1).unflatten(1, query.shape[1:3]))
 
     def forward(self, class_tokens: ClassTokens, patches: Patches) -> Gathered:
-        """Gather from normalised patches into normalised class tokens."""
+        """Gather from normalized patches into normalized class tokens."""
         weights = self.weights(class_tokens, patches)
         mixed = (weights.flatten(1, 2) @ patches).unflatten(1, weights.shape[1:3])
         weight, bias = self.value_projection()

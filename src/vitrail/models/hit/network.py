@@ -13,7 +13,7 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.registry import unknown_name
 from vitrail.core.types import Baseline, Images, Keep, Logits, Patches, Relevance, Tokens
 from vitrail.models.checkpoints import load_strictly
-from vitrail.models.hit.checkpoints import own_names
+from vitrail.models.hit.checkpoints import to_own_names
 from vitrail.models.hit.config import HIT_SIZES, HiTConfig
 from vitrail.models.hit.contributions import (
     AskedTargets,
@@ -69,15 +69,15 @@ class HiT(nn.Module):
         )
         self.norm = nn.LayerNorm(config.widths[-1], eps=1e-6)
         self.head = nn.Linear(config.widths[-1], config.num_classes)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         nn.init.trunc_normal_(self.patch_projection.weight, std=math.sqrt(1 / self.patch_projection.weight[0].numel()))
         for tensor in (self.patch_projection.bias, self.head.weight, self.head.bias):
             nn.init.zeros_(tensor)  # type: ignore[arg-type]  # both layers have a bias
         if self.positions is not None:
             nn.init.normal_(self.positions, std=0.02)
-        for name in self.idle_names():
+        for name in self.unused_names():
             self.get_parameter(name).requires_grad_(False)
 
     def _stages(self) -> list[HiTStage]:
@@ -150,7 +150,7 @@ class HiT(nn.Module):
         """Split logits exactly into patches and into layers.
 
         Args:
-            images: A normalised batch.
+            images: A normalized batch.
             targets: Classes to explain: one for all images, one per image (b), several per image (b, c), a function that
                 chooses one of these when it sees the logits, or None for all.
             norm_mean: How the mean that the final norm subtracts is booked: "shared", a constant, as published, or "own",
@@ -186,7 +186,7 @@ class HiT(nn.Module):
         """Logits when only some layers' updates of the class token are kept, for `k` sets of layers at once.
 
         Args:
-            images: A normalised batch.
+            images: A normalized batch.
             keep: One row a set; True = the layer's update is kept.
         """
         return self.classify(kept_sums(self.layer_updates(images), keep))
@@ -209,7 +209,7 @@ class HiT(nn.Module):
         step puts it in. Equal to one forward pass per step up to rounding.
 
         Args:
-            images: A normalised batch.
+            images: A normalized batch.
             baseline: What replaces removed patches: as `images`, or a batch of one for all of them.
             keep: True = the patch of the image, False = the patch of the baseline.
         """
@@ -240,10 +240,10 @@ class HiT(nn.Module):
         Raises:
             CheckpointError: Lists the first missing, unknown and misshapen names.
         """
-        load_strictly(self, own_names(state), "the published state dict")
+        load_strictly(self, to_own_names(state), "the published state dict")
         return self
 
-    def idle_names(self) -> list[str]:
+    def unused_names(self) -> list[str]:
         """Names of the weights that no logit depends on: norm and MLP of the patches that leave the last layer."""
         prefix = f"stages.{len(self.stages) - 1}.layers.{self.config.depths[-1] - 1}."
         return [name for name in self.state_dict() if name.startswith((f"{prefix}norm2.", f"{prefix}mlp."))]

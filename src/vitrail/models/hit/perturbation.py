@@ -76,7 +76,7 @@ class _Selection(NamedTuple):
 
     @classmethod
     def of(cls, chosen: Int[Tensor, "s n"], num_states: int) -> "list[_Selection]":
-        """Split the steps of an image into blocks: neighbours on a curve see nearly the same states, all steps together many."""
+        """Split the steps of an image into blocks: neighbors on a curve see nearly the same states, all steps together many."""
         selections = []
         for start in range(0, len(chosen), STEPS_PER_BLOCK):
             block = chosen[start : start + STEPS_PER_BLOCK]

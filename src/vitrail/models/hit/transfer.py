@@ -12,7 +12,7 @@ from vitrail.models.checkpoints import load_strictly
 from vitrail.models.hit.config import HiTConfig
 from vitrail.models.hit.network import HiT
 from vitrail.models.hit.vit_names import Renamed, renamed
-from vitrail.models.load_report import Started
+from vitrail.models.load_report import LoadReport
 from vitrail.models.resizing import fit_channels, resize_patch_projection, resize_positions
 
 _LAYER = re.compile(r"stages\.(\d+)\.layers\.(\d+)\.(.+)")
@@ -29,7 +29,7 @@ def start_from(
     num_heads: int | None = None,
     keep_head: bool = False,
     source: str = "the trained weights",
-) -> Started:
+) -> LoadReport:
     """Copy trained weights into a HiT.
 
     Their layers are taken in order, over all stages. The patch convolution is resized bilinearly, positions bicubically; the
@@ -70,10 +70,10 @@ def start_from(
         fitted["patch_projection.weight"] = fit_channels(projection, config.in_channels)
     if not keep_head or ("head.weight" in fitted and len(fitted["head.weight"]) != config.num_classes):
         fitted = {name: tensor for name, tensor in fitted.items() if not name.startswith("head.")}
-    optional = {*MAY_BE_NEW, *model.idle_names()}
+    optional = {*MAY_BE_NEW, *model.unused_names()}
     load_strictly(model, fitted, source, optional=optional)
     new = tuple(name for name in model.state_dict() if name not in fitted)
-    return Started(tuple(fitted), new, tuple(left))
+    return LoadReport(tuple(fitted), new, tuple(left))
 
 
 def _in_stages(state: dict[str, Tensor], config: HiTConfig, source: str) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import CheckpointError
-from vitrail.models.hit.checkpoints import looks_published, own_names
+from vitrail.models.hit.checkpoints import is_published, to_own_names
 
 _BLOCK = re.compile(r"(?:blocks|layers|encoder\.layer)\.(\d+)\.(.+)")
 
@@ -83,9 +83,9 @@ def renamed(state: Mapping[str, Tensor]) -> Renamed:
     """
     if "stages.0.layers.0.norm1.weight" in state:
         return Renamed(dict(state), (), 1)
-    if looks_published(state):  # A HiT without pooling and torchvision's ViT have the same names.
+    if is_published(state):  # A HiT without pooling and torchvision's ViT have the same names.
         left = tuple(name for name in state if _LEFT.fullmatch(name))
-        named = own_names({name: tensor for name, tensor in state.items() if name not in left})
+        named = to_own_names({name: tensor for name, tensor in state.items() if name not in left})
         return Renamed({_modern(name): tensor for name, tensor in named.items()}, left, 1)
     own, left_out, odd, prefix = {}, [], [], 0
     for name, tensor in state.items():

@@ -35,12 +35,12 @@ class Layer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)  # type: ignore[arg-type]  # both are linear
 
     def branch(self, number: int, tokens: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        """Add what a branch makes of the tokens, and normalise on the one side or the other."""
+        """Add what a branch makes of the tokens, and normalize on the one side or the other."""
         norm = self.norms[number]
         if self.pre_norm:
             return tokens + self.dropout(change(norm(tokens)))
-        normalised: Tensor = norm(tokens + self.dropout(change(tokens)))
-        return normalised
+        normalized: Tensor = norm(tokens + self.dropout(change(tokens)))
+        return normalized
 
 
 class EncoderLayer(Layer):

@@ -14,7 +14,7 @@ from vitrail.models.intr.backbone import Backbone, Features
 from vitrail.models.intr.config import INTRConfig
 from vitrail.models.intr.layers import DecoderLayer, EncoderLayer
 from vitrail.models.intr.positions import CellPadding, LearnedPositions, SinePositions
-from vitrail.models.intr.published import own_names
+from vitrail.models.intr.published import to_own_names
 
 
 class Memory(NamedTuple):
@@ -175,5 +175,5 @@ class INTR(nn.Module):
         Raises:
             CheckpointError: They do not fit; the model is unchanged then.
         """
-        load_strictly(self, own_names(state), source)
+        load_strictly(self, to_own_names(state), source)
         return self

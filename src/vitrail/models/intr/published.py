@@ -31,17 +31,17 @@ BLOCKS = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "re
 """By the blocks of its layers; one of 3, 4, 6 and 3 is a resnet34 where blocks have two convolutions."""
 
 
-def looks_published(state: Mapping[str, Tensor]) -> bool:
+def is_published(state: Mapping[str, Tensor]) -> bool:
     """Whether the names are those of a published INTR, or of the DETR that it starts from."""
     return any(_LAYER.fullmatch(name) for name in state) and "query_embed.weight" in state
 
 
 def is_detr(state: Mapping[str, Tensor]) -> bool:
     """Whether published weights are those of a detector, which has no presence vector."""
-    return looks_published(state) and "presence_vector.weight" not in state
+    return is_published(state) and "presence_vector.weight" not in state
 
 
-def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename published weights to ours, and take packed projections apart; unknown names stay, so that strict loading lists them."""
     own = {f"backbone.network.{name}": tensor for name, tensor in joined_names(_below(state, _BODY)).items()}
     for name, tensor in state.items():

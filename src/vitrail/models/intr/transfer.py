@@ -9,8 +9,8 @@ from torch import Tensor
 from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.intr.network import INTR
-from vitrail.models.intr.published import DETECTION, own_names
-from vitrail.models.load_report import Started
+from vitrail.models.intr.published import DETECTION, to_own_names
+from vitrail.models.load_report import LoadReport
 
 PRESENCE = ("presence.weight", "presence.bias")
 
@@ -32,7 +32,7 @@ def class_queries(
     return queries
 
 
-def start_from_detector(model: INTR, state: Mapping[str, Tensor], source: str, query_noise: float = 0.1) -> Started:
+def transfer_from_detector(model: INTR, state: Mapping[str, Tensor], source: str, query_noise: float = 0.1) -> LoadReport:
     """Take over backbone, projection, transformer and queries; the presence vector stays as it was drawn.
 
     Args:
@@ -44,13 +44,15 @@ def start_from_detector(model: INTR, state: Mapping[str, Tensor], source: str, q
     Raises:
         CheckpointError: A detector of another shape. The model is unchanged then.
     """
-    own = own_names({name: tensor.float() for name, tensor in state.items() if not name.startswith(DETECTION)})
+    own = to_own_names({name: tensor.float() for name, tensor in state.items() if not name.startswith(DETECTION)})
     own["queries"] = _fitting(own["queries"], model, source, query_noise)
     load_strictly(model, own, source, optional=PRESENCE)
-    return Started(tuple(own), PRESENCE, tuple(name for name in state if name.startswith(DETECTION)))
+    return LoadReport(tuple(own), PRESENCE, tuple(name for name in state if name.startswith(DETECTION)))
 
 
-def start_from_own(model: INTR, state: Mapping[str, Tensor], source: str, keep_head: bool, query_noise: float = 0.1) -> Started:
+def transfer_from_intr(
+    model: INTR, state: Mapping[str, Tensor], source: str, keep_head: bool, query_noise: float = 0.1
+) -> LoadReport:
     """Take over the weights of an INTR under our names; for other classes its queries become new ones, as those of a detector do.
 
     Args:
@@ -58,7 +60,7 @@ def start_from_own(model: INTR, state: Mapping[str, Tensor], source: str, keep_h
         state: Of an INTR of the same shape.
         source: What to call it in messages.
         keep_head: Whether to take the presence vector too, and the queries as they are, where there are as many classes.
-        query_noise: See `start_from_detector`.
+        query_noise: See `transfer_from_detector`.
 
     Raises:
         CheckpointError: Another shape. The model is unchanged then.
@@ -70,7 +72,7 @@ def start_from_own(model: INTR, state: Mapping[str, Tensor], source: str, keep_h
     fitted["queries"] = _fitting(state["queries"], model, source, query_noise)
     new = () if kept else PRESENCE
     load_strictly(model, fitted, source, optional=new)
-    return Started(tuple(fitted), new, new)
+    return LoadReport(tuple(fitted), new, new)
 
 
 def _fitting(trained: Tensor, model: INTR, source: str, query_noise: float) -> Tensor:

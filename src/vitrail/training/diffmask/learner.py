@@ -45,7 +45,7 @@ class MaskLearner(Learner):
 
     def __init__(self, vit: ViTAdapter, mask: DiffMask, config: MaskTrainingConfig) -> None:
         super().__init__(config.engine.seed)
-        # Backward, clipping and two optimisers with a different sense of uphill.
+        # Backward, clipping and two optimizers with a different sense of uphill.
         self.automatic_optimization = False
         self.module, self.vit, self.config = mask, vit, config
         num_layers = mask.config.num_gates
@@ -57,7 +57,7 @@ class MaskLearner(Learner):
     def on_fit_start(self) -> None:
         self.vit.module.to(self.device).eval().requires_grad_(False)
 
-    def so_far(self) -> Mapping[str, Metric]:
+    def running_metrics(self) -> Mapping[str, Metric]:
         return _metrics(self.figures)
 
     def validated(self) -> Mapping[str, Tensor]:
@@ -127,7 +127,7 @@ class MaskLearner(Learner):
             ("train_kept", masked.kept.detach().mean()),
             ("train_agreement", masked.agrees.float().mean()),
         ):
-            self.so_far()[name].update(value, count)
+            self.running_metrics()[name].update(value, count)
 
     def _asked(self, layer: int) -> Iterator[Tensor]:
         """The weights that a step on a layer trains."""

@@ -1,4 +1,4 @@
-"""What gates minimise: the patches that they keep, as long as the network's output stays."""
+"""What gates minimize: the patches that they keep, as long as the network's output stays."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Masked(NamedTuple):
 
     Attributes:
         kl: KL(p || p masked), per image.
-        log_kept: Mean over tokens of log P(kept): what is minimised of the mask, per image.
+        log_kept: Mean over tokens of log P(kept): what is minimized of the mask, per image.
         norm: Mean over tokens of P(kept), per image: the expected L0 norm.
         kept: Mean over patches of P(kept), per image, without prefix tokens.
         agrees: Whether the decision stays.
@@ -41,7 +41,7 @@ def mask_once(vit: ViTAdapter, mask: DiffMask, images: Images, noise: Float[Tens
     Args:
         vit: In evaluation mode; no gradient of its weights is computed where none is asked for.
         mask: The gates.
-        images: A normalised batch.
+        images: A normalized batch.
         noise: Uniform in [0, 1), for as many gates as are to vote.
 
     Source: Nalmpantis et al. 2023, equations 6 to 9, arXiv:2304.06391. As in its code, the prefix tokens count in the norm.

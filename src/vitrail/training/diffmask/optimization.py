@@ -12,9 +12,9 @@ from vitrail.training.diffmask.config import MaskConfig
 
 
 def primal_optimizer(mask: DiffMask, config: MaskConfig) -> Lookahead:
-    """The optimiser of the gates and, at a rate of its own, of the placeholder.
+    """The optimizer of the gates and, at a rate of its own, of the placeholder.
 
-    Source: Lookahead, arXiv:1907.08610. timm's, like the published one, makes its slow copy at the first synchronisation, so that
+    Source: Lookahead, arXiv:1907.08610. timm's, like the published one, makes its slow copy at the first synchronization, so that
         the first one changes nothing; its state is saved and restored with that of Adam.
     """
     groups: list[dict[str, Any]] = [{"params": list(mask.gates.parameters()), "lr": config.learning_rate}]
@@ -24,7 +24,7 @@ def primal_optimizer(mask: DiffMask, config: MaskConfig) -> Lookahead:
 
 
 def dual_optimizer(multipliers: Iterable[Tensor], config: MaskConfig) -> Lookahead:
-    """The optimiser of the multipliers; their gradients must point downhill, so they are given the negative constraint."""
+    """The optimizer of the multipliers; their gradients must point downhill, so they are given the negative constraint."""
     return _with_lookahead(Adam(list(multipliers), lr=config.alpha_learning_rate), config)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from vitrail.adapters import ViTAdapter
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.types import Images
-from vitrail.datasets.dataset import LabelledImages, collate
+from vitrail.datasets.dataset import LabeledImages, collate
 from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.models.diffmask import TrainedMask
@@ -71,7 +71,7 @@ class MaskPictures(Callback):
             return
         masks = make_explainer("diffmask", self.vit, checkpoint=self.mask, check_weights=False).explain(images)
         columns = [masks, *self.beside]
-        photos = [_as_photo(image) for image in self.vit.preprocessing.denormalise(images).cpu()]
+        photos = [_as_photo(image) for image in self.vit.preprocessing.denormalize(images).cpu()]
         whole = [(0.0, 0.0, float(photo.width), float(photo.height)) for photo in photos]
         rows = [
             # Probabilities are drawn as what they leave of the image.
@@ -94,7 +94,7 @@ class MaskPictures(Callback):
         """The images, read once, and what the other methods say of them, which the gates do not change."""
         if self.images is None:
             found = trainer.datamodule.val_images  # type: ignore[attr-defined]
-            if isinstance(found, LabelledImages):
+            if isinstance(found, LabeledImages):
                 spread = found.spread(self.config.count)
                 samples = [spread[i] for i in range(len(spread))]
             else:

@@ -36,7 +36,7 @@ def train_mask(config: MaskTrainingConfig, out: Path, checkpoint: Path | None) -
             f"expected a network that takes images of one size, got {vit.name} with crop_mode {vit.preprocessing.crop_mode!r}; explain "
             "one that was trained with data.crop_mode center or squash"
         )
-    data = TrainingData(config.data, config.augmentation, vit.preprocessing, config.engine.seed, labelled=False)
+    data = TrainingData(config.data, config.augmentation, vit.preprocessing, config.engine.seed, labeled=False)
     seed_all(config.engine.seed)
     width = vit.prefix_tokens.shape[-1]
     mask = DiffMask(

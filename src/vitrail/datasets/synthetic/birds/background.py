@@ -3,12 +3,12 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from vitrail.datasets.synthetic.birds.canvas import Colour
+from vitrail.datasets.synthetic.birds.canvas import Color
 from vitrail.datasets.synthetic.birds.foliage import LEAF, Foliage
 from vitrail.datasets.synthetic.birds.geometry import Frame, bend, ribbon
 from vitrail.datasets.synthetic.birds.plumage import blend
 
-SKIES: tuple[tuple[Colour, Colour], ...] = (
+SKIES: tuple[tuple[Color, Color], ...] = (
     ((158, 202, 236), (232, 238, 214)),
     ((158, 192, 132), (222, 228, 168)),
     ((206, 214, 216), (236, 232, 216)),
@@ -36,8 +36,8 @@ def paint_background(size: int, random: np.random.Generator) -> Image.Image:
 
     pen = ImageDraw.Draw(picture, "RGBA")
     for x, y, across, light in random.random((11, 4)).tolist():
-        colour = blend(foliage.leaf(0.6), SUN, 0.35 + 0.6 * light)
-        _disc(pen, size * x, size * y, size * (0.02 + 0.06 * across**2), colour, 60 + round(60 * light))
+        color = blend(foliage.leaf(0.6), SUN, 0.35 + 0.6 * light)
+        _disc(pen, size * x, size * y, size * (0.02 + 0.06 * across**2), color, 60 + round(60 * light))
     for x, y, angle, value in random.random((10, 4)).tolist():
         leaf = Frame().joint(size * x, size * y, 2 * np.pi * angle)(LEAF * size * (0.1 + 0.08 * value))
         pen.polygon(leaf.ravel().tolist(), fill=(*foliage.leaf(0.35 + 0.3 * value), 190))
@@ -47,5 +47,5 @@ def paint_background(size: int, random: np.random.Generator) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(size * 0.012))
 
 
-def _disc(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: Colour, opacity: int) -> None:
-    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*colour, opacity))
+def _disc(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: Color, opacity: int) -> None:
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*color, opacity))

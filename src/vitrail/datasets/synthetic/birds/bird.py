@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from vitrail.datasets.synthetic.birds import outlines
 from vitrail.datasets.synthetic.birds.anatomy import SPECIES
-from vitrail.datasets.synthetic.birds.canvas import Canvas, Colour
+from vitrail.datasets.synthetic.birds.canvas import Canvas, Color
 from vitrail.datasets.synthetic.birds.geometry import Frame, Points, bend, ellipse, hull, moved, ribbon
 from vitrail.datasets.synthetic.birds.plumage import Plumage, blend, shade
 from vitrail.datasets.synthetic.birds.pose import Skeleton
@@ -35,10 +35,10 @@ def _tail(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
         canvas.fill(frame(outlines.FORKED_TAIL), plumage.mark(INK), "tail")
         canvas.fill_over([frame(edge) for edge in outlines.FORK_EDGES], plumage.mark(SNOW), "tail", over="tail")
         return
-    colour = plumage.mark(VIOLET) if kind == "violet-tailed" else plumage.tail
-    canvas.fill(frame(outlines.SQUARE_TAIL), colour, "tail")
-    canvas.fill_over([frame(feather) for feather in outlines.TAIL_FEATHERS], shade(colour, 0.8), "tail", over="tail")
-    canvas.fill_over([frame(outlines.TAIL_END)], shade(colour, 0.72), "tail", over="tail")
+    color = plumage.mark(VIOLET) if kind == "violet-tailed" else plumage.tail
+    canvas.fill(frame(outlines.SQUARE_TAIL), color, "tail")
+    canvas.fill_over([frame(feather) for feather in outlines.TAIL_FEATHERS], shade(color, 0.8), "tail", over="tail")
+    canvas.fill_over([frame(outlines.TAIL_END)], shade(color, 0.72), "tail", over="tail")
 
 
 def _leg(
@@ -74,10 +74,10 @@ def _body(canvas: Canvas, skeleton: Skeleton, plumage: Plumage, down: Points) ->
 
 
 def _breast(canvas: Canvas, body: Frame, plumage: Plumage, kind: str, places: Points) -> None:
-    colour = plumage.mark(ROSE) if kind == "rose-breasted" else plumage.breast
-    canvas.fill_over([body(outlines.BREAST)], colour, "breast", over="body")
+    color = plumage.mark(ROSE) if kind == "rose-breasted" else plumage.breast
+    canvas.fill_over([body(outlines.BREAST)], color, "breast", over="body")
     spotted = kind == "spot-breasted"
-    speck, tint = (outlines.SPOT, plumage.mark(UMBER)) if spotted else (outlines.BREAST_DOWN, blend(colour, SNOW, 0.35))
+    speck, tint = (outlines.SPOT, plumage.mark(UMBER)) if spotted else (outlines.BREAST_DOWN, blend(color, SNOW, 0.35))
     canvas.fill_over([body(speck + place) for place in places], tint, "breast", over="breast")
 
 
@@ -90,13 +90,13 @@ def _face(canvas: Canvas, head: Frame, plumage: Plumage) -> None:
 
 
 def _wing(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
-    colour = plumage.mark(COBALT) if kind == "blue-winged" else plumage.wing
-    canvas.fill(frame(outlines.WING), colour, "wing")
+    color = plumage.mark(COBALT) if kind == "blue-winged" else plumage.wing
+    canvas.fill(frame(outlines.WING), color, "wing")
     for covert in outlines.COVERTS:
-        canvas.fill_over([frame(moved(covert, -0.015, 0.012))], shade(colour, 0.82), "wing", over="wing")
-        canvas.fill_over([frame(covert)], shade(colour, 1.1), "wing", over="wing")
-    canvas.fill_over([frame(feather) for feather in outlines.WING_FEATHERS], shade(colour, 0.75), "wing", over="wing")
-    canvas.fill_over([frame(outlines.WING_EDGE)], shade(colour, 1.3), "wing", over="wing")
+        canvas.fill_over([frame(moved(covert, -0.015, 0.012))], shade(color, 0.82), "wing", over="wing")
+        canvas.fill_over([frame(covert)], shade(color, 1.1), "wing", over="wing")
+    canvas.fill_over([frame(feather) for feather in outlines.WING_FEATHERS], shade(color, 0.75), "wing", over="wing")
+    canvas.fill_over([frame(outlines.WING_EDGE)], shade(color, 1.3), "wing", over="wing")
     if kind == "bar-winged":
         canvas.fill_over([frame(bar) for bar in outlines.WING_BARS], plumage.mark(SNOW), "wing", over="wing")
 
@@ -112,7 +112,7 @@ def _crest(canvas: Canvas, head: Frame, plumage: Plumage, kind: str) -> None:
 
 
 def _beak(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
-    marks: dict[str, Colour] = {"red-billed": SCARLET, "yellow-billed": YELLOW}
-    colour = plumage.mark(marks[kind]) if kind in marks else plumage.horn
-    canvas.fill(frame(outlines.LOWER_BILL), shade(colour, 0.8), "beak")
-    canvas.fill(frame(outlines.UPPER_BILL), colour, "beak")
+    marks: dict[str, Color] = {"red-billed": SCARLET, "yellow-billed": YELLOW}
+    color = plumage.mark(marks[kind]) if kind in marks else plumage.horn
+    canvas.fill(frame(outlines.LOWER_BILL), shade(color, 0.8), "beak")
+    canvas.fill(frame(outlines.UPPER_BILL), color, "beak")

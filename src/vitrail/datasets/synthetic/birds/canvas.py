@@ -12,7 +12,7 @@ from vitrail.datasets.synthetic.birds.anatomy import PARTS, Part
 from vitrail.datasets.synthetic.birds.geometry import Points
 
 Owner = Part | Literal["scene", "body", "cue"]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 FINE = 4
 """Every pixel is drawn as this many by this many, and averaged at the end: smooth edges."""
@@ -34,13 +34,13 @@ class Canvas:
         self._owners = Image.new("L", fine, _NUMBER["scene"])
         self._pen, self._owner_pen = ImageDraw.Draw(self._picture), ImageDraw.Draw(self._owners)
 
-    def fill(self, outline: Points, colour: Colour, owner: Owner) -> None:
+    def fill(self, outline: Points, color: Color, owner: Owner) -> None:
         """Paint a polygon, in pixels of the final picture."""
         corners = (outline * FINE).ravel().tolist()
-        self._pen.polygon(corners, fill=colour)
+        self._pen.polygon(corners, fill=color)
         self._owner_pen.polygon(corners, fill=_NUMBER[owner])
 
-    def fill_over(self, outlines: Sequence[Points], colour: Colour, owner: Owner, over: Owner) -> None:
+    def fill_over(self, outlines: Sequence[Points], color: Color, owner: Owner, over: Owner) -> None:
         """Paint only that much of some polygons as lies over what is visible of another owner (or of itself)."""
         fine = [outline * FINE for outline in outlines]
         corners = np.concatenate(fine)
@@ -54,7 +54,7 @@ class Canvas:
         for outline in fine:
             pen.polygon((outline - (left, top)).ravel().tolist(), fill=255)
         stencil = ImageChops.darker(shape, _stencil(np.asarray(self._owners.crop(box)) == _NUMBER[over]))
-        self._picture.paste(colour, box, stencil)
+        self._picture.paste(color, box, stencil)
         if owner != over:
             self._owners.paste(_NUMBER[owner], box, stencil)
 

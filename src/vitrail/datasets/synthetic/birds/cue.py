@@ -1,4 +1,4 @@
-"""A flower beside the bird, of a colour that goes with a class: a cue that is none of the bird's parts."""
+"""A flower beside the bird, of a color that goes with a class: a cue that is none of the bird's parts."""
 
 import numpy as np
 

@@ -1,10 +1,10 @@
-"""Leaves, and the colours that those of one picture share."""
+"""Leaves, and the colors that those of one picture share."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from vitrail.datasets.synthetic.birds.canvas import Colour
+from vitrail.datasets.synthetic.birds.canvas import Color
 from vitrail.datasets.synthetic.birds.geometry import ribbon, smooth
 from vitrail.datasets.synthetic.birds.plumage import hsv
 
@@ -31,7 +31,7 @@ class Foliage:
         """Draw the season: from olive to a deep green."""
         return cls(random.uniform(0.16, 0.36), random)
 
-    def leaf(self, value: float) -> Colour:
-        """One leaf's colour, of about this brightness."""
+    def leaf(self, value: float) -> Color:
+        """One leaf's color, of about this brightness."""
         hue, saturation, light = self.random.uniform(-1.0, 1.0, 3).tolist()
         return hsv(self.hue + 0.035 * hue, 0.45 + 0.12 * saturation, value + 0.1 * light)

@@ -12,11 +12,11 @@ def lit(canvas: Canvas, skeleton: Skeleton, random: np.random.Generator) -> Floa
     picture, bird = canvas.picture(), canvas.share("bird")
     size = len(picture)
     rows, columns = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij")
-    centre = skeleton.bird.origin
+    center = skeleton.bird.origin
     scale = np.linalg.norm(skeleton.bird.matrix[:, 0])
     side, power = random.uniform(-0.7, 0.7), random.uniform(0.14, 0.24)
     # A bird is about as round as a ball: the side that faces the sky is brighter, the belly darker.
-    facing = (side * (columns - centre[0]) - (rows - centre[1])) / (0.6 * scale)
+    facing = (side * (columns - center[0]) - (rows - center[1])) / (0.6 * scale)
     picture = picture * (1 + power * np.clip(facing, -0.6, 1) * bird)[..., None]
     corners = ((rows / size - 0.5) ** 2 + (columns / size - 0.5) ** 2)[..., None]
     brightness, warmth = random.uniform(0.86, 1.1), random.uniform(-0.05, 0.05)

@@ -38,10 +38,10 @@ def _paint_leaves(canvas: Canvas, spine: Points, scale: float, foliage: Foliage,
         if kind < 0.25:
             _paint_berry(canvas, stalk, scale)
         else:
-            length, colour = scale * (0.34 + 0.2 * value), foliage.leaf(0.42 + 0.3 * value)
-            canvas.fill(stalk(LEAF * length), colour, "scene")
-            canvas.fill(stalk(LEAF_SHADE * length), shade(colour, 0.84), "scene")
-            canvas.fill(stalk(LEAF_RIB * length), shade(colour, 1.25), "scene")
+            length, color = scale * (0.34 + 0.2 * value), foliage.leaf(0.42 + 0.3 * value)
+            canvas.fill(stalk(LEAF * length), color, "scene")
+            canvas.fill(stalk(LEAF_SHADE * length), shade(color, 0.84), "scene")
+            canvas.fill(stalk(LEAF_RIB * length), shade(color, 1.25), "scene")
 
 
 def _paint_berry(canvas: Canvas, stalk: Frame, scale: float) -> None:

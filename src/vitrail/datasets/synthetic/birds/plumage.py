@@ -1,55 +1,55 @@
-"""Colours: those that all species share vary from bird to bird, those that tell a species keep their hue."""
+"""Colors: those that all species share vary from bird to bird, those that tell a species keep their hue."""
 
 import colorsys
 from dataclasses import dataclass
 
 import numpy as np
 
-from vitrail.datasets.synthetic.birds.canvas import Colour
+from vitrail.datasets.synthetic.birds.canvas import Color
 
 BACKS = ((0.58, 0.24, 0.56), (0.2, 0.32, 0.52), (0.08, 0.36, 0.52), (0.6, 0.05, 0.56), (0.47, 0.2, 0.5))
-"""Hue, saturation and value of a back: slate, olive, brown, grey, sea green. Muted, so that no species' mark is among them."""
+"""Hue, saturation and value of a back: slate, olive, brown, gray, sea green. Muted, so that no species' mark is among them."""
 
 
-def hsv(hue: float, saturation: float, value: float) -> Colour:
+def hsv(hue: float, saturation: float, value: float) -> Color:
     """Turn hue, saturation and value, each 0 to 1, into 8-bit RGB."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0))
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def shade(colour: Colour, factor: float) -> Colour:
-    """Lighten (a factor above 1) or darken a colour."""
-    red, green, blue = (min(max(round(channel * factor), 0), 255) for channel in colour)
+def shade(color: Color, factor: float) -> Color:
+    """Lighten (a factor above 1) or darken a color."""
+    red, green, blue = (min(max(round(channel * factor), 0), 255) for channel in color)
     return red, green, blue
 
 
-def blend(a: Colour, b: Colour, share: float) -> Colour:
-    """Mix two colours; `share` is that of the second."""
+def blend(a: Color, b: Color, share: float) -> Color:
+    """Mix two colors; `share` is that of the second."""
     red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return red, green, blue
 
 
 @dataclass(frozen=True)
 class Plumage:
-    """The colours of one bird, for whatever species it is.
+    """The colors of one bird, for whatever species it is.
 
     Attributes:
         vivid: How bright the marks are that tell a species, about 1.
     """
 
-    back: Colour
-    wing: Colour
-    tail: Colour
-    cap: Colour
-    cheek: Colour
-    breast: Colour
-    horn: Colour
-    leg: Colour
+    back: Color
+    wing: Color
+    tail: Color
+    cap: Color
+    cheek: Color
+    breast: Color
+    horn: Color
+    leg: Color
     vivid: float
 
     @classmethod
     def sample(cls, random: np.random.Generator) -> "Plumage":
-        """Draw the colours of one bird."""
+        """Draw the colors of one bird."""
         hue, saturation, value = BACKS[int(random.integers(len(BACKS)))]
         hue, saturation, value = (
             hue + random.uniform(-0.03, 0.03),
@@ -68,6 +68,6 @@ class Plumage:
             vivid=random.uniform(0.93, 1.04),
         )
 
-    def mark(self, colour: Colour) -> Colour:
-        """A colour that tells a species, as bright as this bird's are."""
-        return shade(colour, self.vivid)
+    def mark(self, color: Color) -> Color:
+        """A color that tells a species, as bright as this bird's are."""
+        return shade(color, self.vivid)

@@ -13,9 +13,9 @@ class Skeleton:
     """The frames that the parts hang in.
 
     Attributes:
-        bird: Upright, its origin the body's centre.
+        bird: Upright, its origin the body's center.
         body: Along the back, x towards the head.
-        head: Its origin the head's centre.
+        head: Its origin the head's center.
         beak: Its origin where the beak leaves the head.
         wing: Its origin near the shoulder.
         tail: x away from the body.

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.datasets.synthetic.base import ANSWER, TASKS, AnsweredSample, AnsweredTask, Mask
+from vitrail.datasets.synthetic.base import ANSWER, SYNTHETIC, Mask, SyntheticDataset, SyntheticSample
 from vitrail.datasets.synthetic.birds.anatomy import PARTS, SPECIES, deciding_parts
 from vitrail.datasets.synthetic.birds.background import paint_background
 from vitrail.datasets.synthetic.birds.bird import paint_bird
@@ -18,12 +18,12 @@ from vitrail.datasets.synthetic.birds.plumage import Plumage
 from vitrail.datasets.synthetic.birds.pose import Pose
 
 
-@TASKS.register("birds")
+@SYNTHETIC.register("birds")
 @dataclass(frozen=True)
-class Birds(AnsweredTask):
+class Birds(SyntheticDataset):
     """Small birds on a branch; every species is the common bird with one part of another kind.
 
-    Pose, place, size, light, background and all colours that no species is told by vary from bird to bird. Besides the
+    Pose, place, size, light, background and all colors that no species is told by vary from bird to bird. Besides the
     answer, a sample has a mask per part ("beak", "wing", "tail", "crest", "legs", "breast"; empty where a bird has no
     crest), of the whole "bird" and, where there is one, of the "cue". A mask holds the pixels of which more than half is
     visible as the part.
@@ -35,7 +35,7 @@ class Birds(AnsweredTask):
         seed: Another seed, other images.
         size: Height and width in pixels, 64 to 256.
         num_classes: How many of the species, 2 to 13, in the order of `SPECIES`.
-        spurious: Above 0, a flower grows beside the bird: with this probability it has the colour that goes with the bird's
+        spurious: Above 0, a flower grows beside the bird: with this probability it has the color that goes with the bird's
             own class, else that of another class, each as likely. So 1 / num_classes says nothing of the class, and 1 all.
             The birds and scenes are the same for every value.
 
@@ -63,12 +63,12 @@ class Birds(AnsweredTask):
     def image_size(self) -> tuple[int, int]:
         return self.size, self.size
 
-    def draw(self, split: str, index: int) -> AnsweredSample:
+    def draw(self, split: str, index: int) -> SyntheticSample:
         if index < 0:
             raise InvalidInputError(f"expected an index of at least 0, got {index}")
         return self.paint(index % self.num_classes, self.random(split, index))
 
-    def paint(self, label: int, random: np.random.Generator) -> AnsweredSample:
+    def paint(self, label: int, random: np.random.Generator) -> SyntheticSample:
         """Draw a bird of a class; from the same random numbers, two classes differ in nothing but their separating parts.
 
         Raises:
@@ -83,7 +83,7 @@ class Birds(AnsweredTask):
         paint_cue(canvas, cue if self.spurious else None, skeleton, self.size, random)
         paint_bird(canvas, skeleton, plumage, label, random)
         pixels = np.clip(lit(canvas, skeleton, random).round(), 0, 255).astype(np.uint8)
-        return AnsweredSample(Image.fromarray(pixels), label, self._masks(canvas, label))
+        return SyntheticSample(Image.fromarray(pixels), label, self._masks(canvas, label))
 
     def _masks(self, canvas: Canvas, label: int) -> dict[str, Mask]:
         masks: dict[str, Mask] = {part: canvas.mask(part) for part in PARTS}
