@@ -75,4 +75,4 @@ class Learner(lightning.LightningModule):
         for name, metric in self.running_metrics().items():
             for key, value in states[self.global_rank]["figures"][name].items():
                 setattr(metric, key, value.to(self.device))
-        self.unreadable.update(running_metrics[self.global_rank]["unreadable"])
+        self.unreadable.update(states[self.global_rank]["unreadable"])
