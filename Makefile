@@ -22,11 +22,12 @@ test: $(VENV)/.dev  ## the test suite; screenshots of the page go to build/scree
 test-all: $(VENV)/.dev  ## the slow tests too
 	$(PYTEST)
 
-lint: $(VENV)/.dev  ## style, types, who may import whom, and words
+lint: $(VENV)/.dev  ## style, types, who may import whom, dead code, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	$(BIN)/python scripts/check_words.py
 
 docs: $(VENV)/.docs  ## the documentation, into site/
