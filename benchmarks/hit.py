@@ -1,10 +1,10 @@
-"""HiT-B: what an explanation and a whole insertion curve cost, in forward passes of the same network in the same run.
+"""Measure explanations and insertion curves of HiT-B, in forward passes of the same network in the same run.
 
-Two units: `fp` is vitrail's own forward pass, in which the class token's single query never needs projected keys and values;
-`std fp` is the standard arithmetic, a packed multi-head attention that projects every patch, as published implementations do.
+Two units: `fp` is vitrail's forward pass, which needs no projected keys and values for the single query of the class token; `std fp`
+is the standard computation of published implementations, a packed multi-head attention that projects every patch.
 
-Random weights, one image and eight, both variants at 224 pixels. Brute force is timed on some steps and scaled to all of
-them (`--full` runs every step). Peak memory is each measurement's own growth of the process, in a process of its own.
+Random weights, one and eight images, both variants at 224 pixels. Brute force is timed on a subset of the steps and extrapolated
+(`--full` runs every step). Every measurement runs in a process of its own, whose growth is the peak memory.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TASKS = ("standard", "forward", "explain", "incremental", "both", "brute")
 
 
 def build(variant: str) -> ViTAdapter:
-    """HiT-B with random weights, of which none is zero."""
+    """Build HiT-B with random nonzero weights."""
     torch.manual_seed(0)
     model = HiT(HIT_SIZES[MODELS[variant]]).eval()
     with torch.no_grad():
@@ -32,12 +32,12 @@ def build(variant: str) -> ViTAdapter:
             parameter.add_(torch.randn_like(parameter) * 0.02)
     adapter = adapt(model)
     if not isinstance(adapter, ViTAdapter):
-        raise TypeError("a HiT is a ViTAdapter")
+        raise TypeError(f"expected a ViTAdapter, got {type(adapter).__name__}")
     return adapter
 
 
 def standard_forward(model: HiT, images: Tensor) -> Tensor:
-    """The same network by the standard arithmetic: keys and values of every patch, then attention."""
+    """Run the network by the standard computation: keys and values of every patch, then attention."""
     tokens = model.assemble(model.patch_embed(images))
     class_tokens, patches = tokens[:, :1], tokens[:, 1:]
     rows, cols = model.config.grid_size
@@ -57,22 +57,22 @@ def standard_forward(model: HiT, images: Tensor) -> Tensor:
     return model.classify(class_tokens[:, 0])
 
 
-def curve_mask(batch: int, num_patches: int) -> Tensor:
-    """Insertion, one patch a step, in a random order."""
+def create_curve_mask(batch: int, num_patches: int) -> Tensor:
+    """Create the mask of an insertion curve: one patch per step, in random order."""
     ranks = torch.stack([torch.randperm(num_patches, generator=torch.Generator().manual_seed(i)) for i in range(batch)])
     return ranks[:, None] < torch.arange(num_patches + 1)[:, None]
 
 
 @torch.inference_mode()
 def measure(variant: str, batch: int, device: str, task: str, full: bool) -> dict[str, float]:
-    """Time one task beside the forward passes that it is compared with."""
+    """Time one task between forward passes."""
     adapter = build(variant)
     adapter.module.to(device)
     synchronize = synchronizer(device)
     images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(device)
     baseline = torch.zeros_like(images[:1])
     rows, cols = adapter.grid_size(images)
-    inserted = curve_mask(batch, rows * cols).to(device)
+    inserted = create_curve_mask(batch, rows * cols).to(device)
     model = adapter.module
     result: dict[str, float] = {}
     forward = seconds(lambda: model(images), 5, synchronize)
@@ -91,32 +91,32 @@ def measure(variant: str, batch: int, device: str, task: str, full: bool) -> dic
         result["seconds"] = seconds(lambda: adapter.perturbed_logits(images, baseline, keep), 3, synchronize)
     else:
         steps = range(inserted.shape[1]) if full else torch.linspace(0, inserted.shape[1] - 1, 16).long().tolist()
-        some = inserted[:, steps]
+        subset = inserted[:, steps]
         fast = adapter.perturbed_logits(images, baseline, inserted)[:, steps]
-        started = time.perf_counter()
-        slow = ViTAdapter.perturbed_logits(adapter, images, baseline, some)
+        start = time.perf_counter()
+        slow = ViTAdapter.perturbed_logits(adapter, images, baseline, subset)
         synchronize()
-        result["seconds"] = (time.perf_counter() - started) / len(steps) * inserted.shape[1]
+        result["seconds"] = (time.perf_counter() - start) / len(steps) * inserted.shape[1]
         result["curve difference"] = float((slow.softmax(-1) - fast.softmax(-1)).abs().max())
         result["logit difference"] = float((slow - fast).abs().max() / slow.abs().max())
     result["memory"] = peak_memory(device) - before
-    # The machine may have slowed down meanwhile: compare with forward passes from both ends.
+    # The speed of the machine may have changed: average forward passes from before and after.
     result["forward"] = (forward + seconds(lambda: model(images), 5, synchronize)) / 2
     return result
 
 
 def main() -> None:
-    """Print a table, and write it as JSON where asked."""
+    """Print a table and optionally write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--variant", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--full", action="store_true", help="run brute force on every step")
-    parser.add_argument("--json", help="also write the figures into this file")
+    parser.add_argument("--json", help="also write the figures to this file")
     options = parser.parse_args()
     figures = []
     print(
-        f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; one forward pass (fp) is of the whole batch"
+        f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; fp = one forward pass of the whole batch"
     )
     for variant in options.variant:
         for batch in options.batch:
@@ -126,7 +126,7 @@ def main() -> None:
             for task in TASKS:
                 result = in_own_process(measure, variant, batch, options.device, task, options.full)
                 passes = result["seconds"] / result["forward"]
-                # Through the passes of each process, so that a slower moment of the machine cancels out.
+                # Relative to the passes of the same process, so that changes of the machine's speed cancel.
                 standard = passes if task == "standard" else standard
                 line = f"  {task:<12} {result['seconds']:9.3f} s {passes:8.2f} fp {passes / standard:8.2f} std fp"
                 line += f" {result['memory'] / 2**20:8.0f} MiB"

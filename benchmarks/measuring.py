@@ -1,4 +1,4 @@
-"""Time and memory, measured in the same way by every benchmark."""
+"""Shared measurements of time and memory."""
 
 import multiprocessing
 import os
@@ -18,60 +18,60 @@ Task = Callable[[], object]
 Figures = dict[str, float]
 
 
-def machine(device: str) -> str:
-    """What a run's figures hang on: for the first line that a benchmark prints."""
+def describe_machine(device: str) -> str:
+    """Describe torch, device and threads, for the first line of a benchmark."""
     name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{os.cpu_count()} cores"
     return f"torch {torch.__version__}, {device} ({name}), {torch.get_num_threads()} threads"
 
 
 def synchronizer(device: str) -> Callable[[], None]:
-    """What waits until the device has done its work."""
+    """Return a function that waits for the device."""
     return torch.cuda.synchronize if device.startswith("cuda") else lambda: None
 
 
 def seconds(function: Callable[[], object], repeats: int, synchronize: Callable[[], None], *, warm_up: bool = True) -> float:
-    """Median time of some runs, after one that warms up."""
+    """Measure the median time of several runs, after a warm-up run."""
     times = []
     for _ in range(repeats + warm_up):
         synchronize()
-        started = time.perf_counter()
+        start = time.perf_counter()
         function()
         synchronize()
-        times.append(time.perf_counter() - started)
+        times.append(time.perf_counter() - start)
     return statistics.median(times[warm_up:])
 
 
 def peak_memory(device: str) -> int:
-    """Bytes at the highest point so far: of the GPU's allocator, or of the process."""
+    """Return the peak memory in bytes, of the GPU's allocator or of the process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux: the figure of `getrusage` begins with the size of the process that started this one.
+        # On Linux, `getrusage` includes the size of the parent process.
         return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text(encoding="utf-8"))[0]) * 1024
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage if sys.platform == "darwin" else usage * 1024
 
 
 def in_own_process(task: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
-    """Run a measurement where nothing ran before; what fails there fails here."""
+    """Run a measurement in a fresh process and propagate its errors."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(task, *arguments).result()
 
 
-def in_turns(tasks: Sequence[Task], yardstick: Task, repeats: int, device: str) -> list[Figures]:
-    """Time tasks, each run right after one of a yardstick, so that a change of the machine's speed meets both.
+def time_alternating(tasks: Sequence[Task], reference: Task, repeats: int, device: str) -> list[Figures]:
+    """Time every task right after a reference task, so that changes of the machine's speed affect both.
 
     Returns:
-        Per task the medians: `seconds`, those of the yardstick `before`, and the `ratio` of the two.
+        Medians per task: its `seconds`, those of the reference `before` it, and their `ratio`.
     """
     synchronize = synchronizer(device)
-    taken: list[list[tuple[float, float]]] = [[] for _ in tasks]
-    for task in (yardstick, *tasks):
-        task()  # warms up
+    times: list[list[tuple[float, float]]] = [[] for _ in tasks]
+    for task in (reference, *tasks):
+        task()  # warm up
     for _ in range(repeats):
-        for task, pairs in zip(tasks, taken, strict=True):
-            before = seconds(yardstick, 1, synchronize, warm_up=False)
+        for task, pairs in zip(tasks, times, strict=True):
+            before = seconds(reference, 1, synchronize, warm_up=False)
             pairs.append((before, seconds(task, 1, synchronize, warm_up=False)))
     return [
         {
@@ -79,5 +79,5 @@ def in_turns(tasks: Sequence[Task], yardstick: Task, repeats: int, device: str) 
             "before": statistics.median(before for before, _ in pairs),
             "ratio": statistics.median(after / before for before, after in pairs),
         }
-        for pairs in taken
+        for pairs in times
     ]

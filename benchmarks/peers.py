@@ -1,4 +1,4 @@
-"""Other libraries, made to evaluate what vitrail evaluates when it scores."""
+"""Quantus and captum, set up to make the evaluations of `vitrail score`."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,11 @@ from vitrail.adapters import ViTAdapter
 from vitrail.explanation import Explanation
 
 
-class Stacked(nn.Module):
-    """The network, for images whose channels lie below each other in one plane.
+class StackedChannels(nn.Module):
+    """Network for images whose channels are stacked vertically in one plane.
 
-    Quantus wants the pixels of a plane to be a multiple of what it removes at a step; cells of three channels seldom are.
+    Quantus requires the number of pixels of a plane to be a multiple of those removed per step, which cells of three channels rarely
+    satisfy.
     """
 
     def __init__(self, vit: ViTAdapter) -> None:
@@ -23,21 +24,21 @@ class Stacked(nn.Module):
 
 
 def quantus_deletion(vit: ViTAdapter, images: Tensor, explanation: Explanation, cells_per_step: int) -> Task:
-    """Quantus's deletion curve of logits, without the image as it is."""
+    """Return a task that computes Quantus's deletion curve of logits, without the unperturbed image."""
     import quantus  # noqa: PLC0415
 
-    pixels_of_cell = images[0].numel() // explanation.relevance[0].numel()
+    pixels_per_cell = images[0].numel() // explanation.relevance[0].numel()
     flipping = quantus.PixelFlipping(
-        features_in_step=cells_per_step * pixels_of_cell, perturb_baseline=0.0, normalize=False, disable_warnings=True
+        features_in_step=cells_per_step * pixels_per_cell, perturb_baseline=0.0, normalize=False, disable_warnings=True
     )
     spread = nn.functional.interpolate(explanation.relevance.unsqueeze(1), images.shape[2:]).expand_as(images)
-    planes, maps = (each.flatten(1, 2).unsqueeze(1).cpu().numpy() for each in (images, spread))
-    targets, stacked, device = explanation.targets.cpu().numpy(), Stacked(vit).eval(), str(vit.device)
+    planes, maps = (tensor.flatten(1, 2).unsqueeze(1).cpu().numpy() for tensor in (images, spread))
+    targets, stacked, device = explanation.targets.cpu().numpy(), StackedChannels(vit).eval(), str(vit.device)
     return lambda: flipping(stacked, planes, targets, maps, softmax=False, device=device, batch_size=len(planes))
 
 
 def captum_drops(vit: ViTAdapter, images: Tensor, explanation: Explanation, batch: int) -> Task:
-    """What captum says that the logit loses without each cell, one by one."""
+    """Return a task that computes captum's drop of the logit without each cell."""
     from captum.attr import FeatureAblation  # noqa: PLC0415
 
     rows, cols = explanation.grid

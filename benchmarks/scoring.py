@@ -1,18 +1,17 @@
-"""Scoring a ViT-B/16: how close curves come to bare forward passes, and to peers that make the same evaluations, in one run.
+"""Measure perturbation curves of a ViT-B/16 against bare forward passes, and against Quantus and captum on the same evaluations.
 
-The ceiling is the network's own passes over as many images, in the batches in which a curve of cells runs. Curves of cells and
-pixels should reach 0.9 of it; where patches are taken out, passes are shorter, and curves should be above it. An evaluation is one
-pass of one image.
+The ceiling is the network's forward passes of as many images in the same batches. Curves of cells and pixels should reach 0.9 of it;
+curves that drop patches should exceed it, since their passes are shorter. An evaluation is one pass of one image.
 
-Quantus (`PixelFlipping`) removes the same cells in the same order, one step a batch; captum (`FeatureAblation`) removes blocks of
-cells one by one, as the metric faithfulness-estimate does. Their numbers are compared too, as a share of what they range over.
-Peers that are not installed are left out.
+Quantus (`PixelFlipping`) removes the same cells in the same order, one step per batch; captum (`FeatureAblation`) removes blocks of
+cells one by one, like the metric faithfulness-estimate. Their numbers are compared too, relative to their range. Packages that are
+not installed are skipped.
 
-Memory is the growth of a process of its own, by scoring a batch of 16 by the whole protocol hit, on a network of two small
-layers: what hangs on the number of classes does not hang on the network.
+Memory is the growth of a separate process that scores a batch of 16 by the protocol hit on a network of two small layers, since the
+memory that depends on the number of classes does not depend on the network.
 
-Random weights, noise and random maps. All times are medians of pairs with what they are compared with, so that a change of the
-machine's speed meets both. Curves have few steps, since their number changes no quotient.
+Random weights, noise and random maps. All times are medians of pairs with their reference, so that changes of the machine's speed
+cancel. Curves have few steps, since the number of steps does not change the ratios.
 """
 
 import argparse
@@ -27,21 +26,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from measuring import Figures, Task, in_own_process, in_turns, machine, peak_memory
+from measuring import Figures, Task, describe_machine, in_own_process, peak_memory, time_alternating
 from peers import captum_drops, quantus_deletion
 from vitrail.adapters import ViTAdapter, load
 from vitrail.core.hooks import forward_pre_hooks
 from vitrail.explanation import Explanation
-from vitrail.metrics import METRICS, PROTOCOLS, InsertionDeletion, Protocol, View, perturbation_curves
+from vitrail.metrics import METRICS, PROTOCOLS, InsertionDeletion, MetricBatch, Protocol, perturbation_curves
 
 SMALL = "timm:vit_tiny_patch16_224"
 SMALL_PIXELS = 64
 AGREEMENT = 1e-4
-"""How far the numbers of peers may be from ours, which are the same but for rounding."""
+"""Largest difference between the numbers of other packages and vitrail's, which should agree up to rounding."""
 
 
 def build(name: str, device: str, pixels: int | None, **options: Any) -> ViTAdapter:
-    """A ViT with random weights, of which none is zero, and a head that is sure enough for probabilities to differ."""
+    """Build a ViT with random nonzero weights and a head confident enough for probabilities to differ."""
     torch.manual_seed(0)
     if pixels is not None:
         options["img_size"] = (pixels, pixels)
@@ -57,8 +56,8 @@ def build(name: str, device: str, pixels: int | None, **options: Any) -> ViTAdap
     return vit
 
 
-def draw(vit: ViTAdapter, batch: int, block: int = 1) -> tuple[Tensor, Explanation]:
-    """Images of noise, and random maps of the predicted classes whose cells are blocks of patches."""
+def draw_batch(vit: ViTAdapter, batch: int, block: int = 1) -> tuple[Tensor, Explanation]:
+    """Draw images of noise, and random maps of the predicted classes whose cells are blocks of patches."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(batch, 3, *vit.preprocessing.size, generator=generator).to(vit.device)
     rows, cols = vit.grid_size(images)
@@ -69,27 +68,27 @@ def draw(vit: ViTAdapter, batch: int, block: int = 1) -> tuple[Tensor, Explanati
 
 
 @contextmanager
-def counting(vit: ViTAdapter) -> Iterator[list[int]]:
-    """The number of images in every pass."""
+def record_batch_sizes(vit: ViTAdapter) -> Iterator[list[int]]:
+    """Record the number of images in every pass."""
     sizes: list[int] = []
     with forward_pre_hooks([(vit.blocks[0], lambda _, inputs: sizes.append(len(inputs[0])))]):
         yield sizes
 
 
-def passes(vit: ViTAdapter, images: Tensor, sizes: Sequence[int]) -> Task:
-    """Bare forward passes of batches of these sizes."""
-    many = images[torch.arange(max(sizes)) % len(images)]
+def create_passes(vit: ViTAdapter, images: Tensor, sizes: Sequence[int]) -> Task:
+    """Return a task that runs bare forward passes of batches of the given sizes."""
+    repeated = images[torch.arange(max(sizes)) % len(images)]
 
     @torch.inference_mode()
     def run() -> None:
         for size in sizes:
-            vit.logits(many[:size])
+            vit.logits(repeated[:size])
 
     return run
 
 
-def curves(vit: ViTAdapter, images: Tensor, explanation: Explanation, protocol: Protocol, *, bf16: bool = False) -> Task:
-    """The curves of a batch, as `vitrail score` measures them."""
+def create_curves(vit: ViTAdapter, images: Tensor, explanation: Explanation, protocol: Protocol, *, bf16: bool = False) -> Task:
+    """Return a task that computes the curves of a batch like `vitrail score`."""
 
     def run() -> object:
         with torch.autocast(vit.device.type, torch.bfloat16, enabled=bf16):
@@ -98,8 +97,8 @@ def curves(vit: ViTAdapter, images: Tensor, explanation: Explanation, protocol: 
     return run
 
 
-class Kept:
-    """A task whose last result is kept, so that nothing runs for its result alone."""
+class CachedTask:
+    """Task that keeps its last result, so that comparing results needs no further run."""
 
     result: Any = None
 
@@ -110,137 +109,144 @@ class Kept:
         self.result = self.task()
 
 
-def memory_of_score(num_classes: int, device: str) -> Figures:
-    """Growth of memory by scoring a batch of 16."""
+def measure_score_memory(num_classes: int, device: str) -> Figures:
+    """Measure the growth of memory while scoring a batch of 16."""
     vit = build(SMALL, device, SMALL_PIXELS, num_classes=num_classes, depth=2)
-    images, explanation = draw(vit, 16)
+    images, explanation = draw_batch(vit, 16)
     metric, before = InsertionDeletion(PROTOCOLS["hit"]), peak_memory(device)
     metric.update(vit, images, explanation)
     return {"bytes": peak_memory(device) - before}
 
 
 class Bench:
-    """Measures and prints, and remembers the figures."""
+    """Measures and prints, and collects the results."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.found = options, list[dict[str, object]]()
+        self.options, self.results = options, list[dict[str, object]]()
         self.vit = build(options.model, options.device, options.pixels)
 
-    def time(self, tasks: Sequence[Task], yardstick: Task) -> list[Figures]:
-        """`in_turns`, as often as asked."""
-        return in_turns(tasks, yardstick, self.options.repeats, self.options.device)
+    def time(self, tasks: Sequence[Task], reference: Task) -> list[Figures]:
+        """Time tasks alternating with a reference."""
+        return time_alternating(tasks, reference, self.options.repeats, self.options.device)
 
-    def say(self, what: str, batch: int, evaluations: int, figures: Figures, wanted: str, **others: float) -> None:
-        """A line: how fast this is, as a share of what came before it."""
+    def report(self, task: str, batch: int, evaluations: int, figures: Figures, target: str, **differences: float) -> None:
+        """Print one line and collect it: the speed of a task relative to its reference."""
         speed = 1 / figures["ratio"]
-        more = "".join(f"  {name} {value:.1e}" for name, value in others.items())
+        more = "".join(f"  {name} {value:.1e}" for name, value in differences.items())
         print(
-            f"  {what:<38}{batch:>3} image(s){figures['seconds']:>9.3f}{evaluations:>6}{figures['before']:>9.3f}{speed:>8.3f}"
-            f"{wanted:>8}{more}",
+            f"  {task:<38}{batch:>3} image(s){figures['seconds']:>9.3f}{evaluations:>6}{figures['before']:>9.3f}{speed:>8.3f}"
+            f"{target:>8}{more}",
             flush=True,
         )
-        self.found.append({"task": what, "batch": batch, "evaluations": evaluations, "speed": speed, **figures, **others})
+        self.results.append(
+            {"task": task, "batch": batch, "evaluations": evaluations, "speed": speed, **figures, **differences}
+        )
 
-    def against_passes(self, batch: int) -> None:
-        """Curves of cells, of pixels and of patches that are taken out, against bare forward passes."""
-        images, explanation = draw(self.vit, batch)
+    def compare_to_passes(self, batch: int) -> None:
+        """Compare curves of cells, pixels and dropped patches to bare forward passes."""
+        images, explanation = draw_batch(self.vit, batch)
         steps = max(1, self.options.evaluations // (2 * batch) - 1)
         protocols = {
             "cells": PROTOCOLS["hit"].changed(num_steps=steps, baselines=("zero",)),
             "pixels": PROTOCOLS["rise"].changed(num_steps=steps),
             "tokens": PROTOCOLS["tokens"].changed(num_steps=steps),
         }
-        tasks = [curves(self.vit, images, explanation, protocol) for protocol in protocols.values()]
-        with counting(self.vit) as sizes:
+        tasks = [create_curves(self.vit, images, explanation, protocol) for protocol in protocols.values()]
+        with record_batch_sizes(self.vit) as sizes:
             tasks[0]()
-        for name, figures in zip(protocols, self.time(tasks, passes(self.vit, images, sizes)), strict=True):
-            self.say(f"{name}, of the ceiling", batch, sum(sizes), figures, "> 1" if name == "tokens" else "0.9")
-        full, reduced = Kept(tasks[0]), Kept(curves(self.vit, images, explanation, protocols["cells"], bf16=True))
+        for name, figures in zip(protocols, self.time(tasks, create_passes(self.vit, images, sizes)), strict=True):
+            self.report(f"{name}, relative to the ceiling", batch, sum(sizes), figures, "> 1" if name == "tokens" else "0.9")
+        full, reduced = (
+            CachedTask(tasks[0]),
+            CachedTask(create_curves(self.vit, images, explanation, protocols["cells"], bf16=True)),
+        )
         [figures] = self.time([reduced], full)
         difference = float((full.result.auc() - reduced.result.auc()).abs().max())
-        self.say("cells in bf16, of full precision", batch, sum(sizes), figures, "", auc=difference)
+        self.report("cells in bf16, relative to full", batch, sum(sizes), figures, "", auc=difference)
 
-    def against_quantus(self, batch: int) -> None:
-        """The same cells in the same order: an image, and a step at a time without more of them."""
-        images, explanation = draw(self.vit, batch)
-        num_cells, most = explanation.relevance[0].numel(), max(1, self.options.evaluations // batch)
-        per_step = next(size for size in range(1, num_cells + 1) if num_cells % size == 0 and num_cells // size <= most)
+    def compare_to_quantus(self, batch: int) -> None:
+        """Compare the deletion of the same cells in the same order."""
+        images, explanation = draw_batch(self.vit, batch)
+        num_cells, max_steps = explanation.relevance[0].numel(), max(1, self.options.evaluations // batch)
+        per_step = next(size for size in range(1, num_cells + 1) if num_cells % size == 0 and num_cells // size <= max_steps)
         protocol = Protocol("", "", cells_per_step=per_step, baselines=("zero",), scores=("logit",), directions=("deletion",))
-        ours = Kept(curves(self.vit, images, explanation, protocol))
-        theirs = Kept(quantus_deletion(self.vit, images, explanation, per_step))
+        ours = CachedTask(create_curves(self.vit, images, explanation, protocol))
+        theirs = CachedTask(quantus_deletion(self.vit, images, explanation, per_step))
         [figures] = self.time([theirs], ours)
-        exact, found = ours.result.scores[:, 0, 1:].cpu(), torch.tensor(np.asarray(theirs.result))
+        exact, other = ours.result.scores[:, 0, 1:].cpu(), torch.tensor(np.asarray(theirs.result))
         count = batch * num_cells // per_step
-        # Ours has the image as it is, too: per evaluation.
+        # vitrail also evaluates the unperturbed image: compare per evaluation.
         figures["ratio"] *= (count + batch) / count
-        self.say("Quantus, of ours", batch, count, figures, "", difference=relative(exact, found))
+        self.report("Quantus, relative to vitrail", batch, count, figures, "", difference=relative_difference(exact, other))
 
-    def against_captum(self, batch: int) -> None:
-        """Single cells, each a block of patches: as many evaluations, and the image's own."""
-        rows, cols = self.vit.grid_size(draw(self.vit, 1)[0])
-        images, explanation = draw(self.vit, batch, 2 if rows % 2 == cols % 2 == 0 else 1)
+    def compare_to_captum(self, batch: int) -> None:
+        """Compare the removal of single cells, each a block of patches, with as many evaluations."""
+        rows, cols = self.vit.grid_size(draw_batch(self.vit, 1)[0])
+        images, explanation = draw_batch(self.vit, batch, 2 if rows % 2 == cols % 2 == 0 else 1)
         metric = METRICS["faithfulness-estimate"](score="logit")
-        # A view anew: it remembers what the network said.
-        ours = Kept(lambda: metric.checked(View(self.vit, images), explanation).flatten().cpu())
-        with counting(self.vit) as sizes:
+        # A new view every time, since views cache logits.
+        ours = CachedTask(lambda: metric.measure_batch(MetricBatch(self.vit, images), explanation).flatten().cpu())
+        with record_batch_sizes(self.vit) as sizes:
             ours()
-        theirs = Kept(captum_drops(self.vit, images, explanation, max(sizes)))
+        theirs = CachedTask(captum_drops(self.vit, images, explanation, max(sizes)))
         [figures] = self.time([theirs], ours)
         pairs = zip(explanation.relevance.flatten(1).cpu(), theirs.result.cpu(), strict=True)
-        found = torch.stack([torch.corrcoef(torch.stack(both))[0, 1] for both in pairs])
-        difference = float((ours.result - found).abs().max())
-        self.say("captum, of ours", batch, sum(sizes), figures, "", difference=difference)
+        correlations = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs])
+        difference = float((ours.result - correlations).abs().max())
+        self.report("captum, relative to vitrail", batch, sum(sizes), figures, "", difference=difference)
 
-    def check(self) -> None:
-        """Fail where peers measured something else: then their times say nothing."""
-        apart = [each["task"] for each in self.found if float(each.get("difference", 0)) > AGREEMENT]  # type: ignore[arg-type]
-        if apart:
-            raise RuntimeError(f"expected the same numbers within {AGREEMENT}, got others: {', '.join(map(str, apart))}")
+    def check_agreement(self) -> None:
+        """Fail if other packages computed different numbers, since their times are then not comparable."""
+        tasks = [result["task"] for result in self.results if float(result.get("difference", 0)) > AGREEMENT]  # type: ignore[arg-type]
+        if tasks:
+            raise RuntimeError(
+                f"expected the same numbers within {AGREEMENT}, got different ones: {', '.join(map(str, tasks))}"
+            )
 
-    def memory(self) -> None:
-        """A thousand classes against ten."""
-        few, many = (in_own_process(memory_of_score, count, self.options.device)["bytes"] for count in (10, 1000))
+    def compare_memory(self) -> None:
+        """Compare the memory of a thousand classes to that of ten."""
+        few, many = (in_own_process(measure_score_memory, count, self.options.device)["bytes"] for count in (10, 1000))
         print(
             f"memory of a score, 16 images: 10 classes {few / 2**20:.0f} MiB, 1000 classes {many / 2**20:.0f} MiB", flush=True
         )
-        self.found.append({"task": "memory", "batch": 16, "of 10 classes": few, "of 1000 classes": many})
+        self.results.append({"task": "memory", "batch": 16, "of 10 classes": few, "of 1000 classes": many})
 
 
-def relative(exact: Tensor, found: Tensor) -> float:
-    """The largest difference, as a share of the range."""
-    return float((exact - found).abs().max() / (exact.max() - exact.min()))
+def relative_difference(exact: Tensor, other: Tensor) -> float:
+    """Return the largest difference relative to the range."""
+    return float((exact - other).abs().max() / (exact.max() - exact.min()))
 
 
 def main() -> None:
-    """Print a table, and write it as JSON where asked."""
+    """Print a table and optionally write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="timm:vit_base_patch16_224")
-    parser.add_argument("--pixels", type=int, help="side of the images; the network's own if not given")
+    parser.add_argument("--pixels", type=int, help="side of the images; default: the network's")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--evaluations", type=int, default=48, help="of the curves of a batch, about")
+    parser.add_argument("--evaluations", type=int, default=48, help="approximate number of evaluations per batch")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--threads", type=int, help="torch's own choice if not given")
-    parser.add_argument("--quick", action="store_true", help="a small network, to see that all of it runs")
-    parser.add_argument("--json", help="also write the figures into this file")
+    parser.add_argument("--threads", type=int, help="default: torch's")
+    parser.add_argument("--quick", action="store_true", help="use a small network, to check that the benchmark runs")
+    parser.add_argument("--json", help="also write the figures to this file")
     options = parser.parse_args()
     if options.quick:
         options.model, options.pixels, options.repeats = SMALL, SMALL_PIXELS, 1
     if options.threads:
         torch.set_num_threads(options.threads)
     bench = Bench(options)
-    print(f"{machine(options.device)}, {options.model}, {options.repeats} runs each; speed in evaluations per second")
-    print(f"  {'':<38}{'':>12}{'seconds':>9}{'eval.':>6}{'of':>9}{'speed':>8}{'wanted':>8}")
+    print(f"{describe_machine(options.device)}, {options.model}, {options.repeats} runs each; speed in evaluations per second")
+    print(f"  {'':<38}{'':>12}{'seconds':>9}{'eval.':>6}{'ref.':>9}{'speed':>8}{'target':>8}")
     for batch in options.batch:
-        bench.against_passes(batch)
+        bench.compare_to_passes(batch)
         if find_spec("quantus"):
-            bench.against_quantus(batch)
+            bench.compare_to_quantus(batch)
         if find_spec("captum") and batch == min(options.batch):
-            bench.against_captum(batch)
-    bench.memory()
+            bench.compare_to_captum(batch)
+    bench.compare_memory()
     if options.json:
-        Path(options.json).write_text(json.dumps(bench.found, indent=1), encoding="utf-8")
-    bench.check()
+        Path(options.json).write_text(json.dumps(bench.results, indent=1), encoding="utf-8")
+    bench.check_agreement()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long `import vitrail` and `vitrail --help` take, against an empty interpreter; both stay under half a second."""
+"""Time `import vitrail` and `vitrail --help` against an empty interpreter; both should take less than half a second."""
 
 import subprocess
 import sys
@@ -14,16 +14,16 @@ COMMANDS = {
 }
 
 
-def best_time(command: list[str]) -> float:
-    """Seconds of the fastest of some runs: the others waited for something else."""
+def measure_best_time(command: list[str]) -> float:
+    """Measure the seconds of the fastest run, the one that other processes disturbed least."""
     times = []
     for _ in range(RUNS):
-        started = time.perf_counter()
+        start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
-        times.append(time.perf_counter() - started)
+        times.append(time.perf_counter() - start)
     return min(times)
 
 
 if __name__ == "__main__":
     for name, command in COMMANDS.items():
-        print(f"{name:<16} {best_time(command):.3f} s")
+        print(f"{name:<16} {measure_best_time(command):.3f} s")

@@ -1,10 +1,9 @@
-"""A training step of HiT-B: through `vitrail train`, over the same step as a bare PyTorch loop, in the same run.
+"""Compare a training step of `vitrail train` to a bare PyTorch loop, for HiT-B.
 
-Random photos as JPEG files with the augmentation of the ImageNet recipe, batch 16, AdamW, mixup and cutmix. A step is an epoch's time
-per step, waiting for data included, in both: the bare loop reads the same files by one worker process, too. They
-take turns, so that a change of the machine's speed meets both. `forward` is an evaluation forward pass of the same batch, the
-unit that a step can be compared in. Steps of seconds vary by more than the engine adds; the variant `tiny` shows that alone, in
-milliseconds. The share of a step spent waiting for data is the log's own.
+Both train on random JPEG photos with the augmentation of the ImageNet recipe, batch 16, AdamW, mixup and cutmix, with one data
+loading process. A step is the time of an epoch divided by its steps, waiting for data included. The two alternate, so that changes of
+the machine's speed affect both. `forward` is an evaluation forward pass of the same batch, as a unit. Steps of seconds vary by more
+than the overhead of `vitrail train`; the variant `tiny` measures that overhead in milliseconds.
 """
 
 import argparse
@@ -22,19 +21,20 @@ from torch.utils.data import DataLoader
 
 from measuring import in_own_process, seconds, synchronizer
 from vitrail.adapters import Preprocessing
-from vitrail.datasets.augmentation.transforms import AugmentationConfig, label_mixing, training_transform
-from vitrail.datasets.folder import ImageFolder, collate
+from vitrail.datasets.augmentation.transforms import AugmentationConfig, make_label_mixing, make_training_transform
+from vitrail.datasets.collate import collate
+from vitrail.datasets.folder import ImageFolder
 from vitrail.models.hit import HiT
 from vitrail.training import train
 from vitrail.training.config import validate_config
-from vitrail.training.losses import label_loss
+from vitrail.training.losses import create_label_loss
 from vitrail.training.optimization import create_optimizer
 from vitrail.training.sections import OptimizerConfig
 
 MODELS: dict[str, dict[str, Any]] = {
     "no-pool": {"name": "hit_base_patch16_224"},
     "pooled": {"name": "hit_base_patch8_224"},
-    # So small that what is left is the loop around it.
+    # Small enough to measure the overhead of the loop.
     "tiny": {"name": "hit_small_patch16_224", "image_size": (32, 32), "depths": (2,), "widths": (48,), "num_heads": 4},
 }
 NUM_CLASSES = 2
@@ -42,7 +42,7 @@ AUGMENTATION = {"auto_augment": "3a", "color_jitter": 0.3, "mixup": 0.8, "cutmix
 
 
 def write_photos(root: Path, count: int) -> None:
-    """Write JPEG files of colored noise, as large as ImageNet's are on average."""
+    """Write JPEG files of colored noise with the average size of ImageNet's."""
     generator = np.random.default_rng(0)
     for split, number in (("train", count), ("val", NUM_CLASSES)):
         for index in range(number):
@@ -52,8 +52,8 @@ def write_photos(root: Path, count: int) -> None:
             coarse.resize((469, 387), Image.Resampling.BICUBIC).save(folder / f"{index:04d}.jpg", quality=90)
 
 
-def engine(variant: str, batch: int, steps: int, precision: str, threads: int) -> dict[str, float]:
-    """Seconds per step of the second epoch, of which waiting for data."""
+def measure_vitrail(variant: str, batch: int, steps: int, precision: str, threads: int) -> dict[str, float]:
+    """Measure the seconds per step of the second epoch, and those spent waiting for data."""
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -64,7 +64,7 @@ def engine(variant: str, batch: int, steps: int, precision: str, threads: int) -
                 "data": {"root": root / "photos", "batch_size": batch, "num_workers": 1},
                 "augmentation": AUGMENTATION,
                 "schedule": {"epochs": 2},
-                # Validated, which is no part of a step, at the end only.
+                # Validate at the end only: validation is not part of a step.
                 "engine": {"precision": precision, "validate_every": 2, "loggers": []},
             },
             "the benchmark",
@@ -76,13 +76,13 @@ def engine(variant: str, batch: int, steps: int, precision: str, threads: int) -
     return {"step": data + float(last["step_seconds"]), "data": data}
 
 
-def bare(variant: str, batch: int, steps: int, precision: str, threads: int) -> dict[str, float]:
-    """Seconds per step of a loop of a few lines, and of a forward pass."""
+def measure_bare_loop(variant: str, batch: int, steps: int, precision: str, threads: int) -> dict[str, float]:
+    """Measure the seconds per step of a minimal loop, and those of a forward pass."""
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = HiT.from_name(num_classes=NUM_CLASSES, **MODELS[variant]).to(device).train()
     augmentation = AugmentationConfig(**AUGMENTATION)
-    mixing, loss = label_mixing(augmentation, NUM_CLASSES), label_loss("cross-entropy", 0.1, NUM_CLASSES)
+    mixing, loss = make_label_mixing(augmentation, NUM_CLASSES), create_label_loss("cross-entropy", 0.1, NUM_CLASSES)
     if mixing is None:
         raise ValueError("expected mixing, as in the recipe")
     optimizer = create_optimizer(model, OptimizerConfig(), batch)
@@ -90,45 +90,45 @@ def bare(variant: str, batch: int, steps: int, precision: str, threads: int) -> 
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder), batch * steps)
         photos = ImageFolder.scan(
-            Path(folder) / "train", training_transform(augmentation, Preprocessing(model.config.image_size))
+            Path(folder) / "train", make_training_transform(augmentation, Preprocessing(model.config.image_size))
         )
         workers = {"num_workers": 1, "persistent_workers": True}
         loader = DataLoader(photos, batch, shuffle=True, drop_last=True, collate_fn=collate, **workers)
 
         def epoch() -> None:
-            for read in loader:
-                images, shares = mixing(read.images.to(device), read.labels.to(device))
+            for loaded in loader:
+                images, shares = mixing(loaded.images.to(device), loaded.labels.to(device))
                 with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
                     value = loss(model(images), shares)
                 value.backward()
                 optimizer.step()
                 optimizer.zero_grad()
 
-        found = {"step": seconds(epoch, 1, synchronize) / steps}
+        figures = {"step": seconds(epoch, 1, synchronize) / steps}
     model.eval()
     images = torch.randn(batch, 3, *model.config.image_size, device=device)
     with torch.inference_mode():
-        found["forward"] = seconds(lambda: model(images), max(steps // 2, 2), synchronize)
-    return found
+        figures["forward"] = seconds(lambda: model(images), max(steps // 2, 2), synchronize)
+    return figures
 
 
 def main() -> None:
-    """Measure, print, and write what was asked for."""
+    """Print a table and optionally write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", choices=list(MODELS), action="append", help="both if left out")
+    parser.add_argument("--variant", choices=list(MODELS), action="append", help="default: all")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=6, help="steps of a measurement, after as many that warm up")
-    parser.add_argument("--rounds", type=int, default=2, help="how often the two take turns")
+    parser.add_argument("--steps", type=int, default=6, help="steps per measurement, after as many warm-up steps")
+    parser.add_argument("--rounds", type=int, default=2, help="how many times the two alternate")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="also write the figures into this file")
-    asked = parser.parse_args()
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args()
     report = {}
-    arguments = (asked.batch, asked.steps, asked.precision, asked.threads)
-    for variant in asked.variant or MODELS:
+    arguments = (options.batch, options.steps, options.precision, options.threads)
+    for variant in options.variant or MODELS:
         rounds = [
-            (in_own_process(bare, variant, *arguments), in_own_process(engine, variant, *arguments))
-            for _ in range(asked.rounds)
+            (in_own_process(measure_bare_loop, variant, *arguments), in_own_process(measure_vitrail, variant, *arguments))
+            for _ in range(options.rounds)
         ]
         plain, whole, forward, data = (
             statistics.mean(values)
@@ -143,12 +143,12 @@ def main() -> None:
         }
         name = "HiT" if variant == "tiny" else f"HiT-B {variant}"
         print(
-            f"{name}, batch {asked.batch}, {asked.precision}: bare loop {plain:.3f} s ({plain / forward:.2f} forward passes of "
+            f"{name}, batch {options.batch}, {options.precision}: bare loop {plain:.3f} s ({plain / forward:.2f} forward passes of "
             f"{forward:.3f} s), vitrail train {whole:.3f} s, ratio {whole / plain:.3f}, {1000 * (whole - plain):+.1f} ms, "
             f"waiting for data {data / whole:.1%} of a step"
         )
-    if asked.json:
-        asked.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

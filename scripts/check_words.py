@@ -73,7 +73,9 @@ def find_faults(path: Path) -> Iterator[str]:
                 if re.search(pattern, name):
                     yield f"{path}:{number}: name {name!r}; write {better}"
     # Tests may quote what others write; their own prose is in their names.
-    prose = read_prose(source) if is_code and path.parts[0] != "tests" else enumerate(source.splitlines(), 1) if not is_code else ()
+    prose = (
+        read_prose(source) if is_code and path.parts[0] != "tests" else enumerate(source.splitlines(), 1) if not is_code else ()
+    )
     for number, line in prose:
         for pattern, better in PROSE.items():
             if match := re.search(pattern, line):

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import networks
@@ -8,13 +9,21 @@ from PIL import Image
 from samples import CLASS_NAMES, noisy_photo
 
 import vitrail
+from vitrail import api
 from vitrail.adapters import load
 from vitrail.api import default_method, make_explainers
-from vitrail.core.errors import ImageError, InvalidInputError, UnknownNameError, UnsupportedModelError, VitrailError
+from vitrail.core.errors import (
+    ImageError,
+    InvalidInputError,
+    OutputError,
+    UnknownNameError,
+    UnsupportedModelError,
+    VitrailError,
+)
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import METRICS, PROTOCOLS
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
 
 
 @pytest.fixture
@@ -217,7 +226,7 @@ def test_options_reach_the_metric(classifier, photo):
         for threshold in (0.0, 1.0)
     )
     assert (low.means()["random"]["masks.kept"], high.means()["random"]["masks.kept"]) == (1, 1 / 16)
-    with pytest.raises(InvalidInputError, match="options of 'masks', which is not asked for"):
+    with pytest.raises(InvalidInputError, match="options of 'masks', which is not among the metrics"):
         vitrail.score(classifier, photo, "random", options={"masks": {"threshold": 0.3}})
 
 
@@ -247,7 +256,7 @@ def test_compare_puts_models_beside_each_other(classifier, make_photo, tmp_path)
         alone = vitrail.score(model, tmp_path / "photos", ["random"], **arguments)
         assert len(alone) == 2
         assert table.names == [column.name for column in alone.columns]
-        np.testing.assert_array_equal(table.values[f"{model.name}/random"], alone.of_method("random"))
+        np.testing.assert_array_equal(table.values[f"{model.name}/random"], alone.method_values("random"))
     first, second = table.values.values()
     assert not np.array_equal(first, second)
     assert {(each.first, each.second) for each in table.comparisons} == {tuple(table.methods)}
@@ -301,7 +310,7 @@ def test_the_default_method_is_hit_for_a_hit_and_chefer_for_others(classifier, p
 def test_options_are_brought_to_their_type(classifier):
     hit, random = make_explainers(classifier, ["hit", "random"], {"random": {"seed": "3"}}, precision="bf16")
     assert (random.seed, random.precision, hit.precision) == (3, "bf16", "bf16")
-    with pytest.raises(InvalidInputError, match="options of 'random', which is not asked for"):
+    with pytest.raises(InvalidInputError, match="options of 'random', which is not among the methods"):
         make_explainers(classifier, ["hit"], {"random": {"seed": 3}})
     with pytest.raises(InvalidInputError, match=r"'many' for random\.seed"):
         make_explainers(classifier, ["random"], {"random": {"seed": "many"}})
@@ -314,3 +323,116 @@ def test_more_targets_than_a_batch_holds(unchecked):
         assert vitrail.explain(classifier, photos, "random", form).targets.tolist() == targets
     with pytest.raises(InvalidInputError, match="expected 18 targets, one per photo"):
         vitrail.explain(classifier, photos, "random", targets[:16])
+
+
+# What the command line does, from Python.
+
+
+@pytest.fixture
+def labeled(make_classes):
+    return make_classes(("amber", "green"), 3)
+
+
+@pytest.mark.usefixtures("plain_pictures")
+def test_score_into_a_folder_resumes(classifier, labeled, tmp_path, caplog):
+    arguments = {"metrics": "sparseness", "out": tmp_path / "out", "batch_size": 2}
+    alone = vitrail.score(classifier, labeled, "random", metrics="sparseness", batch_size=2)
+    first = vitrail.score(classifier, labeled, "random", **arguments)
+    (tmp_path / "out" / "parts" / "000001.npz").unlink()
+    with caplog.at_level("INFO", logger="vitrail"):
+        second = vitrail.score(classifier, labeled, "random", **arguments)
+    assert f"resuming in {tmp_path / 'out'}" in caplog.text
+    for scores in (first, second):
+        np.testing.assert_array_equal(scores.values, alone.values)
+    assert (tmp_path / "out" / "index.html").is_file()
+    with pytest.raises(OutputError, match="batch_size: 2 there, 3 now"):
+        vitrail.score(classifier, labeled, "random", **arguments | {"batch_size": 3})
+    assert len(vitrail.score(classifier, labeled, "random", **arguments | {"batch_size": 3, "overwrite": True})) == 6
+
+
+def test_compare_skips_methods_that_a_model_does_not_support(classifier, photo, caplog):
+    other = replace(load("timm:vit_tiny_patch16_224", pretrained=False, img_size=16, patch_size=4, num_classes=7), name="other")
+    with caplog.at_level("WARNING", logger="vitrail"):
+        table = vitrail.compare([classifier, other], photo, ["hit", "random"], metrics="sparseness")
+    assert table.methods == [f"{classifier.name}/hit", f"{classifier.name}/random", "other/random"]
+    assert "skipped for other: hit cannot explain other" in caplog.text
+    with pytest.raises(UnsupportedModelError, match="none of hit can explain other"):
+        vitrail.compare([other], photo, "hit", metrics="sparseness")
+
+
+@pytest.mark.usefixtures("plain_pictures")
+def test_compare_into_a_folder_has_a_folder_per_model(classifier, photo, tmp_path):
+    table = vitrail.compare([classifier], photo, "random", metrics="sparseness", out=tmp_path / "out")
+    assert (tmp_path / "out" / "models" / classifier.name / "parts" / "000000.npz").is_file()
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["models"] == [classifier.name]
+    assert table.methods == ["random"]
+
+
+def test_steps_and_named_data_are_options_of_score(classifier, labeled):
+    scores = vitrail.score(
+        classifier, labeled.parent, "random", "tokens", steps=3, data_set="folder", data_options={"test": "data"}
+    )
+    assert scores.protocols["tokens"].num_steps == 3
+    assert len(scores) == 6
+    with pytest.raises(InvalidInputError, match="together with --data-set"):
+        vitrail.score(classifier, labeled, split="val")
+
+
+def test_options_that_score_does_not_have_are_refused(classifier, photo):
+    for function in (vitrail.score, lambda model, data, **options: vitrail.compare([model], data, **options)):
+        with pytest.raises(InvalidInputError, match="expected options of score, got batchsize"):
+            function(classifier, photo, batchsize=3)
+
+
+def test_test_writes_the_accuracy_that_it_returns(classifier, labeled, tmp_path):
+    results = []
+    result = api.test(classifier, labeled, limit=4, out=tmp_path / "out", on_result=results.append)
+    written = json.loads((tmp_path / "out" / "accuracy.json").read_text())
+    assert results == [result]
+    assert (written["top1"], written["num_images"], written["model"]) == (result.top1, 4, classifier.name)
+    assert result.num_images == 4
+    with pytest.raises(OutputError, match="--overwrite"):
+        api.test(classifier, labeled, out=tmp_path / "out")
+
+
+def test_layers_are_reported_and_written(classifier, labeled, tmp_path):
+    report = api.layers(classifier, labeled, limit=2, out=tmp_path / "out")
+    assert (report.model, len(report.paths), report.label_names) == (classifier.name, 2, ["amber", "green"])
+    *layers, bias, logit = report.contributions()
+    assert sum(part.value.value for part in (*layers, bias)) == pytest.approx(logit.value.value, abs=1e-4)
+    assert (tmp_path / "out" / "layers.png").is_file()
+
+
+def test_queries_are_written(photo, tmp_path, monkeypatch):
+    monkeypatch.setattr("vitrail.runs.query_photos.query_sheet", lambda view, path, caption: path.touch())
+    [result], skipped = api.queries(networks.intr(num_heads=4), [photo], tmp_path / "out", top=2)
+    assert (len(result.classes), skipped) == (2, [])
+    assert (tmp_path / "out" / result.maps_file).is_file()
+    with pytest.raises(InvalidInputError, match="got both"):
+        api.queries(networks.intr(num_heads=4), [photo], tmp_path / "other", data=photo.parent)
+
+
+def test_explain_files_and_folder_agree_with_explain(classifier, photo, tmp_path):
+    expected = vitrail.explain(classifier, photo)
+    files, skipped = api.explain_files(classifier, [photo], tmp_path / "files", ["hit", "random"])
+    assert (list(files), skipped) == (["hit", "random"], [])
+    torch.testing.assert_close(files["hit"][0].relevance, expected.relevance)
+    assert (tmp_path / "files" / "hit" / "photo.png").is_file()
+    for num_before in (0, 1):
+        results = api.explain_folder(classifier, photo, tmp_path / "folder", "hit")
+        assert (results.num_images, results.num_before) == (1, num_before)
+    saved = vitrail.Explanation.load(tmp_path / "folder" / "hit" / "photo.npz")
+    torch.testing.assert_close(saved.relevance, expected.relevance)
+
+
+def test_train_needs_a_recipe(tmp_path):
+    with pytest.raises(InvalidInputError, match="expected a recipe by --config"):
+        api.train(out=tmp_path)
+    with pytest.raises(InvalidInputError, match="no such configuration file"):
+        api.train(tmp_path / "none.yaml")
+
+
+def test_models_are_listed_with_their_needs():
+    names = {entry["name"]: entry["needs"] for entry in api.list_models()}
+    assert names["vitrail:hit-cifar10"].startswith("nothing")
+    assert "timm:<model>" in names

@@ -8,16 +8,17 @@ from PIL import Image
 import vitrail.demo
 from vitrail.adapters import load
 from vitrail.core.errors import MissingExtraError
-from vitrail.demo import demo_photo, run_demo
+from vitrail.demo import demo_photo
 from vitrail.explainers import EXPLAINERS
 from vitrail.explanation import Explanation
+from vitrail.viz.tables import read_csv
 
 pytest_plugins = ("tiny",)
 
 
 @pytest.fixture
 def _tiny_demo(monkeypatch, tiny_model_file):
-    """The demonstration with the tiny model, a few birds, and without scikit-image."""
+    """The demo with the tiny model and a few birds; needs no scikit-image."""
     monkeypatch.setattr("vitrail.demo.MODEL", str(tiny_model_file))
     monkeypatch.setattr("vitrail.demo.birds.NUM_BIRDS", 8)
     monkeypatch.setattr("vitrail.demo.birds.NUM_SHOWN", 1)
@@ -26,9 +27,14 @@ def _tiny_demo(monkeypatch, tiny_model_file):
     monkeypatch.setattr("vitrail.demo.demo_photo", lambda: Image.fromarray(pixels))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_tiny_demo")
-def test_the_page_shows_every_method_and_needs_nothing_else(tmp_path, run_vitrail):
+def test_page_shows_every_method_and_only_an_earlier_demo_is_replaced(tmp_path, run_vitrail):
     out = tmp_path / "demo"
+    (out / "scores").mkdir(parents=True)
+    for name in ("index.html", "methods.png", "scores/summary.json", "birds.png"):
+        (out / name).write_text("old")
+    (out / "mine.txt").write_text("precious")
     code, printed, err = run_vitrail("demo", "--out", out)
     assert code == 0, err
     assert f"open {out / 'index.html'}" in printed
@@ -40,37 +46,20 @@ def test_the_page_shows_every_method_and_needs_nothing_else(tmp_path, run_vitrai
         assert (out / f"{name}.png").is_file() == shown
         assert bool(re.search(rf"{name}\s+insertion 0\.\d+", printed)) == shown
     assert not re.search(r"https?://|src=\"(?!data:)|href=|@import|url\(", page)
-    assert {path.name for path in out.iterdir()} >= {
-        "photo.png",
-        "methods.png",
-        "curves.png",
-        "curves.csv",
-        "curves.npz",
-        "scores.csv",
-        "summary.json",
-        "explanations.npz",
-        "explanations.json",
-    }
+    files = {"photo.png", "methods.png", "curves.png", "birds.png", "explanations.npz", "explanations.json", "scores"}
+    assert {path.name for path in out.iterdir()} >= files
+    assert {path.name for path in (out / "scores").iterdir()} >= {"images.csv", "curves.csv", "summary.json", "index.html"}
+    assert {row["image"] for row in read_csv(out / "scores" / "images.csv")} == {"photo.png"}
     explanation = Explanation.load(out / "explanations.npz")
     assert explanation.method == "hit"
     assert f"Why is this a {explanation.class_name(int(explanation.targets[0]))}?" in page
-
-
-@pytest.mark.usefixtures("_tiny_demo")
-def test_a_second_demonstration_replaces_the_first_and_nothing_else(tmp_path):
-    out = tmp_path / "demo"
-    out.mkdir()
-    for name in ("index.html", "methods.png", "summary.json", "birds.png"):
-        (out / name).write_text("of the first")
-    (out / "mine.txt").write_text("precious")
-    assert list(run_demo(out))
-    assert [path.name for path in out.iterdir() if path.read_bytes() == b"of the first"] == []
+    assert [path.name for path in out.rglob("*") if path.is_file() and path.read_bytes() == b"old"] == []
     assert (out / "mine.txt").read_text() == "precious"
-    assert not [path for path in out.iterdir() if path.is_dir()]
+    assert [path.name for path in out.iterdir() if path.is_dir()] == ["scores"]
 
 
 @pytest.mark.usefixtures("_tiny_demo")
-def test_somebody_elses_folder_is_not_written_into(tmp_path, run_vitrail, snapshot):
+def test_folder_of_other_files_is_refused(tmp_path, run_vitrail, snapshot):
     for name in ("photo.png", "index.html"):
         (tmp_path / name).write_text("precious")
     before = snapshot(tmp_path)
@@ -79,7 +68,7 @@ def test_somebody_elses_folder_is_not_written_into(tmp_path, run_vitrail, snapsh
     assert snapshot(tmp_path) == before
 
 
-def test_without_scikit_image_the_message_says_what_to_install(monkeypatch, tmp_path, run_vitrail):
+def test_missing_scikit_image_is_reported_with_the_extra_to_install(monkeypatch, tmp_path, run_vitrail):
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'vitrail\[demo\]'"):
         demo_photo()
@@ -89,7 +78,7 @@ def test_without_scikit_image_the_message_says_what_to_install(monkeypatch, tmp_
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_photo_is_a_cat_in_color():
-    pytest.importorskip("skimage")
+def test_photo_is_in_color():
+    pytest.importorskip("skimage", reason="needs the extra demo")
     photo = demo_photo()
     assert (photo.mode, photo.size) == ("RGB", (451, 300))

@@ -1,4 +1,4 @@
-"""Everything runs where the network is: on a pretended device anywhere, and on the real ones that a machine has.
+"""Everything runs on the device of the network: a simulated device everywhere, and the real devices of a machine.
 
 On the pretended device (`pretend_device`) no tensor of the CPU meets one of the device, and there is no double precision. The maps
 are those of the CPU, and lie on the device.
@@ -19,7 +19,7 @@ from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation.scoring import Plan, score
 from vitrail.explainers import EXPLAINERS
 from vitrail.explanation import Explanation
-from vitrail.metrics import METRICS, PROTOCOLS, InsertionDeletion, View
+from vitrail.metrics import METRICS, PROTOCOLS, InsertionDeletion, MetricBatch
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ VARIANTS = {
     "hit": {"norm_mean": "own"},
     "intr": {"head": 1, "layer": 0},
 }
-"""Options that take other ways."""
+"""Options that use other code paths."""
 
 
 @pytest.fixture(params=PLACES)
@@ -53,7 +53,7 @@ def place(request):
 
 
 def expect_same(place: str, there: Tensor, here: Tensor) -> None:
-    """What the CPU gives; a real device rounds in its own way, which may turn a ranking: there the shape is all."""
+    """Compare with the CPU; on real devices only the shape, since their rounding may change a ranking."""
     assert there.shape == here.shape
     if place == "pretended":
         torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-5)
@@ -72,7 +72,7 @@ PAIRS += [(method, "timm", options) for method, options in VARIANTS.items() if m
 
 @pytest.mark.parametrize("name", REAL)
 def test_which_devices_are_here(name):
-    """A skip for a device that the other tests did without."""
+    """Skip for devices that this machine does not have."""
     if name not in PLACES:
         pytest.skip("torch_xla is not installed" if name == "xla" else f"this machine has no {name} device")
 
@@ -106,7 +106,9 @@ def test_metrics(place, metric, name, saved, tmp_path):
     answers[:, 3:9, 5:14] = True
     method = {"timm": "attention", "hit": "hit", "intr": "intr"}[name]
     explainer = build(method, name)
-    expected = METRICS[metric](**options).checked(View(explainer.model, images, answers), explainer.explain(images), explainer)
+    expected = METRICS[metric](**options).measure_batch(
+        MetricBatch(explainer.model, images, answers), explainer.explain(images), explainer
+    )
     with entered(place) as device:
         explainer, there = build(method, name, place), images.to(device)
         explanation = explainer.explain(there)
@@ -114,7 +116,9 @@ def test_metrics(place, metric, name, saved, tmp_path):
             explanation.save(tmp_path / "maps.npz")
             explanation = Explanation.load(tmp_path / "maps.npz")
             assert not any(isinstance(part, OnDevice) for part in list_components(explanation))
-        measured = METRICS[metric](**options).checked(View(explainer.model, there, answers.to(device)), explanation, explainer)
+        measured = METRICS[metric](**options).measure_batch(
+            MetricBatch(explainer.model, there, answers.to(device)), explanation, explainer
+        )
         expect_on(device, measured)
         if place == "pretended":
             torch.testing.assert_close(measured.cpu(), expected, rtol=1e-3, atol=1e-4, equal_nan=True)
@@ -132,11 +136,11 @@ def test_protocols(place, protocol, name):
     chosen = chosen.changed(num_steps=4) if chosen.num_steps else chosen
     images, here = photos(name), classifier(name)
     saved = build("random", name).explain(images)
-    expected = InsertionDeletion(chosen).measure_curves(View(here, images), saved)
+    expected = InsertionDeletion(chosen).measure_curves(MetricBatch(here, images), saved)
     with entered(place) as device:
         model, there, metric = classifier(name, place), images.to(device), InsertionDeletion(chosen)
         explanation = saved.to(device)
-        curves = metric.measure_curves(View(model, there), explanation)
+        curves = metric.measure_curves(MetricBatch(model, there), explanation)
         expect_on(device, curves.scores, curves.ends, curves.fractions, curves.auc(), curves.normalized_auc())
         expect_same(place, curves.scores, expected.scores)
         metric.update(model, there, explanation)
@@ -154,7 +158,7 @@ def test_baselines(place, baseline):
         expect_same(place, found, expected)
 
 
-def test_what_methods_offer_besides(place):
+def test_extra_functions_of_methods(place):
     with entered(place) as device:
         diffmask, images = build("diffmask", "timm", place), photos("timm").to(device)
         for masking in ("sampled", "expected", "hard"):
@@ -180,7 +184,9 @@ def test_what_methods_offer_besides(place):
 def test_scoring(place, tmp_path):
     for number in range(5):
         noisy_photo(number).save(tmp_path / f"{number}.png")
-    plan = Plan.of({"chefer": PROTOCOLS["chefer"], "diffmask": PROTOCOLS["diffmask"]}, ["sparseness", "masks", "single-step"])
+    plan = Plan.create(
+        {"chefer": PROTOCOLS["chefer"], "diffmask": PROTOCOLS["diffmask"]}, ["sparseness", "masks", "single-step"]
+    )
     methods, images = ("attention", "random", "diffmask"), ImageFolder.scan(tmp_path, classifier("timm").preprocessing)
     expected = score(classifier("timm"), images, [build(method, "timm") for method in methods], plan, batch_size=2)
     with entered(place):
@@ -194,14 +200,14 @@ def test_scoring(place, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_precision_that_a_device_does_not_have(precision):
+def test_unsupported_precision(precision):
     with PretendDevice() as device:
         explainer = replace(build("attention", "timm", "pretended"), precision=precision)
         with pytest.raises(InvalidInputError, match="expected full precision on lazy:0"):
             explainer.explain(photos("timm").to(device))
 
 
-def test_images_elsewhere_than_the_network(place):
+def test_images_on_another_device_than_the_network(place):
     with entered(place):
         explainer, images = build("attention", "timm", place), photos("timm")
         explanation = build("attention", "timm").explain(images)

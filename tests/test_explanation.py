@@ -30,7 +30,7 @@ def explanation():
 
 @pytest.fixture
 def without_shape_checks(monkeypatch):
-    """As a user runs it: the test run's own shape checks come before ours."""
+    """Disable the shape checks of the test run, which come before ours."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
@@ -49,19 +49,19 @@ def assert_same(one: Explanation, other: Explanation) -> None:
         assert getattr(one, name) == getattr(other, name), name
 
 
-def test_a_saved_explanation_comes_back_equal(explanation, tmp_path):
+def test_saving_and_loading_preserves_an_explanation(explanation, tmp_path):
     explanation.save(tmp_path / "result.npz")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "result.npz"]
     assert_same(Explanation.load(tmp_path / "result.npz"), explanation)
 
 
-def test_a_saved_explanation_of_nothing_but_tensors_comes_back_equal(tmp_path):
+def test_saving_and_loading_preserves_an_explanation_without_names(tmp_path):
     explanation = bare(torch.ones(2, 3, 3))
     explanation.save(tmp_path / "result")
     assert_same(Explanation.load(tmp_path / "result"), explanation)
 
 
-def test_a_saved_explanation_keeps_no_graph(tmp_path):
+def test_a_loaded_explanation_has_no_graph(tmp_path):
     relevance = torch.ones(1, 2, 2, requires_grad=True)
     bare(relevance * 2).save(tmp_path / "result.npz")
     loaded = Explanation.load(tmp_path / "result.npz")
@@ -76,7 +76,7 @@ def test_half_precision_is_saved_without_loss(tmp_path, dtype):
     assert torch.equal(Explanation.load(tmp_path / "result.npz").relevance, relevance.float())
 
 
-def test_all_of_an_explanation_moves_to_another_device(explanation):
+def test_all_tensors_move_to_another_device(explanation):
     moved = explanation.to("meta")
     assert {part.device.type for part in (moved.relevance, moved.targets, moved.logits, moved.bias)} == {"meta"}
     assert (moved.method, moved.model, moved.class_names, moved.sources) == (
@@ -87,13 +87,13 @@ def test_all_of_an_explanation_moves_to_another_device(explanation):
     assert bare(torch.ones(1, 2, 2)).to("meta").bias is None
 
 
-def test_names_with_a_dot_do_not_meet(tmp_path):
+def test_file_names_with_dots_do_not_collide(tmp_path):
     bare(torch.ones(1, 2, 2)).save(tmp_path / "crop-0.875")
     bare(torch.zeros(1, 2, 2)).save(tmp_path / "crop-0.9")
     assert Explanation.load(tmp_path / "crop-0.875").relevance.eq(1).all()
 
 
-def test_the_description_can_be_read_by_anyone(explanation, tmp_path):
+def test_the_description_is_plain_json(explanation, tmp_path):
     explanation.save(tmp_path / "result.npz")
     described = json.loads((tmp_path / "result.json").read_text())
     assert described["format"] == FORMAT
@@ -207,7 +207,7 @@ def test_another_format_is_refused_by_name(explanation, tmp_path):
         Explanation.load(tmp_path / "result.npz")
 
 
-def test_an_explanation_that_cannot_be_written(explanation, tmp_path):
+def test_unwritable_paths(explanation, tmp_path):
     with pytest.raises(OutputError, match="No such file or directory"):
         explanation.save(tmp_path / "missing" / "result.npz")
 
@@ -242,13 +242,13 @@ def test_an_index_gives_one_image_as_a_batch(explanation, index):
 
 
 @pytest.mark.parametrize("index", [3, -4])
-def test_an_index_outside_is_refused(explanation, index):
+def test_an_index_out_of_range_is_refused(explanation, index):
     with pytest.raises(IndexError):
         explanation[index]
 
 
 @pytest.mark.parametrize("some", [slice(1, None), slice(None, None, 2), slice(0, 0)], ids=str)
-def test_a_slice_gives_some_images(explanation, some):
+def test_slices(explanation, some):
     part = explanation[some]
     assert part.sources == explanation.sources[some]
     assert part.targets.tolist() == explanation.targets.tolist()[some]
@@ -268,21 +268,21 @@ def test_iteration_gives_every_image_once(explanation):
     assert [len(one) for one in explanation] == [1, 1, 1]
 
 
-def test_parts_join_to_the_whole(explanation):
+def test_concatenating_slices_gives_the_whole(explanation):
     assert_same(Explanation.concatenate([explanation[:2], explanation[2]]), explanation)
     assert_same(Explanation.concatenate(list(explanation)), explanation)
     assert_same(Explanation.concatenate([explanation]), explanation)
 
 
-def test_parts_without_bias_and_sources_join():
+def test_concatenating_explanations_without_bias_and_sources():
     whole = Explanation.concatenate([bare(torch.zeros(1, 2, 2)), bare(torch.ones(2, 2, 2))])
     assert whole.relevance[:, 0, 0].tolist() == [0, 1, 1]
     assert whole.bias is None
     assert whole.sources == ()
 
 
-def test_nothing_cannot_be_joined():
-    with pytest.raises(InvalidInputError, match=r"^expected at least one explanation to join, got none$"):
+def test_concatenating_nothing_is_refused():
+    with pytest.raises(InvalidInputError, match=r"^expected at least one explanation to concatenate, got none$"):
         Explanation.concatenate([])
 
 
@@ -293,14 +293,14 @@ def test_parts_with_and_without_bias_are_refused(explanation, order):
         Explanation.concatenate(parts)
 
 
-def test_maps_of_differing_grids_cannot_be_joined():
+def test_concatenating_different_grids_is_refused():
     with pytest.raises(
         InvalidInputError, match=r"^expected maps of one grid, got 2x3 and 3x2 cells, .*; explain photos of .* one by one"
     ):
         Explanation.concatenate([bare(torch.zeros(2, 2, 3)), bare(torch.zeros(1, 2, 3)), bare(torch.zeros(1, 3, 2))])
 
 
-def test_sources_can_be_named_later(explanation):
+def test_sources_can_be_added(explanation):
     named = explanation.with_sources(["a.jpg", "b.jpg", "c.jpg"])
     assert named.sources == ("a.jpg", "b.jpg", "c.jpg")
     assert explanation.sources[0] == "one.jpg"
@@ -370,10 +370,10 @@ def test_completeness_error_is_relative_to_the_largest_logit():
     assert explanation[0].completeness_error() == 0
 
 
-def test_completeness_error_where_nothing_is_promised():
+def test_completeness_error_without_bias():
     assert bare(torch.ones(1, 2, 2)).completeness_error() is None
 
 
-def test_an_explanation_of_no_image_can_be_saved(explanation, tmp_path):
+def test_an_empty_explanation_can_be_saved(explanation, tmp_path):
     explanation[0:0].save(tmp_path / "result.npz")
     assert len(Explanation.load(tmp_path / "result.npz")) == 0

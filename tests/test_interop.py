@@ -1,4 +1,4 @@
-"""Other libraries call our explainers, and we captum's, with the numbers of an independent computation."""
+"""Interoperability with captum, Quantus and pytorch-grad-cam, against independent computations."""
 
 import copy
 import re
@@ -23,7 +23,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "interop.md").read_text(encoding
 
 
 def spread(explainer, images, target):
-    """What captum's view must give, by hand: every patch's relevance, evenly over its pixels and channels."""
+    """The expected attribution: every patch's relevance, spread evenly over its pixels and channels."""
     relevance = explainer.explain(images, target).relevance
     rows, cols = relevance.shape[1:]
     height, width = images.shape[2] // rows, images.shape[3] // cols
@@ -54,7 +54,7 @@ def hit():
 
 @dataclass(frozen=True, eq=False)
 class Convolutional(Classifier):
-    """A user's own classifier, on a grid whose cells are not all of one size."""
+    """A custom classifier on a grid with cells of different sizes."""
 
     @property
     def num_classes(self):
@@ -84,11 +84,11 @@ class TestAsCaptum:
         (inside,) = view.attribute((images,), target=2, additional_forward_args=None, return_convergence_delta=False)
         torch.testing.assert_close(inside, spread(explainer, images, 2))
 
-    def test_what_it_does_not_take_is_refused(self, hit, unchecked):
+    def test_unsupported_arguments_are_refused(self, hit, unchecked):
         explainer, images = hit
         view = as_captum(explainer)
         with pytest.raises(
-            InvalidInputError, match=r"expected no options here, got baselines, n_steps; a method's go to make_expl"
+            InvalidInputError, match=r"expected no options here, got baselines, n_steps; pass them to make_expl"
         ):
             view.attribute(images, 2, n_steps=3, baselines=0)
         with pytest.raises(InvalidInputError, match="expected one batch of images, got a tuple of 2"):
@@ -222,7 +222,7 @@ class TestFromCaptum:
         assert noisy.explain(images).method == "captum:NoiseTunnel"
         assert_same(before, state(module))
 
-    def test_a_batch_equals_single_images_and_the_network_is_as_it_was(self):
+    def test_a_batch_equals_single_images_and_the_network_is_restored(self):
         from captum.attr import IntegratedGradients
 
         classifier, images = networks.network("timm"), networks.images("timm")
@@ -240,14 +240,14 @@ class TestFromCaptum:
         assert torch.equal(images, given)
         assert not images.requires_grad
 
-    def test_there_and_back(self):
+    def test_round_trip(self):
         from captum.attr import InputXGradient
 
         classifier, images = networks.network("timm"), networks.images("timm")
         explainer = from_captum(InputXGradient, classifier)
         torch.testing.assert_close(as_captum(explainer).attribute(images, 1), spread(explainer, images, 1))
 
-    def test_what_is_no_method_or_option_is_refused(self, unchecked):
+    def test_invalid_methods_and_options_are_refused(self, unchecked):
         from captum.attr import IntegratedGradients, LayerActivation, LayerGradCam, NoiseTunnel, Saliency
 
         classifier = convolutional()
@@ -265,12 +265,12 @@ class TestFromCaptum:
             with pytest.raises(InvalidInputError, match=message):
                 from_captum(method, classifier, **options)
         layer = from_captum(lambda network: LayerGradCam(network, first), classifier)
-        with pytest.raises(InvalidInputError, match=r"expected attributions of \(2, 3, 16, 16\), got \(2, 1, 14, 14\); choose"):
+        with pytest.raises(InvalidInputError, match=r"expected attributions of \(2, 3, 16, 16\), got \(2, 1, 14, 14\); use"):
             layer.explain(torch.randn(2, 3, 16, 16), 1)
 
 
 @pytest.mark.parametrize("call", [as_captum, lambda explainer: from_captum(nn.Identity, explainer.model)])
-def test_without_captum_the_extra_is_named(hit, monkeypatch, call):
+def test_the_error_without_captum_names_the_extra(hit, monkeypatch, call):
     from vitrail import interop
 
     interop._captum_view.cache_clear()
@@ -296,7 +296,7 @@ class TestQuantus:
             found.sum((1, 2, 3)), explainer.explain(images, torch.from_numpy(targets)).relevance.sum((1, 2)), 1e-4
         )
         assert_same(before, state(module))
-        with pytest.raises(InvalidInputError, match="expected no options here, got method, softmax; a method's go to"):
+        with pytest.raises(InvalidInputError, match="expected no options here, got method, softmax; pass them to"):
             explain(module, images.numpy(), targets, softmax=True, method="x")
         with pytest.raises(InvalidInputError, match="expected 3 integer targets, one per image"):
             explain(module, images.numpy(), targets[:2])
@@ -309,7 +309,7 @@ class TestQuantus:
         np.testing.assert_allclose(found, spread(there, images, 1).sum(1, keepdim=True).numpy(), rtol=1e-5, atol=1e-7)
         assert not np.allclose(found, spread(explainer, images, 1).sum(1, keepdim=True).numpy(), rtol=1e-2)
 
-    def test_networks_of_another_class_and_classifiers_of_ones_own(self):
+    def test_other_networks_and_custom_classifiers(self):
         pytest.importorskip("captum", reason="comes with the extra captum")
         from captum.attr import Saliency
 
@@ -389,7 +389,7 @@ class TestCam:
         assert found.max() == 1
         assert_same(before, state(explainer.model.module))
 
-    def test_what_is_no_class_is_refused(self, hit, unchecked):
+    def test_invalid_targets_are_refused(self, hit, unchecked):
         explainer, images = hit
         cam = as_cam(explainer)
         for wrong in (lambda output: output[2], SimpleNamespace(category="cat"), 2.5, torch.tensor(1.5)):
@@ -407,7 +407,7 @@ class TestCam:
                 parameter.zero_()
         assert not as_cam(explainer)(images).any()
 
-    def test_as_pytorch_grad_cam_scales(self, hit, unchecked):
+    def test_maps_are_scaled_like_pytorch_grad_cam(self, hit, unchecked):
         pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
         from pytorch_grad_cam.utils import model_targets
         from pytorch_grad_cam.utils.image import scale_cam_image

@@ -1,6 +1,6 @@
-"""vitrail shows why a Vision Transformer decided, and measures whether that is true.
+"""vitrail explains decisions of Vision Transformers, and measures how faithful the explanations are.
 
-The public names are imported when they are first used, so that `import vitrail` is quick.
+Public names are imported on first use, to keep `import vitrail` fast.
 """
 
 import importlib
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vitrail.explanation import Explanation
     from vitrail.metrics import Protocol
 
-_HOMES = {
+_MODULES = {
     "Classifier": "vitrail.adapters",
     "Explanation": "vitrail.explanation",
     "Preprocessing": "vitrail.adapters",
@@ -56,12 +56,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'vitrail' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_MODULES])

@@ -1,4 +1,4 @@
-"""Our explainers as captum, Quantus and pytorch-grad-cam call them, and captum's methods as ours."""
+"""Use vitrail's explainers from captum, Quantus and pytorch-grad-cam, and captum's methods from vitrail."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -16,15 +16,16 @@ from torch import Tensor, nn
 
 from vitrail.adapters import Check, Classifier, adapt
 from vitrail.core.errors import InvalidInputError, MissingExtraError
-from vitrail.core.types import Images, Logits, Relevance, Targets
-from vitrail.explainers import Explainer
+from vitrail.core.types import Images, Logits, Relevance
+from vitrail.explainers import Attribution, Explainer
+from vitrail.explainers.base import ChooseTargets
 
 
 @final
 class LogitsModule(nn.Module):
-    """A classifier as a module from images to logits, for libraries that want one, whatever its own network returns.
+    """A module from images to logits for libraries that need one, whatever the classifier's network returns.
 
-    Its network becomes a submodule. A deep copy carries a classifier of its own, tied to the copied network.
+    The network becomes a submodule. A deep copy has its own classifier with the copied network.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -37,10 +38,10 @@ class LogitsModule(nn.Module):
 
 
 def as_captum(explainer: Explainer) -> Any:
-    """An explainer as a `captum.attr.Attribution`, for captum's metrics and `captum.attr.NoiseTunnel`.
+    """Wrap an explainer as a `captum.attr.Attribution`, for captum's metrics and `captum.attr.NoiseTunnel`.
 
-    Its `attribute(inputs, target=None)` spreads relevance over the pixels of its patches, so that sums are kept. The target is a class
-    for all images, one per image, or None: then the predicted class, in NoiseTunnel and `sensitivity_max` that of every noisy image.
+    Its `attribute(inputs, target=None)` spreads a patch's relevance evenly over its pixels, so that sums are kept. The target is a
+    class for all images, one per image, or None for the predicted class (of every noisy image, in NoiseTunnel and `sensitivity_max`).
 
     Raises:
         MissingExtraError: captum is not installed.
@@ -67,12 +68,12 @@ def _captum_view() -> type:
             super().__init__(explainer.model.logits)
             self.explainer = explainer
 
-        @captum.log.log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # NoiseTunnel looks for what this wraps
-        def attribute(self, inputs: Any, target: Any = None, **others: Any) -> Any:
-            _refuse_options(name for name, value in others.items() if value is not None and value is not False)
+        @captum.log.log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # NoiseTunnel unwraps this decorator
+        def attribute(self, inputs: Any, target: Any = None, **options: Any) -> Any:
+            _refuse_options(name for name, value in options.items() if value is not None and value is not False)
             batches = inputs if isinstance(inputs, tuple) else (inputs,)
             if len(batches) != 1:
-                raise InvalidInputError(f"expected one batch of images, got a tuple of {len(batches)}; give one at a time")
+                raise InvalidInputError(f"expected one batch of images, got a tuple of {len(batches)}; pass one at a time")
             attributions = self.explainer.attribute(batches[0], _captum_target(target))
             return (attributions,) if isinstance(inputs, tuple) else attributions
 
@@ -80,7 +81,7 @@ def _captum_view() -> type:
 
 
 def _captum_target(target: Any) -> Any:
-    """captum's ways to name classes: one number in a list, tuple or tensor stands for all images."""
+    """Convert captum's targets: a single number in a list, tuple or tensor is the class for all images."""
     if target is None or isinstance(target, int | str):
         return target
     classes = torch.as_tensor(target)
@@ -89,15 +90,15 @@ def _captum_target(target: Any) -> Any:
 
 def _refuse_options(options: Iterable[str]) -> None:
     if names := ", ".join(sorted(options)):
-        raise InvalidInputError(f"expected no options here, got {names}; a method's go to make_explainer(name, model, ...)")
+        raise InvalidInputError(f"expected no options here, got {names}; pass them to make_explainer(name, model, ...)")
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class CaptumExplainer(Explainer):
-    """A captum attribution, summed over the channels and pixels of every cell; made by `from_captum`.
+    """A captum attribution summed over the channels and pixels of every cell; see `from_captum`.
 
-    Source: Kokhlikyan et al. 2020, arXiv:2009.07896; each method's own paper stands in captum's documentation.
+    Source: Kokhlikyan et al. 2020, arXiv:2009.07896; captum's documentation names the papers of its methods.
     """
 
     method: Callable[[nn.Module], Any]
@@ -113,10 +114,10 @@ class CaptumExplainer(Explainer):
         built = self._build()
         name, parameters = type(built).__name__, signature(built.attribute).parameters
         open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        ours = {"inputs", "target", "return_convergence_delta"}
+        reserved = {"inputs", "target", "return_convergence_delta"}
         unknown = set() if open_ended else {"target", *self.options} - parameters.keys()
-        if unknown := unknown | self.options.keys() & ours:
-            known = ", ".join(sorted(parameters.keys() - ours)) or "none"
+        if unknown := unknown | self.options.keys() & reserved:
+            known = ", ".join(sorted(parameters.keys() - reserved)) or "none"
             raise InvalidInputError(f"{name} has no option {', '.join(sorted(unknown))}; its options: {known}")
 
     def _build(self) -> Any:
@@ -135,64 +136,68 @@ class CaptumExplainer(Explainer):
     def name(self) -> str:
         return f"captum:{type(self._build()).__name__}"
 
-    def relevance(self, images: Images, targets: Targets) -> Relevance:
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        with torch.no_grad():
+            logits = self.model.logits(images)
+        targets = choose(logits)
         pixels = self._build().attribute(images.detach().requires_grad_(), target=targets, **self.options)
         got = tuple(pixels.shape) if isinstance(pixels, Tensor) else type(pixels).__name__
         if got != tuple(images.shape):
-            raise InvalidInputError(f"expected attributions of {tuple(images.shape)}, got {got}; choose a method for the input")
-        return _pool(pixels.sum(1), self.model.grid_size(images))
+            raise InvalidInputError(
+                f"expected attributions of {tuple(images.shape)}, got {got}; use a method that attributes to the input"
+            )
+        return Attribution(logits, targets, _sum_over_cells(pixels.sum(1), self.model.grid_size(images)))
 
 
 def from_captum(method: Callable[[nn.Module], Any], classifier: Classifier, **options: Any) -> CaptumExplainer:
-    """A captum attribution to the input as an explainer of ours, on any classifier.
+    """Build an explainer from a captum method that attributes to the input, for any classifier.
 
-    Relevance is the attribution summed over channels and over the pixels of every cell of the classifier's grid, so that sums are kept.
+    Relevance is the attribution summed over channels and over the pixels of every cell, so that sums are kept.
 
     Args:
-        method: A class of `captum.attr`, or a function that makes one, `lambda network: NoiseTunnel(Saliency(network))`.
-        classifier: The network to explain; captum meets it as a `LogitsModule`.
-        options: Of captum's `attribute`, given at every call: `n_steps=20`, `baselines=0`, `internal_batch_size=16`.
+        method: A class of `captum.attr`, or a function that builds a method: `lambda network: NoiseTunnel(Saliency(network))`.
+        classifier: The network to explain; captum gets it as a `LogitsModule`.
+        options: Options of the method's `attribute`, such as `n_steps=20`, `baselines=0` or `internal_batch_size=16`.
 
     Raises:
-        InvalidInputError: Not a method of captum, one without a target, or an option that it does not have.
+        InvalidInputError: No captum method, a method without a target, or an option that it does not have.
         MissingExtraError: captum is not installed.
     """
     return CaptumExplainer(classifier, method, options)
 
 
-def _pool(pixels: Float[Tensor, "b height width"], grid_size: tuple[int, int]) -> Relevance:
-    """Sums over cells, which lie as `Classifier.perturbed_logits` lays them."""
-    (count, height, width), (rows, cols) = pixels.shape, grid_size
+def _sum_over_cells(pixels: Float[Tensor, "b height width"], grid_size: tuple[int, int]) -> Relevance:
+    """Sum pixels over the cells of `Classifier.perturbed_logits`."""
+    (num_images, height, width), (rows, cols) = pixels.shape, grid_size
     row_of = torch.arange(height, device=pixels.device) * rows // height
     col_of = torch.arange(width, device=pixels.device) * cols // width
-    strips = pixels.new_zeros(count, rows, width).index_add(1, row_of, pixels)
-    return pixels.new_zeros(count, rows, cols).index_add(2, col_of, strips)
+    strips = pixels.new_zeros(num_images, rows, width).index_add(1, row_of, pixels)
+    return pixels.new_zeros(num_images, rows, cols).index_add(2, col_of, strips)
 
 
 def quantus_explain_func(explainer: Explainer) -> Callable[..., NDArray[Any]]:
-    """An explainer as Quantus' `explain_func`: `(model, inputs, targets)`, arrays in and out.
+    """Wrap an explainer as Quantus' `explain_func(model, inputs, targets)`, with numpy arrays as input and output.
 
-    Attributions are (b, 1, height, width): relevance spread over the pixels of its patches, so that sums are kept. Where Quantus passes
-    another network than the explainer's, such as a copy with random weights, the same method with the same options explains that one,
-    where it is. The keyword `device`, which Quantus adds, is therefore not needed; others are refused.
+    Attributions have shape (b, 1, height, width); a patch's relevance is spread evenly over its pixels. If Quantus passes another
+    network, such as a copy with random weights, the same method explains that network on its device. The keyword `device` is ignored.
     """
 
-    def explain_func(model: nn.Module, inputs: Any, targets: Any = None, **others: Any) -> NDArray[Any]:
-        _refuse_options(set(others) - {"device"})
-        there = _on_network(explainer, model)
-        images = torch.tensor(np.asarray(inputs), device=there.model.device, dtype=there.model.dtype)
+    def explain_func(model: nn.Module, inputs: Any, targets: Any = None, **options: Any) -> NDArray[Any]:
+        _refuse_options(set(options) - {"device"})
+        moved = _replace_network(explainer, model)
+        images = torch.tensor(np.asarray(inputs), device=moved.model.device, dtype=moved.model.dtype)
         classes = None if targets is None else torch.as_tensor(np.asarray(targets), device=images.device)
-        return there.attribute(images, classes).sum(1, keepdim=True).float().numpy(force=True)
+        return moved.attribute(images, classes).sum(1, keepdim=True).float().numpy(force=True)
 
     return explain_func
 
 
-def _on_network(explainer: Explainer, module: nn.Module) -> Explainer:
-    """The same method with the same options on another network of the same kind."""
+def _replace_network(explainer: Explainer, module: nn.Module) -> Explainer:
+    """Return the method with the same options for another network of the same kind."""
     model = explainer.model
     if isinstance(module, LogitsModule):
         model = module.classifier
-    elif type(module) is type(model.module):  # Itself or a copy, also of what only the user's own classifier knows.
+    elif type(module) is type(model.module):  # the network itself or a copy
         model = replace(model, module=module)
     else:
         model = adapt(
@@ -204,7 +209,7 @@ def _on_network(explainer: Explainer, module: nn.Module) -> Explainer:
 @final
 @dataclass
 class Cam(AbstractContextManager["Cam"]):
-    """An explainer that is called as pytorch-grad-cam's methods are; made by `as_cam`."""
+    """An explainer with the interface of pytorch-grad-cam's methods; see `as_cam`."""
 
     explainer: Explainer
 
@@ -215,34 +220,36 @@ class Cam(AbstractContextManager["Cam"]):
         aug_smooth: bool = False,
         eigen_smooth: bool = False,
     ) -> NDArray[np.float32]:
-        """Maps in [0, 1], (b, height, width), for one index or `ClassifierOutputTarget` an image, else for the predicted classes."""
+        """Return maps in [0, 1], (b, height, width), for one class index or `ClassifierOutputTarget` per image, or the predictions."""
         if aug_smooth or eigen_smooth:
-            raise InvalidInputError("expected aug_smooth and eigen_smooth to be False, got True; leave it out")
+            raise InvalidInputError("expected aug_smooth and eigen_smooth to be False, got True; leave them out")
         images = input_tensor.to(self.explainer.model.device)
-        classes = None if targets is None else torch.tensor([_category(target) for target in targets], device=images.device)
+        classes = (
+            None if targets is None else torch.tensor([_class_of_target(target) for target in targets], device=images.device)
+        )
         positive = self.explainer.explain(images, classes).relevance.float().clamp_min(0).unsqueeze(1)
         maps = nn.functional.interpolate(positive, size=images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
         maps = maps - maps.amin((1, 2), keepdim=True)
         return (maps / maps.amax((1, 2), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)).numpy(force=True)
 
     def __exit__(self, *failure: object) -> None:
-        """Nothing to release: no hook outlives a call."""
+        """Do nothing: hooks are removed after every call."""
 
 
 def as_cam(explainer: Explainer) -> Cam:
-    """An explainer called as pytorch-grad-cam's methods are, also by `with as_cam(explainer) as cam:`.
+    """Wrap an explainer with the interface of pytorch-grad-cam's methods, including `with as_cam(explainer) as cam:`.
 
-    As there, maps lose what speaks against the class, are blended between patches, and each fills the range from 0 to 1.
+    Negative relevance is dropped, maps are enlarged bilinearly, and each map is scaled to [0, 1], as in pytorch-grad-cam.
     """
     return Cam(explainer)
 
 
-def _category(target: Any) -> int:
+def _class_of_target(target: Any) -> int:
     kind = type(target)
-    # Others of that library have a category too, but score something else than a class's logit.
+    # Other targets of pytorch-grad-cam have a category too, but score something else than the logit of a class.
     if not kind.__module__.startswith("pytorch_grad_cam.") or kind.__name__ == "ClassifierOutputTarget":
         with suppress(TypeError):
             return index(getattr(target, "category", target))
     raise InvalidInputError(
-        f"expected class indices or ClassifierOutputTarget as targets, got {kind.__name__}; name a class per image"
+        f"expected class indices or ClassifierOutputTarget as targets, got {kind.__name__}; pass one class per image"
     )

@@ -1,12 +1,16 @@
-"""Networks seen as Vision Transformers: their parts make the whole, on every backend."""
+"""The parts of adapted Vision Transformers give the network's own logits, on every backend."""
 
 import networks
 import pytest
 import torch
+from shared_networks import EVERY_NETWORK, shared_network
 
 import vitrail
 from vitrail.adapters import Classifier, ViTAdapter, adapt
 from vitrail.core.errors import InvalidInputError, UnknownNameError
+
+HAS_POOLING = ("hit-pooled", "hit-wide", "hit-no-positions")
+"""Pooled stages need patches in their order."""
 
 
 @pytest.fixture(params=networks.NETWORKS)
@@ -16,12 +20,12 @@ def name(request) -> str:
 
 @pytest.fixture
 def adapter(name) -> ViTAdapter:
-    return networks.network(name)
+    return shared_network(name)
 
 
 @torch.no_grad()
 def test_networks_tell_images_apart(adapter, name):
-    """Otherwise nothing here could fail."""
+    """A precondition of the other tests."""
     assert adapter.logits(networks.images(name)).std(0).mean() > 0.05
 
 
@@ -42,16 +46,15 @@ def test_the_parts_make_the_whole(adapter, name):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in networks.NETWORKS if name not in HAS_POOLING])
 def test_the_order_of_patches_does_not_matter(adapter, name):
-    """Once positions are known: by the tokens, or by `kept` where attention depends on places. Every image in its own order."""
+    """Given their positions, in the tokens or by `kept`. Every image has its own order."""
     images = networks.images(name)
     grid, num_prefix = adapter.grid_size(images), adapter.num_prefix_tokens
     tokens = adapter.assemble(adapter.patch_embed(images), grid)
     order = torch.rand(3, grid[0] * grid[1], generator=torch.Generator().manual_seed(2)).argsort(1)
     shuffled = torch.cat([tokens[:, :num_prefix], tokens[torch.arange(3)[:, None], num_prefix + order]], 1)
     logits = networks.own_logits(adapter.module, images)
-    if name in ("hit-pooled", "hit-wide", "hit-no-positions"):
-        return  # Pooled stages need patches where they were; that they refuse a part of them is tested with removal.
     torch.testing.assert_close(adapter.forward_tokens(shuffled, grid, order), logits, rtol=1e-4, atol=1e-5)
     if name.startswith(("eva", "beit", "hf-beit")):
         assert (adapter.forward_tokens(shuffled, grid) - logits).abs().max() > 1e-3
@@ -69,6 +72,7 @@ def test_patches_are_numbered_row_by_row(adapter, name):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", EVERY_NETWORK)
 @pytest.mark.parametrize("shared", [True, False], ids=["one baseline", "a baseline each"])
 def test_perturbed_logits_equal_brute_force_in_pixel_space(adapter, name, shared):
     images = networks.images(name)
@@ -84,6 +88,7 @@ def test_perturbed_logits_equal_brute_force_in_pixel_space(adapter, name, shared
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", EVERY_NETWORK)
 def test_perturbed_logits_within_little_memory(adapter, name, monkeypatch):
     images = networks.images(name)
     keep = torch.rand(3, 5, adapter.patch_embed(images).shape[1], generator=torch.Generator().manual_seed(5)) > 0.5
@@ -105,18 +110,17 @@ def test_masks_that_do_not_fit_are_refused(shape, message, unchecked):
 
 
 @pytest.mark.parametrize("name", [name for name in networks.NETWORKS if not name.startswith("hit")])
-@pytest.mark.parametrize("ask", ["grid_size", "patch_embed", "logits"])
-def test_images_that_do_not_fit_are_refused(name, ask, unchecked):
-    adapter, (height, width) = networks.network(name), networks.SIZES[name]
-    question = getattr(adapter, ask)
+def test_images_that_do_not_fit_are_refused(name, unchecked):
+    adapter, (height, width) = shared_network(name), networks.SIZES[name]
     flexible = name in ("timm-dynamic", "eva-dinov3") or name.startswith("hf-")
-    with pytest.raises(InvalidInputError, match=f"expected images of 3 channels for {name}, got 1"):
-        question(torch.zeros(1, 1, height, width))
     expected = "multiples of 8 and 8 pixels" if flexible else rf"{height}x{width} pixels \(height x width\)"
-    with pytest.raises(InvalidInputError, match=rf"{expected} for {name}, got 36x32"):
-        question(torch.zeros(1, 3, 36, 32))
-    with pytest.raises(InvalidInputError, match=rf"{expected} for {name}, got {height}x4"):
-        question(torch.zeros(1, 3, height, 4))
+    for method in (adapter.grid_size, adapter.patch_embed, adapter.logits):
+        with pytest.raises(InvalidInputError, match=f"expected images of 3 channels for {name}, got 1"):
+            method(torch.zeros(1, 1, height, width))
+        with pytest.raises(InvalidInputError, match=rf"{expected} for {name}, got 36x32"):
+            method(torch.zeros(1, 3, 36, 32))
+        with pytest.raises(InvalidInputError, match=rf"{expected} for {name}, got {height}x4"):
+            method(torch.zeros(1, 3, height, 4))
 
 
 @pytest.mark.parametrize("ask", ["grid_size", "patch_embed", "logits"])
@@ -132,13 +136,13 @@ def test_images_that_do_not_fit_a_hit_are_refused(ask, unchecked):
     "name", ["timm-dynamic", "eva-dinov3", "hf-vit", "hf-deit-teacher", "hf-dinov2", "hf-registers", "hf-beit"]
 )
 def test_images_of_other_sizes(name):
-    """Where a network resizes its positions, so do its parts; ViT and DeiT of Hugging Face do so when they are asked."""
+    """Where a network resizes its positions, so do its parts; Hugging Face's ViT and DeiT need an option to do so."""
     adapter = networks.network(name)
     images = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     grid = adapter.grid_size(images)
     assert grid == (6, 8)
-    asked = {"interpolate_pos_encoding": True} if name in ("hf-vit", "hf-deit-teacher") else {}
-    output = adapter.module(images, **asked)
+    options = {"interpolate_pos_encoding": True} if name in ("hf-vit", "hf-deit-teacher") else {}
+    output = adapter.module(images, **options)
     own = getattr(output, "logits", output)
     torch.testing.assert_close(adapter.logits(images), own)
     torch.testing.assert_close(adapter.forward_tokens(adapter.assemble(adapter.patch_embed(images), grid), grid), own)
@@ -169,6 +173,7 @@ def test_classes_by_name_and_number():
             adapter.class_index(number)
 
 
+@pytest.mark.slow
 def test_timm_base_with_random_weights():
     """A user's ViT-B/16, end to end: loads, classifies, and is perturbed exactly."""
     classifier = vitrail.load("timm:vit_base_patch16_224", pretrained=False, device="cpu")
@@ -182,6 +187,6 @@ def test_timm_base_with_random_weights():
         torch.testing.assert_close(ours[0], classifier.module(torch.where(mask, images, 0.0)), rtol=1e-4, atol=1e-5)
 
 
-def test_class_names_that_a_model_lacks_are_told():
+def test_a_name_without_class_names_is_refused():
     with pytest.raises(UnknownNameError, match=r"mine has no class names; give a number from 0 to 4"):
         adapt(networks.hit(), name="mine").class_index("cat")

@@ -13,7 +13,7 @@ from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation import evaluate, with_model_labels
 from vitrail.evaluation.layers import report_layers
-from vitrail.runs.photo_list import folder_photos
+from vitrail.runs.photo_list import list_folder_photos
 
 NAMES = ("crane", "bee", "cat", "crane", "emu")
 
@@ -35,7 +35,7 @@ def folder(root, names):
 
 def test_a_target_by_an_ambiguous_name():
     classifier = model()
-    with pytest.raises(InvalidInputError, match="'crane', which the classes 0 and 3 of birds have; give the number"):
+    with pytest.raises(InvalidInputError, match="'crane', the name of the classes 0 and 3 of birds; give the number"):
         classifier.class_index("crane")
     assert classifier.class_index("cat") == 2
     assert classifier.class_index(3) == classifier.class_index("3") == 3
@@ -53,7 +53,7 @@ def test_folders_of_an_ambiguous_name(tmp_path, caplog):
     with pytest.raises(InvalidInputError, match="got 'crane': several classes of birds have that name"):
         with_model_labels(images, model())
     with caplog.at_level(logging.WARNING, "vitrail"):
-        asked, _ = folder_photos(tmp_path, model())
+        asked, _ = list_folder_photos(tmp_path, model())
     assert [true_class for _, true_class in asked] == [1, None]
     assert "several classes of the model are called 'crane'" in caplog.text
 

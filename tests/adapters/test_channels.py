@@ -74,9 +74,7 @@ def test_others_take_tensors_and_refuse_photos(name):
 
 def test_black_of_four_channels():
     images = torch.randn(1, 4, 32, 32)
-    with pytest.raises(
-        InvalidInputError, match=r"expected a preprocessing of 4 channels, to know what black is for .* of 3; give"
-    ):
+    with pytest.raises(InvalidInputError, match=r"expected a preprocessing of 4 channels, to compute black for .* of 3; give"):
         vitrail.adapt(MANY["timm"]()).baseline("black", images)
     own = Preprocessing((32, 32), 1.0, mean=(0.1, 0.2, 0.3, 0.4), std=(0.5,) * 4)
     black = vitrail.adapt(MANY["timm"](), preprocessing=own).baseline("black", images)
@@ -136,8 +134,8 @@ def test_preprocessing_of_timm_that_makes_no_sense(described):
 
 @pytest.mark.parametrize("device", ["hpu", "meta", "nonsense", "cuda:99", "vulkan", "cpu:x"])
 def test_devices_are_checked_before_anything_is_loaded(device, monkeypatch):
-    monkeypatch.setattr("vitrail.adapters.loading.read_checkpoint", lambda *_: pytest.fail("read first"))
-    monkeypatch.setitem(vitrail.adapters.loading.SOURCES._entries, "timm", lambda *_, **__: pytest.fail("fetched first"))
+    monkeypatch.setattr("vitrail.adapters.sources.read_checkpoint", lambda *_: pytest.fail("read first"))
+    monkeypatch.setitem(vitrail.adapters.sources.SOURCES._entries, "timm", lambda *_, **__: pytest.fail("fetched first"))
     for name in ("vitrail:hit-cifar10", "timm:vit_tiny_patch16_224"):
         with pytest.raises(InvalidInputError, match=r"cannot use device .*; expected cpu, cuda, cuda:0 or mps"):
             vitrail.load(name, device=device)

@@ -12,7 +12,7 @@ from samples import noisy_photo
 from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation.scoring import Plan, score
 from vitrail.explainers import EXPLAINERS
-from vitrail.metrics import METRICS, PROTOCOLS, InsertionDeletion, View
+from vitrail.metrics import METRICS, PROTOCOLS, InsertionDeletion, MetricBatch
 
 pytestmark = pytest.mark.slow
 
@@ -49,9 +49,9 @@ def test_torchs_default_device_does_not_matter(name, on_it):
             for explainer in explainers:
                 explanation = explainer.explain(images)
                 assert isinstance(explanation.relevance, OnDevice) == on_it
-            view = View(explainer.model, images, answers.to(images.device))
+            view = MetricBatch(explainer.model, images, answers.to(images.device))
             for metric in metrics:
-                assert isinstance(metric.checked(view, explanation, explainer), OnDevice) == on_it
+                assert isinstance(metric.measure_batch(view, explanation, explainer), OnDevice) == on_it
 
 
 @pytest.mark.parametrize("on_it", [True, False], ids=["network on it", "network on the cpu"])
@@ -62,7 +62,7 @@ def test_photos_are_read_on_the_cpu(on_it, tmp_path):
         classifier("timm", "pretended" if on_it else ""),
         build("attention", "timm", "pretended" if on_it else ""),
     )
-    images, plan = ImageFolder.scan(tmp_path, model.preprocessing), Plan.of({}, ["sparseness", "single-step"])
+    images, plan = ImageFolder.scan(tmp_path, model.preprocessing), Plan.create({}, ["sparseness", "single-step"])
     expected = score(classifier("timm"), images, [build("attention", "timm")], plan, batch_size=2)
     with PretendDevice(without=[torch.float64]) as device, default(device):
         assert isinstance(model.prepare([noisy_photo(0), noisy_photo(1)]), OnDevice) == on_it

@@ -45,7 +45,7 @@ def test_a_network_created_inside(library, method):
     for mode in (False, True):
         with torch.inference_mode(mode):
             if explainer.needs_gradients:
-                with pytest.raises(UnsupportedModelError, match="cannot explain mine: it was created inside torch"):
+                with pytest.raises(UnsupportedModelError, match="cannot explain mine: its weights were created inside torch"):
                     explainer.explain(IMAGES)
             else:
                 assert explainer.explain(IMAGES).relevance.isfinite().all()

@@ -11,7 +11,7 @@ import torch
 
 import vitrail
 from goldens import FOLDER, golden
-from vitrail.adapters import Preprocessing, bundled_models, default_device, loading
+from vitrail.adapters import Preprocessing, bundled_models, default_device, sources
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.models.checkpoints import write_checkpoint
 
@@ -235,7 +235,7 @@ def test_bundled_models_load():
 
 
 def test_sources_are_named_once():
-    assert list(loading.SOURCES) == ["hf", "hit", "intr", "timm", "torchvision", "vitrail"]
+    assert list(sources.SOURCES) == ["hf", "hit", "intr", "timm", "torchvision", "vitrail"]
 
 
 def test_options_that_a_file_does_not_have(own_file):

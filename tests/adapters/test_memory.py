@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitrail.adapters import memory
-from vitrail.adapters.memory import in_batches, memory_budget
+from vitrail.adapters.memory import memory_budget, run_in_batches
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ def test_results_are_joined_in_order(monkeypatch):
         sizes.append(some.stop - some.start)
         return torch.arange(some.start, some.stop)
 
-    assert in_batches(run, 17, 10, CPU).tolist() == list(range(17))
+    assert run_in_batches(run, 17, 10, CPU).tolist() == list(range(17))
     assert sizes == [7, 7, 3]
 
 
@@ -40,7 +40,7 @@ def test_a_batch_that_does_not_fit_is_halved(message):
             raise RuntimeError(message)
         return torch.arange(some.start, some.stop)
 
-    assert in_batches(run, 10, 1, CPU).tolist() == list(range(10))
+    assert run_in_batches(run, 10, 1, CPU).tolist() == list(range(10))
     assert tried == [10, 5, 2, 2, 2, 2, 2]
 
 
@@ -66,7 +66,7 @@ def test_cuda_has_a_limit_besides_its_memory(monkeypatch, device, total, expecte
             raise RuntimeError("CUDA error: invalid configuration argument")
         return torch.arange(some.start, some.stop)
 
-    assert torch.equal(in_batches(run, total, 1, torch.device(device)), torch.arange(total))
+    assert torch.equal(run_in_batches(run, total, 1, torch.device(device)), torch.arange(total))
     assert sizes == expected
 
 
@@ -75,13 +75,13 @@ def test_one_item_that_does_not_fit_and_other_errors_are_raised():
         raise torch.OutOfMemoryError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        in_batches(too_large, 4, 1, CPU)
+        run_in_batches(too_large, 4, 1, CPU)
 
     def broken(some: slice) -> torch.Tensor:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        in_batches(broken, 4, 1, CPU)
+        run_in_batches(broken, 4, 1, CPU)
 
 
 def test_the_budget_follows_the_device(monkeypatch):

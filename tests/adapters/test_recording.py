@@ -1,8 +1,9 @@
-"""Attention and hidden states of a forward pass: those that the network used, in the graph."""
+"""Recorded attention and hidden states are those that the network used, in the graph."""
 
 import networks
 import pytest
 import torch
+from shared_networks import EVERY_NETWORK, shared_network
 from torch import Tensor
 
 from vitrail.adapters import ViTAdapter, adapt
@@ -11,14 +12,14 @@ from vitrail.core.errors import InvalidInputError
 HAS_POOLING = ("hit-pooled", "hit-wide", "hit-no-positions")
 
 
-@pytest.fixture(params=networks.NETWORKS)
+@pytest.fixture(params=EVERY_NETWORK)
 def name(request) -> str:
     return request.param
 
 
 @pytest.fixture
 def adapter(name) -> ViTAdapter:
-    return networks.network(name)
+    return shared_network(name)
 
 
 def test_attentions_are_probabilities_in_the_graph(adapter, name):
@@ -54,11 +55,11 @@ def test_some_blocks_alone_and_a_function_of_what_to_keep(adapter, name):
     for mean, weights in zip(means.attentions, whole.attentions, strict=False):
         torch.testing.assert_close(mean, weights.mean(1))
     first, final = whole.attentions[0], whole.attentions[-1]
-    assert first.shape != final.shape or (first - final).abs().max() > 1e-2  # Otherwise any block would do.
+    assert first.shape != final.shape or (first - final).abs().max() > 1e-2  # Otherwise the blocks could not be told apart.
 
 
 def test_attention_gradients_by_finite_differences(name):
-    """Nudging one weight moves the logit as the gradient with respect to what was recorded says, in every block."""
+    """Changing one weight changes the logit by the recorded gradient, in every block."""
     adapter, images = networks.network(name), networks.images(name, 1).double()
     adapter.module.double()
     with adapter.record(attentions=True) as trace:
@@ -66,54 +67,54 @@ def test_attention_gradients_by_finite_differences(name):
     gradients = torch.autograd.grad(logit, trace.attentions)
     step = 1e-5
     for block, gradient in zip(adapter.blocks, gradients, strict=True):
-        # The steepest weight: a slope of nothing would prove nothing. Not a HiT's to the class token itself, which is padding.
-        at = torch.unravel_index(gradient[0].abs().argmax(), gradient.shape[1:])
+        # The weight with the largest gradient: zero gradients would prove nothing.
+        index = torch.unravel_index(gradient[0].abs().argmax(), gradient.shape[1:])
 
-        def logit_after(nudge: float, block=block, at=at) -> float:
-            def visit(weights: Tensor) -> Tensor:
+        def logit_after(change: float, block=block, index=index) -> float:
+            def add(weights: Tensor) -> Tensor:
                 weights = weights.clone()
-                weights[(0, *at)] += nudge
+                weights[(0, *index)] += change
                 return weights
 
-            with torch.no_grad(), adapter.intercept_attention([block], visit):
+            with torch.no_grad(), adapter.intercept_attention([block], add):
                 return float(adapter.logits(images)[0, 1])
 
         slope = (logit_after(step) - logit_after(-step)) / (2 * step)
         assert abs(slope) > 1e-4
-        assert slope == pytest.approx(float(gradient[0][at]), rel=1e-4)
+        assert slope == pytest.approx(float(gradient[0][index]), rel=1e-4)
 
 
 @torch.no_grad()
-def test_visits_come_in_order_in_every_forward_pass(adapter, name):
+def test_intercepts_are_called_in_order_in_every_forward_pass(adapter, name):
     images, seen = networks.images(name), []
 
-    def visit(weights: Tensor) -> Tensor:
+    def keep(weights: Tensor) -> Tensor:
         seen.append(weights)
         return weights
 
     with adapter.record(attentions=True) as trace:
         adapter.logits(images)
-    with adapter.intercept_attention(adapter.blocks[::-1], visit):  # However they are listed.
+    with adapter.intercept_attention(adapter.blocks[::-1], keep):  # In any order of arguments.
         adapter.logits(images)
         adapter.logits(images)
     assert len(seen) == 2 * len(adapter.blocks)
-    for mine, recorded in zip(seen, trace.attentions * 2, strict=True):
-        assert torch.equal(mine, recorded)
+    for weights, recorded in zip(seen, trace.attentions * 2, strict=True):
+        assert torch.equal(weights, recorded)
     adapter.logits(images)
     assert len(seen) == 2 * len(adapter.blocks)
 
 
 @torch.no_grad()
-def test_what_a_visit_returns_is_what_the_network_goes_on_with(adapter, name):
-    """Identity attention in every block leaves the patches to themselves: then other patches do not matter."""
+def test_the_network_continues_with_what_an_intercept_returns(adapter, name):
+    """With identity attention in every block, a patch does not depend on other patches."""
     if not adapter.patches_attend:
         pytest.skip("patches do not attend to each other")
     images = networks.images(name, 1)
     changed = images.clone()
     changed[:, :, :, 16:] += 1
 
-    def final(images: Tensor, visit) -> Tensor:
-        with adapter.intercept_attention(adapter.blocks, visit), adapter.record(hidden_states=True) as trace:
+    def final(images: Tensor, intercept) -> Tensor:
+        with adapter.intercept_attention(adapter.blocks, intercept), adapter.record(hidden_states=True) as trace:
             adapter.logits(images)
         return trace.hidden_states[-1][0, adapter.num_prefix_tokens]  # the first patch, top left
 
@@ -150,7 +151,7 @@ def test_the_first_hidden_states_alone(adapter, name):
     for count in (*range(len(whole.hidden_states) + 2), None):
         first = whole.hidden_states[:count]
         with adapter.record(hidden_states=True, num_hidden_states=count) as trace:
-            assert num_hooks(adapter) - before == len(first)  # No block is hooked in vain.
+            assert num_hooks(adapter) - before == len(first)  # Only the needed blocks are hooked.
             again = adapter.logits(images)
         assert num_hooks(adapter) == before
         assert torch.equal(again, logits)
@@ -188,7 +189,7 @@ def test_hidden_states_are_the_networks_own(name):
         assert (moved[0] - moved[1]) / (2 * step) == pytest.approx(float(gradients[0].square().sum()), rel=1e-4)
 
 
-def test_the_readout_is_where_the_head_looks(adapter, name):
+def test_pooling_weights_name_the_tokens_that_the_head_reads(adapter, name):
     images = networks.images(name)
     with adapter.record(hidden_states=True) as trace:
         adapter.logits(images)
@@ -198,12 +199,12 @@ def test_the_readout_is_where_the_head_looks(adapter, name):
     assert pooling_weights.sum().item() == pytest.approx(1)
     assert (pooling_weights >= 0).all()
     assert ((gradient.abs().sum((0, 2)) > 0) == (pooling_weights > 0)).all()
-    if adapter.num_prefix_tokens:  # Of a part of the patches as well.
+    if adapter.num_prefix_tokens:  # For a subset of the patches as well.
         assert adapter.pooling_weights(adapter.num_prefix_tokens + 2).sum().item() == pytest.approx(1)
 
 
-def test_recordings_in_recordings(adapter, name):
-    """Both see every block, and the inner one sees what the outer one let pass."""
+def test_nested_recordings(adapter, name):
+    """Both record every block."""
     images = networks.images(name)
     with adapter.record(attentions=True) as alone:
         adapter.logits(images)
@@ -214,8 +215,8 @@ def test_recordings_in_recordings(adapter, name):
             for mine, expected in zip(trace.attentions, alone.attentions, strict=True):
                 torch.testing.assert_close(mine, expected)
     with torch.no_grad():
-        own = networks.own_logits(adapter.module, images)
-    torch.testing.assert_close(adapter.logits(images), own)
+        expected = networks.own_logits(adapter.module, images)
+    torch.testing.assert_close(adapter.logits(images), expected)
     assert len(outer.attentions) == len(inner.attentions) == len(alone.attentions)
 
 
@@ -239,7 +240,7 @@ def test_other_precisions(name, dtype):
 @pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(name, without_gradients):
     if name == "hf-beit" and without_gradients is torch.inference_mode:
-        pytest.skip("transformers caches an index of BEiT's, which then is of no use to later gradients")
+        pytest.skip("transformers caches an index of BEiT in inference mode, which later gradients cannot use")
     adapter, images = networks.network(name), networks.images(name)
     with without_gradients(), adapter.record(attentions=True, hidden_states=True) as trace:
         logits = adapter.logits(images)

@@ -126,16 +126,17 @@ def test_a_pooled_hit_refuses_a_part_of_the_patches(name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["eva", "eva-mixed", "eva-dinov3", "beit", "beit-shared", "hf-beit"])
-def test_where_places_matter_they_must_be_told(name):
+def test_position_dependent_attention_needs_kept_indices(name):
     adapter, images = networks.network(name), networks.images(name)
     kept, tokens, (rows, cols) = choice(adapter, images)
     few, whole = subset(tokens, adapter.num_prefix_tokens, kept), rows * cols
-    message = rf"expected {whole} patch tokens \(all of {rows}x{cols}\) after {adapter.num_prefix_tokens} prefix tokens, got 5; .*places"
+    message = (
+        rf"expected {whole} patch tokens \(all of {rows}x{cols}\) after {adapter.num_prefix_tokens} prefix tokens, got 5; "
+        ".*depends on positions"
+    )
     with pytest.raises(InvalidInputError, match=message):
         adapter.forward_tokens(few, (rows, cols))
-    with pytest.raises(
-        InvalidInputError, match=rf"expected 4 patch tokens \(kept of {rows}x{cols}\) .* got 5; .*which patches are kept"
-    ):
+    with pytest.raises(InvalidInputError, match=rf"expected 4 patch tokens \(kept of {rows}x{cols}\) .* got 5; .*pass `kept`"):
         adapter.forward_tokens(few, (rows, cols), kept[:, :4])
 
 

@@ -47,10 +47,10 @@ def test_hugging_face_models_are_saved_with_their_configuration(tmp_path, name):
     torch.testing.assert_close(again.logits(images), original.logits(images), rtol=0, atol=0)
 
 
-def test_a_head_of_ones_own_is_not_in_the_configuration(tmp_path):
+def test_a_custom_head_is_refused(tmp_path):
     network = networks.huggingface("ViT")
     network.classifier = torch.nn.Sequential(torch.nn.Linear(24, 9), torch.nn.Linear(9, 5))
-    with pytest.raises(UnsupportedModelError, match=r"got another in classifier.*; a head of one's own cannot be saved"):
+    with pytest.raises(UnsupportedModelError, match=r"got another in classifier.*; a custom head cannot be saved"):
         vitrail.save(vitrail.adapt(network), tmp_path / "mine.safetensors")
 
 
@@ -94,8 +94,8 @@ def test_descriptions_that_ask_for_more_than_a_network(tmp_path, architecture, c
 
 
 def test_the_size_of_cells_comes_back(tmp_path):
-    origin = BuildSpec("timm", TIMM)
-    plain = replace(adapt_plain(timm.create_model("resnet10t", **TIMM["options"]), "mine", cell_size=8), origin=origin)
+    spec = BuildSpec("timm", TIMM)
+    plain = replace(adapt_plain(timm.create_model("resnet10t", **TIMM["options"]), "mine", cell_size=8), build_spec=spec)
     vitrail.save(plain, tmp_path / "mine.safetensors")
     again = vitrail.load(tmp_path / "mine.safetensors", device="cpu")
     assert again.grid_size(torch.zeros(1, 3, 32, 64)) == (4, 8)

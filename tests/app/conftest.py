@@ -1,4 +1,4 @@
-"""A server, and a browser."""
+"""A server process, a browser, and photos."""
 
 import os
 import shutil
@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from asked import bird
-from visits import Visit
-
-from serving import MODELS, Server, served
+from app_requests import draw_bird
+from browser_page import BrowserPage
+from server_process import MODELS, Server, start_server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -17,46 +16,47 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[Server]:
     pytest.importorskip("gradio", reason="needs the extra app")
-    with served(tmp_path_factory.mktemp("server"), "--model", ",".join(MODELS), "--max-megabytes", "2") as running:
+    with start_server(tmp_path_factory.mktemp("server"), "--model", ",".join(MODELS), "--max-megabytes", "2") as running:
         yield running
 
 
-@pytest.fixture(scope="module")  # As long as it runs, nothing else in this process can run an event loop.
+@pytest.fixture(scope="module")  # Nothing else in this process can run an event loop meanwhile.
 def browser():
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
-    with playwright.sync_playwright() as kit:
-        started = kit.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
         started.close()
 
 
 @pytest.fixture(scope="session")
 def shots(tmp_path_factory) -> Path:
-    """Where screenshots are kept: the folder named by VITRAIL_SCREENSHOTS, for people to look at."""
+    """The folder of screenshots, for people to look at: that of VITRAIL_SCREENSHOTS if it is set."""
     folder = Path(os.environ.get("VITRAIL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 @pytest.fixture
-def visit(browser, server):
-    visits = list[Visit]()
+def open_page(browser, server):
+    """A function that opens the page; at the end, none may have errors or have requested anything from elsewhere."""
+    pages = list[BrowserPage]()
 
-    def start(**size) -> Visit:
-        visits.append(Visit(browser, server, **size))
-        return visits[-1]
+    def start(**options) -> BrowserPage:
+        pages.append(BrowserPage(browser, server, **options))
+        return pages[-1]
 
     yield start
-    for one in visits:
-        one.context.close()
-        assert one.external() == []
-        assert one.errors == []
+    for page in pages:
+        page.context.close()
+        assert page.external_requests() == []
+        assert page.errors == []
 
 
 @pytest.fixture
-def cat(tmp_path):
+def cat_file(tmp_path):
     pytest.importorskip("skimage", reason="the photo comes with the extra demo")
     from vitrail.demo import demo_photo
 
@@ -65,6 +65,6 @@ def cat(tmp_path):
 
 
 @pytest.fixture
-def feathers(tmp_path):
-    bird().save(tmp_path / "bird.png")
+def bird_file(tmp_path):
+    draw_bird().save(tmp_path / "bird.png")
     return tmp_path / "bird.png"

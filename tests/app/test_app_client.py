@@ -1,4 +1,4 @@
-"""The functions for programs, and the server's manners, over the wire."""
+"""The endpoints and the server, over HTTP."""
 
 import signal
 import socket
@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from asked import ask, bird
+from app_requests import draw_bird, explain_bird
+from server_process import find_free_port, start_server
 
-from serving import free_port, served
 from vitrail.adapters import build, save
 from vitrail.app.server import serving
 from vitrail.core.errors import VitrailError
@@ -25,14 +25,14 @@ def client(server):
 
 
 @pytest.fixture
-def feathers(tmp_path):
-    bird().save(tmp_path / "bird.png")
+def bird_file(tmp_path):
+    draw_bird().save(tmp_path / "bird.png")
     return tmp_path / "bird.png"
 
 
 @pytest.fixture
 def slow_model_file(tmp_path):
-    """A network that RISE needs minutes for."""
+    """A model for which RISE takes minutes."""
     save(build("timm:vit_small_patch8_224", num_classes=2), tmp_path / "slow.safetensors")
     return tmp_path / "slow.safetensors"
 
@@ -44,35 +44,35 @@ def test_models_and_methods(client):
     assert len(offered["classes"]) == 9
 
 
-def test_explain_gives_the_raw_numbers(client, feathers):
-    found = client.predict(
-        photo=gradio_client.handle_file(feathers),
+def test_explain_returns_raw_relevance(client, bird_file):
+    result = client.predict(
+        photo=gradio_client.handle_file(bird_file),
         model="vitrail:vit-birds",
         methods=["rollout", "diffmask"],
         target="0",
         api_name="/explain",
     )
-    expected = ask("vit-birds", "rollout", "diffmask", target="0")
-    assert found["target"] == expected.target
-    for entry in found["maps"]:
+    expected = explain_bird("vit-birds", "rollout", "diffmask", target="0")
+    assert result["target"] == expected.target
+    for entry in result["maps"]:
         flat = [value for row in entry["relevance"] for value in row]
         assert flat == pytest.approx(expected.explanations[entry["method"]].relevance.flatten().tolist(), rel=1e-4, abs=1e-6)
 
 
-def test_curves(client, feathers):
-    found = client.predict(
-        photo=gradio_client.handle_file(feathers),
+def test_curves(client, bird_file):
+    curves = client.predict(
+        photo=gradio_client.handle_file(bird_file),
         model="vitrail:vit-birds",
         methods=["rollout"],
         protocol="tokens",
         api_name="/curves",
     )
-    assert len(found["rollout"]["fractions"]) == 21
-    assert 0 <= found["rollout"]["areas"]["insertion_removed"] <= 1
+    assert len(curves["rollout"]["fractions"]) == 21
+    assert 0 <= curves["rollout"]["areas"]["insertion_removed"] <= 1
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"model": "timm:vit_tiny_patch16_224"}, "unknown model"),
         ({"model": "/etc/passwd"}, "unknown model"),
@@ -81,23 +81,23 @@ def test_curves(client, feathers):
         ({"photo": {"path": "/etc/passwd"}}, "expected an uploaded photo"),
     ],
 )
-def test_bad_questions_are_told_in_a_sentence(client, feathers, change, words):
-    asked = {"photo": gradio_client.handle_file(feathers), "model": "vitrail:hit-cifar10", "methods": ["hit"], **change}
-    with pytest.raises(Exception, match=f"(?i){words}") as caught:
-        client.predict(**asked, api_name="/explain")
+def test_bad_requests_are_refused_with_a_message(client, bird_file, change, message):
+    arguments = {"photo": gradio_client.handle_file(bird_file), "model": "vitrail:hit-cifar10", "methods": ["hit"], **change}
+    with pytest.raises(Exception, match=f"(?i){message}") as caught:
+        client.predict(**arguments, api_name="/explain")
     assert "Traceback" not in str(caught.value)
     assert "root:" not in str(caught.value)
 
 
-@pytest.mark.parametrize("told", [{}, {"meta": {"_type": "gradio.FileData"}}])
-def test_no_file_of_the_server_is_opened(server, feathers, told):
-    """As a visitor asks who does not use the client, which would upload the file."""
+@pytest.mark.parametrize("fields", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_no_file_of_the_server_is_opened(server, bird_file, fields):
+    """A client that is not `gradio_client`, which would upload the file."""
     httpx = pytest.importorskip("httpx", reason="comes with the extra app")
     call = f"{server.url.rstrip('/')}/gradio_api/call/explain"
-    asked = {"data": [{"path": str(feathers), **told}, "vitrail:hit-cifar10", ["hit"], None]}
-    event = httpx.post(call, json=asked, timeout=60).json()["event_id"]
+    body = {"data": [{"path": str(bird_file), **fields}, "vitrail:hit-cifar10", ["hit"], None]}
+    event = httpx.post(call, json=body, timeout=60).json()["event_id"]
     assert httpx.get(f"{call}/{event}", timeout=60).text.startswith("event: error")
-    assert httpx.get(f"{server.url.rstrip('/')}/gradio_api/file={feathers}", timeout=60).status_code == 403
+    assert httpx.get(f"{server.url.rstrip('/')}/gradio_api/file={bird_file}", timeout=60).status_code == 403
 
 
 def test_no_address_is_fetched(server, client):
@@ -111,8 +111,8 @@ def test_no_address_is_fetched(server, client):
             client.predict(photo=photo, model="vitrail:hit-cifar10", methods=["hit"], api_name="/explain")
         httpx = pytest.importorskip("httpx", reason="comes with the extra app")
         for form in (address, address.upper(), address.replace(":", "%253A"), address.removeprefix("http:")):
-            found = httpx.get(f"{server.url.rstrip('/')}/gradio_api/file={form}", timeout=60)
-            assert (found.status_code, "nothing under this address" in found.text) == (404, True)
+            response = httpx.get(f"{server.url.rstrip('/')}/gradio_api/file={form}", timeout=60)
+            assert (response.status_code, "nothing under this address" in response.text) == (404, True)
         with pytest.raises(TimeoutError):
             trap.accept()
 
@@ -122,11 +122,11 @@ def test_nobody_skips_the_queue(server, client):
     base = f"{server.url.rstrip('/')}/gradio_api"
     data = [{"path": "x"}, "vitrail:hit-cifar10", ["hit"], None]
     assert httpx.post(f"{base}/run/explain", json={"data": data}, timeout=60).status_code == 404
-    # The page's own way for what need not wait takes no function that does.
+    # Direct calls by the page are not possible for functions that wait in the queue.
     numbers = [one["id"] for one in client.config["dependencies"] if one["api_name"] == "explain"]
-    found = httpx.post(f"{base}/run/predict", json={"data": data, "fn_index": numbers[0]}, timeout=60)
-    assert found.status_code == 404
-    assert "join the queue" in found.text
+    response = httpx.post(f"{base}/run/predict", json={"data": data, "fn_index": numbers[0]}, timeout=60)
+    assert response.status_code == 404
+    assert "join the queue" in response.text
 
 
 def test_uploads_have_a_limit_as_a_whole(server):
@@ -134,8 +134,8 @@ def test_uploads_have_a_limit_as_a_whole(server):
     url = f"{server.url.rstrip('/')}/gradio_api/upload"
     several = [("files", (f"{index}.png", b"\0" * 1_000_000)) for index in range(4)]
     assert httpx.post(url, files=several[:2], timeout=60).status_code == 200
-    found = httpx.post(url, files=several, timeout=60)
-    assert (found.status_code, "expected at most 3 MB" in found.text) == (413, True)
+    response = httpx.post(url, files=several, timeout=60)
+    assert (response.status_code, "expected at most 3 MB" in response.text) == (413, True)
 
     def pieces():
         yield b"\0"
@@ -143,13 +143,13 @@ def test_uploads_have_a_limit_as_a_whole(server):
     assert httpx.post(url, content=pieces(), timeout=60).status_code == 411
 
 
-def test_many_clients_get_their_own_answers(server, tmp_path):
-    questions = [(index, target) for index in range(1, 4) for target in (0, 1)] * 2
+def test_concurrent_clients_get_their_own_results(server, tmp_path):
+    requests = [(index, target) for index in range(1, 4) for target in (0, 1)] * 2
     for index in range(1, 4):
-        bird(index).save(tmp_path / f"{index}.png")
+        draw_bird(index).save(tmp_path / f"{index}.png")
 
-    def answered(question):
-        index, target = question
+    def send(request):
+        index, target = request
         return gradio_client.Client(server.url, verbose=False).predict(
             photo=gradio_client.handle_file(tmp_path / f"{index}.png"),
             model="vitrail:vit-birds",
@@ -159,27 +159,27 @@ def test_many_clients_get_their_own_answers(server, tmp_path):
         )
 
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(answered, questions))
-    for (index, target), one in zip(questions, found, strict=True):
-        expected = ask("vit-birds", "chefer", target=str(target), index=index).explanations["chefer"]
-        flat = [value for row in one["maps"][0]["relevance"] for value in row]
+        results = list(pool.map(send, requests))
+    for (index, target), result in zip(requests, results, strict=True):
+        expected = explain_bird("vit-birds", "chefer", target=str(target), index=index).explanations["chefer"]
+        flat = [value for row in result["maps"][0]["relevance"] for value in row]
         assert flat == pytest.approx(expected.relevance.flatten().tolist(), rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.slow
-def test_temporary_files_are_gone_after_the_end_and_a_taken_port_is_told(tmp_path, feathers, run_vitrail):
-    with served(tmp_path, "--model", "vitrail:hit-cifar10", "--max-waiting", "1") as running:
-        one = gradio_client.Client(running.url, verbose=False)
-        one.predict(photo=gradio_client.handle_file(feathers), api_name="/explain")
+def test_temporary_files_are_removed_and_a_taken_port_is_reported(tmp_path, bird_file, run_vitrail):
+    with start_server(tmp_path, "--model", "vitrail:hit-cifar10", "--max-waiting", "1") as running:
+        client = gradio_client.Client(running.url, verbose=False)
+        client.predict(photo=gradio_client.handle_file(bird_file), api_name="/explain")
         assert list(tmp_path.glob("vitrail-serve-*/uploads/*/*.png"))
         port = running.url.rstrip("/").rpartition(":")[2]
-        code, _, told = run_vitrail("serve", "--port", port, "--model", "vitrail:hit-cifar10")
+        code, _, error = run_vitrail("serve", "--port", port, "--model", "vitrail:hit-cifar10")
         assert code == 2
-        assert "choose another --port" in told
+        assert "choose another --port" in error
         listening = Path("/proc/net/tcp")
-        if listening.exists():  # Only the loopback is listened on.
-            places = [line.split()[1] for line in listening.read_text().splitlines()[1:] if line.split()[3] == "0A"]
-            assert [place for place in places if place.endswith(f":{int(port):04X}")] == [f"0100007F:{int(port):04X}"]
+        if listening.exists():  # The server listens on the loopback only.
+            addresses = [line.split()[1] for line in listening.read_text().splitlines()[1:] if line.split()[3] == "0A"]
+            assert [address for address in addresses if address.endswith(f":{int(port):04X}")] == [f"0100007F:{int(port):04X}"]
         running.process.send_signal(signal.SIGINT)
         running.process.wait(30)
     assert not list(tmp_path.glob("vitrail-serve-*"))
@@ -187,27 +187,27 @@ def test_temporary_files_are_gone_after_the_end_and_a_taken_port_is_told(tmp_pat
 
 
 @pytest.mark.slow
-def test_more_than_may_wait_are_turned_away_in_a_sentence(tmp_path, feathers):
-    with served(tmp_path, "--model", "vitrail:vit-birds", "--max-waiting", "1") as running:
+def test_requests_beyond_the_queue_are_refused(tmp_path, bird_file):
+    with start_server(tmp_path, "--model", "vitrail:vit-birds", "--max-waiting", "1") as running:
         clients = [gradio_client.Client(running.url, verbose=False) for _ in range(10)]
 
-        def answered(client):
+        def send(client):
             try:
-                return client.predict(photo=gradio_client.handle_file(feathers), methods=["rise"], api_name="/explain")
-            except Exception as error:  # noqa: BLE001 (whatever it is, it is looked at)
+                return client.predict(photo=gradio_client.handle_file(bird_file), methods=["rise"], api_name="/explain")
+            except Exception as error:  # noqa: BLE001 (checked below)
                 return error
 
         with ThreadPoolExecutor(len(clients)) as pool:
-            found = list(pool.map(answered, clients))
-        refused = [str(one) for one in found if isinstance(one, Exception)]
+            results = list(pool.map(send, clients))
+        refused = [str(result) for result in results if isinstance(result, Exception)]
         assert 0 < len(refused) < len(clients)
-        assert all("full" in words and "Traceback" not in words for words in refused)
-        assert answered(clients[0])["maps"]  # And it goes on.
+        assert all("full" in message and "Traceback" not in message for message in refused)
+        assert send(clients[0])["maps"]  # The server still works.
 
 
 @pytest.mark.slow
-def test_a_service_manager_ends_it_cleanly(tmp_path):
-    with served(tmp_path, "--model", "vitrail:hit-cifar10") as running:
+def test_sigterm_stops_it_cleanly(tmp_path):
+    with start_server(tmp_path, "--model", "vitrail:hit-cifar10") as running:
         running.process.send_signal(signal.SIGTERM)
         running.process.wait(30)
     assert not list(tmp_path.glob("vitrail-serve-*"))
@@ -215,28 +215,28 @@ def test_a_service_manager_ends_it_cleanly(tmp_path):
 
 
 @pytest.mark.slow
-def test_it_is_gone_soon_also_while_it_works(tmp_path, slow_model_file, feathers):
+def test_it_stops_soon_while_it_works(tmp_path, slow_model_file, bird_file):
     httpx = pytest.importorskip("httpx", reason="comes with the extra app")
-    photo = feathers.read_bytes()
-    with served(tmp_path, "--model", str(slow_model_file)) as running:
+    photo = bird_file.read_bytes()
+    with start_server(tmp_path, "--model", str(slow_model_file)) as running:
         base = f"{running.url.rstrip('/')}/gradio_api"
         [path] = httpx.post(f"{base}/upload", files={"files": ("bird.png", photo)}, timeout=60).json()
         data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, slow_model_file.name, ["rise"], None]
         events = [httpx.post(f"{base}/call/explain", json={"data": data}, timeout=60).json()["event_id"] for _ in range(3)]
-        # Nothing comes: it is being worked on.
+        # No response yet: it is being worked on.
         with pytest.raises(httpx.ReadTimeout):
             httpx.get(f"{base}/call/explain/{events[0]}", timeout=4)
         start = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        running.process.send_signal(signal.SIGINT)  # Somebody is impatient.
+        running.process.send_signal(signal.SIGINT)  # Further signals change nothing.
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(30) == 143
         assert time.monotonic() - start < 10
     assert not list(tmp_path.glob("vitrail-serve-*"))
-    told = "".join(running.lines)
-    assert "Traceback" not in told
-    assert told.endswith("stopped\n")
+    output = "".join(running.lines)
+    assert "Traceback" not in output
+    assert output.endswith("stopped\n")
 
 
 @pytest.mark.slow
@@ -246,41 +246,41 @@ def test_it_serves_behind_a_proxy(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    with served(tmp_path, "--model", "vitrail:hit-cifar10") as running, httpx.Client(trust_env=False) as direct:
+    with start_server(tmp_path, "--model", "vitrail:hit-cifar10") as running, httpx.Client(trust_env=False) as direct:
         assert direct.get(running.url, timeout=60).status_code == 200
 
 
-def test_a_launch_that_fails_is_told_in_a_sentence(monkeypatch):
+def test_failed_launch_is_reported(monkeypatch):
     gr = pytest.importorskip("gradio", reason="needs the extra app")
 
     def refuse(*_, **__):
         raise ValueError("localhost is not accessible")
 
     monkeypatch.setattr(gr.Blocks, "launch", refuse)
-    told = pytest.raises(VitrailError, match=r"cannot serve on 127.0.0.1.*localhost is not accessible.*--host")
-    with told, serving(["vitrail:hit-cifar10"], port=free_port()):
+    raised = pytest.raises(VitrailError, match=r"cannot serve on 127.0.0.1.*localhost is not accessible.*--host")
+    with raised, serving(["vitrail:hit-cifar10"], port=find_free_port()):
         pass
 
 
-def test_serve_tells_bad_arguments(run_vitrail):
-    code, _, told = run_vitrail("serve", "--model", "vitrail:nonsense")
+def test_bad_arguments_are_reported(run_vitrail):
+    code, _, error = run_vitrail("serve", "--model", "vitrail:nonsense")
     assert code == 2
-    assert "unknown bundled model" in told
+    assert "unknown bundled model" in error
     assert run_vitrail("serve", "--model", "a,,b")[0] == 2
-    code, _, told = run_vitrail("serve", "--model", "vitrail:hit-cifar10", "--allow-host", "http://a")
+    code, _, error = run_vitrail("serve", "--model", "vitrail:hit-cifar10", "--allow-host", "http://a")
     assert code == 2
-    assert "expected a host name or an IP address for --allow-host, got 'http://a'" in " ".join(told.split())
+    assert "expected a host name or an IP address for --allow-host, got 'http://a'" in " ".join(error.split())
 
 
 @pytest.mark.parametrize(
-    ("second", "words"),
+    ("second", "message"),
     [
         ("vitrail:nonsense", "unknown bundled model 'nonsense'"),
         ("/no/such/file", "no such model: '/no/such/file'"),
         ("nonsense:hit", "unknown source of models 'nonsense'"),
     ],
 )
-def test_a_model_that_there_is_not_is_told_at_the_start(run_vitrail, second, words):
-    code, _, told = run_vitrail("serve", "--model", f"vitrail:hit-cifar10,{second}")
+def test_unknown_models_are_reported_at_the_start(run_vitrail, second, message):
+    code, _, error = run_vitrail("serve", "--model", f"vitrail:hit-cifar10,{second}")
     assert code == 2
-    assert words in told
+    assert message in error

@@ -1,4 +1,4 @@
-"""Connections of visitors who do not ask, or do not read, over the wire."""
+"""Connections of clients that send no request or read no response."""
 
 import socket
 import threading
@@ -6,8 +6,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-
-from serving import free_port
+from server_process import find_free_port
 
 uvicorn = pytest.importorskip("uvicorn", reason="comes with the extra app")
 resource = pytest.importorskip("resource", reason="not on this system")
@@ -19,7 +18,7 @@ HEARTBEAT = b"GET /gradio_api/heartbeat/a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def app(scope, receive, send):
-    """A page, a page's heartbeat, and a large file."""
+    """Serve a page, its heartbeat, and a large file."""
     if scope["type"] != "http":
         return
     size = 10_000_000 if scope["path"] == "/large" else 4
@@ -33,11 +32,11 @@ async def app(scope, receive, send):
 
 
 @contextmanager
-def served(monkeypatch, most=5):
-    monkeypatch.setattr(connections, "MOST", most)
-    monkeypatch.setattr(connections, "SECONDS_TO_ASK", 0.5)
-    monkeypatch.setattr(connections, "SECONDS_TO_READ", 0.5)
-    port = free_port()
+def start_server(monkeypatch, max_connections=5):
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", max_connections)
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "RESPONSE_SECONDS", 0.5)
+    port = find_free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -46,26 +45,26 @@ def served(monkeypatch, most=5):
     connections.limit_connections(server.config)
     opened = []
 
-    def opened_with(sent):
-        one = socket.create_connection(("127.0.0.1", port), timeout=5)
-        opened.append(one)
-        one.sendall(sent)
-        return one
+    def connect(sent):
+        connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+        opened.append(connection)
+        connection.sendall(sent)
+        return connection
 
     try:
-        yield opened_with
+        yield connect
     finally:
-        for one in opened:
-            one.close()
+        for connection in opened:
+            connection.close()
         server.should_exit = server.force_exit = True
         thread.join(5)
 
 
-def answer(one):
-    """Everything that comes until the other side closes; b"" where it says nothing."""
+def read_response(connection):
+    """Read until the server closes the connection."""
     got = b""
     try:
-        while piece := one.recv(65536):
+        while piece := connection.recv(65536):
             got += piece
     except ConnectionResetError:
         pass
@@ -78,21 +77,21 @@ def answer(one):
         b"",
         b"GET / HT",
         PAGE + b"X: ",
-        # ExplainResult, but the rest of what was announced never comes.
+        # The rest of the body never arrives.
         PAGE.replace(b"GET", b"POST") + b"Content-Length: 1000\r\n\r\nx",
         # The second request on a connection.
         PAGE + b"\r\n" + PAGE + b"X: ",
     ],
 )
-def test_who_never_finishes_is_let_go_however_steadily_it_drips(start, monkeypatch):
-    with served(monkeypatch) as opened_with:
-        one, begun = opened_with(start), time.monotonic()
-        one.settimeout(0.05)
+def test_slow_requests_time_out(start, monkeypatch):
+    with start_server(monkeypatch) as connect:
+        connection, begun = connect(start), time.monotonic()
+        connection.settimeout(0.05)
         while time.monotonic() - begun < 4:
             try:
                 if start:
-                    one.send(b"x")
-                if one.recv(1000) == b"":
+                    connection.send(b"x")
+                if connection.recv(1000) == b"":
                     break
             except TimeoutError:
                 continue
@@ -101,33 +100,33 @@ def test_who_never_finishes_is_let_go_however_steadily_it_drips(start, monkeypat
         assert 0.3 < time.monotonic() - begun < 3
 
 
-def test_who_reads_nothing_is_let_go(monkeypatch):
-    with served(monkeypatch) as opened_with:
-        one = opened_with(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+def test_clients_that_read_nothing_are_disconnected(monkeypatch):
+    with start_server(monkeypatch) as connect:
+        connection = connect(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         time.sleep(1.5)
-        assert len(answer(one)) < 10_000_000
+        assert len(read_response(connection)) < 10_000_000
 
 
 @pytest.mark.parametrize("start", [b"", PAGE + b"X: ", HEARTBEAT])
-def test_who_asks_is_answered_however_many_do_not(start, monkeypatch):
-    with served(monkeypatch) as opened_with:
-        monkeypatch.setattr(connections, "SECONDS_TO_ASK", 60.0)
+def test_idle_connections_make_room_for_requests(start, monkeypatch):
+    with start_server(monkeypatch) as connect:
+        monkeypatch.setattr(connections, "REQUEST_SECONDS", 60.0)
         for _ in range(4):
             for _ in range(6):
-                opened_with(start)
-            assert b"page" in answer(opened_with(PAGE + b"Connection: close\r\n\r\n"))
+                connect(start)
+            assert b"page" in read_response(connect(PAGE + b"Connection: close\r\n\r\n"))
 
 
-@pytest.mark.parametrize(("files", "most"), [(None, 1000), (10**6, 1000), (4096, 1000), (1024, 462), (256, 78), (64, 1)])
-def test_there_are_fewer_connections_than_files(files, most):
-    assert connections.num_connections(files) == most
+@pytest.mark.parametrize(("files", "expected"), [(None, 1000), (10**6, 1000), (4096, 1000), (1024, 462), (256, 78), (64, 1)])
+def test_connections_are_limited_by_open_files(files, expected):
+    assert connections.compute_max_connections(files) == expected
 
 
-def test_more_files_may_be_open_where_the_system_allows_it(monkeypatch):
+def test_limit_of_open_files_is_raised(monkeypatch):
     limits = {"now": (256, 2048)}
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.update(now=new))
-    assert connections.open_files() == 2048
+    assert connections.raise_file_limit() == 2048
     assert limits["now"] == (2048, 2048)
     limits["now"] = (9000, 9000)
-    assert connections.open_files() == 9000
+    assert connections.raise_file_limit() == 9000

@@ -1,37 +1,37 @@
-"""Curves in pieces are those in one piece; stopped, nothing is left."""
+"""Curves that are measured in steps equal `perturbation_curves`; stopping leaves the model unchanged."""
 
 import pytest
 import torch
-from asked import ask, model
+from app_requests import explain_bird, load_model
 
 from vitrail.app.curves import Progress, measure_curves
 from vitrail.core.errors import InvalidInputError
 from vitrail.metrics import PROTOCOLS, Curves, perturbation_curves
 
 
-def measured(name, protocol, at_once, *methods):
-    answered = ask(name, *methods)
-    each = list(answered.explanations.values())
-    return answered, list(measure_curves(model(name), answered.image, each, PROTOCOLS[protocol], at_once))
+def measure(name, protocol, chunk_size, *methods):
+    side = explain_bird(name, *methods)
+    explanations = list(side.explanations.values())
+    return side, list(measure_curves(load_model(name), side.image, explanations, PROTOCOLS[protocol], chunk_size))
 
 
 @pytest.mark.parametrize(
-    ("name", "protocol", "at_once"),
+    ("name", "protocol", "chunk_size"),
     [("hit-birds", "hit", 50), ("vit-birds", "diffmask", 7), ("vit-birds", "tokens", 5), ("intr-birds", "diffmask", 1000)],
 )
-def test_the_numbers_are_those_of_one_piece(name, protocol, at_once):
+def test_numbers_equal_those_of_perturbation_curves(name, protocol, chunk_size):
     first = {"intr-birds": "intr", "hit-birds": "hit"}.get(name, "rollout")
-    answered, items = measured(name, protocol, at_once, first, "random")
+    side, items = measure(name, protocol, chunk_size, first, "random")
     curves = [item for item in items if isinstance(item, Curves)]
-    for found, one in zip(curves, answered.explanations.values(), strict=True):
-        expected = perturbation_curves(model(name), answered.image, one, PROTOCOLS[protocol])
-        torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(found.ends, expected.ends, rtol=1e-4, atol=1e-5, equal_nan=True)
-        assert torch.equal(found.fractions, expected.fractions)
+    for measured, explanation in zip(curves, side.explanations.values(), strict=True):
+        expected = perturbation_curves(load_model(name), side.image, explanation, PROTOCOLS[protocol])
+        torch.testing.assert_close(measured.scores, expected.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(measured.ends, expected.ends, rtol=1e-4, atol=1e-5, equal_nan=True)
+        assert torch.equal(measured.fractions, expected.fractions)
 
 
-def test_progress_rises_from_nothing_to_all():
-    _, items = measured("hit-birds", "hit", 50, "hit", "random")
+def test_progress_rises_from_zero_to_the_total():
+    _, items = measure("hit-birds", "hit", 50, "hit", "random")
     progress = [item for item in items if isinstance(item, Progress)]
     done = [item.done for item in progress]
     assert done == sorted(set(done))
@@ -39,15 +39,15 @@ def test_progress_rises_from_nothing_to_all():
     assert (done[0], done[-1]) == (0, progress[-1].total)
 
 
-def test_a_stopped_measurement_leaves_the_model_as_it_was():
-    classifier = model("vit-birds")
-    answered = ask("vit-birds", "rollout")
+def test_stopping_leaves_the_model_unchanged():
+    classifier = load_model("vit-birds")
+    side = explain_bird("vit-birds", "rollout")
     classifier.module.train()
     try:
-        work = measure_curves(classifier, answered.image, list(answered.explanations.values()), PROTOCOLS["hit"], 4)
+        work = measure_curves(classifier, side.image, list(side.explanations.values()), PROTOCOLS["hit"], 4)
         for _ in range(3):
             next(work)
-        assert classifier.module.training  # Also while nobody works.
+        assert classifier.module.training  # Also between two steps.
         work.close()
         assert classifier.module.training
         assert list(work) == []
@@ -55,6 +55,6 @@ def test_a_stopped_measurement_leaves_the_model_as_it_was():
         classifier.module.eval()
 
 
-def test_pixels_are_refused():
+def test_protocols_of_pixels_are_refused():
     with pytest.raises(InvalidInputError, match="protocol of cells"):
-        measured("vit-birds", "rise", 4, "rollout")
+        measure("vit-birds", "rise", 4, "rollout")

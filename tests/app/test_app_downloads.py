@@ -1,12 +1,13 @@
-"""Files of an answer hold its numbers, open by themselves, and are all that is left."""
+"""Downloads: arrays hold all numbers, the page opens offline, and no other files are left."""
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from asked import ask, model
+from app_requests import explain_bird, load_model
 from PIL import Image
 
 from vitrail.app.downloads import write_downloads
@@ -15,13 +16,19 @@ from vitrail.metrics import PROTOCOLS, perturbation_curves
 
 @pytest.fixture(scope="module")
 def sides():
-    return [ask("vit-birds", "rollout", "diffmask"), ask("vit-birds", "rollout", "diffmask", index=2)]
+    return [explain_bird("vit-birds", "rollout", "diffmask"), explain_bird("vit-birds", "rollout", "diffmask", index=2)]
 
 
-def test_one_answer(sides, tmp_path):
+def measure(side):
+    vit, protocol = load_model("vit-birds"), PROTOCOLS["tokens"]
+    return {
+        name: perturbation_curves(vit, side.image, explanation, protocol) for name, explanation in side.explanations.items()
+    }
+
+
+def test_files_of_one_result(sides, tmp_path):
     [side] = sides[:1]
-    each = PROTOCOLS["tokens"]
-    curves = {name: perturbation_curves(model("vit-birds"), side.image, one, each) for name, one in side.explanations.items()}
+    curves = measure(side)
     paths = write_downloads(tmp_path, [side], [curves])
     assert sorted(tmp_path.iterdir()) == sorted(paths)
     with np.load(tmp_path / "vitrail-arrays.npz", allow_pickle=False) as arrays:
@@ -41,11 +48,8 @@ def test_one_answer(sides, tmp_path):
     assert "Insertion and deletion" in page
 
 
-def test_two_sides(sides, tmp_path):
-    vit, each = model("vit-birds"), PROTOCOLS["tokens"]
-    curves = [
-        {name: perturbation_curves(vit, side.image, one, each) for name, one in side.explanations.items()} for side in sides
-    ]
+def test_files_of_two_sides(sides, tmp_path):
+    curves = [measure(side) for side in sides]
     write_downloads(tmp_path, sides, curves, palette="gray")
     with np.load(tmp_path / "vitrail-arrays.npz") as arrays:
         assert not np.array_equal(arrays["a_rollout"], arrays["b_rollout"])
@@ -56,5 +60,13 @@ def test_two_sides(sides, tmp_path):
     page = (tmp_path / "vitrail-page.html").read_text(encoding="utf-8")
     assert "A: bird 1.png" in page
     assert "B: bird 2.png" in page
-    # One scale for both.
+    # Both sides share a scale.
     assert len(set(re.findall(r'alt="rollout for .*?(colors from \S+ to \S+?)\. ', page))) == 1
+
+
+def test_file_names_with_html_are_escaped_on_the_page(sides, tmp_path):
+    hostile = "<script>alert('x')</script>.png"
+    write_downloads(tmp_path, [replace(sides[0], row=replace(sides[0].row, title=hostile))])
+    page = (tmp_path / "vitrail-page.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<h2>&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;.png</h2>" in page

@@ -1,4 +1,4 @@
-"""Photos from strangers: too large, damaged, or somewhere else."""
+"""Uploads: large, damaged or foreign files are refused."""
 
 import struct
 import zlib
@@ -7,13 +7,13 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 from samples import noisy_photo
 
-from vitrail.app.memory import returned_memory
-from vitrail.app.uploads import Limits, open_upload
+from vitrail.app.limits import Limits
+from vitrail.app.photos import open_upload
 from vitrail.core.errors import ImageError, InvalidInputError
 
 
 def bomb(path, side, height=None):
-    """A PNG that says it is huge."""
+    """Write a small PNG file whose header claims a huge size."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -25,7 +25,7 @@ def bomb(path, side, height=None):
     return path
 
 
-def test_a_photo_is_opened(tmp_path):
+def test_photo_is_opened(tmp_path):
     noisy_photo(0).save(tmp_path / "photo.png")
     opened = open_upload(tmp_path / "photo.png", Limits(), tmp_path)
     assert opened.mode == "RGB"
@@ -33,33 +33,26 @@ def test_a_photo_is_opened(tmp_path):
 
 
 @pytest.mark.parametrize("side", [7100, 16_000])
-def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, side, monkeypatch):
+def test_huge_photo_is_refused_before_decoding(tmp_path, side, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ImageError, match="expected an image of at most 50,000,000 pixels, got the photo"):
         open_upload(bomb(tmp_path / "bomb.png", side), Limits())
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 49_999_999), (49_999_999, 1), (16_385, 10), (60_000, 60_000)])
-def test_a_long_side_is_refused_before_it_is_decoded(tmp_path, width, height, monkeypatch):
+def test_long_side_is_refused_before_decoding(tmp_path, width, height, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ImageError, match=f"at most 16,384 pixels a side, got {width:,}x{height:,}|at most 50,000,000 pixels"):
         open_upload(bomb(tmp_path / "bomb.png", width, height), Limits())
 
 
-def test_the_longest_side_is_accepted(tmp_path):
+def test_longest_side_is_accepted(tmp_path):
     Image.new("L", (4, 16_384)).save(tmp_path / "thin.png")
     assert open_upload(tmp_path / "thin.png", Limits()).size == (4, 16_384)
 
 
-def test_large_photos_are_held_in_large_pieces():
-    before = Image.core.get_block_size()
-    with returned_memory():
-        assert Image.core.get_block_size() == 64 * 2**20
-    assert Image.core.get_block_size() == before
-
-
 def icon_bomb(path, side):
-    """An icon of one huge PNG, which Pillow would decode when it opens the icon."""
+    """Write an icon with a huge PNG inside, which Pillow would decode when it opens the icon."""
     content = bomb(path, side).read_bytes()
     path.write_bytes(struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(content), 22) + content)
     return path
@@ -71,7 +64,7 @@ def postscript(path, _):
 
 
 @pytest.mark.parametrize("make", [icon_bomb, postscript])
-def test_formats_that_are_not_accepted_are_not_tried(tmp_path, make, monkeypatch):
+def test_other_formats_are_never_decoded(tmp_path, make, monkeypatch):
     path = make(tmp_path / "photo.png", 13_000)
     assert path.stat().st_size < 1300
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
@@ -86,21 +79,21 @@ def test_accepted_formats_are_opened(tmp_path, name):
     assert open_upload(tmp_path / "photo", Limits(), tmp_path).size == noisy_photo(0).size
 
 
-def test_the_limit_of_pixels_counts(tmp_path):
+def test_number_of_pixels_is_limited(tmp_path):
     noisy_photo(0, (20, 24)).save(tmp_path / "photo.png")
     assert open_upload(tmp_path / "photo.png", Limits(num_pixels=480)).size == (20, 24)
     with pytest.raises(ImageError, match="at most 479 pixels"):
         open_upload(tmp_path / "photo.png", Limits(num_pixels=479))
 
 
-def test_a_large_file_is_refused(tmp_path):
+def test_large_file_is_refused(tmp_path):
     (tmp_path / "large").write_bytes(b"\0" * 2001)
     with pytest.raises(ImageError, match=r"at most 0\.002 MB"):
         open_upload(tmp_path / "large", Limits(num_bytes=2000))
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n broken", b"<svg xmlns='x'/>"])
-def test_a_bad_file_is_told_without_where_it_lies(tmp_path, content):
+def test_errors_contain_no_path(tmp_path, content):
     (tmp_path / "bad.png").write_bytes(content)
     with pytest.raises(ImageError) as caught:
         open_upload(tmp_path / "bad.png", Limits(), tmp_path)
@@ -119,12 +112,12 @@ def test_only_uploads_are_opened(tmp_path, where):
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-def test_nothing_is_told(nothing):
+def test_missing_upload_is_reported(nothing):
     with pytest.raises(ImageError, match="expected a photo, got none"):
         open_upload(nothing, Limits())
 
 
-def test_a_photo_that_went_is_told(tmp_path):
+def test_removed_photo_is_reported(tmp_path):
     with pytest.raises(ImageError, match="upload it again"):
         open_upload(tmp_path / "gone.png", Limits(), tmp_path)
 

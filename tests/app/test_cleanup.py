@@ -1,15 +1,14 @@
-"""Old files and answers are removed again and again; visitors are forgotten."""
+"""Cleanup is repeated, and idle sessions are dropped."""
 
 import threading
 from datetime import datetime, timedelta
 
 import pytest
 
-from vitrail.app.cleanup import repeat_cleanup
-from vitrail.app.sessions import drop_idle
+from vitrail.app.cleanup import drop_idle_sessions, repeat_cleanup
 
 
-def test_work_is_repeated_until_the_end_and_a_failure_is_told(caplog):
+def test_work_is_repeated_until_the_end_and_failures_are_logged(caplog):
     times, third = [], threading.Event()
 
     def work():
@@ -22,12 +21,12 @@ def test_work_is_repeated_until_the_end_and_a_failure_is_told(caplog):
     with caplog.at_level("ERROR", "vitrail"), repeat_cleanup(work, 0.01):
         assert third.wait(5)
     done = len(times)
-    assert not [thread for thread in threading.enumerate() if thread.name == "vitrail-repeat_cleanup"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "vitrail-cleanup"]
     assert len(times) == done
     assert sum("torn" in str(record.exc_info) for record in caplog.records) == 1
 
 
-def test_visitors_who_ask_nothing_are_forgotten_with_what_they_had():
+def test_idle_sessions_are_dropped_with_their_files():
     gr = pytest.importorskip("gradio", reason="needs the extra app")
     deleted = []
     with gr.Blocks(analytics_enabled=False) as page:
@@ -46,11 +45,11 @@ def test_visitors_who_ask_nothing_are_forgotten_with_what_they_had():
     holder.time_last_used["old"] = now - timedelta(seconds=101)
     holder.time_last_used["empty"] = now - timedelta(seconds=101)
     holder.time_last_used["new"] = now - timedelta(seconds=99)
-    drop_idle(holder, 100, now)
+    drop_idle_sessions(holder, 100, now)
     assert (list(holder.session_data), list(holder.time_last_used)) == (["new"], ["new"])
     assert deleted == ["files of old"]
-    # Who comes back is a new visitor.
+    # A client that returns gets a new session.
     assert kept._id not in holder["old"]
-    drop_idle(holder, 100, now + timedelta(seconds=200))
+    drop_idle_sessions(holder, 100, now + timedelta(seconds=200))
     assert deleted == ["files of old", "files of new"]
     assert not holder.session_data

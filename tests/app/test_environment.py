@@ -1,10 +1,11 @@
-"""The environment of the kit."""
+"""The environment of the server process."""
 
 import os
 
 import pytest
+from PIL import Image
 
-from vitrail.app.environment import offline_environment, without_proxy
+from vitrail.app.environment import extend_no_proxy, large_memory_blocks, offline_environment
 
 
 @pytest.mark.parametrize(
@@ -16,11 +17,11 @@ from vitrail.app.environment import offline_environment, without_proxy
         ({"no_proxy": "*"}, "127.0.0.1", "*,127.0.0.1,localhost,::1"),
     ],
 )
-def test_this_machine_is_asked_without_a_proxy(environment, host, expected):
-    assert without_proxy(environment, host) == expected
+def test_no_proxy_is_extended(environment, host, expected):
+    assert extend_no_proxy(environment, host) == expected
 
 
-def test_the_environment_is_as_before(tmp_path, monkeypatch):
+def test_environment_is_restored(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "a.example")
     monkeypatch.delenv("no_proxy", raising=False)
     before = dict(os.environ)
@@ -29,3 +30,10 @@ def test_the_environment_is_as_before(tmp_path, monkeypatch):
         assert os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
     assert dict(os.environ) == before
+
+
+def test_large_photos_are_stored_in_large_blocks():
+    before = Image.core.get_block_size()
+    with large_memory_blocks():
+        assert Image.core.get_block_size() == 64 * 2**20
+    assert Image.core.get_block_size() == before

@@ -1,4 +1,4 @@
-"""Questions that neither the page nor `gradio_client` asks, over the wire."""
+"""Requests that neither the page nor `gradio_client` sends, over HTTP."""
 
 import pytest
 
@@ -11,8 +11,8 @@ def client(server):
     return gradio_client.Client(server.url, verbose=False)
 
 
-def test_malformed_questions_are_told_and_leave_no_traceback(server, client):
-    base, number = server.url.rstrip("/"), len(server.lines)
+def test_malformed_requests_are_refused_without_a_traceback(server, client):
+    base, num_lines = server.url.rstrip("/"), len(server.lines)
     numbers = {one["api_name"]: one["id"] for one in client.config["dependencies"]}
     posts = [
         ("queue/join", b'{"data": [NaN], "fn_index": 0, "session_hash": "s"}'),
@@ -27,39 +27,39 @@ def test_malformed_questions_are_told_and_leave_no_traceback(server, client):
         ("upload", b"--b\r\nContent-Disposition: form-data; name=\"files\"; filename*=utf-99''x\r\n\r\nx\r\n--b--\r\n"),
     ]
     form = {"content-type": "multipart/form-data; boundary=b"}
-    found = [
+    responses = [
         httpx.post(f"{base}/gradio_api/{path}", content=body, headers=form if path == "upload" else {}, timeout=60)
         for path, body in posts
     ]
-    found += [httpx.get(f"{base}{path}", timeout=60) for path in ("/assets/" + "a" * 999, "/gradio_api/call/explain/nope")]
-    found += [
+    responses += [httpx.get(f"{base}{path}", timeout=60) for path in ("/assets/" + "a" * 999, "/gradio_api/call/explain/nope")]
+    responses += [
         httpx.get(base, headers=headers, timeout=60)
         for headers in ({"host": "evil.example"}, {"host": "["}, {"origin": "http://["}, {"x-forwarded-host": "a:b"})
     ]
-    assert [one.status_code for one in found if one.status_code // 100 != 4] == []
-    assert all(one.text.strip() for one in found)
+    assert [response.status_code for response in responses if response.status_code // 100 != 4] == []
+    assert all(response.text.strip() for response in responses)
     assert httpx.post(f"{base}/gradio_api/run/predict", json={"data": [None], "fn_index": numbers["stop"]}).status_code == 200
-    assert "Traceback" not in "".join(server.lines[number:])
+    assert "Traceback" not in "".join(server.lines[num_lines:])
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "x", [[]], {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}])
-def test_values_that_the_page_cannot_have_sent_are_told_and_leave_no_traceback(server, client, wrong):
-    base, number = f"{server.url.rstrip('/')}/gradio_api", len(server.lines)
+def test_impossible_values_are_refused_without_a_traceback(server, client, wrong):
+    base, num_lines = f"{server.url.rstrip('/')}/gradio_api", len(server.lines)
     for one in client.config["dependencies"]:
         if one["queue"] and one["backend_fn"] and one["api_name"] not in ("models", "methods"):
-            asked = {"data": [wrong] * len(one["inputs"]), "fn_index": one["id"], "session_hash": f"wrong{one['id']}"}
-            assert httpx.post(f"{base}/queue/join", json=asked, timeout=60).status_code == 200
-            told = httpx.get(f"{base}/queue/data", params={"session_hash": asked["session_hash"]}, timeout=60).text
-            assert '"success":true' in told or "expected " in told
-    assert "Traceback" not in "".join(server.lines[number:])
+            body = {"data": [wrong] * len(one["inputs"]), "fn_index": one["id"], "session_hash": f"wrong{one['id']}"}
+            assert httpx.post(f"{base}/queue/join", json=body, timeout=60).status_code == 200
+            text = httpx.get(f"{base}/queue/data", params={"session_hash": body["session_hash"]}, timeout=60).text
+            assert '"success":true' in text or "expected " in text
+    assert "Traceback" not in "".join(server.lines[num_lines:])
 
 
-def test_answers_that_nobody_fetches_do_not_pile_up(server, client):
+def test_unfetched_results_are_limited(server, client):
     numbers = {one["api_name"]: one["id"] for one in client.config["dependencies"]}
-    asked = {"data": [], "fn_index": numbers["models"], "session_hash": "unread"}
+    body = {"data": [], "fn_index": numbers["models"], "session_hash": "unread"}
     url = f"{server.url.rstrip('/')}/gradio_api/queue"
-    codes = [httpx.post(f"{url}/join", json=asked, timeout=60).status_code for _ in range(20)]
+    codes = [httpx.post(f"{url}/join", json=body, timeout=60).status_code for _ in range(20)]
     assert codes == [200] * 16 + [429] * 4
-    told = httpx.get(f"{url}/data", params={"session_hash": "unread"}, timeout=60).text
-    assert told.count("process_completed") == 16
-    assert httpx.post(f"{url}/join", json=asked, timeout=60).status_code == 200
+    text = httpx.get(f"{url}/data", params={"session_hash": "unread"}, timeout=60).text
+    assert text.count("process_completed") == 16
+    assert httpx.post(f"{url}/join", json=body, timeout=60).status_code == 200

@@ -1,14 +1,14 @@
-"""Which requests reach the kit, and how large they may be."""
+"""Which requests reach Gradio, and how large they may be."""
 
 import asyncio
 
 import pytest
 
-from vitrail.app.uploads import MEGABYTE, Limits
+from vitrail.app.limits import MEGABYTE, Limits
 
 pytest.importorskip("starlette", reason="comes with the extra app")
 
-from behind import Kit, Reader, guarded, request, sent_to
+from fake_gradio import FakeGradio, ReadingGradio, add_middleware, request, send_request
 
 REFUSED = [
     ("GET", "/gradio_api/file=http://example.com/x"),
@@ -62,7 +62,7 @@ REFUSED = [
     ("GET", "//"),
     ("GET", ""),
 ]
-OPEN = [
+ALLOWED = [
     ("GET", "/"),
     ("HEAD", "/"),
     ("GET", "/assets/index.js"),
@@ -91,31 +91,31 @@ OPEN = [
 
 
 @pytest.mark.parametrize(("method", "path"), REFUSED)
-def test_what_the_page_does_not_need_never_reaches_the_kit(method, path, tmp_path):
-    kit = Kit()
-    code, text, headers = sent_to(kit, tmp_path, method, path)
-    assert (code, kit.reached) == (404, 0)
+def test_other_requests_never_reach_gradio(method, path, tmp_path):
+    gradio = FakeGradio()
+    code, text, headers = request(gradio, tmp_path, method, path)
+    assert (code, gradio.num_requests) == (404, 0)
     assert "there is nothing under this address" in text
     assert b"default-src 'self'" in headers[b"content-security-policy"]
 
 
-@pytest.mark.parametrize(("method", "path"), OPEN)
-def test_what_the_page_needs_does(method, path, tmp_path):
-    kit = Kit()
-    code, text, headers = sent_to(kit, tmp_path, method, path)
-    assert (code, text, kit.reached) == (200, "kit", 1)
+@pytest.mark.parametrize(("method", "path"), ALLOWED)
+def test_requests_of_the_page_reach_gradio(method, path, tmp_path):
+    gradio = FakeGradio()
+    code, text, headers = request(gradio, tmp_path, method, path)
+    assert (code, text, gradio.num_requests) == (200, "gradio", 1)
     assert headers[b"x-content-type-options"] == b"nosniff"
 
 
 def test_web_sockets_are_closed(tmp_path):
-    sent, kit = [], Kit()
+    sent, gradio = [], FakeGradio()
 
     async def send(message):
         sent.append(message)
 
-    asyncio.run(guarded(kit, tmp_path)({"type": "websocket", "path": "/"}, None, send))
+    asyncio.run(add_middleware(gradio, tmp_path)({"type": "websocket", "path": "/"}, None, send))
     assert [message["type"] for message in sent] == ["websocket.close"]
-    assert kit.reached == 0
+    assert gradio.num_requests == 0
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
@@ -130,48 +130,48 @@ def test_web_sockets_are_closed(tmp_path):
         {"length": b"2", "transfer_encoding": b"chunked"},
     ],
 )
-def test_what_is_sent_without_its_length_is_refused(path, fields, tmp_path):
-    kit = Kit()
-    code, text, _ = sent_to(kit, tmp_path, "POST", path, **fields)
-    assert (code, kit.reached) == (411, 0)
+def test_bodies_of_unknown_length_are_refused(path, fields, tmp_path):
+    gradio = FakeGradio()
+    code, text, _ = request(gradio, tmp_path, "POST", path, **fields)
+    assert (code, gradio.num_requests) == (411, 0)
     assert "expected a content-length" in text
 
 
 @pytest.mark.parametrize(
-    ("path", "most", "told"),
+    ("path", "max_length", "size"),
     [("/gradio_api/upload", 3 * MEGABYTE, "3 MB"), ("/gradio_api/queue/join", MEGABYTE // 4, "0.25 MB")],
 )
-def test_what_is_too_long_is_refused(path, most, told, tmp_path):
-    limits, kit = Limits(num_bytes=2 * MEGABYTE), Kit()
-    assert sent_to(kit, tmp_path, "POST", path, limits, length=b"%d" % most)[0] == 200
-    for length in (b"%d" % (most + 1), b"9" * 5000):
-        code, text, _ = sent_to(kit, tmp_path, "POST", path, limits, length=length)
+def test_large_bodies_are_refused(path, max_length, size, tmp_path):
+    limits, gradio = Limits(num_bytes=2 * MEGABYTE), FakeGradio()
+    assert request(gradio, tmp_path, "POST", path, limits, length=b"%d" % max_length)[0] == 200
+    for length in (b"%d" % (max_length + 1), b"9" * 5000):
+        code, text, _ = request(gradio, tmp_path, "POST", path, limits, length=length)
         assert code == 413
-        assert f"expected at most {told}" in text
-    assert kit.reached == 1
+        assert f"expected at most {size}" in text
+    assert gradio.num_requests == 1
 
 
-def test_photos_find_no_room_where_there_are_too_many(tmp_path):
-    limits, kit = Limits(num_stored=1000), Kit()
-    # What visitors prepared for themselves counts as well.
+def test_photos_are_refused_when_all_files_are_too_large(tmp_path):
+    limits, gradio = Limits(num_stored=1000), FakeGradio()
+    # Downloads count, too.
     for folder, size in (("uploads", 400), ("downloads", 200)):
         (tmp_path / folder / "abc").mkdir(parents=True)
         (tmp_path / folder / "abc" / "photo.png").write_bytes(b"\0" * size)
-    assert sent_to(kit, tmp_path, "POST", "/gradio_api/upload", limits, length=b"400")[0] == 200
-    code, text, _ = sent_to(kit, tmp_path, "POST", "/gradio_api/upload", limits, length=b"401")
-    assert (code, kit.reached) == (507, 1)
+    assert request(gradio, tmp_path, "POST", "/gradio_api/upload", limits, length=b"400")[0] == 200
+    code, text, _ = request(gradio, tmp_path, "POST", "/gradio_api/upload", limits, length=b"401")
+    assert (code, gradio.num_requests) == (507, 1)
     assert "no room for more photos" in text
-    # Questions about photos that are there are answered.
-    assert sent_to(kit, tmp_path, "POST", "/gradio_api/queue/join", limits, length=b"401")[0] == 200
+    # Other requests are still accepted.
+    assert request(gradio, tmp_path, "POST", "/gradio_api/queue/join", limits, length=b"401")[0] == 200
 
 
-def test_photos_that_come_at_once_find_room_together(tmp_path):
-    kit = Kit(pause=0.2)
+def test_photos_that_arrive_together_have_to_fit_together(tmp_path):
+    gradio = FakeGradio(pause=0.2)
 
     async def several():
-        app = guarded(kit, tmp_path, Limits(num_stored=1000))
-        first = await asyncio.gather(*(request(app, "POST", "/gradio_api/upload", b"300") for _ in range(5)))
-        return [one[0] for one in first], await request(app, "POST", "/gradio_api/upload", b"300")
+        app = add_middleware(gradio, tmp_path, Limits(num_stored=1000))
+        first = await asyncio.gather(*(send_request(app, "POST", "/gradio_api/upload", b"300") for _ in range(5)))
+        return [response[0] for response in first], await send_request(app, "POST", "/gradio_api/upload", b"300")
 
     codes, later = asyncio.run(several())
     assert sorted(codes) == [200, 200, 200, 507, 507]
@@ -179,14 +179,14 @@ def test_photos_that_come_at_once_find_room_together(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
-def test_who_sends_nothing_takes_no_room_for_long(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitrail.app.slow_clients.PATIENCE", 0.2)
-    kit = Reader()
+def test_stalled_bodies_time_out(path, tmp_path, monkeypatch):
+    monkeypatch.setattr("vitrail.app.request_bodies.STALL_SECONDS", 0.2)
+    gradio = ReadingGradio()
 
     async def several():
-        app = guarded(kit, tmp_path, Limits(num_stored=1000))
-        slow = await request(app, "POST", path, b"900", body=None)
-        return slow, await request(app, "POST", path, b"900")
+        app = add_middleware(gradio, tmp_path, Limits(num_stored=1000))
+        slow = await send_request(app, "POST", path, b"900", body=None)
+        return slow, await send_request(app, "POST", path, b"900")
 
     (code, text, _), after = asyncio.run(several())
     assert code == 408

@@ -1,4 +1,4 @@
-"""Models on offer: loaded once, used by one at a time, and nothing else is ever loaded."""
+"""Offered models are loaded once and used by one request at a time; no others are ever loaded."""
 
 import copy
 import threading
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from asked import model
+from app_requests import load_model
 
 from vitrail.adapters import Classifier
 from vitrail.app.model_pool import ModelPool
@@ -22,18 +22,18 @@ class Loader:
     def __call__(self, name: str) -> Classifier:
         time.sleep(0.01)
         self.loaded.append(name)
-        return replace(model("hit-birds"), name=name)
+        return replace(load_model("hit-birds"), name=name)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "hf:someone/model", "timm:vit_tiny_patch16_224", "", "b/../a", "A"])
-def test_only_what_is_offered_is_loaded(name):
+def test_only_offered_models_are_loaded(name):
     loader = Loader()
     with pytest.raises(UnknownNameError, match="choose one of: a, b"), ModelPool(["a", "b"], loader=loader).use(name):
         pass
     assert loader.loaded == []
 
 
-def test_many_at_once_load_a_model_once_and_have_it_one_at_a_time():
+def test_concurrent_uses_load_a_model_once_and_take_turns():
     loader, inside, most, seen = Loader(), [0], [0], []
     pool = ModelPool(["a", "b"], loader=loader)
 
@@ -52,7 +52,7 @@ def test_many_at_once_load_a_model_once_and_have_it_one_at_a_time():
     assert len(set(map(id, seen))) == 1
 
 
-def test_two_models_do_not_wait_for_each_other():
+def test_two_models_are_used_at_the_same_time():
     pool, both = ModelPool(["a", "b"], loader=Loader()), threading.Barrier(2, timeout=5)
 
     def work(name: str) -> None:
@@ -63,9 +63,9 @@ def test_two_models_do_not_wait_for_each_other():
         list(threads.map(work, ["a", "b"]))
 
 
-def test_the_model_that_was_used_longest_ago_makes_room():
+def test_least_recently_used_model_is_evicted():
     loader = Loader()
-    pool = ModelPool(["a", "b", "c"], most=2, loader=loader)
+    pool = ModelPool(["a", "b", "c"], max_loaded=2, loader=loader)
     for name in ["a", "b", "a", "c", "a", "b"]:
         with pool.use(name):
             pass
@@ -73,35 +73,35 @@ def test_the_model_that_was_used_longest_ago_makes_room():
     assert pool.loaded == ("a", "b")
 
 
-def test_the_old_model_has_gone_before_the_new_one_comes():
+def test_old_model_is_freed_before_the_new_one_is_loaded():
     alive, seen = dict[str, weakref.ref](), []
 
     def loader(name: str) -> Classifier:
         seen.append([one for one, found in alive.items() if found() is not None])
-        made = copy.deepcopy(model("hit-birds"))
+        made = copy.deepcopy(load_model("hit-birds"))
         alive[name] = weakref.ref(made.module)
         return made
 
-    pool = ModelPool(["a", "b", "c"], most=1, loader=loader)
+    pool = ModelPool(["a", "b", "c"], max_loaded=1, loader=loader)
     for name in ["a", "b", "b", "c"]:
         with pool.use(name):
             pass
     assert seen == [[], [], []]
-    # One that is in use stays until its question is answered.
+    # A model in use stays alive.
     with pool.use("a") as used, pool.use("b"):
         assert pool.loaded == ("b",)
         assert alive["a"]() is used.module
     assert seen[3:] == [[], ["a"]]
 
 
-def test_models_that_come_at_once_do_not_stay_together():
+def test_models_loaded_at_the_same_time_do_not_both_stay():
     both, loader = threading.Barrier(2, timeout=5), Loader()
 
     def load_both(name: str) -> Classifier:
         both.wait()
         return loader(name)
 
-    pool = ModelPool(["a", "b"], most=1, loader=load_both)
+    pool = ModelPool(["a", "b"], max_loaded=1, loader=load_both)
 
     def work(name: str) -> None:
         with pool.use(name):
@@ -112,7 +112,7 @@ def test_models_that_come_at_once_do_not_stay_together():
     assert len(pool.loaded) == 1
 
 
-def test_a_model_that_cannot_be_loaded_takes_no_room():
+def test_model_that_fails_to_load_takes_no_room():
     loader = Loader()
 
     def load(name: str) -> Classifier:
@@ -120,7 +120,7 @@ def test_a_model_that_cannot_be_loaded_takes_no_room():
             raise CheckpointError("damaged")
         return loader(name)
 
-    pool = ModelPool(["a", "b", "bad"], most=2, loader=load)
+    pool = ModelPool(["a", "b", "bad"], max_loaded=2, loader=load)
     for _ in range(3):
         with pytest.raises(CheckpointError, match="damaged"), pool.use("bad"):
             pass
@@ -130,15 +130,15 @@ def test_a_model_that_cannot_be_loaded_takes_no_room():
     assert loader.loaded == ["a", "b"]
 
 
-def test_a_shelf_that_is_stopped_lends_nothing_also_to_those_who_wait():
-    pool, told = ModelPool(["a"], loader=Loader()), []
+def test_stopped_pool_refuses_uses_also_to_waiting_requests():
+    pool, messages = ModelPool(["a"], loader=Loader()), []
 
     def work() -> None:
         try:
             with pool.use("a"):
-                told.append("lent")
+                messages.append("used")
         except VitrailError as error:
-            told.append(str(error))
+            messages.append(str(error))
 
     with pool.use("a"):
         waiting = threading.Thread(target=work)
@@ -146,10 +146,10 @@ def test_a_shelf_that_is_stopped_lends_nothing_also_to_those_who_wait():
         pool.stop()
     waiting.join()
     work()
-    assert told == ["the server is being stopped; ask again when it is back"] * 2
+    assert messages == ["the server is being stopped; try again when it is back"] * 2
 
 
-def test_a_failed_use_gives_the_model_back():
+def test_failed_use_releases_the_model():
     pool = ModelPool(["a"], loader=Loader())
     with pytest.raises(RuntimeError, match="torn"), pool.use("a"):
         raise RuntimeError("torn")
@@ -157,7 +157,7 @@ def test_a_failed_use_gives_the_model_back():
         assert used.name == "a"
 
 
-@pytest.mark.parametrize(("names", "most"), [([], None), (["a", "a"], None), (["a"], 0)])
-def test_bad_shelves_are_refused(names, most):
+@pytest.mark.parametrize(("names", "max_loaded"), [([], None), (["a", "a"], None), (["a"], 0)])
+def test_bad_pools_are_refused(names, max_loaded):
     with pytest.raises(InvalidInputError, match="expected"):
-        ModelPool(names, most)
+        ModelPool(names, max_loaded)

@@ -1,15 +1,15 @@
-"""What may be asked of the page's functions."""
+"""Checks of calls of the functions of the page."""
 
 import json
 
 import pytest
 
-from vitrail.app.requests import Function, Questions, RefusedError
+from vitrail.app.requests import Endpoint, Endpoints, RefusedError
 
 JOIN, RUN, CANCEL, RESET = (f"/gradio_api/{name}" for name in ("queue/join", "run/predict", "cancel", "reset"))
 CALL, BY_NAME = "/gradio_api/call/explain", "/gradio_api/call/v2/explain"
-QUESTIONS = Questions(
-    {0: Function(3, True, {"photo": False, "model": True}), 1: Function(1, waits=False), 2: Function(0)}, {"explain": 0}
+ENDPOINTS = Endpoints(
+    {0: Endpoint(3, True, {"photo": False, "model": True}), 1: Endpoint(1, is_queued=False), 2: Endpoint(0)}, {"explain": 0}
 )
 GOOD = {
     JOIN: {"session_hash": "a-B_9", "fn_index": 0, "data": [None, "x", {"path": "y"}], "trigger_id": 7},
@@ -21,31 +21,30 @@ GOOD = {
 }
 
 
-def packed(path, **changes):
-    asked = {name: value for name, value in {**GOOD[path], **changes}.items() if value != "left out"}
-    return json.dumps(asked).encode()
+def make_body(path, **changes):
+    fields = {name: value for name, value in {**GOOD[path], **changes}.items() if value != "left out"}
+    return json.dumps(fields).encode()
 
 
 @pytest.mark.parametrize("path", GOOD)
-def test_what_the_page_and_programs_send_is_passed_on(path):
-    found = json.loads(QUESTIONS.check(path, packed(path)).body)
-    assert {name: found[name] for name in GOOD[path]} == GOOD[path]
+def test_calls_of_the_page_and_of_api_clients_are_passed_on(path):
+    body = json.loads(ENDPOINTS.check(path, make_body(path)).body)
+    assert {name: body[name] for name in GOOD[path]} == GOOD[path]
 
 
-def test_all_values_of_a_function_may_be_given_in_a_call():
-    assert json.loads(QUESTIONS.check(CALL, packed(CALL, data=[1, 2, 3])).body)["data"] == [1, 2, 3]
+def test_calls_may_have_all_values_of_a_function():
+    assert json.loads(ENDPOINTS.check(CALL, make_body(CALL, data=[1, 2, 3])).body)["data"] == [1, 2, 3]
 
 
-def test_it_is_known_who_asks_and_whether_an_answer_will_wait():
-    found = QUESTIONS.check(JOIN, packed(JOIN))
-    assert (found.asker, found.joins) == ("a-B_9", True)
-    assert QUESTIONS.check(CALL, packed(CALL)).asker is None
-    assert not QUESTIONS.check(RUN, packed(RUN)).joins
+def test_session_and_result_are_recognized():
+    request = ENDPOINTS.check(JOIN, make_body(JOIN))
+    assert (request.session, request.has_result) == ("a-B_9", True)
+    assert ENDPOINTS.check(CALL, make_body(CALL)).session is None
+    assert not ENDPOINTS.check(RUN, make_body(RUN)).has_result
 
 
-@pytest.mark.parametrize("path", GOOD)
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b"", "expected JSON"),
         (b"no json", "expected JSON"),
@@ -64,22 +63,27 @@ def test_it_is_known_who_asks_and_whether_an_answer_will_wait():
         (b'{"data":' + b"[" * 21 + b"]" * 21 + b"}", "at most 20 lists"),
     ],
 )
-def test_malformed_json_is_refused(path, body, words):
-    with pytest.raises(RefusedError, match=words) as caught:
-        QUESTIONS.check(path, body)
+def test_malformed_json_is_refused(body, message):
+    with pytest.raises(RefusedError, match=message) as caught:
+        ENDPOINTS.check(JOIN, body)
     assert caught.value.code == 400
 
 
-@pytest.mark.parametrize("asker", ["", "x" * 65, 5, True, [], {}, "a/b", "a\nb", "a\0", "\ud800", "é"])
-@pytest.mark.parametrize("path", [JOIN, RUN, CALL, CANCEL])
-def test_visitors_are_called_shortly(path, asker):
+@pytest.mark.parametrize("path", GOOD)
+def test_json_is_checked_on_every_path(path):
+    with pytest.raises(RefusedError, match="expected JSON"):
+        ENDPOINTS.check(path, b"no json")
+
+
+@pytest.mark.parametrize("session", ["", "x" * 65, 5, True, [], {}, "a/b", "a\nb", "a\0", "\ud800", "é"])
+def test_bad_sessions_are_refused(session):
     with pytest.raises(RefusedError, match="session_hash of at most 64 letters") as caught:
-        QUESTIONS.check(path, packed(path, session_hash=asker))
+        ENDPOINTS.check(JOIN, make_body(JOIN, session_hash=session))
     assert caught.value.code == 400
 
 
 @pytest.mark.parametrize(
-    ("path", "changes", "code", "words"),
+    ("path", "changes", "code", "message"),
     [
         (JOIN, {"session_hash": "left out"}, 422, "expected a session_hash"),
         (JOIN, {"fn_index": "left out"}, 422, "expected an fn_index"),
@@ -111,15 +115,15 @@ def test_visitors_are_called_shortly(path, asker):
         (JOIN, {"data": ["\ud800", 1, 2]}, 400, "surrogate"),
     ],
 )
-def test_wrong_fields_are_refused(path, changes, code, words):
-    with pytest.raises(RefusedError, match=words) as caught:
-        QUESTIONS.check(path, packed(path, **changes))
+def test_wrong_fields_are_refused(path, changes, code, message):
+    with pytest.raises(RefusedError, match=message) as caught:
+        ENDPOINTS.check(path, make_body(path, **changes))
     assert caught.value.code == code
 
 
 @pytest.mark.parametrize("name", ["nonsense", "\0", "%ff", "explain%20"])
 @pytest.mark.parametrize("path", ["/gradio_api/call/", "/gradio_api/call/v2/"])
-def test_functions_that_there_are_not_are_refused(path, name):
+def test_unknown_functions_are_refused(path, name):
     with pytest.raises(RefusedError, match="choose one of: explain") as caught:
-        QUESTIONS.check(path + name, b'{"data": []}')
+        ENDPOINTS.check(path + name, b'{"data": []}')
     assert caught.value.code == 404

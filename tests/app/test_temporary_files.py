@@ -1,4 +1,4 @@
-"""Files of the page go when nobody needs them any more."""
+"""Temporary files are removed when they are old, and all at the end."""
 
 import os
 import threading
@@ -7,50 +7,50 @@ from contextlib import nullcontext
 
 import pytest
 
-from vitrail.app.temporary_files import Folders, stored_bytes, temporary_folders
+from vitrail.app.temporary_files import TemporaryFolders, stored_bytes, temporary_folders
 
 
 @pytest.fixture
 def folders(tmp_path):
-    made = Folders(tmp_path / "uploads", tmp_path / "downloads")
-    for folder in (made.uploads / "abc", made.downloads / "own" / "deep"):
+    folders = TemporaryFolders(tmp_path / "uploads", tmp_path / "downloads")
+    for folder in (folders.uploads / "abc", folders.downloads / "own" / "deep"):
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(b"12345")
-    (made.uploads / "broken-off").write_bytes(b"1")
-    (made.downloads / "bird 1.png").write_bytes(b"12")
-    return made
+    (folders.uploads / "aborted").write_bytes(b"1")
+    (folders.downloads / "bird 1.png").write_bytes(b"12")
+    return folders
 
 
-def below(folders):
+def list_names(folders):
     return {path.name for folder in vars(folders).values() for path in folder.iterdir()}
 
 
-def test_what_is_old_goes_and_examples_stay(folders):
-    folders.sweep(100, now=time.time() + 90)
-    assert below(folders) == {"abc", "broken-off", "own", "bird 1.png"}
-    folders.sweep(100, now=time.time() + 110)
-    assert below(folders) == {"bird 1.png"}
+def test_old_files_are_removed_and_examples_stay(folders):
+    folders.remove_old(100, now=time.time() + 90)
+    assert list_names(folders) == {"abc", "aborted", "own", "bird 1.png"}
+    folders.remove_old(100, now=time.time() + 110)
+    assert list_names(folders) == {"bird 1.png"}
 
 
-def test_a_folder_is_as_old_as_what_is_newest_in_it(folders):
+def test_folder_is_as_old_as_its_newest_file(folders):
     now = time.time()
     os.utime(folders.downloads / "own" / "deep" / "file", (now + 500, now + 500))
-    folders.sweep(100, now=now + 300)
-    assert below(folders) == {"own", "bird 1.png"}
-    # A copy has the time of its original, and is new all the same.
+    folders.remove_old(100, now=now + 300)
+    assert list_names(folders) == {"own", "bird 1.png"}
+    # Copies have the modification time of their original.
     (folders.uploads / "copy").write_bytes(b"1")
     os.utime(folders.uploads / "copy", (now - 9999, now - 9999))
-    folders.sweep(100, now=now + 50)
-    assert "copy" in below(folders)
+    folders.remove_old(100, now=now + 50)
+    assert "copy" in list_names(folders)
 
 
-def test_bytes_of_all_files(folders):
+def test_stored_bytes_count_all_files(folders):
     assert stored_bytes(folders.uploads) == 6
     assert stored_bytes(folders.uploads / "gone") == 0
 
 
 @pytest.mark.parametrize("end", [None, KeyboardInterrupt])
-def test_temporary_folders_are_gone_also_where_somebody_still_writes(tmp_path, monkeypatch, end):
+def test_temporary_folders_are_removed_also_while_a_thread_writes(tmp_path, monkeypatch, end):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     until, writing = time.monotonic() + 0.5, threading.Event()
 
@@ -75,7 +75,7 @@ def test_temporary_folders_are_gone_also_where_somebody_still_writes(tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_removed_is_told(tmp_path, monkeypatch, caplog):
+def test_folder_that_cannot_be_removed_is_logged(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("vitrail.app.temporary_files._PAUSE", 0.001)
     with caplog.at_level("WARNING", "vitrail"), monkeypatch.context() as patch, temporary_folders() as folders:

@@ -75,8 +75,8 @@ def test_every_method_of_every_model_is_in_one_table(run_compare, photos):
     assert {(row["model"], row["method"]) for row in curves} == {tuple(name.split("/")) for name in names}
     assert {path.name for path in (out / "pictures").iterdir()} >= {"hit.png", "curves-hit-tiny.png", "curves-hit-vit.png"}
     page = (out / "index.html").read_text()
-    assert all(name in page for name in (*names, "Which explanations of tiny, vit are true?"))
-    assert "warning: left out" not in err
+    assert all(name in page for name in (*names, "How faithful are explanations of tiny, vit?"))
+    assert "skipped for" not in err
 
 
 def test_each_model_is_scored_as_if_alone(run_compare, run_score, photos):
@@ -88,7 +88,7 @@ def test_each_model_is_scored_as_if_alone(run_compare, run_score, photos):
             np.testing.assert_array_equal(list_components(together / "models" / "tiny")[name], array, err_msg=name)
 
 
-def test_a_comparison_goes_on(run_compare, photos):
+def test_a_comparison_resumes(run_compare, photos):
     options = ("--protocol", "hit", "--steps", 3, "--method", "random")
     out, _printed, _err = run_compare(photos[0].parent, *options)
     expected = results_of(out)
@@ -97,18 +97,18 @@ def test_a_comparison_goes_on(run_compare, photos):
     (out / "models" / "vit" / "parts" / "000001.npz").write_bytes(b"PK")
     kept = (out / "models" / "tiny" / "parts" / "000001.npz").stat().st_mtime_ns
     _out, _printed, err = run_compare(photos[0].parent, *options)
-    assert err.count("going on in") == 2
+    assert err.count("resuming in") == 2
     assert results_of(out) == expected
     assert (out / "models" / "tiny" / "parts" / "000001.npz").stat().st_mtime_ns == kept
 
 
-def test_what_a_model_cannot_take_is_left_out_and_said(run_compare, photos):
+def test_unsupported_methods_are_skipped_and_reported(run_compare, photos):
     out, printed, err = run_compare(photos[0].parent, "--steps", 2, "--method", "hit,mutex,random")
     assert list(json.loads((out / "summary.json").read_text())["methods"]) == [
         "tiny/hit", "tiny/random", "vit/mutex", "vit/random",
     ]  # fmt: skip
-    assert re.search(r"^left out for tiny: mutex cannot explain tiny: ", err, re.MULTILINE)
-    assert re.search(r"^left out for vit: hit cannot explain vit: ", err, re.MULTILINE)
+    assert re.search(r"^skipped for tiny: mutex cannot explain tiny: ", err, re.MULTILINE)
+    assert re.search(r"^skipped for vit: hit cannot explain vit: ", err, re.MULTILINE)
     assert "tiny/mutex" not in printed
 
 

@@ -60,11 +60,11 @@ def test_explain(run_vitrail, photo, model_file, run, tmp_path):
     assert (out / "diffmask" / "a.png").is_file()
 
 
-def test_explain_a_folder_and_go_on(run_vitrail, make_photo, model_file, run, tmp_path):
+def test_explain_a_folder_and_resume(run_vitrail, make_photo, model_file, run, tmp_path):
     for i in range(3):
         make_photo(tmp_path / "photos" / f"{i}.png", seed=i)
     common = ("explain", "--data", tmp_path / "photos", "-m", model_file, "--device", "cpu", "--method", "diffmask")
-    for said in ("vit: 3 images explained by diffmask", "3 images explained by diffmask, 3 of them before"):
+    for said in ("vit: 3 images explained by diffmask", "3 images explained by diffmask, 3 of them by an earlier run"):
         code, printed, err = run_vitrail(*common, *option(run), "--out", tmp_path / "out")
         assert code == 0, err
         assert said in printed
@@ -83,7 +83,7 @@ def test_score(run_vitrail, photo, model_file, run, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["explain", "score"])
-def test_what_does_not_fit_is_said(command, run_vitrail, photo, model_file, tiny_model_file, run, tmp_path):
+def test_what_does_not_fit_is_reported(command, run_vitrail, photo, model_file, tiny_model_file, run, tmp_path):
     gates = run / "best.safetensors"
     wrong = {
         "no bundled DiffMask gates were trained on vit": (model_file, ()),

@@ -165,7 +165,7 @@ def test_options_out_of_range_are_refused_by_the_parser(arguments, run_vitrail, 
 
 COMMANDS = {
     "explain": lambda model, photo, data, out: ("explain", photo, "--model", model, "--out", out),
-    "score": lambda model, photo, data, out: ("score", data, "--model", model, "--steps", 4, "--out", out),
+    "score": lambda model, photo, data, out: ("score", data, "--model", model, "--metric", "sparseness", "--out", out),
     "test": lambda model, photo, data, out: ("test", data, "--model", model, "--out", out),
 }
 

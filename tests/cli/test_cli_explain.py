@@ -161,7 +161,7 @@ def test_unreadable_files_in_a_folder_are_counted_and_skipped(run_vitrail, make_
     assert "2 unreadable file(s) were skipped" in err
     assert "empty.jpg" in err
     assert "text.jpg" in err
-    assert re.search(r"left out 1 in .* \(not images by their endings\): notes.txt", err)
+    assert re.search(r"skipped 1 in .* \(no suffix of an image\): notes.txt", err)
     assert "wrote 1 overlay" in out
     assert len(Explanation.load(tmp_path / "out" / "explanations.npz")) == 1
 

@@ -69,7 +69,7 @@ def kill_and_go_on(run_vitrail, make_photo, snapshot, tmp_path, monkeypatch, kil
     code, printed, err = run_vitrail(*arguments, tmp_path / "out")
     assert code == 0, err
     # What is there by all methods is at most one batch less than what is there by the first one.
-    already = int(re.search(r"40 images explained by hit, hit-rollout, random, (\d+) of them before", printed)[1])
+    already = int(re.search(r"40 images explained by hit, hit-rollout, random, (\d+) of them by an earlier run", printed)[1])
     assert already >= before // 3 - 3
     expected, got = snapshot(tmp_path / "whole"), snapshot(tmp_path / "out")
     assert got.keys() == expected.keys()
@@ -101,7 +101,7 @@ def test_it_says_what_it_did_and_draws(explain, data, tmp_path):
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.width > sheet.height / 2  # Photo, two maps and bars in five rows.
     code, printed, _err = explain("--method", "hit,random")
-    assert (code, "5 images explained by hit, random, 5 of them before" in printed) == (0, True)
+    assert (code, "5 images explained by hit, random, 5 of them by an earlier run" in printed) == (0, True)
 
 
 def test_the_default_method_is_that_of_the_model(explain, tmp_path):
@@ -120,7 +120,7 @@ def test_another_run_in_the_same_place_ends_in_exit_code_2(explain, tmp_path, sn
     assert explain("--method", "random", "--method-option", "random.seed=1", "--overwrite")[0] == 0
 
 
-def test_unreadable_images_are_said_every_time_and_listed(explain, data, tmp_path):
+def test_unreadable_images_are_reported_every_time_and_listed(explain, data, tmp_path):
     (data / "amber" / "text.jpg").write_text("no photo")
     for _ in range(2):
         code, printed, err = explain("--method", "random")
@@ -180,12 +180,12 @@ def test_names_of_any_kind(run_vitrail, make_photo, tiny_model_file, tmp_path, c
     if command == "explain --data":
         code, _out, err = run_vitrail(*arguments)
         assert code == 0
-        assert "6 of 6 images are explained already" in err
+        assert "6 of 6 images are already explained" in err
 
 
 def test_images_that_could_not_be_read_are_known_again(explain, data, tmp_path):
     (data / "=broken.png").write_text("no photo")
-    for before in ("", "5 of 6 images are explained already"):
+    for before in ("", "5 of 6 images are already explained"):
         code, _out, err = explain()
         assert code == 0
         assert before in err

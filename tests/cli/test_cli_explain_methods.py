@@ -10,7 +10,7 @@ import vitrail
 from vitrail.core.errors import InvalidInputError
 from vitrail.explanation import Explanation
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_options_of_methods_reach_them(photos, run_vitrail, tiny_model_file, tmp
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (("--method-option", "random.seed=1"), ["options of 'random'", "not asked for", "hit"]),
+        (("--method-option", "random.seed=1"), ["options of 'random'", "not among the methods", "hit"]),
         (("--method-option", "hit.norm_maen=own"), ["no option norm_maen", "norm_mean"]),
         (("--method-option", "hit.norm_mean=mine"), ["'mine' for hit.norm_mean", "'shared' or 'own'"]),
         (("--method", "random", "--method-option", "random.seed=many"), ["'many' for random.seed", "integer"]),
@@ -151,7 +151,8 @@ def test_arguments_of_the_model_and_image_size(arguments, grid, photos, run_vitr
     assert (loaded.relevance.shape[1:], loaded.logits.shape) == (grid, (1, 3))
 
 
-def test_score_takes_options_too_and_has_a_control_by_default(photos, run_vitrail, tiny_model_file, tmp_path):
+@pytest.mark.usefixtures("plain_pictures")
+def test_score_takes_options_and_has_a_control_by_default(photos, run_vitrail, tiny_model_file, tmp_path):
     common = ("score", photos[0], "-m", tiny_model_file, "--steps", 2)
     code, printed, err = run_vitrail(*common, "--out", tmp_path / "default")
     assert code == 0, err
@@ -176,23 +177,23 @@ def test_test_takes_arguments_of_the_model(make_photo, run_vitrail, tmp_path):
 
 @pytest.mark.parametrize(("text", "size"), [(None, None), ("224x448", (224, 448)), ("224X448", (224, 448)), ("7", (7, 7))])
 def test_sizes(text, size):
-    from vitrail.cli.options import read_size
+    from vitrail.cli.parsing import parse_size
 
-    assert read_size(text) == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "x", "1x", "x1", "1x2x3", "-1", "1.5x2", "²x2", "0"])
 def test_bad_sizes(text):
-    from vitrail.cli.options import read_size
+    from vitrail.cli.parsing import parse_size
 
     with pytest.raises(InvalidInputError, match="HEIGHTxWIDTH"):
-        read_size(text)
+        parse_size(text)
 
 
 def test_values_are_yaml():
-    from vitrail.cli.options import model_options
+    from vitrail.cli.parsing import parse_model_args
 
-    assert model_options(["a=1", "b=1e-3", "c=false", "d=[2, 3]", "e=x=y", "f=", "g='1'"]) == {
+    assert parse_model_args(["a=1", "b=1e-3", "c=false", "d=[2, 3]", "e=x=y", "f=", "g='1'"]) == {
         "a": 1, "b": 1e-3, "c": False, "d": [2, 3], "e": "x=y", "f": None, "g": "1",
     }  # fmt: skip
 
@@ -236,7 +237,7 @@ HOPELESS = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), HOPELESS, ids=[message for _, message in HOPELESS])
-def test_what_is_too_much_ends_in_a_message(run_vitrail, tiny_model_file, make_photo, tmp_path, arguments, message):
+def test_excessive_arguments_end_in_a_message(run_vitrail, tiny_model_file, make_photo, tmp_path, arguments, message):
     photo = make_photo(tmp_path / "a.png")
     code, _, err = run_vitrail("explain", photo, "--model", tiny_model_file, "--out", tmp_path / "out", *arguments)
     assert code == 2

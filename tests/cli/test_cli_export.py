@@ -113,7 +113,7 @@ def test_a_tested_model_is_written_beside_its_figures(run_vitrail, theirs, photo
     assert json.loads((figures / "accuracy.json").read_text())["num_images"] == 6
     assert_read_by_transformers(exported, theirs)
     assert not list(figures.rglob(".*"))
-    assert "folder of its own" in refused(run_vitrail, "test", photos, "-m", theirs, "--out", figures, "--export", figures)
+    assert "separate folders" in refused(run_vitrail, "test", photos, "-m", theirs, "--out", figures, "--export", figures)
 
 
 def test_a_test_that_fails_or_cannot_export_leaves_nothing(run_vitrail, theirs, tiny_model_file, photos, tmp_path):

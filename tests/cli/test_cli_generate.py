@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vitrail.datasets.folder import ImageFolder
-from vitrail.datasets.synthetic.base import ANSWER
+from vitrail.datasets.synthetic.base import GROUND_TRUTH
 from vitrail.datasets.synthetic.birds import Birds
 from vitrail.datasets.synthetic.generation import read_generated_mask, read_parts
 
@@ -18,7 +18,7 @@ pytest_plugins = ("tiny",)
 TINY = ("--train", 10, "--val", 0, "--test", 10, "--option", "patch_size=4")
 
 
-def test_birds_are_written_with_their_answers_and_a_picture(run_vitrail, tmp_path):
+def test_birds_are_written_with_their_ground_truth_and_a_picture(run_vitrail, tmp_path):
     out = tmp_path / "data" / "birds"
     options = ("--option", "size=64", "--option", "num_classes=3", "--seed", 7)
     code, said, _err = run_vitrail("generate", "birds", "--out", out, "--train", 12, "--val", 3, "--test", 6, *options)
@@ -28,7 +28,7 @@ def test_birds_are_written_with_their_answers_and_a_picture(run_vitrail, tmp_pat
         f"  train 12 images in {out / 'train'}",
         f"  val   3 images in {out / 'val'}",
         f"  test  6 images in {out / 'test'}",
-        f"wrote the answers to {out / 'masks'}, and task.json and sheet.png to {out}",
+        f"wrote the ground truth to {out / 'masks'}, and task.json and sheet.png to {out}",
     ]
     assert sorted(entry.name for entry in out.iterdir()) == ["masks", "sheet.png", "task.json", "test", "train", "val"]
     for split, count in (("train", 12), ("val", 3), ("test", 6)):
@@ -36,11 +36,11 @@ def test_birds_are_written_with_their_answers_and_a_picture(run_vitrail, tmp_pat
     sample = Birds(seed=7, size=64, num_classes=3).draw("train", 11)
     path = out / "train" / "bar-winged finch" / "000011.png"
     assert np.array_equal(Image.open(path), sample.image)
-    assert np.array_equal(read_generated_mask(path), sample.masks[ANSWER])
+    assert np.array_equal(read_generated_mask(path), sample.masks[GROUND_TRUTH])
     assert np.array_equal(read_parts(path)["wing"], sample.masks["wing"])
 
 
-def test_the_sheet_shows_the_images_and_fades_all_but_the_answers(run_vitrail, tmp_path):
+def test_the_sheet_shows_the_images_and_fades_all_but_the_ground_truth(run_vitrail, tmp_path):
     out = tmp_path / "out"
     assert run_vitrail("generate", "counting", "--out", out, *TINY)[0] == 0
     with Image.open(out / "sheet.png") as sheet:
@@ -62,7 +62,7 @@ def test_workers_and_defaults_change_nothing(run_vitrail, tmp_path, snapshot):
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (("bird",), ["unknown task 'bird'", "did you mean 'birds'"]),
+        (("bird",), ["unknown synthetic data set 'bird'", "did you mean 'birds'"]),
         (("birds", "--option", "color=red"), ["birds has no option color", "num_classes"]),
         (("birds", "--option", "size=tiny"), ["cannot use 'tiny' for birds.size"]),
         (("birds", "--option", "size=10"), ["64 to 256", "got 10"]),
@@ -131,6 +131,6 @@ def test_a_stopped_run_leaves_nothing(workers, tmp_path):
 def test_list_names_the_tasks_and_their_options(run_vitrail):
     code, said, _err = run_vitrail("list", "--json")
     assert code == 0
-    assert [task["name"] for task in json.loads(said)["tasks"]] == ["birds", "cifar-counting", "counting"]
+    assert [task["name"] for task in json.loads(said)["synthetic"]] == ["birds", "cifar-counting", "counting"]
     code, said, _err = run_vitrail("list")
     assert 'root="data/cifar10"' in said

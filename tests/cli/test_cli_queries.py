@@ -37,6 +37,13 @@ def data(make_classes):
 
 
 @pytest.fixture
+def plain_sheets(monkeypatch):
+    """Sheets are not drawn, which takes longer than all the rest."""
+    for name in ("query_sheet", "query_overview"):
+        monkeypatch.setattr(f"vitrail.runs.query_photos.{name}", lambda view, path, caption: path.touch())
+
+
+@pytest.fixture
 def refused(run_vitrail, tmp_path):
     """Run, expect a refusal in one message that leaves nothing behind, and return it."""
 
@@ -107,8 +114,8 @@ def test_a_class_of_a_folder(run_vitrail, intr_file, data, tmp_path):
         sheet.load()
 
 
-def test_true_classes_are_those_of_the_folders(run_vitrail, intr_file, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitrail.runs.query_photos.query_sheet", lambda view, path, caption: path.touch())
+@pytest.mark.usefixtures("plain_sheets")
+def test_true_classes_are_those_of_the_folders(run_vitrail, intr_file, data, tmp_path):
     code, _out, err = run_vitrail("queries", "--data", data, "--top", 1, "-m", intr_file, "-o", tmp_path / "out")
     assert code == 0, err
     photos = written(tmp_path / "out")[0]["photos"]
@@ -116,6 +123,7 @@ def test_true_classes_are_those_of_the_folders(run_vitrail, intr_file, data, tmp
     assert [[each["name"] for each in one["classes"]] for one in photos] == [[BEE]] * 3 + [[DOG]] * 3
 
 
+@pytest.mark.usefixtures("plain_sheets")
 def test_photos_of_a_class_by_its_number(run_vitrail, intr_file, data, photo, tmp_path):
     out = tmp_path / "out"
     code, printed, err = run_vitrail("queries", photo, data / BEE, "--class", 4, "--top", 99, "-m", intr_file, "-o", out)
@@ -126,7 +134,8 @@ def test_photos_of_a_class_by_its_number(run_vitrail, intr_file, data, photo, tm
     assert len(re.findall(rf": {networks.CLASS_NAMES[4]} [\d.]+% \(true class\), ", printed)) == 4
 
 
-def test_what_cannot_be_read_is_skipped_and_said(run_vitrail, refused, intr_file, data, tmp_path):
+@pytest.mark.usefixtures("plain_sheets")
+def test_what_cannot_be_read_is_skipped_and_reported(run_vitrail, refused, intr_file, data, tmp_path):
     (data / DOG / "1.png").write_text("no photo")
     code, printed, err = run_vitrail("queries", "--data", data, "--class", DOG, "-m", intr_file, "-o", tmp_path / "some")
     assert code == 0
@@ -140,6 +149,7 @@ def test_what_cannot_be_read_is_skipped_and_said(run_vitrail, refused, intr_file
     assert "not one of 3 images could be read" in refused("--data", data, "--class", DOG, "-m", intr_file)
 
 
+@pytest.mark.usefixtures("plain_sheets")
 def test_quiet_says_only_results(run_vitrail, intr_file, data, tmp_path):
     arguments = ("queries", data / BEE, "-m", intr_file, "--top", 1)
     _code, printed, loud = run_vitrail(*arguments, "-o", tmp_path / "loud")
@@ -167,7 +177,7 @@ def test_quiet_says_only_results(run_vitrail, intr_file, data, tmp_path):
         (["PHOTO", "--model-arg", "device=cpu"], ["use --device"]),
     ],
 )
-def test_what_cannot_be_done_ends_in_a_message(arguments, messages, refused, intr_file, data, photo, tmp_path):
+def test_invalid_arguments_end_in_a_message(arguments, messages, refused, intr_file, data, photo, tmp_path):
     (tmp_path / "EMPTY").mkdir()
     places = {"PHOTO": photo, "DATA": data, "EMPTY": tmp_path / "EMPTY"}
     err = refused(*(places.get(argument, argument) for argument in arguments), "--model", intr_file)

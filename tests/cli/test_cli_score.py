@@ -40,7 +40,7 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
     page = (out / "index.html").read_text()
     assert page.count(";base64,") == len(list(out.rglob("*.png")))
     assert "http" not in re.sub(r"http://www\.w3\.org\S*", "", page)
-    for words in ("Which explanations of tiny are true?", "hit", "random", "2 methods on 2 images"):
+    for words in ("How faithful are explanations of tiny?", "hit", "random", "2 methods on 2 images"):
         assert words in page
 
 
@@ -99,7 +99,7 @@ def test_the_summary_and_the_comparisons_are_those_of_the_table(scored):
         assert float(row["p"]) * 32 == pytest.approx(round(float(row["p"]) * 32))  # Of five pairs, all signs are tried.
     unproven = [entry["measure"] for entry in summary["not_shown_to_beat_random"]]
     assert unproven
-    assert "warning: 5 images are too few to show that a method beats random" in err
+    assert "warning: 5 images are too few to show that a method is better than random" in err
 
 
 def test_costs_are_counted_and_timed_apart_from_the_summary(scored):
@@ -174,13 +174,13 @@ def test_a_metric_alone_has_no_curves(run_score, photos):
     assert "hit\n" not in printed
 
 
-def test_what_is_defined_on_no_image_is_told(photos, run_vitrail, tiny_model_file, tmp_path):
+def test_what_is_defined_on_no_image_is_reported(photos, run_vitrail, tiny_model_file, tmp_path):
     options = ("--metric", "completeness", "--method", "chefer,random", "--out", tmp_path / "out")
     code, _out, err = run_vitrail(
         "score", photos[0].parent, "--model", "timm:test_vit", "--model-arg", "pretrained=false", *options
     )
     assert code == 2
-    assert "expected something that is defined on an image, got nothing" in err
+    assert "expected a measure that is defined for at least one image, got none" in err
 
 
 def test_the_order_of_change_can_be_turned_round(run_score, photos):
@@ -190,8 +190,8 @@ def test_the_order_of_change_can_be_turned_round(run_score, photos):
     # What is inserted last by one order is what is deleted last by the other.
     np.testing.assert_allclose(forth[0::2], back[1::2, ::-1], atol=1e-5)
     assert not np.allclose(forth, back, atol=1e-3)
-    assert most[1].splitlines()[1] == "hit (changed: 16 steps: the error of other steps has no bound)"
-    changed = "hit (changed: 16 steps: the error of other steps has no bound; least relevant first)"
+    assert most[1].splitlines()[1] == "hit (changed: 16 steps: not comparable to published results)"
+    changed = "hit (changed: 16 steps: not comparable to published results; least relevant first)"
     assert least[1].splitlines()[1] == changed
     assert {row["order"] for row in rows_of(least[0] / "curves.csv")} == {"least"}
 
@@ -261,7 +261,7 @@ def test_a_folder_of_masks_tells_what_decides(run_score, make_photo, tmp_path):
         tmp_path / "photos", "--metric", "localization,masks", "--masks", tmp_path / "masks", "--method", "hit"
     )
     rows = rows_of(out / "images.csv")
-    assert [float(row["masks.answer"]) for row in rows] == [1, 0.5, 0]
+    assert [float(row["masks.ground_truth"]) for row in rows] == [1, 0.5, 0]
     assert [row["localization.pointing_chance"] for row in rows][:2] == ["1.0", "0.5"]
     assert [row["localization.pointing"] for row in rows][0::2] == ["1.0", ""]
     assert float(rows[0]["localization.mass_accuracy"]) == pytest.approx(1)
@@ -347,15 +347,15 @@ BAD = {
     "value": (("--metric", "masks", "--metric-option", "masks.threshold=half"), ["cannot use 'half' for masks.threshold"]),
     "range": (("--metric", "masks", "--metric-option", "masks.threshold=1.5"), ["between 0 and 1, got 1.5"]),
     "form": (("--metric", "masks", "--metric-option", "threshold=1"), ["--metric-option like masks.threshold=0.3"]),
-    "of nobody": (("--metric-option", "masks.threshold=1"), ["options of 'masks', which is not asked for"]),
+    "of nobody": (("--metric-option", "masks.threshold=1"), ["options of 'masks', which is not among the metrics"]),
     "of a protocol": (("--metric-option", "hit.num_steps=3"), ["options of 'hit'"]),
     "steps": (("--metric", "masks", "--steps", 3), ["--steps and --order together with --protocol"]),
     "order": (("--metric", "masks", "--order", "least"), ["--steps and --order together with --protocol"]),
     "no answers": (("--metric", "localization"), ["localization", "--masks, --boxes or --mosaic"]),
     "no masks": (("--masks", "nowhere"), ["no such folder of masks: nowhere"]),
     "no boxes": (("--boxes",), ["a box around the object", "5 of 5"]),
-    "two answers": (("--boxes", "--masks", "nowhere"), ["one source of answers, got masks and boxes"]),
-    "mosaics and masks": (("--mosaic", 2, "--masks", "nowhere"), ["one source of answers, got masks and mosaic"]),
+    "two answers": (("--boxes", "--masks", "nowhere"), ["one source of ground truth, got masks and boxes"]),
+    "mosaics and masks": (("--mosaic", 2, "--masks", "nowhere"), ["one source of ground truth, got masks and mosaic"]),
     "target of a mosaic": (("--mosaic", 2, "--target", "blue"), ["no target for mosaics", "'blue'"]),
     "mosaic without classes": (("--mosaic", 2), ["sub-folder of images per class"]),
     "no labels": (("--target", "label"), ["sub-folder of images per class"]),
@@ -367,7 +367,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_cannot_be_done_is_said_once(kind, refused_score, photos):
+def test_invalid_options_are_reported_once(kind, refused_score, photos):
     options, messages = BAD[kind]
     err = refused_score(photos[0].parent, *options)
     for message in messages:
@@ -375,7 +375,7 @@ def test_what_cannot_be_done_is_said_once(kind, refused_score, photos):
 
 
 @pytest.mark.parametrize("target", ["bleu", "9"])
-def test_a_class_that_there_is_not_leaves_nothing(target, refused_score, photos):
+def test_unknown_class_leaves_nothing(target, refused_score, photos):
     assert target in refused_score(photos[0], "--steps", 2, "--target", target)
 
 

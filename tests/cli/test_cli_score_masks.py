@@ -41,7 +41,7 @@ def measures_of(rows):
 
 def test_tables_and_summary_agree(run_masks, counted):
     lines, rows, summary = run_masks(counted, "--metric-option", "masks.threshold=0.4")
-    names = [*WITHOUT_ANSWERS, "answer", *COMPARED, "pointing_chance"]
+    names = [*WITHOUT_ANSWERS, "ground_truth", *COMPARED, "pointing_chance"]
     assert measures_of(rows) == names
     paths = sorted(map(str, counted.rglob("*.png")))
     assert [(row["image"], row["method"]) for row in rows] == [(path, method) for method in ("hit", "random") for path in paths]
@@ -85,7 +85,7 @@ def test_a_mask_of_all_cells_changes_nothing(run_masks, counted, tmp_path):
     assert abs(kl).max() < 1e-6
 
 
-def test_photos_without_answers(run_masks, make_photo, tmp_path):
+def test_photos_without_ground_truth(run_masks, make_photo, tmp_path):
     for i in range(3):
         make_photo(tmp_path / "photos" / f"{i}.png", seed=i)
     (tmp_path / "photos" / "bad.png").write_bytes(b"")
@@ -98,7 +98,7 @@ def test_photos_without_answers(run_masks, make_photo, tmp_path):
 def test_a_single_image_and_a_limit(run_masks, counted):
     _lines, rows, _summary = run_masks(counted / "05" / "000005.png")
     assert len(rows) == 2
-    assert all(float(row["masks.answer"]) > 0 for row in rows)
+    assert all(float(row["masks.ground_truth"]) > 0 for row in rows)
     _lines, rows, _summary = run_masks(counted, "--limit", 2, "--overwrite")
     assert [row["image"][-10:] for row in rows[:2]] == ["000000.png", "000008.png"]
 
@@ -106,8 +106,8 @@ def test_a_single_image_and_a_limit(run_masks, counted):
 def test_only_images_without_an_answer(run_masks, counted):
     lines, rows, summary = run_masks(counted / "00")
     # Nothing is right or wrong where nothing decides.
-    assert lines[2].split() == measures_of(rows) == [*WITHOUT_ANSWERS, "answer"]
-    assert [float(row["masks.answer"]) for row in rows] == [0, 0]
+    assert lines[2].split() == measures_of(rows) == [*WITHOUT_ANSWERS, "ground_truth"]
+    assert [float(row["masks.ground_truth"]) for row in rows] == [0, 0]
     assert "masks.iou" not in summary["measures"]
 
 

@@ -74,7 +74,7 @@ def test_what_is_missing_or_damaged_is_measured_again(how, run_score, photos, wh
     monkeypatch.setattr(HiTContributions, "attribution", counted)
     _out, printed, err = run_score(photos[0].parent, *OPTIONS)
     assert results_of(out) == expected
-    assert f"going on in {out}" in err
+    assert f"resuming in {out}" in err
     assert "5 images" in printed
     # One image for the cost, the batch of two, and all five for the sheet.
     assert explained == [1, 2, *[1] * 5]
@@ -90,7 +90,7 @@ def test_a_run_that_is_done_says_the_same_again(run_score, photos, whole):
     assert {path.name: path.stat().st_mtime_ns for path in (out / "parts").iterdir()} == before
 
 
-def test_a_run_that_fails_half_way_goes_on(run_vitrail, run_score, photos, whole, tiny_model_file, tmp_path, monkeypatch):
+def test_a_run_that_fails_half_way_resumes(run_vitrail, run_score, photos, whole, tiny_model_file, tmp_path, monkeypatch):
     """The disk is full at the second batch; what was written before is whole."""
     _whole, expected = whole
     save, saved = np.savez_compressed, []
@@ -112,7 +112,7 @@ def test_a_run_that_fails_half_way_goes_on(run_vitrail, run_score, photos, whole
     assert files == {"run.json", "parts/000000.npz"}
     json.loads((tmp_path / "other" / "run.json").read_text())
     gone_on, _printed, err = run_score(photos[0].parent, *OPTIONS, out="other")
-    assert "going on in" in err
+    assert "resuming in" in err
     assert results_of(gone_on) == expected
 
 
@@ -240,7 +240,7 @@ def test_nothing_readable_leaves_no_results(run_vitrail, tiny_model_file, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on(run_score, make_photo, tiny_model_file, tmp_path):
+def test_a_run_that_was_killed_resumes(run_score, make_photo, tiny_model_file, tmp_path):
     """Killed without a word after the second of twenty batches."""
     for i in range(40):
         make_photo(tmp_path / "photos" / f"{i:02d}.png", seed=i)
@@ -271,7 +271,7 @@ def test_a_run_that_was_killed_goes_on(run_score, make_photo, tiny_model_file, t
     assert 2 <= len(done) < 20
     assert not (tmp_path / "killed" / "summary.json").exists()
     gone_on, _printed, err = run_score(tmp_path / "photos", *options, out="killed")
-    assert "going on in" in err
+    assert "resuming in" in err
     alone, _printed, _err = run_score(tmp_path / "photos", *options, out="alone")
     assert results_of(gone_on) == results_of(alone)
     assert not list(gone_on.rglob(".partial-*"))

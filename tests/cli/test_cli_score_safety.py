@@ -66,7 +66,7 @@ def test_a_comparison_takes_no_folder_that_holds_something(run_vitrail, plain_pi
     arguments = ("compare", photos[0].parent, "--model", tiny_model_file, "--metric", "sparseness", "--out", out)
     code, _printed, err = run_vitrail(*arguments)
     assert (code, err.count("error:")) == (2, 1)
-    assert "holds no run to go on with" in err
+    assert "holds no run to resume" in err
     assert (out / "images.csv").read_text() == "mine"
 
 

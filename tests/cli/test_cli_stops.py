@@ -9,24 +9,17 @@ import time
 
 import pytest
 
-pytest_plugins = ("tiny",)
-
-
-@pytest.fixture
-def photos(make_photo, tmp_path):
-    for i in range(5):
-        make_photo(tmp_path / "photos" / f"{i}.png", seed=i)
-    return tmp_path / "photos"
+pytest_plugins = ("tiny", "score_runs")
 
 
 @pytest.fixture
 def commands(photos, tiny_model_file):
     """What each kind of run is called with, but for the folder of its results."""
-    shared = ("-m", tiny_model_file, "--device", "cpu", "--batch-size", 2)
+    folder, shared = photos[0].parent, ("-m", tiny_model_file, "--device", "cpu", "--batch-size", 2)
     return {
-        "photos": ("explain", photos, *shared),
-        "folder": ("explain", "--data", photos, *shared),
-        "score": ("score", photos, "--steps", 2, *shared),
+        "photos": ("explain", folder, *shared),
+        "folder": ("explain", "--data", folder, *shared),
+        "score": ("score", folder, "--metric", "sparseness", *shared),
     }
 
 
@@ -62,7 +55,8 @@ def test_photos_that_were_stopped_are_explained_again(how, commands, run_vitrail
 
 
 @pytest.mark.parametrize("kind", ["folder", "score"])
-def test_a_killed_reader_is_told_and_the_run_goes_on(kind, commands, run_vitrail, monkeypatch, snapshot, tmp_path):
+@pytest.mark.usefixtures("plain_pictures")
+def test_killed_reader_is_reported_and_the_run_resumes(kind, commands, run_vitrail, monkeypatch, snapshot, tmp_path):
     from vitrail.datasets.folder import ImageFolder
     from vitrail.runs.explain_photos import PhotoReader
 
@@ -91,7 +85,7 @@ def test_a_killed_reader_is_told_and_the_run_goes_on(kind, commands, run_vitrail
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may mount a small disk")
 @pytest.mark.parametrize("size", ["12k", "40k"])
 @pytest.mark.parametrize("kind", ["photos", "folder", "score"])
-def test_a_full_disk_is_told(kind, size, commands, run_vitrail, tmp_path):
+def test_a_full_disk_is_reported(kind, size, commands, run_vitrail, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
@@ -108,7 +102,8 @@ def test_a_full_disk_is_told(kind, size, commands, run_vitrail, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "score"])
-def test_other_names_of_classes_are_not_gone_on_with(kind, commands, run_vitrail, tiny_model_file, tmp_path):
+@pytest.mark.usefixtures("plain_pictures")
+def test_other_class_names_are_not_resumed(kind, commands, run_vitrail, tiny_model_file, tmp_path):
     code, _out, err = run_vitrail(*commands[kind], "--out", tmp_path / "out")
     assert code == 0, err
     renamed = tmp_path / "other" / tiny_model_file.name
@@ -118,15 +113,16 @@ def test_other_names_of_classes_are_not_gone_on_with(kind, commands, run_vitrail
     arguments = [renamed if each == tiny_model_file else each for each in commands[kind]]
     code, _out, err = run_vitrail(*arguments, "--out", tmp_path / "out")
     assert code == 2
-    assert "classes: the model gives them other names" in err
+    assert "classes: the class names of the model differ" in err
 
 
-def test_a_photo_folder_whose_class_was_renamed_is_scored_anew_only(run_vitrail, make_classes, tiny_model_file, tmp_path):
+@pytest.mark.usefixtures("plain_pictures")
+def test_renamed_class_folder_is_not_resumed(run_vitrail, make_classes, tiny_model_file, tmp_path):
     data = make_classes(["amber", "crimson"], 2)
-    arguments = ("score", data, "-m", tiny_model_file, "--device", "cpu", "--steps", 2, "--out", tmp_path / "out")
+    arguments = ("score", data, "-m", tiny_model_file, "--device", "cpu", "--metric", "sparseness", "--out", tmp_path / "out")
     code, _out, err = run_vitrail(*arguments)
     assert code == 0, err
     (data / "crimson").rename(data / "green")
     code, _out, err = run_vitrail(*arguments)
     assert code == 2
-    assert "images: other names, labels or sizes of files" in err
+    assert "images: the names, labels or sizes of files differ" in err

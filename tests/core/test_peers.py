@@ -93,7 +93,7 @@ def test_one_that_is_lost_ends_the_other_in_a_sentence(how, which, work, begin):
     assert time.monotonic() - start < 30
     assert (processes[1 - which].returncode, out) == (2, "")
     assert (err.count("error: "), err.count("\n")) == (1, 1), err
-    assert "so that this one cannot go on" in err
+    assert "so that this one cannot continue" in err
     assert "Traceback" not in err
 
 

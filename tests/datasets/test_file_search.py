@@ -1,4 +1,4 @@
-"""What is found below a folder, and that nothing is left out without a word."""
+"""Images found below a folder, and the warnings about everything that is skipped."""
 
 import os
 import socket
@@ -24,9 +24,9 @@ def names(paths, root):
     return [path.relative_to(root).as_posix() for path in paths]
 
 
-def every_way(root):
+def list_by_command(root):
     """The images of a folder, as each command lists them."""
-    yield "explain", [each.path for each in list_photos([root])]
+    yield "explain", [photo.path for photo in list_photos([root])]
     yield "explain --data, queries", images_below(root)
     yield "score, test, train", list(ImageFolder.scan(root, lambda image: image).paths)
 
@@ -34,78 +34,78 @@ def every_way(root):
 @pytest.mark.parametrize(
     "suffix", ["jfif", "jpe", "gif", "GIF", "apng", "mpo", "pbm", "pnm", "dib", "avif", "JPG", "tiff", "webp"]
 )
-def test_every_offered_ending_is_found(tmp_path, suffix):
+def test_every_supported_suffix_is_found(tmp_path, suffix):
     photo(tmp_path / "ant" / f"a.{suffix}")
-    for way, paths in every_way(tmp_path):
-        assert names(paths, tmp_path) == [f"ant/a.{suffix}"], way
+    for command, paths in list_by_command(tmp_path):
+        assert names(paths, tmp_path) == [f"ant/a.{suffix}"], command
 
 
-@pytest.mark.parametrize("way", ["explain", "explain --data, queries", "score, test, train"])
-def test_what_is_no_image_is_counted_and_named(tmp_path, caplog, way):
+@pytest.mark.parametrize("command", ["explain", "explain --data, queries", "score, test, train"])
+def test_files_that_are_not_images_are_counted_and_named(tmp_path, caplog, command):
     photo(tmp_path / "ant" / "a.png")
     for name in ("notes.txt", "ant/b.heic", "ant/c", "ant/d.jpg.part", ".DS_Store", "ant/.hidden.txt", ".git/config"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    dict(every_way(tmp_path))
+    dict(list_by_command(tmp_path))
     caplog.clear()
-    assert names(next(paths for each, paths in every_way(tmp_path) if each == way), tmp_path) == ["ant/a.png"]
-    message = next(line for line in caplog.messages if line.startswith("left out 4"))
-    assert message == f"left out 4 in {tmp_path} (not images by their endings): ant/b.heic, ant/c, ant/d.jpg.part, notes.txt"
+    assert names(next(paths for name, paths in list_by_command(tmp_path) if name == command), tmp_path) == ["ant/a.png"]
+    message = next(line for line in caplog.messages if line.startswith("skipped 4"))
+    assert message == f"skipped 4 in {tmp_path} (no suffix of an image): ant/b.heic, ant/c, ant/d.jpg.part, notes.txt"
 
 
-def test_of_many_the_first_are_named(tmp_path, caplog):
+def test_only_the_first_skipped_files_are_named(tmp_path, caplog):
     photo(tmp_path / "a.png")
     for i in range(20):
         (tmp_path / f"{i:02}.txt").touch()
     images_below(tmp_path)
     [message] = caplog.messages
-    assert message.startswith("left out 20 in ")
+    assert message.startswith("skipped 20 in ")
     assert message.endswith("00.txt, 01.txt, 02.txt, 03.txt, 04.txt, 05.txt, 06.txt, 07.txt, ...")
 
 
-def test_a_folder_of_images_alone_gives_no_warning(tmp_path, caplog):
+def test_a_folder_with_only_images_gives_no_warning(tmp_path, caplog):
     photo(tmp_path / "ant" / "a.png")
-    for _ in every_way(tmp_path):
+    for _ in list_by_command(tmp_path):
         pass
     assert not caplog.messages
 
 
-def test_links_are_followed_everywhere(tmp_path):
+def test_every_command_follows_links(tmp_path):
     photo(tmp_path / "elsewhere" / "deep" / "a.png")
     photo(tmp_path / "data" / "ant" / "b.png")
     (tmp_path / "data" / "bee").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "ant" / "more").symlink_to(tmp_path / "elsewhere" / "deep")
     (tmp_path / "data" / "ant" / "c.png").symlink_to(tmp_path / "elsewhere" / "deep" / "a.png")
     expected = ["ant/b.png", "ant/c.png", "ant/more/a.png", "bee/deep/a.png"]
-    for way, paths in every_way(tmp_path / "data"):
-        assert names(paths, tmp_path / "data") == expected, way
+    for command, paths in list_by_command(tmp_path / "data"):
+        assert names(paths, tmp_path / "data") == expected, command
 
 
-def test_links_that_lead_back_are_left_out_and_said(tmp_path, caplog):
+def test_links_to_parent_folders_and_broken_links_are_skipped(tmp_path, caplog):
     photo(tmp_path / "ant" / "deep" / "a.png")
     (tmp_path / "ant" / "deep" / "up").symlink_to(tmp_path)
     (tmp_path / "ant" / "self").symlink_to("self")
     (tmp_path / "ant" / "gone.png").symlink_to("nowhere")
-    for way, paths in every_way(tmp_path):
-        assert names(paths, tmp_path) == ["ant/deep/a.png"], way
-    assert f"left out 1 in {tmp_path} (links to folders read already): ant/deep/up" in caplog.messages
-    assert f"left out 1 in {tmp_path} (links that lead nowhere): ant/gone.png" in caplog.messages
+    for command, paths in list_by_command(tmp_path):
+        assert names(paths, tmp_path) == ["ant/deep/a.png"], command
+    assert f"skipped 1 in {tmp_path} (links to folders that are searched anyway): ant/deep/up" in caplog.messages
+    assert f"skipped 1 in {tmp_path} (broken links): ant/gone.png" in caplog.messages
     assert any("ant/self" in message for message in caplog.messages)
 
 
-def test_folders_that_all_link_to_each_other_come_to_an_end(tmp_path):
+def test_the_search_of_folders_that_link_to_each_other_ends(tmp_path):
     for i in range(12):
         photo(tmp_path / f"{i}" / "a.png")
         for j in range(12):
             if i != j:
                 (tmp_path / f"{i}" / f"to{j}").symlink_to(tmp_path / f"{j}")
-    found = find_images(tmp_path)
-    assert len(found.paths) < 500
-    assert len({path for path in found.paths if path.parent.parent == tmp_path}) == 12
+    contents = find_images(tmp_path)
+    assert len(contents.paths) < 500
+    assert len({path for path in contents.paths if path.parent.parent == tmp_path}) == 12
 
 
 @pytest.mark.slow
-def test_folders_nested_deeper_than_calls_of_python(tmp_path):
+def test_folders_nested_deeper_than_the_recursion_limit(tmp_path):
     folders = [tmp_path]
     for _ in range(sys.getrecursionlimit() + 100):
         folders.append(folders[-1] / "d")
@@ -131,16 +131,16 @@ def locked(monkeypatch):
     return lambda path: paths.add(str(path))
 
 
-def test_a_folder_without_permission_is_said(tmp_path, caplog, locked):
+def test_a_folder_without_permission_is_skipped_with_a_warning(tmp_path, caplog, locked):
     photo(tmp_path / "ant" / "a.png")
     photo(tmp_path / "ant" / "deep" / "b.png")
     locked(tmp_path / "ant" / "deep")
-    for way, paths in every_way(tmp_path):
-        assert names(paths, tmp_path) == ["ant/a.png"], way
-    assert caplog.messages.count(f"left out 1 in {tmp_path} (cannot be read: Permission denied): ant/deep") == 3
+    for command, paths in list_by_command(tmp_path):
+        assert names(paths, tmp_path) == ["ant/a.png"], command
+    assert caplog.messages.count(f"skipped 1 in {tmp_path} (cannot be read: Permission denied): ant/deep") == 3
 
 
-def test_a_class_without_permission_is_refused(tmp_path, locked):
+def test_a_class_folder_without_permission_is_an_error(tmp_path, locked):
     for name in ("ant", "bee", "cat"):
         photo(tmp_path / name / "a.png")
     locked(tmp_path / "bee")
@@ -154,8 +154,8 @@ def test_real_permissions(tmp_path):
     photo(tmp_path / "ant" / "b" / "b.png")
     for mode in (0o000, 0o100, 0o400):
         (tmp_path / "ant" / "b").chmod(mode)
-        found = find_images(tmp_path)
-        assert len(found.left_out) + len(found.paths) == 2, oct(mode)
+        contents = find_images(tmp_path)
+        assert len(contents.skipped) + len(contents.paths) == 2, oct(mode)
     (tmp_path / "ant" / "b").chmod(0o700)
     tmp_path.chmod(0o000)
     with pytest.raises(InvalidInputError, match=f"cannot read the folder {tmp_path}: Permission denied"):
@@ -163,19 +163,19 @@ def test_real_permissions(tmp_path):
     tmp_path.chmod(0o700)
 
 
-def test_pipes_and_sockets_are_left_out_and_said(tmp_path, caplog):
+def test_pipes_and_sockets_are_skipped(tmp_path, caplog):
     photo(tmp_path / "ant" / "a.png")
     os.mkfifo(tmp_path / "ant" / "pipe.png")
     if len(str(tmp_path)) < 90:
         with socket.socket(socket.AF_UNIX) as plug:
             plug.bind(str(tmp_path / "ant" / "plug.png"))
-    for way, paths in every_way(tmp_path):
-        assert names(paths, tmp_path) == ["ant/a.png"], way
-    assert any("(no regular files): ant/pipe.png" in message for message in caplog.messages)
+    for command, paths in list_by_command(tmp_path):
+        assert names(paths, tmp_path) == ["ant/a.png"], command
+    assert any("(not regular files): ant/pipe.png" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize("kind", ["nothing", "pipe", "loop"])
-def test_what_is_neither_file_nor_folder_is_refused(tmp_path, kind):
+def test_anything_but_a_file_or_folder_is_refused(tmp_path, kind):
     path = tmp_path / "data"
     if kind == "pipe":
         os.mkfifo(path)

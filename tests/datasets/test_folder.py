@@ -1,3 +1,5 @@
+"""Folders as data sets: classes, single photos, unreadable files and loaders."""
+
 import re
 from pathlib import Path
 
@@ -8,12 +10,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.datasets.folder import NO_LABEL, Batch, ImageFolder, Sample, Unreadable, collate, split_folder
-from vitrail.datasets.formats import FORMATS
+from vitrail.datasets.collate import collate
+from vitrail.datasets.dataset import NO_LABEL, Batch, Sample, Unreadable
+from vitrail.datasets.folder import ImageFolder, split_folder
+from vitrail.datasets.image_io import FORMATS
 
 
 def brightness(image: Image.Image) -> torch.Tensor:
-    """One pixel whose value tells the photos of these tests apart."""
+    """The red value of the first pixel, which identifies the photos of these tests."""
     return torch.from_numpy(np.asarray(image)[:1, :1, 0].astype(np.float32))[None]
 
 
@@ -58,7 +62,7 @@ def test_a_folder_per_class(tmp_path):
     ]
 
 
-def test_nested_folders_count_to_their_class(tmp_path):
+def test_nested_folders_belong_to_their_class(tmp_path):
     photo(tmp_path / "ant" / "red" / "deep" / "1.png")
     photo(tmp_path / "bee" / "1.png")
     images = ImageFolder.scan(tmp_path, brightness)
@@ -66,15 +70,15 @@ def test_nested_folders_count_to_their_class(tmp_path):
     assert list(images.labels) == [0, 1]
 
 
-def test_a_folder_without_images_is_no_class_and_that_is_said(tmp_path, caplog):
+def test_a_folder_without_images_is_skipped_with_a_warning(tmp_path, caplog):
     photo(tmp_path / "bee" / "1.png")
     (tmp_path / "ant").mkdir()
     (tmp_path / "ant" / "notes.txt").touch()
     assert list(ImageFolder.scan(tmp_path, brightness).class_names) == ["bee"]
-    assert f"no images in them: ant in {tmp_path}" in caplog.text
+    assert f"skipped folders without images: ant in {tmp_path}" in caplog.text
 
 
-def test_a_hidden_folder_is_no_class(tmp_path):
+def test_a_hidden_folder_is_not_a_class(tmp_path):
     photo(tmp_path / "bee" / "1.png")
     photo(tmp_path / ".ipynb_checkpoints" / "1.png")
     images = ImageFolder.scan(tmp_path, brightness)
@@ -82,14 +86,14 @@ def test_a_hidden_folder_is_no_class(tmp_path):
     assert len(images) == 1
 
 
-def test_hidden_folders_do_not_make_classes_of_photos(tmp_path):
+def test_a_hidden_folder_beside_photos_makes_no_classes(tmp_path):
     photo(tmp_path / "1.png")
     photo(tmp_path / ".thumbnails" / "1.png")
     images = ImageFolder.scan(tmp_path, brightness)
     assert [path.relative_to(tmp_path).as_posix() for path in images.paths] == ["1.png"]
 
 
-def test_a_folder_with_the_name_of_an_image_is_none(tmp_path):
+def test_a_folder_named_like_an_image_is_not_an_image(tmp_path):
     photo(tmp_path / "bee" / "1.png")
     (tmp_path / "bee" / "more.png").mkdir()
     assert [path.name for path in ImageFolder.scan(tmp_path, brightness).paths] == ["1.png"]
@@ -120,7 +124,7 @@ def test_a_missing_folder(tmp_path):
         ImageFolder.scan(missing, brightness)
 
 
-def test_an_unreadable_file_becomes_no_other_image(tmp_path):
+def test_an_unreadable_file_is_not_replaced_by_another_image(tmp_path):
     photo(tmp_path / "a.png", 1)
     path = broken(tmp_path / "b.png")
     photo(tmp_path / "c.png", 3)
@@ -129,14 +133,14 @@ def test_an_unreadable_file_becomes_no_other_image(tmp_path):
     assert (float(first.image), float(third.image)) == (1, 3)
 
 
-def test_a_file_that_went_away_is_unreadable(tmp_path):
+def test_a_deleted_file_is_unreadable(tmp_path):
     path = photo(tmp_path / "a.png")
     images = ImageFolder.scan(tmp_path, brightness)
     path.unlink()
     assert images[0] == Unreadable(str(path), f"no such image file: {path}")
 
 
-def test_a_photo_that_the_transform_refuses_is_unreadable(tmp_path):
+def test_a_photo_for_which_the_transform_raises_an_image_error_is_unreadable(tmp_path):
     def refuse(image):
         raise ImageError(f"too thin: {image.size}")
 
@@ -144,7 +148,7 @@ def test_a_photo_that_the_transform_refuses_is_unreadable(tmp_path):
     assert ImageFolder.scan(path, refuse)[0] == Unreadable(str(path), "too thin: (3, 2)")
 
 
-def test_a_fault_of_the_transform_is_not_hidden(tmp_path):
+def test_other_errors_of_the_transform_propagate(tmp_path):
     def fail(image):
         raise TypeError("a programming fault")
 
@@ -152,7 +156,7 @@ def test_a_fault_of_the_transform_is_not_hidden(tmp_path):
         ImageFolder.scan(photo(tmp_path / "a.png"), fail)[0]
 
 
-def test_collate_stacks_what_could_be_read():
+def test_collate_stacks_readable_samples():
     samples = [
         Sample(torch.full((1, 2, 2), 1.0), 4, "a"),
         Unreadable("b", "damaged"),
@@ -168,7 +172,7 @@ def test_collate_stacks_what_could_be_read():
     assert batch.unreadable == [Unreadable("b", "damaged")]
 
 
-def test_collate_of_nothing_readable():
+def test_collate_of_unreadable_samples_is_empty():
     batch = collate([Unreadable("a", "damaged"), Unreadable("b", "empty")])
     assert (len(batch.images), len(batch.labels), batch.paths) == (0, 0, [])
     assert batch.labels.dtype == torch.int64
@@ -184,8 +188,8 @@ def twelve(tmp_path):
 
 
 @pytest.mark.parametrize(("limit", "shares"), [(6, [1, 2, 3]), (3, [1, 1, 1]), (11, [2, 4, 5]), (1, [1, 0, 0])])
-def test_spread_gives_every_class_its_share(twelve, limit, shares):
-    some = twelve.spread(limit)
+def test_subsample_keeps_class_proportions(twelve, limit, shares):
+    some = twelve.subsample(limit)
     assert len(some) == len(some.labels) == limit
     assert np.abs(np.bincount(some.labels, minlength=3) - shares).max() <= 1
     assert len(set(some.paths)) == limit
@@ -195,17 +199,17 @@ def test_spread_gives_every_class_its_share(twelve, limit, shares):
 
 
 @pytest.mark.parametrize("limit", [None, 12, 13])
-def test_spread_without_need_keeps_everything(twelve, limit):
-    assert list(twelve.spread(limit).paths) == list(twelve.paths)
+def test_subsample_with_a_high_limit_keeps_everything(twelve, limit):
+    assert list(twelve.subsample(limit).paths) == list(twelve.paths)
 
 
 @pytest.mark.parametrize("limit", [0, -3])
-def test_spread_to_nothing_is_refused(twelve, limit):
+def test_subsample_refuses_a_limit_below_one(twelve, limit):
     with pytest.raises(InvalidInputError, match=f"^expected a limit of at least 1 image, got {limit}$"):
-        twelve.spread(limit)
+        twelve.subsample(limit)
 
 
-def test_split_folder_takes_the_first_that_exists(tmp_path):
+def test_split_folder_returns_the_first_existing_folder(tmp_path):
     (tmp_path / "test").mkdir()
     assert split_folder(tmp_path, ["val", "test"]) == tmp_path / "test"
     (tmp_path / "val").mkdir()

@@ -1,4 +1,4 @@
-"""Answers from masks and boxes: which pixels are meant, through which file, and as the network sees them."""
+"""Ground truth from mask files and boxes: which pixels, from which file, and in the pixels that the network sees."""
 
 import pickle
 from dataclasses import replace
@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader
 
 from vitrail.adapters import Preprocessing
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.datasets.dataset import LabeledArrays, LabeledFiles, Sample, Unreadable, collate
+from vitrail.datasets.collate import collate
+from vitrail.datasets.dataset import LabeledArrays, LabeledFiles, Sample, Unreadable
 from vitrail.datasets.folder import ImageFolder
-from vitrail.datasets.ground_truth import GroundTruthImages, attach_boxes, attach_ground_truth, attach_masks, filled
+from vitrail.datasets.ground_truth import GroundTruthImages, attach_boxes, attach_ground_truth, attach_masks, fill_box
 from vitrail.datasets.mask_files import masks_by_image, read_mask
-from vitrail.datasets.named import read_data
+from vitrail.datasets.open import read_data
 from vitrail.datasets.synthetic.counting import ColorCounting
 from vitrail.datasets.synthetic.generation import read_generated_mask, write_synthetic
 
@@ -38,7 +39,7 @@ def random_mask(seed: int, height: int = 12, width: int = 16) -> np.ndarray:
 
 @pytest.fixture
 def folders(tmp_path):
-    """Photos of 16x12 pixels in two classes, one of them in a further folder, and a mask of each, red in the photo too."""
+    """Photos of 16x12 pixels in two classes, one in a nested folder, and their masks, which are red in the photos."""
     for seed, name in enumerate(("crow/1", "crow/deep/2.old", "wren/1")):
         mask = random_mask(seed)
         save(tmp_path / "photos" / f"{name}.png", np.where(mask[..., None], [255, 0, 0], [0, 0, 255]).astype(np.uint8))
@@ -76,12 +77,12 @@ def rgb(*shades: int) -> np.ndarray:
     ],
     ids=["ones", "white", "one bit", "16 bits", "blue", "green", "opaque", "cut out", "gray cut out", "palette"],
 )
-def test_what_a_mask_means(tmp_path, mask):
+def test_masks_of_every_mode(tmp_path, mask):
     assert np.array_equal(read_mask(save(tmp_path / "mask.png", mask)), SHAPE)
 
 
-def test_palettes_mean_their_indices_and_not_the_void(tmp_path):
-    """Black is index 0 and the color of no other; the border of PASCAL VOC is no part of the object."""
+def test_palette_indices_count_except_the_void_border(tmp_path):
+    """Indices count instead of colors, and the border of PASCAL VOC does not belong to the object."""
     indices = np.array([[0, 255, 1], [254, 255, 20]])
     found = read_mask(save(tmp_path / "voc.png", palette(indices)))
     assert found.tolist() == [[False, False, True], [True, False, True]]
@@ -90,13 +91,13 @@ def test_palettes_mean_their_indices_and_not_the_void(tmp_path):
     black = palette(SHAPE * 5)
     black.putpalette([0] * 768)
     assert np.array_equal(read_mask(save(tmp_path / "black.png", black)), SHAPE)
-    with pytest.raises(ImageError, match=r"got but 0 and 255, .* if white is meant, save the mask in gray"):
+    with pytest.raises(ImageError, match=r"got only 0 and 255, .* if 255 is the object, save the mask in gray"):
         read_mask(save(tmp_path / "white.png", palette(SHAPE * 255)))
     assert not read_mask(save(tmp_path / "none.png", palette(SHAPE * 0))).any()
 
 
-def test_a_mask_as_jpeg_means_what_is_nearer_to_white(tmp_path):
-    """Its black is not black: near an edge many pixels are above zero."""
+def test_a_jpeg_mask_is_cut_at_half_of_white(tmp_path):
+    """Compression makes many black pixels near an edge brighter than zero."""
     mask = np.zeros((32, 32), dtype=bool)
     mask[8:20, 5:27] = True
     path = save(tmp_path / "mask.jpg", mask.astype(np.uint8) * 255, quality=60)
@@ -106,13 +107,13 @@ def test_a_mask_as_jpeg_means_what_is_nearer_to_white(tmp_path):
 
 def test_a_mask_is_upright(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     found = read_mask(save(tmp_path / "mask.png", SHAPE.astype(np.uint8), exif=exif))
     assert np.array_equal(found, np.rot90(SHAPE, -1))
 
 
 @pytest.mark.parametrize("content", [b"", b"no mask"], ids=["empty", "damaged"])
-def test_a_mask_that_cannot_be_read(tmp_path, content):
+def test_damaged_and_missing_masks_are_refused(tmp_path, content):
     (tmp_path / "mask.png").write_bytes(content)
     with pytest.raises(ImageError, match=r"mask\.png"):
         read_mask(tmp_path / "mask.png")
@@ -120,7 +121,7 @@ def test_a_mask_that_cannot_be_read(tmp_path, content):
         read_mask(tmp_path / "other.png")
 
 
-def test_masks_are_found_by_the_images_paths(tmp_path, monkeypatch):
+def test_masks_are_found_by_image_path(tmp_path, monkeypatch):
     pixels = SHAPE.astype(np.uint8)
     for name in ("a/1.BMP", "a/1.png", "a/2.tif", "b/c/3.v2.png", "b/1.png", "4.png", ".hidden/5.png"):
         save(tmp_path / "masks" / name, pixels)
@@ -141,7 +142,7 @@ def test_masks_are_found_by_the_images_paths(tmp_path, monkeypatch):
         masks_by_image([], "nowhere", "photos")
 
 
-def test_photos_that_are_links_keep_their_places(tmp_path):
+def test_a_linked_photo_is_matched_by_the_path_of_the_link(tmp_path):
     save(tmp_path / "store" / "77.png", SHAPE.astype(np.uint8))
     mask = save(tmp_path / "masks" / "a" / "1.png", SHAPE.astype(np.uint8))
     (tmp_path / "photos" / "a").mkdir(parents=True)
@@ -150,115 +151,115 @@ def test_photos_that_are_links_keep_their_places(tmp_path):
     assert masks_by_image([link], tmp_path / "masks", tmp_path / "photos") == {link: mask}
 
 
-def test_a_single_photo_has_its_mask_by_its_name(folders):
+def test_a_single_photo_is_matched_by_name(folders):
     photo = folders / "photos" / "wren" / "1.png"
     images = attach_masks(ImageFolder.scan(photo, WHOLE), WHOLE, folders / "masks" / "wren", photo)
-    assert np.array_equal(images.answer(0), random_mask(2))
+    assert np.array_equal(images.ground_truth(0), random_mask(2))
 
 
-def test_photos_are_read_with_their_masks(folders):
+def test_attach_masks(folders):
     images = attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
     assert isinstance(images, GroundTruthImages)
     assert images.class_names == ["crow", "wren"]
     assert images.labels == [0, 0, 1]
     for index in range(3):
-        assert np.array_equal(images.answer(index), random_mask(index))
+        assert np.array_equal(images.ground_truth(index), random_mask(index))
         sample = images[index]
-        assert torch.equal(sample.answer, WHOLE.region(random_mask(index)))
+        assert torch.equal(sample.ground_truth, WHOLE.region(random_mask(index)))
         assert torch.equal(sample.image, WHOLE(images.open(index)))
     batch = next(iter(DataLoader(images, 3, num_workers=2, collate_fn=collate)))
-    assert batch.answers.shape == (3, 8, 8)
-    assert batch.answers.dtype == torch.bool
+    assert batch.ground_truth.shape == (3, 8, 8)
+    assert batch.ground_truth.dtype == torch.bool
     assert batch.paths == [str(path) for path in scan(folders).paths]
 
 
 @pytest.mark.parametrize("mode", ["center", "squash", "whole"])
-def test_an_answer_is_where_the_photo_shows_it(folders, mode):
-    """The photos are red where their masks are, and scaled to the nearest pixel, so that no color is mixed."""
+def test_masks_are_transformed_like_their_photos(folders, mode):
+    """The photos are red inside their masks, and nearest-neighbor interpolation does not mix colors."""
     fraction = 1.0 if mode == "whole" else 0.7
     preprocessing = Preprocessing((6, 9), fraction, mode, interpolation="nearest", mean=(0.0,) * 3, std=(1.0,) * 3)
     for sample in attach_masks(scan(folders), preprocessing, folders / "masks", folders / "photos"):
         red = sample.image[0] > 0.5
-        assert sample.answer.shape == red.shape
+        assert sample.ground_truth.shape == red.shape
         assert 0 < int(red.sum()) < red.numel()
-        assert torch.equal(sample.answer, red)
+        assert torch.equal(sample.ground_truth, red)
 
 
-def test_sets_with_answers_behave_like_other_sets(folders):
+def test_images_with_ground_truth_support_subsets_labels_and_copies(folders):
     images = attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
     part = images.subset([2, 0])
     assert [part.name(0), part.name(1)] == [images.name(2), images.name(0)]
     assert part.labels == [1, 0]
-    assert np.array_equal(part.answer(0), random_mask(2))
+    assert np.array_equal(part.ground_truth(0), random_mask(2))
     relabeled = pickle.loads(pickle.dumps(part.with_labels([7, 8])))
     assert relabeled.subset([1]).labels == [8]
     assert [(sample.label, sample.path) for sample in relabeled] == [(7, images.name(2)), (8, images.name(0))]
-    assert [images.labels[0], len(images.spread(2)), images.box(0)] == [0, 2, None]
-    assert type(images.spread(2)) is type(images)
+    assert [images.labels[0], len(images.subsample(2)), images.box(0)] == [0, 2, None]
+    assert type(images.subsample(2)) is type(images)
     other = images.with_transform(replace(WHOLE, size=(4, 4)))
-    assert (other[0].image.shape, other[0].answer.shape) == ((3, 4, 4), (4, 4))
+    assert (other[0].image.shape, other[0].ground_truth.shape) == ((3, 4, 4), (4, 4))
 
 
-def test_of_an_unknown_transform_no_answer_is_claimed(folders):
+def test_samples_of_an_unknown_transform_have_no_ground_truth(folders):
     images = attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos").with_transform(middle)
-    assert images[0].answer is None
-    assert np.array_equal(images.answer(0), random_mask(0))
+    assert images[0].ground_truth is None
+    assert np.array_equal(images.ground_truth(0), random_mask(0))
 
 
-def test_plain_images_have_no_answer(folders):
-    assert scan(folders).answer(0) is None
-    assert attach_ground_truth(scan(folders), WHOLE).answer(0) is None
+def test_plain_images_have_no_ground_truth(folders):
+    assert scan(folders).ground_truth(0) is None
+    assert attach_ground_truth(scan(folders), WHOLE).ground_truth(0) is None
 
 
-def test_a_set_with_answers_keeps_them(folders):
+def test_attach_ground_truth_keeps_existing_ground_truth(folders):
     images = attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
     other = attach_ground_truth(images.with_labels([4, 5, 6]), replace(WHOLE, size=(4, 4)))
-    assert (other.labels, other[0].answer.shape) == ([4, 5, 6], (4, 4))
-    assert np.array_equal(other.answer(1), random_mask(1))
+    assert (other.labels, other[0].ground_truth.shape) == ([4, 5, 6], (4, 4))
+    assert np.array_equal(other.ground_truth(1), random_mask(1))
 
 
-def test_masks_of_your_own_replace_those_of_a_task(tmp_path):
+def test_attach_masks_replaces_generated_ground_truth(tmp_path):
     write_synthetic(ColorCounting(grid_size=2, patch_size=4), tmp_path / "data", {"test": 5})
     images = attach_ground_truth(ImageFolder.scan(tmp_path / "data" / "test", WHOLE), WHOLE).with_labels([9, 8, 7, 6, 5])
     for i in range(5):
-        assert np.array_equal(images.answer(i), read_generated_mask(images.name(i)))
+        assert np.array_equal(images.ground_truth(i), read_generated_mask(images.name(i)))
         save(tmp_path / "own" / Path(images.name(i)).relative_to(tmp_path / "data" / "test"), np.eye(8, dtype=np.uint8))
     own = attach_masks(images, WHOLE, tmp_path / "own", tmp_path / "data" / "test")
     assert own.labels == [9, 8, 7, 6, 5]
-    assert all(np.array_equal(own.answer(i), np.eye(8, dtype=bool)) for i in range(5))
+    assert all(np.array_equal(own.ground_truth(i), np.eye(8, dtype=bool)) for i in range(5))
 
 
-def test_masks_that_cannot_be_used_make_their_images_unreadable(folders):
+def test_images_with_damaged_or_wrongly_sized_masks_are_unreadable(folders):
     (folders / "masks" / "crow" / "1.png").write_bytes(b"no mask")
     save(folders / "masks" / "wren" / "1.png", np.ones((16, 12), dtype=np.uint8))
     batch = collate(list(attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")))
-    assert (len(batch.images), len(batch.answers)) == (1, 1)
-    damaged, turned = batch.unreadable
+    assert (len(batch.images), len(batch.ground_truth)) == (1, 1)
+    damaged, rotated = batch.unreadable
     assert damaged.path.endswith("photos/crow/1.png")
     assert "expected an image file" in damaged.reason
     assert "masks/crow/1.png" in damaged.reason
-    assert "an answer as large as its image, 16x12 pixels, got 12x16 for" in turned.reason
+    assert "a mask as large as its image, 16x12 pixels, got 12x16 for" in rotated.reason
 
 
-def test_images_without_a_mask_are_refused_or_left_out(folders, caplog):
+def test_images_without_a_mask_are_refused_or_skipped(folders, caplog):
     (folders / "masks" / "crow" / "1.png").unlink()
     with pytest.raises(
-        InvalidInputError, match=r"found none for 1 of 3 images, the first .*crow.1\.png; .*take these images out"
+        InvalidInputError, match=r"found none for 1 of 3 images, the first .*crow.1\.png; .*remove these images"
     ):
         attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos")
     part = attach_masks(scan(folders), WHOLE, folders / "masks", folders / "photos", only_masked=True)
     assert part.labels == [0, 1]
-    assert np.array_equal(part.answer(1), random_mask(2))
-    assert "1 of 3 images" in caplog.text
+    assert np.array_equal(part.ground_truth(1), random_mask(2))
+    assert "skipped 1 of 3 images, which have no mask" in caplog.text
     for only_masked in (False, True):
-        with pytest.raises(InvalidInputError, match="found none, nor one of any other image"):
+        with pytest.raises(InvalidInputError, match="found no mask of any image"):
             attach_masks(scan(folders), WHOLE, folders / "masks" / "wren", folders / "photos", only_masked)
 
 
-def test_masks_belong_to_whole_files(folders):
+def test_attach_masks_refuses_crops_and_arrays(folders):
     files = scan(folders)
     cropped = replace(files, boxes=[(0.0, 0.0, 4.0, 4.0)] * 3, crop_to_box=True)
-    with pytest.raises(InvalidInputError, match="cut down to their boxes"):
+    with pytest.raises(InvalidInputError, match="got images cropped to boxes"):
         attach_masks(cropped, WHOLE, folders / "masks", folders / "photos")
     arrays = LabeledArrays(np.zeros((2, 8, 8), np.uint8), [0, 1], ["a", "b"], WHOLE, "mnist/test")
     with pytest.raises(InvalidInputError, match=r"expected image files, .* got LabeledArrays"):
@@ -274,49 +275,49 @@ def test_masks_belong_to_whole_files(folders):
         ((15.0, 11.0, 16.0, 12.0), (11, 12), (15, 16)),
     ],
 )
-def test_a_box_is_filled_and_cut_to_the_image(box, rows, columns):
+def test_fill_box_clips_to_the_image(box, rows, columns):
     expected = np.zeros((12, 16), dtype=bool)
     expected[slice(*rows), slice(*columns)] = True
-    assert np.array_equal(filled(box, 12, 16), expected)
+    assert np.array_equal(fill_box(box, 12, 16), expected)
 
 
-def test_photos_are_read_with_their_boxes(folders):
+def test_attach_boxes(folders):
     boxes = [(2.0, 3.0, 5.0, 9.0), (-9.0, 0.0, -1.0, 9.0), (16.0, 0.0, 20.0, 9.0)]
     files = scan(folders)
     images = attach_boxes(LabeledFiles(files.paths, files.labels, files.class_names, middle, boxes), WHOLE)
     sample, left, right = images
     assert isinstance(sample, Sample)
-    assert torch.equal(sample.answer, WHOLE.region(filled(boxes[0], 12, 16)))
+    assert torch.equal(sample.ground_truth, WHOLE.region(fill_box(boxes[0], 12, 16)))
     assert images.box(0) == boxes[0]
     for unreadable, box in ((left, boxes[1]), (right, boxes[2])):
         assert isinstance(unreadable, Unreadable)
         assert f"expected a box within 16x12 pixels, got {box} for" in unreadable.reason
-    # The filled box is what a crop to the box keeps.
+    # The mask has the size of a crop to the box.
     cropped = replace(images.images, crop_to_box=True).open(0)
-    rows, columns = np.nonzero(images.answer(0))
+    rows, columns = np.nonzero(images.ground_truth(0))
     assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == cropped.size
 
 
-def test_any_set_that_knows_boxes_can_answer(folders):
+def test_attach_boxes_accepts_any_data_set_with_boxes(folders):
     class Squares(LabeledArrays):
         def box(self, index):
             return (0.0, 0.0, 2.0 + index, 4.0)
 
     arrays = Squares(np.zeros((2, 8, 8), np.uint8), [0, 1], ["a", "b"], middle, "squares")
     images = attach_boxes(arrays, WHOLE)
-    assert [int(sample.answer.sum()) for sample in images] == [8, 12]
+    assert [int(sample.ground_truth.sum()) for sample in images] == [8, 12]
 
 
-def test_sets_without_boxes_are_refused(folders):
+def test_attach_boxes_refuses_data_sets_without_boxes(folders):
     with pytest.raises(InvalidInputError, match=r"found none for 3 of 3 images, .*cub-200-2011"):
         attach_boxes(scan(folders), WHOLE)
     cropped = replace(scan(folders), boxes=[(0.0, 0.0, 4.0, 4.0)] * 3, crop_to_box=True)
-    with pytest.raises(InvalidInputError, match="not cut down to its boxes"):
+    with pytest.raises(InvalidInputError, match="do not crop it to them"):
         attach_boxes(cropped, WHOLE)
 
 
-def test_birds_know_their_boxes(tmp_path):
-    """The layout of CUB-200-2011 with one bird."""
+def test_boxes_of_cub_are_ground_truth(tmp_path):
+    """CUB-200-2011 with a single bird."""
     root = tmp_path / "CUB_200_2011"
     save(root / "images" / "001.Crow" / "1.jpg", np.zeros((12, 16, 3), dtype=np.uint8))
     for name, line in {
@@ -328,4 +329,4 @@ def test_birds_know_their_boxes(tmp_path):
     }.items():
         (root / f"{name}.txt").write_text(line + "\n")
     [sample] = attach_boxes(read_data("cub-200-2011", tmp_path, "test", WHOLE), WHOLE)
-    assert torch.equal(sample.answer, WHOLE.region(filled((2.0, 3.0, 6.0, 8.0), 12, 16)))
+    assert torch.equal(sample.ground_truth, WHOLE.region(fill_box((2.0, 3.0, 6.0, 8.0), 12, 16)))

@@ -1,17 +1,18 @@
+"""Opening image files: every mode, depth and format as upright RGB, and an error for every unusable file."""
+
 import io
 import re
 import struct
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from png_files import png_without_pixels
 
 from vitrail.core.errors import ImageError
-from vitrail.datasets.formats import FORMATS
-from vitrail.datasets.image_io import open_image
+from vitrail.datasets.image_io import FORMATS, open_image
 from vitrail.datasets.image_limits import MAX_PIXELS, VARIABLE
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -25,16 +26,6 @@ def encoded(kind: str) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(noise()).save(stream, kind)
     return stream.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A 1-bit gray-scale PNG of any size whose pixels are missing."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
 def opened(path: Path) -> np.ndarray:
@@ -54,7 +45,7 @@ def test_a_plain_photo_keeps_its_pixels(tmp_path):
     assert np.array_equal(np.asarray(open_image(str(tmp_path / "photo.png"))), noise())
 
 
-def test_the_content_counts_and_not_the_name(tmp_path):
+def test_the_format_is_detected_by_content(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(encoded("PNG"))
     assert np.array_equal(opened(tmp_path / "photo.jpg"), noise())
 
@@ -68,7 +59,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
     assert_refused(tmp_path / "file" / "photo.jpg", f"cannot read {tmp_path / 'file' / 'photo.jpg'}: Not a directory")
 
 
-def test_a_name_too_long_for_the_file_system(tmp_path):
+def test_a_file_name_that_is_too_long(tmp_path):
     with pytest.raises(ImageError, match="File name too long"):
         open_image(tmp_path / ("n" * 300 + ".jpg"))
 
@@ -83,7 +74,7 @@ def test_an_empty_file(tmp_path):
     assert_refused(path, f"expected an image file, got an empty one (0 bytes): {path}")
 
 
-def test_a_text_file_with_the_name_of_a_photo(tmp_path):
+def test_a_text_file_named_like_a_photo(tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_text("<html>404 not found</html>" * 50)
     assert_refused(path, f"expected an image file ({', '.join(FORMATS)}), got something else: {path}")
@@ -100,7 +91,7 @@ def test_a_truncated_file(tmp_path, kind):
         open_image(path)
 
 
-def test_a_file_cut_off_in_its_header(tmp_path):
+def test_a_file_truncated_in_its_header(tmp_path):
     path = tmp_path / "photo.png"
     path.write_bytes(encoded("PNG")[:10])
     with pytest.raises(ImageError, match=re.escape(str(path))):
@@ -121,7 +112,7 @@ def test_damaged_pixels(tmp_path):
     [("photo.png", "I;16"), ("photo.tif", "I;16"), ("big-endian.tif", "I;16B")],
     ids=["PNG", "TIFF", "TIFF big-endian"],
 )
-def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path, name, mode):
+def test_16_bit_samples_are_scaled(tmp_path, name, mode):
     values = np.array([[0, 255, 256, 257], [511, 32767, 32768, 40000], [51200, 65279, 65280, 65535]], np.uint16)
     order = ">" if mode == "I;16B" else "<"
     image = Image.frombytes(mode, (4, 3), values.astype(f"{order}u2").tobytes())
@@ -132,7 +123,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path, name, mode):
     assert np.array_equal(opened(tmp_path / name), expected)
 
 
-def test_float_samples_are_shares_of_white(tmp_path):
+def test_float_samples_are_scaled_from_0_to_1(tmp_path):
     values = np.array([[0, 0.25, 0.5], [0.75, 0.9, 1]], np.float32)
     Image.fromarray(values).save(tmp_path / "photo.tif")
     with Image.open(tmp_path / "photo.tif") as stored:
@@ -141,11 +132,10 @@ def test_float_samples_are_shares_of_white(tmp_path):
     assert np.abs(opened(tmp_path / "photo.tif") - expected).max() <= 1
 
 
-@pytest.mark.parametrize("odd", [1.02, 255.0, -0.1, np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_one_float_sample_out_of_range_is_refused_and_scales_no_other(tmp_path, odd, place):
+@pytest.mark.parametrize(("value", "index"), [(1.02, 0), (255.0, 1), (-0.1, 2), (np.nan, 0), (np.inf, 1), (-np.inf, 2)])
+def test_a_float_sample_out_of_range_is_refused(tmp_path, value, index):
     values = np.full((1, 3), 0.5, np.float32)
-    values[0, place] = odd
+    values[0, index] = value
     path = tmp_path / "photo.tif"
     Image.fromarray(values).save(path)
     with pytest.raises(
@@ -155,14 +145,14 @@ def test_one_float_sample_out_of_range_is_refused_and_scales_no_other(tmp_path, 
 
 
 @pytest.mark.parametrize("largest", [200, 60_000, 2**31 - 1])
-def test_whole_samples_of_32_bits_are_refused(tmp_path, largest):
+def test_32_bit_integers_are_refused(tmp_path, largest):
     Image.fromarray(np.array([[0, largest]], np.int32)).save(tmp_path / "photo.tif")
     with pytest.raises(ImageError, match="expected samples of 8 or 16 bits, got 32-bit integers"):
         open_image(tmp_path / "photo.tif")
 
 
-def test_a_dark_image_of_16_bits_stays_dark(tmp_path):
-    # Pillow opens it with 32 bits, which do not tell.
+def test_a_dark_16_bit_image_stays_dark(tmp_path):
+    # Pillow opens it with 32-bit samples.
     (tmp_path / "photo.pgm").write_bytes(b"P5 3 1 65535\n" + np.array([0, 200, 512], ">u2").tobytes())
     assert opened(tmp_path / "photo.pgm")[0, :, 0].tolist() == [0, 0, 2]
 
@@ -184,7 +174,7 @@ def tiff(bits: int, photometric: int, samples: bytes) -> bytes:
     ],
     ids=["12 bits", "16 bits", "16 bits, white is 0", "8 bits, white is 0"],
 )
-def test_what_a_tiff_says_of_its_samples_counts(tmp_path, content, expected):
+def test_tiff_tags_determine_depth_and_white_level(tmp_path, content, expected):
     (tmp_path / "photo.tif").write_bytes(content)
     assert opened(tmp_path / "photo.tif")[0, :, 0].tolist() == expected
 
@@ -198,26 +188,26 @@ def test_cmyk_jpeg(tmp_path):
     assert np.abs(opened(tmp_path / "photo.jpg") - expected).max() <= 3
 
 
-def palette_image() -> Image.Image:
+def make_palette_image() -> Image.Image:
     image = Image.new("P", (2, 2))
     image.putpalette([*RED, *GREEN, *BLUE])
     image.putdata([0, 1, 2, 1])
     return image
 
 
-def test_a_palette(tmp_path):
-    palette_image().save(tmp_path / "photo.png")
+def test_palette_image(tmp_path):
+    make_palette_image().save(tmp_path / "photo.png")
     assert opened(tmp_path / "photo.png").tolist() == [[list(RED), list(GREEN)], [list(BLUE), list(GREEN)]]
 
 
 @pytest.mark.parametrize("name", ["photo.png", "photo.gif"])
 def test_a_transparent_palette_entry_is_white(tmp_path, name):
-    palette_image().save(tmp_path / name, transparency=1)
+    make_palette_image().save(tmp_path / name, transparency=1)
     assert opened(tmp_path / name).tolist() == [[list(RED), list(WHITE)], [list(BLUE), list(WHITE)]]
 
 
 def test_a_transparent_color_is_white(tmp_path):
-    palette_image().convert("RGB").save(tmp_path / "photo.png", transparency=GREEN)
+    make_palette_image().convert("RGB").save(tmp_path / "photo.png", transparency=GREEN)
     assert opened(tmp_path / "photo.png").tolist() == [[list(RED), list(WHITE)], [list(BLUE), list(WHITE)]]
 
 
@@ -232,7 +222,7 @@ def test_a_transparent_color_is_white(tmp_path):
         ("LA", (60,), ".tif"),
     ],
 )
-def test_transparency_is_laid_over_white(tmp_path, mode, color, alpha, suffix):
+def test_transparent_pixels_are_blended_over_white(tmp_path, mode, color, alpha, suffix):
     path = tmp_path / f"photo{suffix}"
     Image.new(mode, (4, 4), (*color, alpha)).save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
     rgb = color * 3 if mode == "LA" else color
@@ -240,14 +230,14 @@ def test_transparency_is_laid_over_white(tmp_path, mode, color, alpha, suffix):
     assert np.abs(opened(path) - expected).max() <= 1
 
 
-def test_one_bit(tmp_path):
+def test_1_bit_image(tmp_path):
     Image.fromarray(np.array([[True, False], [False, True]])).save(tmp_path / "photo.png")
     with Image.open(tmp_path / "photo.png") as stored:
         assert stored.mode == "1"
     assert opened(tmp_path / "photo.png")[..., 1].tolist() == [[255, 0], [0, 255]]
 
 
-def test_gray_scale(tmp_path):
+def test_gray_scale_image(tmp_path):
     gray = noise()[..., 0]
     Image.fromarray(gray).save(tmp_path / "photo.png")
     assert np.array_equal(opened(tmp_path / "photo.png"), np.stack([gray] * 3, 2))
@@ -263,7 +253,7 @@ ORIENTATIONS = {
     7: ("right", "bottom"),
     8: ("left", "bottom"),
 }
-"""The EXIF standard's table: the side of the scene that the stored first row and first column show."""
+"""Table of the EXIF standard: the sides of the scene that the first row and the first column show."""
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
@@ -288,7 +278,7 @@ def test_exif_rotation_is_applied(tmp_path, orientation, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
-def test_the_first_frame_of_an_animation(tmp_path, suffix):
+def test_an_animation_yields_its_first_frame(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 6), color) for color in (RED, BLUE, GREEN)]
     path = tmp_path / f"photo{suffix}"
     frames[0].save(
@@ -303,7 +293,7 @@ def test_the_first_frame_of_an_animation(tmp_path, suffix):
 def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch, limit_of_pillow):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit_of_pillow)
     path = tmp_path / "photo.png"
-    path.write_bytes(png_header(30_000, 30_000))
+    path.write_bytes(png_without_pixels(30_000, 30_000))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
     start = time.perf_counter()
     with pytest.raises(
@@ -315,9 +305,9 @@ def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch, lim
 
 
 @pytest.mark.parametrize(("width", "accepted"), [(MAX_PIXELS // 10_000, True), (MAX_PIXELS // 10_000 + 1, False)])
-def test_the_limit_is_the_one_that_is_documented(tmp_path, monkeypatch, width, accepted):
+def test_the_limit_of_pixels_is_exact(tmp_path, monkeypatch, width, accepted):
     path = tmp_path / "photo.png"
-    path.write_bytes(png_header(width, 10_000))
+    path.write_bytes(png_without_pixels(width, 10_000))
 
     def stop(_):
         raise OSError("decoding began")

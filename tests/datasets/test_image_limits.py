@@ -1,37 +1,27 @@
-"""What is refused before anything is allocated for its pixels, and what is no image file at all."""
+"""Files that are refused before they are decoded: too large, not a supported format, not a regular file."""
 
 import io
 import os
 import re
 import socket
 import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
+from png_files import png_without_pixels
 
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.datasets.dataset import LabeledFiles, Unreadable
-from vitrail.datasets.formats import FORMATS, SUFFIXES
-from vitrail.datasets.image_io import decode_image, open_image, read_image
+from vitrail.datasets.file_search import SUFFIXES
+from vitrail.datasets.image_io import FORMATS, decode_image, open_image, read_image
 from vitrail.datasets.image_limits import MAX_ASPECT, MAX_SIDE, VARIABLE
 from vitrail.datasets.mask_files import read_mask
 
 
-def png(width: int, height: int) -> bytes:
-    """A header that promises a gray-scale image, and nothing else."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
-
-
 @pytest.fixture
 def undecoded(monkeypatch):
-    """Nothing may be decoded."""
+    """Fail if anything is decoded."""
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
 
 
@@ -49,37 +39,37 @@ def undecoded(monkeypatch):
     ],
 )
 @pytest.mark.parametrize("way", ["file", "memory", "mask", "data set"])
-def test_what_is_too_large_is_not_decoded(tmp_path, undecoded, size, message, way):
+def test_images_that_are_too_large_are_not_decoded(tmp_path, undecoded, size, message, way):
     path = tmp_path / "photo.png"
-    path.write_bytes(png(*size))
+    path.write_bytes(png_without_pixels(*size))
     if way == "data set":
-        found = LabeledFiles([path], [0], ["a"], lambda image: pytest.fail("decoded"))[0]
-        assert isinstance(found, Unreadable)
-        assert re.search(message, found.reason)
+        sample = LabeledFiles([path], [0], ["a"], lambda image: pytest.fail("decoded"))[0]
+        assert isinstance(sample, Unreadable)
+        assert re.search(message, sample.reason)
         return
     with pytest.raises(ImageError, match=message):
         {"file": open_image, "mask": read_mask, "memory": lambda _: decode_image(path.read_bytes(), "photo")}[way](path)
 
 
-def test_what_is_just_small_enough_is_opened(tmp_path):
+def test_images_at_the_limits_are_opened(tmp_path):
     for size in ((2 * MAX_ASPECT, 2), (1, MAX_ASPECT)):
         Image.new("L", size).save(tmp_path / "photo.png")
         assert open_image(tmp_path / "photo.png").size == size
 
 
-def test_the_environment_sets_the_number_of_pixels(tmp_path, monkeypatch):
+def test_the_environment_variable_sets_the_limit(tmp_path, monkeypatch):
     Image.new("L", (100, 100)).save(tmp_path / "photo.png")
     monkeypatch.setenv(VARIABLE, "0.01")
     assert open_image(tmp_path / "photo.png").size == (100, 100)
     monkeypatch.setenv(VARIABLE, "0.009999")
     with pytest.raises(ImageError, match="at most 9,999 pixels"):
         open_image(tmp_path / "photo.png")
-    # What the page asks for is its own.
+    # An explicit limit takes precedence.
     assert decode_image((tmp_path / "photo.png").read_bytes(), "photo", 10_000).size == (100, 100)
 
 
 @pytest.mark.parametrize("text", ["many", "0", "-3", "nan", "inf", "1000", "1e-9"])
-def test_a_bad_number_in_the_environment_is_told(tmp_path, monkeypatch, text):
+def test_a_bad_value_of_the_environment_variable_is_refused(tmp_path, monkeypatch, text):
     Image.new("L", (2, 2)).save(tmp_path / "photo.png")
     monkeypatch.setenv(VARIABLE, text)
     with pytest.raises(
@@ -88,7 +78,7 @@ def test_a_bad_number_in_the_environment_is_told(tmp_path, monkeypatch, text):
         open_image(tmp_path / "photo.png")
 
 
-def test_tiles_count_like_images(tmp_path, undecoded):
+def test_large_tiles_are_refused(tmp_path, undecoded):
     entries = [
         (256, 10), (257, 10), (258, 8), (259, 8), (262, 1), (277, 1), (322, 40_000), (323, 40_000), (324, 8), (325, 4)
     ]  # fmt: skip
@@ -98,7 +88,7 @@ def test_tiles_count_like_images(tmp_path, undecoded):
         open_image(tmp_path / "photo.tif")
 
 
-def test_pixels_written_as_text_are_few(tmp_path, undecoded):
+def test_images_written_as_text_have_a_lower_limit(tmp_path, undecoded):
     (tmp_path / "photo.ppm").write_bytes(b"P3 2001 2000 255\n1 2 3")
     with pytest.raises(ImageError, match="at most 4,000,000 pixels in an image that is written as text"):
         open_image(tmp_path / "photo.ppm")
@@ -112,7 +102,7 @@ def test_a_huge_file_is_not_read(tmp_path):
         open_image(tmp_path / "photo.webp")
 
 
-def test_no_memory_is_the_image_s_fault(tmp_path, monkeypatch):
+def test_a_memory_error_becomes_an_image_error(tmp_path, monkeypatch):
     def fail(image):
         raise MemoryError
 
@@ -131,7 +121,7 @@ def foreign(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA", "PCX", "SGI"])
 @pytest.mark.parametrize("read", [open_image, read_mask, lambda path: decode_image(path.read_bytes(), str(path))])
-def test_only_offered_formats_are_tried(tmp_path, monkeypatch, undecoded, kind, read):
+def test_other_formats_are_not_decoded(tmp_path, monkeypatch, undecoded, kind, read):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("started Ghostscript"))
     path = tmp_path / "photo.jpg"
     path.write_bytes(foreign(kind))
@@ -139,7 +129,7 @@ def test_only_offered_formats_are_tried(tmp_path, monkeypatch, undecoded, kind, 
         read(path)
 
 
-def test_every_ending_belongs_to_an_offered_format():
+def test_every_suffix_belongs_to_a_supported_format():
     Image.init()
     known = {**Image.registered_extensions(), ".dib": "BMP"}
     assert {"JPEG" if known[suffix] == "MPO" else known[suffix] for suffix in SUFFIXES if suffix in known} <= {*FORMATS}
@@ -147,7 +137,7 @@ def test_every_ending_belongs_to_an_offered_format():
 
 
 @pytest.mark.parametrize("read", [open_image, read_mask])
-def test_what_is_no_regular_file_is_not_opened(tmp_path, read):
+def test_only_regular_files_are_opened(tmp_path, read):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "pipe.png")
     with socket.socket(socket.AF_UNIX) as plug:
@@ -160,7 +150,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path, read):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "F", "P"])
-def test_large_images_are_converted_in_bands_of_the_same_pixels(tmp_path, monkeypatch, mode):
+def test_conversion_in_bands_does_not_change_pixels(tmp_path, monkeypatch, mode):
     rng = np.random.default_rng(0)
     if mode == "F":
         image = Image.fromarray(rng.random((40, 30), np.float32))

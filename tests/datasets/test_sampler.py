@@ -1,4 +1,4 @@
-"""Reading does not hang on torch's default device."""
+"""Loaders read on the CPU whatever torch's default device is."""
 
 import pytest
 import torch
@@ -16,15 +16,15 @@ class Numbers(torch.utils.data.Dataset):
 
 
 @pytest.fixture
-def elsewhere():
-    """Another default device; tensors that are made there have no content."""
+def meta_default():
+    """Another default device, whose tensors have no content."""
     torch.set_default_device("meta")
     yield
     torch.set_default_device(None)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_batches_are_read_on_the_cpu_and_the_default_is_the_users_between(elsewhere, workers):
+def test_batches_are_read_on_the_cpu_and_the_default_device_is_restored_between_them(meta_default, workers):
     loader = DataLoader(Numbers(), batch_size=2, num_workers=workers, generator=fixed_generator())
     read = []
     for batch in read_on_cpu(loader):
@@ -34,7 +34,7 @@ def test_batches_are_read_on_the_cpu_and_the_default_is_the_users_between(elsewh
     assert torch.ones(1).device.type == "meta"
 
 
-def test_leaving_early_and_failing_put_the_default_back(elsewhere):
+def test_the_default_device_is_restored_after_a_break_and_an_error(meta_default):
     def fails():
         yield torch.ones(1)
         raise RuntimeError("the disk went away")
@@ -48,5 +48,5 @@ def test_leaving_early_and_failing_put_the_default_back(elsewhere):
     assert torch.ones(1).device.type == "meta"
 
 
-def test_nothing_to_read():
+def test_an_empty_loader():
     assert list(read_on_cpu([])) == []

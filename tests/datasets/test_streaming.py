@@ -1,3 +1,5 @@
+"""Streams: shares of processes and workers, random order, damaged records, and WebDataset."""
+
 import io
 import json
 import tarfile
@@ -10,8 +12,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from vitrail.core.errors import InvalidInputError, MissingExtraError
-from vitrail.datasets.dataset import NO_LABEL, Sample, Unreadable, collate
-from vitrail.datasets.named import read_stream
+from vitrail.datasets.collate import collate
+from vitrail.datasets.dataset import NO_LABEL, Sample, Unreadable
+from vitrail.datasets.open import read_stream
 from vitrail.datasets.streaming import ImageStream, Record, StreamedImages
 
 needs_webdataset = pytest.mark.skipif(
@@ -26,17 +29,17 @@ def encoded(value: int, kind="PNG") -> bytes:
 
 
 class Counting(ImageStream):
-    """Images 0, 1, 2, ...; each worker of each process takes every n-th."""
+    """Images 0, 1, 2, ..., of which each worker of each process reads every n-th."""
 
     def __init__(self, count):
         self.count = count
 
     def records(self, share, seed):
-        own, total = share.rank * share.num_workers + share.worker, share.world_size * share.num_workers
+        first, total = share.rank * share.num_workers + share.worker, share.world_size * share.num_workers
         order = torch.arange(self.count)
         if seed is not None:
             order = order[torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))]
-        for i in order[own::total].tolist():
+        for i in order[first::total].tolist():
             yield Record(encoded(i), i % 3, f"{i}")
 
 
@@ -49,7 +52,7 @@ def ten():
     return StreamedImages(Counting(10), ["a", "b", "c"], middle, num_images=10)
 
 
-def test_every_image_once_and_in_order(ten):
+def test_a_stream_yields_every_image_once_in_order(ten):
     samples = list(ten)
     assert all(isinstance(sample, Sample) for sample in samples)
     assert numbers(samples) == list(range(10))
@@ -57,24 +60,24 @@ def test_every_image_once_and_in_order(ten):
     assert [int(sample.image[0]) for sample in samples] == list(range(10))
 
 
-def test_processes_share_the_images(ten):
+def test_processes_read_disjoint_shares(ten):
     parts = [numbers(ten.share(rank, 3)) for rank in range(3)]
     assert sorted(sum(parts, [])) == list(range(10))  # noqa: RUF017
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_workers_share_the_images(ten, num_workers):
+def test_workers_read_disjoint_shares(ten, num_workers):
     batches = list(DataLoader(ten, 2, num_workers=num_workers, collate_fn=collate))
     assert sorted(int(path) for batch in batches for path in batch.paths) == list(range(10))
 
 
-def test_training_gives_every_process_equally_many(ten):
+def test_training_yields_equally_many_images_per_process(ten):
     parts = [numbers(ten.for_training(seed=1, rank=rank, world_size=4)) for rank in range(4)]
     assert [len(part) for part in parts] == [3, 3, 3, 3]
     assert set().union(*parts) == set(range(10))
 
 
-def test_training_has_another_order_every_epoch(ten):
+def test_training_changes_the_order_every_epoch(ten):
     training = ten.for_training(seed=1)
     first, again = numbers(training), numbers(training)
     training.set_epoch(1)
@@ -85,7 +88,7 @@ def test_training_has_another_order_every_epoch(ten):
     assert numbers(ten.for_training(seed=2)) != first
 
 
-def test_epochs_reach_workers_that_live_on(ten):
+def test_set_epoch_reaches_persistent_workers(ten):
     training = ten.for_training(seed=1)
     loader = DataLoader(training, 10, num_workers=1, persistent_workers=True, collate_fn=collate)
     (first,) = loader
@@ -95,19 +98,19 @@ def test_epochs_reach_workers_that_live_on(ten):
     assert first.paths != second.paths
 
 
-def test_training_on_a_stream_of_unknown_length(ten):
-    with pytest.raises(InvalidInputError, match="expected num_images, the number of images of the stream"):
+def test_training_on_a_stream_of_unknown_length_is_refused(ten):
+    with pytest.raises(InvalidInputError, match="expected num_images, the number of images in the stream"):
         StreamedImages(Counting(10), ["a"], middle).for_training(seed=0)
 
 
-def test_a_process_without_a_share(ten):
+def test_a_process_with_an_empty_share(ten):
     images = StreamedImages(Counting(1), ["a", "b", "c"], middle, num_images=1)
     assert list(images.share(1, 2)) == []
     with pytest.raises(InvalidInputError, match="expected images for worker 0 of 1 in process 1 of 2, found none in its share"):
         list(images.for_training(seed=0, rank=1, world_size=2))
 
 
-def test_another_transform(ten):
+def test_with_transform(ten):
     assert next(iter(ten.with_transform(lambda image: torch.ones(2)))).image.tolist() == [1, 1]
 
 
@@ -119,24 +122,24 @@ class Listed(ImageStream):
         yield from self.listed
 
 
-def test_what_cannot_be_read_is_reported_in_its_place():
+def test_unreadable_records_are_reported_in_order():
     images = StreamedImages(
         Listed(
             Record(encoded(3, "JPEG")[:300], 0, "cut"),
             Record(b"", 0, "empty"),
-            Record(encoded(4), 2, "odd"),
+            Record(encoded(4), 2, "wrong class"),
             Record(encoded(5), NO_LABEL, "photo"),
             Unreadable("lost", "gone"),
         ),
         ["a", "b"],
         middle,
     )
-    cut, empty, odd, photo, lost = images
+    cut, empty, wrong, photo, lost = images
     assert (cut.path, empty.path) == ("cut", "empty")
     assert "damaged or truncated image cut" in cut.reason
     assert empty.reason == "expected an image file, got an empty one (0 bytes): empty"
-    assert odd == Unreadable("odd", "expected a class from 0 to 1, got 2")
-    assert photo == Unreadable("photo", "expected a class for photo, found none")
+    assert wrong == Unreadable("wrong class", "expected a class from 0 to 1, got 2")
+    assert photo == Unreadable("photo", "expected a class for photo, got none")
     assert lost == Unreadable("lost", "gone")
 
 
@@ -170,7 +173,7 @@ def shards(tmp_path):
 
 
 @needs_webdataset
-def test_shards(shards):
+def test_webdataset_shards(shards):
     images = read_stream("webdataset", shards, "train", middle)
     assert images.class_names == ["day bird", "night bird"]
     assert images.num_images is None
@@ -182,13 +185,13 @@ def test_shards(shards):
 
 @needs_webdataset
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_shards_are_shared(shards, num_workers):
+def test_shards_are_distributed_over_processes_and_workers(shards, num_workers):
     images = read_stream("webdataset", shards, "train", middle)
-    found = []
+    values = []
     for rank in range(2):
         for batch in DataLoader(images.share(rank, 2), 3, num_workers=num_workers, collate_fn=collate):
-            found += batch.images[:, 0, 0, 0].int().tolist()
-    assert sorted(found) == list(range(12))
+            values += batch.images[:, 0, 0, 0].int().tolist()
+    assert sorted(values) == list(range(12))
 
 
 @needs_webdataset
@@ -203,7 +206,7 @@ def test_shards_in_random_order(shards):
 
 
 @needs_webdataset
-def test_shards_by_pattern_by_folder_and_by_timms_list(shards):
+def test_shards_by_pattern_folder_and_info_json(shards):
     chosen = read_stream("webdataset", shards, "val", middle, shards="*-0002.tar", num_classes=5, label="kind")
     assert [sample.label for sample in chosen] == [1] * 4
     assert chosen.class_names == ["0", "1", "2", "3", "4"]
@@ -219,7 +222,7 @@ def test_shards_by_pattern_by_folder_and_by_timms_list(shards):
 
 
 @needs_webdataset
-def test_damage_within_shards(shards):
+def test_damaged_shards_and_records_are_reported(shards):
     whole = {
         "1.jpg": encoded(1, "JPEG")[:100],
         "1.cls": b"0",
@@ -241,7 +244,7 @@ def test_damage_within_shards(shards):
 
 
 @needs_webdataset
-def test_shards_that_are_not_there(tmp_path):
+def test_missing_shards_and_class_names_are_refused(tmp_path):
     with pytest.raises(
         InvalidInputError,
         match=r"(?s)webdataset: no such file or folder: .*/\*train\*\.tar or .*/train/\*\.tar\nexpected below",
@@ -249,12 +252,12 @@ def test_shards_that_are_not_there(tmp_path):
         read_stream("webdataset", tmp_path, "train", middle)
     shard(tmp_path / "train-0.tar", {"1.png": encoded(1), "1.cls": b"0"})
     with pytest.raises(
-        InvalidInputError, match=r"names of the classes in .*classes\.txt, one a line, or the option num_classes"
+        InvalidInputError, match=r"expected the class names in .*classes\.txt, one per line, or the option num_classes"
     ):
         read_stream("webdataset", tmp_path, "train", middle)
 
 
-def test_streams_without_their_package(tmp_path, monkeypatch):
+def test_streams_without_their_package_are_refused(tmp_path, monkeypatch):
     for package, name in (("webdataset", "webdataset"), ("datasets", "huggingface")):
         monkeypatch.setitem(__import__("sys").modules, package, None)
         with pytest.raises(MissingExtraError, match=rf"the data set {name} needs .*pip install 'vitrail\[{package}\]'"):

@@ -8,15 +8,16 @@ from samples import CLASS_NAMES
 
 from vitrail.adapters import Preprocessing, adapt, build, load
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.datasets.folder import NO_LABEL, ImageFolder
+from vitrail.datasets.dataset import NO_LABEL
+from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation import Plan, evaluate, score, with_model_labels
-from vitrail.explainers import Explainer, make_explainer
+from vitrail.explainers import Attribution, Explainer, make_explainer
 from vitrail.metrics import PROTOCOLS
 
 pytest_plugins = ("tiny",)
 
-QUICK = Plan.of({"quick": replace(PROTOCOLS["hit"], num_steps=4)})
-DIFFMASK = Plan.of(["diffmask"])
+QUICK = Plan.create({"quick": replace(PROTOCOLS["hit"], num_steps=4)})
+DIFFMASK = Plan.create(["diffmask"])
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_score_skips_the_unreadable_and_keeps_paths_and_curves_together(classifi
     images = ImageFolder.scan(tmp_path, classifier.preprocessing)
     scores = score(classifier, images, [make_explainer(name, classifier) for name in ("hit", "random")], QUICK, batch_size=2)
     assert scores.paths == [str(path) for path in photos]
-    assert scores.places.tolist() == [0, 1, 3, 4, 5]  # "1b.png" stands between.
+    assert scores.indices.tolist() == [0, 1, 3, 4, 5]  # "1b.png" stands between.
     assert [file.path for file in scores.unreadable] == [str(tmp_path / "1b.png")]
     curves = scores.curves("quick")
     assert list(curves) == list(scores.methods) == ["hit", "random"]
@@ -168,10 +169,10 @@ def test_score_skips_the_unreadable_and_keeps_paths_and_curves_together(classifi
     expected = alone.curves("quick")["hit"]
     torch.testing.assert_close(curves["hit"].scores[3], expected.scores[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(curves["hit"].ends[3], expected.ends[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(scores.of_method("hit")[3], alone.of_method("hit")[0], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(scores.method_values("hit")[3], alone.method_values("hit")[0], rtol=1e-3, atol=1e-5)
     assert scores.targets[3] == alone.targets[0]
     with torch.no_grad():
-        found = classifier.module(torch.stack([images[place].image for place in scores.places.tolist()])).argmax(-1)
+        found = classifier.module(torch.stack([images[place].image for place in scores.indices.tolist()])).argmax(-1)
     assert scores.targets.tolist() == found.tolist()
     assert scores.target_names == [classifier.class_names[int(target)] for target in found]
 
@@ -202,12 +203,13 @@ def test_methods_of_other_grids_are_refused_where_points_are_counted_in_cells(cl
 
         name = "coarse"
 
-        def relevance(self, images, targets):
-            return torch.rand(len(images), 2, 2)
+        def attribution(self, images, choose):
+            logits = self.model.logits(images)
+            return Attribution(logits, choose(logits), torch.rand(len(images), 2, 2))
 
     images = ImageFolder.scan(make_photo(tmp_path / "a.png"), classifier.preprocessing)
     explainers = [make_explainer("random", classifier), Coarse(classifier)]
-    with pytest.raises(InvalidInputError, match=r"expected maps of one grid.*images apart"):
+    with pytest.raises(InvalidInputError, match=r"expected maps of one grid.*images separately"):
         score(classifier, images, explainers, DIFFMASK)
     alone = score(classifier, images, explainers[1:], DIFFMASK).curves("diffmask")["coarse"]
     assert alone.scores.shape == (1, 4, 2)

@@ -87,7 +87,7 @@ def test_shares_may_be_empty_or_unreadable(tiny_model_file, make_photo, tmp_path
             return evaluate(classifier, images(name))
 
         def scored(name):  # a batch an image
-            return score(classifier, images(name), [make_explainer("hit", classifier)], Plan.of(["diffmask"]), batch_size=1)
+            return score(classifier, images(name), [make_explainer("hit", classifier)], Plan.create(["diffmask"]), batch_size=1)
 
         alone = [found(name) for name in ("four", "single")]  # each process by itself
         scored_alone = [scored(name) for name in ("four", "single")]

@@ -22,9 +22,9 @@ from vitrail.datasets.synthetic.generation import has_ground_truth, read_generat
 from vitrail.evaluation import Plan, score
 from vitrail.evaluation.scoring.selection import Selection
 from vitrail.evaluation.scoring.sheets import write_sheets
-from vitrail.explainers import Explainer, make_explainer
+from vitrail.explainers import Attribution, Explainer, make_explainer
 from vitrail.explainers.diffmask import VisionDiffMask
-from vitrail.metrics.masks import MEASURES, cut
+from vitrail.metrics.masks import MEASURES, threshold_relevance
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, TrainedMask
 
 pytest_plugins = ("tiny",)
@@ -54,7 +54,7 @@ def scan(folder):
 
 def plan_of(threshold=None):
     options = None if threshold is None else {"masks": {"threshold": threshold}}
-    return Plan.of(metrics=["masks"], options=options)
+    return Plan.create(metrics=["masks"], options=options)
 
 
 def chosen(classifier, images):
@@ -66,7 +66,7 @@ def score_masks(classifier, images, explainers, threshold=None, **options):
     return score(classifier, chosen(classifier, images), explainers, plan_of(threshold), **options)
 
 
-def of_method(scores, method):
+def method_values(scores, method):
     """Every measure of a method, a number an image; NaN where it is undefined, also for all."""
     names = [column.name for column in scores.columns]
     place = scores.methods.index(method)
@@ -75,7 +75,7 @@ def of_method(scores, method):
 
 
 def num_empty(scores):
-    return int((of_method(scores, scores.methods[0])["answer"] == 0).sum())
+    return int((method_values(scores, scores.methods[0])["answer"] == 0).sum())
 
 
 @pytest.fixture
@@ -100,9 +100,11 @@ class Redness(Explainer):
     scale: float = 1.0
     name = "redness"
 
-    def relevance(self, images, targets):
+    def attribution(self, images, choose):
+        logits = self.model.logits(images)
         red, green, blue = self.model.preprocessing.denormalize(images).unbind(1)
-        return self.scale * torch.nn.functional.avg_pool2d(red * (1 - green) * (1 - blue), 4)
+        redness = torch.nn.functional.avg_pool2d(red * (1 - green) * (1 - blue), 4)
+        return Attribution(logits, choose(logits), self.scale * redness)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,7 @@ class Gates(Redness):
     name = "gates"
     gives_probabilities: ClassVar[bool] = True
 
-    def logits_without(self, images, keep):
+    def placeholder_logits(self, images, keep):
         mask = keep.unflatten(1, (4, 4)).repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
         with torch.no_grad():
             return self.model.logits(torch.where(mask, images, images.flip(2)))
@@ -124,19 +126,20 @@ class Coarse(Explainer):
 
     name = "coarse"
 
-    def relevance(self, images, targets):
-        return torch.tensor([[0.0, 1.0], [0.2, 0.7]]).expand(len(images), 2, 2)
+    def attribution(self, images, choose):
+        logits = self.model.logits(images)
+        return Attribution(logits, choose(logits), torch.tensor([[0.0, 1.0], [0.2, 0.7]]).expand(len(images), 2, 2))
 
 
-def test_the_oracle_of_a_task_finds_its_answers(classifier, counted):
+def test_the_oracle_of_a_task_finds_its_ground_truth(classifier, counted):
     scores = score_masks(classifier, scan(counted), [Redness(classifier, 7.0), make_explainer("random", classifier)])
-    oracle, random = of_method(scores, "redness"), of_method(scores, "random")
+    oracle, random = method_values(scores, "redness"), method_values(scores, "random")
     assert num_empty(scores) == 1
     for name in COMPARED:
         assert np.isnan(oracle[name]).tolist() == [True] + [False] * 16
         assert (oracle[name][1:] == 1).all()
         assert np.nanmean(random[name]) < 0.9
-    np.testing.assert_allclose(oracle["answer"], np.arange(17) / 16)
+    np.testing.assert_allclose(oracle["ground_truth"], np.arange(17) / 16)
     # No red and all red are constant maps, which keep all.
     np.testing.assert_allclose(oracle["kept"], [1, *(np.arange(1, 17) / 16)])
     np.testing.assert_allclose(oracle["pointing_chance"][1:], np.arange(1, 17) / 16)
@@ -173,7 +176,7 @@ def test_decisions_are_those_of_a_loop_in_pixel_space(classifier, counted):
                         pixels[block] = 0
             with torch.no_grad():
                 whole, masked, replaced = (classifier.module(each).softmax(-1)[0] for each in (image, pixels, own))
-            found = {name: float(values[i]) for name, values in of_method(scores, method).items()}
+            found = {name: float(values[i]) for name, values in method_values(scores, method).items()}
             assert found["kept"] == pytest.approx(float(kept.float().mean()))
             assert found["agreement"] == (whole.argmax() == masked.argmax())
             assert found["kl"] == pytest.approx(float((whole * (whole / masked).log()).sum()), rel=1e-3, abs=1e-5)
@@ -193,8 +196,8 @@ def test_an_image_has_the_same_measures_in_any_batch(classifier, counted, shown)
         for images, size in ((scan(counted), 17), (scan(counted), 3), (scan(counted / "05"), 1))
     )
     for method in ("hit", "random", "gates"):
-        few, one = of_method(small, method), of_method(alone, method)
-        for name, values in of_method(whole, method).items():
+        few, one = method_values(small, method), method_values(alone, method)
+        for name, values in method_values(whole, method).items():
             np.testing.assert_allclose(few[name], values, rtol=1e-3, atol=1e-5)
             np.testing.assert_allclose(one[name][0], values[5], rtol=1e-3, atol=1e-5)
     assert whole.paths == small.paths
@@ -212,7 +215,7 @@ def test_the_masks_of_diffmask_are_neither_scaled_nor_replaced_by_zero_alone(cla
     explainers = [explainer, make_explainer("random", classifier)]
     scores = score_masks(classifier, scan(counted), explainers, threshold=0.6)
     images = torch.stack([classifier.preprocessing(open_image(path)) for path in scores.paths])
-    found, kept = of_method(scores, "diffmask"), explainer.explain(images).relevance >= 0.6
+    found, kept = method_values(scores, "diffmask"), explainer.explain(images).relevance >= 0.6
     assert 0 < kept.float().mean() < 1
     np.testing.assert_allclose(found["kept"], kept.float().mean((1, 2)))
     # What is shown is what was measured.
@@ -222,27 +225,27 @@ def test_the_masks_of_diffmask_are_neither_scaled_nor_replaced_by_zero_alone(cla
     for row in rows:
         assert list(row.kept) == [explanation.method for explanation in row.explanations] == ["diffmask", "random"]
         assert torch.equal(row.kept["diffmask"], masks[row.title])
-        assert torch.equal(row.kept["random"], cut(row.explanations[1].relevance, 0.6)[0].float())
+        assert torch.equal(row.kept["random"], threshold_relevance(row.explanations[1].relevance, 0.6)[0].float())
     with torch.no_grad():
-        own, whole = explainer.logits_without(images, kept.flatten(1)), classifier.logits(images)
+        own, whole = explainer.placeholder_logits(images, kept.flatten(1)), classifier.logits(images)
     assert found["agreement_own"].tolist() == (own.argmax(1) == whole.argmax(1)).float().tolist()
     expected = torch.nn.functional.kl_div(own.log_softmax(1), whole.softmax(1), reduction="none").sum(1)
     np.testing.assert_allclose(found["kl_own"], expected, rtol=1e-3, atol=1e-5)
     assert not np.allclose(found["kl_own"], found["kl"], rtol=0.01)
-    assert np.isnan(of_method(scores, "random")["agreement_own"]).all()
+    assert np.isnan(method_values(scores, "random")["agreement_own"]).all()
 
 
 def test_a_coarse_map_is_measured_on_its_own_cells(classifier, counted):
     scores = score_masks(classifier, scan(counted / "01"), [Coarse(classifier)])
-    found = {name: float(values[0]) for name, values in of_method(scores, "coarse").items()}
+    found = {name: float(values[0]) for name, values in method_values(scores, "coarse").items()}
     answer = read_generated_mask(scores.paths[0]).reshape(2, 8, 2, 8).any((1, 3))
     assert found["kept"] == 0.5
-    assert found["answer"] == answer.mean() == 0.25
+    assert found["ground_truth"] == answer.mean() == 0.25
     assert found["iou"] == (0.5 if answer[:, 1].any() else 0)
     assert found["iou_at_size"] == answer[0, 1]
 
 
-def test_photos_without_masks_have_no_answers(classifier, make_photo, shown, tmp_path):
+def test_photos_without_masks_have_no_ground_truth(classifier, make_photo, shown, tmp_path):
     photos = [make_photo(tmp_path / "photos" / f"{i}.png", seed=i) for i in range(2)]
     assert not any(map(has_ground_truth, [*photos, "x.png", "/x.png"]))
     for images in (scan(photos[0].parent), scan(photos[0])):
@@ -300,12 +303,13 @@ def test_answers_are_seen_as_the_photos_are(classifier, tmp_path, fraction, mode
             Image.fromarray(picture.astype(np.uint8)).save(path)
     images = ImageFolder.scan(tmp_path / "test", preprocessing)
     seen = score_masks(replace(classifier, preprocessing=preprocessing), images, [Redness(classifier)], threshold=0.7)
-    found = of_method(seen, "redness")
-    assert (16 * found["answer"]).tolist() == [*cells, *cells]
+    found = method_values(seen, "redness")
+    assert (16 * found["ground_truth"]).tolist() == [*cells, *cells]
     assert num_empty(seen) == 2 * cells.count(0)
     for name in ("iou", "iou_at_size", "pointing"):
         assert all(
-            value == 1 or (share == 0 and np.isnan(value)) for value, share in zip(found[name], found["answer"], strict=True)
+            value == 1 or (share == 0 and np.isnan(value))
+            for value, share in zip(found[name], found["ground_truth"], strict=True)
         )
 
 
@@ -324,7 +328,7 @@ def test_a_threshold_is_a_number_and_the_only_option():
     with pytest.raises(InvalidInputError, match=r"cannot use 'much' for masks\.threshold"):
         plan_of("much")
     with pytest.raises(InvalidInputError, match="has no option treshold; its options: threshold"):
-        Plan.of(metrics=["masks"], options={"masks": {"treshold": 0.3}})
+        Plan.create(metrics=["masks"], options={"masks": {"treshold": 0.3}})
 
 
 class SentError(Exception):
@@ -351,7 +355,7 @@ def test_the_shares_of_two_processes_are_brought_together(folder, classifier, co
             measure()
         shares.append(sent.value.args[0])
     # Batches of four, dealt out in turn.
-    assert [[len(part.places) for _, part in share] for share in shares] == ([[1], []] if folder else [[4, 4, 1], [4, 4]])
+    assert [[len(part.indices) for _, part in share] for share in shares] == ([[1], []] if folder else [[4, 4, 1], [4, 4]])
     monkeypatch.setattr(f"{engine}.gather", lambda items: items if items == [None] else shares[0] + shares[1])
     assert_the_same(measure(), alone)
 
@@ -378,7 +382,7 @@ def test_two_processes_find_the_measures_of_one(tiny_model_file, counted, tmp_pa
 
         classifier = load({str(tiny_model_file)!r}, device="cpu")
         explainers = [make_explainer(name, classifier) for name in ("hit", "random")]
-        plan = Plan.of(["diffmask"], ["masks"])
+        plan = Plan.create(["diffmask"], ["masks"])
 
         def found(name, folder=None):
             images = ImageFolder.scan({str(counted)!r} + name, classifier.preprocessing)

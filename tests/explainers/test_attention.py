@@ -1,6 +1,7 @@
 """Raw attention and rollout against plain products of matrices."""
 
 import math
+from functools import cache
 
 import networks
 import pytest
@@ -13,10 +14,14 @@ from vitrail.explainers import make_explainer
 each_plain = pytest.mark.parametrize("name", PLAIN)
 
 
-def double(name):
+def fresh_double(name):
+    """A network that a test may change."""
     classifier = networks.network(name)
     classifier.module.double()
     return classifier, networks.images(name).double()
+
+
+double = cache(fresh_double)
 
 
 def fused(weights, fusion):
@@ -28,16 +33,15 @@ def assert_map(relevance, row, classifier, images):
     torch.testing.assert_close(relevance, expected.to(relevance), rtol=1e-5, atol=1e-8)
 
 
-def everywhere(classifier, matrix):
-    """Let every block attend as one matrix tells (q, k), whatever the tokens are."""
+def force_attention(classifier, matrix):
+    """Replace the attention of every block by one matrix (q, k)."""
     for block in classifier.module.blocks:
-        block.attn.fused_attn = False  # Fused attention would not ask for the weights.
+        block.attn.fused_attn = False  # Fused attention computes no weights.
         block.attn.attn_drop.register_forward_hook(lambda module, inputs, weights: matrix.expand_as(weights).clone())
 
 
 @each_plain
-@pytest.mark.parametrize("fusion", ["mean", "max", "min"])
-@pytest.mark.parametrize("block", [-1, 1])
+@pytest.mark.parametrize(("fusion", "block"), [("mean", -1), ("max", 1), ("min", -1)])
 def test_raw_attention_of_a_block(name, fusion, block):
     classifier, images = double(name)
     matrix = fused(walk(classifier.module, images).attentions[block], fusion)
@@ -71,10 +75,10 @@ def test_rollout_without_the_smallest_weights(name, ratio):
         row = reading_row(classifier.module, attentions[0].shape[-1])
         for matrix in reversed(attentions):
             values = matrix[i].flatten().tolist()
-            for place in sorted(range(len(values)), key=values.__getitem__)[: int(len(values) * ratio)]:
+            for index in sorted(range(len(values)), key=values.__getitem__)[: int(len(values) * ratio)]:
                 # The class token's weight for itself stays; without one there is nothing to protect.
-                if place or name == "timm-no-prefix":
-                    values[place] = 0.0
+                if index or name == "timm-no-prefix":
+                    values[index] = 0.0
             mixed = torch.tensor(values, dtype=torch.float64).view_as(matrix[i]) + torch.eye(len(row), dtype=torch.float64)
             row = row @ (mixed / mixed.sum(-1, keepdim=True))
         assert_map(relevance[i : i + 1], row[None], classifier, images)
@@ -82,9 +86,9 @@ def test_rollout_without_the_smallest_weights(name, ratio):
 
 @each_plain
 def test_rollout_of_attention_to_oneself_is_what_the_head_reads(name):
-    classifier, images = double(name)
+    classifier, images = fresh_double(name)
     num_tokens = classifier.num_prefix_tokens + math.prod(classifier.grid_size(images))
-    everywhere(classifier, torch.eye(num_tokens, dtype=torch.float64))
+    force_attention(classifier, torch.eye(num_tokens, dtype=torch.float64))
     relevance = make_explainer("rollout", classifier).explain(images).relevance
     row = reading_row(classifier.module, num_tokens)
     assert_map(relevance, row.expand(3, -1), classifier, images)
@@ -93,7 +97,7 @@ def test_rollout_of_attention_to_oneself_is_what_the_head_reads(name):
 @each_plain
 @pytest.mark.parametrize("method", ["attention", "rollout"])
 def test_uniform_attention_gives_a_uniform_map(name, method):
-    classifier, images = double(name)
+    classifier, images = fresh_double(name)
     for block in classifier.module.blocks:
         torch.nn.init.zeros_(block.attn.qkv.weight)
         torch.nn.init.zeros_(block.attn.qkv.bias)
@@ -102,7 +106,7 @@ def test_uniform_attention_gives_a_uniform_map(name, method):
     starts_at_class_token = classifier.module.global_pool == "token"
     if method == "attention":
         expected = 1 / num_tokens
-    elif starts_at_class_token:  # What has left it is spread evenly; half stays in every one of 3 blocks.
+    elif starts_at_class_token:  # Half of it stays in each of the 3 blocks, the rest is spread evenly.
         expected = (1 - 0.5**3) / num_tokens
     else:
         expected = (1 - 0.5**3) / num_tokens + 0.5**3 / relevance[0].numel()
@@ -110,21 +114,21 @@ def test_uniform_attention_gives_a_uniform_map(name, method):
 
 
 def test_rollout_follows_a_chain_of_patches():
-    classifier, images = double("timm")
-    places = [3, 7, 12]  # In the last block the class token looks at 12, there 12 came from 7, and 7 from 3.
+    classifier, images = fresh_double("timm")
+    patches = [3, 7, 12]  # The class token attends to 12 in the last block, 12 to 7 before it, and 7 to 3 before that.
     for block, (asks, asked) in zip(classifier.module.blocks, [(7, 3), (12, 7), (0, 12)], strict=True):
         matrix = torch.eye(17, dtype=torch.float64)
         matrix[asks] = torch.eye(17, dtype=torch.float64)[asked]
         block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_hook(lambda *parts, matrix=matrix: matrix.expand_as(parts[2]).clone())
     relevance = make_explainer("rollout", classifier).explain(images[:1]).relevance.flatten()
-    assert relevance.nonzero().flatten().tolist() == [place - 1 for place in places]
+    assert relevance.nonzero().flatten().tolist() == [patch - 1 for patch in patches]
     torch.testing.assert_close(relevance[[11, 6, 2]].double(), torch.tensor([0.25, 0.125, 0.125]).double())
 
 
 @pytest.mark.parametrize("name", ["hit", "hit-wide", "hit-pooled"])
 def test_attention_and_rollout_of_a_hit(name):
-    """Patches do not ask: half stays in the class token at every block, the other half goes to the patches and rests there."""
+    """Patches are no queries: in every block half stays in the class token, and half goes to the patches and stays there."""
     classifier, images = networks.network(name), networks.images(name)
     with torch.no_grad(), classifier.record(attentions=True) as trace:
         classifier.logits(images)

@@ -1,5 +1,7 @@
 """Chefer's attention, LeGrad and AttCAT against their definitions, spelled out with plain autograd."""
 
+from functools import cache
+
 import networks
 import pytest
 import torch
@@ -13,11 +15,19 @@ TARGETS = torch.tensor([4, 0, 2])
 each_plain = pytest.mark.parametrize("name", PLAIN)
 
 
-@pytest.fixture
-def case(name):
+def fresh_double(name):
+    """A network that a test may change."""
     classifier = networks.network(name)
     classifier.module.double()
     return classifier, networks.images(name).double()
+
+
+double = cache(fresh_double)
+
+
+@pytest.fixture
+def case(name):
+    return double(name)
 
 
 def assert_maps(method, case, rows, **options):
@@ -71,10 +81,9 @@ def test_attcat_by_definition(name, case):
     assert_maps("attcat", case, rows)
 
 
-@pytest.mark.parametrize("name", ["timm"])
-def test_the_last_two_blocks_tell_attcat_nothing_under_a_class_token(name, case):
-    """Nothing reads the patches that leave the last block. Those before are read through a norm alone, which forgets their length."""
-    classifier, images = case
+def test_the_last_two_blocks_contribute_nothing_to_attcat_under_a_class_token():
+    """Nothing reads the patches after the last block; those before it pass through a norm, which ignores their length."""
+    classifier, images = fresh_double("timm")
     for block in classifier.module.blocks:
         block.norm1.eps = 0
     seen = walk(classifier.module, images)
@@ -89,7 +98,7 @@ def test_the_last_two_blocks_tell_attcat_nothing_under_a_class_token(name, case)
 
 @pytest.mark.parametrize("name", ["hit", "hit-wide"])
 def test_chefer_on_a_hit_adds_its_weighted_attention(name, case):
-    """Only the class token asks, and the weight for itself is 0: one pass through every block's row, nothing between patches."""
+    """Only the class token is a query, and its weight for itself is 0: each block adds its row, nothing flows between patches."""
     classifier, images = case
     with classifier.record(attentions=True) as trace:
         logits = classifier.logits(images)
@@ -113,12 +122,12 @@ def test_legrad_refuses_heads_that_cannot_read_every_block():
 
 
 @pytest.mark.parametrize("start", [-1, 3])
-def test_legrad_refuses_blocks_that_are_not_there(start):
+def test_legrad_refuses_unknown_blocks(start):
     with pytest.raises(InvalidInputError, match=rf"^expected a starting_block from 0 to 2, got {start}$"):
         make_explainer("legrad", networks.network("timm"), starting_block=start)
 
 
-def test_chefer_is_not_lost_beside_the_identity_where_patches_are_averaged():
+def test_chefer_keeps_small_values_if_patches_are_averaged():
     single, double = networks.network("timm-average"), networks.network("timm-average")
     double.module.double()
     for classifier in (single, double):

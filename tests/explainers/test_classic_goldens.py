@@ -40,8 +40,8 @@ def test_rollout_of_single_images(fusion, ratio, dtype, prefix, tolerance):
 
 
 @each_rollout
-def test_rollout_of_the_published_batch_is_at_fault(fusion, ratio):
-    """There only image 0 is pruned, where any image has its smallest weights, and the maximum is the batch's."""
+def test_rollout_reproduces_the_bug_of_published_batches(fusion, ratio):
+    """The published code only prunes image 0, by the smallest weights of all images, and divides by the maximum of the batch."""
     case = golden("diffmask_rollout")
     theirs = case.tensors[f"out.rollout.{fusion}.{ratio}.batch"]
     assert_close(_batch_fault(case.tensors["in.attentions"], fusion, ratio), theirs, 1e-5)
@@ -97,7 +97,7 @@ def scaled(maps: Tensor) -> Tensor:
 
 
 def principal(images: Tensor) -> Tensor:
-    """The first principal component of the weighted tokens, by another way than ours; its sign is the plain sum's."""
+    """The first principal component of the weighted tokens by eigendecomposition, with the sign of the plain sum."""
     network = published_vit("diffmask_gradcam").module
     block, seen = network.base_model.layers[-2], []
     handle = block.get_submodule("layernorm_after").register_forward_hook(lambda *parts: seen.append(parts[2]))
@@ -118,7 +118,7 @@ def test_plain_grad_cam():
 
 
 def test_eigen_grad_cam():
-    """Published maps take the sign that the decomposition happens to have; ours agrees with the plain sum."""
+    """Published maps have the arbitrary sign of the decomposition; ours agree with the plain sum."""
     case = golden("diffmask_gradcam")
     theirs, component = case.tensors["out.eigen_grad_cam"], principal(case.images())
     ours = grad_cam(case.images(), eigen_smooth=True)
@@ -131,7 +131,7 @@ def test_eigen_grad_cam():
 
 VIEWS = [(mirrored, factor) for mirrored in (False, True) for factor in (0.9, 1.0, 1.1)]
 PUBLISHED_SIGNS = torch.tensor([(-1, -1), (-1, 1), (-1, -1), (1, 1), (1, 1), (1, 1)])
-"""Of the principal component in every view, (views, images), against the plain sum's."""
+"""Sign of the principal component relative to the plain sum, (views, images)."""
 
 
 def test_grad_cam_over_six_views():

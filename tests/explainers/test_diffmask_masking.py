@@ -1,4 +1,4 @@
-"""What a ViT says when DiffMask's gates remove patches."""
+"""Predictions of a ViT with patches masked by DiffMask's gates."""
 
 import networks
 import pytest
@@ -15,7 +15,7 @@ NETWORKS = ("timm-no-prefix", "timm-wide", "hf-deit-teacher", "eva-dinov3", "tor
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("layer", [-1, 1])
-def test_its_parts(name, layer):
+def test_fields_of_a_masked_prediction(name, layer):
     one, images = diffmask(name, layer=layer), networks.images(name)
     found = one.predict_masked(images)
     explanation = one.explain(images)
@@ -40,7 +40,7 @@ def test_the_divergence():
 
 
 @pytest.mark.parametrize("masking", ["expected", "hard"])
-def test_masks_without_chance(masking):
+def test_expected_and_hard_masks(masking):
     one, images = diffmask("timm-wide"), networks.images("timm-wide")
     found = one.predict_masked(images, masking)
     kept = found.mask if masking == "expected" else (found.mask >= 0.5).float()
@@ -53,19 +53,19 @@ def test_masks_without_chance(masking):
     torch.testing.assert_close(found.masked_logits, expected)
     assert torch.equal(found.masked_logits, one.predict_masked(images, masking, seed=7).masked_logits)
     if masking == "hard":
-        torch.testing.assert_close(one.logits_without(images, kept.flatten(1).bool()), expected)
+        torch.testing.assert_close(one.placeholder_logits(images, kept.flatten(1).bool()), expected)
 
 
 def test_all_or_nothing():
     one, images = diffmask(), networks.images("timm")
     with torch.no_grad():
         logits = one.vit.logits(images)
-    torch.testing.assert_close(one.logits_without(images, torch.ones(3, 16, dtype=torch.bool)), logits)
-    nothing = one.logits_without(images, torch.zeros(3, 16, dtype=torch.bool))
+    torch.testing.assert_close(one.placeholder_logits(images, torch.ones(3, 16, dtype=torch.bool)), logits)
+    nothing = one.placeholder_logits(images, torch.zeros(3, 16, dtype=torch.bool))
     torch.testing.assert_close(nothing[0], nothing[1])
 
 
-def test_chance_is_the_seed_and_nothing_else():
+def test_sampling_depends_on_the_seed_only():
     one, images = diffmask(), networks.images("timm")
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -87,23 +87,24 @@ def test_a_batch_equals_single_images():
         torch.testing.assert_close(alone.masked_logits, whole.masked_logits[i : i + 1], rtol=1e-4, atol=1e-5)
 
 
-def test_sampled_masks_are_as_open_as_the_mask_says():
+@pytest.mark.slow
+def test_sampled_masks_keep_patches_with_their_probability():
     one, images = diffmask(layer=0), networks.images("timm", 1)
     found = one.predict_masked(images)
-    seen = []
-    one.vit.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    one.predict_masked(images)  # A hook is a change: the network is looked over again.
-    seen.clear()
+    entering = []
+    one.vit.blocks[0].register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
+    one.predict_masked(images)  # A new hook makes the network be verified again.
+    entering.clear()
     for seed in range(300):
         one.predict_masked(images, seed=seed)
-    masked = torch.stack(seen[1::2])[:, 0, 1:]  # The first of two passes sees the whole image.
+    masked = torch.stack(entering[1::2])[:, 0, 1:]  # The first of two passes sees the whole image.
     gone = one.vit.assemble(one.network.placeholder.expand(1, 16, -1), (4, 4))[0, 1:]
     kept = ((masked - gone).abs().amax(-1) > 1e-6).float().mean(0)
     torch.testing.assert_close(kept, found.mask.flatten(), rtol=0, atol=0.1)
 
 
-def test_without_aggregation_one_gate_decides():
-    """Where the asked gate is wide open, no patch is lost, whatever the others say."""
+def test_without_aggregation_a_single_gate_decides():
+    """If this gate is wide open, all patches are kept, whatever the other gates do."""
     one, images = diffmask(layer=2, aggregated=False), networks.images("timm")
     with torch.no_grad():
         one.trained.network.gates[2].add_activation.fill_(100.0)
@@ -113,7 +114,7 @@ def test_without_aggregation_one_gate_decides():
     assert one.explain(images).relevance.min() > 0.999
 
 
-def test_nothing_is_left_behind():
+def test_the_model_is_restored():
     one, images = diffmask(), networks.images("timm")
     one.model.module.train()
     parameters = [parameter.requires_grad for parameter in one.model.module.parameters()]
@@ -130,6 +131,6 @@ def test_other_maskings_and_images_are_refused(unchecked):
     one, images = diffmask(), networks.images("timm")
     with pytest.raises(InvalidInputError, match=r"^expected masking to be one of 'sampled', 'expected', 'hard', got 'soft'$"):
         one.predict_masked(images, "soft")
-    for call in (one.predict_masked, lambda images: one.logits_without(images, torch.ones(3, 16, dtype=torch.bool))):
+    for call in (one.predict_masked, lambda images: one.placeholder_logits(images, torch.ones(3, 16, dtype=torch.bool))):
         with pytest.raises(InvalidInputError, match="expected finite images"):
             call(images * torch.nan)

@@ -1,4 +1,4 @@
-"""Which gates DiffMask finds, and which it does not use."""
+"""How DiffMask finds gates, and which it refuses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,8 @@ class TestRefusals:
     def test_a_hit_that_pools(self):
         pooled = networks.network("hit-pooled")
         with pytest.raises(
-            UnsupportedModelError, match=r"^diffmask cannot explain hit-pooled: the patches of this HiT are merged"
+            UnsupportedModelError,
+            match=r"^diffmask cannot explain hit-pooled: the patches of this HiT are merged from stage to stage",
         ):
             VisionDiffMask(pooled, networks.gates(networks.network("hit")))
 
@@ -40,7 +41,7 @@ class TestRefusals:
     def test_another_shape(self, fields, what, check_weights):
         vit = networks.network("timm")
         with pytest.raises(
-            UnsupportedModelError, match=f"^expected a ViT with {what}; train gates on this one, or load the other$"
+            UnsupportedModelError, match=f"^expected a ViT with {what}; train gates on this model, or load the other one$"
         ):
             VisionDiffMask(vit, networks.gates(vit, **fields), check_weights=check_weights)
 
@@ -50,7 +51,7 @@ class TestRefusals:
         other = replace(mask, explained=replace(mask.explained, num_prefix_tokens=5), source="best.safetensors")
         with pytest.raises(
             UnsupportedModelError,
-            match=r"prefix tokens: 5, as best\.safetensors was trained on, got timm with prefix tokens: 1",
+            match=r"prefix tokens: 5, on which best\.safetensors was trained, got timm with prefix tokens: 1",
         ):
             VisionDiffMask(vit, other, check_weights=False)
 
@@ -65,18 +66,18 @@ class TestRefusals:
             VisionDiffMask(vit, mask)
         assert VisionDiffMask(vit, mask, check_weights=False).explain(networks.images("timm")).relevance.shape == (3, 4, 4)
 
-    def test_gates_of_nobody_are_used_and_this_is_said(self, caplog):
+    def test_gates_without_a_fingerprint_are_used_with_a_warning(self, caplog):
         vit = networks.network("timm")
         VisionDiffMask(vit, TrainedMask(networks.gates(vit).network))
-        assert "does not say which weights it was trained on" in caplog.text
+        assert "does not record the weights it was trained on" in caplog.text
 
     @pytest.mark.parametrize("layer", [5, -6, 100])
-    def test_a_layer_that_there_is_not(self, layer):
+    def test_unknown_layers(self, layer):
         with pytest.raises(InvalidInputError, match=f"^expected a layer from -5 to 4, got {layer}$"):
             diffmask(layer=layer)
 
     @pytest.mark.parametrize("checkpoint", [3, ["a"], b"a", np.zeros(2), {"network": 3}])
-    def test_what_is_no_checkpoint(self, checkpoint, unchecked):
+    def test_invalid_checkpoints(self, checkpoint, unchecked):
         with pytest.raises(InvalidInputError, match=r"^expected checkpoint to be of type str, got "):
             make_explainer("diffmask", networks.network("timm"), checkpoint=checkpoint)
 
@@ -93,7 +94,7 @@ class TestFinding:
 
     @pytest.fixture
     def run(self, vit, tmp_path) -> Path:
-        """The folder of a run, as training leaves it."""
+        """The folder of a training run."""
         (tmp_path / "run").mkdir()
         write_mask(tmp_path / "run" / "best.safetensors", networks.gates(vit))
         return tmp_path / "run"
@@ -110,7 +111,7 @@ class TestFinding:
         assert one.explain(networks.images("timm")).relevance.shape == (3, 4, 4)
 
     @pytest.mark.parametrize("name", ["nowhere", "", "nowhere/best.safetensors"])
-    def test_a_file_that_is_not_there(self, vit, name):
+    def test_missing_files(self, vit, name):
         with pytest.raises(
             UnknownNameError, match=f"^no such file of DiffMask gates: '{name}'; expected a file or the folder of a"
         ):
@@ -128,7 +129,7 @@ class TestFinding:
         ):
             VisionDiffMask(vit)
 
-    def test_a_bundled_name_that_there_is_not(self, vit):
+    def test_unknown_bundled_names(self, vit):
         with pytest.raises(UnknownNameError, match=r"^unknown bundled DiffMask gates 'nowhere'"):
             VisionDiffMask(vit, "vitrail:nowhere")
 
@@ -138,7 +139,7 @@ class TestFinding:
             write_mask(tmp_path / "bundled" / name / "mask.safetensors", networks.gates(owner, seed))
         (tmp_path / "bundled" / "a-model").mkdir()
         monkeypatch.setattr(_trained_masks, "files", lambda package: tmp_path)
-        assert _trained_masks.bundled_masks() == ["diffmask-other", "diffmask-timm"]
+        assert _trained_masks.list_bundled_masks() == ["diffmask-other", "diffmask-timm"]
         images = networks.images("timm")
         expected = VisionDiffMask(vit, networks.gates(vit, 2)).explain(images).relevance
         for checkpoint in (None, "vitrail:diffmask-timm"):

@@ -1,4 +1,4 @@
-"""The frame around every method: what it refuses, and what it says."""
+"""The base class of methods: checks, errors and metadata."""
 
 import networks
 import pytest
@@ -10,7 +10,7 @@ from vitrail.core.errors import InvalidInputError, UnknownNameError, Unsupported
 from vitrail.explainers import EXPLAINERS, make_explainer
 
 OPTIONS = {"rise": {"num_masks": 24}, "integrated-gradients": {"num_steps": 16}, "mutex": {"head_reductions": ("min", "sum")}}
-"""Less work of the same kind."""
+"""Smaller settings of expensive methods."""
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,13 @@ def test_bad_images_are_refused(wrong, unchecked):
 @pytest.mark.parametrize(
     "change", [lambda images: images.double(), lambda images: images.half(), lambda images: images.to("meta")]
 )
-def test_images_that_are_not_as_the_model_are_refused(change, unchecked):
+def test_images_with_another_dtype_or_device_are_refused(change, unchecked):
     with pytest.raises(InvalidInputError, match=r"expected images of torch.float32 on cpu, .* got"):
         make_explainer("chefer", networks.network("timm")).explain(change(networks.images("timm")))
 
 
 @pytest.mark.parametrize("target", [["ant", "bee", "cat"], [[1, 2], [3]], {}, [0, 1, None], [2**70] * 3, object()])
-def test_targets_that_are_no_numbers_are_refused(target, unchecked):
+def test_invalid_targets_are_refused(target, unchecked):
     with pytest.raises(InvalidInputError, match="expected a class index or name, or 3 class indices"):
         make_explainer("rollout", networks.network("timm")).explain(networks.images("timm"), target)
 
@@ -50,7 +50,7 @@ def test_unknown_methods_options_and_models_are_refused():
         make_explainer("hot", hit)
     with pytest.raises(InvalidInputError, match=r"'random' has no option sead; its options: .*seed"):
         make_explainer("random", hit, sead=1)
-    with pytest.raises(UnsupportedModelError, match="cannot explain timm: only a HiT is a sum over patches"):
+    with pytest.raises(UnsupportedModelError, match="cannot explain timm: only the logit of a HiT is a sum over patches"):
         make_explainer("hit", timm_vit)
 
 
@@ -77,7 +77,7 @@ def test_options_of_a_wrong_kind_are_refused(method, option, unchecked):
         make_explainer(method, networks.network("timm"), **option)
 
 
-def test_every_method_tells_what_it_is():
+def test_every_method_is_documented_frozen_and_final():
     for name, method in EXPLAINERS.items():
         assert method.__doc__.strip(), name
         assert method.paper, name
@@ -97,7 +97,7 @@ def test_explaining_a_hit_is_one_forward_pass(method):
 
 
 def test_sums_and_products_are_not_rounded_by_autocast():
-    """Half precision is for the network's own steps: maps that are rounded to it have ties all over."""
+    """Only the network runs in half precision: rounded maps would have many ties."""
     classifier = networks.network("timm")
     for method in ("rise", "rollout", "mutex", "occlusion", "chefer", "integrated-gradients"):
         options = {**OPTIONS.get(method, {}), "precision": "bf16"}
@@ -115,8 +115,8 @@ def test_attribute_keeps_sums_where_cells_do_not_divide_the_image():
 
 
 @pytest.mark.parametrize("size", [(30, 42), (32, 42), (30, 40), (7, 8)])
-def test_no_map_where_patches_lie_partly_outside_of_the_image(size):
-    """A padded image can be classified, but its last patches would be drawn in the place of others."""
+def test_images_that_need_padding_are_refused(size):
+    """Padded images can be classified, but their last patches would be drawn in the wrong place."""
     classifier = adapt(networks.timm_vit(dynamic_img_size=True, dynamic_img_pad=True))
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(classifier.logits(images), classifier.module(images))
@@ -131,7 +131,7 @@ def test_no_map_where_patches_lie_partly_outside_of_the_image(size):
             refused(images)
 
 
-def test_a_map_where_patches_fill_the_image():
+def test_images_of_whole_patches_are_explained():
     classifier = adapt(networks.timm_vit(dynamic_img_size=True, dynamic_img_pad=True))
     images = torch.randn(2, 3, 32, 40, generator=torch.Generator().manual_seed(0))
     assert make_explainer("random", classifier).explain(images).relevance.shape == (2, 4, 5)

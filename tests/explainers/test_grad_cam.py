@@ -1,6 +1,7 @@
 """Grad-CAM against its definition."""
 
 import math
+from functools import cache
 
 import networks
 import pytest
@@ -14,7 +15,7 @@ from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
 
 TARGETS = torch.tensor([4, 0, 2])
-PLACES = {
+SITES = {
     "input": lambda seen, block: seen.entering[block],
     "norm1": lambda seen, block: seen.normed[block][0],
     "norm2": lambda seen, block: seen.normed[block][1],
@@ -22,15 +23,19 @@ PLACES = {
 }
 
 
-def double(name):
+def fresh_double(name):
+    """A network that a test may change."""
     classifier = networks.network(name)
     classifier.module.double()
     return classifier, networks.images(name).double()
 
 
-def by_definition(classifier, images, place, block=-1):
+double = cache(fresh_double)
+
+
+def by_definition(classifier, images, site, block=-1):
     seen = walk(classifier.module, images)
-    tokens = PLACES[place](seen, block)
+    tokens = SITES[site](seen, block)
     [gradient] = torch.autograd.grad(seen.logits.gather(1, TARGETS[:, None]).sum(), tokens)
     prefix = classifier.num_prefix_tokens
     weights = gradient[:, prefix:].mean(1)
@@ -38,18 +43,27 @@ def by_definition(classifier, images, place, block=-1):
     return weighted.unflatten(1, classifier.grid_size(images)), (tokens[:, prefix:] * weights[:, None]).detach()
 
 
-@pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("block", [-1, 1, -3])
-def test_every_site_of_every_block(name, place, block):
+def is_unread(name, site, block):
+    """Whether the class token ignores the patches at this site."""
+    return name in ("timm", "timm-wide", "timm-registers") and site in ("norm2", "output") and block == -1
+
+
+SITES_OF_BLOCKS = [(name, site, block) for name in PLAIN for site in SITES for block in (-1, 1, -3)]
+
+
+@pytest.mark.parametrize(("name", "site", "block"), [case for case in SITES_OF_BLOCKS if is_unread(*case)])
+def test_sites_that_the_logit_does_not_depend_on_are_refused(name, site, block):
     classifier, images = double(name)
-    explainer = make_explainer("grad-cam", classifier, site=place, block=block)
-    if classifier.module.global_pool == "token" and place in ("norm2", "output") and block == -1:
-        with pytest.raises(InvalidInputError, match=f"patches at site '{place}' of block -1 reach the logit of .* no more"):
-            explainer.explain(images, TARGETS)
-        return
-    relevance = explainer.explain(images, TARGETS).relevance
-    expected, _ = by_definition(classifier, images, place, block)
+    message = f"the logit of .* does not depend on the patches at site '{site}' of block -1"
+    with pytest.raises(InvalidInputError, match=message):
+        make_explainer("grad-cam", classifier, site=site, block=block).explain(images, TARGETS)
+
+
+@pytest.mark.parametrize(("name", "site", "block"), [case for case in SITES_OF_BLOCKS if not is_unread(*case)])
+def test_every_other_site_of_every_block(name, site, block):
+    classifier, images = double(name)
+    relevance = make_explainer("grad-cam", classifier, site=site, block=block).explain(images, TARGETS).relevance
+    expected, _ = by_definition(classifier, images, site, block)
     torch.testing.assert_close(relevance, expected.clamp_min(0), rtol=1e-9, atol=1e-13)
     assert relevance.any()
 
@@ -58,22 +72,30 @@ def test_every_site_of_every_block(name, place, block):
 def test_the_default_site_is_the_last_that_the_head_reads(name):
     classifier, images = double(name)
     relevance = make_explainer("grad-cam", classifier).explain(images, TARGETS).relevance
-    place = "norm1" if classifier.module.global_pool == "token" else "output"
-    assert torch.equal(relevance, make_explainer("grad-cam", classifier, site=place).explain(images, TARGETS).relevance)
+    site = "norm1" if classifier.module.global_pool == "token" else "output"
+    assert torch.equal(relevance, make_explainer("grad-cam", classifier, site=site).explain(images, TARGETS).relevance)
     assert all(map_.any() for map_ in relevance)
 
 
-@pytest.mark.parametrize("name", sorted(set(networks.NETWORKS) - set(PLAIN)))
-def test_the_default_site_has_a_gradient_everywhere(name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[] if name in ("eva-dinov3", "hf-deit-teacher", "torchvision", "hit-pooled") else pytest.mark.slow
+        )
+        for name in sorted(set(networks.NETWORKS) - set(PLAIN))
+    ],
+)
+def test_the_default_site_has_a_gradient(name):
     classifier, images = networks.network(name), networks.images(name)
-    relevance = torch.stack([make_explainer("grad-cam", classifier).explain(images, target).relevance for target in range(5)])
+    relevance = torch.stack([make_explainer("grad-cam", classifier).explain(images, target).relevance for target in range(2)])
     assert (relevance > 0).any()
 
 
 @pytest.mark.parametrize("name", ["timm-average", "timm-no-prefix"])
 def test_under_average_pooling_and_a_linear_head_it_is_cam(name):
     """Zhou et al. 2016: tokens times the class's weights in the head; Grad-CAM divides by the number of patches."""
-    classifier, images = double(name)
+    classifier, images = fresh_double(name)
     classifier.module.fc_norm = nn.Identity()
     tokens = None
 
@@ -91,17 +113,17 @@ def test_under_average_pooling_and_a_linear_head_it_is_cam(name):
 
 
 @pytest.mark.parametrize("name", ["timm", "timm-wide", "timm-average"])
-@pytest.mark.parametrize("place", ["input", "norm1"])
-def test_eigen_smoothing_is_the_first_principal_component(name, place):
+@pytest.mark.parametrize("site", ["input", "norm1"])
+def test_eigen_smoothing_is_the_first_principal_component(name, site):
     classifier, images = double(name)
-    relevance = make_explainer("grad-cam", classifier, site=place, eigen_smooth=True).explain(images, TARGETS).relevance
-    cam, weighted = by_definition(classifier, images, place)
+    relevance = make_explainer("grad-cam", classifier, site=site, eigen_smooth=True).explain(images, TARGETS).relevance
+    cam, weighted = by_definition(classifier, images, site)
     for i, each in enumerate(weighted):
         values, vectors = torch.linalg.eigh(torch.cov(each.T))
         assert values[-1] > 1.01 * values[-2]
         component = (each - each.mean(0)) @ vectors[:, -1]
         plain = cam[i].flatten()
-        # The sign of an eigenvector tells nothing: ours goes up where the plain sum does.
+        # The sign of an eigenvector is arbitrary; ours agrees with the plain sum.
         if torch.corrcoef(torch.stack([component, plain]))[0, 1] < 0:
             component = -component
         torch.testing.assert_close(relevance[i].flatten(), component.clamp_min(0), rtol=1e-6, atol=1e-10)
@@ -127,7 +149,7 @@ def test_hugging_face_torchvision_and_timm_name_the_same_norms():
 
 
 @pytest.mark.parametrize("name", ["hit", "timm-parallel"])
-def test_sites_that_a_network_does_not_have_are_refused(name):
+def test_missing_sites_are_refused(name):
     classifier, images = networks.network(name), networks.images(name)
     explainer = make_explainer("grad-cam", classifier, site="norm2")
     message = rf"^expected a norm2 in the blocks of {name}, found none; choose the site 'input' or 'output'$"

@@ -1,4 +1,4 @@
-"""The method `intr`: what the query of a class looked at."""
+"""The method `intr`: cross-attention of class queries."""
 
 import networks
 import pytest
@@ -27,7 +27,7 @@ def every_map(classifier, images) -> torch.Tensor:
         return torch.stack([network.attention(search, layer) for layer in range(network.config.decoder_depth)])
 
 
-def test_it_is_the_map_of_the_target_averaged_over_heads(classifier, images):
+def test_relevance_is_the_targets_attention_averaged_over_heads(classifier, images):
     every = every_map(classifier, images)
     explanation = make_explainer("intr", classifier).explain(images, torch.tensor([0, 4, 2]))
     torch.testing.assert_close(explanation.relevance, every[-1, range(3), [0, 4, 2]].mean(1))
@@ -66,13 +66,13 @@ def test_maps_of_several_classes(classifier, images):
     found = make_explainer("intr", classifier, layer=1).maps(images, classes)
     every = every_map(classifier, images)[1]
     torch.testing.assert_close(found.maps, torch.stack([every[i, classes[i]] for i in range(3)]))
-    with pytest.raises(InvalidInputError, match="expected some classes between 0 and 4 for each of 3 images"):
+    with pytest.raises(InvalidInputError, match="expected one or more classes between 0 and 4 for each of 3 images"):
         make_explainer("intr", classifier).maps(images, classes + 2)
     with pytest.raises(InvalidInputError, match="finite"):
         make_explainer("intr", classifier).maps(images * torch.nan, classes)
 
 
-def test_the_model_is_left_alone(classifier, images):
+def test_the_model_is_not_changed(classifier, images):
     module = classifier.module.train()
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     random = torch.get_rng_state()
@@ -99,18 +99,18 @@ def test_the_model_is_left_alone(classifier, images):
         ({"queries": 3}, "has no option queries; its options: precision, layer, head"),
     ],
 )
-def test_options_that_there_are_not(classifier, options, message):
+def test_invalid_options_are_refused(classifier, options, message):
     with pytest.raises(InvalidInputError, match=message):
         make_explainer("intr", classifier, **options)
 
 
 def test_other_networks_are_refused():
-    with pytest.raises(UnsupportedModelError, match="intr cannot explain timm: only an INTR has queries"):
+    with pytest.raises(UnsupportedModelError, match="intr cannot explain timm: only an INTR has queries for classes"):
         make_explainer("intr", networks.network("timm"))
 
 
 @pytest.mark.parametrize("method", ["chefer", "hit", "rollout", "mutex", "diffmask"])
-def test_methods_for_vits_refuse_it(classifier, method):
+def test_methods_for_vits_refuse_an_intr(classifier, method):
     with pytest.raises(UnsupportedModelError, match=f"{method} cannot explain intr"):
         make_explainer(method, classifier)
 
@@ -123,7 +123,7 @@ def test_methods_for_any_network_work(classifier, images, method, options):
 
 
 def test_removed_cells_are_pixels(classifier, images):
-    """A cell removed is a square of pixels replaced, before the network sees it."""
+    """Removing a cell replaces a square of pixels."""
     keep = torch.ones(3, 2, 24, dtype=torch.bool)
     keep[:, 1, 7] = False  # row 1, column 1
     with torch.no_grad():

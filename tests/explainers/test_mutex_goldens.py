@@ -5,17 +5,17 @@ import torch
 
 from goldens import assert_close, golden, published_vit
 from vitrail.explainers import make_explainer
-from vitrail.explainers._multiplex import STATISTICS, degree_centralities, strongest
+from vitrail.explainers._multiplex import STATISTICS, degree_centralities, keep_strongest
 from vitrail.explainers.mutex import Mutex
 
 REDUCTIONS, DIRECTIONS = ("min", "max", "sum"), ("in", "out")
 GRAPHS = range(4)
 SETTINGS = [(kind, setting) for kind in ("vit", "deit") for setting in range(3)]
 STABLE = [("vit", 0), ("vit", 1), ("deit", 0)]
-"""Settings in which no mask hangs on rounding."""
+"""Settings in which no mask depends on rounding."""
 
 WITHIN_ROUNDING = [(2, "sum", "in", "kurtosis")]
-"""Among the plain graphs: the kurtosis at the limit and its neighbors' differ by 5e-7 in numbers around -1."""
+"""In plain graphs: the kurtosis at the threshold and its neighbors differ by 5e-7 in numbers around -1."""
 
 each_graph = pytest.mark.parametrize("index", GRAPHS)
 each_setting = pytest.mark.parametrize(("kind", "setting"), SETTINGS)
@@ -24,7 +24,7 @@ each_setting = pytest.mark.parametrize(("kind", "setting"), SETTINGS)
 def graph(index):
     """A recorded case, its centralities (1, reductions, directions, l, n) and our statistics (reductions, directions, 9, n)."""
     about = golden("mutex_graph").about["cases"][index]
-    attentions = golden("mutex_graph").tensors[f"in.{index}.attention"][about["starting_block"] :, :, 1:, 1:]
+    attentions = golden("mutex_graph").tensors[f"in.{index}.attention"][about["starting_layer"] :, :, 1:, 1:]
     degrees = [degree_centralities(layer[None], REDUCTIONS, about["min_cut"]) for layer in attentions]
     centralities = torch.stack(degrees, -2)
     return about, centralities, torch.stack([function(centralities) for function in STATISTICS.values()], -2)[0]
@@ -40,7 +40,7 @@ def recorded(index, what):
 @each_graph
 def test_arcs_of_the_recorded_graphs_sum_to_our_degrees(index):
     about, centralities, _ = graph(index)
-    arcs = golden("mutex_graph").tensors[f"out.{index}.min.multilayer"][about["starting_block"] :]
+    arcs = golden("mutex_graph").tensors[f"out.{index}.min.multilayer"][about["starting_layer"] :]
     torch.testing.assert_close(centralities[0, 0, 0], arcs.sum(1), rtol=1e-6, atol=0)
     torch.testing.assert_close(centralities[0, 0, 1], arcs.sum(2), rtol=1e-6, atol=0)
 
@@ -58,7 +58,7 @@ def test_statistics_of_the_recorded_graphs(index):
 @each_graph
 def test_masks_of_the_recorded_graphs_bit_by_bit(index):
     about, _, statistics = graph(index)
-    ours, theirs = strongest(statistics, about["token_ratio"]), recorded(index, "masks").bool()
+    ours, theirs = keep_strongest(statistics, about["token_ratio"]), recorded(index, "masks").bool()
     for i, reduction in enumerate(REDUCTIONS):
         for j, way in enumerate(DIRECTIONS):
             for k, name in enumerate(STATISTICS):
@@ -77,20 +77,20 @@ def test_limits_with_ties_and_nan(name):
     values = case.tensors[f"in.{name}"]
     assert bool(values.isnan().any()) == (name == "gbm_nan")
     for i, ratio in enumerate(case.about["ratios"]):
-        assert torch.equal(strongest(values, ratio), case.tensors[f"out.{name}.{i}"].bool())
+        assert torch.equal(keep_strongest(values, ratio), case.tensors[f"out.{name}.{i}"].bool())
 
 
 def test_all_patches_at_ratio_0_and_one_at_ratio_1():
     values = torch.tensor([[3.0, 1.0, 2.0, 5.0], [3.0, 5.0, 2.0, 5.0]])
-    assert strongest(values, 0.0).all()
-    assert torch.equal(strongest(values, 1.0), torch.tensor([[False, False, False, True], [False, True, False, True]]))
+    assert keep_strongest(values, 0.0).all()
+    assert torch.equal(keep_strongest(values, 1.0), torch.tensor([[False, False, False, True], [False, True, False, True]]))
 
 
 def network(kind, setting):
-    """The explainer, the images, the recorded tensors of a setting and what is said of it."""
+    """The explainer, images, recorded tensors and metadata of a setting."""
     case = golden(f"mutex_{kind}")
     about = case.about["settings"][setting]
-    options = {name: about[name] for name in ("min_cut", "token_ratio", "starting_block")}
+    options = {"min_cut": about["min_cut"], "token_ratio": about["token_ratio"], "starting_block": about["starting_layer"]}
     tensors = {name: case.tensors[f"out.{setting}.{name}"] for name in ("masks", "confidence", "heatmap")}
     tensors["metrics"] = golden("mutex_statistics").tensors[f"{kind}.{setting}.metrics"]
     tensors["masks"] = tensors["masks"].bool()
@@ -132,7 +132,7 @@ def test_statistics(kind, setting):
 
 @each_setting
 def test_masks_bit_by_bit(kind, setting):
-    """Rows that hang on rounding are listed in the record: a constant up to rounding is ranked by it."""
+    """The record lists the rows that depend on rounding: statistics that are constant up to rounding."""
     explainer, images, theirs, about = network(kind, setting)
     ours = explainer.masks(centralities(explainer, images))[0]
     different = (ours != theirs["masks"]).any(1).nonzero().flatten().tolist()
@@ -165,23 +165,20 @@ def test_map_from_the_recorded_masks(kind, setting, monkeypatch):
 @each_setting
 def test_map_from_end_to_end(kind, setting, monkeypatch):
     explainer, images, theirs, about = network(kind, setting)
-    if (kind, setting) in STABLE:
-        return assert_close(explainer.explain(images, about["label_used"]).relevance[0], theirs["heatmap"], 1e-5)
-
-    own_masks, unstable = Mutex.masks, about["unstable_rows"]
+    own_masks, unstable = Mutex.masks, about["unstable_rows"]  # empty for stable settings
 
     def settled(self, series):
         masks = own_masks(self, series)
         masks[0, unstable] = theirs["masks"][unstable]
         return masks
 
-    # The rest is ours: what departs comes from the masks that hang on rounding, and from them alone.
+    # Only the masks that depend on rounding are replaced by recorded ones.
     monkeypatch.setattr(Mutex, "masks", settled)
-    return assert_close(explainer.explain(images, about["label_used"]).relevance[0], theirs["heatmap"], 1e-5)
+    assert_close(explainer.explain(images, about["label_used"]).relevance[0], theirs["heatmap"], 1e-5)
 
 
 def test_label_0_is_a_class(monkeypatch):
-    """The published code takes label 0 for no label and explains the predicted class instead."""
+    """The published code treats label 0 as no label and explains the predicted class."""
     explainer, images, theirs, about = network("deit", 2)
     assert (about["label_arg"], about["label_used"]) == (0, 4)
     monkeypatch.setattr(Mutex, "masks", lambda *_: theirs["masks"][None])

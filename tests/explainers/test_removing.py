@@ -15,7 +15,11 @@ from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.explainers import make_explainer
 
 TARGETS = torch.tensor([4, 0, 2])
-NAMES = ("timm", "timm-wide", "eva-dinov3", "hf-deit-teacher", "torchvision", "hit-pooled")
+BY_DEFAULT = ("timm-wide", "hf-deit-teacher", "hit-pooled")
+NAMES = [
+    pytest.param(name, marks=[] if name in BY_DEFAULT else pytest.mark.slow)
+    for name in ("timm", "timm-wide", "eva-dinov3", "hf-deit-teacher", "torchvision", "hit-pooled")
+]
 CELL = 4
 
 
@@ -53,13 +57,13 @@ def additive(**options):
 
 
 def pixels(mask, grid_size, size):
-    """A mask over patches as one over pixels."""
+    """Expand a mask over patches to pixels."""
     factors = [side // count for side, count in zip(size, grid_size, strict=True)]
     return mask.view(grid_size).repeat_interleave(factors[0], 0).repeat_interleave(factors[1], 1)
 
 
 def replaced(classifier, image, baseline, kept):
-    """Logits of an image whose pixels were replaced, by the network itself."""
+    """Logits of the network for an image with replaced pixels."""
     mask = pixels(kept, classifier.grid_size(image[None]), image.shape[1:])
     return networks.own_logits(classifier.module, torch.where(mask, image, baseline)[None])[0]
 
@@ -124,7 +128,7 @@ def test_rise_is_a_loop_over_its_masks(name, baseline):
 @pytest.mark.parametrize("cells", [1, 3, 7, 20])
 @pytest.mark.parametrize("rate", [0.2, 0.5])
 @pytest.mark.parametrize("grid_size", [(14, 14), (4, 9)])
-def test_masks_keep_every_patch_as_often_as_asked(cells, rate, grid_size):
+def test_masks_keep_patches_with_the_requested_probability(cells, rate, grid_size):
     explainer = make_explainer("rise", additive()[0], num_masks=4000, cells=cells, keep_probability=rate)
     masks = explainer.masks(grid_size)
     assert masks.shape == (4000, math.prod(grid_size))
@@ -135,18 +139,18 @@ def test_masks_keep_every_patch_as_often_as_asked(cells, rate, grid_size):
     assert not torch.equal(masks, other.masks(grid_size))
 
 
-def test_masks_are_made_of_cells_that_are_shifted():
+def test_masks_consist_of_shifted_cells():
     explainer = make_explainer("rise", additive()[0], num_masks=500, cells=2)
     masks = explainer.masks((8, 8)).view(500, 8, 8)
     changes = (masks[:, :, 1:] != masks[:, :, :-1]).float().mean((0, 1))
-    # A border lies at every place equally often, and between its cells half of the masks change.
+    # Borders are uniformly distributed, and half of the masks change at each.
     torch.testing.assert_close(changes, torch.full((7,), 0.125), rtol=0, atol=0.06)
     inner = [[len(list(run)) for _, run in itertools.groupby(mask[0].tolist())][1:-1] for mask in masks]
     assert {length % 4 for lengths in inner for length in lengths} == {0}
 
 
-def test_rise_estimates_what_an_additive_scorer_says_when_a_patch_is_kept():
-    """E[score | patch kept] = its term + half of all others, where cells are as fine as the grid."""
+def test_rise_estimates_the_expected_score_of_an_additive_scorer_when_a_patch_is_kept():
+    """E[score | patch kept] = its term + half of all others, if cells are as fine as the grid."""
     classifier, weights = additive(as_shares=True)
     images = torch.ones(1, 3, 12, 16, dtype=torch.float64)
     explainer = make_explainer("rise", classifier, num_masks=20_000, cells=4, keep_probability=0.5)

@@ -1,6 +1,7 @@
-"""Input x gradient, its balanced kind, and integrated gradients."""
+"""Input x gradient, with and without LibraGrad, and integrated gradients."""
 
 import copy
+from functools import cache
 
 import networks
 import pytest
@@ -13,7 +14,7 @@ from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.explainers._libra import balanced_gradients
 
 TARGETS = torch.tensor([4, 0, 2])
-BALANCED = (
+NETWORKS = (
     "timm",
     "timm-wide",
     "timm-norms",
@@ -24,13 +25,22 @@ BALANCED = (
     "eva-mixed",
     "eva-dinov3",
 )
-BALANCED += ("hf-vit", "hf-deit-teacher", "hf-registers", "hf-beit", "torchvision", "hit")
+NETWORKS += ("hf-vit", "hf-deit-teacher", "hf-registers", "hf-beit", "torchvision", "hit")
+
+BY_DEFAULT = ("timm-wide", "timm-norms", "eva-mixed", "hf-deit-teacher", "torchvision", "hit")
+"""One network per kind of norm, gate and position; all others are slow tests."""
+
+BALANCED = [pytest.param(name, marks=[] if name in BY_DEFAULT else pytest.mark.slow) for name in NETWORKS]
 
 
-def double(name):
+def fresh_double(name):
+    """A network that a test may change."""
     classifier = networks.network(name)
     classifier.module.double()
     return classifier, networks.images(name).double()
+
+
+double = cache(fresh_double)
 
 
 def chosen(logits):
@@ -38,8 +48,8 @@ def chosen(logits):
 
 
 def without_constants(name):
-    """A network without biases, positions and prefix tokens: its logit comes from the patches alone."""
-    classifier, images = double(name)
+    """A network without biases, positions and prefix tokens, whose logit comes from the patches alone."""
+    classifier, images = fresh_double(name)
     constant = (
         "bias",
         "cls_token",
@@ -53,7 +63,7 @@ def without_constants(name):
     constant += ("position_embeddings", "pos_embedding", "mask_token", "positions", "q_bias", "v_bias")
     with torch.no_grad():
         for key, parameter in classifier.module.named_parameters():
-            # Attention's bias by distance is no constant: it is inside the softmax.
+            # Relative position biases are inside the softmax and add no constant.
             if any(key.endswith(end) for end in constant) and "relative" not in key:
                 parameter.zero_()
     return classifier, images
@@ -61,7 +71,7 @@ def without_constants(name):
 
 @pytest.mark.parametrize("name", ["timm-no-prefix", "timm-average"])
 def test_contributions_to_a_linear_network_are_exact(name):
-    classifier, images = double(name)
+    classifier, images = fresh_double(name)
     network = classifier.module
     with torch.no_grad():
         for block in network.blocks:  # blocks that add nothing
@@ -81,7 +91,7 @@ def test_contributions_to_a_linear_network_are_exact(name):
 
 @pytest.mark.parametrize("name", ["timm", "timm-wide", "eva-dinov3", "hf-vit", "torchvision", "hit-pooled"])
 def test_input_x_gradient_of_one_patch_after_another(name):
-    """A derivative along every patch, by differences, one image at a time."""
+    """Compare with finite differences along every patch."""
     classifier, images = double(name)
     grid_size = classifier.grid_size(images)
     relevance = make_explainer("input-x-gradient", classifier).explain(images, TARGETS).relevance.flatten(1)
@@ -120,12 +130,12 @@ def test_balanced_contributions_sum_to_the_logit_of_a_network_without_constants(
         make_explainer("input-x-gradient", classifier, libra=libra).explain(images, TARGETS).relevance.sum((1, 2))
         for libra in (True, False)
     ]
-    # LayerNorm's eps, and the activation's gate at 0, are the rounding here.
+    # LayerNorm's eps and the gate of activations at 0 cause small errors.
     torch.testing.assert_close(sums[0], logits, rtol=1e-6, atol=1e-9)
     assert not torch.allclose(sums[1], logits, rtol=0.05)
 
 
-def test_balancing_that_is_off_is_off():
+def test_balancing_can_be_disabled():
     classifier, _ = double("timm")
     with balanced_gradients(classifier, enabled=False):
         assert not any(part._forward_hooks for part in classifier.module.modules())
@@ -134,7 +144,7 @@ def test_balancing_that_is_off_is_off():
 
 
 @pytest.mark.parametrize("name", ["timm", "eva", "hf-dinov2", "torchvision", "hit"])
-def test_integrals_come_closer_with_more_steps(name):
+def test_more_steps_reduce_the_quadrature_error(name):
     classifier, images = double(name)
     errors = []
     for num_steps in (1, 4, 16, 64):
@@ -190,16 +200,16 @@ def test_bad_options_are_refused():
         make_explainer("integrated-gradients", classifier, baseline="pink")
 
 
-def test_integrated_gradients_keep_one_number_a_patch_and_point(monkeypatch):
+def test_integrated_gradients_store_one_number_per_patch_and_point(monkeypatch):
     import vitrail.explainers.token_gradients as module
 
-    kept, in_batches = [], module.in_batches
+    kept, run_in_batches = [], module.run_in_batches
 
     def spy(*arguments):
-        kept.append(in_batches(*arguments))
+        kept.append(run_in_batches(*arguments))
         return kept[-1]
 
-    monkeypatch.setattr(module, "in_batches", spy)
+    monkeypatch.setattr(module, "run_in_batches", spy)
     make_explainer("integrated-gradients", networks.network("timm"), num_steps=4).explain(networks.images("timm"), 1)
     assert [tuple(part.shape) for part in kept] == [(3 * 4, 16)]
 

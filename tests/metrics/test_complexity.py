@@ -10,7 +10,7 @@ from additive import additive_classifier, explained, ones, own_map
 
 from vitrail.explainers import EXPLAINERS
 from vitrail.explanation import Explanation
-from vitrail.metrics.base import METRICS, View
+from vitrail.metrics.base import METRICS, MetricBatch
 from vitrail.metrics.complexity import Completeness, Complexity, Sparseness
 
 SPREADS = [Sparseness, Complexity]
@@ -23,8 +23,10 @@ def described(relevance, bias=None, logits=None) -> Explanation:
 
 
 def measured(metric, relevance, **parts):
-    """Of maps alone; the network is never asked."""
-    found = metric().measure(View(additive_classifier(), torch.zeros(len(relevance), 3, 8, 8)), described(relevance, **parts))
+    """Measure maps without running the network."""
+    found = metric().measure(
+        MetricBatch(additive_classifier(), torch.zeros(len(relevance), 3, 8, 8)), described(relevance, **parts)
+    )
     assert found.shape == (len(relevance), 1)
     return found.squeeze(1)
 
@@ -34,7 +36,7 @@ def maps(count=4, grid=(5, 7)):
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (14, 14), (96, 96)])
-def test_alike_cells(grid):
+def test_equal_cells(grid):
     num_cells = grid[0] * grid[1]
     for value in (1.0, -0.3):
         assert measured(Sparseness, torch.full((1, *grid), value)).item() == pytest.approx(0, abs=1e-5)
@@ -42,7 +44,7 @@ def test_alike_cells(grid):
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (14, 14)])
-def test_one_cell_has_all(grid):
+def test_all_relevance_in_one_cell(grid):
     relevance = torch.zeros(1, *grid)
     relevance[0, -1, 0] = -2.0
     assert measured(Sparseness, relevance).item() == pytest.approx(1 - 1 / (grid[0] * grid[1]), abs=1e-6)
@@ -71,7 +73,7 @@ def test_entropy_of_the_distribution_of_magnitudes():
 
 
 @pytest.mark.parametrize("metric", SPREADS)
-def test_what_changes_nothing(metric):
+def test_invariances(metric):
     relevance = maps()
     plain = measured(metric, relevance)
     assert plain.unique().numel() == len(plain)
@@ -88,7 +90,7 @@ def test_what_changes_nothing(metric):
 
 
 @pytest.mark.parametrize("metric", SPREADS)
-def test_a_map_of_zeros_is_undefined_and_spares_its_neighbors(metric):
+def test_a_map_of_zeros_is_undefined_without_affecting_others(metric):
     relevance = maps()
     relevance[1] = 0
     found = measured(metric, relevance)
@@ -167,7 +169,7 @@ def test_completeness_without_any_logit():
     assert measured(Completeness, zeros + 1, bias=torch.zeros(1)).isfinite().all()
 
 
-def test_completeness_of_a_hit_and_of_who_promises_none():
+def test_completeness_of_a_hit_and_of_methods_without_bias():
     classifier, images = networks.network("hit"), networks.images("hit")
     metric = Completeness()
     metric.update(classifier, images, EXPLAINERS["hit"](classifier).explain(images))

@@ -13,7 +13,7 @@ from vitrail.core.baselines import BASELINES
 from vitrail.core.errors import InvalidInputError
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, Curves, InsertionDeletion, perturbation_curves
-from vitrail.metrics.perturbation import _one_grid
+from vitrail.metrics.perturbation import _check_one_grid
 
 DIFFMASK = PROTOCOLS["diffmask"]
 CELL = 4
@@ -32,7 +32,7 @@ def spread(numbers, rows, cols):
 
 
 class Cells(Classifier):
-    """Sees the mean of the first channel in every cell, and no more."""
+    """A classifier that only sees the mean of the first channel in every cell."""
 
     num_classes = 2
 
@@ -52,7 +52,7 @@ class Additive(Cells):
 
 
 class Counting(Cells):
-    """Class k is the more probable, the nearer k is to the number of bright cells."""
+    """Class k is more probable the closer k is to the number of bright cells."""
 
     num_classes = 21
 
@@ -66,7 +66,7 @@ def make(kind, num_cells=20):
 
 
 def test_the_noise_is_fixed():
-    """As the published code draws it for a single image on the CPU."""
+    """The noise of the published code for a single image on the CPU."""
     images = torch.randn(1, 3, 32, 48)
     noise = BASELINES["noise"](images)
     expected = [-0.4077761173248291, 0.033124566078186035, -0.4966585636138916, 0.37711358070373535, -0.8520550727844238]
@@ -79,7 +79,7 @@ def test_the_noise_is_fixed():
     assert float(noise.std()) == pytest.approx(3**-0.5, abs=0.01)
 
 
-def test_the_noise_is_one_for_all_whatever_else_is_drawn():
+def test_all_images_share_the_noise():
     noise, state = BASELINES["noise"](torch.zeros(1, 3, 16, 16)), torch.get_rng_state()
     for count in (1, 2, 7):
         assert torch.equal(BASELINES["noise"](torch.randn(count, 3, 16, 16)), noise)
@@ -95,7 +95,7 @@ def test_the_noise_is_one_for_all_whatever_else_is_drawn():
 
 @pytest.mark.parametrize("order", ["most", "least"])
 def test_additive_scorer_has_its_closed_form(order):
-    """20 cells, which 7 does not divide: points at 0, 7, 14 and 20 cells."""
+    """20 cells are not divisible by 7: points at 0, 7, 14 and 20 cells."""
     classifier, weights = make(Additive), torch.linspace(0.5, -0.3, 20)[torch.randperm(20)]
     classifier.module.weight.data[:] = weights
     values = torch.rand(20) + 1
@@ -117,7 +117,7 @@ def test_additive_scorer_has_its_closed_form(order):
     divergence = clean * (clean / probability).log() + (1 - clean) * ((1 - clean) / (1 - probability)).log()
     torch.testing.assert_close(curves[f"deletion_noise{suffix}_kl"][0], divergence, atol=1e-6, rtol=1e-4)
 
-    areas, widths = curves.areas(), torch.tensor([0.35, 0.35, 0.3])
+    areas, widths = curves.aucs(), torch.tensor([0.35, 0.35, 0.3])
     area = ((probability[1:] + probability[:-1]) / 2 * widths).sum()
     torch.testing.assert_close(areas[f"deletion_noise{suffix}"][0], area)
     relative = (area - probability[-1]) / (probability[0] - probability[-1])
@@ -125,7 +125,7 @@ def test_additive_scorer_has_its_closed_form(order):
 
 
 def test_counting_with_the_true_mask():
-    """Nine bright cells among twenty: the map has ties only, which change row by row."""
+    """Nine of twenty cells are bright, so the map only has ties, which change row by row."""
     classifier, bright = make(Counting), torch.zeros(20, dtype=torch.bool)
     bright[torch.tensor([1, 3, 4, 8, 9, 10, 13, 15, 18])] = True
     images = spread(3.0 * bright, 4, 5)
@@ -147,7 +147,7 @@ def test_counting_with_the_true_mask():
 
 
 @pytest.mark.parametrize("name", ["timm", "timm-registers", "hit-wide", "eva-dinov3", "torchvision"])
-def test_both_orders_equal_one_forward_pass_a_step(name):
+def test_both_orders_equal_one_forward_pass_per_step(name):
     classifier, images = networks.network(name), networks.images(name, 2)
     rows, cols = classifier.grid_size(images)
     relevance = torch.randn(2, rows, cols).round(decimals=1)
@@ -177,7 +177,7 @@ def test_both_orders_equal_one_forward_pass_a_step(name):
                 assert torch.equal(picture, noise)
 
 
-def test_both_orders_and_directions_go_in_one_call():
+def test_orders_and_directions_share_one_call():
     classifier, images, calls = make(Additive), torch.randn(3, 3, 16, 20), []
 
     class Watched(Additive):
@@ -203,16 +203,16 @@ def test_both_orders_and_directions_go_in_one_call():
             torch.testing.assert_close(part[name], curves[name])
 
 
-def test_insertion_alone_knows_the_image_and_the_baseline():
+def test_insertion_alone_has_the_scores_of_image_and_baseline():
     classifier, images = networks.network("timm"), networks.images("timm", 2)
     explanation = explained(classifier, images, torch.randn(2, 4, 4))
     protocol = replace(DIFFMASK, directions=("insertion",))
     alone = perturbation_curves(classifier, images, explanation, protocol)
     together = perturbation_curves(classifier, images, explanation, replace(protocol, directions=("insertion", "deletion")))
     assert torch.equal(alone["insertion_noise_kl"][:, -1], torch.zeros(2))
-    assert set(alone.areas()) < set(together.areas())
-    for name, areas in alone.areas().items():
-        torch.testing.assert_close(areas, together.areas()[name], rtol=1e-4, atol=1e-5)
+    assert set(alone.aucs()) < set(together.aucs())
+    for name, areas in alone.aucs().items():
+        torch.testing.assert_close(areas, together.aucs()[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -226,13 +226,13 @@ def test_divergence_of_a_network_in_another_precision(dtype):
     assert (curves["deletion_noise_kl"][:, 1:] > 0).all()
 
 
-def test_curves_are_asked_for_by_name():
+def test_curves_by_name():
     curves = Curves(DIFFMASK, torch.tensor([0, 0.5, 1]), torch.rand(2, 4, 3), torch.rand(2, 4, 2))
     assert torch.equal(curves["deletion_noise_kl"], curves.scores[:, 2])
     with pytest.raises(InvalidInputError, match="unknown curve 'deletion_zero'"):
         curves["deletion_zero"]
-    assert list(curves.areas()) == [*curves.names, "normalized_deletion_noise", "normalized_deletion_noise_least"]
-    assert list(curves.summary()) == list(curves.areas())
+    assert list(curves.aucs()) == [*curves.names, "normalized_deletion_noise", "normalized_deletion_noise_least"]
+    assert list(curves.summary()) == list(curves.aucs())
     assert curves.normalized_auc()[:, 2:].isnan().all()
     assert not curves.normalized_auc()[:, :2].isnan().any()
 
@@ -242,11 +242,11 @@ def of_size(classifier, height, width, seed=0):
     return images, explained(classifier, images, torch.randn(2, *classifier.grid_size(images)))
 
 
-def test_a_data_set_of_several_grids_is_refused():
+def test_data_sets_with_several_grids_are_refused():
     classifier = networks.network("timm-dynamic")
     metric = InsertionDeletion(DIFFMASK)
     metric.update(classifier, *of_size(classifier, 32, 48))
-    with pytest.raises(InvalidInputError, match="one grid, got some of 16 and some of 24 cells"):
+    with pytest.raises(InvalidInputError, match="one grid, got some with 16 and some with 24 cells"):
         metric.update(classifier, *of_size(classifier, 32, 32))
     metric.update(classifier, *of_size(classifier, 48, 32, seed=1))
     assert metric.curves().scores.shape == (4, 4, 5)
@@ -260,11 +260,11 @@ def test_a_data_set_of_several_grids_is_refused():
     assert evenly.curves().scores.shape == (4, 4, 6)
 
 
-def test_processes_that_met_other_grids_are_refused_and_others_added_up():
-    assert int(_one_grid(torch.tensor([0, 16, 16]))) == 16
-    assert int(_one_grid(torch.tensor([0, 0]))) == 0
+def test_processes_with_different_grids_are_refused():
+    assert int(_check_one_grid(torch.tensor([0, 16, 16]))) == 16
+    assert int(_check_one_grid(torch.tensor([0, 0]))) == 0
     with pytest.raises(InvalidInputError, match="one grid"):
-        _one_grid(torch.tensor([16, 0, 24]))
+        _check_one_grid(torch.tensor([16, 0, 24]))
     classifier = networks.network("timm")
     whole, parts = InsertionDeletion(DIFFMASK), InsertionDeletion(DIFFMASK)
     for seed in range(2):

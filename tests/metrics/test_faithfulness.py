@@ -11,9 +11,10 @@ from additive import additive_classifier, explained, ones, own_map
 
 from vitrail.adapters import adapt
 from vitrail.core.errors import InvalidInputError
-from vitrail.metrics.base import METRICS, View
-from vitrail.metrics.faithfulness import FaithfulnessCorrelation, FaithfulnessEstimate, Infidelity, SaCo
-from vitrail.metrics.subsets import RandomSubsets, cells_of_share, correlation, varies
+from vitrail.metrics.base import METRICS, MetricBatch
+from vitrail.metrics.faithfulness import FaithfulnessCorrelation, FaithfulnessEstimate, Infidelity
+from vitrail.metrics.saco import SaCo
+from vitrail.metrics.subsets import RandomSubsets, correlation, count_cells_of_share, has_variation
 
 NAMES = {
     "faithfulness-correlation": FaithfulnessCorrelation,
@@ -27,11 +28,11 @@ YES = torch.tensor([0])
 
 
 def value(metric, classifier, images, relevance, targets=None) -> torch.Tensor:
-    return metric.measure(View(classifier, images), explained(classifier, images, relevance, targets))[:, 0]
+    return metric.measure(MetricBatch(classifier, images), explained(classifier, images, relevance, targets))[:, 0]
 
 
 def counted(classifier, monkeypatch) -> list[int]:
-    """Steps of every later call of `perturbed_logits`."""
+    """Number of steps of every call of `perturbed_logits`."""
     calls, run = [], type(classifier).perturbed_logits
 
     def count(self, images, baseline, keep):
@@ -43,7 +44,7 @@ def counted(classifier, monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_they_are_registered(name):
+def test_metrics_are_registered(name):
     assert METRICS[name] is NAMES[name]
 
 
@@ -54,12 +55,12 @@ class TestSubsets:
         assert all(len(set(row)) == 3 for row in cells.tolist())
         assert set(cells.flatten().tolist()) == set(range(10))
 
-    def test_every_subset_is_as_likely(self):
+    def test_subsets_are_equally_likely(self):
         found = [tuple(sorted(row)) for row in RandomSubsets(6000, 0.5, 0).cells(4).tolist()]
         for pair in combinations(range(4), 2):
             assert found.count(pair) == pytest.approx(1000, abs=150)
 
-    def test_they_depend_on_the_seed_alone(self):
+    def test_subsets_depend_on_the_seed_only(self):
         first = RandomSubsets(20, 0.5, 3).cells(9)
         torch.manual_seed(17)
         assert first.equal(RandomSubsets(20, 0.5, 3).cells(9))
@@ -68,8 +69,8 @@ class TestSubsets:
     @pytest.mark.parametrize(
         ("share", "num_cells", "expected"), [(0.2, 196, 39), (0.01, 6, 1), (0.99, 6, 5), (0.5, 1, 1), (0.5, 2, 1)]
     )
-    def test_a_share_is_neither_none_nor_all(self, share, num_cells, expected):
-        assert cells_of_share(share, num_cells) == expected
+    def test_shares_never_round_to_no_or_all_cells(self, share, num_cells, expected):
+        assert count_cells_of_share(share, num_cells) == expected
 
     def test_correlation_against_numpy(self):
         first, second = torch.randn(2, 4, 30)
@@ -80,12 +81,12 @@ class TestSubsets:
             correlation(first, second / 1e3 + 5).double(), torch.tensor(expected).double(), rtol=1e-2, atol=1e-3
         )
 
-    def test_rounding_is_no_variance(self):
+    def test_rounding_errors_do_not_count_as_variation(self):
         noise = 1e-7 * torch.randn(1, 30)
-        assert not varies(1 + noise)
-        assert varies(1 + 1e3 * noise)
+        assert not has_variation(1 + noise)
+        assert has_variation(1 + 1e3 * noise)
         assert correlation(1 + noise, torch.randn(1, 30)).isnan()
-        assert varies(torch.tensor([[1.0, 1.0078125]], dtype=torch.bfloat16))
+        assert has_variation(torch.tensor([[1.0, 1.0078125]], dtype=torch.bfloat16))
 
 
 class TestClosedForms:
@@ -107,7 +108,7 @@ class TestClosedForms:
         torch.testing.assert_close(found, torch.tensor([float(expected)]), rtol=1e-4, atol=0)
 
     def test_the_target_decides(self):
-        """The other class's logit is 0, whatever is removed; its probability falls when the first one's rises."""
+        """The logit of the other class is always 0; its probability falls when the first one rises."""
         classifier = additive_classifier()
         other = torch.tensor([1])
         assert value(FaithfulnessCorrelation(), classifier, ones(), own_map(classifier), other).isnan()
@@ -181,7 +182,7 @@ class TestClosedForms:
         assert float(found) == pytest.approx((2 + 4 - 2) / 8, abs=1e-6)
 
     def test_saco_of_groups_of_two_sizes(self):
-        """Of 6 cells in 4 groups: 2, 1, 2 and 1 of them. Relevance per cell decides, not the size."""
+        """6 cells in 4 groups of 2, 1, 2 and 1 cells: relevance per cell decides, not the size."""
         classifier = additive_classifier((1.0, 1.0, 0.9, 0.4, 0.4, 0.3))
         relevance = torch.tensor([[[1.0, 0.99, 0.98], [0.97, 0.96, 0.95]]])
         means, drops = [0.995, 0.98, 0.965, 0.95], [2, 0.9, 0.8, 0.3]
@@ -190,8 +191,8 @@ class TestClosedForms:
         found = value(SaCo(num_groups=4, baseline="zero"), classifier, ones(), relevance, YES)
         torch.testing.assert_close(found, torch.ones(1))
 
-    def test_saco_of_a_model_that_minds_nothing_is_one(self):
-        """As published: an equal drop counts for the map."""
+    def test_saco_of_a_constant_model_is_one(self):
+        """As published, an equal drop counts for the map."""
         classifier = additive_classifier((0.0,) * 6)
         assert value(SaCo(), classifier, ones(), torch.randn(1, 2, 3), YES) == 1
 
@@ -214,13 +215,13 @@ class TestClosedForms:
 
 
 def tiny_vit():
-    """Cells of one pixel, of one channel: there our cells are the features that others remove."""
+    """Cells of one pixel with one channel, which are the features that Quantus and captum remove."""
     network = networks.timm_vit(img_size=4, patch_size=1, in_chans=1, embed_dim=12)
     return adapt(network, name="tiny")
 
 
 class TestOracles:
-    """On cells of one pixel and images of one channel we remove what Quantus and captum remove."""
+    """Cells of one pixel with one channel are the features that Quantus and captum remove."""
 
     @pytest.fixture
     def quantus(self):
@@ -256,7 +257,7 @@ class TestOracles:
 
     @pytest.mark.parametrize("score", ["logit", "probability"])
     def test_correlation_against_quantus(self, quantus, given, score, monkeypatch):
-        """They draw for every image anew: here they are dealt our subsets, the same for all images."""
+        """Quantus draws new subsets for every image; here it gets our subsets, which all images share."""
         subsets = RandomSubsets(40, 0.25, 0).cells(16).repeat_interleave(3, 0)
         dealt = iter(subsets.numpy())
         monkeypatch.setattr(np.random, "choice", lambda *args, **kwargs: next(dealt))
@@ -297,20 +298,20 @@ class TestSharing:
     @pytest.fixture
     def batch(self, monkeypatch):
         classifier, images = networks.network("timm"), networks.images("timm")
-        return View(classifier, images), counted(classifier, monkeypatch)
+        return MetricBatch(classifier, images), counted(classifier, monkeypatch)
 
-    def maps(self, view, seed, targets=None):
+    def maps(self, batch, seed, targets=None):
         relevance = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(seed))
-        return explained(view.classifier, view.images, relevance, targets)
+        return explained(batch.classifier, batch.images, relevance, targets)
 
-    def test_methods_and_metrics_share_the_answers_to_random_subsets(self, batch):
-        view, calls = batch
+    def test_methods_and_metrics_share_the_passes_of_random_subsets(self, batch):
+        batch, calls = batch
         for seed, targets in ((0, None), (1, torch.tensor([0, 0, 4]))):
             for metric in (FaithfulnessCorrelation(), Infidelity(), FaithfulnessCorrelation(score="probability")):
-                apart = View(view.classifier, view.images)
-                found = metric.measure(view, self.maps(view, seed, targets))
+                apart = MetricBatch(batch.classifier, batch.images)
+                found = metric.measure(batch, self.maps(batch, seed, targets))
                 shared = len(calls)
-                torch.testing.assert_close(found, metric.measure(apart, self.maps(view, seed, targets)))
+                torch.testing.assert_close(found, metric.measure(apart, self.maps(batch, seed, targets)))
                 del calls[shared:]
         assert calls == [100]
 
@@ -319,27 +320,27 @@ class TestSharing:
         [{"seed": 1}, {"subset_share": 0.5}, {"num_subsets": 50}, {"baseline": "blur"}],
         ids=lambda options: next(iter(options)),
     )
-    def test_other_subsets_are_asked_for_again(self, batch, options):
-        view, calls = batch
-        first = FaithfulnessCorrelation().measure(view, self.maps(view, 0))
-        assert not first.equal(FaithfulnessCorrelation(**options).measure(view, self.maps(view, 0)))
+    def test_other_subsets_run_again(self, batch, options):
+        batch, calls = batch
+        first = FaithfulnessCorrelation().measure(batch, self.maps(batch, 0))
+        assert not first.equal(FaithfulnessCorrelation(**options).measure(batch, self.maps(batch, 0)))
         assert calls == [100, options.get("num_subsets", 100)]
 
-    def test_so_are_those_of_another_grid(self, batch):
-        view, calls = batch
-        coarse = explained(view.classifier, view.images, torch.randn(3, 2, 2))
+    def test_subsets_of_another_grid_run_again(self, batch):
+        batch, calls = batch
+        coarse = explained(batch.classifier, batch.images, torch.randn(3, 2, 2))
         for metric in (FaithfulnessCorrelation(), FaithfulnessEstimate()):
-            for maps in (self.maps(view, 0), coarse):
-                metric.measure(view, maps)
+            for maps in (self.maps(batch, 0), coarse):
+                metric.measure(batch, maps)
         assert calls == [100, 100, 16, 4]
 
-    def test_methods_share_the_answers_to_single_cells(self, batch):
-        view, calls = batch
+    def test_methods_share_the_passes_of_single_cells(self, batch):
+        batch, calls = batch
         for seed in (0, 1):
-            FaithfulnessEstimate().measure(view, self.maps(view, seed))
+            FaithfulnessEstimate().measure(batch, self.maps(batch, seed))
         assert calls == [16]
-        FaithfulnessEstimate(cells_per_group=4).measure(view, self.maps(view, 0))
-        SaCo().measure(view, self.maps(view, 0))
+        FaithfulnessEstimate(cells_per_group=4).measure(batch, self.maps(batch, 0))
+        SaCo().measure(batch, self.maps(batch, 0))
         assert calls == [16, 4, 10]
 
 
@@ -357,7 +358,7 @@ def test_batches_equal_singles(name, metric):
 
 
 @pytest.mark.parametrize("metric", CORRELATIONS)
-def test_scale_and_offset_of_the_map_do_not_count(metric):
+def test_scale_and_offset_of_the_map_do_not_matter(metric):
     classifier, images = networks.network("hit"), networks.images("hit")
     relevance = torch.randn(3, 4, 4)
     found = value(metric(), classifier, images, relevance)
@@ -376,7 +377,7 @@ def test_a_constant_map_is_undefined(metric, level):
 
 
 @pytest.mark.parametrize("metric", [FaithfulnessCorrelation, FaithfulnessEstimate])
-def test_a_model_that_minds_nothing_is_undefined(metric):
+def test_a_constant_model_is_undefined(metric):
     classifier, images = networks.network("timm"), torch.zeros(2, 3, 32, 32)  # As the baseline.
     for score in ("logit", "probability"):
         assert value(metric(score=score), classifier, images, torch.randn(2, 4, 4)).isnan().all()
@@ -396,10 +397,10 @@ def test_a_map_of_one_cell(metric):
 
 
 @pytest.mark.parametrize("metric", ALL)
-def test_coarse_maps_move_blocks_of_patches(metric):
+def test_coarse_maps_remove_rectangles_of_patches(metric):
     classifier, images = networks.network("timm"), networks.images("timm")
     assert value(metric(), classifier, images, torch.randn(3, 2, 2)).isfinite().all()
-    with pytest.raises(InvalidInputError, match="blocks of the 4x4 patches, got a 3x3 map"):
+    with pytest.raises(InvalidInputError, match="rectangles of the 4x4 patches, got a 3x3 map"):
         value(metric(), classifier, images, torch.randn(3, 3, 3))
 
 
@@ -424,19 +425,19 @@ def test_over_a_data_set(metric):
     [(name, mean)] = measured.compute().items()
     [described] = measured.measures
     assert name == described.name
-    whole = metric().measure(View(classifier, images), explanation)
+    whole = metric().measure(MetricBatch(classifier, images), explanation)
     torch.testing.assert_close(float(mean), float(whole.double().mean()), rtol=1e-3, atol=1e-5)
     assert described.low <= float(mean) <= described.high
     assert math.isinf(described.high) == (metric is Infidelity)
 
 
 @pytest.mark.parametrize("metric", ALL)
-def test_the_users_model_and_luck_are_as_they_were(metric):
+def test_the_model_and_the_random_state_are_restored(metric):
     classifier, images = networks.network("timm"), networks.images("timm")
     explanation = explained(classifier, images, torch.randn(3, 4, 4))
     classifier.module.train()
     state = torch.get_rng_state()
-    metric().measure(View(classifier, images), explanation)
+    metric().measure(MetricBatch(classifier, images), explanation)
     assert classifier.module.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in classifier.module.parameters())

@@ -4,35 +4,37 @@ import pytest
 import torch
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.metrics.masks import MEASURES, Masks, cut, cut_at_size, measure_masks, overlap
+from vitrail.metrics.masks import MEASURES, Masks, keep_top_cells, mask_iou, measure_masks, threshold_relevance
 
 ANSWER = torch.tensor([[[1, 1, 0, 0], [0, 1, 0, 0]]]).bool()
 """Three of the eight cells of 2x4."""
 
 
-def measured(relevance, masks=None, answers=None, **logits):
-    """All measures of one map whose cells are pixels, as plain numbers; the network is never moved."""
+def measured(relevance, masks=None, ground_truth=None, **logits):
+    """All measures of one map whose cells are pixels, as plain numbers."""
     same = torch.tensor([[2.0, 1.0, 0.0]])
     shape = {"logits": same, "masked_logits": same} | logits
-    found = measure_masks(relevance, cut(relevance) if masks is None else masks, answers=answers, **shape)
+    found = measure_masks(
+        relevance, threshold_relevance(relevance) if masks is None else masks, ground_truth=ground_truth, **shape
+    )
     assert list(found) == list(MEASURES)
     return {name: float(values[0]) for name, values in found.items()}
 
 
 def test_the_perfect_map():
-    found = measured(ANSWER.float(), answers=ANSWER)
-    assert (found["kept"], found["answer"], found["pointing_chance"]) == (3 / 8, 3 / 8, 3 / 8)
+    found = measured(ANSWER.float(), ground_truth=ANSWER)
+    assert (found["kept"], found["ground_truth"], found["pointing_chance"]) == (3 / 8, 3 / 8, 3 / 8)
     assert (found["iou"], found["iou_at_size"], found["pointing"]) == (1, 1, 1)
 
 
 def test_the_inverted_map():
-    found = measured(-ANSWER.float(), answers=ANSWER)
+    found = measured(-ANSWER.float(), ground_truth=ANSWER)
     assert (found["kept"], found["iou"], found["iou_at_size"], found["pointing"]) == (5 / 8, 0, 0, 0)
 
 
 def test_a_constant_map_keeps_all_and_takes_the_first_cells():
     for value in (0.0, -3.0, 0.2):
-        found = measured(torch.full((1, 2, 4), value), answers=ANSWER)
+        found = measured(torch.full((1, 2, 4), value), ground_truth=ANSWER)
         assert (found["kept"], found["iou"]) == (1, 3 / 8)
         # Cells 0, 1, 2 for 0, 1, 5.
         assert found["iou_at_size"] == pytest.approx(2 / 4)
@@ -41,79 +43,79 @@ def test_a_constant_map_keeps_all_and_takes_the_first_cells():
 
 def test_ties_go_row_by_row():
     relevance = torch.tensor([[[1.0, 5.0], [5.0, 5.0]], [[1.0, 1.0], [5.0, 1.0]]])
-    first, second = cut_at_size(relevance, torch.tensor([2, 2]))
+    first, second = keep_top_cells(relevance, torch.tensor([2, 2]))
     assert first.tolist() == [[False, True], [True, False]]
     assert second.tolist() == [[True, False], [True, False]]
-    assert cut_at_size(relevance, torch.tensor([0, 4])).flatten(1).sum(1).tolist() == [0, 4]
+    assert keep_top_cells(relevance, torch.tensor([0, 4])).flatten(1).sum(1).tolist() == [0, 4]
 
 
-def test_an_empty_answer_leaves_what_compares_with_it_undefined():
-    found = measured(ANSWER.float(), answers=torch.zeros_like(ANSWER))
+def test_an_empty_ground_truth_leaves_comparisons_undefined():
+    found = measured(ANSWER.float(), ground_truth=torch.zeros_like(ANSWER))
     undefined = {name for name, value in found.items() if math.isnan(value)}
     assert undefined == {"agreement_own", "kl_own", "iou", "iou_at_size", "pointing", "pointing_chance"}
-    assert (found["kept"], found["answer"], found["agreement"], found["kl"]) == (3 / 8, 0, 1, 0)
+    assert (found["kept"], found["ground_truth"], found["agreement"], found["kl"]) == (3 / 8, 0, 1, 0)
 
 
-def test_without_answers_nothing_is_compared():
+def test_without_ground_truth_nothing_is_compared():
     found = measured(ANSWER.float())
     assert {name for name, value in found.items() if not math.isnan(value)} == {"kept", "agreement", "kl"}
 
 
-def test_an_empty_mask_finds_nothing_of_an_answer():
-    assert overlap(torch.zeros_like(ANSWER), ANSWER).tolist() == [0]
-    assert overlap(ANSWER, ~ANSWER).tolist() == [0]
-    assert overlap(torch.zeros_like(ANSWER), torch.zeros_like(ANSWER)).isnan().all()
+def test_the_iou_of_an_empty_mask_is_zero():
+    assert mask_iou(torch.zeros_like(ANSWER), ANSWER).tolist() == [0]
+    assert mask_iou(ANSWER, ~ANSWER).tolist() == [0]
+    assert mask_iou(torch.zeros_like(ANSWER), torch.zeros_like(ANSWER)).isnan().all()
 
 
 def test_the_threshold_itself_is_kept():
     scaled = torch.tensor([[[-2.0, 0.0], [1.0, 2.0]]])  # to 0, 0.5, 0.75, 1
-    assert cut(scaled, 0.5).flatten().tolist() == [False, True, True, True]
-    assert cut(scaled, 0.75).flatten().tolist() == [False, False, True, True]
-    assert cut(scaled, 0.0).all()
-    assert cut(scaled, 1.0).flatten().tolist() == [False, False, False, True]
+    assert threshold_relevance(scaled, 0.5).flatten().tolist() == [False, True, True, True]
+    assert threshold_relevance(scaled, 0.75).flatten().tolist() == [False, False, True, True]
+    assert threshold_relevance(scaled, 0.0).all()
+    assert threshold_relevance(scaled, 1.0).flatten().tolist() == [False, False, False, True]
 
 
 def test_the_largest_cell_is_kept_at_any_threshold():
     relevance = torch.randn(200, 3, 5, generator=torch.Generator().manual_seed(0)) * 1e-3 + 0.7
-    kept = cut(relevance, 1.0).flatten(1)
+    kept = threshold_relevance(relevance, 1.0).flatten(1)
     assert (kept.float().argmax(1) == relevance.flatten(1).argmax(1)).all()
     assert (kept.sum(1) >= 1).all()
 
 
-def test_probabilities_are_cut_as_they_are():
+def test_probabilities_are_not_rescaled():
     relevance = torch.tensor([[[0.1, 0.2], [0.3, 0.49]], [[0.5, 0.6], [0.9, 1.0]]])
-    assert cut(relevance, probabilities=True).flatten(1).tolist() == [[False] * 4, [True] * 4]
-    assert cut(relevance).flatten(1).sum(1).tolist() == [2, 2]
-    assert cut(relevance, 0.2, probabilities=True).flatten(1).sum(1).tolist() == [3, 4]
+    assert threshold_relevance(relevance, probabilities=True).flatten(1).tolist() == [[False] * 4, [True] * 4]
+    assert threshold_relevance(relevance).flatten(1).sum(1).tolist() == [2, 2]
+    assert threshold_relevance(relevance, 0.2, probabilities=True).flatten(1).sum(1).tolist() == [3, 4]
 
 
 def test_every_map_is_scaled_by_itself():
     relevance = (
         torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 100.0, 0.01])[:, None, None]
     )
-    together = cut(relevance)
-    assert torch.equal(together, torch.cat([cut(one[None]) for one in relevance]))
-    assert torch.equal(together, cut(3 * relevance - 7))
+    together = threshold_relevance(relevance)
+    assert torch.equal(together, torch.cat([threshold_relevance(one[None]) for one in relevance]))
+    assert torch.equal(together, threshold_relevance(3 * relevance - 7))
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan])
-def test_what_is_no_threshold_is_refused(threshold):
+def test_invalid_thresholds_are_refused(threshold):
     with pytest.raises(InvalidInputError, match="threshold between 0 and 1"):
-        cut(torch.zeros(1, 2, 2), threshold)
+        threshold_relevance(torch.zeros(1, 2, 2), threshold)
     with pytest.raises(InvalidInputError, match="threshold between 0 and 1"):
         Masks(threshold)
 
 
 def test_maps_that_are_not_finite_are_refused():
     with pytest.raises(InvalidInputError, match="finite relevance"):
-        cut(torch.tensor([[[0.0, math.nan]]]))
+        threshold_relevance(torch.tensor([[[0.0, math.nan]]]))
 
 
-def test_a_cell_belongs_to_the_answer_by_one_pixel():
+def test_one_pixel_puts_a_cell_on_the_ground_truth():
     pixels = torch.zeros(1, 6, 12, dtype=torch.bool)
     pixels[0, 2:4, 2] = True  # in both rows of the first of four columns
-    found = measured(torch.tensor([[[1.0, 0, 0, 0], [1.0, 0, 0, 0]]]), answers=pixels)
-    assert (found["answer"], found["iou"], found["pointing"]) == (1 / 4, 1, 1)
+    found = measured(torch.tensor([[[1.0, 0, 0, 0], [1.0, 0, 0, 0]]]), ground_truth=pixels)
+    assert (found["ground_truth"], found["iou"], found["pointing"]) == (1 / 4, 1, 1)
 
 
 def test_decisions_are_compared_by_class_and_by_divergence():

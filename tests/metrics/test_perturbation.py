@@ -13,18 +13,27 @@ from vitrail.core.baselines import BASELINES
 from vitrail.core.errors import InvalidInputError
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, InsertionDeletion, Protocol, perturbation_curves
-from vitrail.metrics import steps as rooms
-from vitrail.metrics.steps import change_ranks, changed_cells, to_patches
+from vitrail.metrics import steps as steps_module
+from vitrail.metrics.steps import expand_to_patches, rank_cells, select_changed
 
 DIRECTION = {"ins": 0, "del": 1}
 SCORE = {"prob": "probability", "logit": "logit"}
+
+BY_DEFAULT = ("hit-pooled", "timm-wide", "timm-no-prefix", "eva-dinov3", "hf-deit-teacher", "torchvision")
+"""One network per mechanism; all others are slow tests."""
+
+each_network = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in BY_DEFAULT else pytest.mark.slow) for name in networks.NETWORKS]
+)
 
 
 def protocol(**fields) -> Protocol:
     return PROTOCOLS["hit"].changed(**fields)
 
 
-@pytest.mark.parametrize(("dtype", "recorded", "tolerance"), PRECISIONS)
+@pytest.mark.parametrize(
+    ("dtype", "recorded", "tolerance"), [PRECISIONS[0], pytest.param(*PRECISIONS[1], marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", ["hit_causal_nopool", "hit_causal_pool"])
 def test_published_curves(name, dtype, recorded, tolerance, monkeypatch):
     case = golden(name)
@@ -41,9 +50,9 @@ def test_published_curves(name, dtype, recorded, tolerance, monkeypatch):
         _, direction, baseline, cam, steps, target, score, _ = key.split(".")
         if cam == "ties":  # Published: an unstable sort; its order is recorded.
             order = case.tensors["out.order.ties"].argsort(1)
-            monkeypatch.setattr(rooms, "change_ranks", lambda relevance, which, order=order: order)
+            monkeypatch.setattr(steps_module, "rank_cells", lambda relevance, which, order=order: order)
         else:
-            monkeypatch.setattr(rooms, "change_ranks", change_ranks)
+            monkeypatch.setattr(steps_module, "rank_cells", rank_cells)
         chosen = protocol(
             num_steps=int(steps), baselines=({"black": "zero", "gauss": "blur"}[baseline],), scores=(SCORE[score],)
         )
@@ -62,7 +71,7 @@ def test_published_curves(name, dtype, recorded, tolerance, monkeypatch):
 
 @pytest.mark.parametrize("name", ["hit_causal_nopool", "hit_causal_pool"])
 def test_published_run_over_a_data_set(name):
-    """Their whole metric, with HiT's own maps of the predicted class (exact there for the pooled model only)."""
+    """The published metric, with HiT's maps of the predicted class (exact in the published code for the pooled model only)."""
     case = golden(name)
     model, images = case.model(), case.images()
     if name == "hit_causal_nopool":
@@ -138,7 +147,7 @@ def test_most_relevant_first_beats_least_relevant_first(additive):
     assert (most[:, 1::2] < least[:, 1::2]).all()  # deletion
 
 
-def test_normalized_area_is_nan_where_the_baseline_is_as_good():
+def test_the_normalized_auc_is_nan_if_image_and_baseline_score_the_same():
     classifier = networks.network("hit")
     images = torch.zeros(1, 3, 16, 16)
     curves = perturbation_curves(
@@ -148,15 +157,15 @@ def test_normalized_area_is_nan_where_the_baseline_is_as_good():
 
 
 def test_ties_change_row_by_row():
-    ranks = change_ranks(torch.tensor([[[1.0, 2.0], [2.0, 1.0]]]))
+    ranks = rank_cells(torch.tensor([[[1.0, 2.0], [2.0, 1.0]]]))
     assert ranks.tolist() == [[2, 0, 1, 3]]
-    assert change_ranks(torch.zeros(1, 5, 5)).tolist() == [list(range(25))]
-    assert change_ranks(torch.tensor([[[1.0, 2.0]]]), "least").tolist() == [[0, 1]]
+    assert rank_cells(torch.zeros(1, 5, 5)).tolist() == [list(range(25))]
+    assert rank_cells(torch.tensor([[[1.0, 2.0]]]), "least").tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize(("cells", "steps"), [(36, 36), (36, 7), (36, 50), (784, 196), (1, 1), (196, 196)])
 def test_thresholds_may_be_fractional(cells, steps):
-    changed = changed_cells(torch.arange(cells).unsqueeze(0), protocol(num_steps=steps).thresholds(cells))[0]
+    changed = select_changed(torch.arange(cells).unsqueeze(0), protocol(num_steps=steps).thresholds(cells))[0]
     assert changed.shape == (steps + 1, cells)
     assert not changed[0].any()
     assert changed[-1].all()
@@ -166,16 +175,16 @@ def test_thresholds_may_be_fractional(cells, steps):
     assert changed.sum(1).tolist() == [ceil(Fraction(cells * k, steps)) for k in range(steps + 1)]
 
 
-def test_a_coarse_map_moves_blocks_of_patches():
+def test_a_coarse_map_changes_rectangles_of_patches():
     cells = torch.tensor([[[True, False, False, True]]])
-    patches = to_patches(cells, (2, 2), (4, 4)).view(4, 4)
+    patches = expand_to_patches(cells, (2, 2), (4, 4)).view(4, 4)
     assert patches.tolist() == [[True, True, False, False]] * 2 + [[False, False, True, True]] * 2
-    with pytest.raises(InvalidInputError, match="blocks of the 4x4 patches, got a 3x3 map"):
-        to_patches(torch.ones(1, 1, 9, dtype=torch.bool), (3, 3), (4, 4))
+    with pytest.raises(InvalidInputError, match="rectangles of the 4x4 patches, got a 3x3 map"):
+        expand_to_patches(torch.ones(1, 1, 9, dtype=torch.bool), (3, 3), (4, 4))
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_curves_equal_one_forward_pass_a_step(name):
+@each_network
+def test_curves_equal_one_forward_pass_per_step(name):
     classifier, images = networks.network(name), networks.images(name, 2)
     grid = classifier.grid_size(images)
     relevance = torch.randn(2, *grid, generator=torch.Generator().manual_seed(3))
@@ -236,7 +245,7 @@ def test_bad_input_is_refused():
         protocol(baselines=("gray",))
 
 
-def test_the_users_model_is_as_it_was():
+def test_the_model_is_restored():
     classifier, images = networks.network("timm"), networks.images("timm")
     explanation = Explanation(torch.rand(3, 4, 4), torch.tensor([0, 1, 2]), torch.randn(3, 5))
     classifier.module.train()
@@ -248,7 +257,7 @@ def test_the_users_model_is_as_it_was():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_areas_of_a_network_in_half_precision_are_summed_in_single(dtype):
+def test_aucs_in_half_precision_are_summed_in_single(dtype):
     classifier, images = networks.network("hit"), networks.images("hit").to(dtype)
     classifier.module.to(dtype)
     curves = perturbation_curves(classifier, images, explained(classifier, images, torch.rand(3, 4, 4)), PROTOCOLS["hit"])
@@ -257,8 +266,8 @@ def test_areas_of_a_network_in_half_precision_are_summed_in_single(dtype):
     torch.testing.assert_close(curves.auc().double(), exact, rtol=1e-5, atol=1e-6)
 
 
-def test_the_mean_normalized_area_is_that_of_the_mean_curve():
-    """An image whose clean score is hardly above the baseline's must not dominate."""
+def test_the_mean_normalized_auc_is_that_of_the_mean_curve():
+    """An image with a score close to the baseline's must not dominate."""
     from vitrail.metrics import Curves
 
     fractions = torch.tensor([0.0, 0.5, 1.0])

@@ -1,4 +1,4 @@
-"""Protocols: their curves, names, points, and what they refuse."""
+"""Protocols: curves, names, points and errors."""
 
 import pytest
 import torch
@@ -11,8 +11,8 @@ def small(**fields) -> Protocol:
     return Protocol("small", "this test", **({"num_steps": 4} | fields))
 
 
-def test_names_and_what_is_better():
-    """A map is right where most first brings the score in or takes it out fast; a divergence is small where the score is high."""
+def test_names_and_directions_of_curves():
+    """A good map changes the score fast if the most relevant cells change first; the divergence is small if the score is high."""
     expected = {
         "hit": {"insertion_zero": "higher", "deletion_zero": "lower", "insertion_blur": "higher", "deletion_blur": "lower"},
         "diffmask": {
@@ -51,7 +51,7 @@ def test_every_curve_has_a_name_of_its_own():
         (1, [0, 1]),
     ],
 )
-def test_seven_cells_change_at_a_step_and_the_last_takes_what_is_left(num_cells, expected):
+def test_seven_cells_change_per_step_and_the_last_step_takes_the_rest(num_cells, expected):
     protocol = PROTOCOLS["diffmask"]
     assert protocol.thresholds(num_cells).tolist() == expected
     for dtype in (torch.float32, torch.float64):
@@ -87,7 +87,7 @@ def test_steps_and_cells_per_step_replace_each_other():
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_a_protocol_that_says_too_little_or_too_much_is_refused(fields, message):
+def test_underspecified_and_overspecified_protocols_are_refused(fields, message):
     with pytest.raises(InvalidInputError, match=message):
         small(**fields)
 
@@ -102,6 +102,6 @@ def test_a_protocol_that_says_too_little_or_too_much_is_refused(fields, message)
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_unknown_words_are_refused(fields, message):
+def test_unknown_names_are_refused(fields, message):
     with pytest.raises(UnknownNameError, match=message):
         small(**fields)

@@ -14,14 +14,14 @@ from vitrail.adapters import Classifier, Preprocessing, adapt
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, perturbation_curves, steps
-from vitrail.metrics.steps import pixel_ranks
+from vitrail.metrics.steps import rank_pixels
 
 SHARED = Path(__file__).parents[3] / "shared" / "goldens"
 PUBLISHED_BASELINES = {"black": "zero", "mean": "mean", "blur": "strong-blur"}
 
 
 class Looking(Classifier):
-    """Keeps the images that it is shown."""
+    """Records the images that it classifies."""
 
     num_classes = 2
 
@@ -77,7 +77,7 @@ def test_curves_are_those_that_mutex_recorded(kind, tmp_path, monkeypatch):
     # Their sort is unstable; its order is recorded, the least relevant first.
     order = tensors["out.insdel_argsort_u16"].int().flip(0)
     ranks = order.argsort().view(1, 224, 224)
-    monkeypatch.setattr(steps, "pixel_ranks", lambda *arguments: ranks)
+    monkeypatch.setattr(steps, "rank_pixels", lambda *arguments: ranks)
     curves = perturbation_curves(classifier, images, explanation, protocol)
     for published, baseline in PUBLISHED_BASELINES.items():
         for direction in ("insertion", "deletion"):
@@ -85,7 +85,7 @@ def test_curves_are_those_that_mutex_recorded(kind, tmp_path, monkeypatch):
             torch.testing.assert_close(curves[f"{direction}_{baseline}"][0], theirs.float(), rtol=1e-4, atol=1e-6)
 
 
-def test_areas_of_mutex_are_over_percent_and_deletion_begins_at_zero():
+def test_aucs_of_mutex_are_over_percent_and_deletion_starts_at_zero():
     protocol, classifier = PROTOCOLS["mutex"].changed(baselines=("zero",)), additive_classifier()
     curves = perturbation_curves(classifier, ones(), explained(classifier, ones(), own_map(classifier)), protocol)
     shares = torch.tensor(protocol.shares)
@@ -97,9 +97,9 @@ def test_areas_of_mutex_are_over_percent_and_deletion_begins_at_zero():
 
 
 @pytest.mark.parametrize(("smooth", "order"), [(False, "most"), (False, "least"), (True, "most")])
-def test_pixels_change_by_the_enlarged_map(smooth, order):
+def test_pixels_change_in_the_order_of_the_enlarged_map(smooth, order):
     relevance = torch.tensor([[[3.0, -1.0, 2.0], [0.5, 0.0, 1.0]]])
-    ranks = pixel_ranks(relevance, (8, 12), order, smooth)
+    ranks = rank_pixels(relevance, (8, 12), order, smooth)
     assert ranks.flatten().sort().values.tolist() == list(range(96))
     if not smooth:  # Whole cells, one after the other.
         place = (relevance.flatten().argsort(descending=order == "most")).argsort()
@@ -109,7 +109,7 @@ def test_pixels_change_by_the_enlarged_map(smooth, order):
         assert int(ranks[0, 0, 0]) < 6  # The corner of the strongest cell.
 
 
-def test_a_pixel_protocol_in_steps_of_a_cell_is_the_one_of_cells():
+def test_a_pixel_protocol_in_steps_of_a_cell_equals_that_of_cells():
     classifier = additive_classifier()
     explanation = explained(classifier, ones(), own_map(classifier))
     cells = PROTOCOLS["hit"].changed(num_steps=6, baselines=("zero",))
@@ -127,7 +127,7 @@ def test_pixels_of_a_vision_transformer_are_images_run_one_by_one():
     explanation = explained(classifier, images, torch.rand(2, *grid))
     protocol = PROTOCOLS["chefer"].changed(shares=(0.25, 0.75), scores=("probability",), orders=("most",), smooth=False)
     curves = perturbation_curves(classifier, images, explanation, protocol)
-    ranks = pixel_ranks(explanation.relevance, tuple(images.shape[-2:]), "most", smooth=False)
+    ranks = rank_pixels(explanation.relevance, tuple(images.shape[-2:]), "most", smooth=False)
     black = classifier.prepare(_black_photo(images)).to(images)
     for point, share in enumerate(protocol.shares):
         removed = ranks < int(share * images[0, 0].numel())
@@ -143,7 +143,7 @@ def _black_photo(images):
 
 
 def test_the_hit_rate_is_one_while_the_class_stays():
-    """Two cells speak for the class, the others do not matter: it is lost when the first pixels of both are black enough."""
+    """Only two cells matter for the class, which is lost once enough of their pixels are black."""
     classifier = additive_classifier((1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
     classifier.module.weights.data -= torch.tensor([0.0, 0.1, 0.1, 0.1, 0.1, 0.1])
     protocol = PROTOCOLS["chefer"].changed(baselines=("zero",), smooth=False)
@@ -163,12 +163,13 @@ def test_the_hit_rate_is_one_while_the_class_stays():
     assert curves.normalized_auc().isnan().all()
 
 
-REMOVABLE = ["timm", "timm-registers", "timm-average", "hf-vit", "torchvision", "hit"]
+REMOVABLE = ["timm-registers", "hf-vit", "torchvision", "hit"]
+REMOVABLE += [pytest.param(name, marks=pytest.mark.slow) for name in ("timm", "timm-average")]
 
 
 @pytest.mark.parametrize("name", REMOVABLE)
 def test_removed_patches_are_gone(name):
-    """One image, one order: every point is the network run on what is left."""
+    """Every point equals the network run on the remaining patches."""
     classifier, images = networks.network(name), networks.images(name, 2)
     torch.manual_seed(1)
     rows, cols = classifier.grid_size(images)
@@ -191,9 +192,12 @@ def test_removed_patches_are_gone(name):
     assert curves.normalized_auc().isnan().all()
 
 
-def test_only_networks_of_patches_can_lose_them():
+def test_only_vision_transformers_can_remove_patches():
     classifier = additive_classifier()
-    with pytest.raises(UnsupportedModelError, match="whose patches can be taken out, got additive; choose a protocol with"):
+    with pytest.raises(
+        UnsupportedModelError,
+        match="to remove patch tokens, got additive; choose a protocol with",
+    ):
         perturbation_curves(classifier, ones(), explained(classifier, ones(), own_map(classifier)), PROTOCOLS["tokens"])
     pooled, images = networks.network("hit-pooled"), networks.images("hit-pooled", 1)
     rows, cols = pooled.grid_size(images)
@@ -201,7 +205,7 @@ def test_only_networks_of_patches_can_lose_them():
         perturbation_curves(pooled, images, explained(pooled, images, torch.rand(1, rows, cols)), PROTOCOLS["tokens"])
 
 
-def test_ends_of_curves_that_do_not_reach_them_are_measured_beside_them():
+def test_missing_ends_of_curves_are_measured_as_additional_points():
     classifier = additive_classifier()
     protocol = PROTOCOLS["hit"].changed(shares=(0.2, 0.5), baselines=("zero",), scores=("logit", "kl"))
     curves = perturbation_curves(classifier, ones(), explained(classifier, ones(), own_map(classifier)), protocol)
@@ -233,7 +237,7 @@ def test_rise_measures_two_curves_over_pixels():
 
 
 @pytest.mark.parametrize("name", list(PROTOCOLS))
-def test_areas_of_a_constant_curve_are_the_largest(name):
+def test_the_auc_of_a_constant_curve_is_the_largest(name):
     protocol = PROTOCOLS[name]
     from vitrail.metrics import Curves
 

@@ -1,4 +1,4 @@
-"""Maps of images that hardly change: closed forms, published implementations, what they must not depend on."""
+"""Robustness metrics: closed forms, published implementations and invariances."""
 
 import math
 
@@ -9,8 +9,8 @@ from additive import additive_classifier, explained, ones, own_map
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.explainers import make_explainer
-from vitrail.metrics.base import METRICS, View
-from vitrail.metrics.sensitivity import MaxSensitivity, Stability, noises
+from vitrail.metrics.base import METRICS, MetricBatch
+from vitrail.metrics.sensitivity import MaxSensitivity, Stability, draw_noise
 from vitrail.metrics.similarity import spearman, top_overlap
 
 
@@ -24,10 +24,10 @@ def gradient_times_input(classifier):
     return lambda images, targets: weights.to(images) * cells(images)
 
 
-def measured(metric, classifier, images, again, relevance=None, targets=None):
+def measured(metric, classifier, images, explainer, relevance=None, targets=None):
     targets = torch.zeros(len(images), dtype=torch.long) if targets is None else targets
-    relevance = again(images, targets) if relevance is None else relevance
-    return metric.checked(View(classifier, images), explained(classifier, images, relevance, targets), again)
+    relevance = explainer(images, targets) if relevance is None else relevance
+    return metric.measure_batch(MetricBatch(classifier, images), explained(classifier, images, relevance, targets), explainer)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def additive():
 # How alike two maps are.
 
 
-def test_spearman_is_scipys():
+def test_spearman_agrees_with_scipy():
     stats = pytest.importorskip("scipy.stats")
     first, second = torch.randn(20, 5, 7), torch.randn(20, 5, 7)
     second += torch.linspace(-2, 2, 20).view(-1, 1, 1) * first
@@ -57,7 +57,7 @@ def test_spearman_of_equal_and_of_opposite_maps_is_exact(dtype):
     assert spearman(maps, maps.double().mul(3).exp()).eq(1).all()  # Any scale that keeps the order.
 
 
-def test_spearman_is_that_of_every_image_alone():
+def test_spearman_does_not_depend_on_the_batch():
     first, second = torch.randn(9, 4, 4).round(decimals=1), torch.randn(9, 4, 4)
     together = spearman(first, second)
     assert torch.equal(together, torch.cat([spearman(first[i : i + 1], second[i : i + 1]) for i in range(9)]))
@@ -65,7 +65,7 @@ def test_spearman_is_that_of_every_image_alone():
     assert torch.equal(together, spearman(first.mT, second.mT))
 
 
-def test_nothing_is_like_a_map_that_prefers_no_cell():
+def test_similarity_to_a_constant_map_is_undefined():
     maps = torch.randn(4, 3, 3)
     broken = maps.clone()
     broken[0], broken[1], broken[2, 0, 0] = 0, 7.5, torch.nan
@@ -93,23 +93,23 @@ def test_top_overlap_counts_cells():
 # Noise.
 
 
-def test_noise_is_that_of_the_shape_and_the_seed():
+def test_noise_depends_on_shape_and_seed():
     one, two, state = torch.randn(1, 3, 8, 12), torch.randn(2, 3, 8, 12), torch.get_rng_state()
-    few, many = list(noises(one, 2, 0, torch.rand)), list(noises(two, 4, 0, torch.rand))
+    few, many = list(draw_noise(one, 2, 0, torch.rand)), list(draw_noise(two, 4, 0, torch.rand))
     assert torch.equal(torch.get_rng_state(), state)
     assert few[0].shape == (3, 8, 12)
     assert all(torch.equal(a, b) for a, b in zip(few, many[:2], strict=True))
     assert not torch.equal(many[0], many[1])
-    assert not torch.equal(next(noises(ones(), 1, 1, torch.rand)), few[0])
+    assert not torch.equal(next(draw_noise(ones(), 1, 1, torch.rand)), few[0])
 
 
 # The largest change.
 
 
 def test_max_sensitivity_has_its_closed_form(additive):
-    """Of weight x mean of the cell: the norm of weight x mean of the cell's noise, over that of the weights."""
+    """For the map weight x mean of the cell: the norm of weight x mean of the noise, over the norm of the map."""
     metric, weights = MaxSensitivity(radius=0.3, num_samples=4, seed=5), own_map(additive)
-    moves = torch.stack([2 * noise - 1 for noise in noises(ones(), 4, 5, torch.rand)]) * 0.3
+    moves = torch.stack([2 * noise - 1 for noise in draw_noise(ones(), 4, 5, torch.rand)]) * 0.3
     assert 0.29 < moves.abs().max() <= 0.3
     assert abs(float(moves.mean())) < 0.03
     expected = (weights * cells(moves)).flatten(1).norm(dim=1).max() / weights.norm()
@@ -117,16 +117,16 @@ def test_max_sensitivity_has_its_closed_form(additive):
     torch.testing.assert_close(found, expected.expand(2, 1))
 
 
-def test_max_sensitivity_in_proportion(additive):
-    again = gradient_times_input(additive)
+def test_max_sensitivity_scales_with_the_radius(additive):
+    explainer = gradient_times_input(additive)
     images = torch.randn(3, 3, 8, 12)
-    usual = measured(MaxSensitivity(), additive, images, again)
-    torch.testing.assert_close(measured(MaxSensitivity(radius=0.06), additive, images, again), 3 * usual)
-    scaled = measured(MaxSensitivity(), additive, images, lambda *given: 50 * again(*given))
+    usual = measured(MaxSensitivity(), additive, images, explainer)
+    torch.testing.assert_close(measured(MaxSensitivity(radius=0.06), additive, images, explainer), 3 * usual)
+    scaled = measured(MaxSensitivity(), additive, images, lambda *given: 50 * explainer(*given))
     torch.testing.assert_close(scaled, usual)
-    assert (measured(MaxSensitivity(num_samples=3), additive, images, again) <= usual).all()
-    assert (measured(MaxSensitivity(num_samples=40), additive, images, again) >= usual).all()
-    assert not torch.equal(measured(MaxSensitivity(seed=1), additive, images, again), usual)
+    assert (measured(MaxSensitivity(num_samples=3), additive, images, explainer) <= usual).all()
+    assert (measured(MaxSensitivity(num_samples=40), additive, images, explainer) >= usual).all()
+    assert not torch.equal(measured(MaxSensitivity(seed=1), additive, images, explainer), usual)
     assert measured(MaxSensitivity(), additive, images, lambda images, targets: own_map(additive, 3)).eq(0).all()
 
 
@@ -149,7 +149,7 @@ def test_max_sensitivity_against_captum():
     found = measured(metric, classifier, images, explainer, targets=targets)[:, 0]
 
     def move(inputs, radius):
-        moves = torch.stack([radius * (2 * noise - 1) for noise in noises(images, 5, 2, torch.rand)])
+        moves = torch.stack([radius * (2 * noise - 1) for noise in draw_noise(images, 5, 2, torch.rand)])
         return inputs + moves.repeat(len(inputs) // 5, 1, 1, 1)
 
     def explain(inputs, target):
@@ -168,7 +168,7 @@ def test_max_sensitivity_against_quantus():
     classifier, images, targets = networks.network("timm"), networks.images("timm", 3), torch.tensor([0, 3, 1])
     explainer = make_explainer("input-x-gradient", classifier)
     found = measured(MaxSensitivity(radius=0.1, num_samples=5), classifier, images, explainer, targets=targets)[:, 0]
-    moves = iter([0.1 * (2 * noise - 1) for noise in noises(images, 5, 0, torch.rand)])
+    moves = iter([0.1 * (2 * noise - 1) for noise in draw_noise(images, 5, 0, torch.rand)])
 
     def explain(model, inputs, targets, **kwargs):
         found = explainer(torch.as_tensor(inputs).float(), torch.as_tensor(targets))
@@ -194,16 +194,16 @@ def test_max_sensitivity_against_quantus():
 # Agreement under noise.
 
 
-def test_stability_is_that_of_each_noisy_image(additive):
-    """Against maps and classes of the noisy images one by one."""
+def test_stability_of_noisy_images_one_by_one(additive):
+    """Compare with maps and predictions of the noisy images one by one."""
     stats = pytest.importorskip("scipy.stats")
-    again, images = gradient_times_input(additive), 0.2 * torch.randn(3, 3, 8, 12)
-    found = measured(Stability(noise=0.7, num_samples=4, seed=3), additive, images, again)
-    drawn = list(noises(images, 4, 3, torch.randn))
+    explainer, images = gradient_times_input(additive), 0.2 * torch.randn(3, 3, 8, 12)
+    found = measured(Stability(noise=0.7, num_samples=4, seed=3), additive, images, explainer)
+    drawn = list(draw_noise(images, 4, 3, torch.randn))
     assert torch.stack(drawn).std() == pytest.approx(1, abs=0.05)
     for image, row in zip(images, found, strict=True):
-        original = again(image[None], None)[0]
-        maps = [again(image[None] + 0.7 * noise, None)[0] for noise in drawn]
+        original = explainer(image[None], None)[0]
+        maps = [explainer(image[None] + 0.7 * noise, None)[0] for noise in drawn]
         ranks = [stats.spearmanr(original.flatten(), each.flatten())[0] for each in maps]
         same_top = [float(each.argmax() == original.argmax()) for each in maps]  # One cell of six.
         same_class = [float((each.sum() > 0) == (original.sum() > 0)) for each in maps]
@@ -212,7 +212,7 @@ def test_stability_is_that_of_each_noisy_image(additive):
     assert 0 < found[:, 2].mean() < 1
 
 
-def test_a_map_that_stays_is_stable_and_a_constant_one_is_nothing(additive):
+def test_an_unchanged_map_is_stable_and_a_constant_map_undefined(additive):
     stays = measured(Stability(), additive, ones(2), lambda *_: own_map(additive, 2))
     assert stays.eq(1).all()
     flips = iter([own_map(additive), -own_map(additive), torch.zeros(1, 2, 3), own_map(additive)])
@@ -225,29 +225,31 @@ def test_a_map_that_stays_is_stable_and_a_constant_one_is_nothing(additive):
         assert found[:, 2].eq(1).all()
 
 
-def test_targets_stay_where_the_class_does_not(additive):
+def test_targets_stay_if_the_prediction_changes(additive):
     asked = []
 
-    def again(images, targets):
+    def explainer(images, targets):
         asked.append(targets)
         return gradient_times_input(additive)(images, targets)
 
     targets = torch.tensor([1, 0])
     for metric in (MaxSensitivity(radius=9.0), Stability(noise=9.0)):
-        measured(metric, additive, torch.randn(2, 3, 8, 12), again, own_map(additive, 2), targets)
+        measured(metric, additive, torch.randn(2, 3, 8, 12), explainer, own_map(additive, 2), targets)
     assert len(asked) == 15
     assert all(torch.equal(each, targets) for each in asked)
 
 
-@pytest.mark.parametrize("name", ["grad-cam", "rollout", "input-x-gradient", "random"])
-@pytest.mark.parametrize("metric", [MaxSensitivity, Stability])
-def test_an_image_does_not_hang_on_its_neighbors(name, metric):
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [("grad-cam", MaxSensitivity), ("rollout", Stability), ("input-x-gradient", Stability), ("random", Stability)],
+)
+def test_results_do_not_depend_on_the_batch(name, metric):
     classifier, images, targets = networks.network("timm"), networks.images("timm", 2), torch.tensor([0, 3])
-    again = make_explainer(name, classifier)
+    explainer = make_explainer(name, classifier)
     before = {key: tensor.clone() for key, tensor in classifier.module.state_dict().items()}
-    together = measured(metric(num_samples=2), classifier, images, again, targets=targets)
+    together = measured(metric(num_samples=2), classifier, images, explainer, targets=targets)
     single = [
-        measured(metric(num_samples=2), classifier, images[i : i + 1], again, targets=targets[i : i + 1]) for i in range(2)
+        measured(metric(num_samples=2), classifier, images[i : i + 1], explainer, targets=targets[i : i + 1]) for i in range(2)
     ]
     torch.testing.assert_close(together, torch.cat(single), rtol=1e-3, atol=1e-4)
     assert all(torch.equal(tensor, before[key]) for key, tensor in classifier.module.state_dict().items())
@@ -274,15 +276,15 @@ def test_of_a_network_in_another_precision(dtype):
 
 
 def test_over_a_data_set(additive):
-    again, images = gradient_times_input(additive), torch.randn(3, 3, 8, 12)
+    explainer, images = gradient_times_input(additive), torch.randn(3, 3, 8, 12)
     for name, measures in (("max-sensitivity", 1), ("stability", 3)):
         metric = METRICS[name]()
         for image in images.split(2):
-            metric.update(additive, image, explained(additive, image, again(image, None)), again=again)
+            metric.update(additive, image, explained(additive, image, explainer(image, None)), explainer=explainer)
         assert metric.per_image().shape == (3, measures)
         assert list(metric.compute()) == [each.name for each in metric.measures]
         with pytest.raises(InvalidInputError, match="expected the method"):
-            metric.update(additive, images, explained(additive, images, again(images, None)))
+            metric.update(additive, images, explained(additive, images, explainer(images, None)))
 
 
 @pytest.mark.parametrize(

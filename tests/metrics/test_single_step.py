@@ -8,7 +8,7 @@ import torch
 from additive import additive_classifier, explained, ones, own_map
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.metrics.base import METRICS, View
+from vitrail.metrics.base import METRICS, MetricBatch
 from vitrail.metrics.single_step import SingleStep
 
 
@@ -18,10 +18,10 @@ def sigmoid(logit: float) -> float:
 
 
 def measured(classifier, images, relevance, targets=None, **options) -> torch.Tensor:
-    return SingleStep(**options).measure(View(classifier, images), explained(classifier, images, relevance, targets))
+    return SingleStep(**options).measure(MetricBatch(classifier, images), explained(classifier, images, relevance, targets))
 
 
-def test_it_is_registered():
+def test_the_metric_is_registered():
     assert METRICS["single-step"] is SingleStep
 
 
@@ -55,7 +55,7 @@ def test_equal_relevance_is_taken_row_by_row():
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
-def test_something_is_kept_and_something_removed(share):
+def test_at_least_one_cell_is_kept_and_removed(share):
     classifier = additive_classifier()
     [found] = measured(classifier, ones(), own_map(classifier), torch.tensor([0]), share=share)
     kept, left = (3, 2.5) if share < 0.5 else (6.5, -1)
@@ -69,21 +69,21 @@ def test_a_map_of_one_cell_keeps_and_removes_all():
     torch.testing.assert_close(found, torch.tensor([0, 0, (sigmoid(5.5) - 0.5) / sigmoid(5.5)]))
 
 
-def test_where_the_class_is_impossible_drops_are_undefined():
+def test_drops_are_undefined_if_the_probability_is_zero():
     classifier = additive_classifier((300.0, 0.0, 0.0, 0.0, 0.0, 0.0))
     [found] = measured(classifier, ones(), own_map(classifier), torch.tensor([1]))
     assert found[[0, 2]].isnan().all()
     assert found[1] == 0
 
 
-def test_where_the_baseline_is_the_image_nothing_drops():
+def test_nothing_drops_if_the_baseline_is_the_image():
     classifier = networks.network("timm")
     images = torch.zeros(2, 3, 32, 32)
     found = measured(classifier, images, torch.rand(2, 4, 4))
     torch.testing.assert_close(found[:, [0, 2]], torch.zeros(2, 2), atol=1e-5, rtol=0)
 
 
-def test_only_the_order_of_the_map_counts():
+def test_only_the_order_of_the_map_matters():
     classifier, images = networks.network("hit"), networks.images("hit")
     relevance = torch.randn(3, 4, 4)
     first = measured(classifier, images, relevance)
@@ -102,7 +102,7 @@ def test_batches_equal_singles(name):
         torch.testing.assert_close(together[i], alone, rtol=1e-4, atol=1e-6)
 
 
-def test_it_keeps_what_matters_when_the_map_is_true():
+def test_the_true_map_keeps_the_relevant_cells():
     classifier = additive_classifier()
     true, false = (measured(classifier, ones(), sign * own_map(classifier), torch.tensor([0]))[0] for sign in (1, -1))
     assert true[0] < false[0]

@@ -1,4 +1,4 @@
-"""Comparing methods: closed forms, brute force, coverage, scipy, and independence of columns, chunks and blocks."""
+"""Statistics: closed forms, brute force, coverage, scipy, and independence of columns, chunks and blocks."""
 
 import inspect
 import itertools
@@ -11,13 +11,13 @@ import pytest
 from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.metrics.statistics import (
     Comparison,
-    Unproven,
+    UnprovenMethod,
     bootstrap_interval,
     compare_pairs,
     comparison,
+    find_unproven_methods,
     holm,
     mean_ranks,
-    not_beating_control,
     paired_p_values,
     ranks,
     resampling,
@@ -53,7 +53,7 @@ def test_interval_of_two_images_in_closed_form():
 
 
 def test_interval_of_a_share_is_binomial():
-    """The mean of n zeros and ones is, resampled, binomial: its quantiles are counted here without drawing anything."""
+    """The resampled mean of n zeros and ones is binomial, so its quantiles are known without drawing."""
     n, ones = 30, 12
     probabilities = [1.0]
     for _ in range(n):  # The distribution of a sum of one more coin.
@@ -64,7 +64,7 @@ def test_interval_of_a_share_is_binomial():
 
 
 @pytest.mark.parametrize("values", [column(0.1), column(NAN, 0.1, NAN), column(*[0.1] * 50, NAN)])
-def test_one_image_or_equal_ones_give_a_point(values):
+def test_intervals_of_equal_values_are_points(values):
     found = bootstrap_interval(values)
     np.testing.assert_allclose([found.mean, found.low, found.high], 0.1, rtol=1e-15)
     if found.count[0] == 1:
@@ -99,7 +99,7 @@ def test_intervals_against_resampling_one_by_one():
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_coverage_on_normals(level):
-    """Of 1000 independent samples about as many intervals as `level` says hold the true mean, with or without gaps."""
+    """The share of 1000 intervals that contain the true mean is about `level`, with or without gaps."""
     for values in (3 + normals(60, 1000), with_gaps(3 + normals(60, 1000))):
         found = bootstrap_interval(values, resamples=1000, level=level)
         assert abs(((found.low < 3) & (found.high > 3)).mean() - level) < 0.04
@@ -143,7 +143,7 @@ def test_the_smallest_exact_p(count):
     assert paired_p_values(column(*range(1, count + 1))) == 2.0 ** (1 - count)
 
 
-def test_tied_sums_count_as_far():
+def test_tied_sums_count_as_equally_far():
     # 0.1 + 0.2 - 0.3 is 0 and 5e-17 in different orders. Sums of signed numbers: +-0.6, and +-0.4, +-0.2, 0, 0 and so on.
     differences = column(0.1, 0.2, -0.3)
     assert paired_p_values(differences) == 1
@@ -173,11 +173,11 @@ def test_many_images_against_flipping_one_by_one():
     np.testing.assert_allclose(paired_p_values(differences, resamples=200, seed=3), (1 + as_far) / 201, **CLOSE)
 
 
-def test_p_never_is_zero():
+def test_p_is_never_zero():
     assert paired_p_values(np.ones((500, 1)), resamples=99) == 0.01
 
 
-def test_p_is_uniform_where_nothing_differs():
+def test_p_is_uniform_under_the_null_hypothesis():
     p_values = paired_p_values(normals(40, 1000), resamples=999)
     for level in (0.05, 0.2, 0.5):
         assert abs((p_values <= level).mean() - level) < 4 * np.sqrt(level * (1 - level) / 1000)
@@ -233,15 +233,15 @@ def test_the_seed_decides():
     np.testing.assert_array_equal(ours[:, 6:], others[:, 6:])
 
 
-def test_the_same_numbers_everywhere():
-    """Recorded, so that another machine, or a library that draws differently, is noticed."""
+def test_numbers_are_the_same_on_all_machines():
+    """Recorded numbers detect machines or libraries that draw differently."""
     ramp = np.linspace(-1, 1.2, 40)[:, None] ** 3
     found = bootstrap_interval(ramp, resamples=200)
     np.testing.assert_allclose([found.low[0], found.high[0]], [-0.05251973, 0.28765289], rtol=1e-6)
     np.testing.assert_allclose(paired_p_values(ramp, resamples=200), [30 / 201], rtol=1e-12)
 
 
-def test_the_users_randomness_is_left_alone():
+def test_the_global_random_state_is_not_changed():
     before = np.random.get_state()[1].copy()
     both(MIXED)
     np.testing.assert_array_equal(np.random.get_state()[1], before)
@@ -268,6 +268,7 @@ def test_single_precision_is_computed_in_double():
     assert both(values).dtype == np.float64
 
 
+@pytest.mark.slow
 def test_many_images_in_little_memory_and_time():
     values = with_gaps(normals(50_000, 40))
     for compute, resamples in ((bootstrap_interval, 100), (paired_p_values, 100)):
@@ -296,7 +297,7 @@ def test_refused_levels(level):
     with pytest.raises(InvalidInputError, match="between 0 and 1"):
         bootstrap_interval(column(1, 2), level=level)
     with pytest.raises(InvalidInputError, match="between 0 and 1"):
-        not_beating_control({"random": column(1, 2), "a": column(1, 2)}, ["m"], ["higher"], level=level)
+        find_unproven_methods({"random": column(1, 2), "a": column(1, 2)}, ["m"], ["higher"], level=level)
 
 
 # Holm and ranks.
@@ -310,12 +311,12 @@ def test_holm_by_hand():
     assert holm(np.empty(0)).tolist() == []
 
 
-def test_holm_leaves_nan_out():
+def test_holm_ignores_nan():
     np.testing.assert_allclose(holm(np.array([NAN, 0.01, NAN, 0.04])), [NAN, 0.02, NAN, 0.04], **CLOSE)
     assert np.isnan(holm(np.array([NAN, NAN]))).all()
 
 
-def test_holm_decides_as_the_step_down_procedure():
+def test_holm_agrees_with_the_step_down_procedure():
     p_values = np.random.Generator(np.random.PCG64(7)).random((50, 9)) ** 3
     for tests in p_values:
         for alpha in (0.01, 0.05, 0.3):
@@ -359,7 +360,7 @@ def test_refused_directions():
     with pytest.raises(InvalidInputError, match="each of 2 measures, got 1"):
         ranks(np.ones((3, 2)), ["higher"])
     with pytest.raises(InvalidInputError, match="each of 1 measures, got 2"):
-        not_beating_control({"random": column(1, 2)}, ["m"], ["higher", None])
+        find_unproven_methods({"random": column(1, 2)}, ["m"], ["higher", None])
     with pytest.raises(UnknownNameError, match="highest"):
         inspect.unwrap(check_directions)(["higher", "highest"], 2)  # Below the types' own check, which only tests have.
 
@@ -430,30 +431,30 @@ def test_methods_without_common_images():
     assert np.isnan([first.difference, first.low, first.high, first.p, first.p_adjusted]).all()
     assert first.count == 0
     assert [each.p_adjusted for each in others] == [1, 1]
-    [lonely, equal] = not_beating_control(values, ["m"], ["higher"], control="b")
+    [lonely, equal] = find_unproven_methods(values, ["m"], ["higher"], control="b")
     assert (lonely.method, equal.method, equal.difference) == ("a", "c", 0)
     assert np.isnan([lonely.difference, lonely.p_adjusted]).all()
 
 
 @pytest.mark.parametrize("chunk", [1, 100])
 def test_blocks_make_no_difference(chunk, monkeypatch):
-    whole, unproven = compare_pairs(table(), MEASURES), not_beating_control(table(), MEASURES, BETTER)
+    whole, unproven = compare_pairs(table(), MEASURES), find_unproven_methods(table(), MEASURES, BETTER)
     monkeypatch.setattr(comparison, "CHUNK", chunk)
     for each, expected in zip(compare_pairs(table(), MEASURES), whole, strict=True):
         assert_same(each, expected)
-    assert [each.method for each in not_beating_control(table(), MEASURES, BETTER)] == [each.method for each in unproven]
+    assert [each.method for each in find_unproven_methods(table(), MEASURES, BETTER)] == [each.method for each in unproven]
 
 
 def test_nothing_to_compare():
     assert compare_pairs({}, []) == []
     assert compare_pairs({"a": column(1, 2)}, ["m"]) == []
     assert compare_pairs({"a": np.empty((2, 0)), "b": np.empty((2, 0))}, []) == []
-    assert not_beating_control({"random": column(1, 2)}, ["m"], ["higher"]) == []
-    assert not_beating_control({"random": column(1, 2), "a": column(5, 6)}, ["m"], [None]) == []
+    assert find_unproven_methods({"random": column(1, 2)}, ["m"], ["higher"]) == []
+    assert find_unproven_methods({"random": column(1, 2), "a": column(5, 6)}, ["m"], [None]) == []
 
 
-def test_who_does_not_beat_the_control():
-    found = not_beating_control(table(), MEASURES, BETTER)
+def test_unproven_methods():
+    found = find_unproven_methods(table(), MEASURES, BETTER)
     # `bad` differs significantly, in the wrong direction; `same` does not differ; `size` has no direction.
     assert [(each.method, each.measure) for each in found] == [
         ("bad", "insertion"),
@@ -463,20 +464,20 @@ def test_who_does_not_beat_the_control():
     ]
     assert found[0].p_adjusted < 0.05
     assert found[0].difference < -0.8
-    assert found[1] == Unproven("same", "insertion", 0.0, 1.0)
-    worst = not_beating_control(table(), MEASURES, BETTER, control="bad")
+    assert found[1] == UnprovenMethod("same", "insertion", 0.0, 1.0)
+    worst = find_unproven_methods(table(), MEASURES, BETTER, control="bad")
     assert worst == []
 
 
-def test_the_control_is_beaten_after_correction_only():
+def test_significance_needs_corrected_p_values():
     # All of one sign over 6 images: p = 1/32. Two such methods: 1/16, no longer below 0.05.
     ones, zeros = np.arange(1.0, 7.0)[:, None], np.zeros((6, 1))
-    assert not_beating_control({"random": zeros, "a": ones}, ["m"], ["higher"]) == []
-    expected = [Unproven("a", "m", 3.5, 1 / 16), Unproven("b", "m", 7.0, 1 / 16)]
-    assert not_beating_control({"a": ones, "b": 2 * ones, "random": zeros}, ["m"], ["higher"]) == expected
-    assert not_beating_control({"a": ones, "b": 2 * ones, "random": zeros}, ["m"], ["higher"], level=0.07) == []
+    assert find_unproven_methods({"random": zeros, "a": ones}, ["m"], ["higher"]) == []
+    expected = [UnprovenMethod("a", "m", 3.5, 1 / 16), UnprovenMethod("b", "m", 7.0, 1 / 16)]
+    assert find_unproven_methods({"a": ones, "b": 2 * ones, "random": zeros}, ["m"], ["higher"]) == expected
+    assert find_unproven_methods({"a": ones, "b": 2 * ones, "random": zeros}, ["m"], ["higher"], level=0.07) == []
     # As good as the level is not below it.
-    assert len(not_beating_control({"random": zeros, "a": ones}, ["m"], ["higher"], level=1 / 32)) == 1
+    assert len(find_unproven_methods({"random": zeros, "a": ones}, ["m"], ["higher"], level=1 / 32)) == 1
 
 
 def test_refused_comparisons():
@@ -487,12 +488,12 @@ def test_refused_comparisons():
     with pytest.raises(InvalidInputError, match="finite"):
         compare_pairs({"a": column(1, np.inf), "b": column(1, np.inf)}, ["m"])  # their difference would be NaN: left out
     with pytest.raises(UnknownNameError, match="random"):
-        not_beating_control({"a": column(1, 2)}, ["m"], ["higher"])
+        find_unproven_methods({"a": column(1, 2)}, ["m"], ["higher"])
 
 
-def test_too_few_resamples_to_beat_anything():
+def test_too_few_resamples_for_significance():
     values = {"random": np.zeros((30, 1))} | {str(i): np.ones((30, 1)) for i in range(5)}
     with pytest.raises(InvalidInputError, match="at least 100") as refused:
-        not_beating_control(values, ["m"], ["higher"], resamples=99)
+        find_unproven_methods(values, ["m"], ["higher"], resamples=99)
     enough = int(str(refused.value).split("at least ")[1])
-    assert not_beating_control(values, ["m"], ["higher"], resamples=enough) == []
+    assert find_unproven_methods(values, ["m"], ["higher"], resamples=enough) == []

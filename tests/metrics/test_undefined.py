@@ -1,4 +1,4 @@
-"""Numbers that are undefined: left out of means, and told."""
+"""Undefined numbers are left out of means, and reported."""
 
 import logging
 
@@ -11,7 +11,7 @@ from torch import nn
 from vitrail.adapters import Classifier, Preprocessing, adapt
 from vitrail.core.errors import InvalidInputError
 from vitrail.explainers import make_explainer
-from vitrail.metrics import METRICS, PROTOCOLS, Curves, InsertionDeletion, Protocol, View, perturbation_curves
+from vitrail.metrics import METRICS, PROTOCOLS, Curves, InsertionDeletion, MetricBatch, Protocol, perturbation_curves
 from vitrail.metrics.masks import Masks
 from vitrail.viz.curves import plot_perturbation
 
@@ -19,7 +19,7 @@ STEPS = Protocol("", "", num_steps=4, baselines=("zero",))
 
 
 def made_curves(clean: float, empty: float, middle: float, score: str = "probability") -> Curves:
-    """An insertion and a deletion curve of one image, from what is said of the baseline, in between, and of the image."""
+    """Insertion and deletion curves of one image, from the scores of the baseline, in between, and of the image."""
     insertion = torch.tensor([empty, middle, clean])
     scores = torch.stack([insertion, insertion.flip(0)])[None]
     protocol = Protocol("", "", num_steps=2, baselines=("zero",), scores=(score,))
@@ -39,7 +39,7 @@ def made_curves(clean: float, empty: float, middle: float, score: str = "probabi
         (0.1089, 0.1, 1.0, False),
     ],
 )
-def test_normalized_areas_are_undefined_where_image_and_baseline_nearly_meet(clean, empty, middle, defined):
+def test_normalized_aucs_are_undefined_if_image_and_baseline_score_nearly_the_same(clean, empty, middle, defined):
     curves = made_curves(clean, empty, middle)
     assert curves.normalized_auc().isfinite().tolist() == [[defined] * 2]
     assert (curves.num_undefined() == {}) is defined
@@ -47,7 +47,7 @@ def test_normalized_areas_are_undefined_where_image_and_baseline_nearly_meet(cle
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-def test_where_scores_meet_does_not_depend_on_their_scale(scale):
+def test_the_smallest_span_does_not_depend_on_the_scale(scale):
     assert made_curves(2 * scale, 1 * scale, 3 * scale, "logit").normalized_auc().isfinite().all()
     assert made_curves(1.001 * scale, 1 * scale, 3 * scale, "logit").normalized_auc().isnan().all()
 
@@ -63,7 +63,7 @@ def test_curves_of_a_mean_leave_out_what_is_undefined():
     torch.testing.assert_close(joined.mean()[0], torch.tensor([0.1, 0.3, 0.9]))
     assert joined.summary()["insertion_zero"] == pytest.approx(0.4)
     assert joined.summary()["normalized_insertion_zero"] == pytest.approx(0.375)
-    assert joined.num_undefined() == dict.fromkeys(joined.areas(), 1)
+    assert joined.num_undefined() == dict.fromkeys(joined.aucs(), 1)
 
 
 def test_pictures_of_curves_leave_out_what_is_undefined(tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def huge(factor: float) -> Classifier:
     return adapt(module, preprocessing=Preprocessing((16, 16)))
 
 
-def test_infinite_numbers_are_left_out_of_means_and_told(caplog):
+def test_infinite_numbers_are_left_out_of_means_with_a_warning(caplog):
     images = torch.randn(2, 3, 16, 16)
     infidelity = METRICS["infidelity"](num_subsets=4)
     for factor in (1.0, 1e30):
@@ -101,7 +101,7 @@ def test_infinite_numbers_are_left_out_of_means_and_told(caplog):
     assert caplog.messages == ["Infidelity: undefined, and left out of means: infidelity for 2 of 4 images"]
 
 
-def test_what_is_defined_everywhere_is_not_spoken_of(caplog):
+def test_no_warning_if_everything_is_defined(caplog):
     classifier, images = additive_classifier(), ones(3)
     explanation = explained(classifier, images, own_map(classifier, 3))
     metrics = [METRICS["sparseness"](), METRICS["infidelity"](num_subsets=4), InsertionDeletion(STEPS)]
@@ -112,7 +112,7 @@ def test_what_is_defined_everywhere_is_not_spoken_of(caplog):
     assert not caplog.messages
 
 
-def test_means_of_curves_tell_what_they_leave_out(caplog):
+def test_means_of_curves_warn_about_undefined_images(caplog):
     classifier = networks.network("hit")
     images = networks.images("hit", 2)
     metric = InsertionDeletion(STEPS)
@@ -130,7 +130,7 @@ def test_means_of_curves_tell_what_they_leave_out(caplog):
 
 
 class Fragile(Classifier):
-    """Its logits are NaN where the first pixel is replaced."""
+    """A classifier whose logits are NaN if the first pixel is replaced."""
 
     num_classes = 3
 
@@ -143,30 +143,34 @@ class Fragile(Classifier):
 
 
 @pytest.mark.parametrize("name", ["saco", "single-step", "faithfulness-correlation", "faithfulness-estimate", "infidelity"])
-def test_logits_that_are_no_numbers_leave_a_metric_undefined(name):
+def test_nan_logits_leave_a_metric_undefined(name):
     classifier = Fragile(nn.Linear(1, 1))
     images = torch.rand(1, 3, 4, 4) + 1
     relevance = torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])
     metric = METRICS[name](baseline="zero")
-    found = metric.checked(View(classifier, images), explained(classifier, images, relevance))
+    found = metric.measure_batch(MetricBatch(classifier, images), explained(classifier, images, relevance))
     undefined = [False, False, True] if name == "single-step" else [True]
     assert found.isnan().tolist() == [undefined]
 
 
-def test_hits_of_logits_that_are_no_numbers_are_undefined():
+def test_hits_of_nan_logits_are_undefined():
     classifier = Fragile(nn.Linear(1, 1))
     images, relevance = torch.rand(1, 3, 4, 4) + 1, torch.tensor([[[1.0, 4.0], [3.0, 2.0]]])
     explanation = explained(classifier, images, relevance)
     curves = perturbation_curves(classifier, images, explanation, STEPS.changed(scores=("top1",), directions=("deletion",)))
     assert curves.scores.isnan().tolist() == [[[False, False, False, False, True]]]
     found = dict(
-        zip((each.name for each in Masks.measures), Masks().measure(View(classifier, images), explanation)[0], strict=True)
+        zip(
+            (each.name for each in Masks.measures),
+            Masks().measure(MetricBatch(classifier, images), explanation)[0],
+            strict=True,
+        )
     )
     assert found["agreement"].isnan()
     assert found["kept"] == 0.75 or found["kept"] == 0.5
 
 
-def test_accuracy_refuses_logits_that_are_no_numbers():
+def test_accuracy_refuses_nan_logits():
     with pytest.raises(InvalidInputError, match="gave logits that are not finite"):
         networks.network("hit").check_logits(torch.tensor([[0.0, 0.0, 0.0, 0.0, torch.inf]]))
 
@@ -179,12 +183,12 @@ SINGLE = {
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_chance_is_not_perfect_on_a_single_logit(name):
-    """Of a softmax over one logit, every curve would be 1, every divergence 0 and every decision kept."""
+def test_random_relevance_is_not_perfect_for_a_single_logit(name):
+    """With a softmax over one logit, every curve would be 1, every divergence 0 and every prediction unchanged."""
     classifier, side = SINGLE[name](), 16 if name == "hit" else 32
     images = 3 * torch.randn(6, 3, side, side, generator=torch.Generator().manual_seed(2))
     explainer = make_explainer("random", classifier)
-    explanation, view = explainer.explain(images), View(classifier, images)
+    explanation, batch = explainer.explain(images), MetricBatch(classifier, images)
     with torch.no_grad():
         # As often yes as no.
         middle = networks.own_logits(classifier.module, images).median()
@@ -194,10 +198,10 @@ def test_chance_is_not_perfect_on_a_single_logit(name):
         scores = perturbation_curves(classifier, images, explanation, protocol).scores
         assert 0 < scores.mean() < 1
         assert (scores.flatten(0, 1).amax(0) > scores.flatten(0, 1).amin(0)).any()
-    found = Masks().checked(view, explanation, explainer).nanmean(0)
+    found = Masks().measure_batch(batch, explanation, explainer).nanmean(0)
     names = [each.name for each in Masks.measures]
     assert found[names.index("agreement")] < 1
     assert found[names.index("kl")] > 0
-    drops = METRICS["single-step"]().checked(view, explanation)
+    drops = METRICS["single-step"]().measure_batch(batch, explanation)
     assert drops.max() > 0
-    assert METRICS["stability"](noise=3.0).checked(view, explanation, explainer)[:, 2].mean() < 1
+    assert METRICS["stability"](noise=3.0).measure_batch(batch, explanation, explainer)[:, 2].mean() < 1

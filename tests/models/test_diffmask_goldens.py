@@ -5,7 +5,7 @@ import torch
 
 from goldens import PRECISIONS, assert_close, golden, published_mask, published_vit
 from vitrail.core.divergence import kl_divergence
-from vitrail.explainers._masking import masked_logits, see
+from vitrail.explainers._masking import masked_logits, record_states
 from vitrail.explainers.diffmask import VisionDiffMask
 from vitrail.models.diffmask import TrainedMask, Votes
 
@@ -25,7 +25,7 @@ def recorded(prefix):
 def seen(dtype):
     vit = published_vit(CASE, dtype)
     with torch.no_grad():
-        return see(vit, golden(CASE).images(dtype), len(vit.blocks) + 2)
+        return record_states(vit, golden(CASE).images(dtype), len(vit.blocks) + 2)
 
 
 @pytest.fixture

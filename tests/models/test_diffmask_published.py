@@ -66,7 +66,8 @@ print(mask.network.config.mul_activation)
 """
 
 
-def test_transformers_need_not_be_there(write_published):
+@pytest.mark.slow
+def test_transformers_need_not_be_installed(write_published):
     path = write_published({"model_cfg": vit_config(), **SETTINGS})
     done = subprocess.run([sys.executable, "-c", POISON, path], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("10.0\n", 0), done.stderr

@@ -9,9 +9,14 @@ from goldens import assert_close, golden, published_mask, published_vit
 from vitrail.models.diffmask import DiffMask
 from vitrail.models.diffmask.published import PARTS, published_state
 from vitrail.training.diffmask.config import MaskConfig
-from vitrail.training.diffmask.layers import LayerChoice
-from vitrail.training.diffmask.losses import Masked, mask_once
-from vitrail.training.diffmask.optimization import dual_optimizer, primal_optimizer, warm_up
+from vitrail.training.diffmask.lagrangian import (
+    MaskedBatch,
+    create_dual_optimizer,
+    create_primal_optimizer,
+    mask_batch,
+    warm_up,
+)
+from vitrail.training.diffmask.layer_sampling import LayerSampler
 
 MAIN, TRAINER = "diffmask_main", "diffmask_trainer"
 CALLS = range(4)
@@ -24,18 +29,18 @@ def fresh_mask(name: str) -> DiffMask:
     return mask
 
 
-def loss_of(masked: Masked, alpha: Tensor, eps: float) -> Tensor:
+def loss_of(masked: MaskedBatch, alpha: Tensor, eps: float) -> Tensor:
     """What the gates descend on."""
     return (alpha.detach() * (masked.kl - eps) + masked.log_kept).mean()
 
 
-def train_step(call: int) -> tuple[DiffMask, Masked, Tensor, Tensor]:
+def train_step(call: int) -> tuple[DiffMask, MaskedBatch, Tensor, Tensor]:
     """The recorded step with its gradients: gates, figures, loss and the multiplier."""
     case, mask = golden(MAIN), fresh_mask(MAIN)
     alpha = case.tensors[f"mask.alpha.{case.about['train_calls'][call]['layer_pred']}"]
     vit = published_vit(MAIN)
     vit.module.requires_grad_(False)
-    masked = mask_once(vit, mask, case.images(), case.tensors[f"in.train.{call}.u"])
+    masked = mask_batch(vit, mask, case.images(), case.tensors[f"in.train.{call}.u"])
     loss = loss_of(masked, alpha, case.about["settings"]["eps"])
     loss.backward()
     return mask, masked, loss, alpha
@@ -96,19 +101,19 @@ def test_the_published_multiplier_descends_and_ours_ascends(call):
     wanted = {"model": "any", "alpha": float(alpha), "alpha_learning_rate": 0.3}
     config = MaskTrainingConfig.model_validate({"diffmask": wanted, "data": {"root": "data"}})
     learner = MaskLearner(published_vit(MAIN), mask, config)
-    learner._ascend(dual_optimizer(learner.alphas, config.diffmask), layer, constraint)
+    learner.alphas.ascend(create_dual_optimizer(learner.alphas, config.diffmask), layer, constraint)
     assert float(learner.alphas[layer].detach()) == pytest.approx(float(alpha) + 0.3, abs=1e-4)
     others = [float(other.detach()) for i, other in enumerate(learner.alphas) if i != layer]
     assert others == [pytest.approx(float(alpha))] * len(others)
 
     published = nn.Parameter(alpha.clone())
     published.grad = theirs.clone()
-    dual_optimizer([published], config.diffmask).step()
+    create_dual_optimizer([published], config.diffmask).step()
     assert float(published.detach()) == pytest.approx(float(alpha) - 0.3, abs=1e-4)
 
 
 def test_running_figures():
-    case, layers = golden(MAIN), LayerChoice(5)
+    case, layers = golden(MAIN), LayerSampler(5)
     for call, recorded in enumerate(case.about["train_calls"]):
         figures = case.below(f"out.train.{call}.")
         layers.update(recorded["layer_pred"], figures["acc"], figures["l0"])
@@ -184,11 +189,15 @@ def test_a_published_run():
         alpha_learning_rate=settings["lr_alpha"],
     )
     alphas = [nn.Parameter(case.tensors[f"mask.alpha.{i}"].clone()) for i in range(num_layers)]
-    primal, dual, layers = primal_optimizer(mask, config), dual_optimizer(alphas, config), LayerChoice(num_layers)
+    primal, dual, layers = (
+        create_primal_optimizer(mask, config),
+        create_dual_optimizer(alphas, config),
+        LayerSampler(num_layers),
+    )
 
-    def masking(call: int, images: Tensor) -> tuple[int, Masked, Tensor]:
+    def masking(call: int, images: Tensor) -> tuple[int, MaskedBatch, Tensor]:
         layer = calls[call]["layer_pred"]
-        masked = mask_once(vit, mask, images, case.tensors[f"in.call.{call}.u"])
+        masked = mask_batch(vit, mask, images, case.tensors[f"in.call.{call}.u"])
         constraint = (masked.kl - settings["eps"]).mean()
         loss = loss_of(masked, alphas[layer], settings["eps"])
         assert float(loss.detach()) == pytest.approx(calls[call]["loss"], rel=1e-5)

@@ -10,7 +10,7 @@ from torch.nn.functional import layer_norm
 from goldens import PRECISIONS, assert_close, golden
 from vitrail.core.errors import InvalidInputError
 from vitrail.models.hit import HiT
-from vitrail.models.hit.contributions import split_layers
+from vitrail.models.hit.layer_split import split_layers
 
 GOLDENS = ["hit_nopool", "hit_nopool_nopos", "hit_pool", "hit_pool_small", "hit_pool_nopos"]
 BUILDERS = {

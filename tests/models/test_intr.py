@@ -13,11 +13,12 @@ from torchvision.ops import FrozenBatchNorm2d
 
 import vitrail
 from goldens import golden
-from vitrail.adapters import adapt, build, start
+from vitrail.adapters import adapt, build, transfer_weights
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
-from vitrail.datasets.dataset import Sample, collate
+from vitrail.datasets.collate import collate
+from vitrail.datasets.dataset import Sample
 from vitrail.models.intr import INTR, INTRConfig, ResNet
-from vitrail.models.intr.backbone import joined_names
+from vitrail.models.intr.backbone import rename_resnet_weights
 from vitrail.models.intr.published import published_config
 
 SMALL = {"num_classes": 5, "width": 16, "num_heads": 2, "mlp_width": 24, "encoder_depth": 1, "decoder_depth": 2}
@@ -63,7 +64,12 @@ def published_state(model: INTR) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize(("name", "dilation"), [("resnet18", False), ("resnet50", False), ("resnet50", True)])
+def slowly(*values):
+    """A parameter set for the slow tests."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "dilation"), [("resnet18", False), slowly("resnet50", False), slowly("resnet50", True)])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_folded_norms_change_nothing(name, dilation, frozen):
     norm = FrozenBatchNorm2d if frozen else nn.BatchNorm2d
@@ -73,7 +79,7 @@ def test_folded_norms_change_nothing(name, dilation, frozen):
             tensor.copy_(torch.rand(tensor.shape) + 0.5)
     plain = plain.double().eval()
     backbone = ResNet(name, frozen, **({"dilation": True} if dilation else {})).double().eval()
-    backbone.network.load_state_dict(joined_names(plain.state_dict()))
+    backbone.network.load_state_dict(rename_resnet_weights(plain.state_dict()))
     images = torch.randn(2, 3, 70, 101, dtype=torch.float64)
     layers = (plain.conv1, plain.bn1, plain.relu, plain.maxpool, plain.layer1, plain.layer2, plain.layer3, plain.layer4)
     expected = nn.Sequential(*layers)(images)
@@ -134,7 +140,7 @@ def test_maps_are_what_the_classes_took():
     with torch.no_grad():
         search = model.search(model.encode(torch.randn(2, 3, 64, 96)))
         cross = model.decoder[0].cross_attention
-        taken = cross(search.asked[0], search.memory.cells, search.memory.cells)
+        taken = cross(search.cross_queries[0], search.memory.cells, search.memory.cells)
         values = cross.value(search.memory.cells).unflatten(-1, (2, 8)).transpose(1, 2)
         weights = model.attention(search, 0).flatten(3).transpose(1, 2)
         expected = cross.output((weights @ values).transpose(1, 2).flatten(2))
@@ -211,7 +217,7 @@ def test_shapes_that_make_no_sense(fields, message):
             InvalidInputError,
             "at which it fails: .*normalization",
         ),
-        ({"backbone": "timm:swin_tiny_patch4_window7_224"}, InvalidInputError, "got 800x1333 pixels, at which it fails"),
+        slowly({"backbone": "timm:swin_tiny_patch4_window7_224"}, InvalidInputError, "got 800x1333 pixels, at which it fails"),
         ({"depth": 3}, UnknownNameError, "unknown field of INTRConfig 'depth'"),
     ],
 )
@@ -261,7 +267,7 @@ def test_frozen_norms_of_timm_stay():
 @pytest.mark.parametrize("fields", [{}, {"pre_norm": True, "positions": "learned"}])
 def test_a_published_file_is_a_model(fields, tmp_path):
     model = intr(**fields)
-    # Only the command line tells the number of heads.
+    # Only the training arguments tell the number of heads.
     content = {"model": published_state(model), "args": argparse.Namespace(nheads=2, dilation=False, dropout=0.1), "epoch": 139}
     torch.save(content, tmp_path / "checkpoint.pth")
     loaded = vitrail.load(tmp_path / "checkpoint.pth", device="cpu")
@@ -275,7 +281,7 @@ def test_a_published_file_is_a_model(fields, tmp_path):
 
 
 def as_detector(model: INTR, num_queries: int = 100) -> dict[str, torch.Tensor]:
-    """What a DETR of the same shape would hold."""
+    """Return the weights of a DETR of the same configuration."""
     state = {name: tensor for name, tensor in published_state(model).items() if not name.startswith("presence")}
     width = model.config.width
     torch.manual_seed(2)
@@ -283,22 +289,22 @@ def as_detector(model: INTR, num_queries: int = 100) -> dict[str, torch.Tensor]:
     return state | {"class_embed.weight": torch.randn(92, width), "bbox_embed.layers.0.bias": torch.randn(width)}
 
 
-@pytest.mark.parametrize("num_classes", [5, 100, 130])
+@pytest.mark.parametrize("num_classes", [slowly(5), slowly(100), 130])
 def test_starting_from_a_detector(num_classes, tmp_path):
     detector = as_detector(intr())
     torch.save({"model": detector}, tmp_path / "detr.pth")
     classifier = adapt(intr(num_classes=num_classes), name="mine")
     presence = classifier.module.presence.weight.clone()
     torch.manual_seed(3)
-    started = start(classifier, tmp_path / "detr.pth", query_noise=0.1)
+    report = transfer_weights(classifier, tmp_path / "detr.pth", query_noise=0.1)
     queries, trained = classifier.module.queries.detach(), detector["query_embed.weight"]
     assert torch.equal(queries[:100], trained[:num_classes])
     if num_classes > 100:
         noise = queries[100:] - trained[: num_classes - 100]
         assert 0.07 < float(noise.std()) < 0.13
     assert torch.equal(classifier.module.presence.weight, presence)
-    assert started.new == ("presence.weight", "presence.bias")
-    assert set(started.left) == {"class_embed.weight", "bbox_embed.layers.0.bias"}
+    assert report.new == ("presence.weight", "presence.bias")
+    assert set(report.unused) == {"class_embed.weight", "bbox_embed.layers.0.bias"}
     restored = published_state(classifier.module)
     assert all(torch.equal(restored[name], detector[name]) for name in detector if name.startswith(("transformer", "backbone")))
 
@@ -310,9 +316,9 @@ def test_a_detector_is_no_model_and_one_of_another_shape_is_refused(tmp_path):
     wider = adapt(intr(width=32), name="wider")
     before = {name: tensor.clone() for name, tensor in wider.module.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"expected queries of width 32, got the shape \(100, 16\)"):
-        start(wider, tmp_path / "detr.pth")
+        transfer_weights(wider, tmp_path / "detr.pth")
     with pytest.raises(CheckpointError, match="does not fit this model"):
-        start(adapt(intr(decoder_depth=3), name="deeper"), tmp_path / "detr.pth")
+        transfer_weights(adapt(intr(decoder_depth=3), name="deeper"), tmp_path / "detr.pth")
     assert all(torch.equal(tensor, before[name]) for name, tensor in wider.module.state_dict().items())
 
 
@@ -321,8 +327,8 @@ def test_starting_from_an_own_one_of_other_classes(tmp_path):
     vitrail.save(first, tmp_path / "first.safetensors")
     same, fewer = adapt(intr(num_classes=7, dropout=0.0), name="same"), adapt(intr(num_classes=3), name="fewer")
     networks.shaken(same.module, seed=5)
-    start(same, tmp_path / "first.safetensors", keep_head=True)
-    start(fewer, tmp_path / "first.safetensors")
+    transfer_weights(same, tmp_path / "first.safetensors", keep_head=True)
+    transfer_weights(fewer, tmp_path / "first.safetensors")
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(same.logits(images), first.logits(images))
@@ -333,22 +339,22 @@ def test_starting_the_backbone_alone(tmp_path):
     plain = torchvision.models.resnet18(num_classes=3)
     torch.save(plain.state_dict(), tmp_path / "resnet.pth")
     classifier = adapt(intr(), name="mine")
-    started = start(classifier, tmp_path / "resnet.pth")
-    expected = joined_names(plain.state_dict())
+    report = transfer_weights(classifier, tmp_path / "resnet.pth")
+    expected = rename_resnet_weights(plain.state_dict())
     state = classifier.module.backbone.network.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
-    assert len(started.taken) == len(state)
-    assert "queries" in started.new
+    assert len(report.taken) == len(state)
+    assert "queries" in report.new
     options = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}
     trained = build("timm:convnext_atto", num_classes=4, **options)
     vitrail.save(trained, tmp_path / "convnext.safetensors")
     convnext = build("intr", **SMALL, backbone="timm:convnext_atto", backbone_options=options)
-    start(convnext, tmp_path / "convnext.safetensors")
+    transfer_weights(convnext, tmp_path / "convnext.safetensors")
     own, theirs = convnext.module.backbone.network.state_dict(), trained.module.state_dict()
     assert torch.equal(own["stages.0.blocks.0.conv_dw.weight"], theirs["stages.0.blocks.0.conv_dw.weight"])
     vitrail.save(adapt(networks.hit()), tmp_path / "hit.safetensors")
     with pytest.raises(CheckpointError, match="expected weights of timm:convnext_atto, the backbone"):
-        start(convnext, tmp_path / "hit.safetensors")
+        transfer_weights(convnext, tmp_path / "hit.safetensors")
 
 
 def test_adapting():
@@ -360,7 +366,7 @@ def test_adapting():
     with pytest.raises(InvalidInputError, match="expected images of 3 channels, got 1"):
         classifier.logits(torch.randn(1, 1, 64, 64))
     vit = networks.network("timm")
-    with pytest.raises(InvalidInputError, match="expected images of one size for timm, which cannot tell padding from image"):
+    with pytest.raises(InvalidInputError, match="expected images of one size for timm, which does not support padding"):
         vit.padded_logits(networks.images("timm"), torch.zeros(3, 32, 32, dtype=torch.bool))
 
 
@@ -431,14 +437,14 @@ def test_weights_of_other_heads_are_refused(tmp_path):
     torch.save(content, tmp_path / "published.pth")
     for name in ("own.safetensors", "published.pth"):
         with pytest.raises(CheckpointError, match="it has 2 attention heads, the model 4"):
-            start(adapt(intr(num_heads=4), name="mine"), tmp_path / name)
+            transfer_weights(adapt(intr(num_heads=4), name="mine"), tmp_path / name)
 
 
 def test_a_published_one_of_the_same_classes_may_keep_its_head(tmp_path):
     trained = intr()
     torch.save({"model": published_state(trained)}, tmp_path / "published.pth")
     classifier = adapt(networks.shaken(intr(), seed=4), name="mine")
-    start(classifier, tmp_path / "published.pth", keep_head=True)
+    transfer_weights(classifier, tmp_path / "published.pth", keep_head=True)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(classifier.logits(images), trained(images))
@@ -463,7 +469,7 @@ def test_broken_published_files(change, message, tmp_path):
 def test_detectors_with_odd_queries(queries, tmp_path):
     torch.save({"model": as_detector(intr()) | {"query_embed.weight": queries}}, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match="expected queries of width 16, got the shape"):
-        start(adapt(intr(), name="mine"), tmp_path / "odd.pth")
+        transfer_weights(adapt(intr(), name="mine"), tmp_path / "odd.pth")
 
 
 def test_pretrained_weights_fit_norms_that_learn(monkeypatch):

@@ -11,7 +11,7 @@ from goldens import PRECISIONS, assert_close, golden
 from vitrail.models.intr import INTR, INTRConfig, ResNet
 from vitrail.models.intr.positions import LearnedPositions, SinePositions
 from vitrail.models.intr.published import is_detr, is_published, published_config
-from vitrail.models.intr.transfer import class_queries
+from vitrail.models.intr.transfer import make_class_queries
 
 CASES = ("intr_post_sine", "intr_post_sine_single", "intr_post_learned", "intr_pre_sine", "intr_pre_learned")
 
@@ -111,7 +111,7 @@ def test_everything_recorded(name, dtype, prefix, tolerance):
         assert_close(actual, case.tensors[prefix + key], tolerance)
 
     expect(search.memory.cells.mT.unflatten(2, (rows, cols)), "encoder_output")
-    expect(search.found, "hs")
+    expect(search.states, "hs")
     expect(search.logits, "query_logits")
     expect(maps.transpose(2, 3).flatten(4), "attention_scores")
     if not model.config.pre_norm:  # There the published average is of other queries.
@@ -139,8 +139,8 @@ def test_loss(name):
 def test_queries_of_a_detector(case):
     recorded = golden("intr_load_model").tensors
     trained, expected = (recorded[f"{side}.{case['i']}.query_embed.weight"] for side in ("in", "out"))
-    bare = class_queries(trained, case["new"])
+    bare = make_class_queries(trained, case["new"])
     noise = (expected - bare)[case["old"] :]
     assert torch.equal(bare[: case["old"]], expected[: case["old"]])
-    assert torch.equal(class_queries(trained, case["new"], noise if len(noise) else None), bare + (expected - bare))
+    assert torch.equal(make_class_queries(trained, case["new"], noise if len(noise) else None), bare + (expected - bare))
     assert not len(noise) or 0.5 < noise.std() / case["noise_frac"] < 1.5

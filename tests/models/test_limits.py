@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import vitrail
 from vitrail.core.errors import CheckpointError, InvalidInputError, VitrailError
 from vitrail.models.checkpoints import read_checkpoint, write_checkpoint
-from vitrail.models.limits import MAX_PARAMETERS, check_numbers, max_parameters, sketch
+from vitrail.models.limits import MAX_PARAMETERS, build_on_meta, check_numbers, max_parameters
 
 HUGE = 1_000_000_000
 
@@ -118,10 +118,11 @@ def test_the_limit_can_be_moved(monkeypatch):
     with pytest.raises(
         CheckpointError, match="more than 1,000 parameters; set the environment variable VITRAIL_MAX_PARAMETERS"
     ):
-        sketch(networks.hit, "it")
+        build_on_meta(networks.hit, "it")
     monkeypatch.setenv("VITRAIL_MAX_PARAMETERS", "100000")
     assert (
-        sketch(lambda: networks.HiT(image_size=(16, 16), patch_size=4, depths=(1,), widths=(8,), num_heads=2), "it") is not None
+        build_on_meta(lambda: networks.HiT(image_size=(16, 16), patch_size=4, depths=(1,), widths=(8,), num_heads=2), "it")
+        is not None
     )
     monkeypatch.delenv("VITRAIL_MAX_PARAMETERS")
     assert max_parameters() == MAX_PARAMETERS
@@ -133,10 +134,10 @@ def test_the_limit_can_be_moved(monkeypatch):
 
 def test_a_sketch_takes_no_memory_and_leaves_the_random_state():
     before = torch.random.get_rng_state()
-    sketched = sketch(lambda: timm.create_model("vit_tiny_patch16_224"), "it")
-    assert all(tensor.is_meta for tensor in sketched.parameters())
+    skeleton = build_on_meta(lambda: timm.create_model("vit_tiny_patch16_224"), "it")
+    assert all(tensor.is_meta for tensor in skeleton.parameters())
     assert torch.equal(before, torch.random.get_rng_state())
-    assert sketch(lambda: 1 / 0, "it") is None
+    assert build_on_meta(lambda: 1 / 0, "it") is None
 
 
 def test_names_of_classes_are_no_counts():

@@ -12,7 +12,7 @@ from samples import noisy_photo
 
 import vitrail
 from vitrail.core.errors import ImageError, InvalidInputError, OutputError
-from vitrail.datasets.photos import result_labels
+from vitrail.datasets.photos import result_names
 from vitrail.explainers import make_explainer
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_folder import explain_folder
@@ -261,7 +261,7 @@ def test_another_run_is_refused_in_words_and_changes_nothing(key, explain, class
     before = snapshot(tmp_path / "out")
     seen.clear()
     with pytest.raises(
-        OutputError, match=rf"another run \({key}: .* there, .* now\); choose another --out, or add --overwrite"
+        OutputError, match=rf"a run with other settings \({key}: .* there, .* now\); choose another --out, or add --overwrite"
     ):
         explain(**OTHER_RUNS[key](classifier))
     assert seen == []
@@ -319,17 +319,29 @@ def test_overwriting_that_was_stopped_never_takes_old_results_for_new_ones(expla
 def test_results_that_nothing_describes_are_refused(explain, tmp_path):
     explain()
     explain(["random"], batch_size=3, overwrite=True)
-    with pytest.raises(OutputError, match=r"hit holds results that .*run.json does not describe"):
+    with pytest.raises(OutputError, match=r"hit holds results that .*run.json does not list"):
         explain(["hit"], batch_size=3)
     assert explain(["hit"], batch_size=3, overwrite=True).num_images == 9
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "vitrail run 2"}', '{"format": "vitrail run 1"}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "vitrail run 3"}', '{"format": "vitrail run 2"}'])
 def test_a_damaged_description_is_refused(content, explain, tmp_path):
     explain()
     (tmp_path / "out" / "run.json").write_text(content)
     with pytest.raises(OutputError, match=r"cannot read .*run\.json.*--overwrite"):
         explain()
+    assert explain(overwrite=True).num_before == 0
+
+
+def test_run_of_version_0_1_0_is_refused_in_a_sentence(explain, tmp_path, snapshot):
+    explain()
+    run = tmp_path / "out" / "run.json"
+    content = json.loads(run.read_text()) | {"format": "vitrail run 1", "vitrail": "0.1.0"}
+    run.write_text(json.dumps(content))
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"cannot resume the run in .*out: it was started by vitrail 0\.1\.0; .* --overwrite"):
+        explain()
+    assert snapshot(tmp_path / "out") == before
     assert explain(overwrite=True).num_before == 0
 
 
@@ -421,8 +433,8 @@ def test_images_that_differ_only_in_their_suffix_do_not_meet(explain, tmp_path, 
 
 def test_result_labels_do_not_depend_on_the_limit_and_are_relative(tmp_path):
     paths = [tmp_path / name for name in ("x/a.jpg", "x/a.png", "y/a.jpg", "y/.b.c.jpg")]
-    assert list(result_labels(paths, tmp_path).values()) == ["x/a.jpg", "x/a.png", "y/a", "y/.b.c"]
-    assert result_labels([tmp_path / "one.jpg"], tmp_path / "one.jpg") == {tmp_path / "one.jpg": "one"}
+    assert list(result_names(paths, tmp_path).values()) == ["x/a.jpg", "x/a.png", "y/a", "y/.b.c"]
+    assert result_names([tmp_path / "one.jpg"], tmp_path / "one.jpg") == {tmp_path / "one.jpg": "one"}
 
 
 def test_one_file_is_a_folder_of_one(explain, data, tmp_path):

@@ -20,7 +20,7 @@ from vitrail.datasets.image_io import open_image
 from vitrail.datasets.photos import PhotoFile
 from vitrail.explainers.intr import INTRQueries
 from vitrail.runs import query_photos as queries
-from vitrail.runs.photo_list import QueriedPhoto, folder_photos, named_photos, refuse_replacing
+from vitrail.runs.photo_list import QueriedPhoto, list_folder_photos, list_named_photos, refuse_replacing
 from vitrail.runs.query_photos import choose_classes, query_photos
 
 pytest_plugins = ("tiny",)
@@ -107,7 +107,9 @@ def test_of_equally_probable_classes_the_first_comes_first():
 @pytest.mark.parametrize("layer", [-1, 0])
 def test_maps_and_numbers_are_those_of_the_network(classifier, photos, out, layer):
     true_classes = [0, None, 4, 2]
-    asked = [QueriedPhoto(photo, true) for (photo, _), true in zip(named_photos(photos, classifier), true_classes, strict=True)]
+    asked = [
+        QueriedPhoto(photo, true) for (photo, _), true in zip(list_named_photos(photos, classifier), true_classes, strict=True)
+    ]
     found, unreadable = query_photos(INTRQueries(classifier, layer=layer), asked, out, top=3)
     assert unreadable == []
     table = said(out)
@@ -140,7 +142,7 @@ def test_maps_and_numbers_are_those_of_the_network(classifier, photos, out, laye
 def test_a_photo_is_seen_once(classifier, photos, out, monkeypatch):
     passes, encode = [], type(classifier.module).encode
     monkeypatch.setattr(type(classifier.module), "encode", lambda *args: (passes.append(1), encode(*args))[1])
-    query_photos(INTRQueries(classifier), named_photos(photos, classifier), out)
+    query_photos(INTRQueries(classifier), list_named_photos(photos, classifier), out)
     assert len(passes) == len(photos)
 
 
@@ -158,7 +160,7 @@ def test_sheets_say_which_class_is_true_and_which_is_predicted(classifier, photo
 
 def test_an_overview_of_the_first_photos(classifier, photos, out, monkeypatch):
     monkeypatch.setattr(queries, "MAX_PHOTOS", 3)
-    query_photos(INTRQueries(classifier, layer=1), named_photos(photos, classifier), out)
+    query_photos(INTRQueries(classifier, layer=1), list_named_photos(photos, classifier), out)
     caption, *titles = json.loads((out / "queries.png").read_text())
     assert titles == ["a.png", "b.png", "c.png"]
     assert caption == "Cross-attention of decoder layer 2 of 3. The first 3 of 4 photos."
@@ -166,29 +168,29 @@ def test_an_overview_of_the_first_photos(classifier, photos, out, monkeypatch):
 
 def test_unreadable_photos_of_a_folder_are_skipped(classifier, photos, out):
     photos[1].write_text("no photo")
-    found, unreadable = query_photos(INTRQueries(classifier), named_photos([photos[0].parent], classifier), out)
+    found, unreadable = query_photos(INTRQueries(classifier), list_named_photos([photos[0].parent], classifier), out)
     assert [one.photo.path for one in found] == [photos[0], photos[2], photos[3]]
     assert [file.path for file in unreadable] == [str(photos[1])]
     assert str(photos[1]) in unreadable[0].reason
     assert [file["path"] for file in said(out)["unreadable"]] == [str(photos[1])]
     with pytest.raises(ImageError, match=str(photos[1])):
-        query_photos(INTRQueries(classifier), named_photos([photos[1]], classifier), out)
+        query_photos(INTRQueries(classifier), list_named_photos([photos[1]], classifier), out)
     for path in photos:
         path.write_text("no photo")
     with pytest.raises(ImageError, match=r"not one of 4 images could be read; the first: .*a\.png"):
-        query_photos(INTRQueries(classifier), named_photos([photos[0].parent], classifier), out)
+        query_photos(INTRQueries(classifier), list_named_photos([photos[0].parent], classifier), out)
 
 
 def test_a_photo_of_less_than_a_cell_is_looked_at(classifier, photos, out):
     Image.new("RGB", (2000, 8)).save(photos[2])  # So thin that the network sees less than a cell of it.
-    query_photos(INTRQueries(classifier), named_photos([photos[2]], classifier), out)
+    query_photos(INTRQueries(classifier), list_named_photos([photos[2]], classifier), out)
     maps = load_file(out / "c.safetensors")["maps"]
     assert maps.shape[2] == 1
     torch.testing.assert_close(maps.sum((-1, -2)), torch.ones(5, 4))
 
 
 def test_what_is_drawn_stays_when_the_work_is_interrupted(classifier, photos, out, monkeypatch, snapshot):
-    asked = named_photos(photos, classifier)
+    asked = list_named_photos(photos, classifier)
     query_photos(INTRQueries(classifier), asked, out)
     whole = snapshot(out)
     for file in out.iterdir():
@@ -221,7 +223,7 @@ def test_names_that_are_no_text(classifier, out, photos):
     photos[0].rename(odd)
     for photo in photos[1:]:
         photo.unlink()
-    query_photos(INTRQueries(classifier), folder_photos(photos[0].parent, classifier)[0], out)
+    query_photos(INTRQueries(classifier), list_folder_photos(photos[0].parent, classifier)[0], out)
     (entry,) = said(out)["photos"]
     assert entry["source"] == str(odd)
     assert (out / entry["maps"]).with_suffix(".png").exists()
@@ -230,7 +232,7 @@ def test_names_that_are_no_text(classifier, out, photos):
 
 
 def test_what_cannot_be_done(classifier, photos, out, monkeypatch):
-    asked = named_photos(photos[:1], classifier)
+    asked = list_named_photos(photos[:1], classifier)
     with pytest.raises(InvalidInputError, match="at least one class to show, got top=0"):
         query_photos(INTRQueries(classifier), asked, out, top=0)
 
@@ -257,78 +259,78 @@ def data(make_photo, tmp_path):
 
 
 def test_class_folders_tell_the_true_class_where_the_model_knows_it(classifier, data):
-    asked, same = folder_photos(data, classifier)
+    asked, same = list_folder_photos(data, classifier)
     assert same is classifier
     known = {networks.CLASS_NAMES[1]: 1, networks.CLASS_NAMES[3]: 3, "unheard-of": None}
     assert [true for _, true in asked] == [known[photo.path.parent.name] for photo, _ in asked]
-    assert [photo.label for photo, _ in asked] == [f"{photo.path.parent.name}/{photo.path.stem}" for photo, _ in asked]
+    assert [photo.result_name for photo, _ in asked] == [f"{photo.path.parent.name}/{photo.path.stem}" for photo, _ in asked]
     assert len(asked) == 12
     assert not any(photo.required for photo, _ in asked)
 
 
 @pytest.mark.parametrize("wanted", [networks.CLASS_NAMES[3], "3"])
 def test_one_class_of_a_folder(classifier, data, wanted):
-    asked, _ = folder_photos(data, classifier, wanted)
+    asked, _ = list_folder_photos(data, classifier, wanted)
     assert {(photo.path.parent.name, true) for photo, true in asked} == {(networks.CLASS_NAMES[3], 3)}
     assert len(asked) == 4
-    some, _ = folder_photos(data, classifier, wanted, limit=2)
+    some, _ = list_folder_photos(data, classifier, wanted, limit=2)
     assert [photo.path.name for photo, _ in some] == ["0.png", "2.png"]
 
 
 def test_a_flat_folder_is_of_the_class_that_is_named(classifier, data):
     flat = data / "unheard-of"
-    assert [true for _, true in folder_photos(flat, classifier)[0]] == [None] * 4
-    assert [true for _, true in folder_photos(flat, classifier, networks.CLASS_NAMES[2])[0]] == [2] * 4
-    assert [true for _, true in named_photos([flat, data], classifier, "4")] == [4] * 16
+    assert [true for _, true in list_folder_photos(flat, classifier)[0]] == [None] * 4
+    assert [true for _, true in list_folder_photos(flat, classifier, networks.CLASS_NAMES[2])[0]] == [2] * 4
+    assert [true for _, true in list_named_photos([flat, data], classifier, "4")] == [4] * 16
 
 
-def test_classes_that_there_are_not(classifier, data, caplog, monkeypatch):
+def test_unknown_classes(classifier, data, caplog, monkeypatch):
     with pytest.raises(InvalidInputError, match=rf"unknown class 'unheard-of'.*{networks.CLASS_NAMES[0]}"):
-        folder_photos(data, classifier, "unheard-of")
+        list_folder_photos(data, classifier, "unheard-of")
     with pytest.raises(InvalidInputError, match="between 0 and 4, got 5"):
-        named_photos([data], classifier, "5")
+        list_named_photos([data], classifier, "5")
     name = networks.CLASS_NAMES[0]
     with pytest.raises(InvalidInputError, match=rf"expected a folder '{name}' in .*, found .*unheard-of$"):
-        folder_photos(data, classifier, name)
+        list_folder_photos(data, classifier, name)
     for i in (1, 3):
         (data / networks.CLASS_NAMES[i]).rename(data / f"other-{i}")
     monkeypatch.setattr(logging.getLogger("vitrail"), "propagate", True)
-    assert {true for _, true in folder_photos(data, classifier)[0]} == {None}
+    assert {true for _, true in list_folder_photos(data, classifier)[0]} == {None}
     assert "named like a class of the model" in caplog.text
 
 
 def test_a_model_without_names_takes_those_of_its_folders(classifier, data):
     nameless = replace(classifier, class_names=())
-    asked, same = folder_photos(data, nameless)
+    asked, same = list_folder_photos(data, nameless)
     assert same is nameless  # three folders do not tell five classes
     assert {true for _, true in asked} == {None}
     for i in (4, 5):
         (data / f"folder-{i}").mkdir()
         noisy_photo(i).save(data / f"folder-{i}" / "0.png")
-    asked, named = folder_photos(data, nameless, "folder-5")
+    asked, named = list_folder_photos(data, nameless, "folder-5")
     assert named.class_names == tuple(sorted(path.name for path in data.iterdir()))
     assert [(photo.path.parent.name, true) for photo, true in asked] == [("folder-5", named.class_names.index("folder-5"))]
 
 
 def test_no_photo_takes_the_name_of_the_sheet_of_all(classifier, make_photo, tmp_path):
     paths = [make_photo(tmp_path / "data" / name) for name in ("queries.jpg", "queries-2.png")]
-    labels = [photo.label for photo, _ in folder_photos(tmp_path / "data", classifier)[0]]
+    labels = [photo.result_name for photo, _ in list_folder_photos(tmp_path / "data", classifier)[0]]
     assert len({"queries", *labels}) == 3
-    labels = [photo.label for photo, _ in named_photos(paths, classifier)]
+    labels = [photo.result_name for photo, _ in list_named_photos(paths, classifier)]
     assert len({"queries", *labels}) == 3
-    alone, _ = folder_photos(paths[0], classifier)
-    assert [photo.label for photo, _ in alone] == ["queries-2"]
+    alone, _ = list_folder_photos(paths[0], classifier)
+    assert [photo.result_name for photo, _ in alone] == ["queries-2"]
 
 
 def test_pictures_never_replace_photos_nor_lie_among_them(make_photo, classifier, tmp_path):
     photo = make_photo(tmp_path / "photos" / "a.png")
-    asked = named_photos([photo], classifier)
+    asked = list_named_photos([photo], classifier)
     refuse_replacing(asked, tmp_path)
     with pytest.raises(InvalidInputError, match=f"would replace {photo}"):
         refuse_replacing(asked, Path(tmp_path / "photos" / ".." / "photos"))
     sheet = make_photo(tmp_path / "photos" / "queries.png")
     with pytest.raises(InvalidInputError, match=f"would replace {sheet}"):
-        refuse_replacing(named_photos([sheet], classifier), tmp_path / "photos")
+        refuse_replacing(list_named_photos([sheet], classifier), tmp_path / "photos")
     with pytest.raises(InvalidInputError, match="outside of the images"):
         refuse_replacing(asked, tmp_path / "photos" / "out", tmp_path / "photos")
 
@@ -336,9 +338,9 @@ def test_pictures_never_replace_photos_nor_lie_among_them(make_photo, classifier
 def test_a_whole_round_by_a_saved_model(classifier, photos, out, tmp_path):
     vitrail.save(classifier, tmp_path / "intr.safetensors")
     loaded = vitrail.load(tmp_path / "intr.safetensors", device="cpu")
-    found, _ = query_photos(INTRQueries(loaded), named_photos(photos, loaded), out)
+    found, _ = query_photos(INTRQueries(loaded), list_named_photos(photos, loaded), out)
     maps = [load_file(out / one.maps_file)["maps"] for one in found]
-    again, _ = query_photos(INTRQueries(classifier), named_photos(photos, classifier), out)
+    again, _ = query_photos(INTRQueries(classifier), list_named_photos(photos, classifier), out)
     assert found == again
     for one, other in zip(maps, again, strict=True):
         np.testing.assert_array_equal(one, load_file(out / other.maps_file)["maps"])

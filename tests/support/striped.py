@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.datasets.synthetic.base import ANSWER, SyntheticDataset, SyntheticSample
+from vitrail.datasets.synthetic.base import GROUND_TRUTH, SyntheticDataset, SyntheticSample
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Striped(SyntheticDataset):
         regions = random.random((self.num_parts + 1, 6, 8)) < 0.5
         image = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
         named = {f"region {number}": region for number, region in enumerate(regions[1:])}
-        return SyntheticSample(image, index % 2, {ANSWER: regions[0], **named})
+        return SyntheticSample(image, index % 2, {GROUND_TRUTH: regions[0], **named})
 
 
 @dataclass(frozen=True)

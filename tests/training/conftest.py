@@ -1,11 +1,11 @@
-"""A tiny recipe and tiny images of two colors, as fixtures."""
+"""Fixtures: tiny recipes, tiny images of two colors, and runs that are killed."""
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from vitrail.training import read_config
+from vitrail.training import read_config, train
 
 pytest.importorskip("lightning")
 
@@ -48,7 +48,7 @@ INTR = {
     "augmentation": {"crop": "detr", "color_jitter": 0.0, "mixup": 0.0, "cutmix": 0.0, "label_smoothing": 0.0},
     "optimizer": {"backbone_learning_rate": 1e-4, "gradient_clip": 0.1},
 }
-"""Photos are taken whole, so that batches are padded."""
+"""Photos keep their aspect ratio, so that batches are padded."""
 
 
 def write_images(folder, count, seed, sizes=((16, 16),)):
@@ -63,19 +63,19 @@ def write_images(folder, count, seed, sizes=((16, 16),)):
 
 @pytest.fixture
 def learning_curves():
-    """Asked for by tests that look at the picture of the learning curve: it is drawn."""
+    """Draw learning curves in this test."""
 
 
 @pytest.fixture(autouse=True)
-def _no_other_learning_curves(request, monkeypatch):
-    """Drawing one takes longer than to train a tiny network for an epoch; all other tests find an empty file."""
+def _skip_learning_curves(request, monkeypatch):
+    """Write empty files instead of learning curves, which take longer than to train a tiny network for an epoch."""
     if "learning_curves" not in request.fixturenames:
-        monkeypatch.setattr("vitrail.training.callbacks.plot_learning_curve", lambda rows, path: path.write_bytes(b""))
+        monkeypatch.setattr("vitrail.training.loggers.plot_learning_curve", lambda rows, path: path.write_bytes(b""))
 
 
 @pytest.fixture
 def images(tmp_path):
-    """Eight images of red and blue to train on, four to test."""
+    """Eight training and four test images in red and blue."""
     write_images(tmp_path / "images" / "train", 4, 0)
     write_images(tmp_path / "images" / "test", 2, 1)
     return tmp_path / "images"
@@ -90,7 +90,7 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def configured(recipe, images):
-    """A function from overrides to a checked recipe."""
+    """Return a function that reads the recipe with overrides."""
     return lambda *overrides: read_config(recipe, [f"data.root={images}", *overrides])
 
 
@@ -103,7 +103,7 @@ def intr_recipe(tmp_path):
 
 @pytest.fixture
 def shapes(tmp_path):
-    """Images of red and blue in three shapes."""
+    """Images in red and blue with three shapes."""
     for split, count, seed in (("train", 4, 0), ("test", 3, 1)):
         write_images(tmp_path / "shapes" / split, count, seed, ((16, 16), (14, 30), (40, 20)))
     return tmp_path / "shapes"
@@ -111,12 +111,12 @@ def shapes(tmp_path):
 
 @pytest.fixture
 def intr_configured(intr_recipe, shapes):
-    """A function from overrides to a checked recipe of an INTR."""
+    """Return a function that reads the recipe of an INTR with overrides."""
     return lambda *overrides: read_config(intr_recipe, [f"data.root={shapes}", *overrides])
 
 
 class Recorder(Callback):
-    """Learning rates before every batch, raw weights after every optimizer step, and the trainer itself."""
+    """Record learning rates before every batch, weights after every batch, and the trainer."""
 
     def __init__(self):
         self.rates, self.weights, self.trainer = [], [], None
@@ -132,5 +132,38 @@ class Recorder(Callback):
 @pytest.fixture
 def recorder(monkeypatch):
     recorder = Recorder()
-    monkeypatch.setattr("vitrail.training.engine.progress", lambda: [recorder])
+    monkeypatch.setattr("vitrail.training.engine.create_progress_callbacks", lambda: [recorder])
     return recorder
+
+
+class KilledError(Exception):
+    """Ends a run as a kill would."""
+
+
+@pytest.fixture
+def train_until_killed(monkeypatch):
+    """Return a function that trains and dies after a batch, counted over all epochs, or in a validation."""
+    from vitrail.training.checkpoints import Checkpoints
+    from vitrail.training.diffmask.export import MaskExport
+    from vitrail.training.export import Export
+
+    def run(config, out, batch=None, validation=None, resume=False):
+        left = {"batch": batch, "validation": validation}
+
+        def dying(name, hook):
+            def call(self, *args, **kwargs):
+                hook(self, *args, **kwargs)
+                left[name] = left[name] and left[name] - 1
+                if left[name] == 0:
+                    raise KilledError
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "on_train_batch_end", dying("batch", Checkpoints.on_train_batch_end))
+            for export in (Export, MaskExport):
+                patch.setattr(export, "on_validation_epoch_end", dying("validation", export.on_validation_epoch_end))
+            with pytest.raises(KilledError):
+                train(config, out, resume)
+
+    return run

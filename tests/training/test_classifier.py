@@ -1,6 +1,5 @@
-"""Whole runs: every kind of network, loss and teacher, from a recipe to a model that is loaded again."""
+"""Complete runs with every kind of network, loss and teacher, up to loading the saved model."""
 
-import csv
 import json
 
 import networks
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from run_files import read_column, read_metrics
 
 import vitrail
 from vitrail.adapters import Preprocessing
@@ -37,7 +37,7 @@ TORCHVISION = ["model.name=torchvision:vit_b_16"]
 
 @pytest.fixture
 def configured_for(recipe, images):
-    """A function from overrides to a recipe without what a HiT alone has."""
+    """Return a function that reads the recipe without the keys of HiTs."""
     content = yaml.safe_load(recipe.read_text())
     content["model"] = {"image_size": 32}
     recipe.write_text(yaml.safe_dump(content))
@@ -46,7 +46,7 @@ def configured_for(recipe, images):
 
 @pytest.fixture
 def spy(monkeypatch):
-    """Sees the module after every batch; `spy.trainer` and `spy.learner` stay."""
+    """Record gradients and weights of every step, the trainer and the learner."""
 
     class Spy(Callback):
         def __init__(self):
@@ -62,18 +62,13 @@ def spy(monkeypatch):
             self.weights.append({name: p.detach().clone() for name, p in pl_module.module.named_parameters()})
 
     spy = Spy()
-    monkeypatch.setattr("vitrail.training.engine.progress", lambda: [spy])
+    monkeypatch.setattr("vitrail.training.engine.create_progress_callbacks", lambda: [spy])
     return spy
-
-
-def rows_of(run):
-    with (run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @torch.no_grad()
 def assert_trained_and_loaded_equal(run, spy):
-    rows = rows_of(run)
+    rows = read_metrics(run)
     assert len(rows) == 2
     assert all(np.isfinite(float(row[name])) for row in rows for name in ("train_loss", "val_loss", "val_top1"))
     classifier = vitrail.load(run / "last.safetensors", device="cpu")
@@ -89,19 +84,19 @@ def assert_trained_and_loaded_equal(run, spy):
 
 
 @pytest.mark.parametrize("network", [CONVNEXT, TIMM, HUGGINGFACE], ids=["convnext", "timm", "huggingface"])
-def test_networks_of_other_libraries_are_trained_and_loaded_again(network, configured_for, spy, tmp_path):
+def test_networks_of_other_libraries_train_and_load(network, configured_for, spy, tmp_path):
     train(configured_for(*network, "data.crop_mode=squash"), tmp_path / "run")
     assert_trained_and_loaded_equal(tmp_path / "run", spy)
 
 
 @pytest.mark.slow
-def test_torchvisions_vision_transformer_is_trained_and_loaded_again(configured_for, spy, tmp_path):
+def test_torchvision_vit_trains_and_loads(configured_for, spy, tmp_path):
     train(configured_for(*TORCHVISION), tmp_path / "run")
     assert_trained_and_loaded_equal(tmp_path / "run", spy)
 
 
 @pytest.mark.parametrize("network", [HIT, TIMM], ids=["hit", "timm"])
-def test_only_what_is_to_learn_changes(network, configured_for, spy, tmp_path):
+def test_only_trained_weights_change(network, configured_for, spy, tmp_path):
     train(configured_for(*network, "model.train=attention"), tmp_path / "run")
     first, last = spy.weights[0], spy.weights[-1]
     changed = {name for name in first if not torch.equal(first[name], last[name])}
@@ -118,15 +113,15 @@ def test_convnext_has_no_attention_to_train(configured_for, tmp_path):
 
 @pytest.mark.parametrize("mixing", ["0", "0.8"])
 @pytest.mark.parametrize("loss", ["loss.name=binary-cross-entropy", "loss.cosub=true"])
-def test_other_losses_are_learned(loss, mixing, configured, tmp_path):
+def test_other_losses_decrease(loss, mixing, configured, tmp_path):
     overrides = (loss, f"augmentation.mixup={mixing}", f"augmentation.cutmix={mixing}", "model.drop_path=0.2")
     train(configured(*overrides, "optimizer.learning_rate=1e-2", "schedule.epochs=5", "model.depths=[2]"), tmp_path / "run")
-    losses = [float(row["train_loss"]) for row in rows_of(tmp_path / "run")]
+    losses = read_column(tmp_path / "run", "train_loss")
     assert losses[-1] < losses[0]
 
 
-def test_two_sub_networks_are_two(configured, monkeypatch, tmp_path):
-    """Both halves hold the same images; drop path makes them see otherwise."""
+def test_cosub_trains_two_different_sub_networks(configured, monkeypatch, tmp_path):
+    """Both halves hold the same images; drop path makes their logits differ."""
     seen = []
 
     def record(first, second, labels, loss):
@@ -158,22 +153,22 @@ def teacher_file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard"])
-def test_a_student_with_two_heads_learns_from_a_teacher(kind, configured_for, teacher_file, spy, monkeypatch, tmp_path):
-    asked, original = [], Teacher.loss
+def test_student_with_two_heads_learns_from_a_teacher(kind, configured_for, teacher_file, spy, monkeypatch, tmp_path):
+    calls, original = [], Teacher.loss
 
     def loss(self, images, student):
         before = {name: tensor.clone() for name, tensor in self.classifier.module.state_dict().items()}
         result = original(self, images, student)
-        # Frozen, running means and all.
+        # The teacher is frozen, including its running means.
         assert all(torch.equal(tensor, before[name]) for name, tensor in self.classifier.module.state_dict().items())
         assert not self.classifier.module.training
-        asked.append((images.detach(), student.detach()))
+        calls.append((images.detach(), student.detach()))
         return result
 
     monkeypatch.setattr(Teacher, "loss", loss)
     overrides = (f"distillation.kind={kind}", f"distillation.teacher={teacher_file}", "distillation.alpha=0.25")
     train(configured_for(*DISTILLED, *overrides, "augmentation.mixup=0", "augmentation.cutmix=0"), tmp_path / "run")
-    assert len(asked) == 4
+    assert len(calls) == 4
     assert {"head.weight", "head_dist.weight"} <= set(spy.gradients[0])
     assert_trained_and_loaded_equal(tmp_path / "run", spy)
 
@@ -184,8 +179,8 @@ def test_a_student_with_two_heads_learns_from_a_teacher(kind, configured_for, te
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["num_parameters"] == weights
 
 
-def test_the_first_head_learns_the_labels_and_the_second_the_teacher(configured_for, teacher_file, spy, tmp_path):
-    """With all or nothing for the teacher, the other head gets no gradient."""
+def test_first_head_learns_the_labels_and_the_second_the_teacher(configured_for, teacher_file, spy, tmp_path):
+    """With alpha 0 or 1, the other head gets no gradient."""
     for alpha, idle in ((0.0, "head_dist"), (1.0, "head")):
         spy.gradients.clear()
         overrides = ("distillation.kind=hard", f"distillation.teacher={teacher_file}", f"distillation.alpha={alpha}")
@@ -194,52 +189,52 @@ def test_the_first_head_learns_the_labels_and_the_second_the_teacher(configured_
             assert bool(spy.gradients[0][f"{name}.weight"].any()) == (name != idle)
 
 
-def test_the_loss_is_that_of_labels_and_teacher_in_their_shares(configured_for, teacher_file, spy, tmp_path):
+def test_loss_weights_labels_and_teacher_by_alpha(configured_for, teacher_file, spy, tmp_path):
     overrides = ["distillation.kind=soft", f"distillation.teacher={teacher_file}", "distillation.alpha=0.3"]
     overrides += ["distillation.temperature=2", "augmentation.mixup=0", "augmentation.cutmix=0", "schedule.epochs=1"]
     train(configured_for(*HUGGINGFACE, *overrides), tmp_path / "run")
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 1, 0])
     with torch.no_grad():
         spy.learner.module.eval()
-        found = spy.learner.loss(images, labels)
+        loss = spy.learner.compute_loss(images, labels)
         student = spy.learner(images)
         teacher = vitrail.load(teacher_file, device="cpu").module.eval()(images)
         p, log_q = (teacher / 2).softmax(1), (student / 2).log_softmax(1)
         from_teacher = 4 * (p * (p.log() - log_q)).sum() / 8
         from_labels = torch.nn.functional.cross_entropy(student, labels, label_smoothing=0.1)
-    torch.testing.assert_close(found, 0.7 * from_labels + 0.3 * from_teacher)
+    torch.testing.assert_close(loss, 0.7 * from_labels + 0.3 * from_teacher)
 
 
-def test_teachers_that_do_not_fit_are_refused(configured_for, tmp_path):
+def test_unsuitable_teacher_is_rejected(configured_for, tmp_path):
     small = build_network("hit_small_patch16_224", num_classes=2, image_size=(16, 16), depths=(1,), widths=(12,), patch_size=4)
     vitrail.save(small, tmp_path / "small.safetensors")
     of_five = networks.network("hit")
     vitrail.save(of_five, tmp_path / "five.safetensors")
-    for name, message in (("five", "expected a teacher of 2 classes"), ("small", "16x16")):
+    for name, message in (("five", "expected a teacher with the 2 classes"), ("small", "16x16")):
         overrides = ("distillation.kind=soft", f"distillation.teacher={tmp_path / name}.safetensors")
         with pytest.raises(InvalidInputError, match=message):
             train(configured_for(*DISTILLED, *overrides), tmp_path / f"run-{name}")
 
 
-def still(*overrides):
-    """Nothing is learned, so that validation accuracy never rises again."""
+def frozen(*overrides):
+    """Return overrides that freeze the weights, so that the validation accuracy never improves."""
     return ("optimizer.learning_rate=1e-12", "schedule.warmup_epochs=0", "schedule.min_learning_rate=0", *overrides)
 
 
-def test_a_run_stops_when_it_gets_no_better(configured, tmp_path):
-    train(configured(*still("schedule.epochs=20", "schedule.patience=3")), tmp_path / "run")
-    rows, summary = rows_of(tmp_path / "run"), json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert len(rows) == 4  # the first validation and three that are no better
+def test_patience_stops_a_run_that_does_not_improve(configured, tmp_path):
+    train(configured(*frozen("schedule.epochs=20", "schedule.patience=3")), tmp_path / "run")
+    rows, summary = read_metrics(tmp_path / "run"), json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert len(rows) == 4  # the first validation and three without improvement
     assert summary["complete"]
     assert summary["best"]["epoch"] == 1
     before = (tmp_path / "run" / "metrics.csv").read_bytes()
-    train(configured(*still("schedule.epochs=20", "schedule.patience=3")), tmp_path / "run", resume=True)
+    train(configured(*frozen("schedule.epochs=20", "schedule.patience=3")), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
 
 
 def test_patience_counts_validations(configured, tmp_path):
-    train(configured(*still("schedule.epochs=20", "schedule.patience=2", "engine.validate_every=3")), tmp_path / "run")
-    assert len(rows_of(tmp_path / "run")) == 9
+    train(configured(*frozen("schedule.epochs=20", "schedule.patience=2", "engine.validate_every=3")), tmp_path / "run")
+    assert len(read_metrics(tmp_path / "run")) == 9
 
 
 @pytest.mark.parametrize(
@@ -251,16 +246,16 @@ def test_patience_counts_validations(configured, tmp_path):
         (9, [5]),
     ],
 )
-def test_validation_every_so_many_epochs_and_after_the_last(every, expected, configured, tmp_path):
+def test_validate_every_includes_the_last_epoch(every, expected, configured, tmp_path):
     train(configured("schedule.epochs=5", f"engine.validate_every={every}"), tmp_path / "run")
-    rows = rows_of(tmp_path / "run")
+    rows = read_metrics(tmp_path / "run")
     assert [int(row["epoch"]) for row in rows if row.get("val_top1")] == expected
     assert [int(row["epoch"]) for row in rows if row.get("train_loss")] == [1, 2, 3, 4, 5]
     assert {"best.safetensors", "last.safetensors"} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
 @pytest.mark.parametrize("clip_by", ["norm", "value"])
-def test_gradients_are_clipped_by_norm_or_by_value(clip_by, configured, monkeypatch, tmp_path):
+def test_gradients_are_clipped(clip_by, configured, monkeypatch, tmp_path):
     seen = []
 
     class AfterClipping(Callback):
@@ -269,15 +264,15 @@ def test_gradients_are_clipped_by_norm_or_by_value(clip_by, configured, monkeypa
             if gradients:
                 seen.append(torch.cat(gradients))
 
-    monkeypatch.setattr("vitrail.training.engine.progress", lambda: [AfterClipping()])
+    monkeypatch.setattr("vitrail.training.engine.create_progress_callbacks", lambda: [AfterClipping()])
     train(configured("optimizer.gradient_clip=1e-3", f"optimizer.clip_by={clip_by}"), tmp_path / "run")
     size = max(float(gradient.norm() if clip_by == "norm" else gradient.abs().max()) for gradient in seen)
     assert size == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_part_of_the_training_images_is_held_out(configured, images, tmp_path):
+def test_holdout_splits_the_training_images(configured, images, tmp_path):
     for path in (images / "test").rglob("*.png"):
-        path.unlink()  # no one asks for them
+        path.unlink()  # not needed
     parts = []
     for seed, holdout in ((0, "3"), (1, "3"), (0, "0.375")):
         config = configured(f"data.holdout={holdout}", f"engine.seed={seed}")
@@ -290,17 +285,17 @@ def test_a_part_of_the_training_images_is_held_out(configured, images, tmp_path)
         assert torch.equal(data.val_images[0].image, data.val_images[0].image)
     assert parts[0] == parts[1] == parts[2]
     train(configured("data.holdout=3"), tmp_path / "run")
-    top1 = float(rows_of(tmp_path / "run")[-1]["val_top1"])
+    top1 = float(read_metrics(tmp_path / "run")[-1]["val_top1"])
     assert round(top1 * 3) == pytest.approx(top1 * 3)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(configured, monkeypatch, tmp_path):
-    monkeypatch.setattr("vitrail.training.classifier.ImageClassifier.loss", lambda *_: torch.tensor(float("inf")))
-    with pytest.raises(TrainingError, match="became inf at step 0; lower the learning rate"):
+def test_infinite_loss_ends_the_run(configured, monkeypatch, tmp_path):
+    monkeypatch.setattr("vitrail.training.classifier.ImageClassifier.compute_loss", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(TrainingError, match=r"became inf at step 0; lower optimizer\.learning_rate"):
         train(configured(), tmp_path / "run")
 
 
-def test_the_callers_random_state_and_settings_are_left_alone(configured, tmp_path):
+def test_random_state_of_the_caller_is_preserved(configured, tmp_path):
     torch.manual_seed(11)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), torch.is_grad_enabled()
     train(configured("engine.seed=4"), tmp_path / "run")

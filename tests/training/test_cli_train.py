@@ -1,9 +1,8 @@
-"""`vitrail train` as it is typed: what goes wrong ends in one message and exit code 2."""
-
-import csv
+"""The command `vitrail train`: resume, fine-tune, and one message with exit code 2 for every mistake."""
 
 import pytest
 import yaml
+from run_files import read_metrics
 from safetensors.torch import load_file
 
 from vitrail.training import read_config
@@ -14,13 +13,13 @@ pytest_plugins = ("tiny",)
 
 @pytest.fixture
 def vitrail_train(run_vitrail, tmp_path):
-    """A function from arguments to exit code, standard output and standard error; the run is in tmp_path / "run"."""
+    """Return a function from arguments to exit code, output and error; it trains in tmp_path / "run"."""
     return lambda *arguments: run_vitrail("train", "--out", tmp_path / "run", *arguments)
 
 
 @pytest.fixture
 def refused(vitrail_train, tmp_path):
-    """Run, expect a refusal in words and no model, and return the words."""
+    """Return a function that expects one error message and no model, and returns the message."""
 
     def run(*arguments):
         code, out, err = vitrail_train(*arguments)
@@ -33,34 +32,33 @@ def refused(vitrail_train, tmp_path):
     return run
 
 
-def test_a_run_is_resumed_by_its_folder_alone(vitrail_train, recipe, images, tmp_path):
+def test_resume_needs_only_the_run_folder(vitrail_train, recipe, images, tmp_path):
     hurried = ("-c", recipe, f"data.root={images}", "engine.max_minutes=1e-9", "schedule.epochs=3")
     code, _out, err = vitrail_train(*hurried)
     assert code == 0, err
-    assert "go on with --resume" in err
+    assert "--resume" in err
     code, out, err = vitrail_train("--resume", "engine.max_minutes=null")
     assert code == 0, err
-    assert "going on from" in err
+    assert "resuming from" in err
     assert "best.safetensors" in out
-    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    assert [row["epoch"] for row in read_metrics(tmp_path / "run")] == ["1", "2", "3"]
     code, _out, err = vitrail_train("--resume")
     assert (code, "is complete" in err) == (0, True)
 
 
-def test_a_run_stopped_before_any_validation_promises_no_model(vitrail_train, recipe, images, tmp_path):
+def test_run_stopped_before_validation_announces_no_model(vitrail_train, recipe, images, tmp_path):
     hurried = ("-c", recipe, f"data.root={images}", "engine.max_minutes=1e-9", "engine.validate_every=2")
     code, out, err = vitrail_train(*hurried)
     assert code == 0, err
     assert not list(tmp_path.glob("run/*.safetensors"))
-    assert "best model" not in out
-    assert out.endswith(f"go on by vitrail train --resume --out {tmp_path / 'run'}\n")
+    assert "best.safetensors" not in out
+    assert out.endswith(f"vitrail train --resume --out {tmp_path / 'run'}\n")
     code, out, err = vitrail_train("--resume", "engine.max_minutes=null")
     assert code == 0, err
-    assert out.startswith(f"best model: {tmp_path / 'run' / 'best.safetensors'};")
+    assert f"--model {tmp_path / 'run' / 'best.safetensors'}\n" in out
 
 
-def test_another_recipe_is_not_resumed(vitrail_train, refused, recipe, images, tmp_path):
+def test_resume_rejects_another_recipe(vitrail_train, refused, recipe, images, tmp_path):
     assert vitrail_train("-c", recipe, f"data.root={images}")[0] == 0
     for file in tmp_path.glob("run/*.safetensors"):
         file.unlink()
@@ -68,11 +66,11 @@ def test_another_recipe_is_not_resumed(vitrail_train, refused, recipe, images, t
     assert "optimizer.weight_decay" in err
 
 
-def test_resume_without_a_run(refused, tmp_path):
+def test_resume_without_a_run_is_rejected(refused, tmp_path):
     assert str(tmp_path / "run" / "config.yaml") in refused("--resume")
 
 
-def test_fine_tuning_starts_from_a_trained_model(vitrail_train, recipe, images, tmp_path):
+def test_finetune_transfers_a_trained_model(vitrail_train, recipe, images, tmp_path):
     assert vitrail_train("-c", recipe, f"data.root={images}", "optimizer.learning_rate=1e-2")[0] == 0
     trained = (tmp_path / "run").rename(tmp_path / "trained") / "last.safetensors"
     arguments = ("-c", recipe, f"data.root={images}", "--finetune", trained, "model.train=head", "engine.seed=5")
@@ -85,21 +83,21 @@ def test_fine_tuning_starts_from_a_trained_model(vitrail_train, recipe, images, 
 
 
 @pytest.mark.parametrize(
-    ("start", "message"),
+    ("source", "message"),
     [
         ("no/such/file.safetensors", "no/such/file.safetensors"),
         ("tinm:vit_base", "tinm"),
-        ("{}", "cannot tell what"),
+        ("{}", "notes.safetensors"),
     ],
 )
-def test_what_one_cannot_start_from(start, message, refused, recipe, images, tmp_path):
+def test_finetune_rejects_what_is_no_model(source, message, refused, recipe, images, tmp_path):
     (tmp_path / "notes.safetensors").write_text("these are no weights")
-    start = start.format(tmp_path / "notes.safetensors")
-    err = refused("-c", recipe, f"data.root={images}", "--finetune", start)
-    assert message in err or "notes.safetensors" in err
+    source = source.format(tmp_path / "notes.safetensors")
+    err = refused("-c", recipe, f"data.root={images}", "--finetune", source)
+    assert message in err
 
 
-def test_a_recipe_is_needed(refused, tmp_path):
+def test_missing_option_config_is_rejected(refused, tmp_path):
     assert "--config" in refused()
     assert not (tmp_path / "run").exists()
 
@@ -121,7 +119,7 @@ def test_a_recipe_is_needed(refused, tmp_path):
         ("", ["recipe.yaml", "expected sections"]),
     ],
 )
-def test_a_recipe_with_a_mistake(content, messages, refused, tmp_path):
+def test_recipe_with_a_mistake_is_rejected(content, messages, refused, tmp_path):
     (tmp_path / "recipe.yaml").write_text(content)
     err = refused("-c", tmp_path / "recipe.yaml")
     for message in messages:
@@ -129,7 +127,7 @@ def test_a_recipe_with_a_mistake(content, messages, refused, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_recipe(refused, tmp_path):
+def test_missing_recipe_file_is_rejected(refused, tmp_path):
     assert "none.yaml" in refused("-c", tmp_path / "none.yaml")
 
 
@@ -153,7 +151,7 @@ def test_a_missing_recipe(refused, tmp_path):
         ("distillation.kind=soft distillation.teacher=no/such/file", ["no/such/file"]),
     ],
 )
-def test_recipes_that_cannot_be_followed(override, messages, refused, recipe, images):
+def test_impossible_settings_are_rejected(override, messages, refused, recipe, images):
     err = refused("-c", recipe, f"data.root={images}", *override.split())
     for message in messages:
         assert message in err
@@ -165,7 +163,7 @@ def remove_classes(images, *names):
             folder.rename(folder.with_name(f".{folder.name}"))
 
 
-def test_no_class(refused, recipe, images):
+def test_images_without_classes_are_rejected(refused, recipe, images):
     for path in (images / "train").glob("*/*.png"):
         path.rename(images / "train" / f"{path.parent.name}{path.name}")
     remove_classes(images / "train", "red", "blue")
@@ -173,31 +171,31 @@ def test_no_class(refused, recipe, images):
     assert "one folder per class" in err
 
 
-def test_one_class(refused, recipe, images):
+def test_single_class_is_rejected(refused, recipe, images):
     remove_classes(images, "red")
     assert "at least two classes" in refused("-c", recipe, f"data.root={images}")
 
 
-def test_no_images_at_all(refused, recipe, images):
+def test_empty_data_set_is_rejected(refused, recipe, images):
     remove_classes(images, "red", "blue")
     assert "found none" in refused("-c", recipe, f"data.root={images}")
 
 
-def test_other_classes_to_test_than_to_train(refused, recipe, images):
+def test_splits_with_different_classes_are_rejected(refused, recipe, images):
     (images / "test" / "red").rename(images / "test" / "green")
     err = refused("-c", recipe, f"data.root={images}")
     assert "the same classes" in err
     assert "green, red" in err
 
 
-def test_help_names_what_there_is(run_vitrail):
+def test_help_lists_the_options(run_vitrail):
     code, out, _err = run_vitrail("train", "--help")
     assert code == 0
     for option in ("--config", "--resume", "--finetune", "--out"):
         assert option in out
 
 
-def test_the_written_recipe_is_whole(vitrail_train, recipe, images, tmp_path):
+def test_written_recipe_is_complete(vitrail_train, recipe, images, tmp_path):
     assert vitrail_train("-c", recipe, f"data.root={images}")[0] == 0
     written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert written["engine"]["seed"] == 0

@@ -1,4 +1,4 @@
-"""Where processes are, by what torchrun and SLURM say in the environment."""
+"""Detection of processes from the environment variables of torchrun and SLURM."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from vitrail.training.sections import EngineConfig
 
 pytest.importorskip("lightning")
 
-from vitrail.training.cluster import placement
+from vitrail.training.cluster import detect_placement
 
 TORCHRUN = {
     "RANK": "5",
@@ -38,40 +38,40 @@ def environment(monkeypatch):
 
 
 @pytest.mark.parametrize("devices", [1, 4, "auto"])
-def test_alone_the_recipe_decides(devices, environment):
-    placed = placement(EngineConfig(devices=devices))
-    assert (placed.devices, placed.num_nodes, placed.plugins, placed.distributed) == (devices, 1, (), devices == 4)
+def test_recipe_sets_the_devices(devices, environment):
+    placement = detect_placement(EngineConfig(devices=devices))
+    assert (placement.devices, placement.num_nodes, placement.plugins, placement.distributed) == (devices, 1, (), devices == 4)
 
 
 @pytest.mark.parametrize(("local", "world", "nodes"), [("1", "1", 1), ("2", "2", 1), ("4", "8", 2), ("1", "3", 3)])
-def test_under_torchrun_its_processes_decide(local, world, nodes, environment):
+def test_torchrun_overrides_the_recipe(local, world, nodes, environment):
     environment(**TORCHRUN, LOCAL_WORLD_SIZE=local, WORLD_SIZE=world)
-    placed = placement(EngineConfig(devices=7))
-    assert (placed.devices, placed.num_nodes) == (int(local), nodes)
-    assert placed.distributed == (world != "1")
+    placement = detect_placement(EngineConfig(devices=7))
+    assert (placement.devices, placement.num_nodes) == (int(local), nodes)
+    assert placement.distributed == (world != "1")
 
 
 @pytest.mark.parametrize(("tasks", "nodes", "devices"), [("8", "2", 4), ("1", "1", 1), ("3", "3", 1)])
-def test_under_slurm_its_tasks_decide(tasks, nodes, devices, environment):
+def test_slurm_overrides_the_recipe(tasks, nodes, devices, environment):
     environment(**JOB, SLURM_NTASKS=tasks, SLURM_NNODES=nodes, SLURM_NTASKS_PER_NODE=str(devices))
-    placed = placement(EngineConfig())
-    assert (placed.devices, placed.num_nodes, placed.distributed) == (devices, int(nodes), tasks != "1")
-    (plugin,) = placed.plugins
+    placement = detect_placement(EngineConfig())
+    assert (placement.devices, placement.num_nodes, placement.distributed) == (devices, int(nodes), tasks != "1")
+    (plugin,) = placement.plugins
     assert not plugin.auto_requeue
 
 
-def test_a_shell_within_slurm_is_a_machine_like_others(environment):
+def test_shell_in_a_slurm_job_is_a_single_process(environment):
     environment(SLURM_NTASKS="8", SLURM_NNODES="2", SLURM_JOB_NAME="bash", SLURM_JOB_ID="1")
-    assert placement(EngineConfig()).devices == 1
+    assert detect_placement(EngineConfig()).devices == 1
 
 
-def test_torchrun_within_slurm_comes_first(environment):
+def test_torchrun_takes_precedence_over_slurm(environment):
     environment(**TORCHRUN, LOCAL_WORLD_SIZE="2", WORLD_SIZE="4", SLURM_NTASKS="2", SLURM_NNODES="2", SLURM_JOB_NAME="train")
-    assert (placement(EngineConfig()).devices, placement(EngineConfig()).num_nodes) == (2, 2)
+    assert (detect_placement(EngineConfig()).devices, detect_placement(EngineConfig()).num_nodes) == (2, 2)
 
 
 @pytest.mark.parametrize(("tasks", "nodes"), [("3", "2"), ("4", "2")])
-def test_tasks_that_are_not_given_by_node_are_refused(tasks, nodes, environment):
+def test_slurm_tasks_must_be_set_per_node(tasks, nodes, environment):
     environment(**JOB, SLURM_NTASKS=tasks, SLURM_NNODES=nodes)
-    with pytest.raises(InvalidInputError, match=f"--ntasks-per-node; got {tasks} on {nodes}"):
-        placement(EngineConfig())
+    with pytest.raises(InvalidInputError, match=f"--ntasks-per-node; got {tasks} tasks on {nodes} nodes"):
+        detect_placement(EngineConfig())

@@ -1,3 +1,5 @@
+"""Recipes, overrides, and the messages about their mistakes."""
+
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from vitrail.training import TrainingConfig, read_config
 
 @pytest.fixture
 def recipe(tmp_path):
-    """A function that writes a recipe and returns its path."""
+    """Return a function that writes a recipe and returns its path."""
 
     def write(content):
         path = tmp_path / "recipe.yaml"
@@ -19,7 +21,7 @@ def recipe(tmp_path):
     return write
 
 
-def test_a_recipe_needs_no_more_than_a_folder(recipe):
+def test_recipe_needs_only_a_folder(recipe):
     config = read_config(recipe({"data": {"root": "somewhere"}}))
     assert config.data.root == Path("somewhere")
     assert config == TrainingConfig(data={"root": "somewhere"})
@@ -56,7 +58,7 @@ def test_a_value_may_hold_an_equals_sign(recipe):
     assert read_config(recipe({"data": {"root": "x"}}), ["data.root=a=b"]).data.root == Path("a=b")
 
 
-def test_written_recipes_are_read_again(recipe):
+def test_written_recipe_can_be_read(recipe):
     config = read_config(recipe({"data": {"root": "here"}, "model": {"image_size": [16, 32]}, "engine": {"ema_decay": 0.9}}))
     assert read_config(recipe(config.to_yaml())) == config
 
@@ -93,14 +95,14 @@ def test_written_recipes_are_read_again(recipe):
         ("- a\n- list", [], ["recipe.yaml", "list"]),
     ],
 )
-def test_what_is_wrong_is_named(content, overrides, messages, recipe):
+def test_message_names_the_mistake(content, overrides, messages, recipe):
     with pytest.raises(InvalidInputError) as caught:
         read_config(recipe(content), overrides)
     for message in messages:
         assert message in str(caught.value)
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path):
+def test_unreadable_file_is_named(tmp_path):
     with pytest.raises(InvalidInputError, match=r"no such configuration file: .*none\.yaml"):
         read_config(tmp_path / "none.yaml")
     with pytest.raises(InvalidInputError, match="cannot read the configuration"):

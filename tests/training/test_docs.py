@@ -1,4 +1,4 @@
-"""What docs/train.md and docs/from-hit.md say is what there is, and their commands run."""
+"""docs/train.md and docs/from-hit.md describe the keys, flags and recipes that exist, and their commands run."""
 
 import re
 import shlex
@@ -41,7 +41,7 @@ FLAGS = re.findall(
 
 
 def rows(page, heading):
-    """What stands in the first column of the tables below a heading, and in the second."""
+    """Return the first two columns of the tables below a heading."""
     section = re.split(r"^#+ ", page.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
     return re.findall(r"^\| (`.+?) \| (.*?) \|", section, flags=re.MULTILINE)
 
@@ -51,56 +51,54 @@ def names(cell):
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_key_of_a_recipe_has_its_row_and_no_other(section):
+def test_tables_list_every_key(section):
     keys = [name for cell, _ in rows(TRAIN, f"### {section}") for name in names(cell) if name not in HIT_SIZES]
     assert sorted(keys) == sorted(SECTIONS[section])
 
 
-def test_defaults_are_as_the_tables_say():
-    """Where a default is one plain value; the others are said in words."""
+def test_tables_list_the_defaults():
+    """Only for defaults that are plain values."""
     checked, config = 0, TrainingConfig.model_validate({"data": {"root": "x"}})
     for section in SECTIONS:
         text = re.split(r"^### ", TRAIN.split(f"\n### {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
-        for cell, said in re.findall(r"^\| (`.+?) \| .* \| (.*?) \|$", text, flags=re.MULTILINE):
-            said = said.strip("`")
+        for cell, default in re.findall(r"^\| (`.+?) \| .* \| (.*?) \|$", text, flags=re.MULTILINE):
+            default = default.strip("`")
             values = [getattr(getattr(config, section), name) for name in names(cell) if name not in HIT_SIZES]
-            if said in ("null", "true", "false"):
-                assert values == [{"null": None, "true": True, "false": False}[said]], cell
-            elif re.fullmatch(r"[\d.e-]+(, [\d.e-]+)*", said) and values:
-                assert [float(value) for value in values] == [float(number) for number in said.split(", ")], cell
-            elif values and isinstance(values[0], str) and said != "required":
-                assert values == [said], cell
+            if default in ("null", "true", "false"):
+                assert values == [{"null": None, "true": True, "false": False}[default]], cell
+            elif re.fullmatch(r"[\d.e-]+(, [\d.e-]+)*", default) and values:
+                assert [float(value) for value in values] == [float(number) for number in default.split(", ")], cell
+            elif values and isinstance(values[0], str) and default != "required":
+                assert values == [default], cell
             else:
                 continue
             checked += 1
     assert checked > 60
 
 
-def test_what_may_change_when_a_run_is_resumed_is_named():
+def test_page_lists_the_keys_that_may_change_on_resume():
     paragraph = TRAIN.split("These keys may differ:")[1].split("Any other change")[0]
     assert sorted(names(paragraph)) == sorted(CHANGEABLE)
 
 
-def test_every_recipe_is_named_and_no_other():
+def test_page_lists_every_recipe():
     listed = {name for cell, _ in rows(TRAIN, "## Recipes") for name in names(cell)}
     assert listed == {path.name for path in (ROOT / "configs").glob("*.yaml")}
 
 
-def test_every_size_of_hit_is_named():
+def test_page_lists_every_size_of_hit():
     for name, shape in HIT_SIZES.items():
         depths = ", ".join(map(str, shape.depths))
         assert f"| `{name}` | {shape.patch_size} | {depths} | {shape.widths[0]} | {shape.num_heads} |" in TRAIN
 
 
-@pytest.mark.parametrize("flag", FLAGS)
-def test_every_published_flag_has_its_row(flag):
-    firsts = [
-        name.split()[0] for line in FROM_HIT.splitlines() if line.startswith("| `-") for name in names(line.split(" | ")[0])
-    ]
-    assert flag in firsts
+def test_every_published_flag_has_its_row():
+    rows_of_flags = [line for line in FROM_HIT.splitlines() if line.startswith("| `-")]
+    described = {name.split()[0] for line in rows_of_flags for name in names(line.split(" | ")[0])}
+    assert set(FLAGS) - described == set()
 
 
-def test_keys_that_are_named_beside_flags_exist():
+def test_keys_next_to_flags_exist():
     keys = re.findall(rf"`((?:{'|'.join(SECTIONS)})\.[a-z_]+)", FROM_HIT)
     assert len(keys) > 40
     for key in keys:
@@ -108,7 +106,7 @@ def test_keys_that_are_named_beside_flags_exist():
         assert name in SECTIONS[section], key
 
 
-def test_recipes_that_are_named_exist():
+def test_recipes_on_the_pages_exist():
     for page in (TRAIN, FROM_HIT, (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")):
         found = re.findall(r"configs/([\w-]+\.yaml)", page.replace("configs/hit-b.yaml", ""))
         assert found
@@ -118,7 +116,7 @@ def test_recipes_that_are_named_exist():
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder with a published HiT, a tiny ImageNet, tiny birds and the recipes, and a function that puts paths right."""
+    """Prepare a folder with a published HiT, tiny data sets and the recipes; return a function that adapts paths."""
     case = golden("hit_pool")
     torch.save({"model": dict(case.weights)}, tmp_path / "published.pth")
     classes = [f"n{index:08}" for index in range(case.about["config"]["num_classes"])]
@@ -142,7 +140,7 @@ SMALL_RUN = (
 
 
 @pytest.mark.slow
-def test_the_five_commands_run(workplace, run_vitrail):
+def test_commands_run(workplace, run_vitrail):
     config = golden("hit_pool").about["config"]
     shape = [
         f"model.image_size={config['image_size']}",
@@ -150,7 +148,7 @@ def test_the_five_commands_run(workplace, run_vitrail):
         f"model.depths={config['blocks']}",
         f"model.widths={config['block_dims']}",
         f"model.mlp_ratio={config['mlp_ratio']}",
-        "model.num_heads=1",  # as the file is read that does not tell
+        "model.num_heads=1",  # the default for files of this width
     ]
     blocks = [
         shlex.split(workplace(block).replace("\\\n", " "))
@@ -169,7 +167,7 @@ def test_the_five_commands_run(workplace, run_vitrail):
         assert code == 0, (command, err)
 
 
-def test_the_python_lines_run(workplace, capsys):
+def test_python_code_runs(workplace, capsys):
     (layers,) = re.findall(r"```python\n(.*?)```", FROM_HIT, flags=re.DOTALL)
     exec(workplace(layers).replace("num_workers=4", "num_workers=0"), {})
     out = capsys.readouterr().out
@@ -182,8 +180,8 @@ def test_the_python_lines_run(workplace, capsys):
     ]
 
 
-def test_the_mean_layer_saliency_and_accuracies_are_right(workplace, capsys):
-    """The page's lines against one image and one set of layers after the other."""
+def test_layer_saliency_and_accuracies_are_right(workplace, capsys):
+    """Compare the code on the page to a computation image by image."""
     import vitrail
     from vitrail.datasets.image_io import open_image
 

@@ -1,15 +1,15 @@
-"""What docs/from-diffmask.md and docs/diffmask.md say is what there is, and their lines run."""
+"""docs/from-diffmask.md and docs/diffmask.md describe the keys and options that exist, and their code runs."""
 
 import re
 import shlex
 from dataclasses import fields
-from pathlib import Path
 
 import networks
 import pytest
 import torch
 import typer
 import yaml
+from pages import ROOT, below, blocks, names, page, rows
 
 import vitrail
 from vitrail.adapters import adapt
@@ -26,8 +26,7 @@ from vitrail.training.diffmask.config import MaskTrainingConfig
 pytest.importorskip("lightning")
 pytest_plugins = ("tiny",)
 
-ROOT = Path(__file__).parents[2]
-FROM, GUIDE = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("from-diffmask.md", "diffmask.md"))
+FROM, GUIDE = page("from-diffmask.md"), page("diffmask.md")
 
 SHARED = "--data_dir --batch_size --add_noise --add_rotation --add_blur --num_workers --class_idx --grid_size --dataset"
 PROGRAMS = {
@@ -48,43 +47,22 @@ COMMANDS = typer.main.get_command(app).commands
 OPTIONS = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
 
 
-def below(page, heading):
-    """What stands below a heading, up to the next one."""
-    return re.split(r"^#+ ", page.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
-
-
-def rows(page, heading):
-    """The cells of the tables below a heading, without their heads."""
-    lines = [line for line in below(page, heading).splitlines() if line.startswith("|")]
-    table = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
-    heads = {0, *(place + offset for place, row in enumerate(table) if row[0] == "---" for offset in (-1, 0))}
-    return [row for place, row in enumerate(table) if place not in heads]
-
-
-def names(text):
-    return re.findall(r"`(.+?)`", text)
-
-
 def keys(recipe):
     """Every dotted key of a recipe."""
     return [f"{section}.{key}" for section, part in recipe.model_fields.items() for key in part.annotation.model_fields]
 
 
-def blocks(page, language):
-    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
-
-
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_every_launch_option_has_its_row_with_a_name_or_a_reason(program):
+def test_tables_list_every_launch_option(program):
     for heading, options in (("### Data modules", SHARED), (program, PROGRAMS[program])):
-        found = {row[0].strip("`"): row for row in rows(FROM, heading)}
+        table = {row[0].strip("`"): row for row in rows(FROM, heading)}
         for option in options.split():
-            _, here, remark = found[option]
-            assert names(here) or "no counterpart" in remark or remark == "as above", option
+            _, counterpart, remark = table[option]
+            assert names(counterpart) or "no counterpart" in remark or remark == "as above", option
 
 
 @pytest.mark.parametrize("heading", ["### Data modules", *PROGRAMS])
-def test_what_is_named_on_our_side_exists(heading):
+def test_counterparts_exist(heading):
     recipes = [RECIPES[heading]] if heading in RECIPES else [MaskTrainingConfig, TrainingConfig]
     options = {option.name for task in ("counting", "cifar-counting") for option in fields(SYNTHETIC[task])}
     checked = 0
@@ -103,7 +81,7 @@ def test_what_is_named_on_our_side_exists(heading):
     assert checked or heading == "### Evaluation of the base model"
 
 
-def test_values_that_are_named_are_valid_and_those_of_the_published_code_are_defaults():
+def test_values_are_valid_and_published_ones_are_defaults():
     settings = [name for row in rows(FROM, "### Data modules") for name in names(row[1]) if "=" in name]
     config = read_config(ROOT / "configs" / "diffmask-counting.yaml", settings)
     assert (config.augmentation.noise, config.augmentation.rotation, config.augmentation.blur) == (1.0, 20.0, 3)
@@ -113,40 +91,40 @@ def test_values_that_are_named_are_valid_and_those_of_the_published_code_are_def
     assert (gates.placeholder, gates.layers, gates.max_alpha) == (True, "uniform", 200.0)
 
 
-def test_data_sets_and_colors_are_the_right_ones():
+def test_data_sets_and_colors():
     table = {row[0].strip("`"): row[1] for row in rows(FROM, "### Data sets")}
     for name in ("MNIST", "CIFAR10", "CIFAR10_QA", "toy"):
         [used] = re.findall(r"data\.name=([\w-]+)", table[name])
         assert used in DATA, name
         assert set(re.findall(r"vitrail generate ([\w-]+)", table[name])) <= set(SYNTHETIC)
-    for there, color, here in rows(FROM, "### Colors"):
-        # Published colors are numbered by red, green and blue as binary digits, from 1.
-        number, (ours, pixel) = int(there.split(",")[0]), COLORS[int(here.split(",")[0])]
+    for published, color, index in rows(FROM, "### Colors"):
+        # The published code numbers colors by red, green and blue as binary digits, from 1.
+        number, (ours, pixel) = int(published.split(",")[0]), COLORS[int(index.split(",")[0])]
         assert ours == color
         assert sum((value > 0) << place for place, value in enumerate(reversed(pixel))) == number + 1
 
 
-@pytest.mark.parametrize("page", [FROM, GUIDE], ids=["from-diffmask", "diffmask"])
-def test_recipes_commands_and_methods_that_are_named_exist(page):
-    for name in re.findall(r"configs/([\w-]+\.yaml)", page):
+@pytest.mark.parametrize("text", [FROM, GUIDE], ids=["from-diffmask", "diffmask"])
+def test_recipes_commands_and_methods_exist(text):
+    for name in re.findall(r"configs/([\w-]+\.yaml)", text):
         read_config(ROOT / "configs" / name)
-    for name in re.findall(r"`(diffmask-[\w-]+\.yaml)`", page):
+    for name in re.findall(r"`(diffmask-[\w-]+\.yaml)`", text):
         assert (ROOT / "configs" / name).exists(), name
-    for block in blocks(page, "yaml"):
+    for block in blocks(text, "yaml"):
         MaskTrainingConfig.model_validate(yaml.safe_load(block))
-    for line in "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines():
+    for line in "".join(blocks(text, "bash")).replace("\\\n", " ").splitlines():
         _, command, *words = shlex.split(line)
         known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, line
         if "--method" in words:
             assert set(words[words.index("--method") + 1].split(",")) <= set(EXPLAINERS), line
         for word in words:
-            if found := re.fullmatch(r"([\w-]+)\.([a-z_]+)=\S+", word):
-                method = [field.name for field in fields(EXPLAINERS[found[1]])] if found[1] in EXPLAINERS else []
-                assert found[2] in method or f"{found[1]}.{found[2]}" in keys(TrainingConfig), word
+            if match := re.fullmatch(r"([\w-]+)\.([a-z_]+)=\S+", word):
+                method = [field.name for field in fields(EXPLAINERS[match[1]])] if match[1] in EXPLAINERS else []
+                assert match[2] in method or f"{match[1]}.{match[2]}" in keys(TrainingConfig), word
 
 
-def test_the_published_command_is_the_published_defaults():
+def test_recipe_of_the_published_command_has_the_defaults():
     (recipe,) = blocks(FROM, "yaml")
     config = MaskTrainingConfig.model_validate(yaml.safe_load(recipe))
     plain = MaskTrainingConfig(diffmask={"model": config.diffmask.model}, data={"root": "data"})
@@ -158,17 +136,17 @@ def test_the_published_command_is_the_published_defaults():
 OF_GATES = [key for key in keys(MaskTrainingConfig) if key.startswith(("diffmask", "schedule", "pictures"))]
 
 
-def test_every_key_of_gates_has_its_row_with_its_default():
+def test_table_lists_every_key_of_gates_with_its_default():
     table = {row[0].strip("`"): row[2] for row in rows(GUIDE, "### Keys")}
     assert list(table) == OF_GATES
     config = MaskTrainingConfig(diffmask={"model": "x"}, data={"root": "x"})
-    for key, said in table.items():
+    for key, default in table.items():
         section, name = key.split(".")
         value = getattr(getattr(config, section), name)
-        assert said == "required" or yaml.safe_load(said.strip("`").replace("e-", ".0e-")) == value, key
+        assert default == "required" or yaml.safe_load(default.strip("`").replace("e-", ".0e-")) == value, key
 
 
-def test_no_key_of_gates_has_a_row_anywhere_else():
+def test_no_other_table_lists_keys_of_gates():
     pages = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md")))
     tables = "".join(re.findall(r"^\| key \|.*\n((?:\|.*\n)+)", pages, flags=re.MULTILINE))
     described = [name for line in tables.splitlines() for name in names(line.split(" | ")[0])]
@@ -180,7 +158,7 @@ def test_no_key_of_gates_has_a_row_anywhere_else():
         assert name in others or name not in described, key
 
 
-def test_keys_that_gates_do_not_have_are_the_ones_that_are_named():
+def test_page_lists_the_keys_that_gates_do_not_have():
     paragraph = " ".join(below(GUIDE, "### Keys").split("`data` has")[1].split())
     data, augmentation, engine, parts = re.split(r"`augmentation`|`engine`|There are no sections", paragraph)
     sections = {name: set(part.annotation.model_fields) for name, part in MaskTrainingConfig.model_fields.items()}
@@ -193,13 +171,13 @@ def test_keys_that_gates_do_not_have_are_the_ones_that_are_named():
     assert all(sections[name] <= others[name] for name in ("data", "engine"))
 
 
-def test_every_option_of_the_method_has_its_row():
+def test_table_lists_every_option_of_the_method():
     described = [row[0].strip("`") for row in rows(GUIDE, "## Explain")]
     assert described == [field.name for field in fields(EXPLAINERS["diffmask"]) if field.name not in ("model", "precision")]
 
 
-def published_file(path, gates):
-    """A file as the published code leaves it: a Lightning checkpoint, with a configuration of transformers pickled inside."""
+def write_published_file(path, gates):
+    """Write a Lightning checkpoint like the published code, with a pickled configuration of transformers."""
     transformers = pytest.importorskip("transformers")
     theirs = {ours: name for name, ours in PARTS.items()}
     state = {}
@@ -217,29 +195,29 @@ def published_file(path, gates):
     torch.save({"state_dict": state, "hyper_parameters": settings, "epoch": 0, "callbacks": {}}, path)
 
 
-def test_the_python_lines_about_published_files_run(tmp_path, monkeypatch, make_photo, caplog):
+def test_code_for_published_files_runs(tmp_path, monkeypatch, make_photo, caplog):
     gates = DiffMask(DiffMaskConfig(width=24, depth=3))
-    published_file(tmp_path / "diffmask.ckpt", gates)
+    write_published_file(tmp_path / "diffmask.ckpt", gates)
     model = adapt(networks.timm_vit(), name="mine")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(vitrail, "load", lambda name: model)
     photo = vitrail.datasets.image_io.open_image(make_photo(tmp_path / "cat.png"))
     first, second = blocks(FROM, "python")
-    found = {"photos": [photo]}
+    namespace = {"photos": [photo]}
     with caplog.at_level("WARNING", logger="vitrail"):
-        exec(first, found)
+        exec(first, namespace)
     assert "does not say which weights" in caplog.text
     explanation = vitrail.explain(model, photo, method="diffmask", checkpoint="diffmask.ckpt")
-    torch.testing.assert_close(found["explanation"].relevance, explanation.relevance)
-    exec(second, found)
+    torch.testing.assert_close(namespace["explanation"].relevance, explanation.relevance)
+    exec(second, namespace)
     vitrail.explain(model, photo, method="diffmask", checkpoint="mask.safetensors")
     with pytest.raises(vitrail.VitrailError, match="other weights"):
         vitrail.explain(networks.timm_vit(spread=0.1), photo, method="diffmask", checkpoint="mask.safetensors")
 
 
 @pytest.mark.slow
-def test_the_toy_task_of_the_page_runs_and_the_lines_of_explaining(tmp_path, monkeypatch, run_vitrail, make_photo, capsys):
-    """From `vitrail generate` to a score, with less of everything."""
+def test_synthetic_task_of_the_guide_runs(tmp_path, monkeypatch, run_vitrail, make_photo, capsys):
+    """From `vitrail generate` to a score, on less data."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     quick = ["schedule.epochs=1", "data.batch_size=10", "data.num_workers=0", "engine.accelerator=cpu", "engine.loggers=[]"]

@@ -1,4 +1,4 @@
-"""What docs/from-intr.md and docs/intr.md say is what there is, and their lines run."""
+"""docs/from-intr.md and docs/intr.md describe the keys and options that exist, and their code runs."""
 
 import re
 from argparse import Namespace
@@ -53,12 +53,12 @@ FIELDS = {field.name for field in fields(INTRConfig)} - {"num_classes"}
 TABLES = ("### Network", *PROGRAMS, "### Data sets")
 
 
-def of_us(name):
-    """Whether a key, an option, a command or a name of a network exists, whatever its value."""
+def exists(name):
+    """Return whether a key, an option, a command or a network exists, ignoring values."""
     key = name.partition("=")[0]
     if key.startswith("--"):
         flag, _, value = key.partition(" ")
-        return flag in OPTIONS and (flag != "--method-option" or of_us(value))
+        return flag in OPTIONS and (flag != "--method-option" or exists(value))
     if key.startswith("vitrail "):
         return key.split()[1] in COMMANDS
     if key.startswith("model.options."):
@@ -72,26 +72,26 @@ def of_us(name):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_every_launch_option_has_its_row_with_a_name_or_a_reason(program):
-    found = {name: row for heading in ("### Network", program) for row in rows(FROM, heading) for name in names(row[0])}
+def test_tables_list_every_launch_option(program):
+    table = {name: row for heading in ("### Network", program) for row in rows(FROM, heading) for name in names(row[0])}
     aside = names(below(FROM, program).split("\n| option |")[0])
     for option in (NETWORK + PROGRAMS[program]).split():
-        if option not in found:
+        if option not in table:
             assert option in aside, option
             continue
-        _, here, remark = found[option]
-        assert names(here) or "no counterpart" in remark, option
+        _, counterpart, remark = table[option]
+        assert names(counterpart) or "no counterpart" in remark, option
 
 
 @pytest.mark.parametrize("heading", TABLES)
-def test_what_is_named_on_our_side_exists(heading):
+def test_counterparts_exist(heading):
     cells = [row[1] if len(row) == 3 and heading != "### Data sets" else row[-1] for row in rows(FROM, heading)]
     named = [name for cell in cells for name in names(cell)]
     assert len(named) >= 4
-    assert [name for name in named if name != "cosine" and not of_us(name)] == []
+    assert [name for name in named if name != "cosine" and not exists(name)] == []
 
 
-def test_values_that_are_named_are_valid():
+def test_values_are_valid():
     settings = [
         name for heading in TABLES for row in rows(FROM, heading) for cell in row[1:] for name in names(cell) if "=" in name
     ]
@@ -101,18 +101,18 @@ def test_values_that_are_named_are_valid():
         read_config(CUB, ["data.root=x", setting])
 
 
-def test_what_is_fixed_there_is_fixed_in_the_recipe():
+def test_recipe_sets_the_published_constants():
     _, fixed = tables(below(FROM, "### Training and evaluation"))
     settings = [name for row in fixed[1:] for name in names(row[1]) if "=" in name and not name.startswith("model.options")]
     assert len(settings) == 10
     assert read_config(CUB, ["data.root=x", *settings]) == read_config(CUB, ["data.root=x"])
 
 
-def test_data_sets_are_the_right_ones():
+def test_data_sets():
     counts = {}
-    for there, classes, here in rows(FROM, "### Data sets"):
-        counts |= zip(names(there), map(int, classes.split(", ")), strict=True)
-        for used in names(here):
+    for published, classes, counterparts in rows(FROM, "### Data sets"):
+        counts |= zip(names(published), map(int, classes.split(", ")), strict=True)
+        for used in names(counterparts):
             assert used.removeprefix("data.name=") in DATA, used
     assert counts == DATA_SETS
 
@@ -120,15 +120,15 @@ def test_data_sets_are_the_right_ones():
 # The guide
 
 
-def test_every_field_of_the_network_has_its_row_with_its_default():
+def test_table_lists_every_field_of_the_network_with_its_default():
     [table] = [table for table in tables(below(GUIDE, "## Train")) if table[0][0] == "option"]
     assert {names(row[0])[0] for row in table[1:]} == FIELDS
-    for cell, _, said in table[1:]:
+    for cell, _, shown in table[1:]:
         default = getattr(INTRConfig(), names(cell)[0])
-        assert yaml.safe_load(said.strip("`")) == default, cell
+        assert yaml.safe_load(shown.strip("`")) == default, cell
 
 
-def test_keys_that_are_about_an_intr_exist_and_all_are_named():
+def test_table_lists_every_key_of_an_intr():
     [table] = [table for table in tables(below(GUIDE, "## Train")) if table[0][0] == "key"]
     named = {name for row in table[1:] for name in names(row[0])}
     assert named <= KEYS
@@ -137,13 +137,13 @@ def test_keys_that_are_about_an_intr_exist_and_all_are_named():
     assert set(INTR_SIZES) <= {name for row in table[1:] for name in names(row[1])}
 
 
-def test_every_option_of_the_method_has_its_row():
+def test_table_lists_every_option_of_the_method():
     described = [names(row[0])[0] for row in rows(GUIDE, "## Explain")]
     assert described == [field.name for field in fields(EXPLAINERS["intr"]) if field.name not in ("model", "precision")]
 
 
 @pytest.mark.parametrize("text", [FROM, GUIDE], ids=["from-intr", "intr"])
-def test_recipes_commands_and_methods_that_are_named_exist(text):
+def test_recipes_commands_and_methods_exist(text):
     for name in (*re.findall(r"configs/([\w-]+\.yaml)", text), *re.findall(r"`([\w-]+-intr\.yaml)`", text)):
         read_config(ROOT / "configs" / name, ["data.root=x"])
     for block in blocks(text, "yaml"):
@@ -156,10 +156,10 @@ def test_recipes_commands_and_methods_that_are_named_exist(text):
             assert set(words[words.index("--method") + 1].split(",")) <= set(EXPLAINERS), words
         for word in words:
             if re.fullmatch(r"(intr|model|data|engine)\.[a-z_.]+=\S+", word):
-                assert of_us(word), word
+                assert exists(word), word
 
 
-# Lines that run
+# Code that runs
 
 QUICK = (
     "data.num_workers=0",
@@ -190,7 +190,7 @@ def published_state():
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, make_photo):
-    """Where the lines of the pages run: published files, photos in folders and the recipes."""
+    """Prepare a folder with published files, photos and the recipes."""
     state, about = published_state(), golden("intr_post_sine").about["config"]
     settings = Namespace(**about, lr=1e-4, output_dir="output")
     training = {"optimizer": {"state": {}, "param_groups": []}, "lr_scheduler": {"last_epoch": 139}, "epoch": 139}
@@ -209,8 +209,8 @@ def workplace(tmp_path, monkeypatch, make_photo):
     return tmp_path
 
 
-def as_here(words, home):
-    """A command of the page on the files of this workplace, small."""
+def adapt_command(words, home):
+    """Adapt a command of the page to the files of the workplace and to small networks."""
     words = [word.replace("/data", str(home)) for word in words]
     if words[0] != "train":
         extras = ["--workers", "0"] if words[0] == "test" else []
@@ -222,11 +222,11 @@ def as_here(words, home):
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_published_code_run(workplace, run_vitrail):
-    found = commands(FROM)
-    assert [words[0] for words in found] == ["train", "train", "test", "queries", "queries"]
-    for words in found:
-        code, out, err = run_vitrail(*as_here(words, workplace))
+def test_commands_of_the_migration_guide_run(workplace, run_vitrail):
+    all_commands = commands(FROM)
+    assert [words[0] for words in all_commands] == ["train", "train", "test", "queries", "queries"]
+    for words in all_commands:
+        code, out, err = run_vitrail(*adapt_command(words, workplace))
         assert code == 0, (words, err)
         if words[0] == "test":
             assert "on 6 images: top-1" in out
@@ -235,27 +235,27 @@ def test_the_commands_of_the_published_code_run(workplace, run_vitrail):
     assert classifier.preprocessing.crop_mode == "whole"
 
 
-def test_the_python_lines_about_published_files_run(workplace, monkeypatch, capsys):
+def test_code_for_published_files_runs(workplace, monkeypatch, capsys):
     load = vitrail.load
     monkeypatch.setattr(vitrail, "load", lambda name: load(name, device="cpu", image_size=(64, 96)))
     (lines,) = blocks(FROM, "python")
-    found = {}
-    exec(lines, found)
+    namespace = {}
+    exec(lines, namespace)
     out = capsys.readouterr().out
     assert "torch.Size([1, 5, 4, 2, 3])" in out
     assert "torch.Size([1, 6]) torch.Size([2, 1, 6, 32])" in out
-    mean = found["model"].intr.attention(found["search"], -1)[0, int(found["explanation"].targets)].mean(0)
-    torch.testing.assert_close(found["explanation"].relevance[0], mean)
+    mean = namespace["model"].intr.attention(namespace["search"], -1)[0, int(namespace["explanation"].targets)].mean(0)
+    torch.testing.assert_close(namespace["explanation"].relevance[0], mean)
 
 
 @pytest.fixture
-def lines_of_the_guide():
+def guide_commands():
     return [words for words in commands(GUIDE) if words[0] != "train" or "configs/cub-intr.yaml" not in words]
 
 
 @pytest.mark.slow
-def test_the_lines_of_the_guide_run(workplace, lines_of_the_guide, run_vitrail, capsys):
-    """From drawn birds to a sheet of queries, with less of everything."""
+def test_commands_of_the_guide_run(workplace, guide_commands, run_vitrail, capsys):
+    """From generated birds to a sheet of queries, on less data."""
     extras = {
         "generate": ["--train", "9", "--val", "9", "--test", "9", "--option", "size=64"],
         "train": [
@@ -268,7 +268,7 @@ def test_the_lines_of_the_guide_run(workplace, lines_of_the_guide, run_vitrail, 
         "queries": ["--device", "cpu"],
         "score": ["--device", "cpu", "--limit", "1"],
     }
-    for words in lines_of_the_guide:
+    for words in guide_commands:
         fewer = ["--steps", "2"] if words[0] == "score" and "--metric" not in words else []
         code, _out, err = run_vitrail(*words, *extras[words[0]], *fewer)
         assert code == 0, (words, err)
@@ -276,14 +276,14 @@ def test_the_lines_of_the_guide_run(workplace, lines_of_the_guide, run_vitrail, 
     capsys.readouterr()
     exec(starting, {})
     assert "100 weights taken" in capsys.readouterr().out
-    found = {}
-    exec(explaining, found)
-    assert found["mean"].shape == (1, 2, 12, 12)
-    torch.testing.assert_close(found["explanation"].relevance[0].cpu(), found["mean"][0, 0].cpu())
+    namespace = {}
+    exec(explaining, namespace)
+    assert namespace["mean"].shape == (1, 2, 12, 12)
+    torch.testing.assert_close(namespace["explanation"].relevance[0].cpu(), namespace["mean"][0, 0].cpu())
 
 
-def test_the_papers_recipe_on_photos_of_ones_own(workplace, run_vitrail):
+def test_recipe_of_the_paper_runs_on_other_photos(workplace, run_vitrail):
     [words] = [words for words in commands(GUIDE) if "configs/cub-intr.yaml" in words]
-    code, _out, err = run_vitrail(*as_here(words, workplace))
+    code, _out, err = run_vitrail(*adapt_command(words, workplace))
     assert code == 0, err
     assert "new: presence.weight, presence.bias" in err

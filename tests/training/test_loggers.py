@@ -10,7 +10,7 @@ from vitrail.training import train
 pytest.importorskip("lightning")
 
 
-def test_tensorboard_gets_the_figures_of_every_epoch(configured, tmp_path):
+def test_tensorboard_logs_every_epoch(configured, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(configured("engine.loggers=[tensorboard]", "schedule.epochs=3"), tmp_path / "run")
     events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
@@ -20,12 +20,12 @@ def test_tensorboard_gets_the_figures_of_every_epoch(configured, tmp_path):
         assert len(events.Scalars(tag)) == 3
 
 
-def test_without_loggers_there_are_no_events(configured, tmp_path):
+def test_no_loggers_write_no_events(configured, tmp_path):
     train(configured(), tmp_path / "run")
     assert not list((tmp_path / "run").rglob("events*"))
 
 
-def test_without_wandb_the_message_says_what_to_install(configured, monkeypatch, tmp_path):
+def test_missing_wandb_names_the_extra(configured, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
     with pytest.raises(MissingExtraError, match=r"wandb.*pip install 'vitrail\[wandb\]'"):

@@ -1,11 +1,11 @@
-"""Every loss against a few lines of numpy in double precision."""
+"""Losses against numpy in double precision."""
 
 import numpy as np
 import pytest
 import torch
 
-from vitrail.datasets.augmentation.transforms import AugmentationConfig, label_mixing
-from vitrail.training.losses import cosub_loss, distillation_loss, label_loss
+from vitrail.datasets.augmentation.transforms import AugmentationConfig, make_label_mixing
+from vitrail.training.losses import cosub_loss, create_label_loss, distillation_loss
 
 NUM_IMAGES, NUM_CLASSES = 6, 5
 
@@ -35,7 +35,7 @@ def binary(logits, shares):
 
 
 def mixed(seed, smoothing):
-    """Labels as mixup and cutmix give them, and which classes they are made of."""
+    """Return mixed labels and the classes that they consist of."""
     rng = np.random.default_rng(seed)
     share = rng.uniform(0.2, 0.8)
     shares = smoothed(smoothing) * share + smoothed(smoothing)[::-1] * (1 - share)
@@ -43,83 +43,83 @@ def mixed(seed, smoothing):
     return shares, present
 
 
-def assert_value(found, expected):
-    assert found.ndim == 0
-    np.testing.assert_allclose(float(found.detach()), expected, rtol=1e-5)
+def assert_value(value, expected):
+    assert value.ndim == 0
+    np.testing.assert_allclose(float(value.detach()), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
 def test_cross_entropy_of_one_label(smoothing):
-    loss = label_loss("cross-entropy", smoothing, NUM_CLASSES)
+    loss = create_label_loss("cross-entropy", smoothing, NUM_CLASSES)
     assert_value(loss(logits_of(0), LABELS), cross_entropy(logits_of(0).double().numpy(), smoothed(smoothing)))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_of_mixed_labels_is_not_smoothed_again(smoothing):
     shares, _ = mixed(1, smoothing)
-    loss = label_loss("cross-entropy", smoothing, NUM_CLASSES)
+    loss = create_label_loss("cross-entropy", smoothing, NUM_CLASSES)
     assert_value(loss(logits_of(0), torch.tensor(shares).float()), cross_entropy(logits_of(0).double().numpy(), shares))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
 def test_binary_cross_entropy_of_one_label(smoothing):
-    loss = label_loss("binary-cross-entropy", smoothing, NUM_CLASSES)
+    loss = create_label_loss("binary-cross-entropy", smoothing, NUM_CLASSES)
     assert_value(loss(logits_of(0), LABELS), binary(logits_of(0).double().numpy(), smoothed(smoothing)))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
-def test_binary_cross_entropy_of_mixed_labels_takes_both_classes_as_present(smoothing):
+def test_binary_cross_entropy_counts_both_mixed_classes_as_present(smoothing):
     shares, present = mixed(2, smoothing)
-    loss = label_loss("binary-cross-entropy", smoothing, NUM_CLASSES)
+    loss = create_label_loss("binary-cross-entropy", smoothing, NUM_CLASSES)
     assert_value(loss(logits_of(0), torch.tensor(shares).float()), binary(logits_of(0).double().numpy(), present.astype(float)))
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 @pytest.mark.parametrize("num_classes", [2, 5, 1000])
-def test_binary_cross_entropy_understands_what_the_mixing_gives(kind, num_classes):
-    mixing = label_mixing(AugmentationConfig(**{"mixup": 0.0, "cutmix": 0.0, kind: 1.0}, label_smoothing=0.1), num_classes)
-    loss = label_loss("binary-cross-entropy", 0.1, num_classes)
+def test_binary_cross_entropy_fits_the_labels_of_mixup_and_cutmix(kind, num_classes):
+    mixing = make_label_mixing(AugmentationConfig(**{"mixup": 0.0, "cutmix": 0.0, kind: 1.0}, label_smoothing=0.1), num_classes)
+    loss = create_label_loss("binary-cross-entropy", 0.1, num_classes)
     labels = torch.arange(8) * 7 % num_classes
     logits, agreed = torch.zeros(8, num_classes), 0
     for _ in range(50):
         _, shares = mixing(torch.randn(8, 3, 16, 16), labels)
         extreme = logits + 30.0 * ((shares > 0.1 / num_classes + 0.01).float() * 2 - 1)
         agreed += float(loss(extreme, shares)) < 1e-3
-    # A share of a hundredth may count as absent.
+    # Shares below a hundredth may count as absent.
     assert agreed >= 40
 
 
-def test_two_sub_networks_learn_from_the_labels_and_from_each_other():
+def test_cosub_loss_and_gradient():
     first, second = logits_of(1).requires_grad_(), logits_of(2).requires_grad_()
-    found = cosub_loss(first, second, LABELS, label_loss("cross-entropy", 0.1, NUM_CLASSES))
+    loss = cosub_loss(first, second, LABELS, create_label_loss("cross-entropy", 0.1, NUM_CLASSES))
     a, b = (logits.detach().double().numpy() for logits in (first, second))
-    says = {"a": 1 / (1 + np.exp(-a)), "b": 1 / (1 + np.exp(-b))}
+    sigmoids = {"a": 1 / (1 + np.exp(-a)), "b": 1 / (1 + np.exp(-b))}
     shares = smoothed(0.1)
-    expected = (cross_entropy(a, shares) + cross_entropy(b, shares) + binary(a, says["b"]) + binary(b, says["a"])) / 4
-    assert_value(found, expected)
-    # Nobody changes what it says to please the other one: of a, softmax - labels, and sigmoid(a) - what b says.
-    found.backward()
+    expected = (cross_entropy(a, shares) + cross_entropy(b, shares) + binary(a, sigmoids["b"]) + binary(b, sigmoids["a"])) / 4
+    assert_value(loss, expected)
+    # The targets carry no gradient: that of a is softmax - labels plus sigmoid(a) - sigmoid(b).
+    loss.backward()
     softmax = np.exp(log_softmax(a))
-    gradient = ((softmax - shares) / NUM_IMAGES + (says["a"] - says["b"]) / a.size) / 4
+    gradient = ((softmax - shares) / NUM_IMAGES + (sigmoids["a"] - sigmoids["b"]) / a.size) / 4
     np.testing.assert_allclose(first.grad.numpy(), gradient, atol=1e-6)
 
 
-def test_hard_distillation_takes_the_teachers_decision():
+def test_hard_distillation_uses_the_predicted_class():
     student, teacher = logits_of(1), logits_of(2)
     decided = np.eye(NUM_CLASSES)[teacher.argmax(1).numpy()]
     for temperature in (1.0, 3.0):
-        found = distillation_loss(student, teacher, hard=True, temperature=temperature)
-        assert_value(found, cross_entropy(student.double().numpy(), decided))
+        loss = distillation_loss(student, teacher, hard=True, temperature=temperature)
+        assert_value(loss, cross_entropy(student.double().numpy(), decided))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_soft_distillation_is_the_formula_of_deit(temperature):
+def test_soft_distillation_matches_deit(temperature):
     """T^2 sum_i sum_c p log(p / q), with p of the teacher and q of the student, softened; over images times classes."""
     student, teacher = logits_of(1).requires_grad_(), logits_of(2)
     q, p = (np.exp(log_softmax(x.detach().double().numpy() / temperature)) for x in (student, teacher))
     expected = temperature**2 * (p * np.log(p / q)).sum() / (NUM_IMAGES * NUM_CLASSES)
-    found = distillation_loss(student, teacher, hard=False, temperature=temperature)
-    assert_value(found, expected)
-    found.backward()
+    loss = distillation_loss(student, teacher, hard=False, temperature=temperature)
+    assert_value(loss, expected)
+    loss.backward()
     np.testing.assert_allclose(student.grad.numpy(), temperature * (q - p) / (NUM_IMAGES * NUM_CLASSES), atol=1e-6)
     assert float(distillation_loss(teacher, teacher, hard=False, temperature=temperature)) == pytest.approx(0, abs=1e-7)

@@ -1,4 +1,4 @@
-"""The network of a recipe, and which of its weights learn."""
+"""Building the network of a recipe and choosing the weights to train."""
 
 import networks
 import pytest
@@ -7,7 +7,7 @@ import torch
 
 from vitrail.adapters import Preprocessing
 from vitrail.core.errors import InvalidInputError, UnknownNameError
-from vitrail.training.network import build_network, prepare_to_learn
+from vitrail.training.network import build_network, prepare_for_training
 from vitrail.training.sections import ModelConfig
 
 ATTENTION = {
@@ -43,7 +43,7 @@ HEADS = {
 }
 
 
-def learning(module):
+def trainable_names(module):
     return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
@@ -52,59 +52,59 @@ def names_below(module, prefixes, alone=()):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_exactly_the_attention_the_positions_and_the_head_learn(name):
+def test_train_attention_selects_attention_positions_and_head(name):
     module = networks.NETWORKS[name]()
-    able = learning(module)
-    prepare_to_learn(module, "attention", distilled=False)
+    trainable = trainable_names(module)
+    prepare_for_training(module, "attention", distilled=False)
     expected = names_below(module, ATTENTION[name] | HEADS[name], POSITIONS[name])
     assert all(names_below(module, {prefix}) for prefix in ATTENTION[name] | HEADS[name])  # Else the test would tell nothing.
-    assert learning(module) == expected & able
+    assert trainable_names(module) == expected & trainable
     assert module.training
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_exactly_the_head_learns(name):
+def test_train_head_selects_the_head(name):
     module = networks.NETWORKS[name]()
-    prepare_to_learn(module, "head", distilled=False)
-    assert learning(module) == names_below(module, HEADS[name])
+    prepare_for_training(module, "head", distilled=False)
+    assert trainable_names(module) == names_below(module, HEADS[name])
     assert all(names_below(module, {prefix}) for prefix in HEADS[name])
 
 
-def test_all_weights_learn_but_those_that_are_idle():
+def test_unused_weights_stay_frozen():
     module = networks.hit_pooled()
-    idle = set(module.unused_names())
-    assert idle
-    able = learning(module)
-    assert not idle & able
+    unused = set(module.unused_names())
+    assert unused
+    trainable = trainable_names(module)
+    assert not unused & trainable
     for train in ("attention", "head", "all"):
         module = networks.hit_pooled()
-        prepare_to_learn(module, train, distilled=False)
-        assert not idle & learning(module)
-    assert learning(module) == able
+        prepare_for_training(module, train, distilled=False)
+        assert not unused & trainable_names(module)
+    assert trainable_names(module) == trainable
 
 
 CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
 
 
-def test_a_network_without_attention_has_none_to_train():
+def test_train_attention_needs_attention():
     module = timm.create_model("convnext_atto", num_classes=2, depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
     with pytest.raises(InvalidInputError, match=r"expected a network with attention.*got ConvNeXt"):
-        prepare_to_learn(module, "attention", distilled=False)
-    prepare_to_learn(module, "head", distilled=False)
-    assert learning(module) == names_below(module, {"head."})
+        prepare_for_training(module, "attention", distilled=False)
+    prepare_for_training(module, "head", distilled=False)
+    assert trainable_names(module) == names_below(module, {"head."})
 
 
-def test_attention_in_one_kernel_or_not():
+def test_fused_attention_reaches_timm():
     for fused in (True, False):
         module = networks.timm_vit()
-        prepare_to_learn(module, "all", distilled=False, fused_attention=fused)
+        prepare_for_training(module, "all", distilled=False, fused_attention=fused)
         assert {block.attn.fused_attn for block in module.blocks} == {fused}
 
 
 @torch.no_grad()
-def test_a_distillation_token_speaks_for_itself_in_training_only():
+def test_distillation_token_has_logits_in_training_only():
     module = networks.NETWORKS["timm-distilled"]()
-    prepare_to_learn(module, "all", distilled=True)
+    prepare_for_training(module, "all", distilled=True)
     images = torch.randn(2, 3, 32, 32)
     assert isinstance(module(images), tuple)
     assert module.eval()(images).shape == (2, 5)
@@ -131,7 +131,7 @@ def build(**fields):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_a_network_does_not_have_is_refused_in_words(fields, error, messages):
+def test_unsupported_settings_are_rejected(fields, error, messages):
     with pytest.raises(error) as caught:
         build(**fields)
     for message in messages:

@@ -1,4 +1,4 @@
-"""Optimizers and the course of their rates, against formulas."""
+"""Optimizers and learning rate schedules against formulas."""
 
 import math
 
@@ -15,13 +15,13 @@ PEAK, LOWEST, FIRST = 1e-3, 1e-4, 1e-5
 
 
 @pytest.mark.parametrize(("scale_to", "expected"), [(None, 4e-3), (64, 4e-3 * 256 / 64), (512, 4e-3 / 2)])
-def test_the_learning_rate_is_scaled_to_the_images_of_a_step_where_asked_for(scale_to, expected):
+def test_scale_to_scales_the_learning_rate(scale_to, expected):
     optimizer = create_optimizer(networks.hit(), OptimizerConfig(learning_rate=4e-3, scale_to=scale_to), 256)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([expected] * len(optimizer.param_groups))
 
 
 @pytest.mark.parametrize("name", ["hit-pooled", "timm", "hf-vit", "torchvision"])
-def test_norms_and_biases_do_not_decay_and_idle_weights_are_left_out(name):
+def test_norms_and_biases_do_not_decay_and_frozen_weights_are_excluded(name):
     module = networks.NETWORKS[name]()
     next(module.parameters()).requires_grad_(False)
     optimizer = create_optimizer(module, OptimizerConfig(weight_decay=0.2), 8)
@@ -66,16 +66,16 @@ def test_optimizers_by_name(settings, kind, expected):
         ({"name": "lion", "epsilon": 1e-6}, "'lion' has no epsilon; leave out optimizer.epsilon"),
         ({"name": "adamw", "betas": (1.5, 0.99)}, "cannot create the optimizer 'adamw'.*1.5"),
         ({"name": "adamwww"}, "adamwww"),
-        ({"layer_decay": 0.5}, "expected a network of timm for optimizer.layer_decay.*got HiT"),
+        ({"layer_decay": 0.5}, "expected a timm network for optimizer.layer_decay.*got HiT"),
     ],
 )
-def test_settings_that_an_optimizer_does_not_have_are_refused(settings, message):
+def test_unsupported_settings_are_rejected(settings, message):
     with pytest.raises(InvalidInputError, match=message):
         create_optimizer(networks.hit(), OptimizerConfig(**settings), 8)
 
 
-def course(config, num_steps):
-    """The rate at every step, as training asks for it."""
+def compute_rates(config, num_steps):
+    """Return the learning rate at every step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
     schedule = create_schedule(optimizer, config, num_steps)
     rates = []
@@ -95,7 +95,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("warmup_epochs", [0, 2])
-def test_courses_of_the_rate(name, warmup_epochs):
+def test_schedules_match_formulas(name, warmup_epochs):
     config = ScheduleConfig(
         name=name,
         epochs=10,
@@ -109,16 +109,16 @@ def test_courses_of_the_rate(name, warmup_epochs):
     expected = [
         FIRST + (PEAK - FIRST) * step / warmup if step < warmup else SHAPES[name](step / num_steps) for step in range(num_steps)
     ]
-    np.testing.assert_allclose(course(config, num_steps), expected, rtol=1e-9)
+    np.testing.assert_allclose(compute_rates(config, num_steps), expected, rtol=1e-9)
 
 
-def test_a_warm_up_longer_than_the_run_ends_with_it():
-    rates = course(ScheduleConfig(epochs=2, warmup_epochs=5, warmup_learning_rate=FIRST), 10)
+def test_warm_up_longer_than_the_run():
+    rates = compute_rates(ScheduleConfig(epochs=2, warmup_epochs=5, warmup_learning_rate=FIRST), 10)
     assert rates[0] == FIRST
     assert np.all(np.diff(rates[:-1]) > 0)
 
 
-def test_blocks_learn_more_slowly_the_earlier_they_are():
+def test_layer_decay_slows_earlier_blocks():
     module = networks.timm_vit()
     optimizer = create_optimizer(module, OptimizerConfig(learning_rate=PEAK, layer_decay=0.5), 8)
     config = ScheduleConfig(name="constant", epochs=4, warmup_epochs=1, warmup_learning_rate=0)
@@ -136,7 +136,7 @@ def test_blocks_learn_more_slowly_the_earlier_they_are():
         assert rate[id(module.get_parameter(name))] == pytest.approx(PEAK * factor), name
 
 
-def test_layer_decay_may_meet_a_head_alone():
+def test_layer_decay_with_a_trainable_head_only():
     module = networks.timm_vit()
     module.requires_grad_(False)
     module.head.requires_grad_(True)

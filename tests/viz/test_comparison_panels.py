@@ -1,4 +1,4 @@
-"""Panels of methods beside each other, whatever their numbers and names."""
+"""Panels that compare methods, for all kinds of numbers and names."""
 
 import numpy as np
 import pytest
@@ -19,12 +19,12 @@ def panel(values, title="drop (lower is better)"):
 
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
-    """A function that draws panels and returns the visible axes, after the file was written."""
-    figures, own = [], Figure.savefig
+    """A function that draws panels to a file and returns the visible axes."""
+    figures, original = [], Figure.savefig
 
     def savefig(self, *arguments, **options):
         figures.append(self)
-        own(self, *arguments, **options)
+        original(self, *arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
 
@@ -44,11 +44,11 @@ def names(axes):
 
 
 def diamonds(axes):
-    """Means by the place of their method."""
+    """Return the means by position."""
     return {line.get_ydata()[0]: line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"}
 
 
-def test_means_stand_at_their_methods_the_first_on_top(drawn):
+def test_means_are_drawn_at_their_methods_with_the_first_on_top(drawn):
     [axes] = drawn(panel({"a": [1, 2, 3], "b": [4, 5, 9], "random": [0, 1, 5]}))
     assert diamonds(axes) == {0: 2, 1: 6, 2: 2}
     assert names(axes) == ["a", "b", "random"]
@@ -70,14 +70,14 @@ def test_one_image_has_a_point(drawn):
     assert diamonds(axes) == {0: 0.25, 1: 0.5}
 
 
-def test_methods_without_numbers_keep_their_lines_empty(drawn):
+def test_methods_without_numbers_have_empty_lines(drawn):
     [axes] = drawn(panel({"a": [NAN, NAN, NAN], "b": [1, NAN, 3], "random": [NAN, NAN, NAN]}))
     assert diamonds(axes) == {1: 2}
     assert names(axes) == ["a", "b", "random"]
-    assert not [line for line in axes.lines if line.get_linestyle() == ":"]  # No mean of the control to compare with.
+    assert not [line for line in axes.lines if line.get_linestyle() == ":"]  # The control has no mean.
 
 
-def test_a_measure_that_nobody_has_is_drawn_empty(drawn):
+def test_undefined_measure_is_drawn_empty(drawn):
     [axes] = drawn(panel({"a": [NAN], "b": [NAN]}))
     assert diamonds(axes) == {}
 
@@ -97,12 +97,12 @@ def test_the_control_of_every_model_is_gray(drawn):
 
 @pytest.mark.parametrize("count", [1, 4, 5, 9])
 def test_panels_are_broken_into_lines(count, drawn):
-    found = drawn(*[panel({"a": [1, 2, 3]}, f"measure {i}") for i in range(count)])
-    assert [axes.get_title() for axes in found] == [f"measure {i}" for i in range(count)]
-    assert len({round(axes.get_position().y0, 2) for axes in found}) == -(-count // 4)
+    panels = drawn(*[panel({"a": [1, 2, 3]}, f"measure {i}") for i in range(count)])
+    assert [axes.get_title() for axes in panels] == [f"measure {i}" for i in range(count)]
+    assert len({round(axes.get_position().y0, 2) for axes in panels}) == -(-count // 4)
 
 
-def test_many_methods_have_room(drawn, tmp_path):
+def test_many_methods_make_the_picture_taller(drawn, tmp_path):
     drawn(panel({f"method {i}": [i, i + 1, i + 3] for i in range(3)}))
     few = Image.open(tmp_path / "panels.png").size
     [axes] = drawn(panel({f"method {i}": [i, i + 1, i + 3] for i in range(40)}))
@@ -114,6 +114,6 @@ def test_many_methods_have_room(drawn, tmp_path):
 
 @pytest.mark.parametrize("name", ["$a$", "a$b", "$\\frac", "x_1^2", "ü/\\n"])
 def test_names_are_no_formulas(name, drawn):
-    """An unfinished formula would stop the drawing."""
+    """Matplotlib would fail on an unfinished formula."""
     [axes] = drawn(panel({name: [1, 2, 3]}))
     assert names(axes) == [name.replace("$", r"\$")]

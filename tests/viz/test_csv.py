@@ -1,4 +1,4 @@
-"""Tables that a spreadsheet opens without computing anything, and that we read back as they were."""
+"""CSV files that a spreadsheet opens without computing anything, and that are read back unchanged."""
 
 import csv
 
@@ -16,25 +16,25 @@ def raw(path):
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_what_looks_like_a_formula_is_made_text(tmp_path, text):
+def test_formulas_are_marked_as_texts(tmp_path, text):
     write_csv(tmp_path / "a.csv", ["image", text], [[text, -1.5]])
     assert raw(tmp_path / "a.csv") == [["image", f"'{text}"], [f"'{text}", "-1.5"]]
 
 
 @pytest.mark.parametrize("text", PLAIN)
-def test_everything_else_stays_as_it_is(tmp_path, text):
+def test_other_texts_are_unchanged(tmp_path, text):
     write_csv(tmp_path / "a.csv", ["image", "number"], [[text, -1.5]])
     assert raw(tmp_path / "a.csv") == [["image", "number"], [text, "-1.5"]]
 
 
 @pytest.mark.parametrize("text", [*FORMULAS, *PLAIN, "'=1", "''=1", "'-", "b\udce9d.png"])
-def test_what_is_read_is_what_was_written(tmp_path, text):
+def test_reading_returns_what_was_written(tmp_path, text):
     write_csv(tmp_path / "a.csv", ["image", "=reason"], [[text, "x"]])
     assert read_csv(tmp_path / "a.csv") == [{"image": text, "=reason": "x"}]
 
 
 @pytest.mark.parametrize("name", ["\ud800", "half \udfff", "b\udce9 \ud83d"])
-def test_half_letters_are_written_in_words(tmp_path, name):
+def test_half_surrogate_pairs_are_escaped(tmp_path, name):
     write_csv(tmp_path / "a.csv", ["class"], [[name]])
     [row] = read_csv(tmp_path / "a.csv")
     assert row["class"] == name.encode("utf-8", "backslashreplace").decode()

@@ -33,7 +33,7 @@ def test_one_hot_patch_colors_its_block_and_no_other():
     np.testing.assert_array_equal(colored, expected)
 
 
-def test_the_block_lies_inside_the_box_that_the_model_saw():
+def test_block_lies_inside_the_box():
     photo = Image.new("RGB", (160, 64), (120, 120, 120))
     picture = overlay(photo, hot(row=3, col=0), (48.0, 0.0, 112.0, 64.0), side=64)
     assert picture.size == (160, 64)
@@ -44,7 +44,7 @@ def test_the_block_lies_inside_the_box_that_the_model_saw():
 
 
 @pytest.mark.parametrize("smoothing", ["nearest", "bilinear"])
-def test_a_zero_map_leaves_the_photo_uncolored(smoothing):
+def test_zero_relevance_leaves_the_photo_uncolored(smoothing):
     photo = noisy_photo(0, (64, 64))
     assert np.array_equal(pixels(heatmap(torch.zeros(4, 4), (64, 64), smoothing))[..., 3], np.zeros((64, 64)))
     plain = overlay(GRAY, torch.zeros(4, 4), WHOLE, side=64, smoothing=smoothing)
@@ -52,7 +52,7 @@ def test_a_zero_map_leaves_the_photo_uncolored(smoothing):
     assert len(set(pixels(overlay(photo, torch.zeros(4, 4), WHOLE, side=64))[0, :, 0])) > 1  # The photo is still there.
 
 
-def test_signed_maps_are_red_for_and_blue_against():
+def test_signed_heatmaps_are_red_for_and_blue_against():
     relevance = hot(0, 0, 1.0) + hot(3, 3, -1.0)
     values = pixels(overlay(GRAY, relevance, WHOLE, side=64))
     for_it, against = values[8, 8], values[56, 56]
@@ -61,14 +61,14 @@ def test_signed_maps_are_red_for_and_blue_against():
     assert np.ptp(values[8, 56]) == 0
 
 
-def test_a_patch_of_half_the_relevance_is_fainter():
+def test_half_the_relevance_is_fainter():
     relevance = hot(0, 0, 1.0) + hot(3, 3, 0.5)
     alpha = pixels(heatmap(relevance, (64, 64)))[..., 3]
     assert alpha[8, 8] == 255
     assert 0 < alpha[56, 56] < 255
 
 
-def test_the_scale_is_what_gets_the_full_color():
+def test_scale_gets_the_full_color():
     own, larger, smaller = (pixels(heatmap(hot(value=2.0), (8, 8), scale=scale)) for scale in (None, 4.0, 0.5))
     np.testing.assert_array_equal(own, pixels(heatmap(hot(value=1.0), (8, 8))))
     assert larger[2, 4, 3] < own[2, 4, 3] == 255
@@ -76,12 +76,12 @@ def test_the_scale_is_what_gets_the_full_color():
     np.testing.assert_array_equal(larger, pixels(heatmap(hot(value=1.0), (8, 8), scale=2.0)))
 
 
-def test_smoothing_blends_only_when_asked():
+def test_smoothing_blends_patches():
     assert len(np.unique(pixels(heatmap(hot(), (64, 64)))[..., 3])) == 2
     assert len(np.unique(pixels(heatmap(hot(), (64, 64), "bilinear"))[..., 3])) > 10
 
 
-def test_what_the_model_did_not_see_is_dimmed_and_gray():
+def test_outside_of_the_box_is_dimmed_and_gray():
     photo = Image.new("RGB", (160, 64), (200, 30, 30))
     picture = overlay(photo, torch.zeros(4, 4), (48.0, 0.0, 112.0, 64.0), side=64)
     values = pixels(picture)
@@ -94,21 +94,21 @@ def test_what_the_model_did_not_see_is_dimmed_and_gray():
     assert (values[32, 48] == 255).all()  # The frame.
 
 
-def test_there_is_no_frame_where_everything_was_seen():
+def test_box_of_the_whole_photo_has_no_frame():
     assert pixels(overlay(GRAY, torch.zeros(4, 4), WHOLE, side=64)).max() < 255
 
 
 @pytest.mark.parametrize(
     ("size", "expected"), [((64, 64), (448, 448)), ((100, 50), (896, 448)), ((50, 100), (448, 896)), ((1000, 500), (896, 448))]
 )
-def test_the_shorter_side_has_the_asked_size(size, expected):
+def test_shorter_side_has_the_given_size(size, expected):
     photo = noisy_photo(0, size)
     assert overlay(photo, hot(), (0.0, 0.0, *map(float, size))).size == expected
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 3000), (3000, 7), (3, 5)])
 @pytest.mark.parametrize("model_size", [(16, 16), (16, 32)])
-def test_thin_photos_are_drawn_too(size, model_size):
+def test_thin_photos_are_drawn(size, model_size):
     width, height = size
     box = Preprocessing(model_size).visible_box(height, width)
     picture = overlay(noisy_photo(0, size), hot(), box)
@@ -116,20 +116,20 @@ def test_thin_photos_are_drawn_too(size, model_size):
     assert max(picture.size) <= 4 * 448
 
 
-def test_relevance_is_not_changed_and_may_be_half():
+def test_relevance_is_unchanged_and_can_be_half_precision():
     relevance = hot(value=3.0)
     first = pixels(overlay(GRAY, relevance, WHOLE, side=64))
     assert relevance.max() == 3.0
     np.testing.assert_array_equal(first, pixels(overlay(GRAY, hot(value=3.0).half(), WHOLE, side=64)))
 
 
-def test_parts_of_a_logit_are_red_also_where_none_is_negative():
+def test_signed_heatmap_without_negative_numbers_is_red():
     picture = pixels(overlay(GRAY, hot(1, 2), WHOLE, side=64, signed=True))
     mixed = pixels(overlay(GRAY, hot(1, 2) + hot(3, 3, -1.0), WHOLE, side=64))
     np.testing.assert_array_equal(picture[16:32, 32:48], mixed[16:32, 32:48])
 
 
-def test_kept_cells_are_the_photo_and_removed_ones_are_faded():
+def test_kept_cells_are_unchanged_and_removed_cells_are_faded():
     photo, keep = noisy_photo(0, (64, 64)), hot(row=1, col=2) + hot(row=3, col=0)
     kept = keep.bool().numpy().repeat(16, axis=0).repeat(16, axis=1)
     picture, original = pixels(fade(photo, keep, WHOLE, side=64)), pixels(photo)
@@ -140,7 +140,7 @@ def test_kept_cells_are_the_photo_and_removed_ones_are_faded():
     np.testing.assert_array_equal(pixels(fade(photo, torch.ones(4, 4), WHOLE, side=64)), original)
 
 
-def test_cells_are_faded_in_the_measure_that_they_are_removed():
+def test_partly_kept_cells_are_partly_faded():
     photo = noisy_photo(0, (64, 64))
     whole, half, none = (pixels(fade(photo, torch.full((4, 4), keep), WHOLE, side=64)) for keep in (1.0, 0.5, 0.0))
     np.testing.assert_allclose(half, (whole + none) / 2, atol=2)
@@ -161,6 +161,6 @@ def test_cells_lie_inside_the_box_and_the_rest_is_faded():
 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (3, 5)])
-def test_masks_of_thin_photos_are_drawn_too(size):
+def test_masks_of_thin_photos_are_drawn(size):
     box = Preprocessing((16, 32)).visible_box(size[1], size[0])
     assert fade(noisy_photo(0, size), hot(), box).size == overlay(noisy_photo(0, size), hot(), box).size

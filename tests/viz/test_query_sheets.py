@@ -1,4 +1,4 @@
-"""Sheets of what queries look at: what is on them, and that nothing lies over anything else."""
+"""Sheets of cross-attention: their content, and that nothing overlaps."""
 
 from itertools import combinations
 
@@ -24,7 +24,7 @@ NAMES = (
 
 
 def view(num_classes=3, num_heads=2, size=(24, 20), names=NAMES, title="photo.png", notes=("true class", "predicted")):
-    """A photo and random maps; the model saw all but its margins."""
+    """A photo and random attention; the model sees all but the margins."""
     generator = torch.Generator().manual_seed(num_classes)
     maps = torch.randn(num_classes, num_heads, 12, generator=generator).mul(2).softmax(-1).unflatten(-1, (3, 4))
     classes = [
@@ -37,7 +37,7 @@ def view(num_classes=3, num_heads=2, size=(24, 20), names=NAMES, title="photo.pn
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures of all sheets that are drawn, of which no file is made."""
+    """The figures of all sheets; no files are written."""
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: figures.append(figure))
     return figures
@@ -48,13 +48,13 @@ def texts(figure):
 
 
 def pictures(figure):
-    """What is shown, from left to right in rows from top to bottom."""
+    """Return the pictures from left to right, in rows from top to bottom."""
     places = [(round(1 - axes.get_position().y1, 4), round(axes.get_position().x0, 4)) for axes in figure.axes]
     order = sorted(range(len(places)), key=places.__getitem__)
     return [np.asarray(figure.axes[i].images[0].get_array()) for i in order]
 
 
-def test_a_sheet_has_the_photo_and_a_row_of_maps_per_class(drawn, tmp_path):
+def test_sheet_has_the_photo_and_a_row_per_class(drawn, tmp_path):
     shown = view()
     query_sheet(shown, tmp_path / "sheet.png", "Of layer 2.")
     (figure,) = drawn
@@ -71,11 +71,11 @@ def test_a_sheet_has_the_photo_and_a_row_of_maps_per_class(drawn, tmp_path):
     assert any(text.endswith("\n25.0%, predicted") for text in said)
     assert any(text.endswith("\n12.5%") for text in said)
     (notes,) = (text for text in said if text.startswith("Of layer 2."))
-    assert "share one scale" in notes
+    assert "share one color scale" in notes
     assert "The first" not in notes
 
 
-def test_an_overview_has_the_mean_maps_of_every_photo(drawn, tmp_path):
+def test_overview_has_the_mean_attention_of_every_photo(drawn, tmp_path):
     views = [view(3), view(2, size=(20, 30), title="tall.png"), view(3, size=(60, 12), title="wide.png")]
     query_overview(views, tmp_path / "queries.png", "Of layer 2.")
     (figure,) = drawn
@@ -86,10 +86,10 @@ def test_an_overview_has_the_mean_maps_of_every_photo(drawn, tmp_path):
     for found, picture in zip(pictures(figure), expected, strict=True):
         np.testing.assert_array_equal(found, picture)
     assert {"photo.png", "tall.png", "wide.png"} <= set(texts(figure))
-    assert any("scale of its own" in text.replace("\n", " ") for text in texts(figure))
+    assert any("its own color scale" in text.replace("\n", " ") for text in texts(figure))
 
 
-def test_what_is_too_much_is_cut_and_said_to_be(drawn, tmp_path, monkeypatch):
+def test_limits_are_noted_below_the_sheet(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(queries, "MAX_ACROSS", 2)
     monkeypatch.setattr(queries, "MAX_CLASSES", 3)
     monkeypatch.setattr(queries, "MAX_PHOTOS", 2)
@@ -113,7 +113,7 @@ SHEETS = {
 
 
 @pytest.mark.parametrize("kind", SHEETS)
-def test_nothing_overlaps_and_little_is_left_free(kind, drawn, tmp_path):
+def test_nothing_overlaps_and_little_space_is_free(kind, drawn, tmp_path):
     SHEETS[kind](tmp_path / "sheet.png")
     (figure,) = drawn
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -133,7 +133,7 @@ def test_nothing_overlaps_and_little_is_left_free(kind, drawn, tmp_path):
     assert figure.bbox.x1 - max(box.x1 for box in boxes) < 0.3 * figure.dpi
 
 
-def test_a_cell_has_the_shape_of_its_photo(drawn, tmp_path):
+def test_cell_has_the_shape_of_its_photo(drawn, tmp_path):
     query_sheet(view(2, size=(30, 20)), tmp_path / "sheet.png")
     for axes in drawn[0].axes:
         box = axes.get_window_extent()
@@ -141,20 +141,20 @@ def test_a_cell_has_the_shape_of_its_photo(drawn, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["50$_$ off", "$\\frac{$", "<b>", "a\\b_{", "x" * 300, "", " ", "a\udcff", "two\nlines"])
-def test_names_are_taken_as_they_are(text, tmp_path):
+def test_names_are_no_markup(text, tmp_path):
     query_sheet(view(2, names=(text, "b"), title=text), tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as image:
         image.load()
         assert min(image.size) > 100
 
 
-def test_underscores_and_spaces_are_where_names_break():
+def test_names_break_at_underscores_and_spaces():
     assert ClassView("Black_footed_Albatross_of_old", 0.25, torch.ones(1, 1, 1)).title.splitlines() == [
         "Black_footed_", "Albatross_of_old", "25.0%"
     ]  # fmt: skip
     assert ClassView("crane", 0.25, torch.ones(1, 1, 1)).title == "crane\n25.0%"
 
 
-@pytest.mark.parametrize(("probability", "said"), [(1.0, "100.0%"), (5e-4, "0.1%"), (4.2e-6, "4e-06"), (0.0, "0e+00")])
-def test_small_probabilities_are_told_apart(probability, said):
-    assert ClassView("crane", probability, torch.ones(1, 1, 1), "true class").title == f"crane\n{said}, true class"
+@pytest.mark.parametrize(("probability", "text"), [(1.0, "100.0%"), (5e-4, "0.1%"), (4.2e-6, "4e-06"), (0.0, "0e+00")])
+def test_small_probabilities_have_one_significant_digit(probability, text):
+    assert ClassView("crane", probability, torch.ones(1, 1, 1), "true class").title == f"crane\n{text}, true class"

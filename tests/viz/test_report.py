@@ -11,7 +11,7 @@ HOSTILE = "<script>alert('x')</script>\"&amp;"
 
 
 class Reader(HTMLParser):
-    """Tags with their attributes, and the text between them."""
+    """Collects tags with their attributes, and texts."""
 
     def __init__(self):
         super().__init__()
@@ -30,7 +30,7 @@ def picture(tmp_path):
     return tmp_path / "picture.png"
 
 
-def written(path, *sections, title="Title", lead="Lead"):
+def write_and_read(path, *sections, title="Title", lead="Lead"):
     write_report(path, title, lead, sections)
     text = path.read_text(encoding="utf-8")
     reader = Reader()
@@ -38,9 +38,9 @@ def written(path, *sections, title="Title", lead="Lead"):
     return text, reader
 
 
-def test_the_page_needs_nothing_from_outside(tmp_path, picture):
+def test_page_loads_nothing_from_elsewhere(tmp_path, picture):
     sections = Section("One", "Words.", [Picture(picture, "narrow"), Picture(picture, "wide", wide=True)])
-    text, reader = written(tmp_path / "page.html", sections)
+    text, reader = write_and_read(tmp_path / "page.html", sections)
     assert not re.search(r"https?:|//[a-z]|@import|url\(|<link|<script", text, re.IGNORECASE)
     images = [attributes for tag, attributes in reader.tags if tag == "img"]
     assert [image["alt"] for image in images] == ["narrow", "wide"]
@@ -50,48 +50,50 @@ def test_the_page_needs_nothing_from_outside(tmp_path, picture):
         assert base64.b64decode(data) == picture.read_bytes()
 
 
-def test_hostile_names_are_words(tmp_path, picture):
+def test_texts_with_html_are_escaped(tmp_path, picture):
     section = Section(
         HOSTILE, HOSTILE, [Picture(picture, HOSTILE), Picture(picture, HOSTILE, wide=True)], Table([HOSTILE], [[HOSTILE]])
     )
-    text, reader = written(tmp_path / "page.html", section, title=HOSTILE, lead=HOSTILE)
+    text, reader = write_and_read(tmp_path / "page.html", section, title=HOSTILE, lead=HOSTILE)
     assert "<script" not in text
     assert not [tag for tag, _ in reader.tags if tag == "script"]
     assert [attributes["alt"] for tag, attributes in reader.tags if tag == "img"] == [HOSTILE, HOSTILE]
     assert reader.words.count(HOSTILE) == 9  # Two titles, lead, heading, words, two captions, head, cell.
 
 
-def test_numbers_stand_right_and_are_short(tmp_path):
-    text, reader = written(tmp_path / "page.html", Section("T", table=Table(["name", "value"], [["a", 0.123456], ["b", 3.0]])))
+def test_numbers_are_right_aligned_and_short(tmp_path):
+    text, reader = write_and_read(
+        tmp_path / "page.html", Section("T", table=Table(["name", "value"], [["a", 0.123456], ["b", 3.0], ["c", float("nan")]]))
+    )
     assert '<td class="number">0.1235</td>' in text
     assert '<td class="number">3</td>' in text
+    assert '<td class="number">undefined</td>' in text
     assert "a" in reader.words
 
 
-def test_empty_parts_are_fine(tmp_path):
-    text, reader = written(tmp_path / "page.html", Section("Alone"), Section("", table=Table([], [])))
+def test_parts_can_be_empty(tmp_path):
+    text, reader = write_and_read(tmp_path / "page.html", Section("Alone"), Section("", table=Table([], [])))
     assert [tag for tag, _ in reader.tags].count("h2") == 2
     assert "<figure" not in text
     assert [tag for tag, _ in reader.tags].count("table") == 1
-    _text, reader = written(tmp_path / "none.html")
+    _text, reader = write_and_read(tmp_path / "none.html")
     assert "Title" in reader.words
 
 
-def test_the_text_is_utf8(tmp_path):
-    text, _reader = written(tmp_path / "page.html", Section("naïve 猫"))
+def test_page_is_utf8(tmp_path):
+    text, _reader = write_and_read(tmp_path / "page.html", Section("naïve 猫"))
     assert "naïve 猫" in text
     assert 'charset="utf-8"' in text
 
 
-def test_names_that_are_no_text_are_shown_as_far_as_they_are(tmp_path):
-    """Of a file whose name is not UTF-8."""
+def test_file_names_that_are_not_utf8_have_question_marks(tmp_path):
     odd = b"\xfe.png".decode(errors="surrogateescape")
-    text, _reader = written(tmp_path / "page.html", Section("One", table=Table(["file"], [[odd]])))
+    text, _reader = write_and_read(tmp_path / "page.html", Section("One", table=Table(["file"], [[odd]])))
     assert "<td>?.png</td>" in text
 
 
-def test_a_large_picture_is_packed_and_still_the_same_to_the_eye(tmp_path):
-    """A sheet of photos; a picture too long for the format stays as it is."""
+def test_large_pictures_are_stored_as_webp(tmp_path):
+    """A picture beyond the limits of the format stays a PNG."""
     import io
 
     import numpy as np
@@ -106,7 +108,7 @@ def test_a_large_picture_is_packed_and_still_the_same_to_the_eye(tmp_path):
     Image.fromarray(long).save(tmp_path / "long.png")
     assert min((tmp_path / name).stat().st_size for name in ("large.png", "long.png")) > 1 << 20
     shown = [Picture(tmp_path / name, name) for name in ("large.png", "long.png")]
-    _text, reader = written(tmp_path / "page.html", Section("One", pictures=shown))
+    _text, reader = write_and_read(tmp_path / "page.html", Section("One", pictures=shown))
     sources = [attributes["src"] for tag, attributes in reader.tags if tag == "img"]
     assert [source.split(",")[0] for source in sources] == ["data:image/webp;base64", "data:image/png;base64"]
     packed = base64.b64decode(sources[0].split(",")[1])

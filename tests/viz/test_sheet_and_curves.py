@@ -1,5 +1,3 @@
-import csv
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +13,6 @@ from vitrail.viz import sheet
 from vitrail.viz.curves import plot_learning_curve, plot_perturbation
 from vitrail.viz.overlay import fade, overlay
 from vitrail.viz.sheet import SheetRow, contact_sheet
-from vitrail.viz.tables import write_scores
 
 BOX = (0.0, 0.0, 20.0, 24.0)
 NAMES = ("insertion_zero", "deletion_zero", "insertion_blur", "deletion_blur")
@@ -27,7 +24,7 @@ def explanation(class_names=("a", "b", "c"), method="hit"):
 
 
 def curves(scores):
-    """Curves of as many steps as there are points less one; scores (b, 4, s). Insertion ends at the image, deletion begins there."""
+    """Curves of the hit protocol with the given scores (b, 4, s); insertion ends at the image, deletion begins there."""
     protocol = replace(PROTOCOLS["hit"], num_steps=scores.shape[-1] - 1)
     ends = scores[..., [-1, 0]]
     ends[:, 1::2] = ends[:, 1::2].flip(-1)
@@ -44,7 +41,7 @@ def row(*methods, title="photo.png", class_names=("a", "b", "c")):
     return SheetRow(noisy_photo(0), BOX, [explanation(class_names, method) for method in methods], title)
 
 
-def test_a_sheet_grows_with_photos_and_methods(tmp_path):
+def test_sheet_grows_with_photos_and_methods(tmp_path):
     contact_sheet([row("hit")], tmp_path / "small.png")
     contact_sheet([row("hit", "random"), row("hit", "random")], tmp_path / "large.png")
     small, large = size_of(tmp_path / "small.png"), size_of(tmp_path / "large.png")
@@ -52,7 +49,7 @@ def test_a_sheet_grows_with_photos_and_methods(tmp_path):
     assert large[1] == pytest.approx(2 * small[1], abs=2)
 
 
-def test_a_sheet_of_too_many_photos_is_cut(tmp_path, monkeypatch):
+def test_sheet_has_at_most_max_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(sheet, "MAX_ROWS", 2)
     contact_sheet([row("hit")] * 2, tmp_path / "two.png")
     contact_sheet([row("hit")] * 5, tmp_path / "five.png")
@@ -61,13 +58,13 @@ def test_a_sheet_of_too_many_photos_is_cut(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cells(monkeypatch):
-    """The axes of all sheets that are drawn."""
+    """The axes of all sheets; no files are written."""
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch() or drawn.extend(figure.axes))
     return drawn
 
 
-def test_methods_with_a_mask_show_what_it_keeps_and_the_others_their_map(cells, tmp_path):
+def test_kept_methods_are_drawn_as_masks_and_others_as_heatmaps(cells, tmp_path):
     keep = torch.zeros(4, 4)
     keep[0, 0], keep[3, 3] = 1, 0.5
     drawn = row("hit", "diffmask", "random", class_names=("a", "b", "c"))
@@ -75,12 +72,12 @@ def test_methods_with_a_mask_show_what_it_keeps_and_the_others_their_map(cells, 
     assert [axes.get_title() for axes in cells[1:4]] == ["hit: a", "diffmask: 1.5 of 16 cells", "random: a"]
     photo, hit, mask, random = (axes.images[0].get_array() for axes in cells[:4])
     np.testing.assert_array_equal(mask, np.asarray(fade(drawn.photo, keep, BOX, side=320)))
-    for picture, map_ in ((hit, drawn.explanations[0]), (random, drawn.explanations[2])):
-        np.testing.assert_array_equal(picture, np.asarray(overlay(drawn.photo, map_.relevance[0], BOX, side=320)))
+    for picture, explained in ((hit, drawn.explanations[0]), (random, drawn.explanations[2])):
+        np.testing.assert_array_equal(picture, np.asarray(overlay(drawn.photo, explained.relevance[0], BOX, side=320)))
     np.testing.assert_array_equal(mask[0, 0], photo[0, 0])
 
 
-def test_a_mask_is_drawn_on_a_reduced_photo_as_on_the_photo(cells, tmp_path):
+def test_reduced_photo_shows_the_same_mask(cells, tmp_path):
     photo, keep = noisy_photo(0, (200, 240)), (torch.rand(4, 4) > 0.5).float()
     whole = SheetRow(photo, (0.0, 20.0, 200.0, 220.0), [explanation()], kept={"hit": keep})
     contact_sheet([whole.reduced(120), whole], tmp_path / "sheet.png")
@@ -89,7 +86,7 @@ def test_a_mask_is_drawn_on_a_reduced_photo_as_on_the_photo(cells, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["50$_$ off", "$\\frac{$", "<script>", "a\\b_{", "x" * 300, ""])
-def test_titles_and_class_names_are_taken_as_they_are(text, tmp_path):
+def test_titles_and_class_names_are_no_markup(text, tmp_path):
     contact_sheet([row("hit", title=text, class_names=(text, "b"))], tmp_path / "sheet.png")
     assert size_of(tmp_path / "sheet.png")[0] > 0
 
@@ -97,14 +94,14 @@ def test_titles_and_class_names_are_taken_as_they_are(text, tmp_path):
 @pytest.mark.parametrize(
     "names", [("crane", "crane", "dog"), ("a very long name of a class, the first", "a very long name of a class, the second")]
 )
-def test_classes_of_one_name_each_have_their_own_bar(names):
+def test_classes_of_equal_names_have_bars_of_their_own(names):
     axes = Figure().subplots()
     sheet._draw_classes(axes, explanation(names))
     middles = {round(bar.get_y() + bar.get_height() / 2, 3) for bar in axes.patches}
     assert len(middles) == len(names)
 
 
-def test_bars_are_the_probabilities_best_on_top():
+def test_bars_show_probabilities_with_the_best_on_top():
     axes = Figure().subplots()
     drawn = explanation(tuple("abcdefgh"))
     sheet._draw_classes(axes, drawn)
@@ -119,7 +116,12 @@ def test_curves_are_plotted(tmp_path):
     assert size_of(tmp_path / "curves.png") == size_of(tmp_path / "one.png")
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+FEW_PROTOCOLS = ("hit", "diffmask", "rise")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FEW_PROTOCOLS else pytest.param(name, marks=pytest.mark.slow) for name in PROTOCOLS]
+)
 def test_every_curve_of_a_protocol_has_a_panel(name, tmp_path, monkeypatch):
     drawn = []
     save = Figure.savefig
@@ -145,23 +147,7 @@ def test_every_curve_of_a_protocol_has_a_panel(name, tmp_path, monkeypatch):
             assert line.get_label() == f"{method} (AUC {measured[method].auc()[:, i].mean():.3f})"
 
 
-def test_tables_of_a_protocol_without_normalized_areas(tmp_path):
-    protocol = replace(PROTOCOLS["diffmask"], scores=("kl",))
-    scores = torch.tensor([[[0, 1.0, 2], [0, 0.5, 3]]])
-    measured = Curves(protocol, torch.tensor([0, 0.5, 1]), scores, scores[..., [0, -1]])
-    write_scores(tmp_path, {"random": measured}, ["a"], ["x"], "model", "mine")
-    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
-        (line,) = csv.DictReader(file)
-    assert line == {
-        "image": "a", "target": "x", "method": "random", "deletion_noise_kl": "1.0", "deletion_noise_least_kl": "1.0"
-    }  # fmt: skip
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["mean_auc"] == {"random": {"deletion_noise_kl": 1, "deletion_noise_least_kl": 1}}
-    assert summary["better"] == {"deletion_noise_kl": "higher", "deletion_noise_least_kl": "lower"}
-    assert (summary["num_steps"], summary["cells_per_step"], summary["scores"]) == (None, 7, ["kl"])
-
-
-def test_the_learning_curve_takes_what_is_there(tmp_path):
+def test_learning_curve_accepts_missing_values(tmp_path):
     rows = [
         {"epoch": 1, "val_loss": 1.5, "val_top1": 0.5},
         {"epoch": 2, "train_loss": 2.0},
@@ -190,21 +176,21 @@ def test_the_learning_curve_takes_what_is_there(tmp_path):
     ],
     ids=["classifier", "gates"],
 )
-def test_a_learning_curve_has_the_panels_of_what_is_trained(figures, panels, tmp_path, monkeypatch):
+def test_learning_curve_has_the_panels_of_the_task(figures, panels, tmp_path, monkeypatch):
     drawn = []
     save = Figure.savefig
     monkeypatch.setattr(
         Figure, "savefig", lambda figure, *args, **options: drawn.append(figure) or save(figure, *args, **options)
     )
-    others = {"step": 1, "learning_rate": 0.1, "alpha": 20.0, "data_seconds": 0.1}
-    rows = [{"epoch": epoch, **others, **{name: epoch + i for i, name in enumerate(figures)}} for epoch in (1, 2, 3)]
+    other_values = {"step": 1, "learning_rate": 0.1, "alpha": 20.0, "data_seconds": 0.1}
+    rows = [{"epoch": epoch, **other_values, **{name: epoch + i for i, name in enumerate(figures)}} for epoch in (1, 2, 3)]
     plot_learning_curve(rows, tmp_path / "curve.png")
-    found = drawn[0].axes
-    assert {axes.get_title(): [line.get_label() for line in axes.lines] for axes in found} == panels
-    for line in [line for axes in found for line in axes.lines]:
+    panels_drawn = drawn[0].axes
+    assert {axes.get_title(): [line.get_label() for line in axes.lines] for axes in panels_drawn} == panels
+    for line in [line for axes in panels_drawn for line in axes.lines]:
         np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
-        place = figures.index(line.get_label().replace(" ", "_"))
-        np.testing.assert_array_equal(line.get_ydata(), [1 + place, 2 + place, 3 + place])
+        index = figures.index(line.get_label().replace(" ", "_"))
+        np.testing.assert_array_equal(line.get_ydata(), [1 + index, 2 + index, 3 + index])
 
 
 def test_summaries_are_mean_areas():
@@ -220,28 +206,7 @@ def test_summaries_are_mean_areas():
     assert summary["normalized_insertion_zero"] == pytest.approx(relative, rel=1e-4)
 
 
-def test_curves_that_cannot_be_normalized_give_valid_json(tmp_path):
-    """Where the image scores as its baseline, the normalized area is no number; JSON has no NaN."""
-
-    def refuse(constant):
-        raise ValueError(f"{constant} is not JSON")
-
-    write_scores(tmp_path, {"hit": curves(torch.full((2, 4, 3), 0.5))}, ["a", "b"], ["x", "y"], "model", "hit")
-    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
-    assert summary["mean_auc"]["hit"]["insertion_zero"] == pytest.approx(0.5)
-    assert summary["mean_auc"]["hit"]["normalized_insertion_zero"] is None
-
-
-def test_tables_quote_odd_names(tmp_path):
-    path, target = 'a,"b"\nc.png', "crane, the bird"
-    write_scores(tmp_path, {"hit": curves(torch.rand(1, 4, 3))}, [path], [target], "model", "hit", [("bad.png", "empty")])
-    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
-        (line,) = csv.DictReader(file)
-    assert (line["image"], line["target"]) == (path, target)
-    assert json.loads((tmp_path / "summary.json").read_text())["unreadable"] == [{"path": "bad.png", "reason": "empty"}]
-
-
-def test_names_that_are_not_utf8_can_be_drawn(tmp_path):
+def test_file_names_that_are_not_utf8_can_be_drawn(tmp_path):
     drawn = SheetRow(noisy_photo(0), BOX, [explanation()], "\udcff.png")
     contact_sheet([drawn], tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size

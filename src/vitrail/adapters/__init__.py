@@ -1,15 +1,17 @@
-"""How networks are seen: adapters, preprocessing, loading by name, building for training."""
+"""Adapters of networks: preprocessing, loading by name, building for training, saving."""
 
 from vitrail.adapters.adapting import adapt
-from vitrail.adapters.base import Trace, ViTAdapter
+from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.building import build
 from vitrail.adapters.classifier import Check, Classifier
 from vitrail.adapters.devices import default_device
-from vitrail.adapters.loading import bundled_models, load
+from vitrail.adapters.loading import load
 from vitrail.adapters.plain import PlainClassifier
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.recording import Trace
 from vitrail.adapters.saving import export_huggingface, save
-from vitrail.adapters.transfer import initial_state, start
+from vitrail.adapters.sources import bundled_models
+from vitrail.adapters.transfer import read_trained_weights, transfer_weights
 
 __all__ = [
     "Check",
@@ -23,8 +25,8 @@ __all__ = [
     "bundled_models",
     "default_device",
     "export_huggingface",
-    "initial_state",
     "load",
+    "read_trained_weights",
     "save",
-    "start",
+    "transfer_weights",
 ]

@@ -1,4 +1,4 @@
-"""Which block of a network is running: every block once, in order, in every forward pass."""
+"""Verify that a network runs its blocks once each, in order, in every forward pass."""
 
 from collections.abc import Collection, Sequence
 from typing import final
@@ -10,51 +10,51 @@ from vitrail.core.errors import UnsupportedModelError
 
 @final
 class BlockSequence:
-    """Follows the blocks of a network as they run. One module may stand for several blocks.
+    """Tracks which block runs. One module may serve as several blocks.
 
     Args:
         blocks: All blocks, first to last.
-        asked: Indices of those that count.
+        selected: Indices of the blocks to report.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], asked: Collection[int]) -> None:
-        modules = {blocks[index] for index in asked}
-        self._blocks, self._asked = blocks, frozenset(asked)
+    def __init__(self, blocks: Sequence[nn.Module], selected: Collection[int]) -> None:
+        modules = {blocks[index] for index in selected}
+        self._blocks, self._selected = blocks, frozenset(selected)
         self._order = [index for index, block in enumerate(blocks) if block in modules]
         self._position = 0
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The modules to listen to, each once."""
+        """The modules to hook, each once."""
         return list(dict.fromkeys(self._blocks[index] for index in self._order))
 
     def advance(self, block: nn.Module) -> int | None:
-        """Note that a module runs.
+        """Record that a module runs.
 
         Args:
             block: One of `modules`.
 
         Returns:
-            Its index where it was asked for, else None.
+            The index of the block if it is selected, else None.
 
         Raises:
             UnsupportedModelError: Another block is next.
         """
         index = self._order[self._position]
         if self._blocks[index] is not block:
-            got = next(place for place, other in enumerate(self._blocks) if other is block)
+            got = next(number for number, other in enumerate(self._blocks) if other is block)
             raise UnsupportedModelError(
                 f"expected every block to run and to show its attention once, in order, got block {got} where block {index} was next; "
                 "undo what runs blocks, or their attention, out of order or more than once"
             )
         self._position = (self._position + 1) % len(self._order)
-        return index if index in self._asked else None
+        return index if index in self._selected else None
 
     def finish(self) -> None:
-        """Note that the network has run.
+        """Check, at the end of a forward pass, that the last block has run.
 
         Raises:
-            UnsupportedModelError: It stopped in the middle of its blocks.
+            UnsupportedModelError: A block did not run.
         """
         if self._position:
             raise UnsupportedModelError(

@@ -1,4 +1,4 @@
-"""How a network was built, in words that a file can hold: what another process needs to build it again."""
+"""Descriptions of networks: how one was built, as a file can store it, and how one is to be built for training."""
 
 import re
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ class BuildSpec:
     """How a network was built.
 
     Attributes:
-        architecture: Who builds it: a key of `vitrail.adapters.rebuilding.ARCHITECTURES`.
-        config: What it is built from: plain JSON.
+        architecture: A key of `vitrail.adapters.rebuilding.ARCHITECTURES`.
+        config: Arguments of the build, as plain JSON.
     """
 
     architecture: str
@@ -24,7 +24,7 @@ class BuildSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a network for training is to be like, in words that all libraries share; each translates them into its own.
+    """Specification of a network for training, in terms common to all libraries.
 
     Attributes:
         num_classes: Number of logits.
@@ -32,8 +32,8 @@ class ModelSpec:
         image_size: Height and width in pixels; None for the network's own.
         drop_path: Largest stochastic depth rate; None for the network's own.
         attention_dropout: Dropout on attention weights; None for the network's own.
-        pretrained: Whether to begin with the library's trained weights.
-        options: In the library's own words.
+        pretrained: Whether to start from the library's trained weights.
+        options: Further options, under the library's own names.
     """
 
     num_classes: int
@@ -45,48 +45,48 @@ class ModelSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def preprocessing(self, own: Preprocessing) -> Preprocessing:
-        """A network's own preprocessing, at the size and for the channels that are wanted."""
+        """Return a network's own preprocessing at this size and for these channels."""
         return replace(own.for_channels(self.in_channels), size=self.image_size or own.size)
 
-    def merged(self, ours: Mapping[str, tuple[str, Any]], library: str) -> dict[str, Any]:
-        """Our words in a library's, and its own words beside them.
+    def merge_options(self, translated: Mapping[str, tuple[str, Any]], network: str) -> dict[str, Any]:
+        """Merge the fields of this specification, translated for a library, with `options`.
 
         Args:
-            ours: By the library's word: our word for it, and what is wanted.
-            library: What to call the network in messages.
+            translated: By the library's argument: our name for it, and its value; None leaves it out.
+            network: Name of the network, for messages.
 
         Raises:
-            InvalidInputError: Something is asked for twice, or in a way that no file can hold.
+            InvalidInputError: An argument is given twice, or a value cannot be stored in a file.
         """
-        unspeakable = [key for key, value in self.options.items() if not is_plain(value)]
-        if unspeakable:
+        not_plain = [key for key, value in self.options.items() if not is_plain(value)]
+        if not_plain:
             raise InvalidInputError(
-                f"expected options that a file can hold (numbers, words and lists of them) for {library}, got "
-                f"{', '.join(f'{key}={self.options[key]!r}' for key in unspeakable)}"
+                f"expected options that a file can hold (numbers, words and lists of them) for {network}, got "
+                f"{', '.join(f'{key}={self.options[key]!r}' for key in not_plain)}"
             )
-        given = {theirs: value for theirs, (_, value) in ours.items() if value is not None}
-        for theirs in given:
-            if theirs in self.options:
-                raise InvalidInputError(f"expected {ours[theirs][0]} once for {library}, got {theirs} as well; leave one out")
-        return given | frozen_lists(dict(self.options))
+        arguments = {key: value for key, (_, value) in translated.items() if value is not None}
+        for key in arguments:
+            if key in self.options:
+                raise InvalidInputError(f"expected {translated[key][0]} once for {network}, got {key} as well; leave one out")
+        return arguments | lists_to_tuples(dict(self.options))
 
 
-def translate_error(error: InvalidInputError, words: Mapping[str, str], name: str) -> InvalidInputError:
-    """What to raise where a library stumbles over an argument that was given by our name for it.
+def translate_error(error: InvalidInputError, names: Mapping[str, str], network: str) -> InvalidInputError:
+    """Rephrase a library's complaint about an unknown argument that the user gave under our name.
 
     Args:
-        error: Its complaint.
-        words: By the library's word: ours.
-        name: What to call the network.
+        error: The complaint.
+        names: Our name by the library's argument.
+        network: Name of the network, for messages.
     """
-    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if found is None or found[1] not in words:
+    match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if match is None or match[1] not in names:
         return error
-    return InvalidInputError(f"{name} has no {words[found[1]]} ({found[1]} in its library); leave it out")
+    return InvalidInputError(f"{network} has no {names[match[1]]} ({match[1]} in its library); leave it out")
 
 
 def is_plain(value: Any) -> bool:
-    """Whether JSON can hold it and give it back (tuples as lists)."""
+    """Return whether JSON can store a value and restore it (tuples as lists)."""
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and is_plain(part) for key, part in value.items())
     if isinstance(value, list | tuple):
@@ -94,8 +94,8 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def frozen_lists(value: Any) -> Any:
-    """Lists as tuples, at any depth: what JSON gives back, as builders of networks expect it."""
+def lists_to_tuples(value: Any) -> Any:
+    """Turn lists into tuples, at any depth: JSON returns lists where builders of networks expect tuples."""
     if isinstance(value, Mapping):
-        return {key: frozen_lists(part) for key, part in value.items()}
-    return tuple(map(frozen_lists, value)) if isinstance(value, list | tuple) else value
+        return {key: lists_to_tuples(part) for key, part in value.items()}
+    return tuple(map(lists_to_tuples, value)) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Whether the gradient of a network's logits is their slope; see `vitrail.adapters.verification`."""
+"""Check that the gradient of a network's logits is their slope; see `vitrail.adapters.verification`."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,10 +13,10 @@ from vitrail.core.types import Images, Logits
 
 
 def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:
-    """The graph of the logits reaches the image and every block's attention, and nothing that matters was cut out of it."""
+    """Check that the graph of the logits reaches the image, leaves nothing out, and yields the slope of the logits."""
     if any(parameter.is_inference() for parameter in vit.module.parameters()):
         raise UnsupportedModelError(
-            "it was created inside torch.inference_mode(), whose weights no gradient passes; create or load it outside"
+            "its weights were created inside torch.inference_mode() and let no gradient through; create or load it outside"
         )
     image, cuts = image.clone().requires_grad_(), _Cuts()
     with torch.enable_grad():
@@ -28,24 +28,22 @@ def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:
                 "layers); choose attention, rollout, mutex, occlusion or rise"
             )
         _refuse_unknown_backward(logits)
-        weights = torch.linspace(1, 2, logits.shape[1], device=logits.device).to(
-            logits
-        )  # Of all logits: a sum may be the same for every image.
+        # Different weights: the plain sum of all logits may be the same for every image.
+        weights = torch.linspace(1, 2, logits.shape[1], device=logits.device).to(logits)
         try:
             gradients = torch.autograd.grad(
-                (logits * weights).sum(), [image, *(root for _, root in cuts.found)], allow_unused=True
+                (logits * weights).sum(), [image, *(root for _, root in cuts.roots)], allow_unused=True
             )
         except RuntimeError as error:
             if "heckpoint" not in str(error):
                 raise
             raise UnsupportedModelError(
-                "its gradients cannot be taken with respect to what is inside of it, since it checkpoints activations; turn gradient "
-                "checkpointing off"
+                "it has no gradients with respect to its inner tensors, because it checkpoints activations; turn gradient checkpointing off"
             ) from error
-    for (operation, _), gradient in zip(cuts.found, gradients[1:], strict=True):
+    for (operation, _), gradient in zip(cuts.roots, gradients[1:], strict=True):
         if gradient is not None:
             raise UnsupportedModelError(
-                f"its gradients leave out a part of the network: what {operation} returned takes part in the logits without a gradient; "
+                f"its gradients leave out a part of the network: what {operation} returned contributes to the logits without a gradient; "
                 "remove what stops gradients, or choose attention, rollout, mutex, occlusion or rise"
             )
     if gradients[0] is None:
@@ -61,14 +59,14 @@ def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:
 
 @torch.no_grad()
 def _is_slope(vit: ViTAdapter, image: Images, gradient: Tensor, weights: Tensor, expected: Logits) -> bool:
-    """Whether a small step along the gradient moves the logits as it says; half precision is too coarse to tell."""
+    """Return whether a small step along the gradient changes the logits as predicted. Half precision is too coarse to tell."""
     length, scale = gradient.norm(), (expected * weights).abs().max()
     if image.dtype not in (torch.float32, torch.float64) or not length or not torch.isfinite(length) or not scale:
         return True
-    for share in (1e-2, 2e-3):  # Where the network bends too much for the first step, the second one decides.
+    for share in (1e-2, 2e-3):  # Where curvature spoils the first step, the second one decides.
         step = share * torch.minimum(scale / length, image.norm())
         if step * length < 1e3 * torch.finfo(image.dtype).eps * scale:
-            return True  # The logits hardly depend on the image: what a step changes is lost in rounding.
+            return True  # The logits hardly depend on the image: the change is lost in rounding.
         moved = [(vit.logits(image + sign * step * gradient / length) * weights).sum() for sign in (1, -1)]
         if abs(float((moved[0] - moved[1]) / (2 * step * length)) - 1) < 0.03:
             return True
@@ -76,45 +74,47 @@ def _is_slope(vit: ViTAdapter, image: Images, gradient: Tensor, weights: Tensor,
 
 
 class _Cuts(TorchFunctionMode):
-    """Finds where values leave the graph: every such value becomes the root of a graph of its own, so that a gradient with respect
-    to it tells whether it comes back."""
+    """Find values that leave the graph and take part in the logits again.
+
+    Every detached value becomes the root of a new graph, so that a gradient with respect to it tells whether the logits use it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, Tensor]] = []
+        self.roots: list[tuple[str, Tensor]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output, kwargs = func(*args, **(kwargs or {})), kwargs or {}
         name = getattr(func, "__name__", "")
-        if name.startswith("new_") or name.endswith("_like"):  # These read a tensor's shape alone.
+        if name.startswith("new_") or name.endswith("_like"):  # These read a tensor's shape only.
             return output
-        if not any(tensor.requires_grad for tensor in _tensors((*args, *kwargs.values()))):
+        if not any(tensor.requires_grad for tensor in _find_tensors((*args, *kwargs.values()))):
             return output
         if type(output) in (tuple, list):
-            return type(output)(self._kept(name, part) for part in output)
-        return self._kept(name, output)
+            return type(output)(self._track(name, part) for part in output)
+        return self._track(name, output)
 
-    def _kept(self, name: str, output: Any) -> Any:
+    def _track(self, name: str, output: Any) -> Any:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return output
-        if output.requires_grad and torch.is_grad_enabled():  # Without gradients, views still claim to have them.
+        if output.requires_grad and torch.is_grad_enabled():  # Under no_grad, views still claim to require gradients.
             return output
         with torch.enable_grad():
             root = output.detach().requires_grad_()
-            self.found.append((name, root))
-            return root.clone()  # Code may write into it, which a root forbids.
+            self.roots.append((name, root))
+            return root.clone()  # Code may write into it, which is forbidden for a leaf.
 
 
-def _tensors(parts: Iterable[Any]) -> Iterator[Tensor]:
+def _find_tensors(parts: Iterable[Any]) -> Iterator[Tensor]:
     for part in parts:
         if isinstance(part, Tensor):
             yield part
         elif isinstance(part, tuple | list):
-            yield from _tensors(part)
+            yield from _find_tensors(part)
 
 
 def _refuse_unknown_backward(logits: Logits) -> None:
-    """Refuse operations that have no derivative in torch, which only warns and continues with zero."""
+    """Refuse operations without a derivative, for which torch only warns and uses zero."""
     todo, seen = [logits.grad_fn], set()
     while todo:
         node = todo.pop()

@@ -1,4 +1,4 @@
-"""The networks that vitrail defines, seen as Vision Transformers."""
+"""The adapter of HiT."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from vitrail.adapters.base import BlockIntercept, ViTAdapter
+from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.image_checks import expect_channels, expect_size
-from vitrail.adapters.memory import in_batches
+from vitrail.adapters.memory import run_in_batches
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
+from vitrail.adapters.recording import BlockIntercept
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import forward_hooks
 from vitrail.core.types import Baseline, Images, Keep, Kept, Logits, Patches, Tokens
@@ -23,7 +24,7 @@ from vitrail.models.hit.perturbation import STEPS_PER_BLOCK
 
 @final
 class HiTAdapter(ViTAdapter):
-    """HiT: one prefix token, attention of the class token only, and exact perturbation curves."""
+    """HiT: one prefix token, attention from the class token only, and exact perturbation curves."""
 
     patches_attend: ClassVar[bool] = False
 
@@ -70,12 +71,12 @@ class HiTAdapter(ViTAdapter):
         return one_hot(torch.tensor(0, device=self.device), num_tokens).to(self.dtype)
 
     @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], see: BlockIntercept) -> Iterator[None]:
-        """Show attention; it is (b, h, 1, 1 + n): the class token asks alone, and not itself.
+    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
+        """Show attention weights of shape (b, h, 1, 1 + n): the class token is the only query and has weight 0 as a key.
 
         Where stages pool, keys are the cells of the pooled grid.
         """
-        with forward_hooks([(block.attention.dropout, _showing(block, see)) for block in blocks]):  # type: ignore[union-attr, misc]
+        with forward_hooks([(block.attention.dropout, _make_hook(block, intercept)) for block in blocks]):  # type: ignore[union-attr, misc]
             yield
 
     def select_tokens(self, parts: Any) -> Tokens:
@@ -85,50 +86,50 @@ class HiTAdapter(ViTAdapter):
         return tokens[:, :1], tokens[:, 1:], *parts[2:]
 
     def rebuilt_logits(self, images: Images) -> dict[str, Logits]:
-        nothing = torch.zeros_like(images)
-        everything = torch.ones(len(images), 1, math.prod(self.grid_size(images)), dtype=torch.bool, device=images.device)
+        zeros = torch.zeros_like(images)
+        all_patches = torch.ones(len(images), 1, math.prod(self.grid_size(images)), dtype=torch.bool, device=images.device)
         return super().rebuilt_logits(images) | {
             "added up from contributions": self.hit.contributions(images, lambda logits: logits.argmax(-1)).logits,
-            "run on the states of its patches": self.hit.perturbed_logits(images, nothing, everything)[:, 0],
+            "run on the states of its patches": self.hit.perturbed_logits(images, zeros, all_patches)[:, 0],
         }
 
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
-        """All steps from one pass over the distinct states of every cell; see `HiT.perturbed_logits`."""
+        """Compute all steps from one pass over the distinct states of every cell; see `HiT.perturbed_logits`."""
         self._check_perturbation(images, baseline, keep)
         with self.verified("parts"):
             pass
         config, (num_steps, num_patches) = self.hit.config, keep.shape[1:]
         width, size = max(config.widths), images.element_size()
-        # Two states a patch with keys, values and MLP, and one block of attention; then class tokens, masks and indices.
+        # Two states per patch with keys, values and MLP, and one block of attention; then class tokens, masks and indices.
         state_bytes = 2 * num_patches * (14 * width * size + STEPS_PER_BLOCK * config.num_heads * size)
         step_bytes = 8 * width * size + 24 * num_patches
 
-        def run(some: slice) -> Tensor:
-            side = baseline if len(baseline) == 1 else baseline[some]
+        def run(batch: slice) -> Tensor:
+            replacement = baseline if len(baseline) == 1 else baseline[batch]
 
             def run_steps(steps: slice) -> Tensor:
-                return self.hit.perturbed_logits(images[some], side, keep[some, steps]).transpose(0, 1)
+                return self.hit.perturbed_logits(images[batch], replacement, keep[batch, steps]).transpose(0, 1)
 
-            # All steps at once where they fit, since every call processes the states anew.
-            each = step_bytes * len(images[some])
-            return in_batches(run_steps, num_steps, each, images.device).transpose(0, 1)
+            # All steps in one call if they fit, since every call processes the states again.
+            bytes_each = step_bytes * len(images[batch])
+            return run_in_batches(run_steps, num_steps, bytes_each, images.device).transpose(0, 1)
 
-        return in_batches(run, len(images), state_bytes + num_steps * step_bytes, images.device)
+        return run_in_batches(run, len(images), state_bytes + num_steps * step_bytes, images.device)
 
 
-def _showing(block: nn.Module, see: BlockIntercept) -> Callable[..., Tensor]:
+def _make_hook(block: nn.Module, intercept: BlockIntercept) -> Callable[..., Tensor]:
     def show(module: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
         # The network continues with what was shown, so that gradients reach it.
-        return see(block, nn.functional.pad(weights.transpose(1, 2), (1, 0)))[..., 1:].transpose(1, 2)
+        return intercept(block, nn.functional.pad(weights.transpose(1, 2), (1, 0)))[..., 1:].transpose(1, 2)
 
     return show
 
 
 def adapt_hit(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> HiTAdapter:
-    """See a HiT as a Vision Transformer; without a preprocessing, ImageNet's at the model's own size.
+    """Adapt a HiT; the preprocessing defaults to ImageNet's at the model's own size.
 
     Raises:
-        UnsupportedModelError: A part of a HiT, not a whole one.
+        UnsupportedModelError: The module is only a part of a HiT, or needs a preprocessing because of its channels.
     """
     if not isinstance(module, HiT):
         raise UnsupportedModelError(f"expected a whole HiT, got its part {type(module).__name__}")

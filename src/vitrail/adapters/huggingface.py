@@ -1,72 +1,35 @@
-"""Hugging Face's Vision Transformers.
+"""The adapter of Hugging Face's Vision Transformers.
 
-The module tree of these models differs from version to version of transformers, and their forward passes differ by family. So
-the model's own forward pass runs, with one of its parts replaced: the embeddings return the tokens that are asked about.
+The module tree of these models differs between versions of transformers, and their forward passes differ by family. So the adapter
+always runs the model's own forward pass, with embeddings that return the given tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import eager_mask
+from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from vitrail.adapters.base import BlockIntercept, ViTAdapter
-from vitrail.adapters.configured_output import configured_output
+from vitrail.adapters.base import ViTAdapter
+from vitrail.adapters.huggingface_attention import intercept_open_attention
 from vitrail.adapters.image_checks import expect_channels, expect_multiple, first_convolution
-from vitrail.adapters.logits import expect_logits
-from vitrail.adapters.pooling import class_tokens, expect_kept, kept_pairs, patch_mean, plain_width
+from vitrail.adapters.logits import configured_output, expect_logits
+from vitrail.adapters.pooling import class_token_weights, expect_kept, linear_head_width, patch_mean_weights, select_kept_pairs
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.recording import BlockIntercept
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.hooks import attributes, original, replaced_methods
+from vitrail.core.hooks import original, replaced_methods
 from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers", "beit")
-"""By `model_type`."""
+"""Supported values of `model_type`."""
 
 HEADS = ("classifier", "cls_classifier", "distillation_classifier")
-"""What gives the logits; where there are two, their mean."""
-
-OPEN_ATTENTION = "vitrail_open"
-"""The name under which transformers calls `open_attention`."""
-
-_VISIT: ContextVar[Callable[[nn.Module, Tensor], Tensor] | None] = ContextVar("visit", default=None)
-
-
-def open_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[Tensor, Tensor]:
-    """Attention whose weights can be seen and changed on the path of the gradients.
-
-    Differs: transformers' own eager attention adds a mask to the scores whatever its type, so that True becomes a bonus of 1;
-    here a boolean mask hides what is False.
-    """
-    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    elif attention_mask is not None:
-        scores = scores + attention_mask
-    weights = nn.functional.dropout(scores.softmax(-1), dropout, module.training)
-    visit = _VISIT.get()
-    if visit is not None:
-        weights = visit(module, weights)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
-
-
-AttentionInterface.register(OPEN_ATTENTION, open_attention)
-AttentionMaskInterface.register(OPEN_ATTENTION, eager_mask)
+"""Names of the classifiers; the logits are the mean where there are two."""
 
 
 @final
@@ -75,12 +38,12 @@ class HuggingFaceViTAdapter(ViTAdapter):
 
     @property
     def model(self) -> Any:
-        """The whole model; its parts have no stable types."""
+        """The whole model, untyped because its parts have no stable types."""
         return self.module
 
     @property
     def base(self) -> Any:
-        """The model below the classifier."""
+        """The model without its classifier."""
         return self.model.base_model
 
     @property
@@ -89,7 +52,10 @@ class HuggingFaceViTAdapter(ViTAdapter):
 
     @property
     def num_classes(self) -> int:
-        return plain_width(*(getattr(self.model, name) for name in HEADS if hasattr(self.model, name))) or super().num_classes
+        return (
+            linear_head_width(*(getattr(self.model, name) for name in HEADS if hasattr(self.model, name)))
+            or super().num_classes
+        )
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -105,7 +71,7 @@ class HuggingFaceViTAdapter(ViTAdapter):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        return _blocks(self.base)
+        return _find_blocks(self.base)
 
     def logits(self, images: Images) -> Logits:
         self.grid_size(images)
@@ -133,7 +99,9 @@ class HuggingFaceViTAdapter(ViTAdapter):
         with ExitStack() as stack:
             stack.enter_context(replaced_methods("forward", [(self.base.embeddings, lambda *_, **__: tokens)]))
             if kept is not None:
-                stack.enter_context(replaced_methods("forward", [(bias, _kept_bias(bias.forward, kept)) for bias in biases]))
+                stack.enter_context(
+                    replaced_methods("forward", [(bias, _select_kept_bias(bias.forward, kept)) for bias in biases])
+                )
             return self._run(self._blank(tokens, grid_size))
 
     def head(self, tokens: Tokens) -> Logits:
@@ -143,45 +111,33 @@ class HuggingFaceViTAdapter(ViTAdapter):
 
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         config, like = self.model.config, self.base.embeddings.cls_token
-        if config.model_type.startswith("dinov2"):  # Its classifier takes both, side by side.
-            patches = patch_mean(num_tokens, self.num_prefix_tokens, like)
-            return (class_tokens(num_tokens, 1, like) + patches) / 2
+        if config.model_type.startswith("dinov2"):  # Its classifier reads class token and patch mean, concatenated.
+            patches = patch_mean_weights(num_tokens, self.num_prefix_tokens, like)
+            return (class_token_weights(num_tokens, 1, like) + patches) / 2
         if getattr(config, "use_mean_pooling", False):
-            return patch_mean(num_tokens, self.num_prefix_tokens, like)
-        return class_tokens(num_tokens, 2 if hasattr(self.model, "distillation_classifier") else 1, like)
+            return patch_mean_weights(num_tokens, self.num_prefix_tokens, like)
+        return class_token_weights(num_tokens, 2 if hasattr(self.model, "distillation_classifier") else 1, like)
 
     def attention_functions(self) -> tuple[Any, ...]:
         named = [ALL_ATTENTION_FUNCTIONS.get(config._attn_implementation) for config in self._attention_configs()]
         return (*super().attention_functions(), *named)
 
     def _attention_configs(self) -> list[Any]:
-        """Parts that were copied after they were built have configurations of their own."""
+        """List all configurations; parts that were copied after the build have their own."""
         parts = [part for part in self.base.modules() if hasattr(getattr(part, "config", None), "_attn_implementation")]
         return list({id(part.config): part.config for part in (self.model, *parts)}.values())
 
     @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], see: BlockIntercept) -> Iterator[None]:
-        block_of = {part: block for block in blocks for part in block.modules()}
-        outer = _VISIT.get()
-
-        def look(module: nn.Module, weights: Tensor) -> Tensor:
-            if outer is not None:
-                weights = outer(module, weights)
-            return see(block_of[module], weights) if module in block_of else weights
-
-        token = _VISIT.set(look)
-        try:
-            with attributes(self._attention_configs(), _attn_implementation=OPEN_ATTENTION):
-                yield
-        finally:
-            _VISIT.reset(token)
+    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
+        with intercept_open_attention(self._attention_configs(), blocks, intercept):
+            yield
 
     def _run(self, images: Images) -> Logits:
         output = self.model(images, return_dict=True, **self._resizing(images))
         return expect_logits(getattr(output, "logits", output), len(images), self.name)
 
     def _resizing(self, images: Images) -> dict[str, bool]:
-        """ViT and DeiT resize their positions to the image when they are asked; the others do it by themselves."""
+        """Return the option by which ViT and DeiT resize their positions to the image; the others always do."""
         config = self.model.config
         if config.model_type not in ("vit", "deit"):
             return {}
@@ -189,18 +145,18 @@ class HuggingFaceViTAdapter(ViTAdapter):
         return {"interpolate_pos_encoding": tuple(images.shape[2:]) != tuple(expected)}
 
     def _blank(self, like: Tensor, grid_size: tuple[int, int]) -> Images:
-        """Images of the right size and no content, which takes no memory: the model reads their size alone."""
+        """Return images of the right size, without content or memory: the model reads only their size."""
         projection = self._projection
         height, width = (cells * side for cells, side in zip(grid_size, projection.kernel_size, strict=True))
         return like.new_zeros(1, 1, 1, 1).expand(len(like), projection.in_channels, height, width)
 
 
-def _kept_bias(forward: Callable[..., Tensor], kept: Kept) -> Callable[..., Tensor]:
-    return lambda *inputs, **options: kept_pairs(forward(*inputs, **options), kept)
+def _select_kept_bias(forward: Callable[..., Tensor], kept: Kept) -> Callable[..., Tensor]:
+    return lambda *inputs, **options: select_kept_pairs(forward(*inputs, **options), kept)
 
 
-def _blocks(base: Any) -> list[nn.Module]:
-    """The longest list of layers: however many the configuration names, these are the ones that are there."""
+def _find_blocks(base: Any) -> list[nn.Module]:
+    """Return the longest list of layers: the blocks that exist, whatever the configuration says."""
     lists = [part for part in base.modules() if isinstance(part, nn.ModuleList)]
     return [original(block) for block in max(lists, key=len, default=())]
 
@@ -208,19 +164,19 @@ def _blocks(base: Any) -> list[nn.Module]:
 def adapt_huggingface(
     module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
 ) -> HuggingFaceViTAdapter:
-    """See a Hugging Face model as a Vision Transformer.
+    """Adapt a Hugging Face model as a Vision Transformer.
 
-    Without a preprocessing: the model's size, squashed, with the mean and std that its family was published with.
+    The preprocessing defaults to that of the family's published models, at the model's own size (`family_preprocessing`).
 
     Raises:
-        UnsupportedModelError: Another architecture, or no classifier.
+        UnsupportedModelError: The model has another architecture, or no classifier.
     """
     kind = type(module).__name__
     model_type = getattr(getattr(module, "config", None), "model_type", None)
     if not isinstance(module, PreTrainedModel) or model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"expected a Hugging Face model of type {', '.join(FAMILIES)}, got {kind} of type {model_type}, which has no adapter: "
-            "patches can be removed one by one from a plain Vision Transformer alone"
+            "patches can be removed one by one from a plain Vision Transformer only"
         )
     if "ForImageClassification" not in kind or not int(getattr(module.config, "num_labels", 0)):
         raise UnsupportedModelError(
@@ -233,7 +189,7 @@ def adapt_huggingface(
             f"{module.config.num_labels} classes; give it a Linear and train it"
         )
     projection = getattr(getattr(getattr(module.base_model, "embeddings", None), "patch_embeddings", None), "projection", None)
-    if projection is None or not _blocks(module.base_model):
+    if projection is None or not _find_blocks(module.base_model):
         raise UnsupportedModelError(
             f"expected the embeddings and the layers of a Hugging Face {model_type} inside {kind}, got a "
             f"{type(module.base_model).__name__} without them; build the model from a configuration of its own"
@@ -244,15 +200,14 @@ def adapt_huggingface(
 
 
 def read_class_names(config: Any) -> tuple[str, ...]:
-    """Names of the classes, where somebody named them."""
+    """Return the names of the classes; empty for the default names LABEL_0, LABEL_1, ..."""
     names = [config.id2label[index] for index in range(config.num_labels)]
-    # Else LABEL_0, LABEL_1, ... stand there.
     return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else tuple(names)
 
 
 def family_preprocessing(config: Any) -> Preprocessing:
-    """How the published models of a family see photos, at the size that a model was made for."""
-    side = getattr(config, "image_size", 224)  # A ResNet has none.
+    """Return the preprocessing of a family's published models, at a model's own size."""
+    side = getattr(config, "image_size", 224)  # A ResNet has no image_size.
     size = tuple(side) if isinstance(side, list | tuple) else (side, side)
     half = (0.5,) * config.num_channels
     if config.model_type in ("vit", "beit"):

@@ -1,5 +1,6 @@
-"""Hugging Face models by name or folder, with their preprocessing."""
+"""Load Hugging Face models by name or folder, with their preprocessing, and export them as folders."""
 
+import copy
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,60 +11,63 @@ from transformers import AutoConfig, AutoModelForImageClassification, Pretrained
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.huggingface import HuggingFaceViTAdapter, adapt_huggingface, family_preprocessing
-from vitrail.adapters.huggingface_processors import PROCESSOR, processor_preprocessing
+from vitrail.adapters.huggingface_processors import PROCESSOR, processor_description, processor_preprocessing
 from vitrail.adapters.model_folders import check_weight_files, read_folder_config
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
-from vitrail.core.json_io import read_json
-from vitrail.models.limits import check_numbers, expect_filled, sketch
+from vitrail.core.files import results_folder
+from vitrail.core.hooks import attributes
+from vitrail.core.json_io import json_text, read_json
+from vitrail.models.limits import build_on_meta, check_numbers, expect_enough_bytes
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
 def create_huggingface(name: str, *, pretrained: bool = True, **options: Any) -> HuggingFaceViTAdapter:
-    """Load a model from a folder that `save_pretrained` wrote, or from the Hugging Face hub; its code, if any, is never run.
+    """Load a model from a folder that `save_pretrained` wrote, or from the Hugging Face hub. Code in it is never run.
 
     Args:
         name: A folder, or `owner/name` on the hub.
-        pretrained: False for random weights of the model's configuration.
-        options: Of `from_pretrained`, e.g. `revision`, or fields of the configuration, e.g. `num_labels`.
+        pretrained: Whether to load trained weights; else they are random.
+        options: Options of `from_pretrained`, e.g. `revision`, or fields of the configuration, e.g. `num_labels`.
 
     Raises:
-        UnknownNameError: No such folder or repository.
-        CheckpointError: Weights that are damaged, unsafe or do not fit.
-        UnsupportedModelError: It is no Vision Transformer that vitrail knows.
+        UnknownNameError: There is no such folder or repository.
+        CheckpointError: The weights are damaged, unsafe or do not fit.
+        UnsupportedModelError: The model is not a Vision Transformer that vitrail supports.
     """
     config = read_config(name, options)
     hub = hub_options(options)
-    module = _complete(*trained(name, config, **hub), name) if pretrained else untrained(name, config)
+    module = _require_all_weights(*load_trained(name, config, **hub), name) if pretrained else build_untrained(name, config)
     display = name if is_folder(name) else f"hf:{name}"
     return adapt_huggingface(module, display, (), read_preprocessing(name, config, hub))
 
 
 def is_folder(name: str) -> bool:
-    """Whether a model lies on this machine; an empty path is the working folder."""
+    """Return whether a name is a local folder; the empty name, which would be the working folder, is not."""
     return bool(name) and Path(name).is_dir()
 
 
 def read_config(name: str, options: Mapping[str, Any]) -> Any:
-    """The configuration of a model, with some of its fields replaced.
+    """Read the configuration of a model, with some of its fields replaced.
 
     Raises:
-        UnknownNameError: No such folder or repository.
-        CheckpointError: It cannot be read, or its numbers are those of no network.
-        InvalidInputError: Options that are no fields of it.
+        UnknownNameError: There is no such folder or repository.
+        CheckpointError: It cannot be read, or its numbers are out of range.
+        InvalidInputError: It does not have these fields.
     """
     check_numbers(options, f"hf:{name}")
     if is_folder(name) and "subfolder" not in options:
         read_folder_config(name)
     try:
         described, _ = PretrainedConfig.get_config_dict(name, **hub_options(options))
-        check_numbers(described, f"hf:{name}")  # Making a configuration of it may take as much memory as it asks for.
+        check_numbers(described, f"hf:{name}")  # Before AutoConfig allocates whatever it asks for.
         config, unused = AutoConfig.from_pretrained(name, trust_remote_code=False, return_unused_kwargs=True, **options)
     except CheckpointError:
         raise
-    except Exception as error:  # Files, the hub's client and the configuration's own checks fail in their own ways.
+    except Exception as error:  # Files, the hub's client and the configuration raise many kinds of errors.
         if is_folder(name):
             raise CheckpointError(f"cannot read the model's configuration in {name}: {first_line(error)}") from error
         raise UnknownNameError(
@@ -75,7 +79,7 @@ def read_config(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def refuse_unknown(model_type: str, unknown: Collection[str]) -> None:
-    """Refuse fields that a configuration has not."""
+    """Refuse fields that a configuration does not have."""
     if unknown:
         raise InvalidInputError(
             f"a {model_type} of transformers has no option {', '.join(sorted(unknown))}; expected fields of its configuration, or "
@@ -83,7 +87,7 @@ def refuse_unknown(model_type: str, unknown: Collection[str]) -> None:
         )
 
 
-def _complete(module: nn.Module, missing: list[str], name: str) -> nn.Module:
+def _require_all_weights(module: nn.Module, missing: list[str], name: str) -> nn.Module:
     if missing:
         raise CheckpointError(
             f"expected trained weights for every part of {name}, found none for {', '.join(missing[:5])}; it is a backbone without "
@@ -92,18 +96,18 @@ def _complete(module: nn.Module, missing: list[str], name: str) -> nn.Module:
     return module
 
 
-def trained(name: str, config: Any, **options: Any) -> tuple[nn.Module, list[str]]:
-    """A model with its trained weights, and the names of those that have none, which are random.
+def load_trained(name: str, config: Any, **options: Any) -> tuple[nn.Module, list[str]]:
+    """Load a model with its trained weights; also return the names of weights without trained values, which are random.
 
     Raises:
         UnsupportedModelError: transformers has no classifier of this type.
-        CheckpointError: Weights that are damaged, unsafe or do not fit, or a network that is too large.
+        CheckpointError: The weights are damaged, unsafe or do not fit, or the network is too large.
     """
-    sketched = sketch(lambda: untrained(name, config), f"hf:{name}")
+    skeleton = build_on_meta(lambda: build_untrained(name, config), f"hf:{name}")
     if is_folder(name):
-        expect_filled(sketched, check_weight_files(Path(name) / options.get("subfolder", "")), name)
+        expect_enough_bytes(skeleton, check_weight_files(Path(name) / options.get("subfolder", "")), name)
     try:
-        with _silence():
+        with _silence_transformers():
             module, report = AutoModelForImageClassification.from_pretrained(
                 name, config=config, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
@@ -114,7 +118,7 @@ def trained(name: str, config: Any, **options: Any) -> tuple[nn.Module, list[str
                 "transformers has none"
             ) from error
         raise CheckpointError(f"cannot load the weights of {name}: {first_line(error)}") from error
-    # Left to itself, transformers refers to a table that it printed.
+    # transformers' own error would refer to a printed table.
     mismatched = sorted(report["mismatched_keys"])
     misfits = [f"{key}: expected {tuple(built)}, got {tuple(stored)}" for key, stored, built in mismatched]
     if misfits:
@@ -123,8 +127,8 @@ def trained(name: str, config: Any, **options: Any) -> tuple[nn.Module, list[str
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """No progress bar and no table for the time of the block: what is amiss is said by our own messages."""
+def _silence_transformers() -> Iterator[None]:
+    """Suppress progress bars and tables: vitrail's own messages report problems."""
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(transformers_logging.CRITICAL)
     transformers_logging.disable_progress_bar()
@@ -136,30 +140,28 @@ def _silence() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def untrained(name: str, config: Any) -> nn.Module:
-    """A model of a configuration, with random weights.
+def build_untrained(name: str, config: Any) -> nn.Module:
+    """Build a model from a configuration, with random weights.
 
     Raises:
-        UnsupportedModelError: transformers has no classifier of this type, or its parts do not go together.
+        UnsupportedModelError: transformers has no classifier of this type, or its parts are incompatible.
     """
     try:
         build: Any = AutoModelForImageClassification.from_config
         return build(config, trust_remote_code=False)
-    except (
-        Exception
-    ) as error:  # Sizes that do not fit fail anywhere: by zero, by a negative dimension, by an unknown activation.
+    except Exception as error:  # Invalid sizes and unknown activations raise many kinds of errors.
         raise UnsupportedModelError(
             f"cannot build a classifier of type {config.model_type} for {name}: {first_line(error)}"
         ) from error
 
 
 def hub_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options that say where a model comes from."""
+    """Select the options that say where to fetch a model."""
     return {key: value for key, value in options.items() if key in HUB_OPTIONS}
 
 
 def read_preprocessing(name: str, config: Any, options: dict[str, Any]) -> Preprocessing | None:
-    """What the processor's file says, or None where there is none: then the family's own."""
+    """Read the preprocessing from the processor's file; None if there is none."""
     try:
         path = cached_file(name, PROCESSOR, _raise_exceptions_for_missing_entries=False, **options)
         described = None if path is None else read_json(path)
@@ -176,5 +178,21 @@ def read_preprocessing(name: str, config: Any, options: dict[str, Any]) -> Prepr
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message that says anything."""
+    """Return the first line of an error message that is not blank."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def write_folder(classifier: Classifier, folder: Path, overwrite: bool) -> None:
+    """Export a model as a folder; see `vitrail.adapters.export_huggingface`."""
+    module: Any = classifier.module
+    description = processor_description(classifier.preprocessing)
+    config = copy.deepcopy(module.config)
+    if classifier.class_names:
+        config.id2label = dict(enumerate(classifier.class_names))
+        config.label2id = {name: index for index, name in enumerate(classifier.class_names)}
+    if classifier.output == "sigmoid" and classifier.num_classes > 1:
+        config.problem_type = "multi_label_classification"
+    with results_folder(folder, overwrite) as partial:
+        with attributes([module], config=config):  # Leaves the user's own configuration unchanged.
+            module.save_pretrained(partial, safe_serialization=True)
+        (partial / PROCESSOR).write_text(json_text(description, indent=2) + "\n", encoding="utf-8")

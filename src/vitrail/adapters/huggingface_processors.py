@@ -1,4 +1,4 @@
-"""What Hugging Face's image processors do, read from their files and written into them."""
+"""Convert between Hugging Face's image processor files and `Preprocessing`."""
 
 from typing import Any
 
@@ -8,22 +8,22 @@ from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 PROCESSOR = "preprocessor_config.json"
 
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-"""Pillow's numbers, which these files use, and torchvision's names."""
+"""torchvision's name by Pillow's number, which the files use."""
 
 
 def processor_preprocessing(described: dict[str, Any], default: Preprocessing) -> Preprocessing:
-    """What an image processor's description means.
+    """Convert an image processor's description.
 
     Args:
         described: A `preprocessor_config.json`.
-        default: Where it is silent.
+        default: Values for missing fields.
 
     Raises:
-        InvalidInputError: It asks for something else than resizing, cropping and normalizing.
-        ArithmeticError, AttributeError, LookupError, TypeError, ValueError: It makes no sense.
+        InvalidInputError: It does more than resizing, cropping and normalizing.
+        ArithmeticError, AttributeError, LookupError, TypeError, ValueError: It is invalid.
     """
     size = described.get("size", {"height": default.size[0], "width": default.size[1]})
-    if isinstance(size, int):  # ConvNeXt's means the shorter side.
+    if isinstance(size, int):  # For ConvNeXt, the shorter side.
         size = {"shortest_edge": size} if "crop_pct" in described else {"height": size, "width": size}
     shortest = size.get("shortest_edge")
     if shortest is None and not {"height", "width"} <= set(size):
@@ -35,7 +35,7 @@ def processor_preprocessing(described: dict[str, Any], default: Preprocessing) -
         raise InvalidInputError(
             f"expected pixels scaled to [0, 1] in {PROCESSOR}, got rescale_factor {described.get('rescale_factor')}"
         )
-    crop, resized, mode = _with_crop_fraction(described, shortest, crop, resized)
+    crop, resized, mode = _apply_crop_fraction(described, shortest, crop, resized)
     normalized = described.get("do_normalize", True)
     return Preprocessing(
         size=(int(crop[0]), int(crop[1])),
@@ -47,11 +47,11 @@ def processor_preprocessing(described: dict[str, Any], default: Preprocessing) -
     ).for_channels(default.num_channels)
 
 
-def _with_crop_fraction(described: dict[str, Any], shortest: Any, crop: Any, resized: Any) -> tuple[Any, Any, str]:
-    """ConvNeXt's way: below 384 pixels a share of the resized photo is cropped, above all of it is stretched.
+def _apply_crop_fraction(described: dict[str, Any], shortest: Any, crop: Any, resized: Any) -> tuple[Any, Any, str]:
+    """Apply ConvNeXt's rule: below 384 pixels crop a share of the resized photo, from there on stretch the whole photo.
 
     Returns:
-        The size of the crop, the size before it, and how photos are brought to that.
+        The size of the crop, the size before it, and the crop mode.
     """
     if shortest is None:
         return crop, resized, "squash"
@@ -63,10 +63,10 @@ def _with_crop_fraction(described: dict[str, Any], shortest: Any, crop: Any, res
 
 
 def processor_description(preprocessing: Preprocessing) -> dict[str, Any]:
-    """A `preprocessor_config.json` that means the same.
+    """Convert a preprocessing to a `preprocessor_config.json`.
 
     Raises:
-        UnsupportedModelError: transformers has no processor that does it.
+        UnsupportedModelError: No processor of transformers does the same.
     """
     height, width = preprocessing.size
     resized_height, resized_width = (int(side / preprocessing.crop_fraction + 1e-6) for side in preprocessing.size)

@@ -1,4 +1,4 @@
-"""INTR, seen as a classifier on its backbone's grid of cells."""
+"""The adapter of INTR: a classifier on its backbone's grid of cells."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,13 +13,13 @@ from vitrail.core.types import Images, Logits, Padding
 from vitrail.models.intr import INTR
 
 INTR_PREPROCESSING = Preprocessing((800, 1333), crop_fraction=1.0, crop_mode="whole", interpolation="bilinear")
-"""The paper's: photos are taken whole, the shorter side 800 pixels unless the longer one would exceed 1333."""
+"""The paper's: whole photos, the shorter side 800 pixels unless the longer one would exceed 1333."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class INTRAdapter(Classifier):
-    """INTR: images of any size, padded ones with their padding, and cells as large as its backbone's stride."""
+    """INTR: images of any size, optionally padded; a cell is as large as the backbone's stride."""
 
     @property
     def intr(self) -> INTR:
@@ -38,23 +38,23 @@ class INTRAdapter(Classifier):
         return logits
 
     def layer_logits(self, images: Images, padding: Padding | None = None) -> Float[Tensor, "l b c"]:
-        """What every decoder layer says, the last one being the model's logits."""
-        return self.intr.read(self.intr.search(self.intr.encode(images, padding)).found)
+        """Return the logits after every decoder layer; the last are the model's logits."""
+        return self.intr.score_presence(self.intr.search(self.intr.encode(images, padding)).states)
 
     def _bytes_per_image(self, images: Images) -> int:
         config, size = self.intr.config, images.element_size()
         rows, cols = self.grid_size(images)
-        # The backbone's early feature maps; then tokens, and scores of cells and classes where no kernel avoids them.
+        # Besides the backbone's early feature maps: tokens, and attention scores where no kernel avoids storing them.
         tokens = rows * cols + config.num_classes
         wide = tokens * (8 * config.width + config.mlp_width) + config.num_heads * tokens * max(rows * cols, config.num_classes)
         return super()._bytes_per_image(images) + wide * size
 
 
 def adapt_intr(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> INTRAdapter:
-    """See an INTR as a classifier; without a preprocessing, the paper's.
+    """Adapt an INTR; the preprocessing defaults to the paper's.
 
     Raises:
-        UnsupportedModelError: A part of an INTR, not a whole one.
+        UnsupportedModelError: The module is only a part of an INTR.
     """
     if not isinstance(module, INTR):
         raise UnsupportedModelError(f"expected a whole INTR, got its part {type(module).__name__}")

@@ -1,18 +1,18 @@
-"""INTRs by name: their backbones, torchvision's ResNets or any of timm's networks, and what is trained of them already."""
+"""Build INTRs by name, with backbones of torchvision or timm, and from published files."""
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from vitrail.adapters.build_spec import ModelSpec, frozen_lists
+from vitrail.adapters.build_spec import ModelSpec, lists_to_tuples
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.intr import INTR_PREPROCESSING, adapt_intr
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.core.registry import unknown_name
-from vitrail.models.checkpoints import Checkpoint, in_single, load_strictly
+from vitrail.models.checkpoints import Checkpoint, load_strictly, to_single_precision
 from vitrail.models.intr import INTR, INTR_SIZES, Backbone, INTRConfig, ResNet
-from vitrail.models.intr.backbone import batch_counters, joined_names
-from vitrail.models.intr.config import FREE
+from vitrail.models.intr.backbone import batch_counter_names, rename_resnet_weights
+from vitrail.models.intr.config import CUSTOM
 from vitrail.models.intr.published import is_detr, published_config, published_settings
 
 TIMM = "timm:"
@@ -22,10 +22,10 @@ def build_backbone(config: INTRConfig, pretrained: bool = False) -> Backbone:
     """Build the backbone of an INTR, untrained or with its library's weights.
 
     Raises:
-        UnknownNameError: No such network, or its weights could not be fetched.
-        InvalidInputError: Options that it does not have.
+        UnknownNameError: There is no such network, or its weights could not be fetched.
+        InvalidInputError: The network does not have these options.
     """
-    options = dict(frozen_lists(config.backbone_options))
+    options = dict(lists_to_tuples(config.backbone_options))
     if config.backbone.startswith(TIMM):
         from vitrail.adapters.timm_backbone import TimmBackbone  # noqa: PLC0415 (timm is heavy)
 
@@ -36,58 +36,58 @@ def build_backbone(config: INTRConfig, pretrained: bool = False) -> Backbone:
     if pretrained:
         load_strictly(
             backbone.network,
-            joined_names(_trained(config.backbone)),
+            rename_resnet_weights(_fetch_resnet_weights(config.backbone)),
             f"torchvision:{config.backbone}",
-            batch_counters(backbone.network),
+            batch_counter_names(backbone.network),
         )
     return backbone
 
 
-def build_intr(name: str, wanted: ModelSpec) -> Classifier:
+def build_intr(name: str, spec: ModelSpec) -> Classifier:
     """Build an INTR for training.
 
     Args:
-        name: `intr_resnet50` and its like, or `intr` with an option `backbone`.
-        wanted: Options are fields of `INTRConfig`; `pretrained` is for the backbone.
+        name: `intr_resnet50` or another of `INTR_SIZES`, or `intr` with the option `backbone`.
+        spec: Options are fields of `INTRConfig`; `pretrained` refers to the backbone.
 
     Raises:
-        UnknownNameError: No such backbone, or its weights could not be fetched.
-        InvalidInputError: Options that an INTR does not have, or values that do not go together.
+        UnknownNameError: There is no such backbone, or its weights could not be fetched.
+        InvalidInputError: An INTR does not have these options, or their values are incompatible.
     """
     known = [field.name for field in fields(INTRConfig) if field.name != "num_classes"]
-    unknown = [option for option in wanted.options if option not in known]
+    unknown = [option for option in spec.options if option not in known]
     if unknown:
         raise unknown_name("field of INTRConfig", unknown[0], known)
     for key in ("drop_path", "attention_dropout"):
-        if getattr(wanted, key) is not None:
+        if getattr(spec, key) is not None:
             raise InvalidInputError(f"{name} has no {key}; leave it out, or give its backbone one by backbone_options")
-    if wanted.in_channels != 3:
-        raise InvalidInputError(f"expected images of 3 channels for {name}, got {wanted.in_channels}")
-    given = wanted.merged({}, name)
-    if (name == FREE) is not ("backbone" in given):
+    if spec.in_channels != 3:
+        raise InvalidInputError(f"expected images of 3 channels for {name}, got {spec.in_channels}")
+    given = spec.merge_options({}, name)
+    if (name == CUSTOM) is not ("backbone" in given):
         raise InvalidInputError(
-            f"expected an option backbone (resnet50, or timm:NAME) with the name {FREE}, and with no other, got "
+            f"expected an option backbone (resnet50, or timm:NAME) with the name {CUSTOM}, and with no other, got "
             f"{given.get('backbone')!r} with {name}"
         )
-    config = replace(INTR_SIZES.get(name, INTRConfig()), num_classes=wanted.num_classes, **given)
-    preprocessing = wanted.preprocessing(INTR_PREPROCESSING)
-    module = INTR(config, build_backbone(config, wanted.pretrained))
-    # Refused here rather than in the first step of training.
+    config = replace(INTR_SIZES.get(name, INTRConfig()), num_classes=spec.num_classes, **given)
+    preprocessing = spec.preprocessing(INTR_PREPROCESSING)
+    module = INTR(config, build_backbone(config, spec.pretrained))
+    # Fail here rather than in the first training step.
     module.grid_size(*preprocessing.size)
     return adapt_intr(module, name, (), preprocessing)
 
 
 def rebuild_intr(config: Mapping[str, Any]) -> INTR:
     """Build the network that a file describes, without its weights."""
-    described = INTRConfig.from_dict(config)
-    return INTR(described, build_backbone(described))
+    intr_config = INTRConfig.from_dict(config)
+    return INTR(intr_config, build_backbone(intr_config))
 
 
 def build_published(checkpoint: Checkpoint, source: str, **options: Any) -> Classifier:
     """Build the INTR of a published file, with its weights.
 
     Raises:
-        CheckpointError: Not the weights of an INTR; those of the detector that one starts from, for instance.
+        CheckpointError: The weights are not an INTR's; they may be those of a DETR.
         InvalidInputError: Options other than the settings that weights do not tell.
     """
     known = ("nheads", "dilation", "dropout")
@@ -98,16 +98,16 @@ def build_published(checkpoint: Checkpoint, source: str, **options: Any) -> Clas
             f"{source} is a DETR, which detects objects; train an INTR from it (vitrail train with model.start_from={source})"
         )
     config = published_config(checkpoint.state, {**published_settings(checkpoint.extra), **options})
-    module = INTR(config, build_backbone(config)).load_published(in_single(checkpoint.state), source)
+    module = INTR(config, build_backbone(config)).load_published(to_single_precision(checkpoint.state), source)
     return adapt_intr(module, source, (), None)
 
 
-def _trained(name: str) -> Mapping[str, Any]:
+def _fetch_resnet_weights(name: str) -> Mapping[str, Any]:
     import torchvision  # noqa: PLC0415 (heavy)
 
     try:
         weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
         state = dict(weights.get_state_dict(progress=False, check_hash=True))
-    except Exception as error:  # Of the network in between, or of a file that is not what it should be.
+    except Exception as error:  # Network, hash and file errors have no common base.
         raise UnknownNameError(f"cannot fetch the weights of torchvision:{name}: {error}") from error
     return {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}

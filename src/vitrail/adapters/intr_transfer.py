@@ -1,11 +1,11 @@
-"""Starting an INTR: from a detector, from an INTR of other classes, or with its backbone alone from a trained network."""
+"""Transfer weights into an INTR: from a DETR, from an INTR of other classes, or into its backbone only."""
 
-from vitrail.adapters.adapting import home_of
-from vitrail.adapters.fit_weights import TrainedWeights, fit_state
+from vitrail.adapters.adapting import find_library
+from vitrail.adapters.fit_weights import TrainedWeights, transfer_to_same
 from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.intr import INTR
-from vitrail.models.intr.backbone import batch_counters, joined_names
+from vitrail.models.intr.backbone import batch_counter_names, rename_resnet_weights
 from vitrail.models.intr.published import is_detr, is_published, to_own_names
 from vitrail.models.intr.transfer import transfer_from_detector, transfer_from_intr
 from vitrail.models.load_report import LoadReport
@@ -13,18 +13,18 @@ from vitrail.models.load_report import LoadReport
 BACKBONE = "backbone.network."
 
 
-def transfer_intr(model: INTR, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float) -> LoadReport:
+def transfer_to_intr(model: INTR, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float) -> LoadReport:
     """Copy trained weights into an INTR.
 
     Args:
-        model: Takes the weights.
-        weights: Of a DETR or an INTR, or of a network like the backbone.
-        source: Where they come from, for messages.
-        keep_head: Whether to take queries and presence vector as they are, of an INTR of the same classes.
-        query_noise: Standard deviation of the noise on queries that are repeated, where there are more classes than queries.
+        model: Receives the weights.
+        weights: Of a DETR, an INTR, or a network like the backbone.
+        source: Origin of the weights, for messages.
+        keep_head: Whether to copy queries and presence vector unchanged, from an INTR of the same classes.
+        query_noise: Standard deviation of the noise on repeated queries, where there are more classes than trained queries.
 
     Raises:
-        CheckpointError: The weights do not fit. The model is unchanged then.
+        CheckpointError: The weights do not fit; the model is unchanged.
     """
     state = weights.state
     if is_published(state) or "queries" in state:
@@ -34,25 +34,27 @@ def transfer_intr(model: INTR, weights: TrainedWeights, source: str, *, keep_hea
             )
         if is_detr(state):
             return transfer_from_detector(model, state, source, query_noise)
-        own = to_own_names(state) if is_published(state) else state
-        return transfer_from_intr(model, {name: tensor.float() for name, tensor in own.items()}, source, keep_head, query_noise)
-    return _start_backbone(model, weights, source)
+        renamed = to_own_names(state) if is_published(state) else state
+        return transfer_from_intr(
+            model, {name: tensor.float() for name, tensor in renamed.items()}, source, keep_head, query_noise
+        )
+    return _transfer_to_backbone(model, weights, source)
 
 
-def _start_backbone(model: INTR, weights: TrainedWeights, source: str) -> LoadReport:
+def _transfer_to_backbone(model: INTR, weights: TrainedWeights, source: str) -> LoadReport:
     network = model.backbone.network
     if model.config.backbone.startswith("timm:"):
-        if weights.library not in ("", home_of(network)):
+        if weights.library not in ("", find_library(network)):
             raise CheckpointError(
                 f"expected weights of {model.config.backbone}, the backbone, of a DETR or of an INTR, got {source}, which are of "
                 f"{weights.library}"
             )
-        started = fit_state(network, weights, source, keep_head=False)
+        report = transfer_to_same(network, weights, source, keep_head=False)
     else:
-        state = joined_names(
+        state = rename_resnet_weights(
             {name: tensor for name, tensor in weights.state.items() if not name.endswith("num_batches_tracked")}
         )
-        load_strictly(network, state, source, optional=batch_counters(network))
-        started = LoadReport(tuple(state), (), tuple(name for name in weights.state if name.startswith("fc.")))
-    taken = tuple(BACKBONE + name for name in started.taken)
-    return LoadReport(taken, tuple(name for name in model.state_dict() if name not in taken), started.left)
+        load_strictly(network, state, source, optional=batch_counter_names(network))
+        report = LoadReport(tuple(state), (), tuple(name for name in weights.state if name.startswith("fc.")))
+    taken = tuple(BACKBONE + name for name in report.taken)
+    return LoadReport(taken, tuple(name for name in model.state_dict() if name not in taken), report.unused)

@@ -1,4 +1,4 @@
-"""What a network returns for a batch: logits, or a refusal; and whether two ways to the same logits agree."""
+"""Check the logits that a network returns, what they mean, and whether two computations of them agree."""
 
 from typing import Any
 
@@ -6,23 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.outputs import Output
 from vitrail.core.types import Logits
 
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 2e-4, torch.float16: 0.02, torch.bfloat16: 0.06}
-"""How far two ways to the same logits may be apart, as a share of the largest logit, by precision."""
+"""Tolerated difference between two computations of the same logits, relative to the largest logit, by precision."""
 
 TOLERANCE_ELSEWHERE = 4e-3
-"""In single precision on other devices than the CPU, whose products may be rounded to fewer digits."""
+"""Tolerance in single precision on devices other than the CPU, which may round products to fewer digits."""
 
 TOLERANCE_QUANTIZED = 0.1
-"""Of networks with quantized layers, whose rounding depends on all numbers of a batch."""
+"""Tolerance for networks with quantized layers, whose rounding depends on the whole batch."""
 
 
 def expect_logits(output: Any, num_images: int, name: str) -> Logits:
-    """Pass logits on, and refuse everything else that networks return.
+    """Return a network's output if it is logits of shape (images, classes).
 
     Raises:
-        UnsupportedModelError: A tuple, a dictionary, features with places, or one number per image without an axis of classes.
+        UnsupportedModelError: The output is anything else, such as a tuple, a feature map, or one number per image.
     """
     if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point() and len(output) == num_images:
         return output
@@ -38,8 +39,8 @@ def expect_logits(output: Any, num_images: int, name: str) -> Logits:
     )
 
 
-def agree(module: nn.Module, logits: Logits, expected: Logits) -> bool:
-    """Whether two ways to the logits of a network agree up to rounding."""
+def logits_agree(module: nn.Module, logits: Logits, expected: Logits) -> bool:
+    """Return whether two computations of a network's logits agree up to rounding."""
     if logits.shape != expected.shape or not bool(torch.isfinite(logits).all()):
         return False
     tolerance = TOLERANCES.get(expected.dtype, TOLERANCES[torch.float32])
@@ -48,3 +49,19 @@ def agree(module: nn.Module, logits: Logits, expected: Logits) -> bool:
     elif expected.device.type != "cpu" and expected.dtype == torch.float32:
         tolerance = TOLERANCE_ELSEWHERE
     return bool((logits - expected).abs().max() <= tolerance * expected.abs().max())
+
+
+def configured_output(module: nn.Module) -> Output:
+    """Read the meaning of a network's logits off transformers' `problem_type`; "softmax" if not set.
+
+    Raises:
+        UnsupportedModelError: The network is a regression.
+    """
+    config: Any = getattr(module, "config", None)
+    kind = getattr(config, "problem_type", None)
+    if kind == "regression":
+        raise UnsupportedModelError(
+            f"expected a classifier, got a {type(module).__name__} with config.problem_type 'regression', whose numbers are no logits of "
+            "classes; if they are, set config.problem_type to 'single_label_classification' or 'multi_label_classification'"
+        )
+    return "sigmoid" if kind == "multi_label_classification" else "softmax"

@@ -1,4 +1,4 @@
-"""How much fits: batches as large as the device can hold, and smaller ones where it could not after all."""
+"""Run work in batches as large as the device can hold, and in smaller ones where memory runs out."""
 
 import os
 from collections.abc import Callable
@@ -7,21 +7,21 @@ import torch
 from torch import Tensor
 
 CPU_BUDGET = 1 << 28
-"""On a CPU larger batches are slower, since they leave the caches: stay within a quarter of a gigabyte."""
+"""Bytes of a batch on a CPU: larger batches leave the caches and are slower."""
 
 CUDA_LIMIT = 65_535
-"""Most items of a batch on CUDA, however much memory there is.
+"""Largest batch on CUDA, regardless of memory.
 
-Attention kernels (flash and memory-efficient) have one axis of their grid for the batch and another for the heads, and CUDA's axes end
-here. Beyond, they fail with "invalid configuration argument", which says nothing of memory, so that no smaller batch would be tried.
+Attention kernels (flash and memory-efficient) use one grid axis for the batch, and CUDA limits its length. Beyond it they fail with
+"invalid configuration argument", an error that does not mention memory and would not trigger a smaller batch.
 """
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_status_alloc_failed", "invalid buffer size")
-"""What devices say, in small letters: CUDA, MPS and XLA; the CPU; cuBLAS and cuDNN; MPS of a tensor larger than it has."""
+"""Messages of memory errors, in lower case: CUDA, MPS and XLA; the CPU; cuBLAS and cuDNN; MPS for an oversized tensor."""
 
 
 def memory_budget(device: torch.device) -> int:
-    """Bytes that a batch may take: half of what is free on the device now."""
+    """Return the bytes that a batch may take: half of the memory that is free on the device now."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -30,22 +30,22 @@ def memory_budget(device: torch.device) -> int:
         return (torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()) // 2
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # Not every system tells.
+    except (ValueError, OSError, AttributeError):  # Not available on every system.
         free = 2 * CPU_BUDGET
     return min(free // 2, CPU_BUDGET)
 
 
-def in_batches(function: Callable[[slice], Tensor], total: int, bytes_each: int, device: torch.device) -> Tensor:
-    """Concatenate `function(slice)` over batches that fit into memory; a batch that does not is halved and tried again.
+def run_in_batches(function: Callable[[slice], Tensor], total: int, bytes_each: int, device: torch.device) -> Tensor:
+    """Concatenate `function(slice)` over batches that fit into memory; on a memory error, halve the batch and retry.
 
     Args:
-        function: Computes the results of some of the `total` items.
+        function: Computes the results of a slice of the `total` items.
         total: Number of items.
         bytes_each: Estimated memory of one item.
-        device: Where the work is done.
+        device: Device that runs `function`.
     """
-    most = min(total, CUDA_LIMIT) if device.type == "cuda" else total
-    size = max(1, min(most, memory_budget(device) // max(bytes_each, 1)))
+    limit = min(total, CUDA_LIMIT) if device.type == "cuda" else total
+    size = max(1, min(limit, memory_budget(device) // max(bytes_each, 1)))
     results: list[Tensor] = []
     start = 0
     while start < total:
@@ -56,7 +56,7 @@ def in_batches(function: Callable[[slice], Tensor], total: int, bytes_each: int,
         except RuntimeError as error:
             if size == 1 or not is_out_of_memory(error):
                 raise
-        # Outside the handler, which still holds the tensors of the batch that failed.
+        # Outside of the handler, which keeps the tensors of the failed batch alive.
         size //= 2
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -64,6 +64,6 @@ def in_batches(function: Callable[[slice], Tensor], total: int, bytes_each: int,
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a device has no memory left; torch has several kinds."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in OUT_OF_MEMORY)
+    """Return whether an error means that a device ran out of memory."""
+    message = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(words in message for words in OUT_OF_MEMORY)

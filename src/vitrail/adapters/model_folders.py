@@ -1,4 +1,4 @@
-"""Folders of other libraries, a config.json beside weights: looked at before their library builds what they ask for."""
+"""Check folders of other libraries (a config.json beside weights) before their library builds the network."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,23 +18,23 @@ PREFERRED = (
     "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth", "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
 )  # fmt: skip
-"""Names of files of weights, in the order in which timm and transformers look for them."""
+"""Names of weight files, in the order in which timm and transformers look for them."""
 
 SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 SAFE, PICKLED = ".safetensors", (".bin", ".pth", ".pt", ".tar")
 
 FLOATING = ("F", "BF")
-"""How safetensors' names of floating-point numbers begin."""
+"""Prefixes of safetensors' floating-point types."""
 
 BYTES = ("I8", "U8", "I16", "U16", "torch.int8", "torch.uint8", "torch.int16", "torch.uint16")
-"""Numbers that stand for weights in a code of their own."""
+"""Types of quantized weights."""
 
 
 def read_folder_config(folder: str | Path) -> dict[str, Any]:
     """Read a folder's config.json.
 
     Raises:
-        CheckpointError: It cannot be read, or its numbers are those of no network.
+        CheckpointError: It cannot be read, or its numbers are out of range.
     """
     path = Path(folder) / CONFIG
     try:
@@ -53,38 +53,38 @@ def read_folder_config(folder: str | Path) -> dict[str, Any]:
 
 
 def check_weight_files(folder: str | Path) -> int:
-    """Look at a folder's weights before their library reads them, which would turn any numbers into weights.
+    """Check a folder's weight files before their library reads them, which would cast any numbers to weights.
 
     Returns:
-        How many bytes they have.
+        Their size in bytes.
 
     Raises:
-        CheckpointError: A file is no regular one, is damaged or unsafe, or holds other than floating-point weights.
+        CheckpointError: A file is not regular, is damaged or unsafe, or holds weights that are not floating-point numbers.
     """
     num_bytes = 0
-    for path in _files(Path(folder)):
+    for path in _list_weight_files(Path(folder)):
         try:
             num_bytes += regular_file(path).stat().st_size
-            odd = [f"{name} ({kind})" for name, kind in _kinds(path).items() if _is_odd(name, kind)]
+            invalid = [f"{name} ({dtype})" for name, dtype in _read_dtypes(path).items() if _is_invalid(name, dtype)]
         except OSError as error:
             raise CheckpointError(f"cannot load the weights of {folder}: {path.name}: {error.strerror or error}") from error
         except CheckpointError as error:
             raise CheckpointError(f"cannot load the weights of {folder}: {error}") from error
-        if odd:
-            more = f" and {len(odd) - MAX_LISTED} more" if len(odd) > MAX_LISTED else ""
-            raise CheckpointError(f"expected floating-point weights in {path}, got {', '.join(odd[:MAX_LISTED])}{more}")
+        if invalid:
+            more = f" and {len(invalid) - MAX_LISTED} more" if len(invalid) > MAX_LISTED else ""
+            raise CheckpointError(f"expected floating-point weights in {path}, got {', '.join(invalid[:MAX_LISTED])}{more}")
     return num_bytes
 
 
-def _files(folder: Path) -> list[Path]:
-    """The files that will be read; other files may lie beside them."""
+def _list_weight_files(folder: Path) -> list[Path]:
+    """List the files that the library will read."""
     whole = [folder / name for name in PREFERRED if (folder / name).exists()][:1]
-    shards = next((found for pattern in SHARDS if (found := sorted(folder.glob(pattern)))), [])
+    shards = next((paths for pattern in SHARDS if (paths := sorted(folder.glob(pattern)))), [])
     return whole or shards or sorted(path for path in folder.iterdir() if path.suffix in (SAFE, *PICKLED))
 
 
-def _kinds(path: Path) -> Mapping[str, str]:
-    """The kind of numbers of every tensor in a file."""
+def _read_dtypes(path: Path) -> Mapping[str, str]:
+    """Return the data type of every tensor in a file, by name."""
     if path.suffix in PICKLED:
         return {name: str(tensor.dtype) for name, tensor in read_checkpoint(path).state.items()}
     try:
@@ -94,7 +94,7 @@ def _kinds(path: Path) -> Mapping[str, str]:
         raise CheckpointError(f"damaged or truncated safetensors file {path}: {error}") from error
 
 
-def _is_odd(name: str, kind: str) -> bool:
-    # Indices and counters are whole numbers in the files of all libraries.
-    floating = kind.startswith(FLOATING) or (kind.startswith("torch.") and getattr(torch, kind[6:]).is_floating_point)
-    return kind in BYTES or (name.endswith((".weight", ".bias")) and not floating)
+def _is_invalid(name: str, dtype: str) -> bool:
+    # Indices and counters are integers in the files of all libraries.
+    floating = dtype.startswith(FLOATING) or (dtype.startswith("torch.") and getattr(torch, dtype[6:]).is_floating_point)
+    return dtype in BYTES or (name.endswith((".weight", ".bias")) and not floating)

@@ -1,4 +1,4 @@
-"""Image classifiers that are no Vision Transformers: ConvNeXt, ResNet, Swin and the like."""
+"""The adapter of image classifiers that are not Vision Transformers: ConvNeXt, ResNet, Swin and others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,24 +6,24 @@ from typing import Any, final
 
 from torch import nn
 
+from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.configured_output import configured_output
-from vitrail.adapters.logits import expect_logits
+from vitrail.adapters.logits import configured_output, expect_logits
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.types import Images, Logits
 
 CELL_SIZE = 16
-"""Side of a cell in pixels: the commonest patch of a ViT, so that maps and scores of both can be compared."""
+"""Default side of a cell in pixels: the most common patch size of ViTs, so that heatmaps and scores of both are comparable."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class PlainClassifier(Classifier):
-    """A network of which nothing is known but images and logits: to train, test, score and explain from outside.
+    """A network of which vitrail knows only images and logits: to train, test, score and explain as a black box.
 
     Attributes:
-        cell_size: Side in pixels of the square cells that explanations are given on; cells at the margins share what is left.
+        cell_size: Side of the square cells in pixels; where it does not divide the image, cells are larger, to fill it.
     """
 
     cell_size: int = CELL_SIZE
@@ -39,7 +39,7 @@ class PlainClassifier(Classifier):
             if "channels" not in str(error):
                 raise
             raise InvalidInputError(f"{self.name} takes no images of {images.shape[1]} channels: {error}") from error
-        # Hugging Face's models, and those with auxiliary heads, give more.
+        # Hugging Face's models, and those with auxiliary heads, return an object with logits.
         return expect_logits(getattr(output, "logits", output), len(images), self.name)
 
 
@@ -50,11 +50,11 @@ def adapt_plain(
     preprocessing: Preprocessing | None = None,
     cell_size: int = CELL_SIZE,
 ) -> PlainClassifier:
-    """See any image classifier from outside.
+    """Adapt any image classifier as a black box.
 
     Raises:
-        UnsupportedModelError: It gives features, or the class names are not one per logit.
-        InvalidInputError: A cell size that is no positive number.
+        UnsupportedModelError: It returns features, or the class names are not one per logit.
+        InvalidInputError: The cell size is not positive.
     """
     if cell_size < 1:
         raise InvalidInputError(f"expected a cell_size of at least 1 pixel, got {cell_size}")
@@ -71,13 +71,13 @@ def adapt_plain(
         cell_size=cell_size,
         output=configured_output(module),
     )
-    if class_names and len(class_names) != classifier.num_classes:
-        raise UnsupportedModelError(f"expected {classifier.num_classes} class names, one per logit, got {len(class_names)}")
+    if class_names:
+        check_class_names(class_names, classifier.num_classes)
     return classifier
 
 
-def num_outputs(module: nn.Module) -> int:
-    """How many logits the last layer of a classifier gives; 0 where there is none."""
+def count_head_outputs(module: nn.Module) -> int:
+    """Return the number of logits of a classifier's last layer; 0 where there is none."""
     layers = head_layers(module)
     if not layers:
         return 0
@@ -85,7 +85,7 @@ def num_outputs(module: nn.Module) -> int:
 
 
 def head_layers(module: nn.Module) -> list[nn.Linear | nn.Conv2d]:
-    """The last linear layer of a classifier, or a convolution of one pixel in its place; one for each head."""
+    """Return the last linear layer of each head of a classifier, or a 1x1 convolution in its place."""
     head: Any = module.get_classifier() if hasattr(module, "get_classifier") else module  # type: ignore[operator]  # timm's
     heads = [
         [layer for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]

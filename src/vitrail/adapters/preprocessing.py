@@ -1,4 +1,4 @@
-"""From a photo to what the network eats, and back to the photo's pixels."""
+"""Turn photos into the network's input, and map regions back to the photo's pixels."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +18,7 @@ from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.core.types import Images
 
 MAX_RESIZED_PIXELS = 100_000_000
+"""Largest resized photo, before the crop."""
 
 CROP_MODES = ("center", "squash", "whole")
 
@@ -27,17 +28,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, center crop, scale to [0, 1], normalize: what a trained network expects.
+    """Resize, center crop, scale to [0, 1], normalize: the preprocessing that a trained network expects.
 
     Args:
-        size: Height and width that the network eats, in pixels. With crop_mode "whole" the two limits, in any order: of the
-            shorter and of the longer side.
-        crop_fraction: The crop's share of the resized image (timm's `crop_pct`); with crop_mode "whole", which crops nothing, 1.
+        size: Height and width of the network's input, in pixels. With crop_mode "whole": the limits of the shorter and of the
+            longer side, in any order.
+        crop_fraction: Share of the resized image that the crop covers (timm's `crop_pct`); must be 1 with crop_mode "whole".
         crop_mode: "center" keeps the aspect ratio and crops; "squash" stretches the photo, then crops; "whole" keeps the aspect
             ratio and the whole photo, so that images differ in size (`resize_within`).
         interpolation: Name of a torchvision interpolation mode.
-        mean: Per channel, in [0, 1]; one number for a gray-scale network. Photos have one or three channels; networks of other
-            numbers of channels take images that are prepared elsewhere.
+        mean: Per channel, in [0, 1]; one number for a grayscale network. Photos have one or three channels; images for networks
+            with other numbers of channels must be prepared elsewhere.
         std: Per channel, in [0, 1].
     """
 
@@ -49,7 +50,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        # It may stand in a file, where anything may stand.
+        # Values may come from a file and be of any type.
         if self.crop_mode not in CROP_MODES:
             raise InvalidInputError(
                 f"expected crop_mode to be one of {', '.join(map(repr, CROP_MODES))}, got {self.crop_mode!r}"
@@ -61,7 +62,7 @@ class Preprocessing:
             raise InvalidInputError(f"unknown interpolation {self.interpolation!r}; choose one of: {modes}")
         if not _are_numbers(self.mean) or not _are_numbers(self.std) or len(self.mean) != len(self.std) or not self.mean:
             raise InvalidInputError(
-                f"expected mean and std of one finite number per channel, as many of both, got {self.mean} and {self.std}"
+                f"expected mean and std of one finite number per channel, both of the same length, got {self.mean} and {self.std}"
             )
         if min(self.std) <= 0:
             raise InvalidInputError(f"expected a std above 0 in every channel, got {self.std}")
@@ -72,7 +73,7 @@ class Preprocessing:
             raise InvalidInputError(
                 f"expected a size of at most {MAX_RESIZED_PIXELS:,} pixels, got {height}x{width} with crop_fraction {self.crop_fraction}"
             )
-        # Ignored, the default would look as if margins were cut off.
+        # Ignoring it would suggest that margins are cut off.
         if not self.fixed and self.crop_fraction != 1:
             raise InvalidInputError(
                 f"expected crop_fraction 1 with crop_mode 'whole', which crops nothing, got {self.crop_fraction}; set crop_fraction to 1"
@@ -80,32 +81,32 @@ class Preprocessing:
 
     @property
     def num_channels(self) -> int:
-        """How many channels the images have that it is made for."""
+        """Number of channels of the images."""
         return len(self.mean)
 
     def for_channels(self, num_channels: int) -> "Preprocessing":
-        """The same for another network: for a gray one, mean and std of the colors averaged; others stay as they are."""
+        """Adapt to another number of channels: for a grayscale network average mean and std over colors, else change nothing."""
         if num_channels != 1 or self.num_channels == 1:
             return self
         return replace(self, mean=(sum(self.mean) / self.num_channels,), std=(sum(self.std) / self.num_channels,))
 
     @property
     def fixed(self) -> bool:
-        """Whether every photo comes to an image of one size, `size`."""
+        """Whether every photo becomes an image of size `size`."""
         return self.crop_mode != "whole"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON; `from_dict` gives it back."""
+        """Convert to plain numbers and lists, ready for JSON."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Preprocessing":
-        """Read what `to_dict` gave."""
+        """Restore from the result of `to_dict`."""
         frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
         return cls(**frozen)
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width after resizing, before the crop."""
+        """Return height and width after resizing, before the crop."""
         if not self.fixed:
             return resize_within(height, width, min(self.size), max(self.size))
         target_height, target_width = (int(side / self.crop_fraction + 1e-6) for side in self.size)
@@ -116,14 +117,14 @@ class Preprocessing:
         return target_height, max(target_width, int(target_height * width / height))
 
     def seen_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the image that the network gets of a photo of that size."""
+        """Return height and width of the network's input for a photo of this size."""
         return self.size if self.fixed else self.resized_size(height, width)
 
     def check(self, image: Image.Image) -> None:
-        """Refuse a photo so thin that resizing would blow it up beyond reason.
+        """Refuse a photo so thin that resizing would make it huge.
 
         Raises:
-            ImageError: It is.
+            ImageError: The resized photo would exceed `MAX_RESIZED_PIXELS`.
         """
         refuse_thin(image, self.resized_size(image.height, image.width))
 
@@ -131,8 +132,8 @@ class Preprocessing:
         """Turn a photo into one normalized image.
 
         Raises:
-            ImageError: A photo so thin that resizing would blow it up beyond reason.
-            InvalidInputError: A network that takes other images than photos.
+            ImageError: The resized photo would exceed `MAX_RESIZED_PIXELS`.
+            InvalidInputError: The network takes neither one nor three channels.
         """
         if self.num_channels not in (1, 3):
             raise InvalidInputError(
@@ -149,16 +150,20 @@ class Preprocessing:
         return transforms.normalize(pixels, list(self.mean), list(self.std))
 
     def region(self, mask: Bool[np.ndarray, "rows cols"]) -> Bool[Tensor, "height width"]:
-        """Bring a region of a photo, in the photo's own pixels, to what the network sees: resized and cropped as the photo is.
+        """Resize and crop a mask of a photo as the photo itself, by nearest neighbor.
 
-        Every pixel takes the nearest one's part; none is half in the region.
+        Args:
+            mask: In the photo's own pixels.
+
+        Returns:
+            In the pixels of the network's input.
         """
         resized_size = list(self.resized_size(*mask.shape))
         resized = transforms.resize(Image.fromarray(mask.astype(np.uint8)), resized_size, InterpolationMode.NEAREST)
         return transforms.pil_to_tensor(transforms.center_crop(resized, list(self.seen_size(*mask.shape))))[0].bool()
 
     def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom, in the photo's own pixels, of the part that the network sees."""
+        """Return left, top, right and bottom of the part of a photo that the network sees, in the photo's own pixels."""
         resized_height, resized_width = self.resized_size(height, width)
         cropped_height, cropped_width = self.seen_size(height, width)
         seen_height, seen_width = cropped_height / resized_height * height, cropped_width / resized_width * width
@@ -166,33 +171,33 @@ class Preprocessing:
         return max(left, 0.0), max(top, 0.0), min(left + seen_width, float(width)), min(top + seen_height, float(height))
 
     def denormalize(self, images: Images) -> Images:
-        """Undo the normalization: pixels in [0, 1]."""
+        """Undo the normalization; returns pixels in [0, 1]."""
         mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return (images * std + mean).clamp(0, 1)
 
 
 def _are_numbers(values: Any, kind: Any = Real) -> bool:
-    """Whether a tuple holds finite numbers alone."""
+    """Return whether `values` is a tuple of finite numbers."""
     return isinstance(values, tuple) and all(
         isinstance(value, kind) and not isinstance(value, bool) and isfinite(value) for value in values
     )
 
 
 def resize_within(height: int, width: int, shorter: int, longest: int | None = None) -> tuple[int, int]:
-    """Height and width, in pixels, of an image in its own proportions within two limits.
+    """Return height and width of an image resized within two limits, keeping its aspect ratio.
 
-    The shorter side becomes `shorter`, unless the longer one would then exceed `longest`, which it becomes instead. The shorter side
-    is rounded first and the longer one follows it, so that it may exceed `longest` a little. No side is less than a pixel.
+    The shorter side becomes `shorter`; if the longer side would then exceed `longest`, the longer side becomes `longest` instead. The
+    shorter side is rounded first and determines the longer one, which may exceed `longest` slightly. Both are at least one pixel.
 
     Args:
-        height: Of the image.
-        width: Of the image.
-        shorter: What the shorter side becomes.
-        longest: What the longer side may have; None for no limit.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        shorter: Target for the shorter side.
+        longest: Limit of the longer side; None for no limit.
 
     Source: Carion et al. 2020 (DETR), arXiv:2005.12872, rounded as in its code.
 
-    Differs: An image so thin that its shorter side is rounded away keeps one pixel; DETR's code fails.
+    Differs: An image so thin that its shorter side would round to zero keeps one pixel; DETR's code fails.
     """
     short, long = min(height, width), max(height, width)
     if longest is not None and long / short * shorter > longest:
@@ -204,10 +209,10 @@ def resize_within(height: int, width: int, shorter: int, longest: int | None = N
 
 
 def refuse_thin(image: Image.Image, size: tuple[int, int]) -> None:
-    """Refuse a photo so thin that resizing it, to a size of height and width, would blow it up beyond reason.
+    """Refuse a photo so thin that resizing it to `size` (height, width) would make it huge.
 
     Raises:
-        ImageError: It is.
+        ImageError: The resized photo would exceed `MAX_RESIZED_PIXELS`.
     """
     height, width = size
     if height * width > MAX_RESIZED_PIXELS:

@@ -1,4 +1,4 @@
-"""What our own files may hold, and how each is built again from its description: by names and numbers, never by code."""
+"""Rebuild networks from the description in a vitrail file: from names and numbers, never from code."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,19 +10,19 @@ from vitrail.core.errors import MissingExtraError
 from vitrail.models.hit import HiT
 
 
-def _timm(config: Mapping[str, Any]) -> nn.Module:
+def _rebuild_timm(config: Mapping[str, Any]) -> nn.Module:
     from vitrail.adapters.timm_building import rebuild_timm  # noqa: PLC0415 (timm is heavy)
 
     return rebuild_timm(config)
 
 
-def _torchvision(config: Mapping[str, Any]) -> nn.Module:
+def _rebuild_torchvision(config: Mapping[str, Any]) -> nn.Module:
     from vitrail.adapters.torchvision_building import rebuild_torchvision  # noqa: PLC0415 (heavy)
 
     return rebuild_torchvision(config)
 
 
-def _huggingface(config: Mapping[str, Any]) -> nn.Module:
+def _rebuild_huggingface(config: Mapping[str, Any]) -> nn.Module:
     try:
         from vitrail.adapters.huggingface_building import rebuild_huggingface  # noqa: PLC0415 (heavy, and an extra)
     except ImportError as error:
@@ -33,7 +33,8 @@ def _huggingface(config: Mapping[str, Any]) -> nn.Module:
 ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "hit": HiT.from_config,
     "intr": rebuild_intr,
-    "timm": _timm,
-    "torchvision": _torchvision,
-    "huggingface": _huggingface,
+    "timm": _rebuild_timm,
+    "torchvision": _rebuild_torchvision,
+    "huggingface": _rebuild_huggingface,
 }
+"""Functions that build a network without weights, by the architecture in its description."""

@@ -1,4 +1,4 @@
-"""Saving a model as one file that `vitrail.load` knows."""
+"""Save a model as one file that `vitrail.load` reads, or as a Hugging Face folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vitrail.adapters.adapting import home_of
+from vitrail.adapters.adapting import find_library
 from vitrail.adapters.build_spec import BuildSpec
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.plain import PlainClassifier
@@ -22,12 +22,12 @@ def save(classifier: Classifier, path: str | Path, *, half: bool = False, notes:
     Args:
         classifier: An adapted or loaded HiT or INTR, or a network of another library that vitrail built.
         path: The file.
-        half: Store half precision; it is loaded as single precision again.
-        notes: More about the model, ready for JSON, kept inside the file.
+        half: Whether to store half precision; loading returns single precision.
+        notes: Further information, ready for JSON, to store in the file.
 
     Raises:
-        UnsupportedModelError: The network came from elsewhere, so that nobody knows how to build it again.
-        OutputError: The file cannot be written; an older file is left whole.
+        UnsupportedModelError: vitrail does not know how to rebuild the network.
+        OutputError: The file cannot be written; an older file stays intact.
     """
     module = classifier.module
     spec = find_build_spec(classifier)
@@ -47,10 +47,10 @@ def save(classifier: Classifier, path: str | Path, *, half: bool = False, notes:
 
 
 def find_build_spec(classifier: Classifier) -> BuildSpec:
-    """How a network is built again.
+    """Return how to rebuild a network.
 
     Raises:
-        UnsupportedModelError: It came from elsewhere, and does not tell.
+        UnsupportedModelError: vitrail did not build it, and its configuration does not tell.
     """
     module = classifier.module
     if isinstance(module, HiT):
@@ -59,7 +59,7 @@ def find_build_spec(classifier: Classifier) -> BuildSpec:
         return BuildSpec("intr", module.config.to_dict())
     if classifier.build_spec is not None:
         return classifier.build_spec
-    if home_of(module) == "transformers":
+    if find_library(module) == "transformers":
         from vitrail.adapters.huggingface_building import describe_huggingface  # noqa: PLC0415 (heavy, and an extra)
 
         return describe_huggingface(module)
@@ -73,18 +73,18 @@ def export_huggingface(classifier: Classifier, folder: str | Path, *, overwrite:
     """Write a Hugging Face network as a folder that `from_pretrained` and `vitrail.load` read, with class names and preprocessing.
 
     Args:
-        classifier: Its module is one of transformers.
-        folder: Created where it is not there.
-        overwrite: Whether files of an earlier export may be replaced.
+        classifier: Its module is a transformers model.
+        folder: The folder, created if needed.
+        overwrite: Whether to replace files of an earlier export.
 
     Raises:
-        UnsupportedModelError: Another network, or a preprocessing that transformers cannot do.
-        OutputError: The folder holds something, or cannot be written.
+        UnsupportedModelError: The network is not one of transformers, or transformers does not support its preprocessing.
+        OutputError: The folder is not empty, or cannot be written.
     """
-    if home_of(classifier.module) != "transformers":
+    if find_library(classifier.module) != "transformers":
         raise UnsupportedModelError(
             f"expected a network of Hugging Face, got {type(classifier.module).__name__}; vitrail.save writes it as one file"
         )
-    from vitrail.adapters.huggingface_exporting import write_folder  # noqa: PLC0415 (heavy, and an extra)
+    from vitrail.adapters.huggingface_loading import write_folder  # noqa: PLC0415 (heavy, and an extra)
 
     write_folder(classifier, Path(folder), overwrite)

@@ -1,4 +1,4 @@
-"""timm's Vision Transformers."""
+"""Create and adapt timm's Vision Transformers."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,14 +16,14 @@ from torch import nn
 
 from vitrail.adapters.image_checks import first_convolution
 from vitrail.adapters.model_folders import check_weight_files, read_folder_config
-from vitrail.adapters.pooling import gives_features
+from vitrail.adapters.pooling import is_feature_head
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.timm_labels import refuse_embedding, timm_class_names
 from vitrail.adapters.timm_networks import TimmAdapter, TimmBeitAdapter, TimmEvaAdapter, TimmViTAdapter
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.core.hooks import original
 from vitrail.core.registry import unknown_name
-from vitrail.models.limits import check_numbers, expect_filled, sketch
+from vitrail.models.limits import build_on_meta, check_numbers, expect_enough_bytes
 
 ADAPTERS: dict[type[nn.Module], type[TimmAdapter]] = {
     VisionTransformer: TimmViTAdapter,
@@ -31,43 +31,45 @@ ADAPTERS: dict[type[nn.Module], type[TimmAdapter]] = {
     Eva: TimmEvaAdapter,
     Beit: TimmBeitAdapter,
 }
-"""By exact class: a class derived from these has steps of its own that no adapter knows."""
+"""Adapters by exact class: derived classes may compute something else."""
 
 ATTENTIONS = (Attention, AttentionRope, EvaAttention, BeitAttention)
-"""Attention whose weights pass `attn_drop` when it is not fused."""
+"""Attention classes whose weights pass `attn_drop` when not fused."""
 
 
 def adapt_timm(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> TimmAdapter:
-    """See somebody's timm network as a Vision Transformer; see `as_vit`.
+    """Adapt a user's timm network as a Vision Transformer; see `adapt_timm_vit`.
 
     Raises:
-        UnsupportedModelError: Not one that vitrail knows, or its outputs are an embedding, and no class names are given.
+        UnsupportedModelError: vitrail does not support it, or its outputs are an embedding and no class names are given.
     """
     if not class_names:
         refuse_embedding(module, name)
-    return as_vit(module, name, class_names, preprocessing)
+    return adapt_timm_vit(module, name, class_names, preprocessing)
 
 
-def as_vit(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> TimmAdapter:
-    """See a timm network, whose outputs are classes, as a Vision Transformer.
+def adapt_timm_vit(
+    module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
+) -> TimmAdapter:
+    """Adapt a timm network, whose outputs are classes, as a Vision Transformer.
 
     Raises:
-        UnsupportedModelError: Another architecture, no classifier, patches that are not embedded one by one, or blocks without
-            plain self-attention.
+        UnsupportedModelError: The network has another architecture, no classifier, patches that are not embedded independently, or
+            blocks without plain self-attention.
     """
     adapter = ADAPTERS.get(type(module))
     if adapter is None:
         raise UnsupportedModelError(
             f"expected timm's {', '.join(known.__name__ for known in ADAPTERS)}, got timm's {type(module).__name__}, which has no "
-            f"adapter{_why_not(module)}"
+            f"adapter{_explain_missing_adapter(module)}"
         )
     vit: Any = module
-    if gives_features(vit.head) or not vit.global_pool:
+    if is_feature_head(vit.head) or not vit.global_pool:
         raise UnsupportedModelError(
             f"expected a classifier, got a {type(module).__name__} that gives features (num_classes={vit.num_classes}, "
             f"global_pool={vit.global_pool!r}); create it with num_classes=... and train its head, or load a fine-tuned one"
         )
-    # A ResNet before the blocks, or overlapping patches, would mix patches before perturbed_logits replaces them.
+    # A convolutional stem, or overlapping patches, would mix patches before perturbed_logits replaces them.
     embedding = original(vit.patch_embed)
     if type(embedding) is not PatchEmbed:
         raise UnsupportedModelError(
@@ -84,7 +86,7 @@ def as_vit(module: nn.Module, name: str, class_names: tuple[str, ...], preproces
     return adapter(module, own, class_names, name)
 
 
-def _why_not(module: nn.Module) -> str:
+def _explain_missing_adapter(module: nn.Module) -> str:
     kind = type(module).__name__
     known = next((base for base in type(module).__mro__ if base in ADAPTERS), None)
     if known is not None:
@@ -98,21 +100,21 @@ def _why_not(module: nn.Module) -> str:
 
 
 def timm_preprocessing(module: nn.Module) -> Preprocessing:
-    """The preprocessing that a timm model was trained with, at the size that it was created for.
+    """Return the preprocessing that a timm model was trained with, at the size that it was created for.
 
     Raises:
-        UnsupportedModelError: A way of cropping that vitrail has not.
-        CheckpointError: A description that makes no sense.
+        UnsupportedModelError: vitrail does not support its crop mode.
+        CheckpointError: The model's description of it is invalid.
     """
     try:
-        return _described_preprocessing(module)
+        return _convert_preprocessing(module)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"the preprocessing that this timm model describes makes no sense: {error}") from error
 
 
-def _described_preprocessing(module: nn.Module) -> Preprocessing:
+def _convert_preprocessing(module: nn.Module) -> Preprocessing:
     config = resolve_model_data_config(module)
-    # The pretrained configuration does not know of img_size=....
+    # The pretrained configuration ignores img_size=....
     size = getattr(getattr(module, "patch_embed", None), "img_size", None) or config["input_size"][1:]
     if config["crop_mode"] not in ("center", "squash"):
         raise UnsupportedModelError(
@@ -133,12 +135,12 @@ def create_timm(name: str, *, pretrained: bool = True, **options: Any) -> TimmAd
 
     Raises:
         UnknownNameError: timm knows no such model, or its weights could not be fetched.
-        UnsupportedModelError: It is no Vision Transformer that vitrail knows.
+        UnsupportedModelError: The model is not a Vision Transformer that vitrail supports.
     """
     module = make_timm(name, pretrained, options)
-    if "num_classes" not in options:  # Who chooses them knows that they are classes.
+    if "num_classes" not in options:  # Choosing num_classes implies that the outputs are classes.
         refuse_embedding(module, f"timm:{name}")
-    return as_vit(module, f"timm:{name}", timm_class_names(module), None)
+    return adapt_timm_vit(module, f"timm:{name}", timm_class_names(module), None)
 
 
 def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
@@ -146,14 +148,14 @@ def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Mod
 
     Raises:
         UnknownNameError: timm knows no such model, or its weights could not be fetched.
-        InvalidInputError: Options that it does not have, or that do not go together.
-        CheckpointError: A folder whose weights or configuration no network has, or one that is too large.
+        InvalidInputError: The model does not have these options, or their values are incompatible.
+        CheckpointError: The weights or the configuration of a folder are invalid or too large.
     """
     if ":" not in name and not timm.is_model(name):
         raise unknown_name("timm model", name, timm.list_models("*vit*") + timm.list_models("deit*"))
     check_numbers(options, f"timm:{name}")
     if ":" in name:
-        _check_described(name, pretrained, options)
+        _check_source(name, pretrained, options)
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except (TypeError, AssertionError) as error:
@@ -169,22 +171,22 @@ def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Mod
         ) from error
 
 
-def _check_described(name: str, pretrained: bool, options: Mapping[str, Any]) -> None:
-    """Look at what a folder or a repository asks for, before it is built."""
-    source, _, place = name.partition(":")
+def _check_source(name: str, pretrained: bool, options: Mapping[str, Any]) -> None:
+    """Check the configuration and weights of a folder or repository before timm builds the network."""
+    source, _, path = name.partition(":")
     local = source.lower() == "local-dir"
     if local:
-        read_folder_config(place)
+        read_folder_config(path)
     else:
-        config = _fetched_config(place)
+        config = _fetch_config(path)
         check_numbers(config, f"timm:{name}")
-    sketched = sketch(lambda: timm.create_model(name, pretrained=False, **options), f"timm:{name}")
+    skeleton = build_on_meta(lambda: timm.create_model(name, pretrained=False, **options), f"timm:{name}")
     if local and pretrained:
-        expect_filled(sketched, check_weight_files(place), place)
+        expect_enough_bytes(skeleton, check_weight_files(path), path)
 
 
-def _fetched_config(repository: str) -> Mapping[str, Any]:
-    """The arguments that a repository of the hub gives to its architecture; none where they cannot be fetched, which loading reports."""
+def _fetch_config(repository: str) -> Mapping[str, Any]:
+    """Fetch the arguments that a hub repository gives to its architecture; empty on errors, which loading reports."""
     with suppress(Exception):  # Network, hub and file errors have no common base.
         return dict(timm.models.load_model_config_from_hf(repository)[2])
     return {}

@@ -1,4 +1,4 @@
-"""timm's attention with a `forward` that somebody replaced: the same as the class's own, or not to be believed."""
+"""Check timm's attention with a replaced `forward` against the forward pass of its class."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,27 +12,27 @@ from vitrail.core.hooks import attributes, forward_hooks
 
 
 @contextmanager
-def compare_with_class(replaced: Sequence[Any]) -> Iterator[None]:
-    """Run the class's own forward pass beside the replaced one of each attention, on the same tokens, for the time of the block.
+def compare_with_class_forward(replaced: Sequence[Any]) -> Iterator[None]:
+    """Compare, inside the block, each replaced forward pass with that of its class on the same tokens.
 
-    Weights that pass `attn_drop` in a replaced forward may be for show, or be changed before they meet the values. Where the class's
-    own forward, which is known, shows the same weights and gives the same output, they are those that count.
+    Weights that pass `attn_drop` in a replaced forward may be unused, or changed before they multiply the values. If the class's own
+    forward shows the same weights and returns the same output, they are the weights in use.
 
     Raises:
         UnsupportedModelError: The two differ.
     """
     shown: list[Tensor] = []
 
-    def note(drop: nn.Module, inputs: tuple[Any, ...], weights: Tensor) -> None:
+    def keep(drop: nn.Module, inputs: tuple[Any, ...], weights: Tensor) -> None:
         shown.append(weights)
 
     def compare(attention: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
-        mine = [output, *shown]
+        replaced_results = [output, *shown]
         shown.clear()
-        own = type(attention).forward(attention, *inputs, **options)
-        theirs = [own, *shown]
+        class_output = type(attention).forward(attention, *inputs, **options)
+        class_results = [class_output, *shown]
         shown.clear()
-        if len(mine) != len(theirs) or not all(map(_close, mine, theirs)):
+        if len(replaced_results) != len(class_results) or not all(map(_is_close, replaced_results, class_results)):
             raise UnsupportedModelError(
                 f"the forward of a {type(attention).__name__} was replaced by one that does not use the attention weights that it shows, "
                 "or shows them more than once; let only the weights that meet the values pass attn_drop, or restore the forward"
@@ -40,13 +40,13 @@ def compare_with_class(replaced: Sequence[Any]) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(attributes(replaced, fused_attn=False))
-        stack.enter_context(forward_hooks([(attention.attn_drop, note) for attention in replaced]))
+        stack.enter_context(forward_hooks([(attention.attn_drop, keep) for attention in replaced]))
         for attention in replaced:
             stack.callback(attention.register_forward_hook(compare, with_kwargs=True).remove)
         yield
 
 
-def _close(mine: Any, theirs: Tensor) -> bool:
-    tolerance = 1e-4 if theirs.dtype in (torch.float32, torch.float64) else 0.05
-    same_shape = isinstance(mine, Tensor) and mine.shape == theirs.shape
-    return same_shape and bool((mine - theirs).abs().max() <= tolerance * theirs.abs().max())
+def _is_close(actual: Any, expected: Tensor) -> bool:
+    tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 0.05
+    same_shape = isinstance(actual, Tensor) and actual.shape == expected.shape
+    return same_shape and bool((actual - expected).abs().max() <= tolerance * expected.abs().max())

@@ -1,4 +1,4 @@
-"""Features of timm's networks as the backbone of an INTR: ViTs such as DINOv2, ConvNeXt, or whatever gives its intermediate features."""
+"""Backbones of an INTR from timm: any network with intermediate features, such as DINOv2 or ConvNeXt."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from vitrail.core.types import Images
 from vitrail.models.intr.backbone import Backbone, Features
 
 ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True}
-"""What a ViT needs to take images of any size; other networks take them as they are."""
+"""Options that let a ViT take images of any size; other networks need none."""
 
 
 class TimmBackbone(Backbone):
@@ -21,23 +21,23 @@ class TimmBackbone(Backbone):
 
     Args:
         name: As `timm.create_model` takes it.
-        frozen: Whether batch norms, if it has any, keep their figures.
-        pretrained: Whether to begin with timm's weights.
+        frozen: Whether batch norms, if any, keep their statistics.
+        pretrained: Whether to start from timm's weights.
         options: Arguments of `timm.create_model`, such as `output_stride` of a ConvNeXt.
 
     Raises:
         UnknownNameError: timm knows no such model, or its weights could not be fetched.
-        UnsupportedModelError: It does not give its features.
-        InvalidInputError: Options that it does not have.
+        UnsupportedModelError: The network does not return intermediate features.
+        InvalidInputError: The network does not have these options.
     """
 
     def __init__(self, name: str, frozen: bool = True, pretrained: bool = False, **options: Any) -> None:
         super().__init__()
-        # Names and options may come from a file of weights, which must not make timm fetch or read others.
+        # Names and options may come from a weight file, which must not make timm fetch or read other files.
         if not timm.is_model(name):
             raise unknown_name("timm model", name, timm.list_models())
-        if odd := sorted((NOT_SHAPE | {"in_chans", "num_classes"}) & set(options)):
-            raise InvalidInputError(f"expected options of the shape of timm:{name}, got {', '.join(odd)}")
+        if unknown := sorted((NOT_SHAPE | {"in_chans", "num_classes"}) & set(options)):
+            raise InvalidInputError(f"expected options of the shape of timm:{name}, got {', '.join(unknown)}")
         options["num_classes"] = 0
         try:
             network: Any = make_timm(name, pretrained, ANY_SIZE | options)
@@ -54,7 +54,7 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Images) -> Features:
         net: Any = self.network
-        found: list[Features] = net.forward_intermediates(
+        features: list[Features] = net.forward_intermediates(
             images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
         )
-        return found[-1]
+        return features[-1]

@@ -1,4 +1,4 @@
-"""timm networks for training: ViTs and any other classifier, by name and options, and again from a file's description."""
+"""Build timm networks for training, and rebuild them from a file's description."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,11 +7,11 @@ from typing import Any
 import timm
 from torch import nn
 
-from vitrail.adapters.build_spec import BuildSpec, ModelSpec, frozen_lists, is_plain, translate_error
+from vitrail.adapters.build_spec import BuildSpec, ModelSpec, is_plain, lists_to_tuples, translate_error
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.timm import as_vit, make_timm, timm_preprocessing
+from vitrail.adapters.timm import adapt_timm_vit, make_timm, timm_preprocessing
 from vitrail.adapters.timm_labels import timm_class_names
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 
@@ -20,34 +20,35 @@ NOT_SHAPE = frozenset({
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_filter_fn", "pretrained_model_args",
     "pretrained_strict", "scriptable",
 })  # fmt: skip
-"""Arguments of `timm.create_model` that read files, or change what it returns: no matter of a network's shape."""
+"""Arguments of `timm.create_model` that read files or change what it returns, and do not belong to a network's shape."""
 
-OUR_WORDS = {"drop_path_rate": "drop_path", "attn_drop_rate": "attention_dropout", "img_size": "image_size"}
+OUR_NAMES = {"drop_path_rate": "drop_path", "attn_drop_rate": "attention_dropout", "img_size": "image_size"}
+"""Our name by timm's argument."""
 
 
-def build_timm(name: str, wanted: ModelSpec) -> Classifier:
-    """Build a timm network for training: as a Vision Transformer where it is one, else as a plain classifier.
+def build_timm(name: str, spec: ModelSpec) -> Classifier:
+    """Build a timm network for training.
 
     Raises:
         UnknownNameError: timm knows no such model, or its weights could not be fetched.
-        InvalidInputError: Options that it does not have, that no file can hold, or that go by another name here.
+        InvalidInputError: The network does not have these options, a file cannot store them, or they have another name here.
     """
-    options = _options(name, wanted)
+    options = _translate_spec(name, spec)
     try:
-        module = make_timm(name, wanted.pretrained, options)
+        module = make_timm(name, spec.pretrained, options)
     except InvalidInputError as error:
-        raise translate_error(error, OUR_WORDS, f"timm:{name}") from error
-    names = timm_class_names(module) if wanted.pretrained else ()
-    classifier = view_timm(module, f"timm:{name}", names if len(names) == wanted.num_classes else (), None)
+        raise translate_error(error, OUR_NAMES, f"timm:{name}") from error
+    names = timm_class_names(module) if spec.pretrained else ()
+    classifier = view_timm(module, f"timm:{name}", names if len(names) == spec.num_classes else (), None)
     return replace(
-        classifier, build_spec=_build_spec(name, module, options), preprocessing=wanted.preprocessing(classifier.preprocessing)
+        classifier, build_spec=_build_spec(name, module, options), preprocessing=spec.preprocessing(classifier.preprocessing)
     )
 
 
 def view_timm(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> Classifier:
-    """A timm network as a Vision Transformer where it is one that vitrail knows, else as a plain classifier."""
+    """Adapt a timm network as a Vision Transformer if vitrail supports it as one, else as a plain classifier."""
     try:
-        return as_vit(module, name, class_names, preprocessing)
+        return adapt_timm_vit(module, name, class_names, preprocessing)
     except UnsupportedModelError:
         return adapt_plain(module, name, class_names, preprocessing or timm_preprocessing(module))
 
@@ -56,35 +57,35 @@ def rebuild_timm(config: Mapping[str, Any]) -> nn.Module:
     """Build the network that a file describes, without its weights.
 
     Raises:
-        CheckpointError: The description asks for something else than a network of timm's own list.
+        CheckpointError: The description does not name a timm model and options of its shape.
     """
-    name, options = config["name"], frozen_lists(config["options"])
+    name, options = config["name"], lists_to_tuples(config["options"])
     if not isinstance(name, str) or not timm.is_model(name) or not isinstance(options, dict):
         raise CheckpointError(f"expected the name of a timm model and its options, got {name!r} and {options!r}")
-    odd = sorted(NOT_SHAPE & set(options))
-    if odd:
-        raise CheckpointError(f"expected options of the shape of timm:{name}, got {', '.join(odd)}")
+    invalid = sorted(NOT_SHAPE & set(options))
+    if invalid:
+        raise CheckpointError(f"expected options of the shape of timm:{name}, got {', '.join(invalid)}")
     return make_timm(name, False, options)
 
 
-def _options(name: str, wanted: ModelSpec) -> dict[str, Any]:
-    """The arguments of `timm.create_model`."""
-    odd = sorted((NOT_SHAPE - {"cache_dir"}) & set(wanted.options))
-    if odd:
-        raise InvalidInputError(f"expected options of the shape of timm:{name}, got {', '.join(odd)}")
-    ours = {
-        "num_classes": ("num_classes", wanted.num_classes),
-        "in_chans": ("in_channels", wanted.in_channels),
-        # Other networks take images of any size, and no such option.
-        "img_size": ("image_size", wanted.image_size if _has_fixed_size(name) else None),
-        "drop_path_rate": ("drop_path", wanted.drop_path),
-        "attn_drop_rate": ("attention_dropout", wanted.attention_dropout),
+def _translate_spec(name: str, spec: ModelSpec) -> dict[str, Any]:
+    """Translate a specification into arguments of `timm.create_model`."""
+    invalid = sorted((NOT_SHAPE - {"cache_dir"}) & set(spec.options))
+    if invalid:
+        raise InvalidInputError(f"expected options of the shape of timm:{name}, got {', '.join(invalid)}")
+    translated = {
+        "num_classes": ("num_classes", spec.num_classes),
+        "in_chans": ("in_channels", spec.in_channels),
+        # Networks without this option take images of any size.
+        "img_size": ("image_size", spec.image_size if _has_fixed_size(name) else None),
+        "drop_path_rate": ("drop_path", spec.drop_path),
+        "attn_drop_rate": ("attention_dropout", spec.attention_dropout),
     }
-    return wanted.merged(ours, f"timm:{name}")
+    return spec.merge_options(translated, f"timm:{name}")
 
 
 def _has_fixed_size(name: str) -> bool:
-    if ":" in name:  # A folder or repository tells only when it is loaded.
+    if ":" in name:  # Unknown before a folder or repository is loaded.
         return True
     config = timm.models.get_pretrained_cfg(name)
     return config is not None and bool(config.fixed_input_size)
@@ -92,7 +93,7 @@ def _has_fixed_size(name: str) -> bool:
 
 def _build_spec(name: str, module: Any, options: Mapping[str, Any]) -> BuildSpec:
     shape = {key: value for key, value in options.items() if key not in NOT_SHAPE}
-    if ":" in name:  # What the folder or the repository said is written down, so that nothing is fetched to build it again.
+    if ":" in name:  # Store what the folder or repository says, so that a rebuild fetches nothing.
         name = module.pretrained_cfg["architecture"]
         shape = {key: value for key, value in module.pretrained_model_args.items() if is_plain(value)} | shape
     return BuildSpec("timm", {"name": name, "options": shape})

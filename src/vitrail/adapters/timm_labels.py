@@ -1,4 +1,4 @@
-"""What timm says of a network's outputs: their names, and whether they are classes at all."""
+"""Class names of timm networks, and refusal of networks whose outputs are embeddings."""
 
 import re
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from torch import nn
 from vitrail.core.errors import CheckpointError, UnsupportedModelError
 
 EMBEDDING = re.compile(r"clip|_pe_", re.IGNORECASE)
-"""In the names of networks that were trained to match images with texts: their last layer leads into the texts' space."""
+"""Pattern in the names of image-text networks, whose outputs are embeddings."""
 
 
 def timm_class_names(module: nn.Module) -> tuple[str, ...]:
-    """The class names that come with a model, else ImageNet's, for models that have as many classes.
+    """Return the class names that come with a model, else ImageNet's if the numbers of classes match.
 
     Raises:
         CheckpointError: The model's `label_names` are not one name per class, or names by index.
     """
     described: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
     names, num_classes = described.get("label_names"), int(getattr(module, "num_classes", 0))
-    if names and num_classes == described.get("num_classes"):  # Else they are of classes that the head no longer has.
-        return _named(names, described.get("label_descriptions"), num_classes)
+    if names and num_classes == described.get("num_classes"):  # Else the head was replaced.
+        return _read_names(names, described.get("label_descriptions"), num_classes)
     subset = infer_imagenet_subset(module)
     if subset is None:
         return ()
@@ -31,17 +31,17 @@ def timm_class_names(module: nn.Module) -> tuple[str, ...]:
 
 
 def refuse_embedding(module: nn.Module, name: str) -> None:
-    """Refuse a network whose outputs are those of CLIP's image tower or the like, as published: no classes.
+    """Refuse a network with published weights whose outputs are an embedding, such as CLIP's image tower.
 
     Raises:
-        UnsupportedModelError: It is one.
+        UnsupportedModelError: The outputs are an embedding.
     """
     described: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
     num_outputs = getattr(module, "num_classes", None)
     trained_as = f"{described.get('architecture', '')}.{described.get('tag', '')}"
     if (
         EMBEDDING.search(trained_as)
-        and num_outputs  # Else it has no classifier at all, which is said elsewhere.
+        and num_outputs  # Missing classifiers are reported elsewhere.
         and num_outputs == described.get("num_classes")
         and not described.get("label_names")
         and infer_imagenet_subset(module) is None
@@ -53,16 +53,16 @@ def refuse_embedding(module: nn.Module, name: str) -> None:
         )
 
 
-def _named(names: Any, descriptions: Any, num_classes: int) -> tuple[str, ...]:
-    """Names by index as timm has them: a list, or by number where some classes have none; descriptions where there are any."""
+def _read_names(names: Any, descriptions: Any, num_classes: int) -> tuple[str, ...]:
+    """Read timm's names, a list or a dictionary by index, and replace them by descriptions where there are any."""
     try:
         by_index = {int(index): name for index, name in (names.items() if isinstance(names, Mapping) else enumerate(names))}
         listed = not isinstance(names, Mapping)
         if (listed and len(by_index) != num_classes) or not set(by_index) <= set(range(num_classes)):
             raise ValueError(f"{len(by_index)} names, up to number {max(by_index)}")
-        odd = next((name for name in by_index.values() if not isinstance(name, str)), None)
-        if odd is not None or isinstance(names, str) or not isinstance(descriptions, Mapping | None):
-            raise ValueError(f"{odd if odd is not None else type(descriptions).__name__!r}")
+        invalid = next((name for name in by_index.values() if not isinstance(name, str)), None)
+        if invalid is not None or isinstance(names, str) or not isinstance(descriptions, Mapping | None):
+            raise ValueError(f"{invalid if invalid is not None else type(descriptions).__name__!r}")
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"expected label_names of the {num_classes} classes of this model, as a list or by index, got {error}"

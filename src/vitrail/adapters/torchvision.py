@@ -1,4 +1,4 @@
-"""torchvision's Vision Transformers."""
+"""Create and adapt torchvision's Vision Transformers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +11,11 @@ from torchvision import models
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import VisionTransformer
 
-from vitrail.adapters.base import BlockIntercept, ViTAdapter
+from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.image_checks import expect_channels, expect_size, first_convolution
-from vitrail.adapters.pooling import class_tokens, gives_features, plain_width
+from vitrail.adapters.pooling import class_token_weights, is_feature_head, linear_head_width
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.recording import BlockIntercept
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.core.hooks import original, replaced_methods
 from vitrail.core.registry import unknown_name
@@ -27,13 +28,13 @@ class TorchvisionViTAdapter(ViTAdapter):
 
     @property
     def vit(self) -> Any:
-        """The network; torchvision has no types of its own."""
+        """The network, untyped because torchvision has no types."""
         return self.module
 
     @property
     def num_classes(self) -> int:
         heads = self.vit.heads
-        return plain_width(heads[-1] if isinstance(heads, nn.Sequential) and len(heads) else heads) or super().num_classes
+        return linear_head_width(heads[-1] if isinstance(heads, nn.Sequential) and len(heads) else heads) or super().num_classes
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -69,12 +70,12 @@ class TorchvisionViTAdapter(ViTAdapter):
         return self.vit.heads(self.vit.encoder.ln(tokens)[:, 0])
 
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
-        return class_tokens(num_tokens, 1, self.vit.class_token)
+        return class_token_weights(num_tokens, 1, self.vit.class_token)
 
     @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], see: BlockIntercept) -> Iterator[None]:
-        # The weights that torch's MultiheadAttention returns are a copy beside the path of the gradients, averaged over heads
-        # or not; so its arithmetic is done here.
+    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
+        # The weights that torch's MultiheadAttention returns are not on the path of the gradients, so its arithmetic is
+        # repeated here.
         attentions: list[Any] = [original(block.self_attention) for block in blocks]
         for index, attention in enumerate(attentions):
             if type(attention) is not nn.MultiheadAttention or not attention._qkv_same_embed_dim or not attention.batch_first:
@@ -82,19 +83,21 @@ class TorchvisionViTAdapter(ViTAdapter):
                     f"expected torch's MultiheadAttention in every block of {self.name}, got {type(attention).__name__} in block {index}, "
                     "whose attention vitrail cannot see; merge adapters such as LoRA into the weights first"
                 )
-        opened = [_OpenAttention(attention, block, see) for block, attention in zip(blocks, attentions, strict=True)]
+        opened = [_OpenAttention(attention, block, intercept) for block, attention in zip(blocks, attentions, strict=True)]
         with replaced_methods("forward", [(attention.attention, attention) for attention in opened]):
             yield
 
 
 class _OpenAttention:
-    """The forward pass of self-attention, batch first, with the weights on its path."""
+    """The forward pass of self-attention, batch first, with the attention weights in the graph."""
 
-    def __init__(self, attention: Any, block: nn.Module, see: BlockIntercept) -> None:
+    def __init__(self, attention: Any, block: nn.Module, intercept: BlockIntercept) -> None:
         outer = vars(attention).get("forward")
         self.attention, self.block = attention, block
-        # What an outer one shows comes first.
-        self.views: list[BlockIntercept] = [*outer.views, see] if isinstance(outer, _OpenAttention) else [see]
+        # Nested contexts: the outer intercepts come first.
+        self.intercepts: list[BlockIntercept] = (
+            [*outer.intercepts, intercept] if isinstance(outer, _OpenAttention) else [intercept]
+        )
 
     def __call__(self, query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         attention = self.attention
@@ -102,25 +105,25 @@ class _OpenAttention:
         queries, keys, values = projected.unflatten(-1, (3, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
         weights = (queries * attention.head_dim**-0.5 @ keys.mT).softmax(-1)
         weights = nn.functional.dropout(weights, attention.dropout, attention.training)
-        for see in self.views:
-            weights = see(self.block, weights)
+        for intercept in self.intercepts:
+            weights = intercept(self.block, weights)
         heads = (weights @ values).transpose(1, 2).flatten(2)
-        # As torch does it: by the projection's numbers, without its hooks.
+        # As torch does: the projection's weights without its hooks.
         return nn.functional.linear(heads, attention.out_proj.weight, attention.out_proj.bias), None
 
 
 def adapt_torchvision(
     module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
 ) -> TorchvisionViTAdapter:
-    """See a torchvision network as a Vision Transformer; without a preprocessing, ImageNet's at the model's own size.
+    """Adapt a torchvision network as a Vision Transformer; the preprocessing defaults to ImageNet's at the model's own size.
 
     Raises:
-        UnsupportedModelError: Another architecture, or patches that overlap.
+        UnsupportedModelError: The network has another architecture, no classifier, or overlapping patches.
     """
     if type(module) is not VisionTransformer:
         raise UnsupportedModelError(
             f"expected torchvision's VisionTransformer, got torchvision's {type(module).__name__}, which has no adapter: patches "
-            "can be removed one by one from a plain Vision Transformer alone"
+            "can be removed one by one from a plain Vision Transformer only"
         )
     if isinstance(module.conv_proj, nn.Sequential):
         raise UnsupportedModelError(
@@ -129,7 +132,7 @@ def adapt_torchvision(
     vit: Any = module
     num_channels = first_convolution(vit.conv_proj).in_channels
     heads: Any = module.heads
-    if gives_features(heads):
+    if is_feature_head(heads):
         raise UnsupportedModelError(
             "expected a classifier, got a VisionTransformer whose heads give features; give it a Linear as heads and train it"
         )
@@ -144,37 +147,37 @@ def create_torchvision(
     """Create a torchvision model by name and adapt it, with the preprocessing and the class names of its weights.
 
     Args:
-        name: As `torchvision.models.list_models` has it.
-        pretrained: False for random weights.
-        weights: Which trained weights, e.g. "IMAGENET1K_SWAG_E2E_V1".
-        options: Of the model.
+        name: A name from `torchvision.models.list_models`.
+        pretrained: Whether to load trained weights; else they are random.
+        weights: Name of the trained weights, e.g. "IMAGENET1K_SWAG_E2E_V1".
+        options: Arguments of the model.
 
     Raises:
-        UnknownNameError: No such model or weights, or the weights could not be fetched.
-        InvalidInputError: An option that the model does not have.
-        UnsupportedModelError: It is no Vision Transformer.
+        UnknownNameError: There is no such model or weights, or the weights could not be fetched.
+        InvalidInputError: The model does not have these options.
+        UnsupportedModelError: The model is not a Vision Transformer.
     """
     known = find_weights(name)
     if pretrained and weights != "DEFAULT" and weights not in known.__members__:
         raise unknown_name(f"weights of torchvision:{name}", weights, list(known.__members__))
     chosen = known[weights] if pretrained else None
-    if chosen is not None and name.startswith("vit_"):  # Other models take images of any size, and no such option.
+    if chosen is not None and name.startswith("vit_"):  # Models without this option take images of any size.
         options = {"image_size": chosen.meta["min_size"][0], **options}
     module = make_torchvision(name, options)
     adapter = adapt_torchvision(module, f"torchvision:{name}", (), None)
     if chosen is None:
         return adapter
-    module.load_state_dict(fetch(chosen, name))
+    module.load_state_dict(fetch_weights(chosen, name))
     return adapt_torchvision(module, adapter.name, tuple(chosen.meta["categories"]), weights_preprocessing(chosen.transforms()))
 
 
 def find_weights(name: str) -> Any:
-    """The enumeration of a model's trained weights.
+    """Return the enumeration of a model's trained weights.
 
     Raises:
-        UnknownNameError: No such classifier.
+        UnknownNameError: There is no such classifier.
     """
-    # Detection and the like are no classifiers, and fetch their backbones' weights even where none are asked for.
+    # Detection and segmentation models are not classifiers, and fetch weights of their backbones unasked.
     if name not in list_models(module=models):
         raise unknown_name("torchvision model", name, list_models(module=models, include="vit*"))
     return get_model_weights(name)
@@ -184,7 +187,7 @@ def make_torchvision(name: str, options: Mapping[str, Any]) -> nn.Module:
     """Create an untrained torchvision classifier of any architecture by name.
 
     Raises:
-        InvalidInputError: Options that it does not have, or that do not go together.
+        InvalidInputError: The model does not have these options, or their values are incompatible.
     """
     try:
         return get_model(name, weights=None, **options)
@@ -192,8 +195,8 @@ def make_torchvision(name: str, options: Mapping[str, Any]) -> nn.Module:
         raise InvalidInputError(f"torchvision cannot create {name!r} with {dict(options)}: {error}") from error
 
 
-def fetch(chosen: Any, name: str) -> dict[str, Tensor]:
-    """Trained weights.
+def fetch_weights(chosen: Any, name: str) -> dict[str, Tensor]:
+    """Fetch trained weights.
 
     Raises:
         UnknownNameError: They could not be fetched.
@@ -208,7 +211,7 @@ def fetch(chosen: Any, name: str) -> dict[str, Tensor]:
 
 
 def weights_preprocessing(transforms: Any) -> Preprocessing:
-    """How trained weights see photos."""
+    """Convert the preprocessing of trained weights."""
     size = transforms.crop_size[0]
     return Preprocessing(
         size=(size, size),

@@ -1,4 +1,4 @@
-"""torchvision networks for training: ViTs and any other classifier, by name and options, and again from a file's description."""
+"""Build torchvision networks for training, and rebuild them from a file's description."""
 
 import inspect
 from collections.abc import Mapping
@@ -8,69 +8,70 @@ from typing import Any
 from torch import nn
 from torchvision.models import get_model_builder
 
-from vitrail.adapters.build_spec import BuildSpec, ModelSpec, frozen_lists, translate_error
+from vitrail.adapters.build_spec import BuildSpec, ModelSpec, lists_to_tuples, translate_error
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.fit_weights import fit_state, trained_weights
+from vitrail.adapters.fit_weights import trained_weights, transfer_to_same
 from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.torchvision import adapt_torchvision, fetch, find_weights, make_torchvision, weights_preprocessing
+from vitrail.adapters.torchvision import adapt_torchvision, fetch_weights, find_weights, make_torchvision, weights_preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import load_strictly
 
-OUR_WORDS = {"stochastic_depth_prob": "drop_path", "attention_dropout": "attention_dropout", "image_size": "image_size"}
+OUR_NAMES = {"stochastic_depth_prob": "drop_path", "attention_dropout": "attention_dropout", "image_size": "image_size"}
+"""Our name by torchvision's argument."""
 
 NOT_SHAPE = ("weights", "pretrained", "progress")
-"""Arguments of torchvision's builders that fetch weights: no matter of a network's shape."""
+"""Arguments of torchvision's builders that fetch weights and do not belong to a network's shape."""
 
 
-def build_torchvision(name: str, wanted: ModelSpec) -> Classifier:
-    """Build a torchvision network for training: as a Vision Transformer where it is one, else as a plain classifier.
+def build_torchvision(name: str, spec: ModelSpec) -> Classifier:
+    """Build a torchvision network for training.
 
     Raises:
         UnknownNameError: torchvision knows no such model, or its weights could not be fetched.
-        InvalidInputError: Options that it does not have, or that no file can hold.
+        InvalidInputError: The network does not have these options, or a file cannot store them.
     """
     known = find_weights(name)
-    if wanted.in_channels != 3:
+    if spec.in_channels != 3:
         raise InvalidInputError(
-            f"expected in_channels=3 for torchvision:{name}, which takes no other, got {wanted.in_channels}; a network of timm takes any"
+            f"expected in_channels=3 for torchvision:{name}, which takes no other, got {spec.in_channels}; timm's networks take any"
         )
-    options = _options(name, wanted)
+    options = _translate_spec(name, spec)
     module = _make(name, options)
     classifier = view_torchvision(module, f"torchvision:{name}", (), _preprocessing(known, module))
     classifier = replace(
         classifier,
         build_spec=BuildSpec("torchvision", {"name": name, "options": options}),
-        preprocessing=wanted.preprocessing(classifier.preprocessing),
+        preprocessing=spec.preprocessing(classifier.preprocessing),
     )
-    if not wanted.pretrained:
+    if not spec.pretrained:
         return classifier
-    trained, chosen = make_trained(name)
-    fit_state(module, trained_weights(trained), f"torchvision:{name}", keep_head=True)
+    trained, chosen = make_trained_torchvision(name)
+    transfer_to_same(module, trained_weights(trained), f"torchvision:{name}", keep_head=True)
     names = tuple(chosen.meta["categories"])
-    return replace(classifier, class_names=names) if len(names) == wanted.num_classes else classifier
+    return replace(classifier, class_names=names) if len(names) == spec.num_classes else classifier
 
 
-def make_trained(name: str, weights: str = "DEFAULT") -> tuple[nn.Module, Any]:
-    """A torchvision classifier of any architecture with its trained weights, and what is known of these.
+def make_trained_torchvision(name: str, weights: str = "DEFAULT") -> tuple[nn.Module, Any]:
+    """Create a torchvision classifier of any architecture with trained weights; also return their entry in the enumeration.
 
     Raises:
-        UnknownNameError: No such model or weights, or they could not be fetched.
+        UnknownNameError: There is no such model or weights, or they could not be fetched.
     """
     known = find_weights(name)
     if weights not in known.__members__:
         raise unknown_name(f"weights of torchvision:{name}", weights, list(known.__members__))
     chosen = known[weights]
     module = make_torchvision(name, {"image_size": chosen.meta["min_size"][0]} if name.startswith("vit_") else {})
-    load_strictly(module, fetch(chosen, name), f"torchvision:{name}")
+    load_strictly(module, fetch_weights(chosen, name), f"torchvision:{name}")
     return module, chosen
 
 
 def view_torchvision(
     module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
 ) -> Classifier:
-    """A torchvision network as a Vision Transformer where it is one, else as a plain classifier."""
+    """Adapt a torchvision network as a Vision Transformer if it is one, else as a plain classifier."""
     try:
         return adapt_torchvision(module, name, class_names, preprocessing)
     except UnsupportedModelError:
@@ -81,9 +82,9 @@ def rebuild_torchvision(config: Mapping[str, Any]) -> nn.Module:
     """Build the network that a file describes, without its weights.
 
     Raises:
-        CheckpointError: The description asks for something else than a network of torchvision's own list.
+        CheckpointError: The description does not name a torchvision model and options of its shape.
     """
-    name, options = config["name"], frozen_lists(config["options"])
+    name, options = config["name"], lists_to_tuples(config["options"])
     if not isinstance(name, str) or not isinstance(options, dict) or set(options) & set(NOT_SHAPE):
         raise CheckpointError(
             f"expected the name of a torchvision model and options of its shape, got {name!r} and {options!r}"
@@ -92,44 +93,46 @@ def rebuild_torchvision(config: Mapping[str, Any]) -> nn.Module:
     return make_torchvision(name, options)
 
 
-def _options(name: str, wanted: ModelSpec) -> dict[str, Any]:
-    """The arguments of torchvision's builder."""
-    odd = [option for option in NOT_SHAPE if option in wanted.options]
-    if odd:
-        raise InvalidInputError(f"expected options of the shape of torchvision:{name}, got {odd[0]}; give pretrained to build")
-    ours: dict[str, tuple[str, Any]] = {
-        "num_classes": ("num_classes", wanted.num_classes),
-        "stochastic_depth_prob": ("drop_path", wanted.drop_path),
-        "attention_dropout": ("attention_dropout", wanted.attention_dropout),
+def _translate_spec(name: str, spec: ModelSpec) -> dict[str, Any]:
+    """Translate a specification into arguments of torchvision's builder."""
+    invalid = [option for option in NOT_SHAPE if option in spec.options]
+    if invalid:
+        raise InvalidInputError(
+            f"expected options of the shape of torchvision:{name}, got {invalid[0]}; give pretrained to build"
+        )
+    translated: dict[str, tuple[str, Any]] = {
+        "num_classes": ("num_classes", spec.num_classes),
+        "stochastic_depth_prob": ("drop_path", spec.drop_path),
+        "attention_dropout": ("attention_dropout", spec.attention_dropout),
     }
-    size = wanted.image_size
-    if name.startswith("vit_"):  # Others take images of any size, and no such option.
+    size = spec.image_size
+    if name.startswith("vit_"):  # Networks without this option take images of any size.
         if size is not None and size[0] != size[1]:
             raise InvalidInputError(f"expected square images for torchvision:{name}, got {size[0]}x{size[1]}")
-        own = find_weights(name)["DEFAULT"].meta["min_size"][0] if wanted.pretrained else None
-        ours["image_size"] = ("image_size", own if size is None else size[0])
+        own = find_weights(name)["DEFAULT"].meta["min_size"][0] if spec.pretrained else None
+        translated["image_size"] = ("image_size", own if size is None else size[0])
     if name.startswith("maxvit"):
-        ours["input_size"] = ("image_size", size)
-    return wanted.merged(ours, f"torchvision:{name}")
+        translated["input_size"] = ("image_size", size)
+    return spec.merge_options(translated, f"torchvision:{name}")
 
 
 def _make(name: str, options: Mapping[str, Any]) -> nn.Module:
     try:
         module = make_torchvision(name, options)
-        # Some of its networks swallow whatever they do not know.
+        # Some of its networks accept unknown arguments silently.
         known = {*inspect.signature(type(module)).parameters, *inspect.signature(get_model_builder(name)).parameters}
         unknown = [option for option in options if option not in known]
         if unknown:
             raise InvalidInputError(f"torchvision cannot create {name!r}: unexpected keyword argument {unknown[0]!r}")
     except InvalidInputError as error:
-        raise translate_error(error, OUR_WORDS, f"torchvision:{name}") from error
+        raise translate_error(error, OUR_NAMES, f"torchvision:{name}") from error
     return module
 
 
 def _preprocessing(known: Any, module: nn.Module) -> Preprocessing | None:
-    """As the trained weights want it, at a ViT's own size."""
+    """Return the preprocessing of the default weights, at a ViT's own size."""
     if "DEFAULT" not in known.__members__:
         return None
-    theirs = weights_preprocessing(known["DEFAULT"].transforms())
+    preprocessing = weights_preprocessing(known["DEFAULT"].transforms())
     size = getattr(module, "image_size", None)
-    return theirs if size is None else replace(theirs, size=(size, size))
+    return preprocessing if size is None else replace(preprocessing, size=(size, size))

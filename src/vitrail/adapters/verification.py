@@ -1,8 +1,8 @@
-"""Whether what an adapter shows of a network is what the network does: checked on images of noise, once per structure.
+"""Check that the view of a network that an adapter gives matches what the network computes.
 
-A network may have been changed in ways that no list of types foresees: parts replaced, shared, wrapped, quantized, hooked. So every
-view that a method relies on is tried before it is believed. The answers are kept until a module, a hook or a `forward` changes; weights
-may change freely.
+A user may have changed a network in ways that its types do not show: parts replaced, shared, wrapped, quantized, hooked. So every
+property that a method relies on is tested on noise images before first use. Results are cached until a module, a hook or a `forward`
+changes; weights may change freely.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.classifier import Check, Classifier
-from vitrail.adapters.logits import agree
+from vitrail.adapters.logits import logits_agree
 from vitrail.adapters.memory import is_out_of_memory
 from vitrail.adapters.vit_checks import CHECKS
 from vitrail.core.autocast import without_autocast
@@ -30,79 +30,85 @@ from vitrail.core.types import Images, Logits
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError)
-"""What networks raise where something does not fit."""
+"""Errors that networks raise where something does not fit."""
 
 
 @dataclass
-class _Answers:
-    """What was found for one structure of a network: why a check failed, or None where it passed."""
+class _Results:
+    """Results of the checks of one structure of a network.
+
+    Attributes:
+        structure: See `_list_structure`.
+        failures: By check: why it failed, or None where it passed.
+        num_outputs: Number of logits, once known.
+    """
 
     structure: tuple[Any, ...]
-    reasons: dict[Check, str | None] = field(default_factory=dict)
+    failures: dict[Check, str | None] = field(default_factory=dict)
     num_outputs: int | None = None
 
 
-_ANSWERS: WeakKeyDictionary[Classifier, _Answers] = WeakKeyDictionary()
+_RESULTS: WeakKeyDictionary[Classifier, _Results] = WeakKeyDictionary()
 _TRUSTED: ContextVar[frozenset[tuple[int, Check]]] = ContextVar("trusted", default=frozenset())
-"""Checks inside of whose `verified` block the code runs: hooks that vitrail sets there are no change of the network."""
+"""Checks whose `verified` context is open. Hooks that vitrail sets inside do not count as changes of the network."""
 
 
 @contextmanager
 def verified(classifier: Classifier, checks: tuple[Check, ...], like: Images | None = None) -> Iterator[None]:
-    """Make sure of some checks, and trust the network for the time of the block.
+    """Run checks that have not passed yet, and trust the network inside the context.
 
     Args:
-        classifier: The network, as it is seen.
-        checks: What must hold, beside "logits".
-        like: Images of a shape that the network takes; that of its preprocessing if not given.
+        classifier: The adapted network.
+        checks: Checks to run besides "logits" and, for a Vision Transformer, "tokens".
+        like: Images of a shape that the network takes; defaults to the preprocessing's.
 
     Raises:
-        UnsupportedModelError: A check fails, with the reason.
+        UnsupportedModelError: A check failed, with the reason.
     """
     always: tuple[Check, ...] = ("logits", "tokens") if isinstance(classifier, ViTAdapter) else ("logits",)
-    wanted = frozenset((id(classifier), check) for check in (*always, *checks))
+    required = frozenset((id(classifier), check) for check in (*always, *checks))
     trusted = _TRUSTED.get()
-    token = _TRUSTED.set(trusted | wanted)
+    token = _TRUSTED.set(trusted | required)
     try:
-        if not wanted <= trusted:
-            _refuse_unless(classifier, (*always, *checks), like)
+        if not required <= trusted:
+            _require_checks(classifier, (*always, *checks), like)
         yield
     finally:
         _TRUSTED.reset(token)
 
 
 def count_outputs(classifier: Classifier) -> int:
-    """The number of logits, read off a forward pass.
+    """Count the logits of a network, by a forward pass.
 
     Raises:
-        UnsupportedModelError: The network does not take images of its size, or returns something else than logits.
+        UnsupportedModelError: The network does not take images of its size, or does not return logits.
     """
-    answers = _answers(classifier)
-    if answers.num_outputs is None:
-        with _quiet(classifier), torch.no_grad():
-            answers.num_outputs = _plain_logits(classifier, _noise(classifier)[:1]).shape[1]
-    return answers.num_outputs
+    results = _find_results(classifier)
+    if results.num_outputs is None:
+        with _isolate(classifier), torch.no_grad():
+            results.num_outputs = _run(classifier, _make_noise(classifier)[:1]).shape[1]
+    return results.num_outputs
 
 
-def _refuse_unless(classifier: Classifier, checks: tuple[Check, ...], like: Images | None) -> None:
-    answers = _answers(classifier)
-    missing = [check for check in checks if check not in answers.reasons]
+def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Images | None) -> None:
+    results = _find_results(classifier)
+    missing = [check for check in checks if check not in results.failures]
     if missing:
-        with _quiet(classifier):
-            noise = _noise(classifier, like)
+        with _isolate(classifier):
+            noise = _make_noise(classifier, like)
             with torch.no_grad():
-                in_batch, alone = _plain_logits(classifier, noise)[:1], _plain_logits(classifier, noise[:1])
-            answers.num_outputs = alone.shape[1]
+                in_batch, alone = _run(classifier, noise)[:1], _run(classifier, noise[:1])
+            results.num_outputs = alone.shape[1]
             if not torch.isfinite(alone).all():
                 raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
             for check in missing:
-                answers.reasons[check] = _reason(classifier, check, noise[:1], alone, in_batch)
+                results.failures[check] = _run_check(classifier, check, noise[:1], alone, in_batch)
     for check in checks:
-        if (reason := answers.reasons[check]) is not None:
+        if (reason := results.failures[check]) is not None:
             raise UnsupportedModelError(f"cannot explain {classifier.name or type(classifier.module).__name__}: {reason}")
 
 
-def _plain_logits(classifier: Classifier, images: Images) -> Logits:
+def _run(classifier: Classifier, images: Images) -> Logits:
     try:
         return classifier.logits(images)
     except FAILURES as error:
@@ -118,28 +124,29 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
-def _reason(classifier: Classifier, check: Check, image: Images, alone: Logits, in_batch: Logits) -> str | None:
+def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logits, in_batch: Logits) -> str | None:
+    """Return why a check fails, or None where it passes."""
     if check == "logits":
-        return None if agree(classifier.module, in_batch, alone) else _unsteady(classifier, image, alone)
+        return None if logits_agree(classifier.module, in_batch, alone) else _explain_unstable_logits(classifier, image, alone)
     if not isinstance(classifier, ViTAdapter):
         return f"it is no Vision Transformer, and has no {check} to look at"
     try:
         CHECKS[check](classifier, image, alone)
     except UnsupportedModelError as error:
         return str(error)
-    except InvalidInputError:  # No fault of the network.
+    except InvalidInputError:  # Not the network's fault.
         raise
     except FAILURES as error:
-        if is_out_of_memory(error):  # Nor is this, and there may be more memory next time.
+        if is_out_of_memory(error):  # Next time there may be more memory.
             raise
         return f"its {check} cannot be followed ({_first_line(error)})"
     return None
 
 
-def _unsteady(classifier: Classifier, image: Images, alone: Logits) -> str:
+def _explain_unstable_logits(classifier: Classifier, image: Images, alone: Logits) -> str:
     with torch.no_grad():
         again = classifier.logits(image)
-    if agree(classifier.module, again, alone):
+    if logits_agree(classifier.module, again, alone):
         return (
             "the logits of an image depend on what else is in the batch (statistics of the batch, or dynamic quantization, whose rounding "
             "follows the whole batch); use fixed statistics, or the network before it was quantized"
@@ -148,36 +155,37 @@ def _unsteady(classifier: Classifier, image: Images, alone: Logits) -> str:
 
 
 @contextmanager
-def _quiet(classifier: Classifier) -> Iterator[None]:
-    """Evaluation mode, the precision of the weights, and nothing left behind."""
+def _isolate(classifier: Classifier) -> Iterator[None]:
+    """Evaluation mode in the precision of the weights, without side effects on the network."""
     with torch.inference_mode(False), classifier.inspecting(), without_autocast(classifier.device):
         yield
 
 
-def _noise(classifier: Classifier, like: Images | None = None) -> Float[Tensor, "2 channels height width"]:
-    """Two images, always the same."""
+def _make_noise(classifier: Classifier, like: Images | None = None) -> Float[Tensor, "2 channels height width"]:
+    """Return two noise images, the same in every call."""
     shape = (len(classifier.preprocessing.mean), *classifier.probe_size) if like is None else like.shape[1:]
-    # Between 0 and 1, where images lie, normalized or not.
+    # Between 0 and 1: plausible pixels, normalized or not.
     noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
     return noise.to(classifier.device, classifier.dtype)
 
 
-def _answers(classifier: Classifier) -> _Answers:
-    now = (*classifier.attention_functions(), *_structure(classifier.module))
-    known = _ANSWERS.get(classifier)
-    if known is None or len(known.structure) != len(now) or not all(map(is_, known.structure, now)):
-        known = _ANSWERS[classifier] = _Answers(now)
+def _find_results(classifier: Classifier) -> _Results:
+    """Return the results of the network's current structure; new ones after a change."""
+    structure = (*classifier.attention_functions(), *_list_structure(classifier.module))
+    known = _RESULTS.get(classifier)
+    if known is None or len(known.structure) != len(structure) or not all(map(is_, known.structure, structure)):
+        known = _RESULTS[classifier] = _Results(structure)
     return known
 
 
-def _structure(module: nn.Module) -> tuple[Any, ...]:
-    """All that decides how a network computes, but for its numbers, as objects to compare by identity."""
+def _list_structure(module: nn.Module) -> tuple[Any, ...]:
+    """List all that determines how a network computes, except its numbers, as objects to compare by identity."""
     return tuple(
         chain.from_iterable(
             (
                 part,
                 type(part).forward,
-                *filter(callable, vars(part).values()),  # A replaced `forward` among them.
+                *filter(callable, vars(part).values()),  # Includes a replaced `forward`.
                 *part._modules.values(),
                 *chain.from_iterable(getattr(part, hooks).values() for hooks in HOOKS),
             )

@@ -1,1 +1,1 @@
-"""The web page: a photo in, and why the model decided. Needs the extra `app`; the kit of the page is imported by `server` alone."""
+"""The web page: upload a photo and see why the model decided. Needs the extra `app`; only `server` starts Gradio."""

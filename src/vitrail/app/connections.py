@@ -1,4 +1,4 @@
-"""Limits on client connections: their number, and how long one may stay open without a request."""
+"""Limits of connections: their number, and timeouts of requests and responses."""
 
 import asyncio
 import logging
@@ -10,14 +10,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 logger = logging.getLogger(__name__)
 
-MOST = 1000
-"""Connections at a time. A page that is open in a browser has up to six."""
+MAX_CONNECTIONS = 1000
+"""Connections at a time. An open page has up to six."""
 
-SECONDS_TO_ASK = 15.0
-"""From the connection, or from the first byte of a further request, until the headers are there."""
+REQUEST_SECONDS = 15.0
+"""From the connection, or from the first byte of a further request, until the headers are complete."""
 
-SECONDS_TO_READ = 60.0
-"""How long an answer may wait for a visitor who reads nothing of it."""
+RESPONSE_SECONDS = 60.0
+"""Time that a response may be blocked by a client that reads nothing."""
 
 HEARTBEAT = "/gradio_api/heartbeat/"
 
@@ -25,73 +25,76 @@ _OPEN_FILES, _OTHER_FILES = 4096, 100
 
 
 @final
-class PatientProtocol(H11Protocol):
-    """Uvicorn's, for visitors who do not ask, and for too many of them.
+class LimitedProtocol(H11Protocol):
+    """Uvicorn's protocol with timeouts, in which idle connections make room for new ones.
 
-    Uvicorn waits for headers without end. It can limit connections, but not those from which no request came; the oldest of those, and
-    of pages that are only open, make room for new ones here, so that nobody who asks is kept out by who does not.
+    Uvicorn waits for headers forever, and its limit of connections refuses new ones even if the others are idle.
     """
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._since = self.loop.time()
-        self._asking: asyncio.TimerHandle | None = None
-        self._reading: asyncio.TimerHandle | None = None
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._idle_since = self.loop.time()
+        self._request_timer: asyncio.TimerHandle | None = None
+        self._response_timer: asyncio.TimerHandle | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is being answered."""
+        """Whether no response is being sent."""
         return self.cycle is None or self.cycle.response_complete
 
     @property
-    def can_go(self) -> bool:
-        """Whether nobody misses it: it asks nothing, or only shows that a page is open, which begins anew by itself."""
+    def can_be_closed(self) -> bool:
+        """Whether closing it interrupts nothing: it is idle, or the heartbeat of an open page, which reconnects by itself."""
         return self.is_idle or self.scope["path"].startswith(HEARTBEAT)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._asking = self.loop.call_later(SECONDS_TO_ASK, self._close)
-        alive = [each for each in self.connections if not each.transport.is_closing()]
+        self._request_timer = self.loop.call_later(REQUEST_SECONDS, self._close)
+        alive = [connection for connection in self.connections if not connection.transport.is_closing()]
         if self.limit_concurrency is not None and len(alive) >= self.limit_concurrency:
-            others = [each for each in alive if isinstance(each, PatientProtocol) and each.can_go and each is not self]
-            if others:
-                min(others, key=lambda each: (not each.is_idle, each._since)).transport.abort()
+            closable = [
+                connection
+                for connection in alive
+                if isinstance(connection, LimitedProtocol) and connection.can_be_closed and connection is not self
+            ]
+            if closable:
+                min(closable, key=lambda connection: (not connection.is_idle, connection._idle_since)).transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self.is_idle:
-            self._asked()
-        elif self._asking is None:
-            # Not begun anew by every byte.
-            self._asking = self.loop.call_later(SECONDS_TO_ASK, self._close)
+            self._stop_request_timer()
+        elif self._request_timer is None:
+            # Further bytes do not restart it.
+            self._request_timer = self.loop.call_later(REQUEST_SECONDS, self._close)
 
     def on_response_complete(self) -> None:
-        self._since = self.loop.time()
+        self._idle_since = self.loop.time()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._reading is None:
-            self._reading = self.loop.call_later(SECONDS_TO_READ, self.transport.abort)
+        if self._response_timer is None:
+            self._response_timer = self.loop.call_later(RESPONSE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._read()
+        self._stop_response_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._asked()
-        self._read()
+        self._stop_request_timer()
+        self._stop_response_timer()
 
-    def _asked(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
+    def _stop_request_timer(self) -> None:
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+            self._request_timer = None
 
-    def _read(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
+    def _stop_response_timer(self) -> None:
+        if self._response_timer is not None:
+            self._response_timer.cancel()
+            self._response_timer = None
 
     def _close(self) -> None:
         if not self.transport.is_closing():
@@ -101,23 +104,23 @@ class PatientProtocol(H11Protocol):
 
 
 def limit_connections(config: Any) -> None:
-    """Have a server that was just started limit its connections.
+    """Limit the connections of a running server.
 
     Args:
-        config: Uvicorn's `Config` of that server, which is asked anew for every connection.
+        config: Uvicorn's `Config` of the server, which reads it for every new connection.
     """
-    config.http_protocol_class = PatientProtocol
+    config.http_protocol_class = LimitedProtocol
     config.ws_protocol_class = None
-    config.limit_concurrency = num_connections(open_files())
+    config.limit_concurrency = compute_max_connections(raise_file_limit())
 
 
-def num_connections(num_files: int | None) -> int:
-    """So many connections at a time as there are files for; half of those that may be open, since connections arrive in crowds."""
-    return MOST if num_files is None else max(1, min(MOST, (num_files - _OTHER_FILES) // 2))
+def compute_max_connections(num_files: int | None) -> int:
+    """Return the number of connections for a limit of open files: at most half of it, since many connections may arrive at once."""
+    return MAX_CONNECTIONS if num_files is None else max(1, min(MAX_CONNECTIONS, (num_files - _OTHER_FILES) // 2))
 
 
-def open_files() -> int | None:
-    """How many files may be open, which is brought to a few thousand where the system allows it; None where nobody knows."""
+def raise_file_limit() -> int | None:
+    """Raise the limit of open files to a few thousand if the system allows it, and return it; None if there is no known limit."""
     try:
         import resource  # noqa: PLC0415 (not on every system)
     except ImportError:

@@ -1,4 +1,4 @@
-"""Insertion and deletion, a little at a time: with progress, and stopped between two steps when nobody waits any longer."""
+"""Insertion and deletion curves in small steps: with progress, and stopped between two steps."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from vitrail.explanation import Explanation
 from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.perturbation import assemble_curves, protocol_steps
 
-STEPS_AT_ONCE = 32
+CHUNK_SIZE = 32
 
 
 class Progress(NamedTuple):
-    """How far the work is: so many forward passes of so many."""
+    """Number of forward passes that are done, and their total number."""
 
     done: int
     total: int
@@ -29,37 +29,40 @@ def measure_curves(
     images: Images,
     explanations: Sequence[Explanation],
     protocol: Protocol,
-    at_once: int = STEPS_AT_ONCE,
+    chunk_size: int = CHUNK_SIZE,
 ) -> Iterator[Progress | Curves]:
-    """Measure the curves of several maps of one image; the numbers are those of `perturbation_curves`, up to rounding.
+    """Measure the curves of several explanations of one image; equal to `perturbation_curves` up to rounding.
 
-    Between two items nothing is held: closing the iterator stops the work, and leaves the model as it was.
+    Between two items the model is unchanged and free for others: closing the iterator stops the work.
 
     Args:
         classifier: The explained model.
         images: The explained image, a batch of one.
-        explanations: Of that image, on the CPU.
-        protocol: One whose unit is cells.
-        at_once: Points of a curve that are measured between two items.
+        explanations: Explanations of that image, on the CPU.
+        protocol: A protocol whose unit is cells.
+        chunk_size: Points of a curve that are measured between two items.
 
     Yields:
-        Progress after every piece of work, and the curves of a map, in the order of `explanations`, when they are known.
+        Progress after every chunk, and the curves of every explanation once they are measured, in the order of `explanations`.
+
+    Raises:
+        InvalidInputError: The unit of the protocol is pixels.
     """
     if protocol.unit != "cells":
         raise InvalidInputError("expected a protocol of cells, got one of pixels; choose hit, diffmask or tokens")
     images = images.to(classifier.device, classifier.dtype)
-    grid, every = classifier.grid_size(images), protocol_steps(protocol)
-    keeps = [[steps.masks(one.relevance.to(images.device), grid) for steps in every] for one in explanations]
-    total, done = sum(keep.shape[1] for each in keeps for keep in each), 0
+    grid, all_steps = classifier.grid_size(images), protocol_steps(protocol)
+    all_masks = [[steps.masks(one.relevance.to(images.device), grid) for steps in all_steps] for one in explanations]
+    total, done = sum(keep.shape[1] for masks in all_masks for keep in masks), 0
     yield Progress(0, total)
-    for one, masks in zip(explanations, keeps, strict=True):
-        found = list[Float[Tensor, "b curves s c"]]()
-        for steps, keep in zip(every, masks, strict=True):
-            said = list[Tensor]()
-            for some in keep.split(at_once, 1):
+    for explanation, masks in zip(explanations, all_masks, strict=True):
+        logits = list[Float[Tensor, "b curves s c"]]()
+        for steps, keep in zip(all_steps, masks, strict=True):
+            chunks = list[Tensor]()
+            for chunk in keep.split(chunk_size, 1):
                 with classifier.inspecting(), torch.no_grad():
-                    said.append(steps.masked_logits(classifier, images, some))
-                done += some.shape[1]
+                    chunks.append(steps.masked_logits(classifier, images, chunk))
+                done += chunk.shape[1]
                 yield Progress(done, total)
-            found.append(torch.cat(said, 1).unflatten(1, (steps.num_curves, -1)))
-        yield assemble_curves(protocol, images, one, found, classifier.output)
+            logits.append(torch.cat(chunks, 1).unflatten(1, (steps.num_curves, -1)))
+        yield assemble_curves(protocol, images, explanation, logits, classifier.output)

@@ -1,4 +1,4 @@
-"""An answer as files: a sheet, arrays and a page."""
+"""Files that users download: a contact sheet, arrays and a page."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,19 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from vitrail.app.explain_request import ExplainResult, summarize
-from vitrail.app.ui.render import scales
+from vitrail.app.explain_request import TOP, ExplainResult, summarize
+from vitrail.app.ui.scales import Scale, share_scales
 from vitrail.core.files import atomic_write
 from vitrail.core.json_io import json_text
-from vitrail.explanation import format_share
 from vitrail.metrics import Curves
 from vitrail.viz.curves import plot_perturbation
+from vitrail.viz.html import format_number
 from vitrail.viz.overlay import Palette, overlay
-from vitrail.viz.report import Picture, Section, Table, write_report
+from vitrail.viz.report import Picture, Section, write_report
+from vitrail.viz.report_tables import auc_table, class_table, patch_table
 from vitrail.viz.sheet import contact_sheet
 
 SHEET, ARRAYS, PAGE = "vitrail-sheet.png", "vitrail-arrays.npz", "vitrail-page.html"
+NUM_STRONGEST = 8
+
 MeasuredSides = Sequence[Mapping[str, Curves]]
+"""Curves by side and method; empty if they were not measured."""
 
 
 def write_downloads(
@@ -28,14 +32,17 @@ def write_downloads(
     opacity: float = 0.75,
     palette: Palette = "color",
 ) -> list[Path]:
-    """Write all three.
+    """Write all files.
 
     Args:
-        folder: Where to; it exists.
-        sides: One answer, or two that are compared.
-        curves: By side and method, where they were measured.
-        opacity: Of the maps on the page.
-        palette: Of the same.
+        folder: An existing folder.
+        sides: One result, or two that are compared.
+        curves: By side and method, if they were measured.
+        opacity: Opacity of the heatmaps on the page.
+        palette: Palette of the heatmaps on the page.
+
+    Returns:
+        The paths of the files.
     """
     contact_sheet([side.row for side in sides], folder / SHEET)
     write_arrays(folder / ARRAYS, sides, curves)
@@ -44,21 +51,21 @@ def write_downloads(
 
 
 def write_arrays(path: Path, sides: Sequence[ExplainResult], curves: MeasuredSides = ()) -> None:
-    """Write every raw number: maps, their parts, logits and curves, and what they are as JSON under `description`."""
-    arrays, described = dict[str, Any](), list[dict[str, Any]]()
-    for side, name in zip(sides, _names(sides), strict=True):
-        measured = dict(zip(_names(sides), curves, strict=False)).get(name, {})
-        for method, one in side.explanations.items():
-            arrays[f"{name}{method}"] = one.relevance[0].numpy()
+    """Write relevance, parts, logits and curves as arrays, and their description as JSON under `description`."""
+    arrays, descriptions = dict[str, Any](), list[dict[str, Any]]()
+    for i, (side, prefix) in enumerate(zip(sides, _prefixes(sides), strict=True)):
+        measured = curves[i] if i < len(curves) else {}
+        for method, explanation in side.explanations.items():
+            arrays[f"{prefix}{method}"] = explanation.relevance[0].numpy()
             if method in side.parts:
-                arrays[f"{name}{method}_parts"] = np.stack([part.relevance.numpy() for part in side.parts[method].maps])
+                arrays[f"{prefix}{method}_parts"] = np.stack([part.relevance.numpy() for part in side.parts[method].parts])
             if method in measured:
-                arrays[f"{name}{method}_curves"] = measured[method].scores[0].cpu().numpy()
-                # Photos of any shape have grids, and so steps, of their own.
-                arrays[f"{name}{method}_fractions"] = measured[method].fractions.cpu().numpy()
+                arrays[f"{prefix}{method}_curves"] = measured[method].scores[0].cpu().numpy()
+                # Grids, and with them steps, differ between photos of any shape.
+                arrays[f"{prefix}{method}_fractions"] = measured[method].fractions.cpu().numpy()
         first = side.row.explanations[0]
-        arrays[f"{name}logits"] = first.logits[0].numpy()
-        described.append(
+        arrays[f"{prefix}logits"] = first.logits[0].numpy()
+        descriptions.append(
             {
                 "photo": side.row.title,
                 "model": side.model,
@@ -66,12 +73,12 @@ def write_arrays(path: Path, sides: Sequence[ExplainResult], curves: MeasuredSid
                 "target_name": side.target,
                 "methods": list(side.explanations),
                 "bias": {method: float(one.bias[0]) for method, one in side.explanations.items() if one.bias is not None},
-                "parts": {method: [part.title for part in parts.maps] for method, parts in side.parts.items()},
+                "parts": {method: [part.title for part in parts.parts] for method, parts in side.parts.items()},
                 "curves": list(next(iter(measured.values())).names) if measured else [],
                 "class_names": list(first.class_names),
             }
         )
-    arrays["description"] = np.array(json_text(described))
+    arrays["description"] = np.array(json_text(descriptions))
     with atomic_write(path) as partial:
         np.savez_compressed(partial, **arrays)
 
@@ -79,29 +86,15 @@ def write_arrays(path: Path, sides: Sequence[ExplainResult], curves: MeasuredSid
 def write_page(
     path: Path, sides: Sequence[ExplainResult], curves: MeasuredSides = (), opacity: float = 0.75, palette: Palette = "color"
 ) -> None:
-    """Write a page that needs nothing beside it; its maps share the scales of the page that is served."""
-    sections, shared = list[Section](), scales(sides)
-    for place, (side, name) in enumerate(zip(sides, _names(sides), strict=True)):
-        pictures = list[Picture]()
-        for method, one in side.explanations.items():
-            scale, file = shared[method], path.with_name(f".{name}{method}.png")
-            look = {"scale": scale.high, "signed": scale.signed, "floor": scale.low, "palette": palette, "opacity": opacity}
-            overlay(side.row.photo, one.relevance[0], side.row.box, **look).save(file)  # type: ignore[arg-type]
-            ends = f"colors from {scale.low:.4g} to {scale.high:.4g}"
-            pictures.append(Picture(file, f"{method} for {side.target}, {ends}. {summarize(method)}"))
-        classes: list[list[str | float]] = [[word, f"{share:.2%}"] for word, share in side.classes[:5]]
-        title = f"{name.strip('_').upper()}: {side.row.title}" if name else side.row.title
-        said = f"{side.model} gives {side.target} a probability of {side.probability:.1%}."
-        sections.append(Section(title, said, pictures, Table(["class", "probability"], classes)))
-        sections += [_numbers(side, method) for method in side.explanations]
-        if place < len(curves) and curves[place]:
-            file = path.with_name(f".{name}curves.png")
-            plot_perturbation(curves[place], file)
-            areas: list[list[str | float]] = [[method, *each.summary().values()] for method, each in curves[place].items()]
-            head = ["area under the curve", *next(iter(curves[place].values())).summary()]
-            drawn = [Picture(file, "Insertion and deletion, for every method.", wide=True)]
-            sections.append(Section("Insertion and deletion", pictures=drawn, table=Table(head, areas)))
+    """Write a page that opens offline; its heatmaps have the color scales of the served page."""
+    sections, scales = list[Section](), share_scales(sides)
     try:
+        for i, (side, prefix) in enumerate(zip(sides, _prefixes(sides), strict=True)):
+            sections.append(_photo_section(path, side, prefix, scales, opacity, palette))
+            for method, explanation in side.explanations.items():
+                sections.append(Section(f"{method}: numbers", table=patch_table(explanation, NUM_STRONGEST)))
+            if i < len(curves) and curves[i]:
+                sections.append(_curves_section(path, curves[i], prefix))
         write_report(path, f"Why {sides[0].target}?", "Which patches made the decision, by vitrail.", sections)
     finally:
         for section in sections:
@@ -109,17 +102,36 @@ def write_page(
                 picture.path.unlink(missing_ok=True)
 
 
-def _numbers(side: ExplainResult, method: str) -> Section:
-    one = side.explanations[method]
-    logit = float(one.target_logits()[0])
-    rows: list[list[str | float]] = [
-        [f"row {row}, column {col}", value, *([format_share(value, logit)] if one.bias is not None else [])]
-        for row, col, value in one.strongest_patches(0, 8)
-    ]
-    head = ["strongest patches", "relevance", *(["share of the logit"] if one.bias is not None else [])]
-    return Section(f"{method}: numbers", table=Table(head, rows))
+def _photo_section(
+    path: Path, side: ExplainResult, prefix: str, scales: Mapping[str, Scale], opacity: float, palette: Palette
+) -> Section:
+    pictures = list[Picture]()
+    for method, explanation in side.explanations.items():
+        scale, file = scales[method], path.with_name(f".{prefix}{method}.png")
+        overlay(
+            side.row.photo,
+            explanation.relevance[0],
+            side.row.box,
+            opacity=opacity,
+            scale=scale.high,
+            signed=scale.signed,
+            floor=scale.low,
+            palette=palette,
+        ).save(file)
+        colors = f"colors from {format_number(scale.low)} to {format_number(scale.high)}"
+        pictures.append(Picture(file, f"{method} for {side.target}, {colors}. {summarize(method)}"))
+    title = f"{prefix.strip('_').upper()}: {side.row.title}" if prefix else side.row.title
+    text = f"{side.model} gives {side.target} a probability of {side.probability:.1%}."
+    return Section(title, text, pictures, class_table(side.classes[:TOP]))
 
 
-def _names(sides: Sequence[ExplainResult]) -> list[str]:
-    """What the names of a side's arrays and files begin with."""
+def _curves_section(path: Path, curves: Mapping[str, Curves], prefix: str) -> Section:
+    file = path.with_name(f".{prefix}curves.png")
+    plot_perturbation(curves, file)
+    picture = Picture(file, "Insertion and deletion curves of every method.", wide=True)
+    return Section("Insertion and deletion", pictures=[picture], table=auc_table(curves))
+
+
+def _prefixes(sides: Sequence[ExplainResult]) -> list[str]:
+    """Return the prefixes of the names of arrays and files that tell two sides apart."""
     return [""] if len(sides) == 1 else ["a_", "b_"]

@@ -1,29 +1,44 @@
-"""What is answered where the kit fails."""
+"""Error responses: one sentence each, also if Gradio fails."""
 
 import logging
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from vitrail.app.slow_clients import refuse
 
 logger = logging.getLogger(__name__)
 
 
-class Failures:
-    """Answers by a sentence where the kit fails, and ends a stream of messages that the kit broke off."""
+async def send_error(code: int, message: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Respond to a request with an error.
+
+    Args:
+        code: HTTP status.
+        message: What was expected, what came, and what to do.
+        scope: Scope of the request.
+        receive: Channel of the request.
+        send: Channel of the response.
+    """
+    await PlainTextResponse(message + "\n", code)(scope, receive, send)
+
+
+class ErrorResponses:
+    """Middleware that sends an error if Gradio fails, and ends event streams that Gradio left open."""
+
+    # Not Starlette's `ServerErrorMiddleware`: that raises the error again, which ends a stream without its last chunk and writes a
+    # traceback to the log for every client that leaves.
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = streams = False
+        started = is_stream = False
 
         async def watch(message: Message) -> None:
-            nonlocal started, streams
+            nonlocal started, is_stream
             if message["type"] == "http.response.start":
                 started = True
-                streams = any(
+                is_stream = any(
                     name.lower() == b"content-type" and b"event-stream" in value for name, value in message["headers"]
                 )
             await send(message)
@@ -31,14 +46,14 @@ class Failures:
         try:
             await self._app(scope, receive, watch)
         except ClientDisconnect:
-            logger.debug("a visitor left while sending")
+            logger.debug("a client disconnected while sending")
         except Exception as error:
             if scope["type"] == "http" and not started:
                 logger.exception("a request failed: %s %s", scope["method"], scope["path"])
-                await refuse(500, "something went wrong on the server, and was written to its log", scope, receive, send)
-            elif streams:
-                # The kit tells it in a message of the stream, then raises it: a visitor who left, or is not known any more.
-                logger.debug("a stream of messages ended early: %r", error)
+                await send_error(500, "something went wrong on the server, and was written to its log", scope, receive, send)
+            elif is_stream:
+                # Gradio reports the error in the stream, then raises it: the client left, or its session was dropped.
+                logger.debug("an event stream ended early: %r", error)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
                 raise

@@ -1,4 +1,4 @@
-"""What a visitor asks, and what the answer is: pure functions of a model and a question."""
+"""Requests of the page and their results, as pure functions of a model and a request."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitrail.adapters import Classifier
 from vitrail.api import default_method, make_explainers
-from vitrail.app.components import Parts, list_components
+from vitrail.app.explanation_parts import ExplanationParts, split_explanation
 from vitrail.core.errors import InvalidInputError, VitrailError
 from vitrail.core.outputs import ranking
 from vitrail.core.types import Images
@@ -20,22 +20,24 @@ from vitrail.runs.explain_images import explain_images
 from vitrail.viz.sheet import SheetRow
 
 TOP = 5
-LARGEST_SIDE = 1024
-"""Pixels: as large as a photo is kept for its pictures."""
+"""Number of most probable classes that are shown."""
+
+MAX_SIDE = 1024
+"""Pixels of the copy of a photo that is kept for its pictures."""
 
 PREDICTED = "what the model sees"
-"""In place of a target: the most probable class."""
+"""Choice of the most probable class, in place of a target."""
 
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """One question: why is this photo of that class?
+    """A photo to explain, for one class, by some methods.
 
     Attributes:
         photo: Upright, at its own size.
-        methods: Names, each once.
-        target: Name or number of a class; None for the predicted one.
-        title: What the photo is called.
+        methods: Names of methods, each once.
+        target: Name or number of a class; None for the predicted class.
+        title: Title of the photo.
     """
 
     photo: Image.Image
@@ -46,38 +48,38 @@ class ExplainRequest:
 
 @dataclass(frozen=True, eq=False)
 class ExplainResult:
-    """The answer to one question.
+    """The result of one request.
 
     Attributes:
-        row: A smaller copy of the photo, what the model saw of it, and an explanation a method.
-        image: What the model ate, one image, on the CPU.
-        parts: By method what its map is made of, where it has parts.
-        classes: Every class, by the word that `ExplainRequest.target` takes for it, and its probability; the most probable first.
-        offered: The name under which the model is on offer, where it is.
+        row: A smaller copy of the photo, the part that the model sees, and one explanation per method.
+        image: The input of the model, a batch of one, on the CPU.
+        parts: Parts of the explanation, by method; only of methods that have parts.
+        classes: Every class, as `ExplainRequest.target` takes it, with its probability; the most probable first.
+        offered: Display name of the model, if the service offers it.
     """
 
     row: SheetRow
     image: Images
-    parts: Mapping[str, Parts] = field(default_factory=dict)
+    parts: Mapping[str, ExplanationParts] = field(default_factory=dict)
     classes: Sequence[tuple[str, float]] = ()
     offered: str = ""
 
     @property
     def explanations(self) -> Mapping[str, Explanation]:
-        """By method."""
-        return {one.method: one for one in self.row.explanations}
+        """Explanations by method."""
+        return {explanation.method: explanation for explanation in self.row.explanations}
 
     @property
     def target(self) -> str:
-        """The name of the explained class."""
-        one = self.row.explanations[0]
-        return one.class_name(int(one.targets[0]))
+        """Name of the explained class."""
+        explanation = self.row.explanations[0]
+        return explanation.class_name(int(explanation.targets[0]))
 
     @property
     def probability(self) -> float:
-        """Of the explained class."""
-        one = self.row.explanations[0]
-        return float(one.probabilities[0, int(one.targets[0])])
+        """Probability of the explained class."""
+        explanation = self.row.explanations[0]
+        return float(explanation.probabilities[0, int(explanation.targets[0])])
 
     @property
     def model(self) -> str:
@@ -85,63 +87,62 @@ class ExplainResult:
         return self.row.explanations[0].model
 
 
-def answer(classifier: Classifier, asked: ExplainRequest) -> ExplainResult:
-    """Explain one photo by some methods.
-
-    The same question has the same answer, whoever asked before.
+def answer_request(classifier: Classifier, request: ExplainRequest) -> ExplainResult:
+    """Explain one photo by some methods; equal requests have equal results.
 
     Raises:
-        VitrailError: No method or one twice, one that cannot explain the model, or a class that there is not.
+        VitrailError: No method, a method twice, a method that cannot explain the model, or an unknown class.
     """
-    if not asked.methods or len(set(asked.methods)) < len(asked.methods):
+    if not request.methods or len(set(request.methods)) < len(request.methods):
         raise InvalidInputError(
-            f"expected at least one method, each once, got {', '.join(asked.methods) or 'none'}; choose from the list"
+            f"expected at least one method, each once, got {', '.join(request.methods) or 'none'}; choose from the list"
         )
-    explainers = make_explainers(classifier, asked.methods)
-    image = classifier.preprocessing(asked.photo)
-    target = None if asked.target is None else classifier.class_index(asked.target)
-    found, parts = list[Explanation](), dict[str, Parts]()
+    explainers = make_explainers(classifier, request.methods)
+    image = classifier.preprocessing(request.photo)
+    target = None if request.target is None else classifier.class_index(request.target)
+    explanations, parts = list[Explanation](), dict[str, ExplanationParts]()
+    images = image[None].to(classifier.device, classifier.dtype)
     for explainer in explainers:
-        [one] = explain_images(explainer, [image], [asked.title], target)
-        images = image[None].to(classifier.device, classifier.dtype)
-        part = list_components(explainer, images, one)
-        if part is not None:
-            parts[explainer.name] = part
-        found.append(on_cpu(one))
-    box = classifier.preprocessing.visible_box(asked.photo.height, asked.photo.width)
-    row = SheetRow(asked.photo, box, found, asked.title).reduced(LARGEST_SIDE)
-    return ExplainResult(row, image[None].cpu(), parts, _ranked(found[0]))
+        [explanation] = explain_images(explainer, [image], [request.title], target)
+        parts_of_explanation = split_explanation(explainer, images, explanation)
+        if parts_of_explanation is not None:
+            parts[explainer.name] = parts_of_explanation
+        explanations.append(move_to_cpu(explanation))
+    box = classifier.preprocessing.visible_box(request.photo.height, request.photo.width)
+    row = SheetRow(request.photo, box, explanations, request.title).reduced(MAX_SIDE)
+    return ExplainResult(row, image[None].cpu(), parts, _rank_classes(explanations[0]))
 
 
-def methods_for(classifier: Classifier) -> list[str]:
-    """Methods that can explain a model as it is: its own first, the control last; gates only where they were trained for it."""
+def list_usable_methods(classifier: Classifier) -> list[str]:
+    """List the methods that can explain a model as it is: its default method first, the control last."""
     first = default_method(classifier)
-    able = [name for name in EXPLAINERS if _usable(name, classifier)]
-    return sorted(able, key=lambda name: (name != first, name == "random", name))
+    usable = [name for name in EXPLAINERS if _is_usable(name, classifier)]
+    return sorted(usable, key=lambda name: (name != first, name == "random", name))
 
 
-def class_words(classifier: Classifier) -> list[str]:
-    """A word for every class that `ExplainRequest.target` takes: its name, or its number where it has none or shares it."""
+def list_class_choices(classifier: Classifier) -> list[str]:
+    """Return a text per class that `ExplainRequest.target` takes: its name, or its number if it has no unique name."""
     names = [classifier.class_name(index) for index in range(classifier.num_classes)]
-    return _words(names, bool(classifier.class_names))
+    return _unique_choices(names, bool(classifier.class_names))
 
 
 def summarize(method: str) -> str:
-    """What a method does, in a sentence."""
+    """Return the first sentence of the documentation of a method."""
     return (EXPLAINERS[method].__doc__ or "").strip().splitlines()[0].replace("`", "").removeprefix("Abstract: ")
 
 
-def on_cpu(explanation: Explanation) -> Explanation:
-    """The same, held by no accelerator."""
+def move_to_cpu(explanation: Explanation) -> Explanation:
+    """Return the explanation with all tensors on the CPU."""
     tensors = {name: value.cpu() for name, value in vars(explanation).items() if isinstance(value, Tensor)}
     return replace(explanation, **tensors)  # type: ignore[arg-type]
 
 
-def _usable(name: str, classifier: Classifier) -> bool:
+def _is_usable(name: str, classifier: Classifier) -> bool:
     if EXPLAINERS[name].refusal(classifier):
         return False
     if not EXPLAINERS[name].needs_training:
         return True
+    # Gates can explain only the model that they were trained for.
     try:
         make_explainer(name, classifier)
     except VitrailError:
@@ -149,16 +150,16 @@ def _usable(name: str, classifier: Classifier) -> bool:
     return True
 
 
-def _ranked(explanation: Explanation) -> list[tuple[str, float]]:
+def _rank_classes(explanation: Explanation) -> list[tuple[str, float]]:
     probabilities = explanation.probabilities[0]
     names = [explanation.class_name(index) for index in range(len(probabilities))]
-    words = _words(names, bool(explanation.class_names))
+    choices = _unique_choices(names, bool(explanation.class_names))
     order = torch.argsort(ranking(explanation.logits[0], explanation.output), descending=True, stable=True).tolist()
-    return [(words[index], float(probabilities[index])) for index in order]
+    return [(choices[index], float(probabilities[index])) for index in order]
 
 
-def _words(names: Sequence[str], named: bool) -> list[str]:
+def _unique_choices(names: Sequence[str], named: bool) -> list[str]:
     counts = Counter(names)
     # A name that is a number would be read as an index.
-    plain = (named and counts[name] == 1 and not name.removeprefix("-").isdecimal() for name in names)
-    return [name if is_plain else str(index) for index, (name, is_plain) in enumerate(zip(names, plain, strict=True))]
+    usable = (named and counts[name] == 1 and not name.removeprefix("-").isdecimal() for name in names)
+    return [name if is_usable else str(index) for index, (name, is_usable) in enumerate(zip(names, usable, strict=True))]

@@ -1,4 +1,4 @@
-"""A log that strangers cannot fill."""
+"""Log limits: clients cannot fill the log."""
 
 import logging
 import time
@@ -9,67 +9,64 @@ from dataclasses import dataclass
 from typing import final
 
 LOGGERS = ("asyncio", "uvicorn.error", "vitrail.app.error_responses", "vitrail.app.middleware", "vitrail.app.ui.errors")
-"""Those that write what a request brings about."""
+"""Loggers whose messages clients can cause."""
 
-_KINDS = 200
+MAX_KINDS = 200
+"""Kinds of messages that are counted at a time."""
 
 
 @dataclass
-class _Seen:
-    since: float
-    passed: int = 0
-    dropped: int = 0
+class _Count:
+    start: float
+    num_written: int = 0
+    num_dropped: int = 0
 
 
 @final
-class Seldom(logging.Filter):
-    """Lets a few messages of a kind pass, and counts the rest: the next one says how many there were.
+class RateLimit(logging.Filter):
+    """Writes a few messages of every kind per period and counts the rest; the next message of the kind reports the count.
 
     Args:
-        most: Messages of one kind, that is of one logger and one template.
-        seconds: In so much time.
-        clock: Tells the time in seconds.
+        num_messages: Messages of one kind, that is of one logger, level and template.
+        seconds: Length of the period.
+        clock: Returns the time in seconds.
     """
 
-    def __init__(self, most: int = 10, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, num_messages: int = 10, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._most, self._seconds, self._clock = most, seconds, clock
-        self._kinds: OrderedDict[tuple[str, int, str], _Seen] = OrderedDict()
+        self._num_messages, self._seconds, self._clock = num_messages, seconds, clock
+        self._kinds: OrderedDict[tuple[str, int, str], _Count] = OrderedDict()
 
     @property
     def num_kinds(self) -> int:
-        """Of messages that are remembered."""
+        """Number of kinds that are counted."""
         return len(self._kinds)
 
     def filter(self, record: logging.LogRecord) -> bool:
         now, kind = self._clock(), (record.name, record.levelno, str(record.msg).partition("\n")[0])
-        seen = self._kinds.setdefault(kind, _Seen(now))
-        if now - seen.since >= self._seconds:
-            if seen.dropped:
-                record.msg = f"{record.msg} ({seen.dropped:,} more like this were not written)"
-            self._kinds[kind] = seen = _Seen(now)
+        count = self._kinds.setdefault(kind, _Count(now))
+        if now - count.start >= self._seconds:
+            if count.num_dropped:
+                record.msg = f"{record.msg} ({count.num_dropped:,} more like this were not written)"
+            self._kinds[kind] = count = _Count(now)
         self._kinds.move_to_end(kind)
-        if len(self._kinds) > _KINDS:
+        if len(self._kinds) > MAX_KINDS:
             self._kinds.popitem(last=False)
-        if seen.passed >= self._most:
-            seen.dropped += 1
+        if count.num_written >= self._num_messages:
+            count.num_dropped += 1
             return False
-        seen.passed += 1
+        count.num_written += 1
         return True
 
 
 @contextmanager
-def seldom(loggers: Sequence[str] = LOGGERS) -> Iterator[None]:
-    """Write only a few messages of a kind a minute, for the time of the block.
-
-    Args:
-        loggers: Their names.
-    """
-    seldom = Seldom()
+def limited_logs(loggers: Sequence[str] = LOGGERS) -> Iterator[None]:
+    """Limit the messages per minute of some loggers, by name, for the block."""
+    limit = RateLimit()
     for name in loggers:
-        logging.getLogger(name).addFilter(seldom)
+        logging.getLogger(name).addFilter(limit)
     try:
         yield
     finally:
         for name in loggers:
-            logging.getLogger(name).removeFilter(seldom)
+            logging.getLogger(name).removeFilter(limit)

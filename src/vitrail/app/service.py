@@ -1,4 +1,4 @@
-"""Where questions arrive: checks them, gets the model, and answers; knows nothing of pages."""
+"""The service: checks requests, uses the model, and returns results. It knows nothing of Gradio."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,26 +8,37 @@ from threading import BoundedSemaphore
 from typing import Any, NamedTuple, final
 
 from vitrail.app.curves import Progress, measure_curves
-from vitrail.app.explain_request import PREDICTED, TOP, ExplainRequest, ExplainResult, answer, class_words, methods_for, on_cpu
+from vitrail.app.explain_request import (
+    PREDICTED,
+    TOP,
+    ExplainRequest,
+    ExplainResult,
+    answer_request,
+    list_class_choices,
+    list_usable_methods,
+    move_to_cpu,
+)
+from vitrail.app.limits import Limits
 from vitrail.app.model_pool import ModelPool
-from vitrail.app.uploads import Limits, open_upload
+from vitrail.app.photos import open_upload
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.core.registry import unknown_name
 from vitrail.metrics import PROTOCOLS, Curves
 
 PROTOCOL = "hit"
-OFFERED = ("hit", "tokens")
-"""Protocols whose curves can be asked for."""
+OFFERED_PROTOCOLS = ("hit", "tokens")
 
-MAX_LETTERS = 200
-"""Of the name of a model, a method, a class or a protocol."""
+MAX_NAME_LENGTH = 200
+"""Letters of the name of a model, a method, a class or a protocol."""
 
-DECODED_AT_ONCE = 1
-"""Photos: one of 50 million pixels takes up to 800 MB while it is opened."""
+MAX_TITLE_LENGTH = 80
+
+NUM_DECODED = 1
+"""Photos that are decoded at a time: one of 50 million pixels takes up to 800 MB meanwhile."""
 
 
-class Known(NamedTuple):
-    """What is known of a model that was loaded once: methods that can explain it, its own first, and a word for every class."""
+class ModelChoices(NamedTuple):
+    """What users may choose for a model: methods, the default first, and a text for every class."""
 
     methods: list[str]
     classes: list[str]
@@ -36,38 +47,39 @@ class Known(NamedTuple):
 @final
 @dataclass(frozen=True)
 class ExplainService:
-    """Answers questions about the models of a pool.
+    """Explains photos by the models of a pool.
 
     Attributes:
-        pool: The models on offer.
-        limits: Of what is asked.
-        uploads: Where uploaded photos lie; any file if None.
+        pool: The offered models.
+        limits: Limits of requests.
+        uploads: The folder of uploaded photos; any file is opened if None.
 
-    Questions may come from many threads at once. What is asked may be of any type, since it comes from strangers.
+    Many threads may call it at once. All arguments are checked, since clients may send any type.
     """
 
     pool: ModelPool
     limits: Limits = field(default_factory=Limits)
     uploads: Path | None = None
-    _known: dict[str, Known] = field(default_factory=dict, init=False, repr=False)
-    _decoding: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(DECODED_AT_ONCE), init=False, repr=False)
+    _choices: dict[str, ModelChoices] = field(default_factory=dict, init=False, repr=False)
+    _decoding: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(NUM_DECODED), init=False, repr=False)
 
-    def methods(self, model: str) -> list[str]:
-        """Methods that can explain a model, its own first."""
-        return list(self._of(model).methods)
+    def list_methods(self, model: str) -> list[str]:
+        """List the methods that can explain a model, its default first."""
+        return list(self._get_choices(model).methods)
 
-    def classes(self, model: str) -> list[str]:
-        """A word for every class of a model."""
-        return list(self._of(model).classes)
+    def list_classes(self, model: str) -> list[str]:
+        """List a text for every class of a model."""
+        return list(self._get_choices(model).classes)
 
-    def _of(self, model: str) -> Known:
-        # Nobody waits for a model that works for somebody else, only to see what it could do.
-        if (known := self._known.get(_text("a model", model))) is None:
+    def _get_choices(self, model: str) -> ModelChoices:
+        # Stored, so that nobody waits for a busy model only to see its choices.
+        if (choices := self._choices.get(_check_text("a model", model))) is None:
             with self.pool.use(model) as classifier:
-                known = self._known[model] = Known(methods_for(classifier), class_words(classifier))
-        return known
+                choices = ModelChoices(list_usable_methods(classifier), list_class_choices(classifier))
+            self._choices[model] = choices
+        return choices
 
-    def answer(
+    def explain(
         self,
         photo: str | Path | None,
         model: str,
@@ -75,19 +87,19 @@ class ExplainService:
         target: str | int | None = None,
         title: str | None = None,
     ) -> ExplainResult:
-        """Explain an uploaded photo.
+        """Explain a photo.
 
         Args:
-            photo: The uploaded file.
-            model: Name of a model on offer.
-            methods: Names of methods.
-            target: Name or number of a class; the predicted one if None, empty or `PREDICTED`.
-            title: What the photo is called; its file's name if None.
+            photo: File of an upload.
+            model: Display name of a model.
+            methods: Names of methods, each once.
+            target: Name or number of a class; None, or an empty text, for the predicted class.
+            title: Title of the photo; the name of the file if None.
 
         Raises:
-            VitrailError: In a sentence, what was expected, what came, and what to do.
+            VitrailError: Says what was expected, what came, and what to do.
         """
-        _text("a model", model)
+        _check_text("a model", model)
         if not isinstance(methods, list | tuple):
             raise InvalidInputError(f"expected a list of names of methods, got {type(methods).__name__}")
         if len(methods) > self.limits.num_methods:
@@ -95,26 +107,29 @@ class ExplainService:
                 f"expected at most {self.limits.num_methods} methods at a time, got {len(methods)}; choose fewer"
             )
         for method in methods:
-            _text("a method", method)
-        wanted = _target(target)
+            _check_text("a method", method)
+        target = _check_target(target)
         if photo is not None and (not isinstance(photo, str | Path) or "\0" in str(photo)):
             raise ImageError("expected an uploaded photo, got something else; upload the file itself")
         with self._decoding:
             opened = open_upload(photo, self.limits, self.uploads)
-        name = title or (Path(photo).name if photo else "photo")
+        title = title or (Path(photo).name if photo else "photo")
+        request = ExplainRequest(opened, tuple(methods), target, title[:MAX_TITLE_LENGTH])
         with self.pool.use(model) as classifier:
-            return replace(answer(classifier, ExplainRequest(opened, tuple(methods), wanted, name[:80])), offered=model)
+            return replace(answer_request(classifier, request), offered=model)
 
-    def curves(self, sides: Sequence[ExplainResult], protocol: str = PROTOCOL) -> Iterator[Progress | list[dict[str, Curves]]]:
-        """Measure insertion and deletion of answers; others may use the model between two items.
+    def measure_curves(
+        self, sides: Sequence[ExplainResult], protocol: str = PROTOCOL
+    ) -> Iterator[Progress | list[dict[str, Curves]]]:
+        """Measure the insertion and deletion curves of results; other requests may use the model between two items.
 
         Yields:
-            How far the work is, and at the end the curves by side and method.
+            Progress, and at the end the curves by side and method.
         """
-        if _text("a protocol", protocol) not in OFFERED:
-            raise unknown_name("protocol", str(protocol)[:80], list(OFFERED))
-        found, before = list[dict[str, Curves]](), 0
-        for place, side in enumerate(sides):
+        if _check_text("a protocol", protocol) not in OFFERED_PROTOCOLS:
+            raise unknown_name("protocol", str(protocol)[:80], list(OFFERED_PROTOCOLS))
+        curves, num_done = list[dict[str, Curves]](), 0
+        for i, side in enumerate(sides):
             explanations = list(side.explanations.values())
             with self.pool.use(side.offered) as classifier:
                 work = measure_curves(classifier, side.image, explanations, PROTOCOLS[protocol])
@@ -125,29 +140,35 @@ class ExplainService:
                 if item is None:
                     break
                 if isinstance(item, Curves):
-                    measured.append(_on_cpu(item))
+                    measured.append(_move_to_cpu(item))
                     continue
                 total = item.total
-                # Two sides have the same methods, and about as many steps.
-                yield Progress(before + item.done, before + item.total * (len(sides) - place))
-            before += total
-            found.append(dict(zip(side.explanations, measured, strict=True)))
-        yield found
+                # All sides have the same methods, and about the same number of steps.
+                yield Progress(num_done + item.done, num_done + item.total * (len(sides) - i))
+            num_done += total
+            curves.append(dict(zip(side.explanations, measured, strict=True)))
+        yield curves
 
 
-def plain(side: ExplainResult, parts: bool = False) -> dict[str, Any]:
-    """An answer as JSON knows it: what programs get that ask without the page."""
+def result_to_json(side: ExplainResult, parts: bool = False) -> dict[str, Any]:
+    """Convert a result to JSON values for API clients.
+
+    Args:
+        side: The result.
+        parts: Whether to add the parts of explanations.
+    """
     first = side.row.explanations[0]
     maps = []
-    for method, one in side.explanations.items():
+    for method, explanation in side.explanations.items():
+        strongest = explanation.strongest_patches(0, TOP)
         entry: dict[str, Any] = {
             "method": method,
-            "relevance": on_cpu(one).relevance[0].tolist(),
-            "bias": None if one.bias is None else float(one.bias[0]),
-            "strongest": [{"row": row, "col": col, "relevance": value} for row, col, value in one.strongest_patches(0, TOP)],
+            "relevance": move_to_cpu(explanation).relevance[0].tolist(),
+            "bias": None if explanation.bias is None else float(explanation.bias[0]),
+            "strongest": [{"row": row, "col": col, "relevance": value} for row, col, value in strongest],
         }
         if parts and method in side.parts:
-            entry["parts"] = [{"title": part.title, "relevance": part.relevance.tolist()} for part in side.parts[method].maps]
+            entry["parts"] = [{"title": part.title, "relevance": part.relevance.tolist()} for part in side.parts[method].parts]
         maps.append(entry)
     return {
         "model": side.model,
@@ -155,39 +176,39 @@ def plain(side: ExplainResult, parts: bool = False) -> dict[str, Any]:
         "target_index": int(first.targets[0]),
         "logit": float(first.target_logits()[0]),
         "probability": side.probability,
-        "top": [{"class": word, "probability": share} for word, share in side.classes[:TOP]],
+        "top": [{"class": name, "probability": share} for name, share in side.classes[:TOP]],
         "maps": maps,
     }
 
 
-def plain_curves(measured: Mapping[str, Curves]) -> dict[str, Any]:
-    """Curves as JSON knows them, with their areas."""
+def curves_to_json(curves: Mapping[str, Curves]) -> dict[str, Any]:
+    """Convert curves by method, with their AUC, to JSON values for API clients."""
     return {
         method: {
-            "fractions": each.fractions.tolist(),
-            "scores": dict(zip(each.names, each.scores[0].tolist(), strict=True)),
+            "fractions": measured.fractions.tolist(),
+            "scores": dict(zip(measured.names, measured.scores[0].tolist(), strict=True)),
             # JSON has no NaN.
-            "areas": {name: area if isfinite(area) else None for name, area in each.summary().items()},
+            "areas": {name: auc if isfinite(auc) else None for name, auc in measured.summary().items()},
         }
-        for method, each in measured.items()
+        for method, measured in curves.items()
     }
 
 
-def _text(what: str, value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_LETTERS:
+def _check_text(kind: str, value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_NAME_LENGTH:
         got = f"a text of {len(value):,} letters" if isinstance(value, str) else type(value).__name__
-        raise InvalidInputError(f"expected the name of {what}, of at most {MAX_LETTERS} letters, got {got}")
+        raise InvalidInputError(f"expected the name of {kind}, of at most {MAX_NAME_LENGTH} letters, got {got}")
     return value
 
 
-def _target(value: object) -> str | None:
+def _check_target(value: object) -> str | None:
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    text = _text("a class", value).strip()
+    text = _check_text("a class", value).strip()
     return None if text in ("", PREDICTED) else text
 
 
-def _on_cpu(curves: Curves) -> Curves:
+def _move_to_cpu(curves: Curves) -> Curves:
     return Curves(curves.protocol, curves.fractions.cpu(), curves.scores.cpu(), curves.ends.cpu())

@@ -1,4 +1,4 @@
-"""The files of the page: where they lie, how large they are, and when they go."""
+"""Temporary files of the page: where they are, how large they are, and when they are removed."""
 
 import logging
 import os
@@ -17,51 +17,52 @@ _TRIES, _PAUSE = 20, 0.1
 
 
 @dataclass(frozen=True)
-class Folders:
-    """Where files lie for as long as the page is served.
+class TemporaryFolders:
+    """Folders that exist for as long as the page is served.
 
     Attributes:
-        uploads: Photos of visitors, and what the kit hands out.
-        downloads: Example photos, and a folder for every visitor who prepared files.
+        uploads: Uploaded photos, and files that Gradio serves.
+        downloads: Example photos, and one folder per client that prepared files.
     """
 
     uploads: Path
     downloads: Path
 
     def stored_bytes(self) -> int:
-        """How large everything is together."""
+        """Return the size of all files."""
         return stored_bytes(self.uploads) + stored_bytes(self.downloads)
 
-    def sweep(self, keep_seconds: int, now: float | None = None) -> None:
-        """Remove what is older than that; example photos stay.
+    def remove_old(self, keep_seconds: int, now: float | None = None) -> None:
+        """Remove what is older than some seconds, except for the example photos.
 
         Args:
-            keep_seconds: The largest age.
-            now: In seconds, as `time.time` counts them.
+            keep_seconds: Largest age.
+            now: The time, as `time.time` returns it.
         """
         before = (time.time() if now is None else now) - keep_seconds
-        # Uploads that were broken off are files beside the folders; the kit forgets them.
-        for entry in [*self.uploads.iterdir(), *(each for each in self.downloads.iterdir() if each.is_dir())]:
-            if _newest(entry) < before:
-                _remove(entry)
+        # Gradio forgets the files of aborted uploads, which lie beside its folders.
+        folders = [path for path in self.downloads.iterdir() if path.is_dir()]
+        for path in [*self.uploads.iterdir(), *folders]:
+            if _last_change(path) < before:
+                _remove(path)
 
 
 @contextmanager
-def temporary_folders() -> Iterator[Folders]:
-    """Folders for the time of the block; then they are gone."""
+def temporary_folders() -> Iterator[TemporaryFolders]:
+    """Create the folders for the block, then remove them."""
     with tempfile.TemporaryDirectory(prefix="vitrail-serve-", ignore_cleanup_errors=True) as name:
-        whole = Path(name).resolve()
-        folders = Folders(whole / "uploads", whole / "downloads")
+        parent = Path(name).resolve()
+        folders = TemporaryFolders(parent / "uploads", parent / "downloads")
         folders.uploads.mkdir()
         folders.downloads.mkdir()
         try:
             yield folders
         finally:
-            _remove_whole(whole)
+            _remove_repeatedly(parent)
 
 
-def _remove_whole(folder: Path) -> None:
-    # A request that is still at work may write meanwhile.
+def _remove_repeatedly(folder: Path) -> None:
+    # A request that is still being worked on may write new files meanwhile.
     for _ in range(_TRIES):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -71,30 +72,30 @@ def _remove_whole(folder: Path) -> None:
 
 
 def stored_bytes(folder: Path) -> int:
-    """How large all files below a folder are together."""
-    return sum(each.st_size for each in _told(folder) if stat.S_ISREG(each.st_mode))
+    """Return the size of all files below a folder."""
+    return sum(status.st_size for status in _walk_status(folder) if stat.S_ISREG(status.st_mode))
 
 
-def _newest(entry: Path) -> float:
-    """When anything of it was last written, or came here: a copy has the time of its original."""
-    return max((max(each.st_mtime, each.st_ctime) for each in _told(entry)), default=0.0)
+def _last_change(path: Path) -> float:
+    """Return the latest change of anything below a path; copies have the modification time of their original, so creation counts too."""
+    return max((max(status.st_mtime, status.st_ctime) for status in _walk_status(path)), default=0.0)
 
 
-def _told(entry: Path) -> Iterator[os.stat_result]:
-    """What the disk tells of a file, or of a folder and all below it."""
-    below = (Path(root) / name for root, folders, files in os.walk(entry) for name in (*folders, *files))
-    for path in (entry, *below):
+def _walk_status(path: Path) -> Iterator[os.stat_result]:
+    """Yield the status of a file, or of a folder and everything below it."""
+    below = (Path(root) / name for root, folders, files in os.walk(path) for name in (*folders, *files))
+    for entry in (path, *below):
         with suppress(FileNotFoundError):  # Removed meanwhile.
-            yield path.lstat()
+            yield entry.lstat()
 
 
-def _remove(entry: Path) -> None:
+def _remove(path: Path) -> None:
     try:
-        if entry.is_dir():
-            shutil.rmtree(entry)
+        if path.is_dir():
+            shutil.rmtree(path)
         else:
-            entry.unlink()
+            path.unlink()
     except FileNotFoundError:
-        pass  # The kit removes old files, too.
+        pass  # Gradio removes old files, too.
     except OSError as error:
-        logger.warning("cannot remove %s: %s", entry, error)
+        logger.warning("cannot remove %s: %s", path, error)

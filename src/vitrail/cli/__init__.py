@@ -1,1 +1,1 @@
-"""The command line: parses, calls, prints; no logic."""
+"""The command line: each command parses options, calls `vitrail.api`, and prints the result."""

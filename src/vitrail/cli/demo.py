@@ -1,4 +1,4 @@
-"""`vitrail demo`: the whole way on one real photo, offline."""
+"""`vitrail demo`: a tour on one photo, offline."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,9 +7,9 @@ import typer
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the page and its pictures.")] = Path("vitrail-demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("vitrail-demo"),
 ) -> None:
-    """Explain a cat by the bundled model, prove the explanation, and write a page that shows it all."""
+    """Explain a photo of a cat by the bundled model, score the explanation, and write a page."""
     from vitrail.demo import run_demo  # noqa: PLC0415 (heavy)
 
     for line in run_demo(out):

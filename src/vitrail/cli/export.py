@@ -1,31 +1,34 @@
-"""`vitrail export`: a model as a file or folder that others read."""
+"""`vitrail export`: write a model in another format."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from vitrail.cli.options import ModelArgOption, OverwriteOption, load_model
+from vitrail.cli.options import load_model
 from vitrail.core.errors import InvalidInputError, OutputError
-
-if TYPE_CHECKING:
-    from vitrail.adapters import Classifier
 
 
 def export(
     model: Annotated[str, typer.Argument(help="Any --model of the other commands, such as runs/train/best.safetensors.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file, or the folder for Hugging Face.")],
-    model_arg: ModelArgOption = None,
-    half: Annotated[bool, typer.Option("--half", help="Store half precision: a file of half the size.")] = False,
-    format: Annotated[  # noqa: A002 (what the option is called)
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output file, or output folder for Hugging Face.")],
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model-arg",
+            metavar="KEY=VALUE",
+            help="Argument of the network, e.g. pretrained=false; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store half precision: half the size.")] = False,
+    format: Annotated[  # noqa: A002 (the name of the option)
         Literal["vitrail", "huggingface"],
-        typer.Option(help="One safetensors file for vitrail.load, or a folder for from_pretrained of transformers."),
+        typer.Option(help="A safetensors file for vitrail.load, or a folder for from_pretrained of transformers."),
     ] = "vitrail",
-    overwrite: OverwriteOption = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")] = False,
 ) -> None:
-    """Write a model with its class names and preprocessing: one file for vitrail, or a folder for Hugging Face."""
+    """Write a model with its class names and preprocessing, for vitrail or for Hugging Face."""
     if format == "huggingface" and half:
         raise InvalidInputError("expected --half with --format vitrail, got it with --format huggingface; leave it out")
     if format == "vitrail" and out.exists() and (out.is_dir() or not overwrite):
@@ -41,22 +44,3 @@ def export(
         output_folder(out.parent)
         save(classifier, out, half=half)
     typer.echo(f"wrote {classifier.name} to {out}")
-
-
-@contextmanager
-def exported(classifier: "Classifier", folder: Path | None, overwrite: bool) -> Iterator[None]:
-    """Write a Hugging Face network into a folder, if one is given; it takes its place only when the block succeeds.
-
-    Raises:
-        UnsupportedModelError: Another network, or a preprocessing that transformers cannot do.
-        OutputError: The folder holds something, or cannot be written.
-    """
-    if folder is None:
-        yield
-        return
-    from vitrail.adapters import export_huggingface  # noqa: PLC0415 (heavy)
-    from vitrail.core.files import results_folder  # noqa: PLC0415
-
-    with results_folder(folder, overwrite) as partial:
-        export_huggingface(classifier, partial)
-        yield

@@ -1,4 +1,4 @@
-"""`vitrail`: one program, one command a question."""
+"""The program `vitrail`: its commands, logging, and exit codes."""
 
 import logging
 import os
@@ -17,6 +17,7 @@ from vitrail.cli.demo import demo
 from vitrail.cli.explain import explain
 from vitrail.cli.export import export
 from vitrail.cli.generate import generate
+from vitrail.cli.groups import expand_groups
 from vitrail.cli.layers import layers
 from vitrail.cli.listing import list_everything
 from vitrail.cli.queries import queries
@@ -27,37 +28,37 @@ from vitrail.cli.train import train
 from vitrail.core.distributed import started_rank, started_together
 from vitrail.core.errors import InvalidInputError, VitrailError
 from vitrail.core.interrupts import WORD, Stop, stoppable
-from vitrail.core.peers import speaks_first
+from vitrail.core.peers import reports_first
 
 INTERRUPTED = 130
-"""Exit code of typer after a KeyboardInterrupt, whatever the signal was."""
+"""Exit code of typer after a KeyboardInterrupt, for any signal."""
 
 FAILED = 2
-"""Exit code of errors that a user can mend."""
+"""Exit code of errors that the user can fix."""
 
-TOGETHER = ("score", "compare", "layers", "test", "train")
-"""Commands that share their work among several processes."""
+DISTRIBUTED = ("score", "compare", "layers", "test", "train")
+"""Commands that share their work among the processes of torchrun."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 app = typer.Typer(
     name="vitrail",
-    help="Show why a Vision Transformer decided, and measure whether that is true.",
+    help="Explain the decisions of Vision Transformers, and measure how faithful the explanations are.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _alone(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """A command that refuses to be started as several processes, each of which would do all of the work."""
+def _refuse_processes(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command refuse to run as several processes, each of which would do all of the work."""
 
     @wraps(command)
     def run(*args: Any, **options: Any) -> None:
         if (count := started_together()) > 1:
             raise InvalidInputError(
-                f"expected one process, got {count}: vitrail {name} does not share its work; start it without torchrun "
-                f"({', '.join(TOGETHER)} can be started with it)"
+                f"expected one process, got {count}: vitrail {name} cannot share its work; start it without torchrun "
+                f"({', '.join(DISTRIBUTED)} support torchrun)"
             )
         command(*args, **options)
 
@@ -78,7 +79,8 @@ for name, command in (
     ("demo", demo),
     ("serve", serve),
 ):
-    app.command(name)(command if name in TOGETHER else _alone(name, command))
+    expanded = expand_groups(command)
+    app.command(name)(expanded if name in DISTRIBUTED else _refuse_processes(name, expanded))
 
 
 def _print_version(wanted: bool) -> bool:
@@ -93,33 +95,33 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only results and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")] = False,
 ) -> None:
-    """Settings of every command."""
+    """Set up logging for every command."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("vitrail")
     log.handlers, log.propagate = [handler], False
-    # Of several processes that work together, the first one speaks.
+    # Of several processes, only the first one logs.
     log.setLevel(logging.ERROR if started_rank() else logging.WARNING if quiet else logging.INFO)
 
 
 def main() -> None:
     """Run the program.
 
-    Errors that a user can mend end in one message and exit code 2, signals in the word "stopped" and 128 plus their number (130 after
-    Ctrl+C, 143 after SIGTERM). Of several processes that work together one speaks.
+    Errors that the user can fix print one message and exit with code 2. Signals print "stopped" and exit with 128 plus their number (130
+    after Ctrl+C, 143 after SIGTERM). Of several processes, one prints.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # Names of files and classes need not be text.
+            stream.reconfigure(errors="backslashreplace")  # File and class names need not be encodable.
     if started_together() > 1:
-        # Before torch is loaded, which would log a page of addresses when another process is gone.
+        # Before torch is imported: it would log a page of addresses when another process ends.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         with stoppable() as stop:
             _run(stop)
-    except VitrailError as error:  # Of what surrounds the program.
+    except VitrailError as error:  # Of other processes, raised outside of the command.
         _end(f"error: {error}", FAILED)
 
 
@@ -131,25 +133,25 @@ def _run(stop: Stop) -> None:
         _end(f"error: {error}", FAILED)
     except BaseException as error:
         stop.ending = True
-        # What runs the commands has made an exit code of a KeyboardInterrupt, and a stop makes other things fail.
+        # typer turns a KeyboardInterrupt into an exit code, and a stop may make other calls fail.
         interrupted = isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == INTERRUPTED)
         if interrupted or stop.number is not None:
             _end(WORD, stop.exit_code)
-        # torch's own kind of a MemoryError is a RuntimeError.
+        # torch raises a RuntimeError when it is out of memory.
         if not isinstance(error, MemoryError) and not (
             isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
         ):
             raise
         _end(
-            f"error: out of memory: {str(error).splitlines()[0] if str(error) else 'nothing is left'}; choose a smaller --batch-size or "
-            "--image-size, or less work by --method-option",
+            f"error: out of memory: {str(error).splitlines()[0] if str(error) else 'no memory left'}; use a smaller --batch-size or "
+            "--image-size, or reduce the work by --method-option",
             FAILED,
         )
 
 
 def _end(message: str, code: int) -> NoReturn:
-    """Say one thing, unless another process of this run has said how it ended, and exit."""
-    if speaks_first():
-        with suppress(OSError):  # Nobody may be there to read it any more.
+    """Print a message, unless another process of this run has printed one, and exit."""
+    if reports_first():
+        with suppress(OSError):  # The terminal may be closed.
             typer.echo(message, err=True)
     sys.exit(code)

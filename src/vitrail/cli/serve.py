@@ -1,4 +1,4 @@
-"""`vitrail serve`: the web page."""
+"""`vitrail serve`: run the web page."""
 
 import os
 import signal
@@ -20,33 +20,33 @@ def serve(
         typer.Option(
             "--model",
             "-m",
-            help="Models that visitors may choose from, separated by commas, named as everywhere; the bundled ones if not given.",
+            help="Models to offer, comma-separated; see vitrail explain --help (default: all bundled models).",
             show_default=False,
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Further host name that browsers may use for this server; may be repeated. Others are refused.",
+            help="Further host name that browsers may use; repeatable. Others are refused.",
             show_default=False,
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest file that may be uploaded.")] = 20.0,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, help="Largest photo that is opened.")] = 50.0,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Requests that wait at a time; more are turned away.")] = 32,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of an upload.")] = 20.0,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, help="Maximum size of a photo.")] = 50.0,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Maximum number of waiting requests; others are refused.")] = 32,
     max_models: Annotated[
-        int | None, typer.Option(min=1, help="At most so many models stay in memory.", show_default=False)
+        int | None, typer.Option(min=1, help="Maximum number of models in memory.", show_default=False)
     ] = None,
 ) -> None:
-    """Serve a page: drop a photo, choose a model and methods, and see why. Fully offline."""
+    """Serve a web page that explains photos by the models and methods you choose. Fully offline."""
     from vitrail.adapters import bundled_models  # noqa: PLC0415 (heavy)
     from vitrail.app.environment import LOOPBACKS  # noqa: PLC0415
+    from vitrail.app.limits import MEGABYTE, Limits  # noqa: PLC0415
     from vitrail.app.server import serving  # noqa: PLC0415
-    from vitrail.app.uploads import MEGABYTE, Limits  # noqa: PLC0415
 
-    # The one that knows photos comes first.
+    # The default model comes first.
     bundled = sorted((f"vitrail:{name}" for name in bundled_models()), key=lambda name: (name != DEFAULT_MODEL, name))
     names = bundled if model is None else [name.strip() for name in model.split(",")]
     if not all(names):
@@ -54,43 +54,43 @@ def serve(
     limits = Limits(
         num_bytes=round(max_megabytes * MEGABYTE), num_pixels=round(max_megapixels * MEGABYTE), num_waiting=max_waiting
     )
-    with _ended_by_signals() as received:
+    with _interrupt_on_signals() as received:
         try:
             with serving(names, host, port, limits, max_models, allow_host or ()) as running:
                 typer.echo(f"serving {', '.join(names)} at {running.url} (stop by Ctrl+C)")
                 if host not in LOOPBACKS:
-                    typer.echo("other machines can reach this page, and nobody is asked for a password", err=True)
+                    typer.echo("warning: other machines can reach this page without a password", err=True)
                 running.wait()
         except KeyboardInterrupt:
-            _leave(received)
+            _exit_now(received)
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[list[int]]:
-    """Have Ctrl+C, and a service manager's SIGTERM, end the block once; yields the number of the signal, once it came."""
+def _interrupt_on_signals() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt in the block on the first Ctrl+C or SIGTERM; yield a list that then holds the signal's number."""
     received = list[int]()
 
     def end(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for each in before:
-            # No SIG_IGN: Python writes a message if a signal of which it knows already is to be ignored.
-            signal.signal(each, lambda number, frame: None)
+        for signal_number in before:
+            # Not SIG_IGN: Python prints a message when a signal that is already pending is ignored.
+            signal.signal(signal_number, lambda number, frame: None)
         raise KeyboardInterrupt
 
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    for each in before:
-        signal.signal(each, end)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, end)
     try:
         yield received
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _leave(received: Sequence[int]) -> None:
-    with suppress(OSError):  # Nobody may be there to read it any more.
+def _exit_now(received: Sequence[int]) -> None:
+    with suppress(OSError):  # The terminal may be closed.
         typer.echo("stopped", err=True)
         sys.stdout.flush()
         sys.stderr.flush()
-    # The interpreter would wait for threads of the kit that are at work, perhaps for minutes; nothing of what they do is kept.
+    # The interpreter would wait for busy threads of Gradio, perhaps for minutes; their results are not needed.
     os._exit(128 + (received or [signal.SIGINT])[0])

@@ -1,4 +1,4 @@
-"""`vitrail train`: a recipe in, a model out, or the gates of an explainer."""
+"""`vitrail train`: train a classifier, or the gates of an explainer, by a recipe."""
 
 import logging
 import warnings
@@ -8,64 +8,47 @@ from typing import Annotated
 import typer
 
 from vitrail.core.distributed import started_rank
-from vitrail.core.errors import InvalidInputError
 
 
 def train(
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="A recipe; see configs/. To resume, the run's own if left out.")
+        Path | None, typer.Option("--config", "-c", help="Recipe; see configs/ (default with --resume: the run's own).")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Like model.drop_path=0.1 data.root=my/images.", show_default=False)
+        list[str] | None, typer.Argument(help="Such as model.drop_path=0.1 data.root=my/images.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")] = Path("runs/train"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory.")] = Path("runs/train"),
     resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run in --out where it was killed or stopped; start it if there is none."),
+        bool, typer.Option("--resume", help="Resume the interrupted run in --out; start it if there is none.")
     ] = False,
     finetune: Annotated[
         str | None,
         typer.Option(
-            "--finetune",
-            help="Start from this trained model (any --model): short for model.start_from=MODEL.",
-            show_default=False,
+            "--finetune", help="Model to start from (any --model); short for model.start_from=MODEL.", show_default=False
         ),
     ] = None,
 ) -> None:
-    """Train a classifier, or a DiffMask explainer, from one YAML recipe; every key can be replaced on the command line.
+    """Train a classifier, or a DiffMask explainer, by a YAML recipe. Under torchrun or SLURM, train on many devices."""
+    from vitrail import api  # noqa: PLC0415 (heavy)
+    from vitrail.training import MaskTrainingConfig  # noqa: PLC0415
 
-    The same command under torchrun or SLURM trains on many devices and machines.
-    """
-    from vitrail.training import MaskTrainingConfig, read_config  # noqa: PLC0415 (heavy)
-
-    if config is None:
-        if not resume:
-            raise InvalidInputError("expected a recipe by --config, or --resume and the folder of a run by --out")
-        config = out / "config.yaml"
-    given = list(overrides or [])
-    if finetune is not None:
-        given.append(f"model.start_from={finetune}")
-    recipe = read_config(config, given)
-    from vitrail.training import train as run  # noqa: PLC0415 (heavier still: a wrong recipe is told before)
-
+    recipe = api.read_recipe(config, overrides or [], out, resume=resume, finetune=finetune)
     _quieten_lightning()
-    best = run(recipe, out, resume)
+    best = api.train(recipe, out=out, resume=resume)
     if started_rank() != 0:
         return
-    gates = isinstance(recipe, MaskTrainingConfig)
+    is_gates = isinstance(recipe, MaskTrainingConfig)
     if not best.exists():
-        missing = "gates" if gates else "a model"
-        typer.echo(
-            f"stopped before the first validation, so without {missing} yet; go on by vitrail train --resume --out {out}"
-        )
-    elif gates:
+        missing = "gates" if is_gates else "a model"
+        typer.echo(f"stopped before the first validation, without {missing}; resume by vitrail train --resume --out {out}")
+    elif is_gates:
         typer.echo(f"trained gates: {best}; use them by --method diffmask --method-option diffmask.checkpoint={out}")
     else:
         typer.echo(f"best model: {best}; use it as --model {best}")
 
 
 def _quieten_lightning() -> None:
-    """Leave out what tells a user nothing: advertisements, hardware that is absent, our own folder being ours."""
+    """Silence messages of Lightning that do not help: advertisements, missing hardware, and the folder not being empty."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     for message in (
         "exists and is not empty",
@@ -73,8 +56,8 @@ def _quieten_lightning() -> None:
         "LeafSpec",
         "logging interval",
         "GPU available",
-        "dataloader is not resumable",  # ours is: it asks how many batches are done
-        "sync_dist=True",  # the figures are reduced already, by torchmetrics
+        "dataloader is not resumable",  # Ours resumes by the number of finished batches.
+        "sync_dist=True",  # torchmetrics has reduced the numbers already.
         "checkpoint directory",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}.*", module="lightning.*")

@@ -1,1 +1,1 @@
-"""What everything stands on: types, errors, registries, hooks, files, processes."""
+"""Foundations: types, errors, registries, hooks, files, processes."""

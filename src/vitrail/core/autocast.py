@@ -1,4 +1,4 @@
-"""torch's autocast, asked in one place: not every device has it, and where there is none torch fails without a word about it."""
+"""torch's autocast, with clear errors on devices that do not support it."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -13,17 +13,17 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Everything in the precision of its inputs, also inside of an `in_precision`."""
+    """Return a context that computes in the precision of the inputs, also inside of `in_precision`."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def in_precision(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """The network's own steps in this precision.
+    """Return a context that runs the network in a given precision.
 
     Raises:
-        InvalidInputError: The device knows only full precision.
+        InvalidInputError: The device supports only full precision.
     """
     if precision == "full":
         return nullcontext()

@@ -1,4 +1,4 @@
-"""What replaces removed content, by name."""
+"""Baselines, the content that replaces removed cells, by name."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -12,22 +12,22 @@ from vitrail.core.registry import Registry, unknown_name
 from vitrail.core.types import Baseline, Images
 
 BASELINES: Registry[Callable[[Images], Baseline]] = Registry("baseline")
-"""What replaces removed content: from normalized images to as many images, or to one that serves all."""
+"""Functions from normalized images to baselines: one per image, or one for all."""
 
 BLACK = "black"
-"""Black pixels before normalization: the one baseline that hangs on the preprocessing; `Classifier.baseline` makes it."""
+"""Black pixels before normalization: the only baseline that depends on the preprocessing; see `Classifier.baseline`."""
 
 
 def baseline_names() -> list[str]:
-    """What `Classifier.baseline` takes."""
+    """List the names that `Classifier.baseline` takes."""
     return [*BASELINES, BLACK]
 
 
 def check_baseline(name: str) -> None:
-    """Refuse a name that `Classifier.baseline` does not know.
+    """Refuse an unknown name of a baseline.
 
     Raises:
-        UnknownNameError: No such baseline.
+        UnknownNameError: There is no such baseline.
     """
     if name not in baseline_names():
         raise unknown_name("baseline", name, baseline_names())
@@ -35,22 +35,22 @@ def check_baseline(name: str) -> None:
 
 @BASELINES.register("zero")
 def zero_baseline(images: Images) -> Baseline:
-    """Zero after normalization: the mean color of the training data. Often called "black"."""
+    """Return zero after normalization: the mean color of the training data, often called "black"."""
     return torch.zeros_like(images[:1])
 
 
 @BASELINES.register("blur")
 def blur_baseline(images: Images) -> Baseline:
-    """The normalized image blurred by an 11x11 Gaussian of sigma 5, padded with zeros.
+    """Blur normalized images with an 11x11 Gaussian of sigma 5, padded with zeros.
 
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421; their kernel folds the tails beyond 11 pixels back inside.
     """
-    return _blurred(images, _folded_gaussian(11, 5.0))
+    return _blur(images, _make_folded_gaussian(11, 5.0))
 
 
 @BASELINES.register("strong-blur")
 def strong_blur_baseline(images: Images) -> Baseline:
-    """The normalized image blurred by a 15x15 Gaussian of sigma 7, reflected at its edges.
+    """Blur normalized images with a 15x15 Gaussian of sigma 7, reflected at the edges.
 
     Source: the published evaluation of MUTEX, 2025, DOI 10.1007/s00521-025-11591-x.
     """
@@ -60,12 +60,12 @@ def strong_blur_baseline(images: Images) -> Baseline:
         )
     offsets = torch.arange(15, dtype=torch.float64, device="cpu") - 7
     weights = torch.exp(-0.5 * (offsets / 7) ** 2)
-    return _blurred(images, weights / weights.sum(), edges="reflect")
+    return _blur(images, weights / weights.sum(), edges="reflect")
 
 
 @BASELINES.register("mean")
 def mean_baseline(images: Images) -> Baseline:
-    """The mean of each normalized image, over pixels and channels: one shade of its own.
+    """Return the mean of each normalized image, over pixels and channels.
 
     Source: the published evaluation of MUTEX, 2025, DOI 10.1007/s00521-025-11591-x.
     """
@@ -74,11 +74,11 @@ def mean_baseline(images: Images) -> Baseline:
 
 @BASELINES.register("normal-noise")
 def normal_noise_baseline(images: Images) -> Baseline:
-    """Standard normal noise after normalization: one picture for all images, the same in every run and on every machine.
+    """Return standard normal noise after normalization: one image for all, the same in every run and on every machine.
 
     Source: the published evaluation of MUTEX, 2025, DOI 10.1007/s00521-025-11591-x ("random").
 
-    Differs: There it is drawn anew for every changed image, from an unseeded generator.
+    Differs: The published code draws new noise for every perturbed image, from an unseeded generator.
     """
     generator = torch.Generator().manual_seed(123)
     return torch.randn(1, *images.shape[1:], generator=generator, device="cpu", dtype=torch.float32).to(images)
@@ -86,29 +86,29 @@ def normal_noise_baseline(images: Images) -> Baseline:
 
 @BASELINES.register("noise")
 def noise_baseline(images: Images) -> Baseline:
-    """Uniform noise in [-1, 1] after normalization: one picture for all images, the same in every run and on every machine.
+    """Return uniform noise in [-1, 1] after normalization: one image for all, the same in every run and on every machine.
 
     Source: the published evaluation of Vision DiffMask (Nalmpantis et al. 2023, arXiv:2304.06391), with its seed.
 
-    Differs: There every place in a batch has noise of its own, drawn where the model runs.
+    Differs: The published code draws different noise for every index in a batch, on the model's device.
     """
     generator = torch.Generator().manual_seed(123)
     noise = torch.rand(1, *images.shape[1:], generator=generator, device="cpu", dtype=torch.float32)
     return (2 * noise - 1).to(images)
 
 
-def _blurred(images: Images, kernel: Float[Tensor, " size"], edges: Literal["constant", "reflect"] = "constant") -> Images:
-    """Blur along rows and along columns; beyond the edges lie zeros, or the image reflected."""
-    channels, beyond = images.shape[1], len(kernel) // 2
+def _blur(images: Images, kernel: Float[Tensor, " size"], edges: Literal["constant", "reflect"] = "constant") -> Images:
+    """Blur along rows and columns; beyond the edges the image is zero or reflected."""
+    channels, margin = images.shape[1], len(kernel) // 2
     across = kernel.to(images).expand(channels, 1, 1, -1)
-    padded = nn.functional.pad(images, (beyond,) * 4, mode=edges)
+    padded = nn.functional.pad(images, (margin,) * 4, mode=edges)
     return nn.functional.conv2d(nn.functional.conv2d(padded, across, groups=channels), across.mT, groups=channels)
 
 
-def _folded_gaussian(size: int, sigma: float) -> Float[Tensor, " size"]:
-    """A Gaussian of radius 4 sigma, reflected at the ends of `size` cells until it lies inside; sums to 1."""
+def _make_folded_gaussian(size: int, sigma: float) -> Float[Tensor, " size"]:
+    """Return a Gaussian of radius 4 sigma, reflected at the ends of `size` pixels until it fits; sums to 1."""
     offsets = torch.arange(-int(4 * sigma), int(4 * sigma) + 1, dtype=torch.float64, device="cpu")
     weights = torch.exp(-(offsets**2) / (2 * sigma**2))
-    at = (offsets.long() + size // 2) % (2 * size)
-    inside = torch.where(at < size, at, 2 * size - 1 - at)
+    index = (offsets.long() + size // 2) % (2 * size)
+    inside = torch.where(index < size, index, 2 * size - 1 - index)
     return torch.zeros(size, dtype=torch.float64, device="cpu").index_add(0, inside, weights / weights.sum())

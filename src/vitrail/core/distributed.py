@@ -1,6 +1,6 @@
-"""Several processes that work as one: which of them this is, and what they have found together.
+"""Cooperating processes: rank, world size, process group, and gathering of results.
 
-They are started from outside, by `torchrun` (`python -m torch.distributed.run`). In a single process nothing happens here.
+Processes are started by `torchrun` (`python -m torch.distributed.run`). In a single process these functions do nothing.
 """
 
 import os
@@ -14,24 +14,24 @@ from vitrail.core.peers import Peers
 T = TypeVar("T")
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells each of its processes."""
+"""Environment variables that torchrun sets."""
 
 
 def rank() -> int:
-    """This process among those that work together, from 0."""
+    """Return the rank of this process in the process group, from 0."""
     group = _group()
     return 0 if group is None else int(group.get_rank())
 
 
 def world_size() -> int:
-    """How many processes work together; 1 where nobody brought them together."""
+    """Return the number of processes in the process group; 1 without one."""
     group = _group()
     return 1 if group is None else int(group.get_world_size())
 
 
 def started_rank() -> int:
-    """This process among all that torchrun, SLURM or Lightning started, before they are brought together."""
-    # Lightning's own processes, of `devices=2` without torchrun, are all on one machine.
+    """Return the rank of this process among those that torchrun, SLURM or Lightning started, before a group exists."""
+    # LOCAL_RANK is enough for Lightning's own processes (`devices=2` without torchrun): they are all on one machine.
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         if os.environ.get(name, "").isdecimal():
             return int(os.environ[name])
@@ -39,17 +39,17 @@ def started_rank() -> int:
 
 
 def started_together() -> int:
-    """How many processes torchrun started, before they are brought together; 1 without torchrun."""
-    told = all(name in os.environ for name in TORCHRUN) and os.environ["WORLD_SIZE"].isdecimal()
-    return int(os.environ["WORLD_SIZE"]) if told else 1
+    """Return the number of processes that torchrun started, before a group exists; 1 without torchrun."""
+    is_torchrun = all(name in os.environ for name in TORCHRUN) and os.environ["WORLD_SIZE"].isdecimal()
+    return int(os.environ["WORLD_SIZE"]) if is_torchrun else 1
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Bring the processes that torchrun started together, and part them on leaving.
+    """Join the processes that torchrun started into a group, and leave it on exit.
 
-    Each takes the CUDA device of its number on the machine; where there are more processes than devices, they share them. When one
-    fails, or gives no sign of life any more, the others end too (`vitrail.core.peers`).
+    Each process takes the CUDA device of its local rank; if there are more processes than devices, they share them. When one fails or
+    no longer responds, the others end too (`vitrail.core.peers`).
 
     Raises:
         ProcessError: Another process failed or was lost.
@@ -62,7 +62,7 @@ def process_group() -> Iterator[None]:
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-        # Figures lie on the CPU, which NCCL does not know.
+        # Results are on the CPU, which NCCL does not support.
         backend = "cpu:gloo,cuda:nccl"
     torch.distributed.init_process_group(backend)
     try:
@@ -70,24 +70,24 @@ def process_group() -> Iterator[None]:
             peers.start(rank(), world_size())
             yield
     finally:
-        # May wait for others for ever after a failure.
-        limit = end_within(stop_seconds(), "error: the processes did not part in time", 2)
+        # May wait for other processes forever after a failure.
+        limit = end_within(stop_seconds(), "error: the processes did not leave their group in time", 2)
         torch.distributed.destroy_process_group()
         limit.cancel()
 
 
 def gather(items: Sequence[T]) -> list[T]:
-    """The items of all processes, in the order of their ranks: every process must ask, and gets the same list."""
+    """Return the items of all processes in the order of ranks. Every process must call it, and gets the same list."""
     group = _group()
     if group is None:
         return list(items)
-    found: list[Any] = [None] * world_size()
-    group.all_gather_object(found, list(items))
-    return [item for some in found for item in some]
+    gathered: list[Any] = [None] * world_size()
+    group.all_gather_object(gathered, list(items))
+    return [item for part in gathered for item in part]
 
 
 def _group() -> Any:
-    """torch.distributed where processes were brought together, else None."""
+    """Return torch.distributed if a process group exists, else None."""
     import torch.distributed  # noqa: PLC0415 (heavy)
 
     return torch.distributed if torch.distributed.is_available() and torch.distributed.is_initialized() else None

@@ -1,4 +1,4 @@
-"""The errors that a user can meet. Every message says what was expected, what came, and what to do."""
+"""Errors that users can meet. Every message says what was expected, what was given, and what to do."""
 
 
 class VitrailError(Exception):
@@ -6,42 +6,42 @@ class VitrailError(Exception):
 
 
 class InvalidInputError(VitrailError, ValueError):
-    """An argument, a tensor or a configuration value that cannot be used."""
+    """An argument, tensor or configuration value is invalid."""
 
 
 class UnknownNameError(InvalidInputError):
-    """A name (of a model, method, protocol, class, ...) that is not in the list of choices."""
+    """A name (of a model, method, protocol, class, ...) does not exist."""
 
 
 class UnsupportedModelError(VitrailError):
-    """A network that cannot be seen as a Vision Transformer, with the reason."""
+    """vitrail cannot use a network as requested; the message gives the reason."""
 
 
 class CheckpointError(VitrailError):
-    """A file of weights that is damaged, unsafe, or does not fit the model."""
+    """A weight file is damaged, unsafe, or does not fit the model."""
 
 
 class ImageError(VitrailError):
-    """An image file that is missing, damaged, empty or too large."""
+    """An image file is missing, damaged, empty or too large."""
 
 
 class OutputError(VitrailError):
-    """A result that could not be written; what was there before is whole."""
+    """A result could not be written; what was there before is intact."""
 
 
 class TrainingError(VitrailError):
-    """A training run that cannot go on, with what to change."""
+    """A training run cannot continue; the message says what to change."""
 
 
 class ProcessError(VitrailError):
-    """Another process that this one depends on failed, was killed or was lost."""
+    """Another process of the run failed, was killed or was lost."""
 
 
 class MissingExtraError(VitrailError, ImportError):
-    """A feature whose optional packages are not installed.
+    """The optional packages of a feature are not installed.
 
     Args:
-        feature: What was asked for, as the user would call it.
+        feature: The feature, as the user knows it.
         extra: The name of the extra in ``pip install 'vitrail[extra]'``.
     """
 

@@ -1,4 +1,4 @@
-"""Reading regular files only, and writing results so that nothing is ever half-written."""
+"""Read regular files only, and write results atomically."""
 
 import errno
 import os
@@ -14,42 +14,47 @@ from vitrail.core.errors import InvalidInputError, OutputError
 from vitrail.core.locking import is_lock, only_run
 
 PARTIAL = ".partial-"
-"""How the names of files begin that are being written."""
+"""Prefix of the names of files that are being written."""
 
 PARTIAL_NAME = re.compile(re.escape(PARTIAL) + r"[a-z0-9_]{8}(\.\w+)?")
-"""As `tempfile` completes them."""
+"""Such names, as `tempfile` completes them."""
 
 MARK = ".vitrail"
-"""An empty file in a temporary folder of ours: only such a folder is removed with what is in it."""
+"""Empty file that marks vitrail's temporary folders, the only ones that are removed with their content."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 FULL_IN_WORDS = re.compile(
     r"No space left on device|Disk quota exceeded|os error (28|122|5|30|27)\b|PytorchStreamWriter failed|unexpected pos \d+"
 )
-"""How libraries that write by themselves say it."""
+"""Messages of libraries about full disks."""
 
-
-SPECIAL = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
+KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
 }
-"""What a path may lead to beside files and folders."""
+
+
+def name_kind(mode: int) -> str:
+    """Return the kind of a file, in words, from its `st_mode`."""
+    return KINDS.get(stat.S_IFMT(mode), "special file")
 
 
 def regular_file(path: str | Path) -> Path:
-    """Return the path of a file that can be read to its end: no pipe or device, which would keep a reader waiting forever.
+    """Return the path if it is a regular file; reading a pipe or device might never end.
 
     Raises:
-        OSError: There is none, or it is something else than a regular file.
+        OSError: It does not exist, or is not a regular file.
     """
     path = Path(path)
-    kind = stat.S_IFMT(path.stat().st_mode)
-    if kind == stat.S_IFDIR:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if kind != stat.S_IFREG:
-        raise OSError(errno.EINVAL, f"expected a regular file, got {SPECIAL.get(kind, 'something else')}", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"expected a regular file, got a {name_kind(mode)}", str(path))
     return path
 
 
@@ -57,18 +62,18 @@ def read_text(path: str | Path) -> str:
     """Read a text file in UTF-8.
 
     Raises:
-        OSError: It cannot be read, or is no regular file.
-        UnicodeDecodeError: It is in another encoding; a `ValueError`.
+        OSError: It cannot be read, or is not a regular file.
+        UnicodeDecodeError: It has another encoding; a `ValueError`.
     """
     return regular_file(path).read_text(encoding="utf-8")
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file beside `path`; it takes that name only when the block succeeds.
+    """Yield a temporary file beside `path`, renamed to `path` only when the block succeeds.
 
     Raises:
-        OutputError: The file cannot be written (no permission, a full disk, ...); an older file of that name is whole.
+        OutputError: The file cannot be written (no permission, a full disk, ...); an older file stays intact.
     """
     path = Path(path)
     partial: Path | None = None
@@ -80,7 +85,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         partial.chmod(0o666 & ~_umask())
         partial.replace(path)
     except Exception as error:
-        reason = _disk_error(error)
+        reason = _explain_disk_error(error)
         if reason is None:
             raise
         raise OutputError(f"cannot write {path}: {reason}; what was there before is unchanged") from error
@@ -89,11 +94,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def _disk_error(error: BaseException) -> str | None:
-    """Why something could not be written, or None where the error is another one."""
+def _explain_disk_error(error: BaseException) -> str | None:
+    """Return why writing failed, or None if the error has another cause."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    # torch and safetensors have errors of their own, on top of the system's or with its words.
+    # torch and safetensors raise their own errors, from the system's or with its message.
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in FULL:
@@ -103,9 +108,9 @@ def _disk_error(error: BaseException) -> str | None:
 
 
 def discard_partials(folder: str | Path, below: Iterable[str] = ()) -> None:
-    """Remove what a killed program left half-written in a folder, and anywhere below the named ones in it.
+    """Remove partial files that a killed program left in a folder, and anywhere below the named subfolders.
 
-    The caller holds the lock of the folder (`vitrail.core.locking`), else another run may be writing it.
+    The caller must hold the lock of the folder (`vitrail.core.locking`), because another run might be writing there.
     """
     folder = Path(folder)
     for path in [*folder.glob(f"{PARTIAL}*"), *(path for name in below for path in (folder / name).rglob(f"{PARTIAL}*"))]:
@@ -118,17 +123,17 @@ def discard_partials(folder: str | Path, below: Iterable[str] = ()) -> None:
 
 
 def is_left_over(path: Path) -> bool:
-    """Whether a file or folder is one that a run of ours was writing; nothing else may be removed."""
+    """Return whether vitrail was writing a file or folder; only then may it be removed."""
     if not PARTIAL_NAME.fullmatch(path.name) or path.is_symlink():
         return False
     return path.is_file() or (path.is_dir() and ((path / MARK).is_file() or not any(path.iterdir())))
 
 
 def output_folder(path: str | Path) -> Path:
-    """Create a folder for results and make sure that it can be written to.
+    """Create a folder for results and check that it is writable.
 
     Raises:
-        OutputError: A file is in the way, or there is no permission.
+        OutputError: The path is a file, or the folder is not writable.
     """
     path = Path(path)
     try:
@@ -144,14 +149,14 @@ def output_folder(path: str | Path) -> Path:
 
 @contextmanager
 def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a hidden temporary folder inside `path`; its files take their place only when the block succeeds.
+    """Yield a hidden temporary folder inside `path`; its files move to `path` only when the block succeeds.
 
     Args:
-        path: Where the results go; created with its parents. What a killed run left half-written there is removed.
-        overwrite: Whether files of earlier results may be replaced, each in one piece; others stay.
+        path: Folder of the results, created with its parents. Partial files of killed runs are removed.
+        overwrite: Whether to replace files of earlier results, each atomically; other files stay.
 
     Raises:
-        OutputError: The folder holds something already, another run is writing there, a file is in the way, or it cannot be written.
+        OutputError: The folder is not empty, another run is writing there, or it cannot be written.
         InvalidInputError: Inside the block, a file elsewhere could not be read.
     """
     path, partial = Path(path), None
@@ -173,14 +178,14 @@ def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield `path` itself, for long work whose results stay when it is interrupted; each has to be written in one piece.
+    """Yield `path` itself, for long work whose results stay when it is interrupted; write each of them atomically.
 
     Args:
-        path: Where the results go; created with its parents, and removed again if nothing came of it.
-        overwrite: Whether there may be files already.
+        path: Folder of the results, created with its parents, and removed again if it stays empty.
+        overwrite: Whether the folder may contain files.
 
     Raises:
-        OutputError: The folder holds something already, another run is writing there, a file is in the way, or it cannot be written.
+        OutputError: The folder is not empty, another run is writing there, or it cannot be written.
         InvalidInputError: Inside the block, a file elsewhere could not be read.
     """
     path = Path(path)
@@ -191,7 +196,7 @@ def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         with only_run(path):
             discard_partials(path)
-            if not overwrite:  # Another run may have ended just now.
+            if not overwrite:  # Another run may just have ended.
                 _expect_empty(path)
             yield path
     except OSError as error:
@@ -200,13 +205,15 @@ def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         raise OutputError(f"cannot write into {path}: {error.strerror or error}; no result there is half-written") from error
     finally:
         if created:
-            with suppress(OSError):  # Nothing came of it: no empty folder stays. One that holds results is not removed.
+            with suppress(OSError):  # Removes an empty folder only.
                 path.rmdir()
 
 
 def _expect_empty(path: Path) -> None:
     try:
-        empty = not path.is_dir() or all(is_lock(each) or is_left_over(each) or each.name == MARK for each in path.iterdir())
+        empty = not path.is_dir() or all(
+            is_lock(entry) or is_left_over(entry) or entry.name == MARK for entry in path.iterdir()
+        )
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}; choose another --out") from error
     if not empty:
@@ -216,13 +223,13 @@ def _expect_empty(path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file in one piece."""
+    """Write a text file atomically."""
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def real_path(path: str | Path) -> Path:
-    """The absolute path without links; of a link that leads to itself the link, where `Path.resolve` fails."""
+    """Return the absolute path with links resolved; a link to itself stays, where `Path.resolve` would fail."""
     return Path(os.path.realpath(path))
 
 

@@ -1,4 +1,4 @@
-"""The only place that touches a foreign module: context managers that put everything back, also on failure."""
+"""Context managers that change a user's module temporarily, and restore it even on failure."""
 
 import sys
 import threading
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 @contextmanager
 def inspecting(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode and leave no trace of what happens inside.
+    """Put a module into evaluation mode, without side effects.
 
-    Inside, no gradient of a weight is asked for, which saves the memory that a backward pass would need for them. On leaving,
-    also by an error, every submodule's training mode, every parameter's `requires_grad` and `.grad`, and the random state of
-    the CPU and of the module's CUDA devices are what they were.
+    Inside, weights do not require gradients, which saves memory in backward passes. On exit, also by an error, the training mode of
+    every submodule, `requires_grad` and `.grad` of every parameter, and the random state of the CPU and of the module's CUDA devices
+    are restored.
     """
     modes = [(part, part.training) for part in module.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in module.parameters()]
@@ -25,14 +25,14 @@ def inspecting(module: nn.Module) -> Iterator[None]:
         try:
             module.eval()
             for parameter, _, _ in parameters:
-                parameter.grad = None  # A backward inside would add to the user's gradient in place.
+                parameter.grad = None  # A backward pass inside would add to the user's gradient.
                 parameter.requires_grad_(False)
             yield
         finally:
             for part, training in modes:
                 part.training = training
             for parameter, requires_grad, grad in parameters:
-                # Parameters created in inference mode take the flag nowhere else.
+                # Parameters created in inference mode can be changed only there.
                 with torch.inference_mode(parameter.is_inference()):
                     parameter.requires_grad_(requires_grad)
                 parameter.grad = grad
@@ -45,10 +45,10 @@ _eager_depth = 0
 
 @contextmanager
 def uncompiled(module: nn.Module) -> Iterator[None]:
-    """Run what `torch.compile` compiled in a module as it was written, for the time of the block: compiled code calls no hooks.
+    """Run a module without `torch.compile` inside the block, because compiled code calls no hooks.
 
-    Modules that hold nothing compiled cost a look at their parts. While any block is open, in any thread, all compiled code of
-    the process runs as written.
+    Has no effect on modules without compiled parts. While any block is open, in any thread, all compiled code of the process runs
+    uncompiled.
     """
     if "torch._dynamo" not in sys.modules or not any(map(_is_compiled, module.modules())):
         yield
@@ -70,7 +70,7 @@ def uncompiled(module: nn.Module) -> Iterator[None]:
 
 
 def original(module: Any) -> Any:
-    """The module inside the wrapper that `torch.compile(module)` returns; any other module itself."""
+    """Return the module inside the wrapper of `torch.compile(module)`; any other module unchanged."""
     return vars(module).get("_modules", {}).get("_orig_mod", module) if isinstance(module, nn.Module) else module
 
 
@@ -85,7 +85,7 @@ def _is_compiled(module: nn.Module) -> bool:
 
 @contextmanager
 def forward_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Register forward hooks `(module, inputs, output)` for the time of the block."""
+    """Register forward hooks `(module, inputs, output)` inside the block."""
     with ExitStack() as stack:
         for module, hook in hooks:
             stack.callback(module.register_forward_hook(hook).remove)
@@ -94,7 +94,7 @@ def forward_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iter
 
 @contextmanager
 def forward_pre_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Register hooks `(module, inputs)` before the forward for the time of the block; what they return are the inputs."""
+    """Register forward pre-hooks `(module, inputs)` inside the block; what they return replaces the inputs."""
     with ExitStack() as stack:
         for module, hook in hooks:
             stack.callback(module.register_forward_pre_hook(hook).remove)
@@ -103,13 +103,13 @@ def forward_pre_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> 
 
 @contextmanager
 def replaced_methods(name: str, replacements: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Let modules do something else when a method is called, for the time of the block.
+    """Replace a method of modules inside the block.
 
-    With the name "forward" their hooks still run and their own forward does not.
+    With the name "forward", hooks of the modules still run.
     """
     with ExitStack() as stack:
         for module, method in replacements:
-            # What stands in the instance hides the class's method; a user may have put something there as well.
+            # An instance attribute hides the class's method; a user may have set one as well.
             if name in vars(module):
                 stack.callback(setattr, module, name, vars(module)[name])
             else:
@@ -120,25 +120,25 @@ def replaced_methods(name: str, replacements: Iterable[tuple[nn.Module, Callable
 
 @contextmanager
 def attributes(objects: Iterable[Any], **values: Any) -> Iterator[None]:
-    """Set attributes of modules or configurations (e.g. `fused_attn=False`) for the time of the block."""
+    """Set attributes of modules or configurations (e.g. `fused_attn=False`) inside the block."""
     with ExitStack() as stack:
-        for each in objects:
+        for item in objects:
             for name, value in values.items():
-                stack.callback(setattr, each, name, getattr(each, name))
-                setattr(each, name, value)
+                stack.callback(setattr, item, name, getattr(item, name))
+                setattr(item, name, value)
         yield
 
 
 @contextmanager
 def shuffled(parameters: Iterable[nn.Parameter], seed: int) -> Iterator[None]:
-    """Shuffle the numbers of every parameter among themselves, for the time of the block; then every bit is back in its place.
+    """Shuffle the values within every parameter inside the block; then restore every bit.
 
-    What a parameter has learned is gone, its mean, spread and outliers stay, in any precision. One whose numbers are all the
-    same stays as it is, and so do buffers.
+    What a parameter has learned is lost; its mean, spread and outliers stay, in any precision. Parameters whose values are all equal
+    do not change, nor do buffers.
 
     Args:
-        parameters: Those to shuffle, in place; where they share memory, all of them show it.
-        seed: Draws the order of each, the same on every device. Parameters that follow do not change it.
+        parameters: Parameters to shuffle in place; parameters that share memory change together.
+        seed: Determines the order within each parameter, on every device. Later parameters do not affect earlier ones.
     """
     generator = torch.Generator().manual_seed(seed)
     with ExitStack() as stack:

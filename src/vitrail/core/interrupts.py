@@ -1,4 +1,4 @@
-"""Stopping from outside: Ctrl+C, the SIGTERM of a scheduler, the SIGHUP of a closed terminal."""
+"""Stop on signals: Ctrl+C, the SIGTERM of a scheduler, the SIGHUP of a closed terminal."""
 
 import os
 import signal
@@ -11,20 +11,20 @@ from types import FrameType
 from vitrail.core.errors import InvalidInputError
 
 VARIABLE = "VITRAIL_STOP_SECONDS"
-"""Environment variable: how long a process that has to end may take to tidy up."""
+"""Environment variable with the seconds that a stopping process may take to clean up."""
 
 DEFAULT_SECONDS = 20.0
-"""Less than the 30 seconds after which torchrun and SLURM kill."""
+"""Default of the environment variable: less than the 30 seconds after which torchrun and SLURM kill."""
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 WORD = "stopped"
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end.
+    """A signal told this process to end.
 
     Args:
-        number: Of the signal.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -33,10 +33,10 @@ class Stopped(KeyboardInterrupt):
 
 
 def stop_seconds() -> float:
-    """How long a process that has to end may take to tidy up.
+    """Return the seconds that a stopping process may take to clean up.
 
     Raises:
-        InvalidInputError: The environment variable holds no positive number.
+        InvalidInputError: The environment variable is not a positive number.
     """
     text = os.environ.get(VARIABLE)
     try:
@@ -49,12 +49,12 @@ def stop_seconds() -> float:
 
 
 class Stop:
-    """The first signal of a program: its exit code, and the time limit that it sets.
+    """State of a program's stop: the first signal, the exit code, and the time limit.
 
     Attributes:
-        number: Of the signal, or None while there was none.
-        ending: Whether the program ends already; later signals do not disturb it.
-        limited: Whether somebody has set a time limit already.
+        number: Number of the signal; None before one came.
+        ending: Whether the program is ending; later signals are ignored.
+        limited: Whether a time limit is already set.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -64,18 +64,18 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects after a signal: 130 after SIGINT, 143 after SIGTERM."""
+        """Exit code after the signal: 130 after SIGINT, 143 after SIGTERM."""
         return 128 + (signal.SIGINT if self.number is None else self.number)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Raise `Stopped`, once."""
+        """Raise `Stopped` on the first signal."""
         if self.ending:
             return
         self.number, self.ending = number, True
         raise Stopped(number)
 
     def watch(self, pipe: int) -> None:
-        """Set the time limit as soon as a signal comes, even while the main thread waits where Python runs no handlers."""
+        """Set the time limit when a signal comes, even while the main thread blocks where Python runs no handlers."""
         while received := os.read(pipe, 1):
             if received[0] in SIGNALS and not self.limited:
                 end_within(self.seconds, WORD, 128 + received[0])
@@ -87,63 +87,63 @@ _active: Stop | None = None
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Let the signals that ask a program to end raise `Stopped` in the main thread, so that it can tidy up.
+    """Let termination signals raise `Stopped` in the main thread inside the block, so that the program can clean up.
 
-    Only the first one counts. A program that has not ended `VITRAIL_STOP_SECONDS` later is ended as it is. Signals that whoever started
-    the program has told it to ignore stay ignored. Outside of the main thread nothing happens.
+    Only the first signal counts. A program that is still running `VITRAIL_STOP_SECONDS` later is ended. Signals that the program was
+    started to ignore stay ignored. Outside of the main thread this does nothing.
 
     Raises:
-        InvalidInputError: The environment variable holds no positive number.
+        InvalidInputError: The environment variable is not a positive number.
     """
     global _active
     stop = Stop(stop_seconds())
     if threading.current_thread() is not threading.main_thread() or _active is not None:
         yield stop
         return
-    handled = [each for each in SIGNALS if signal.getsignal(each) not in (signal.SIG_IGN, None)]
-    before = {each: signal.getsignal(each) for each in handled}
+    handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.getsignal(number) for number in handled}
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     thread = threading.Thread(target=stop.watch, args=(reading,), daemon=True, name="vitrail-stop")
     thread.start()
     wakeup, _active = signal.set_wakeup_fd(writing, warn_on_full_buffer=False), stop
-    for each in handled:
-        signal.signal(each, stop.handle)
+    for number in handled:
+        signal.signal(number, stop.handle)
     try:
         yield stop
     finally:
         _active = None
         signal.set_wakeup_fd(wakeup)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        os.close(writing)  # The thread ends, unless it counts the seconds already.
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writing)  # Ends the thread, unless it is already counting down.
         thread.join(0.1)
         if not thread.is_alive():
             os.close(reading)
 
 
 def end_main_thread(seconds: float, message: str, code: int) -> None:
-    """Have the main thread end as if by SIGTERM, and the process in some seconds whatever it is doing; called from another thread."""
+    """End the main thread as by SIGTERM, and the process after `seconds` in any case; for use from another thread."""
     if _active is not None:
         _active.limited = True
     end_within(seconds, message, code)
     main = threading.main_thread().ident
     if _active is not None and hasattr(signal, "pthread_kill") and main is not None:
-        signal.pthread_kill(main, signal.SIGTERM)  # Wakes it up, too.
+        signal.pthread_kill(main, signal.SIGTERM)  # Also interrupts blocking calls.
     else:
-        import _thread  # noqa: PLC0415 (only where no handler of ours is there)
+        import _thread  # noqa: PLC0415 (only without our handlers)
 
         _thread.interrupt_main()
 
 
 def end_within(seconds: float, message: str, code: int) -> threading.Timer:
-    """End this process in some seconds, whatever it is doing, unless what is returned is cancelled."""
+    """End this process after `seconds` in any case, unless the returned timer is cancelled."""
 
     def end() -> None:
-        from vitrail.core.peers import speaks_first  # noqa: PLC0415 (needs this module)
+        from vitrail.core.peers import reports_first  # noqa: PLC0415 (circular)
 
         with suppress(Exception):
-            if speaks_first():
+            if reports_first():
                 sys.stderr.write(f"{message}\n")
                 sys.stderr.flush()
         os._exit(code)
@@ -154,30 +154,30 @@ def end_within(seconds: float, message: str, code: int) -> threading.Timer:
     return timer
 
 
-# A forked process, such as one that reads images, is stopped as any other, and never writes to the pipe of its parent. Signals wait while
-# it is made.
+# A forked process, such as a data worker, gets default signal handlers, and never writes to the pipe of its parent. Signals are blocked
+# during the fork.
 
 
-def _hold_back() -> None:
+def _block_signals() -> None:
     if _active is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def _go_on() -> None:
+def _unblock_signals() -> None:
     if _active is not None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _forget() -> None:
+def _reset_in_child() -> None:
     global _active
     if _active is not None:
         signal.set_wakeup_fd(-1)
-        for each in SIGNALS:
-            if signal.getsignal(each) is not signal.SIG_IGN:
-                signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
-        _go_on()
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        _unblock_signals()
         _active = None
 
 
 if hasattr(os, "register_at_fork") and hasattr(signal, "pthread_sigmask"):
-    os.register_at_fork(before=_hold_back, after_in_parent=_go_on, after_in_child=_forget)
+    os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_reset_in_child)

@@ -1,4 +1,4 @@
-"""Reading JSON that anybody may have written, and writing JSON that every program can read."""
+"""Read untrusted JSON, and write standard JSON."""
 
 import json
 import math
@@ -10,14 +10,14 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import read_text
 
 MAX_NESTING = 100
-"""Lists and objects inside each other; whoever nests deeper wants to exhaust the reader's stack."""
+"""Deepest nesting of lists and objects; deeper nesting could exhaust the stack."""
 
 
 def parse_json(text: str | bytes) -> Any:
     """Read JSON from a text.
 
     Raises:
-        InvalidInputError: It is no JSON, or nested too deeply; a `ValueError`, as `json.loads` raises.
+        InvalidInputError: It is not JSON, or nested too deeply; a `ValueError`, as `json.loads` raises.
     """
     try:
         content = json.loads(text)
@@ -37,14 +37,14 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        OSError: It cannot be read, or is no regular file.
-        InvalidInputError: It is no JSON in UTF-8, or nested too deeply; a `ValueError`.
+        OSError: It cannot be read, or is not a regular file.
+        InvalidInputError: It is not JSON in UTF-8, or nested too deeply; a `ValueError`.
     """
     return parse_json(read_text(path))
 
 
 def json_text(content: Any, indent: int | None = None) -> str:
-    """Write JSON; numbers that are not finite, for which JSON has no word, become null."""
+    """Write JSON; numbers that are not finite, which JSON cannot represent, become null."""
     try:
         return json.dumps(content, indent=indent, allow_nan=False)
     except ValueError:

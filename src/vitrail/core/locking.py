@@ -1,4 +1,4 @@
-"""One run at a time in a folder of results: a lock that ends with the process that holds it."""
+"""Lock a results folder for one run at a time; the lock ends with the process that holds it."""
 
 import errno
 import json
@@ -15,24 +15,24 @@ from vitrail.core.errors import OutputError
 logger = logging.getLogger(__name__)
 
 LOCK = ".vitrail-lock"
-"""The locked file in a folder of results; it is removed when the run ends, and means nothing where nobody holds it."""
+"""Lock file of a results folder, removed when the run ends; without a holder it has no effect."""
 
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 _held: dict[int, tuple[Path, int]] = {}
-"""The folder and the thread of every lock of this process, by its file."""
+"""Folder and thread of every lock that this process holds, by file handle."""
 
 
 @contextmanager
 def only_run(folder: str | Path) -> Iterator[None]:
-    """Be the only run that writes into a folder while the block goes on; the folder is there already.
+    """Lock an existing folder inside the block, so that no other run writes into it.
 
-    The operating system gives the lock back when the process ends, however it ends. It holds among the processes of one machine, and of
-    several machines where the file system passes locks on (NFS and Lustre as a rule). A file system without locks is warned of, and used.
-    A thread that holds the lock may ask for it again.
+    The operating system releases the lock when the process ends, however it ends. It works between the processes of one machine, and
+    between machines if the file system supports it (NFS and Lustre usually do). On file systems without locks, a warning is logged. A
+    thread that holds the lock may acquire it again.
 
     Raises:
-        OutputError: Another run is writing there, or nothing can be written there.
+        OutputError: Another run is writing there, or the folder is not writable.
     """
     folder = Path(folder)
     path, handle = folder / LOCK, None
@@ -40,11 +40,11 @@ def only_run(folder: str | Path) -> Iterator[None]:
         yield
         return
     try:
-        handle = _locked(path, folder)
+        handle = _acquire(path, folder)
         yield
     finally:
-        if handle in _held:  # Not in a forked process, which has let go.
-            # While it is still locked: whoever opened the file meanwhile finds out that it is gone, and makes a new one.
+        if handle in _held:  # Not in a forked process, which has released it.
+            # Remove while locked: a process that opened the file meanwhile notices, and creates a new one.
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             del _held[handle]
@@ -52,16 +52,16 @@ def only_run(folder: str | Path) -> Iterator[None]:
 
 
 def is_lock(path: Path) -> bool:
-    """Whether a file is there for the lock alone."""
+    """Return whether a file is a lock file."""
     return path.name == LOCK
 
 
-def _locked(path: Path, folder: Path) -> int | None:
-    """Open and lock the file; None where there are no locks."""
+def _acquire(path: Path, folder: Path) -> int | None:
+    """Open and lock the file; None if the file system has no locks."""
     try:
         import fcntl  # noqa: PLC0415 (not on Windows)
     except ImportError:
-        _warn(folder)
+        _warn_no_locks(folder)
         return None
     while True:
         try:
@@ -71,12 +71,12 @@ def _locked(path: Path, folder: Path) -> int | None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = _read(handle)
+            holder = _describe_holder(handle)
             os.close(handle)
             if error.errno in WITHOUT_LOCKS:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
-                _warn(folder)
+                _warn_no_locks(folder)
                 return None
             raise OutputError(
                 f"another run is writing into {folder}{holder}; wait until it has ended, stop it, or choose another --out"
@@ -88,7 +88,7 @@ def _locked(path: Path, folder: Path) -> int | None:
                 os.write(handle, json.dumps({"process": os.getpid(), "machine": socket.gethostname()}).encode())
             return handle
         del _held[handle]
-        os.close(handle)  # The run that held it has removed the file.
+        os.close(handle)  # The previous holder has removed the file.
 
 
 def _is_same(handle: int, path: Path) -> bool:
@@ -98,8 +98,8 @@ def _is_same(handle: int, path: Path) -> bool:
         return False
 
 
-def _read(handle: int) -> str:
-    """Who holds the lock, in brackets, or nothing where that is not known."""
+def _describe_holder(handle: int) -> str:
+    """Return process and machine of the holder in parentheses, or an empty string if unknown."""
     try:
         holder = json.loads(os.pread(handle, 1000, 0))
         return f" (process {int(holder['process'])} on {holder['machine']})"
@@ -107,12 +107,12 @@ def _read(handle: int) -> str:
         return ""
 
 
-def _warn(folder: Path) -> None:
+def _warn_no_locks(folder: Path) -> None:
     logger.warning("the file system of %s has no locks: make sure that no second run writes there", folder)
 
 
-def _let_go() -> None:
-    """A forked process, such as one that reads images, must not keep the lock of a parent that was killed."""
+def _release_in_child() -> None:
+    """Release locks in a forked process, such as a data worker: it must not hold the lock of a killed parent."""
     for handle in _held:
         with suppress(OSError):
             os.close(handle)
@@ -120,4 +120,4 @@ def _let_go() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_release_in_child)

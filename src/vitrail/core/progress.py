@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines in a log."""
+"""Show the progress of long work: as a bar on a terminal, as lines in a log."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Pass items through and show how far they are: on standard error, about ten lines in a log."""
+    """Yield items and show progress: a bar on standard error if it is a terminal, else about ten log lines."""
     if sys.stderr.isatty():
         from rich.console import Console  # noqa: PLC0415 (heavy)
         from rich.progress import track  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Names for things: an explicit decorator, duplicates are errors, unknown names list the choices."""
+"""Registries of named objects: filled by decorators, strict about duplicates, helpful about unknown names."""
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ MAX_LISTED = 20
 
 
 def unknown_name(kind: str, name: str, choices: list[str]) -> UnknownNameError:
-    """Return the error for a name that is not among the choices, with the nearest ones first."""
+    """Return the error for an unknown name, which lists the choices, the closest ones first."""
     close = difflib.get_close_matches(name, choices, n=MAX_LISTED)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     listed = sorted(choices) if len(choices) <= MAX_LISTED else close or sorted(choices)[:MAX_LISTED]
@@ -24,7 +24,7 @@ class Registry(Mapping[str, T], Generic[T]):
     """A mapping from public names to objects, filled by decorators.
 
     Args:
-        kind: What the names stand for, used in messages ("method", "protocol").
+        kind: What the names denote, for messages ("method", "protocol").
 
     Example:
         >>> COLORS: Registry[type] = Registry("color")
@@ -39,10 +39,10 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that files its argument under `name`.
+        """Return a decorator that registers its argument under `name`.
 
         Raises:
-            ValueError: The name is taken; two things never share a name silently.
+            ValueError: The name is taken.
         """
 
         def decorate(entry: T) -> T:

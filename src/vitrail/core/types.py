@@ -1,4 +1,4 @@
-"""Shapes as types, and the one legend of axis letters.
+"""Tensor types with shapes, and the legend of axis letters.
 
 Axis letters, the same everywhere:
 
@@ -12,8 +12,8 @@ p       prefix tokens: class token and the like
 d       width of a token
 h       heads
 q, k    queries, keys
-c       classes, or the asked ones among them
-m       patches that are left where some were removed
+c       classes, or the chosen ones
+m       kept patches, where others were removed
 s       steps of a perturbation curve
 l       layers
 ======  =========================================
@@ -25,17 +25,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Images = Float[Tensor, "b channels height width"]
-"""A normalized batch of images, as the network eats it."""
+"""A normalized batch of images, ready for the network."""
 
 Baseline = Float[Tensor, "b_or_1 channels height width"]
-"""What replaces removed content: one per image, or one for all."""
+"""Content that replaces removed cells: one per image, or one for all."""
 
 Padding = Bool[Tensor, "b height width"]
-"""Pixels that fill images of differing sizes up to one; True = padding."""
+"""Pixels that pad images of different sizes to one size; True = padding."""
 
 Logits = Float[Tensor, "b c"]
 Relevance = Float[Tensor, "b rows cols"]
-"""Raw score per patch: sign and scale as the method gives them."""
+"""Raw score per patch, with the sign and scale of the method."""
 
 Patches = Float[Tensor, "b n d"]
 """Embedded patches, before class token and positions."""
@@ -45,10 +45,10 @@ Targets = Int[Tensor, " b"]
 """Class index to explain, one per image."""
 
 Keep = Bool[Tensor, "b s n"]
-"""Which patches are kept at every step; True = kept."""
+"""Kept patches at every step; True = kept."""
 
 Kept = Int[Tensor, "b m"]
-"""Numbers, row by row, of the patches that are left where some were removed."""
+"""Indices, row by row, of the kept patches."""
 
 Attentions = Float[Tensor, "b h q k"]
-"""Attention weights after the softmax, per head: how much of every key a query takes."""
+"""Attention weights after the softmax, per head."""

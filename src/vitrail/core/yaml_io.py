@@ -1,4 +1,4 @@
-"""Reading YAML as people write it. PyYAML is imported with this module: import it where it is needed."""
+"""Read YAML. Imports PyYAML: import this module only where it is needed."""
 
 import re
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import yaml
 
 YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
-"""What `read_yaml` raises for a text that it cannot read."""
+"""Errors that `read_yaml` raises for invalid text."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but for numbers like 1e-4, which it takes for texts that would be handed on to a library."""
+    """YAML 1.1, except that numbers like 1e-4 are numbers, not text."""
 
 
 _Loader.add_implicit_resolver(
@@ -19,5 +19,5 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    """Read plain values: texts, numbers, lists and dictionaries of them."""
+    """Read plain values: strings, numbers, lists and dictionaries."""
     return yaml.load(text, _Loader)

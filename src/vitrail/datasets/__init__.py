@@ -1,1 +1,1 @@
-"""Images: photos, folders, data sets by name, generated tasks, and the random transforms of training."""
+"""Data: photos and folders, published data sets by name, synthetic data sets, ground truth, and augmentation."""

@@ -1,4 +1,4 @@
-"""Labeled images: what every data set that is read picture by picture looks like to the rest of the package."""
+"""Labeled images: the interface of every data set that is read image by image, and its two common forms, files and arrays."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.datasets.image_io import open_image
-from vitrail.datasets.synthetic.base import Mask
+from vitrail.datasets.mask_files import Mask
 
 NO_LABEL = -1
 
-# Not typing.Self, which the checks at run time cannot follow.
+# Not typing.Self, which jaxtyping's checks at run time do not support.
 Images = TypeVar("Images", bound="LabeledImages")
 Files = TypeVar("Files", bound="LabeledFiles")
 Arrays = TypeVar("Arrays", bound="LabeledArrays")
@@ -28,30 +27,37 @@ Arrays = TypeVar("Arrays", bound="LabeledArrays")
 Transform = Callable[[Image.Image], Tensor]
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom of a rectangle in the pixels of the opened image; right and bottom lie just outside."""
+"""Left, top, right and bottom of a rectangle in the pixels of the opened image; right and bottom are exclusive."""
 
 
 class Unreadable(NamedTuple):
-    """An image that was skipped, and why."""
+    """An image that was skipped, and the reason."""
 
     path: str
     reason: str
 
 
 class Sample(NamedTuple):
-    """One readable image; `label` is `NO_LABEL` where there is no ground truth, and `answer` what decides, where that is known."""
+    """One readable image.
+
+    Attributes:
+        image: Transformed image, (channels, height, width).
+        label: Class index, or `NO_LABEL`.
+        path: Path or name of the image.
+        ground_truth: Mask of the pixels that decide the class, (height, width), if known.
+    """
 
     image: Tensor
     label: int
     path: str
-    answer: Tensor | None = None
+    ground_truth: Tensor | None = None
 
 
 class Batch(NamedTuple):
-    """Readable images, stacked, and what had to be left out.
+    """Readable images, stacked, and the list of the unreadable ones.
 
-    Images that are smaller than the batch's height or width are filled up by zeros at the bottom and on the right; `padding` is true
-    there, (b, height, width), and None where all images have one size (`vitrail.datasets.collate.collate_by_size` makes a batch per size).
+    Images that are smaller than the batch are zero-padded at the bottom and on the right. `padding`, (b, height, width), is True there,
+    and None if all images have one size. `vitrail.datasets.collate.collate_by_size` makes batches without padding.
     """
 
     images: Tensor
@@ -63,15 +69,14 @@ class Batch(NamedTuple):
 
 
 class LabeledImages(ABC, Dataset[Sample | Unreadable]):
-    """Images with labels, read one by one. What cannot be read becomes an `Unreadable`, never another image.
+    """Images with labels, read one by one. An image that cannot be read becomes an `Unreadable`; it is never replaced by another image.
 
-    A concrete set is a frozen dataclass with the three attributes below among its fields, says how an image is opened and
-    named, and keeps the parallel lists in step when a subset is taken. It can be pickled, since it travels to the processes
-    that load images.
+    A subclass is a frozen dataclass whose fields include the three attributes below. It implements how an image is opened and named,
+    and keeps its parallel lists aligned in `subset`. It must be picklable, since data loaders send it to worker processes.
 
     Attributes:
-        labels: Ground truth per image, an index into `class_names`, or `NO_LABEL`.
-        class_names: One name per class; empty where there are no classes.
+        labels: Ground-truth class per image, an index into `class_names`, or `NO_LABEL`.
+        class_names: One name per class; empty if there are no classes.
         transform: From an opened image to a tensor.
     """
 
@@ -85,39 +90,39 @@ class LabeledImages(ABC, Dataset[Sample | Unreadable]):
         """Return an image as 8-bit RGB, before the transform.
 
         Raises:
-            ImageError: It is missing or damaged.
+            ImageError: The image is missing or damaged.
         """
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """Return an image's path, or what stands for it where it has no file of its own, such as "mnist/test/17"."""
+        """Return the path of an image, or an identifier such as "mnist/test/17" if it has no file of its own."""
 
     @abstractmethod
     def subset(self: Images, indices: Sequence[int]) -> Images:
         """Return the images at `indices`, in that order."""
 
     def box(self, index: int) -> Box | None:
-        """Return where the labeled object lies in the opened image, where the set knows that."""
+        """Return the box around the labeled object in the opened image, if the data set has boxes."""
         return None
 
-    def answer(self, index: int) -> Mask | None:
-        """Return what decides the class, in the pixels of the opened image, where that is known (`vitrail.datasets.ground_truth`).
+    def ground_truth(self, index: int) -> Mask | None:
+        """Return the mask of the pixels that decide the class, in the opened image, if known (see `vitrail.datasets.ground_truth`).
 
         Raises:
-            ImageError: It is known to lie in a file that cannot be read.
+            ImageError: The mask file cannot be read.
         """
         return None
 
     def with_transform(self: Images, transform: Transform) -> Images:
-        """Return the same images under another transform."""
+        """Return the same images with another transform."""
         return replace(self, transform=transform)
 
     def with_labels(self: Images, labels: Sequence[int]) -> Images:
-        """Return the same images under other labels, one per image."""
+        """Return the same images with other labels, one per image."""
         return replace(self, labels=labels)
 
-    def spread(self: Images, limit: int | None) -> Images:
-        """Return at most `limit` images, evenly spread over the classes and within them, so that every class has its share.
+    def subsample(self: Images, limit: int | None) -> Images:
+        """Return at most `limit` images, evenly spaced within every class, so that the class proportions are kept.
 
         Raises:
             InvalidInputError: The limit is below one image.
@@ -135,12 +140,12 @@ class LabeledImages(ABC, Dataset[Sample | Unreadable]):
     def __getitem__(self, index: int) -> Sample | Unreadable:
         return self.read(index)
 
-    def read(self, index: int, varied: AbstractContextManager[None] | None = None) -> Sample | Unreadable:
-        """Open and transform one image; the transform runs inside `varied`, where it may be seeded."""
+    def read(self, index: int, context: AbstractContextManager[None] | None = None) -> Sample | Unreadable:
+        """Open and transform one image; the transform runs inside `context`, which may seed its random numbers."""
         try:
-            opened = self.open(index)
-            with varied or nullcontext():
-                return Sample(self.transform(opened), self.labels[index], self.name(index))
+            image = self.open(index)
+            with context or nullcontext():
+                return Sample(self.transform(image), self.labels[index], self.name(index))
         except ImageError as error:
             return Unreadable(self.name(index), str(error))
 
@@ -151,11 +156,11 @@ class LabeledFiles(LabeledImages):
 
     Args:
         paths: Image files.
-        labels: Ground truth per file, an index into `class_names`, or `NO_LABEL`.
-        class_names: One name per class; empty where there are no classes.
+        labels: Class per file, an index into `class_names`, or `NO_LABEL`.
+        class_names: One name per class; empty if there are no classes.
         transform: From an opened image to a tensor.
-        boxes: Where the object lies in every file, if that is known.
-        crop_to_box: Whether to cut every image down to its box.
+        boxes: Box around the object in every file, if known.
+        crop_to_box: Whether to crop every image to its box.
     """
 
     paths: Sequence[Path]
@@ -170,17 +175,17 @@ class LabeledFiles(LabeledImages):
         if self.boxes is None or not self.crop_to_box:
             return image
         left, top, right, bottom = (round(edge) for edge in self.boxes[index])
-        inside = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
-        if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        visible = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
+        if visible[0] >= visible[2] or visible[1] >= visible[3]:
             size = f"{image.width}x{image.height}"
             raise ImageError(f"expected a box within {size} pixels, got {self.boxes[index]} for {self.paths[index]}")
-        return image.crop(inside)
+        return image.crop(visible)
 
     def name(self, index: int) -> str:
         return str(self.paths[index])
 
     def box(self, index: int) -> Box | None:
-        # Of a cropped image, the box is all there is.
+        # A cropped image shows nothing but its box.
         return None if self.boxes is None or self.crop_to_box else self.boxes[index]
 
     def subset(self: Files, indices: Sequence[int]) -> Files:
@@ -194,15 +199,15 @@ class LabeledFiles(LabeledImages):
 
 @dataclass(frozen=True, eq=False)
 class LabeledArrays(LabeledImages):
-    """Images that lie in memory as one array: the small sets that come as a few large files.
+    """Images held in memory as one array, for small data sets that are published as a few large files.
 
     Args:
-        pixels: Gray or RGB.
-        labels: Ground truth per image, an index into `class_names`, or `NO_LABEL`.
+        pixels: Gray or RGB pixels.
+        labels: Class per image, an index into `class_names`, or `NO_LABEL`.
         class_names: One name per class.
         transform: From an opened image to a tensor.
-        source: What stands before an image's number in its name, such as "mnist/test".
-        numbers: An image's number in its source; counted from 0 if left out.
+        source: Prefix of the names of the images, such as "mnist/test".
+        numbers: Number of every image in its source; 0, 1, ... by default.
     """
 
     pixels: UInt8[np.ndarray, "images height width"] | UInt8[np.ndarray, "images height width 3"] = field(repr=False)
@@ -226,28 +231,3 @@ class LabeledArrays(LabeledImages):
             labels=[self.labels[i] for i in indices],
             numbers=[numbers[i] for i in indices],
         )
-
-
-def collate(samples: Sequence[Sample | Unreadable]) -> Batch:
-    """Stack what could be read, padded to the largest height and width; a batch may be smaller than asked for, or empty."""
-    read = [sample for sample in samples if isinstance(sample, Sample)]
-    ground_truth = [sample.answer for sample in read if sample.answer is not None]
-    sizes = [sample.image.shape[-2:] for sample in read]
-    return Batch(
-        images=_stack([sample.image for sample in read]) if read else torch.empty(0),
-        labels=torch.tensor([sample.label for sample in read], dtype=torch.long),
-        paths=[sample.path for sample in read],
-        unreadable=[sample for sample in samples if isinstance(sample, Unreadable)],
-        ground_truth=_stack(ground_truth) if ground_truth else None,
-        padding=~_stack([torch.ones(size, dtype=torch.bool) for size in sizes]) if len(set(sizes)) > 1 else None,
-    )
-
-
-def _stack(parts: Sequence[Tensor]) -> Tensor:
-    """Stack images or masks; smaller ones are filled up by zeros at the bottom and on the right."""
-    sizes = {part.shape[-2:] for part in parts}
-    if len(sizes) == 1:
-        return torch.stack(list(parts))
-    height, width = (max(sides) for sides in zip(*sizes, strict=True))
-    missing = [(0, width - part.shape[-1], 0, height - part.shape[-2]) for part in parts]
-    return torch.stack([nn.functional.pad(part, sides) for part, sides in zip(parts, missing, strict=True)])

@@ -1,174 +1,188 @@
-"""Finding the images below a folder, and saying what was left out."""
+"""Finding the images below a folder, with a warning about everything that is skipped."""
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.datasets.formats import is_image_name
 
 logger = logging.getLogger(__name__)
 
-NOT_IMAGES = "not images by their endings"
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
+    ".jpe", ".jfif", ".mpo", ".apng", ".gif", ".dib", ".pbm", ".pnm", ".avif",
+)  # fmt: skip
+"""Suffixes of image files, in lower case: one of every format in `vitrail.datasets.image_io.FORMATS`, or more."""
 
-MAX_NAMED = 8
+MAX_LISTED = 8
 
 
-class LeftOut(NamedTuple):
-    """What lies in a folder and was not taken, and why."""
+class Skipped(NamedTuple):
+    """A file or folder that was skipped, and the reason."""
 
     path: Path
     reason: str
 
 
 @dataclass
-class Found:
+class FolderContents:
     """What lies below a folder.
 
     Attributes:
-        paths: Image files, by their endings, sorted.
-        left_out: Everything else that is not hidden.
-        folders: The folders directly in it.
+        paths: Image files, by their suffixes, sorted.
+        skipped: Everything else that is not hidden.
+        folders: The folders directly in it, sorted.
     """
 
     paths: list[Path] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
 
-    def warn(self, folder: Path) -> None:
-        """Say what was left out, if anything was."""
-        for reason, entries in groupby(
-            sorted(self.left_out, key=lambda each: (each.reason, each.path)), lambda each: each.reason
-        ):
-            names = [str(each.path.relative_to(folder)) for each in entries]
-            more = ", ..." if len(names) > MAX_NAMED else ""
-            logger.warning("left out %d in %s (%s): %s%s", len(names), folder, reason, ", ".join(names[:MAX_NAMED]), more)
+    def warn_about_skipped(self, folder: Path) -> None:
+        """Log one warning per reason for which entries of `folder` were skipped."""
+        entries = sorted(self.skipped, key=lambda entry: (entry.reason, entry.path))
+        for reason, group in groupby(entries, lambda entry: entry.reason):
+            names = [str(entry.path.relative_to(folder)) for entry in group]
+            more = ", ..." if len(names) > MAX_LISTED else ""
+            logger.warning("skipped %d in %s (%s): %s%s", len(names), folder, reason, ", ".join(names[:MAX_LISTED]), more)
 
 
 class _Folder(NamedTuple):
-    """A folder to look into: where it truly is, those above it, and whether a link led there."""
+    """A folder to search.
+
+    Attributes:
+        path: As it was reached.
+        identity: Device and inode: where it is, whatever links led there.
+        parent: The folder in which it was found.
+        via_link: Whether a link is among the folders that led there.
+    """
 
     path: Path
     identity: tuple[int, int]
-    above: "_Folder | None"
-    linked: bool
+    parent: "_Folder | None"
+    via_link: bool
 
-    def leads_back(self, identity: tuple[int, int]) -> bool:
+    def is_inside(self, identity: tuple[int, int]) -> bool:
+        """Return whether the folder `identity` is this folder or one of its parents."""
         folder: _Folder | None = self
         while folder is not None:
             if folder.identity == identity:
                 return True
-            folder = folder.above
+            folder = folder.parent
         return False
 
 
-def find_images(folder: Path) -> Found:
-    """Find all images below a folder. Links are followed; a link that leads back is left out.
+def find_images(folder: Path) -> FolderContents:
+    """Find all images below a folder. Links are followed, except those that lead back to a parent folder.
 
-    Hidden files and folders are passed over: .ipynb_checkpoints, .thumbnails, the ._ files of macOS.
+    Hidden files and folders are ignored: .ipynb_checkpoints, .thumbnails, the ._ files of macOS.
 
     Raises:
         InvalidInputError: The folder itself cannot be read.
     """
-    found = Found()
+    contents = FolderContents()
     try:
-        first = _Folder(folder, _identity(folder.stat()), None, linked=False)
+        root = _Folder(folder, _identity(folder.stat()), None, via_link=False)
         next(folder.iterdir(), None)
     except OSError as error:
         raise InvalidInputError(f"cannot read the folder {folder}: {error.strerror or error}") from error
-    # Not by recursion: folders may be nested deeper than Python's calls.
-    pending, seen = [first], {first.identity}
+    # A stack instead of recursion: folders may be nested deeper than Python's recursion limit.
+    pending, visited = [root], {root.identity}
     while pending:
-        where = pending.pop()
-        for entry in _entries(where, found):
+        parent = pending.pop()
+        for entry in _list_entries(parent, contents):
+            path = Path(entry.path)
             try:
                 if entry.is_dir():
-                    deeper = _deeper(where, entry, seen)
-                    if deeper is None:
-                        found.left_out.append(LeftOut(Path(entry.path), "links to folders read already"))
+                    child = _open_child(parent, entry, visited)
+                    if child is None:
+                        contents.skipped.append(Skipped(path, "links to folders that are searched anyway"))
                         continue
-                    pending.append(deeper)
-                    seen.add(deeper.identity)
-                    if where is first:
-                        found.folders.append(deeper.path)
+                    pending.append(child)
+                    visited.add(child.identity)
+                    if parent is root:
+                        contents.folders.append(child.path)
                 elif not entry.is_file():
-                    reason = "links that lead nowhere" if entry.is_symlink() else "no regular files"
-                    found.left_out.append(LeftOut(Path(entry.path), reason))
-                elif is_image_name(Path(entry.name)):
-                    found.paths.append(Path(entry.path))
+                    contents.skipped.append(Skipped(path, "broken links" if entry.is_symlink() else "not regular files"))
+                elif is_image_name(path):
+                    contents.paths.append(path)
                 else:
-                    found.left_out.append(LeftOut(Path(entry.path), NOT_IMAGES))
+                    contents.skipped.append(Skipped(path, "no suffix of an image"))
             except OSError as error:
-                found.left_out.append(LeftOut(Path(entry.path), f"cannot be read: {error.strerror or error}"))
-    found.paths.sort()
-    found.folders.sort()
-    return found
+                contents.skipped.append(_unreadable(path, error))
+    contents.paths.sort()
+    contents.folders.sort()
+    return contents
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Image files below a folder, sorted; what is left out is said.
+    """Return the image files below a folder, sorted, and warn about everything that is skipped.
 
     Raises:
         InvalidInputError: The folder cannot be read.
     """
-    found = find_images(folder)
-    found.warn(folder)
-    return found.paths
+    contents = find_images(folder)
+    contents.warn_about_skipped(folder)
+    return contents.paths
 
 
-def expect_exists(path: Path) -> None:
-    """Refuse what is neither a file nor a folder.
-
-    Raises:
-        InvalidInputError: There is nothing, or something else, such as a pipe or a link that leads back to itself.
-    """
-    try:
-        if path.is_file() or path.is_dir():
-            return
-        there = os.path.lexists(path)
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror or error}") from error
-    kind = "expected a file or folder of images, got something else" if there else "no such file or folder of images"
-    raise InvalidInputError(f"{kind}: {path}")
+def is_image_name(path: Path) -> bool:
+    """Return whether a file has the suffix of an image; `vitrail.datasets.image_io` decides by content."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def is_folder(path: Path) -> bool:
-    """As `Path.is_dir`, which fails where a folder above may not be entered."""
+    """Return whether a path is a folder; False where `Path.is_dir` raises, below a folder without permission."""
     try:
         return path.is_dir()
     except OSError:
         return False
 
 
-def _entries(folder: _Folder, found: Found) -> Iterator[os.DirEntry[str]]:
+def expect_exists(path: Path) -> None:
+    """Check that a path is a file or a folder.
+
+    Raises:
+        InvalidInputError: It does not exist, or is something else, such as a pipe or a link to itself.
+    """
+    try:
+        if path.is_file() or path.is_dir():
+            return
+        exists = os.path.lexists(path)
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {path}: {error.strerror or error}") from error
+    problem = "expected a file or folder of images, got something else" if exists else "no such file or folder of images"
+    raise InvalidInputError(f"{problem}: {path}")
+
+
+def _list_entries(folder: _Folder, contents: FolderContents) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder.path) as entries:
-            listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
-        found.left_out.append(LeftOut(folder.path, f"cannot be read: {error.strerror or error}"))
+        contents.skipped.append(_unreadable(folder.path, error))
         return
-    yield from listed
+    yield from visible
 
 
-def _deeper(where: _Folder, entry: os.DirEntry[str], seen: set[tuple[int, int]]) -> _Folder | None:
-    """A folder in a folder; None for a link that leads back to one above it, or, behind another link, to any that was read.
+def _open_child(parent: _Folder, entry: os.DirEntry[str], visited: set[tuple[int, int]]) -> _Folder | None:
+    """Return a sub-folder; None for a link to a parent folder or, below another link, to any visited folder.
 
-    Otherwise a few folders that link to each other would make paths without number.
+    Without the second rule, a few folders that link to each other would yield an exponential number of paths.
     """
     identity = _identity(entry.stat())
-    if entry.is_symlink() and (where.leads_back(identity) or (where.linked and identity in seen)):
+    if entry.is_symlink() and (parent.is_inside(identity) or (parent.via_link and identity in visited)):
         return None
-    return _Folder(Path(entry.path), identity, where, linked=where.linked or entry.is_symlink())
+    return _Folder(Path(entry.path), identity, parent, via_link=parent.via_link or entry.is_symlink())
 
 
-def _identity(about: os.stat_result) -> tuple[int, int]:
-    return about.st_dev, about.st_ino
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
-def unreadable_folders(found: Found) -> Sequence[LeftOut]:
-    """Those of the folders directly in a folder that could not be read."""
-    return [each for each in found.left_out if each.path in found.folders]
+def _unreadable(path: Path, error: OSError) -> Skipped:
+    return Skipped(path, f"cannot be read: {error.strerror or error}")

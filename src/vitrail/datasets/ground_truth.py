@@ -1,7 +1,6 @@
-"""Images whose answer is known: photo and answer, both as the network sees them.
+"""Ground truth of explanations: masks of the pixels that decide the class, read together with their images.
 
-The answer of an image, the region that decides its class, comes from a generated task, from a folder of masks, or from the box around
-the labeled object.
+The masks come from a synthetic data set, from a folder of masks, or from the boxes around the labeled objects.
 """
 
 import logging
@@ -16,57 +15,56 @@ from PIL import Image
 from vitrail.adapters import Preprocessing
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.datasets.dataset import Box, LabeledFiles, LabeledImages, Sample, Transform, Unreadable
-from vitrail.datasets.mask_files import masks_by_image, read_mask
-from vitrail.datasets.synthetic.base import Mask
+from vitrail.datasets.mask_files import Mask, masks_by_image, read_mask
 from vitrail.datasets.synthetic.generation import has_ground_truth, read_generated_mask
 
 logger = logging.getLogger(__name__)
 
 
 class GroundTruthImages(LabeledImages):
-    """Labeled images that know the answer of each.
+    """Labeled images with a ground-truth mask each.
 
-    A sample has its answer in the pixels that the network sees, if the transform is a `Preprocessing`; of any other transform it is
-    not known where it puts a photo's pixels, and samples come without.
+    If the transform is a `Preprocessing`, samples contain the mask in the pixels that the network sees. Other transforms may move
+    pixels in unknown ways, so their samples come without mask.
     """
 
     @abstractmethod
     def read_ground_truth(self, index: int, photo: Image.Image) -> Mask:
-        """Return the answer of an image that is open already, in its pixels.
+        """Return the mask of an image that is already open, in its pixels.
 
         Raises:
-            ImageError: It cannot be read, or is not as large as the image.
+            ImageError: The mask cannot be read, or differs from the image in size.
         """
 
-    def answer(self, index: int) -> Mask:
+    def ground_truth(self, index: int) -> Mask:
         return self.read_ground_truth(index, self.open(index))
 
     def __getitem__(self, index: int) -> Sample | Unreadable:
         name = self.name(index)
         try:
             photo = self.open(index)
-            answer, image = self.read_ground_truth(index, photo), self.transform(photo)
+            mask, image = self.read_ground_truth(index, photo), self.transform(photo)
         except ImageError as error:
             return Unreadable(name, str(error))
-        seen = self.transform.region(answer) if isinstance(self.transform, Preprocessing) else None
-        return Sample(image, self.labels[index], name, seen)
+        visible_mask = self.transform.region(mask) if isinstance(self.transform, Preprocessing) else None
+        return Sample(image, self.labels[index], name, visible_mask)
 
 
 class GroundTruthSource(ABC):
-    """Where the ground_truth of a set come from."""
+    """A source of the masks of a data set."""
 
     @abstractmethod
     def read(self, images: LabeledImages, index: int, photo: Image.Image) -> Mask:
-        """Return the answer of the image at `index`, which is open already.
+        """Return the mask of the image at `index`, which is already open.
 
         Raises:
-            ImageError: It cannot be read.
+            ImageError: The mask cannot be read.
         """
 
 
 @dataclass(frozen=True)
 class GeneratedGroundTruth(GroundTruthSource):
-    """What `vitrail.datasets.synthetic.generation.write_synthetic` wrote beside its images."""
+    """The masks that `vitrail.datasets.synthetic.generation.write_synthetic` wrote beside its images."""
 
     def read(self, images: LabeledImages, index: int, photo: Image.Image) -> Mask:
         return read_generated_mask(images.name(index))
@@ -74,10 +72,10 @@ class GeneratedGroundTruth(GroundTruthSource):
 
 @dataclass(frozen=True)
 class MaskGroundTruth(GroundTruthSource):
-    """Files of masks.
+    """Mask files.
 
     Args:
-        masks: The mask of every image, by the image's name.
+        masks: The mask file of every image, by the name of the image.
     """
 
     masks: Mapping[str, Path] = field(repr=False)
@@ -88,13 +86,13 @@ class MaskGroundTruth(GroundTruthSource):
 
 @dataclass(frozen=True)
 class BoxGroundTruth(GroundTruthSource):
-    """The boxes that a set knows."""
+    """Filled boxes of a data set that has them."""
 
     def read(self, images: LabeledImages, index: int, photo: Image.Image) -> Mask:
         box = images.box(index)
         if box is None:
             raise ImageError(f"expected a box around the object, found none for {images.name(index)}")
-        mask = filled(box, photo.height, photo.width)
+        mask = fill_box(box, photo.height, photo.width)
         if not mask.any():
             raise ImageError(f"expected a box within {photo.width}x{photo.height} pixels, got {box} for {images.name(index)}")
         return mask
@@ -102,14 +100,14 @@ class BoxGroundTruth(GroundTruthSource):
 
 @dataclass(frozen=True, eq=False)
 class ImagesWithGroundTruth(GroundTruthImages):
-    """Any images, and where their ground_truth come from.
+    """Images combined with a source of their masks.
 
     Args:
-        labels: Ground truth per image, as of any set.
+        labels: Class per image.
         class_names: One name per class.
         transform: From an opened image to a tensor.
-        images: The images; their own labels and transform are not asked.
-        source: Of the ground_truth.
+        images: The images; their own labels and transform are not used.
+        source: Source of the masks.
     """
 
     labels: Sequence[int]
@@ -131,24 +129,24 @@ class ImagesWithGroundTruth(GroundTruthImages):
         return replace(self, images=self.images.subset(indices), labels=[self.labels[i] for i in indices])
 
     def read_ground_truth(self, index: int, photo: Image.Image) -> Mask:
-        answer = self.source.read(self.images, index, photo)
-        if answer.shape != (photo.height, photo.width):
+        mask = self.source.read(self.images, index, photo)
+        if mask.shape != (photo.height, photo.width):
             raise ImageError(
-                f"expected an answer as large as its image, {photo.width}x{photo.height} pixels, got "
-                f"{answer.shape[1]}x{answer.shape[0]} for {self.name(index)}"
+                f"expected a mask as large as its image, {photo.width}x{photo.height} pixels, got "
+                f"{mask.shape[1]}x{mask.shape[0]} for {self.name(index)}"
             )
-        return answer
+        return mask
 
 
 def attach_ground_truth(images: LabeledImages, preprocessing: Preprocessing) -> LabeledImages:
-    """The same images; where a generated task's ground_truth lie beside them, read with these.
+    """Return the same images, with the masks of a synthetic data set if these lie beside the images.
 
     Args:
-        images: Any; ground_truth can lie beside files only. A set that has ground_truth keeps its own.
-        preprocessing: Of the model, for images that have ground_truth.
+        images: Images of any kind; only files can have masks beside them. Images that have ground truth already keep it.
+        preprocessing: The model's preprocessing, the new transform of images with ground truth.
 
     Raises:
-        InvalidInputError: Some have an answer and some have none.
+        InvalidInputError: Some images have a mask and some have none.
     """
     if isinstance(images, GroundTruthImages):
         return images.with_transform(preprocessing)
@@ -159,85 +157,85 @@ def attach_ground_truth(images: LabeledImages, preprocessing: Preprocessing) -> 
         return images
     if without:
         raise InvalidInputError(
-            f"expected an answer beside every image or beside none, found none for {len(without)} of {len(images)} images, the first "
-            f"{without[0]}; write the task anew by `vitrail generate`, or score copies of the images, away from the folder masks"
+            f"expected a mask beside every image or beside none, found none for {len(without)} of {len(images)} images, the first "
+            f"{without[0]}; generate the data set again with `vitrail generate`, or score copies of the images outside of its folder"
         )
-    return _paired(images, preprocessing, GeneratedGroundTruth())
+    return _combine(images, preprocessing, GeneratedGroundTruth())
 
 
 def attach_masks(
     images: LabeledImages, preprocessing: Preprocessing, folder: str | Path, root: str | Path, only_masked: bool = False
 ) -> LabeledImages:
-    """The same images, each read with its mask as the answer: of ROOT/a/b.jpg it is FOLDER/a/b.png, or of any other suffix.
+    """Return the same images with masks from files: the mask of ROOT/a/b.jpg is FOLDER/a/b.png, or FOLDER/a/b with any other suffix.
 
-    `vitrail.datasets.mask_files.read_mask` says what in a mask is meant. A mask is as large as its image, upright; an image whose mask is
-    not, or cannot be read, is unreadable.
+    `vitrail.datasets.mask_files.read_mask` reads the masks. An image whose mask is damaged, or differs from the upright image in size,
+    becomes unreadable.
 
     Args:
-        images: Files; ground_truth that they had are dropped.
-        preprocessing: Of the model.
-        folder: The masks, in the same folders as the images.
-        root: What the folders are counted from.
-        only_masked: Leave images without a mask out, instead of refusing them.
+        images: Image files; ground truth that they had is replaced.
+        preprocessing: The model's preprocessing, the new transform.
+        folder: Folder of the masks, with the same sub-folders as the images.
+        root: Folder whose sub-folders `folder` mirrors.
+        only_masked: Whether to skip images without a mask, with a warning, instead of raising an error.
 
     Raises:
-        InvalidInputError: Images that are no files, or cut down to their boxes; no such folder, or no masks in it; or images without
-            a mask, unless these are to be left out.
+        InvalidInputError: The images are not files, or are cropped to their boxes; the folder does not exist or holds no mask of them;
+            or some images have no mask and `only_masked` is False.
     """
     files = images.images if isinstance(images, ImagesWithGroundTruth) else images
     if not isinstance(files, LabeledFiles):
-        raise InvalidInputError(f"expected image files, to which masks can belong by their paths, got {type(files).__name__}")
+        raise InvalidInputError(f"expected image files, whose paths identify their masks, got {type(files).__name__}")
     if files.crop_to_box:
         raise InvalidInputError(
-            "expected whole images, as large as their masks, got some cut down to their boxes; set crop_to_box to false"
+            "expected whole images, as large as their masks, got images cropped to boxes; set crop_to_box to false"
         )
     masks = masks_by_image(files.paths, folder, root)
     without = [path for path in files.paths if path not in masks]
     if len(without) == len(files) > 0:
         raise InvalidInputError(
-            f"expected the mask of {without[0]} in {folder}, in the same folder as the image is below {root} and under the same name with "
-            "any suffix of images, found none, nor one of any other image"
+            f"expected the mask of {without[0]} in {folder}, in the same sub-folder as the image has below {root} and with the same name "
+            "before the suffix, found no mask of any image"
         )
     if without and not only_masked:
         raise InvalidInputError(
             f"expected a mask in {folder} for every image, found none for {len(without)} of {len(files)} images, the first {without[0]}; "
-            "add them, or take these images out of the folder"
+            "add the masks, or remove these images from the folder"
         )
     if without:
-        logger.warning("left out, since there are no masks of them in %s: %d of %d images", folder, len(without), len(files))
+        logger.warning("skipped %d of %d images, which have no mask in %s", len(without), len(files), folder)
         images = images.subset([index for index, path in enumerate(files.paths) if path in masks])
-    return _paired(images, preprocessing, MaskGroundTruth({str(path): mask for path, mask in masks.items()}))
+    return _combine(images, preprocessing, MaskGroundTruth({str(path): mask for path, mask in masks.items()}))
 
 
 def attach_boxes(images: LabeledImages, preprocessing: Preprocessing) -> LabeledImages:
-    """The same images, each read with the filled box around its labeled object as the answer.
+    """Return the same images with the filled box around the labeled object as mask.
 
-    A box that reaches out of its image is cut to it; one with no pixel inside makes its image unreadable.
+    A box is clipped to its image; an image whose box has no pixel inside becomes unreadable.
 
     Args:
-        images: Any that know their boxes; ground_truth that they had are dropped.
-        preprocessing: Of the model.
+        images: Images with boxes; ground truth that they had is replaced.
+        preprocessing: The model's preprocessing, the new transform.
 
     Raises:
-        InvalidInputError: Images without a box.
+        InvalidInputError: Some images have no box.
     """
     without = [index for index in range(len(images)) if images.box(index) is None]
     if without:
         raise InvalidInputError(
             f"expected a box around the object of every image, found none for {len(without)} of {len(images)} images, the first "
-            f"{images.name(without[0])}; take a data set that knows them (cub-200-2011, stanford-cars), not cut down to its boxes"
+            f"{images.name(without[0])}; choose a data set with boxes (cub-200-2011, stanford-cars), and do not crop it to them"
         )
-    return _paired(images, preprocessing, BoxGroundTruth())
+    return _combine(images, preprocessing, BoxGroundTruth())
 
 
-def filled(box: Box, height: int, width: int) -> Mask:
-    """A rectangle as a mask of an image of that size, its edges rounded to whole pixels as for a crop."""
+def fill_box(box: Box, height: int, width: int) -> Mask:
+    """Return a box as a mask of an image of that size, with edges rounded to whole pixels as in a crop."""
     left, top, right, bottom = (max(round(edge), 0) for edge in box)
     mask = np.zeros((height, width), dtype=bool)
     mask[top:bottom, left:right] = True
     return mask
 
 
-def _paired(images: LabeledImages, preprocessing: Preprocessing, source: GroundTruthSource) -> ImagesWithGroundTruth:
+def _combine(images: LabeledImages, preprocessing: Preprocessing, source: GroundTruthSource) -> ImagesWithGroundTruth:
     plain = images.images if isinstance(images, ImagesWithGroundTruth) else images
     return ImagesWithGroundTruth(images.labels, images.class_names, preprocessing, plain, source)

@@ -1,9 +1,10 @@
-"""Opening a photo of any kind without surprises."""
+"""Opening image files of any kind as upright 8-bit RGB, with one kind of error for everything that can go wrong."""
 
 import re
 import stat
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -11,16 +12,17 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from vitrail.core.errors import ImageError
-from vitrail.datasets.formats import FORMATS
 from vitrail.datasets.image_limits import MAX_BYTES, MEGA, Bounds, default_bounds
 from vitrail.datasets.rgb import to_rgb
 from vitrail.datasets.truncation import load_complete
 
-__all__ = ["decode_image", "open_image", "read_image", "to_rgb"]
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()))
+"""Formats that are decoded, by Pillow's names, whatever the suffix of a file. Other formats are not safe: EPS starts a program, ICO
+decodes before its size is known. MPO is read as JPEG. The suffixes are in `vitrail.datasets.file_search.SUFFIXES`."""
 
 T = TypeVar("T")
 
-_KINDS = (
+_FILE_TYPES = (
     (stat.S_ISDIR, "the folder"),
     (stat.S_ISFIFO, "the named pipe"),
     (stat.S_ISSOCK, "the socket"),
@@ -30,58 +32,58 @@ _KINDS = (
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Open a photo as 8-bit RGB, upright.
+    """Open an image file as upright 8-bit RGB.
 
-    EXIF rotation is applied; transparency is laid over white; palettes, CMYK, gray-scale and 16-bit samples are converted.
-    Of an animation, the first frame.
+    EXIF rotation is applied, transparent pixels are blended over white, and palette, CMYK, gray-scale and 16-bit images are converted.
+    An animation yields its first frame.
 
     Raises:
-        ImageError: The file is missing, no regular file, empty, damaged, truncated, of no format in `vitrail.datasets.formats`, larger
-            than `vitrail.datasets.image_limits` allows, or holds samples whose range nobody knows.
+        ImageError: The file is missing, not a regular file, empty, damaged, truncated, of a format that is not in `FORMATS`, larger than
+            `vitrail.datasets.image_limits` allows, or has samples of unknown range.
     """
     return read_image(path, to_rgb)
 
 
 def read_image(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
-    """Open an image file and make something else than a photo of it, under the same guard.
+    """Open an image file with the checks of `open_image` and convert it.
 
     Args:
         path: The file.
-        convert: From the decoded image, as it lies in the file, to what is wanted.
+        convert: From the decoded image, in its own mode, to the result.
 
     Raises:
         ImageError: As for `open_image`.
     """
     path, bounds = Path(path), default_bounds()
     try:
-        about = path.stat()
-        # Anything else may never come to an end, or wait for somebody who writes.
-        if not stat.S_ISREG(about.st_mode):
-            kind = next((words for is_kind, words in _KINDS if is_kind(about.st_mode)), "something else:")
+        status = path.stat()
+        # Reading anything but a regular file may block, or never end.
+        if not stat.S_ISREG(status.st_mode):
+            kind = next((words for is_type, words in _FILE_TYPES if is_type(status.st_mode)), "something else:")
             raise ImageError(f"expected an image file, got {kind} {path}")
-        if about.st_size == 0:
+        if status.st_size == 0:
             raise ImageError(f"expected an image file, got an empty one (0 bytes): {path}")
-        if about.st_size > MAX_BYTES:
+        if status.st_size > MAX_BYTES:
             raise ImageError(
-                f"expected an image file of at most {MAX_BYTES // MEGA:,} MB, got {about.st_size / MEGA:,.0f} MB: {path}; scale it down "
+                f"expected an image file of at most {MAX_BYTES // MEGA:,} MB, got {status.st_size / MEGA:,.0f} MB: {path}; scale it down "
                 "first"
             )
         with path.open("rb") as file:
             return _decode(file, str(path), convert, bounds, FORMATS)
     except FileNotFoundError:
         raise ImageError(f"no such image file: {path}") from None
-    except (OSError, ValueError) as error:  # A name with a null character is a ValueError.
+    except (OSError, ValueError) as error:  # A path with a null character is a ValueError.
         raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def decode_image(content: bytes, name: str, max_pixels: int | None = None, formats: Sequence[str] = FORMATS) -> Image.Image:
-    """Open a photo that lies in memory, by the rules of `open_image`.
+    """Decode an image in memory, by the rules of `open_image`.
 
     Args:
         content: The bytes of an image file.
-        name: What the photo is called in messages.
-        max_pixels: Larger ones are refused before they are decoded; if None, the bound of files holds.
-        formats: Pillow's names of the formats that may be tried: some of `vitrail.datasets.formats.FORMATS`.
+        name: Name of the image in error messages.
+        max_pixels: Largest number of pixels; the limit for files by default.
+        formats: Formats that may be decoded, a subset of `FORMATS`.
 
     Raises:
         ImageError: As for `open_image`.
@@ -95,18 +97,18 @@ def decode_image(content: bytes, name: str, max_pixels: int | None = None, forma
 def _decode(
     file: BufferedReader | BytesIO, name: str, convert: Callable[[Image.Image], T], bounds: Bounds, formats: Sequence[str]
 ) -> T:
-    def content() -> bytes:
+    def read_content() -> bytes:
         file.seek(0)
         return file.read()
 
     size = ""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warnings about size and metadata: the size is checked here.
+            warnings.simplefilter("ignore")  # Pillow warns about sizes, which are checked here, and about metadata.
             with Image.open(file, formats=tuple(formats)) as image:
                 size = f" ({image.width}x{image.height} pixels)"
                 bounds.check(image, name)
-                return convert(load_complete(image, content))
+                return convert(load_complete(image, read_content))
     except ImageError as error:
         if name in str(error):
             raise
@@ -114,9 +116,9 @@ def _decode(
     except UnidentifiedImageError:
         raise ImageError(f"expected an image file ({', '.join(formats)}), got something else: {name}") from None
     except Image.DecompressionBombError as error:
-        found = re.search(r"\d+ pixels", str(error))
-        raise bounds.too_large(name, found[0] if found else "far more") from error
+        num_pixels = re.search(r"\d+ pixels", str(error))
+        raise bounds.too_large(name, num_pixels[0] if num_pixels else "far more") from error
     except MemoryError as error:
         raise ImageError(f"not enough memory for {name}{size}; scale it down first") from error
-    except Exception as error:  # Decoders raise OSError, ValueError, SyntaxError, struct.error, ...: all mean a damaged file.
+    except Exception as error:  # Decoders of damaged files raise OSError, ValueError, SyntaxError, struct.error and more.
         raise ImageError(f"damaged or truncated image {name}: {error}; download or export it again") from error

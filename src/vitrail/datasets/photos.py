@@ -1,4 +1,4 @@
-"""Photos named one by one or by their folder."""
+"""Photos given one by one or by folder, and the names of the result files of each."""
 
 import hashlib
 import os
@@ -12,14 +12,14 @@ from PIL import Image
 
 from vitrail.adapters import Preprocessing
 from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.datasets.dataset import Unreadable
 from vitrail.datasets.file_search import images_below, is_folder
-from vitrail.datasets.folder import Unreadable
 from vitrail.datasets.image_io import open_image
 
 RESULT_SUFFIXES = (".npz", ".json", ".png")
 
-MAX_NAME = 255
-"""Bytes of a file's name, on most file systems."""
+MAX_NAME_BYTES = 255
+"""Longest file name on most file systems."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,20 @@ class PhotoFile:
     """A photo on disk.
 
     Attributes:
-        path: Its file.
-        label: A name for results, unlike that of every other photo of the call.
-        required: Whether the user named this very file: then it must be readable.
+        path: The image file.
+        result_name: Name of its result files, without suffix; different for every photo of a call.
+        required: Whether the user named this file itself: then it must be readable.
     """
 
     path: Path
-    label: str
+    result_name: str
     required: bool
 
     def open(self, preprocessing: Preprocessing) -> Image.Image | Unreadable:
-        """Open the photo, or say why it has to be skipped.
+        """Open the photo, or return why it is skipped.
 
         Raises:
-            ImageError: A required photo cannot be read, or is none that the model can take.
+            ImageError: The photo is required, and cannot be read or is not suitable for the model.
         """
         try:
             image = open_image(self.path)
@@ -56,71 +56,71 @@ class PhotoFile:
 def list_photos(
     paths: Sequence[Path], taken: Collection[str] = (), suffixes: Collection[str] = RESULT_SUFFIXES
 ) -> list[PhotoFile]:
-    """List photos: the named files, and the images below the named folders.
+    """List the given files, and the images below the given folders.
 
     Args:
         paths: Files and folders.
-        taken: Labels that no photo may have.
-        suffixes: Of the files that are going to be named by the labels.
+        taken: Result names that no photo may get.
+        suffixes: Suffixes of the result files.
 
     Raises:
         InvalidInputError: A folder holds no images.
     """
     used, photos = set(taken), list[PhotoFile]()
     for path in paths:
-        found = images_below(path) if is_folder(path) else [path]
-        if not found:
+        files = images_below(path) if is_folder(path) else [path]
+        if not files:
             raise InvalidInputError(f"expected images in the folder {path}, found none")
-        for file in found:
-            candidates = (_short(file.stem if i == 1 else f"{file.stem}-{i}", suffixes) for i in count(1))
-            label = next(label for label in candidates if label not in used)
-            used.add(label)
-            photos.append(PhotoFile(file, label, required=file == path))
+        for file in files:
+            candidates = (_shorten(file.stem if i == 1 else f"{file.stem}-{i}", suffixes) for i in count(1))
+            name = next(name for name in candidates if name not in used)
+            used.add(name)
+            photos.append(PhotoFile(file, name, required=file == path))
     return photos
 
 
 def relative_name(path: Path, root: Path) -> str:
-    """An image's name below the folder that was named, with slashes; of a file that was named itself, its own name."""
+    """Return the path of an image relative to the folder `root`, with slashes; its file name if the image is `root` itself."""
     return path.relative_to(root if path != root else path.parent).as_posix()
 
 
-def result_labels(paths: Sequence[Path], root: Path, suffixes: Collection[str] = RESULT_SUFFIXES) -> dict[Path, str]:
-    """Names for results that are unlike each other: an image's name without suffix; with it, where that would not do.
+def result_names(paths: Sequence[Path], root: Path, suffixes: Collection[str] = RESULT_SUFFIXES) -> dict[Path, str]:
+    """Choose a unique name for the results of every image: its relative path, without suffix unless that would be ambiguous.
 
     Args:
-        paths: All images below a folder, since a name depends on the others.
+        paths: All images below a folder, since each name depends on the others.
         root: The folder.
-        suffixes: Of the files that are going to be named so.
+        suffixes: Suffixes of the result files.
     """
-    # Some file systems do not tell capitals from small letters.
-    shared = Counter(str(path.with_suffix("")).casefold() for path in paths)
+    # Some file systems do not distinguish upper and lower case.
+    num_stems = Counter(str(path.with_suffix("")).casefold() for path in paths)
     names = {path: relative_name(path, root) for path in paths}
-    folders = {name[:place].casefold() for name in names.values() for place, letter in enumerate(name) if letter == "/"}
-    used, labels = set[str](), dict[Path, str]()
+    folders = {name[:index].casefold() for name in names.values() for index, letter in enumerate(name) if letter == "/"}
+    used, results = set[str](), dict[Path, str]()
 
-    def meets_folder(label: str) -> bool:
-        return not folders.isdisjoint(f"{label}{suffix}".casefold() for suffix in suffixes)
+    def is_folder_name(name: str) -> bool:
+        return not folders.isdisjoint(f"{name}{suffix}".casefold() for suffix in suffixes)
 
     for path, name in names.items():
-        alone = shared[str(path.with_suffix("")).casefold()] == 1
-        begun = name.removesuffix(path.suffix if alone else "")
-        begun = name if meets_folder(begun) else begun
-        candidates = (_short(begun if i == 1 else f"{begun}-{i}", suffixes) for i in count(1))
-        labels[path] = next(label for label in candidates if label.casefold() not in used and not meets_folder(label))
-        used.add(labels[path].casefold())
-    return labels
+        unique = num_stems[str(path.with_suffix("")).casefold()] == 1
+        base = name.removesuffix(path.suffix if unique else "")
+        base = name if is_folder_name(base) else base
+        candidates = (_shorten(base if i == 1 else f"{base}-{i}", suffixes) for i in count(1))
+        results[path] = next(name for name in candidates if name.casefold() not in used and not is_folder_name(name))
+        used.add(results[path].casefold())
+    return results
 
 
-def _short(label: str, suffixes: Collection[str]) -> str:
-    """A label that leaves room for a suffix; of one that does not, the end is replaced by what tells it from others."""
-    folder, slash, name = label.rpartition("/")
-    room = MAX_NAME - max(map(len, suffixes))
-    encoded = os.fsencode(name)
-    if len(encoded) <= room:
-        return label
+def _shorten(name: str, suffixes: Collection[str]) -> str:
+    """Return a name that leaves room for a suffix; the end of a longer file name is replaced by a hash of it."""
+    folder, slash, file_name = name.rpartition("/")
+    max_bytes = MAX_NAME_BYTES - max(map(len, suffixes))
+    encoded = os.fsencode(file_name)
+    if len(encoded) <= max_bytes:
+        return name
     digest = hashlib.sha256(encoded).hexdigest()[:16]
-    # Not amid a letter; bytes that are no letters stay as they are.
-    begun = encoded[: room - len(digest) - 1]
-    while begun and (encoded[len(begun)] & 0xC0) == 0x80:
-        begun = begun[:-1]
-    return f"{folder}{slash}{os.fsdecode(begun)}-{digest}"
+    # Cut at the end of a UTF-8 character; bytes that are not UTF-8 stay as they are.
+    start = encoded[: max_bytes - len(digest) - 1]
+    while start and (encoded[len(start)] & 0xC0) == 0x80:
+        start = start[:-1]
+    return f"{folder}{slash}{os.fsdecode(start)}-{digest}"

@@ -1,4 +1,4 @@
-"""Which images of a set a process takes where several look at it together."""
+"""Reading a data set through a `DataLoader`: the share of each process, and independence from the user's torch state."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -11,35 +11,15 @@ from torch.utils.data import Sampler
 T = TypeVar("T")
 
 
-def read_on_cpu(loader: Iterable[T]) -> Iterator[T]:
-    """What a loader gives, read on the CPU, also where the user has another default device (`torch.set_default_device`).
-
-    The default is the user's again between the batches.
-    """
-    with torch.device("cpu"):  # Workers start here too.
-        batches = iter(loader)
-    while True:
-        with torch.device("cpu"):
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-        yield batch
-
-
-def fixed_generator() -> torch.Generator:
-    """What a loader draws from that does not shuffle: it draws one number even so, which must not be the user's."""
-    return torch.Generator().manual_seed(0)
-
-
 @dataclass(frozen=True)
 class ProcessShare(Sampler[int]):
-    """Every `world_size`-th image, from `rank` on: each image once over all processes, none twice to fill up.
+    """Every `world_size`-th image, starting with `rank`: all processes together read each image exactly once.
 
-    Figures of an evaluation are exact then. Processes may have one image more or less than others.
+    Unlike torch's `DistributedSampler`, no image is repeated to give all processes equally many, so results over all shares are exact.
+    Shares differ by at most one image.
 
     Args:
-        num_images: Images of the whole set.
+        num_images: Size of the data set.
         rank: This process, from 0.
         world_size: Number of processes.
     """
@@ -53,3 +33,24 @@ class ProcessShare(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.rank, self.num_images, self.world_size))
+
+
+def read_on_cpu(loader: Iterable[T]) -> Iterator[T]:
+    """Iterate over a loader with the CPU as default device, whatever `torch.set_default_device` says.
+
+    Between batches, the user's default device is active.
+    """
+    with torch.device("cpu"):  # Starts the workers, too.
+        batches = iter(loader)
+    while True:
+        with torch.device("cpu"):
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+        yield batch
+
+
+def fixed_generator() -> torch.Generator:
+    """Return a generator for loaders that do not shuffle: they draw one number anyway, which would advance the user's generator."""
+    return torch.Generator().manual_seed(0)

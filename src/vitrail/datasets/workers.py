@@ -1,4 +1,4 @@
-"""Processes that read images: what it means when one is killed."""
+"""Errors of data loaders whose worker processes were killed."""
 
 import re
 import time
@@ -7,40 +7,38 @@ from contextlib import contextmanager, suppress
 
 from vitrail.core.errors import ProcessError
 
-AGAIN = "start again with fewer --workers or a smaller --batch-size"
-"""What to do, as a rule."""
+FEWER_WORKERS_HINT = "start again with fewer --workers or a smaller --batch-size"
 
 HANDLER_SECONDS = 0.5
-"""How long after a reader's connection the news of its death may come."""
+"""How long torch's signal handler may take to report the death of a worker whose connection is already broken."""
 
 _KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)|Pin memory thread exited unexpectedly")
 
 
 @contextmanager
 def explain_killed_workers(remedy: str) -> Iterator[None]:
-    """Say in a sentence that a process that reads images was killed; torch raises that at any place of the block.
+    """Replace torch's errors about killed data loader workers by one that states the likely cause and a remedy.
 
     Args:
-        remedy: What to do about it.
+        remedy: The last part of the error message: what to do.
 
     Raises:
-        ProcessError: One was killed.
+        ProcessError: A worker was killed inside this context.
     """
     try:
         yield
     except RuntimeError as error:
-        found = _KILLED.search(str(error))
-        if found is None:
+        if not _KILLED.search(str(error)):
             raise
-        raise _error(f" ({str(error).splitlines()[0].strip().rstrip('.')})", remedy) from error
-    except (ConnectionError, EOFError) as error:  # It was killed while it handed over an image.
-        # torch's handler of the same death raises too, wherever the program is: here, rather than amid its last words.
+        raise _killed_error(f" ({str(error).splitlines()[0].strip().rstrip('.')})", remedy) from error
+    except (ConnectionError, EOFError) as error:  # The worker was killed while it sent an image.
+        # torch's signal handler raises a second error about the same death at an arbitrary point of the program; wait for it here.
         with suppress(RuntimeError):
             time.sleep(HANDLER_SECONDS)
-        raise _error("", remedy) from error
+        raise _killed_error("", remedy) from error
 
 
-def _error(what: str, remedy: str) -> ProcessError:
+def _killed_error(details: str, remedy: str) -> ProcessError:
     return ProcessError(
-        f"a process that reads images was killed{what}, as a rule for want of memory; what is written is whole: {remedy}"
+        f"a process that reads images was killed{details}, probably because memory ran out; results written so far are intact: {remedy}"
     )

@@ -1,29 +1,36 @@
-"""The demonstration: one photo, every method that needs no training of its own, and the proof; birds, and what tells them apart."""
+"""The demo: one photo explained and scored by every method that needs no training, and drawn birds with known ground truth."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
 from vitrail.adapters import load
+from vitrail.api import score
 from vitrail.core.errors import MissingExtraError
-from vitrail.core.files import results_folder
-from vitrail.demo.birds import HIT, SHEET, VIT, BirdFigures, explain_birds
+from vitrail.core.files import output_folder, results_folder
+from vitrail.demo.birds import HIT, SHEET, VIT, BirdResults, explain_birds
+from vitrail.evaluation.scoring.report import write_results
+from vitrail.evaluation.scoring.table import Table as ScoreTable
 from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.explanation import Explanation, format_share
-from vitrail.metrics import PROTOCOLS, perturbation_curves
+from vitrail.metrics import Curves
 from vitrail.runs.explain_images import explain_photos
 from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.overlay import overlay
 from vitrail.viz.report import Picture, Section, Table, write_report
+from vitrail.viz.report_tables import auc_table, class_table, patch_table
 from vitrail.viz.sheet import SheetRow, contact_sheet
-from vitrail.viz.tables import write_scores
 
 MODEL = "vitrail:hit-cifar10"
+PROTOCOL = "hit"
+PHOTO, METHODS_SHEET, CURVES, SCORES = "photo.png", "methods.png", "curves.png", "scores"
+"""Names in the output folder; `SCORES` is the folder of the scores."""
 
 
 def demo_photo() -> Image.Image:
-    """Chelsea the cat, in the public domain, from scikit-image.
+    """Return the photo of Chelsea the cat from scikit-image, which is in the public domain.
 
     Raises:
         MissingExtraError: scikit-image is not installed.
@@ -31,122 +38,109 @@ def demo_photo() -> Image.Image:
     try:
         from skimage.data import chelsea  # noqa: PLC0415 (an extra)
     except ImportError as error:
-        raise MissingExtraError("the demonstration's photo", "demo") from error
+        raise MissingExtraError("the demo photo", "demo") from error
     return Image.fromarray(chelsea())
 
 
 def run_demo(out: str | Path) -> Iterator[str]:
-    """Write the page, the pictures and the arrays into `out`; yield lines that tell what was found.
+    """Write a page, its pictures, the explanation and the scores into `out`; yield the lines to print.
 
-    Results of an earlier demonstration are replaced.
+    Results of an earlier demo are replaced.
     """
     photo = demo_photo()
     classifier = load(MODEL)
-    # Gates for the bundled model would have to be trained first.
-    able = (name for name, method in EXPLAINERS.items() if not method.refusal(classifier) and not method.needs_training)
-    names = sorted(able, key=_place)
-    explanations = {name: explain_photos(make_explainer(name, classifier), [photo], ["chelsea"]) for name in names}
-    protocol = PROTOCOLS["hit"]
-    images = classifier.prepare(photo)
-    curves = {name: perturbation_curves(classifier, images, one, protocol) for name, one in explanations.items()}
-    summary = {name: measured.summary() for name, measured in curves.items()}
+    # DiffMask's gates would have to be trained first.
+    usable = [name for name, method in EXPLAINERS.items() if not method.refusal(classifier) and not method.needs_training]
+    methods = sorted(usable, key=_sort_key)
+    explanations = {name: explain_photos(make_explainer(name, classifier), [photo], ["chelsea"]) for name in methods}
     box = classifier.preprocessing.visible_box(photo.height, photo.width)
-    hit = explanations["hit"]
-    target, logit = hit.class_name(int(hit.targets[0])), float(hit.target_logits()[0])
-    # An earlier demonstration is replaced; nobody else's folder is written into.
-    with results_folder(out, overwrite=(Path(out) / "methods.png").exists()) as folder:
-        photo.save(folder / "photo.png")
-        for name, one in explanations.items():
-            overlay(photo, one.relevance[0], box, signed=one.signed).save(folder / f"{name}.png")
-        contact_sheet([SheetRow(photo, box, list(explanations.values()), "chelsea")], folder / "methods.png")
-        plot_perturbation(curves, folder / "curves.png")
-        write_scores(folder, curves, ["chelsea"], [target], classifier.name, "hit")
-        hit.save(folder / "explanations.npz")
-        whole = box == (0, 0, photo.width, photo.height)
-        size = "{}x{}".format(*classifier.preprocessing.size)
-        seen = f"The photo. The model sees {'all of it' if whole else 'what the white frames hold'}, at {size} pixels."
+    # Only the folder of an earlier demo is overwritten.
+    with results_folder(out, overwrite=(Path(out) / METHODS_SHEET).exists()) as folder:
+        photo.save(folder / PHOTO)
+        for name, explanation in explanations.items():
+            overlay(photo, explanation.relevance[0], box, signed=explanation.signed).save(folder / f"{name}.png")
+        contact_sheet([SheetRow(photo, box, list(explanations.values()), "chelsea")], folder / METHODS_SHEET)
+        explanations["hit"].save(folder / "explanations.npz")
+        # The results take their place in `out` at the end: until then, the photo's path is a temporary one.
+        scores = replace(score(classifier, folder / PHOTO, methods, PROTOCOL), paths=[PHOTO])
+        write_results(output_folder(folder / SCORES), ScoreTable.from_scores([scores]))
+        curves = scores.mean_curves(PROTOCOL)
+        plot_perturbation(curves, folder / CURVES)
         birds = explain_birds(folder)
-        _write_page(folder, explanations, summary, target, logit, seen, birds)
-    yield f"{classifier.name} says: {', '.join(f'{name} {probability:.1%}' for name, probability in hit.top_classes(0, 3))}"
-    strongest = ", ".join(
-        f"row {row} column {col} gave {format_share(value, logit)}" for row, col, value in hit.strongest_patches(0, 3)
-    )
-    yield f"logit of {target} {logit:+.3f}, an exact sum over {hit.relevance[0].numel()} patches and a constant: {strongest}"
-    yield f"completeness error: {hit.completeness_error():.1e} (largest |sum of parts - logit| / largest |logit|)"
-    for name, row in summary.items():
-        insertion, deletion = row["insertion_zero"], row["deletion_zero"]
-        yield f"  {name:<20} insertion {insertion:.3f} (higher is better)  deletion {deletion:.3f} (lower is better)"
-    yield f"birds: the strongest patch lies on what sets the bird apart (a patch picked at random: {birds.chance:.0%})"
-    for name, share in birds.pointing.items():
-        yield f"  {name:<20} {share:.0%}"
+        size = "{}x{}".format(*classifier.preprocessing.size)
+        visible = "the whole photo" if box == (0, 0, photo.width, photo.height) else "the part inside of the white frames"
+        _write_page(folder, explanations, curves, birds, f"The photo. The model sees {visible} at {size} pixels.")
+    yield from _describe_results(explanations["hit"], curves, birds)
     yield f"open {Path(out) / 'index.html'}"
 
 
-def _place(name: str) -> int:
-    """The model's own methods first, chance last."""
-    return 0 if name.startswith("hit") else 2 if name == "random" else 1
+def _sort_key(method: str) -> int:
+    """Put the methods of the model itself first and the control last."""
+    return 0 if method.startswith("hit") else 2 if method == "random" else 1
+
+
+def _describe_results(hit: Explanation, curves: dict[str, Curves], birds: BirdResults) -> Iterator[str]:
+    target, logit = hit.class_name(int(hit.targets[0])), float(hit.target_logits()[0])
+    yield f"{hit.model} predicts: {', '.join(f'{name} {probability:.1%}' for name, probability in hit.top_classes(0, 3))}"
+    strongest = ", ".join(
+        f"row {row} column {col} {format_share(value, logit)}" for row, col, value in hit.strongest_patches(0, 3)
+    )
+    yield f"logit of {target} {logit:+.3f}, an exact sum over {hit.relevance[0].numel()} patches and a constant: {strongest}"
+    yield f"completeness error: {hit.completeness_error():.1e} (largest |sum of parts - logit| / largest |logit|)"
+    for name, measured in curves.items():
+        auc = measured.summary()
+        insertion, deletion = auc["insertion_zero"], auc["deletion_zero"]
+        yield f"  {name:<20} insertion {insertion:.3f} (higher is better)  deletion {deletion:.3f} (lower is better)"
+    yield f"birds: strongest patch on the part that identifies the species (a random patch: {birds.chance:.0%})"
+    for name, share in birds.pointing.items():
+        yield f"  {name:<20} {share:.0%}"
 
 
 def _write_page(
-    folder: Path,
-    explanations: dict[str, Explanation],
-    summary: dict[str, dict[str, float]],
-    target: str,
-    logit: float,
-    seen: str,
-    birds: BirdFigures,
+    folder: Path, explanations: dict[str, Explanation], curves: dict[str, Curves], birds: BirdResults, caption: str
 ) -> None:
     hit = explanations["hit"]
-    docs = {name: (EXPLAINERS[name].__doc__ or "").strip().splitlines()[0].replace("`", "") for name in explanations}
-    pictures = [Picture(folder / "photo.png", seen)]
-    pictures += [Picture(folder / f"{name}.png", f"{name}: {docs[name]}") for name in explanations]
-    patches: list[list[str | float]] = [
-        [f"row {row}, column {col}", value, format_share(value, logit)] for row, col, value in hit.strongest_patches(0, 8)
-    ]
+    target, logit = hit.class_name(int(hit.targets[0])), float(hit.target_logits()[0])
     bias = float(hit.bias[0]) if hit.bias is not None else 0.0
-    measures = next(iter(summary.values()))
-    areas: list[list[str | float]] = [
-        [measure.replace("_", " "), *(row[measure] for row in summary.values())] for measure in measures
-    ]
+    summaries = {name: (EXPLAINERS[name].__doc__ or "").strip().splitlines()[0].replace("`", "") for name in explanations}
+    pictures = [Picture(folder / PHOTO, caption)]
+    pictures += [Picture(folder / f"{name}.png", f"{name}: {summary}") for name, summary in summaries.items()]
     sections = [
         Section(
             "Which patches made the decision",
-            "Where there is red and blue, red patches speak for the class and blue ones against it; the stronger the color, the more "
-            "they count. The other maps have no sign: from dark to bright.",
+            "In red and blue heatmaps, red patches are evidence for the class and blue ones against it; stronger colors count more. "
+            "The other heatmaps are unsigned, from dark to bright.",
             pictures,
-            Table(["class", "probability"], [[name, value] for name, value in hit.top_classes(0, 5)]),
+            class_table(hit.top_classes(0, 5)),
         ),
         Section(
             "The decision is a sum",
-            f"The logit of {target} is {logit:+.4f}: the patches give {logit - bias:+.4f}, the constants {bias:+.4f}. "
-            f"The sum of the parts misses the logit by {hit.completeness_error():.1e} of the largest logit.",
-            table=Table(["strongest patches", "logit", "share"], patches),
+            f"The logit of {target} is {logit:+.4f}: patches {logit - bias:+.4f}, constants {bias:+.4f}. The sum of the parts differs "
+            f"from the logit by {hit.completeness_error():.1e} of the largest logit.",
+            table=patch_table(hit, 8),
         ),
         Section(
-            "Is it true?",
-            "Patches are brought in (insertion) or taken out (deletion) in the order of their relevance, and the probability of "
-            f"{target} is measured. A true explanation rises fast and falls fast; chance is the control.",
-            [Picture(folder / "curves.png", "Insertion and deletion curves of every method, for two baselines.", wide=True)],
-            Table(["area under the curve", *summary], areas),
+            "How faithful are the explanations?",
+            "Patches are inserted or deleted in the order of their relevance, and the probability of "
+            f"{target} is measured. Faithful explanations give insertion curves that rise fast and deletion curves that fall fast; "
+            f"random is the control. The folder {SCORES} holds all numbers.",
+            [Picture(folder / CURVES, "Insertion and deletion curves of every method, for two baselines.", wide=True)],
+            auc_table(curves),
         ),
+        _birds_section(folder, birds),
     ]
-    sections.append(_birds_section(folder, birds))
-    write_report(
-        folder / "index.html",
-        f"Why is this a {target}?",
-        f"vitrail explains a photo by {hit.model}, a classifier that is a sum over patches.",
-        sections,
-    )
+    lead = f"vitrail explains a photo by {hit.model}, a classifier that is a sum over patches."
+    write_report(folder / "index.html", f"Why is this a {target}?", lead, sections)
 
 
-def _birds_section(folder: Path, birds: BirdFigures) -> Section:
-    known = ", ".join(f"{name} {share:.0%}" for name, share in birds.accuracy.items())
-    hits: list[list[str | float]] = [[name, f"{share:.0%}"] for name, share in birds.pointing.items()]
+def _birds_section(folder: Path, birds: BirdResults) -> Section:
+    accuracy = ", ".join(f"{name} {share:.0%}" for name, share in birds.accuracy.items())
+    rows: list[list[str | float]] = [[name, f"{share:.0%}"] for name, share in birds.pointing.items()]
     return Section(
-        "Does it point at the right place?",
-        "These birds are drawn, and species differ in one or two parts, so the right answer is known: it stands in color beside "
-        f"each bird. hit explains {HIT}, the other methods {VIT}; both were trained on other birds of the same kind (right on "
-        f"these: {known}). The table tells how often the strongest patch touches a part that sets the bird apart.",
-        [Picture(folder / SHEET, "Birds, what sets them apart, and what the methods say did.", wide=True)],
-        Table(["strongest patch on the answer", "share"], [*hits, ["a patch picked at random", f"{birds.chance:.0%}"]]),
+        "Do they point at the right part?",
+        "These birds are drawn, and species differ in one or two parts, so the ground truth is known: it is shown in color beside "
+        f"each bird. hit explains {HIT}, the other methods {VIT}; both were trained on other birds of the same kind (accuracy on "
+        f"these birds: {accuracy}). The table counts how often the strongest patch touches a part that identifies the species.",
+        [Picture(folder / SHEET, "Birds, the parts that identify them, and the heatmaps of every method.", wide=True)],
+        Table(["strongest patch on the ground truth", "share"], [*rows, ["a random patch", f"{birds.chance:.0%}"]]),
     )

@@ -1,4 +1,4 @@
-"""A whole folder of images through a model: how often it is right, and whether its explanations are true."""
+"""Evaluate models and explanations on many images: accuracy, layer ablation, and faithfulness scores."""
 
 from vitrail.evaluation.accuracy import Evaluation, evaluate, with_model_labels
 from vitrail.evaluation.scoring import Plan, Scores, score

@@ -1,4 +1,4 @@
-"""The images of an evaluation, batch by batch, where the model is."""
+"""Read the images of an evaluation in batches."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from vitrail.adapters import Classifier
-from vitrail.core.errors import ImageError
 from vitrail.core.progress import progress
 from vitrail.datasets.collate import collate_by_size
 from vitrail.datasets.dataset import Batch, LabeledImages, Unreadable
@@ -19,43 +18,33 @@ def read_batches(
     share: ProcessShare,
     batch_size: int,
     num_workers: int,
-    what: str,
+    description: str,
     unreadable: list[Unreadable],
 ) -> Iterator[Batch]:
-    """Read a share of the images; what cannot be read is added to `unreadable`.
+    """Read this process's share of the images, moved to the model's device; append unreadable files to `unreadable`.
 
-    Each batch holds images of one size. Where they differ, images of a loader's batch come grouped by size: `places` tells where they
-    belong.
+    Each batch holds images of one size. Where sizes differ, the images of a loader's batch are grouped by size; `index_by_name` restores
+    their order.
     """
     loader: DataLoader[Any] = DataLoader(
         images, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate_by_size, generator=fixed_generator()
     )
-    read = read_on_cpu(loader)
-    for batches in progress(read, len(loader), what) if share.rank == 0 else read:
+    batches_by_size = read_on_cpu(loader)
+    for batches in progress(batches_by_size, len(loader), description) if share.rank == 0 else batches_by_size:
         for batch in batches:
             unreadable += batch.unreadable
             if len(batch.images):
                 yield batch._replace(images=batch.images.to(classifier.device, classifier.dtype))
 
 
-def expect_readable(count: int, images: LabeledImages, unreadable: list[Unreadable]) -> None:
-    """Refuse a folder of which nothing could be read.
-
-    Raises:
-        ImageError: Not one image.
-    """
-    if not count:
-        raise ImageError(f"not one of {len(images)} images could be read; the first: {unreadable[0].reason}")
-
-
-def places(images: LabeledImages) -> dict[str, int]:
-    """Where each image stands in its set, by its name."""
+def index_by_name(images: LabeledImages) -> dict[str, int]:
+    """Return the index of every image by its name."""
     return {images.name(index): index for index in range(len(images))}
 
 
-def in_order(unreadable: list[Unreadable], images: LabeledImages) -> list[Unreadable]:
-    """What several processes could not read, as one process meets it."""
+def sort_unreadable(unreadable: list[Unreadable], images: LabeledImages) -> list[Unreadable]:
+    """Sort unreadable files of several processes by their index in the data set."""
     if len(unreadable) < 2:
         return unreadable
-    place = places(images)
-    return sorted(unreadable, key=lambda file: place[file.path])
+    indices = index_by_name(images)
+    return sorted(unreadable, key=lambda file: indices[file.path])

@@ -1,4 +1,4 @@
-"""Methods that explain: one file each."""
+"""Explanation methods, one file each."""
 
 from vitrail.explainers import (  # noqa: F401 (registers the methods)
     attcat,
@@ -16,6 +16,6 @@ from vitrail.explainers import (  # noqa: F401 (registers the methods)
     rollout,
     token_gradients,
 )
-from vitrail.explainers.base import EXPLAINERS, Attribution, Explainer, distinct_names, make_explainer, method_name
+from vitrail.explainers.base import EXPLAINERS, Attribution, Explainer, check_method_names, make_explainer
 
-__all__ = ["EXPLAINERS", "Attribution", "Explainer", "distinct_names", "make_explainer", "method_name"]
+__all__ = ["EXPLAINERS", "Attribution", "Explainer", "check_method_names", "make_explainer"]

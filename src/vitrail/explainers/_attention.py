@@ -1,57 +1,69 @@
-"""What methods that read attention share: heads fused, rows followed through blocks, tokens put back on the grid."""
+"""Steps that attention-based methods share: fuse heads, propagate a row of weights, put token values on the patch grid."""
 
-import math
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.precision import matmul_float32
 from vitrail.core.types import Attentions, Relevance
-from vitrail.explainers._precision import product
+from vitrail.models.hit.contributions import spread_attention
 
 HeadFusion = Literal["mean", "max", "min"]
 
 
-def expect_block(block: int, num_blocks: int) -> None:
-    """Refuse a block that there is not."""
+def check_block(block: int, num_blocks: int) -> None:
+    """Check that a block exists; negative numbers count from the last one.
+
+    Raises:
+        InvalidInputError: It does not.
+    """
     if not -num_blocks <= block < num_blocks:
         raise InvalidInputError(f"expected a block of {num_blocks} (negative ones from the end), got {block}")
 
 
+def check_starting_block(starting_block: int, num_blocks: int) -> None:
+    """Check that the first block to use exists.
+
+    Raises:
+        InvalidInputError: It does not.
+    """
+    if not 0 <= starting_block < num_blocks:
+        raise InvalidInputError(f"expected a starting_block from 0 to {num_blocks - 1}, got {starting_block}")
+
+
 def fuse_heads(attentions: Attentions, fusion: HeadFusion) -> Float[Tensor, "b q k"]:
-    """One matrix from those of all heads."""
+    """Reduce the attention matrices of all heads to one."""
     return attentions.mean(1) if fusion == "mean" else attentions.amax(1) if fusion == "max" else attentions.amin(1)
 
 
-def follow(row: Float[Tensor, "b t"], matrix: Float[Tensor, "b q t"]) -> Float[Tensor, "b t"]:
-    """A row of weights over tokens, times a matrix from tokens (queries) to tokens (keys).
+def propagate_row(row: Float[Tensor, "b t"], matrix: Float[Tensor, "b q t"]) -> Float[Tensor, "b t"]:
+    """Multiply a row of weights over tokens by a matrix from tokens (queries) to tokens (keys).
 
-    Following one row back through the blocks gives that row of the product of all matrices, without the product. Where only the
-    first tokens ask (a HiT's class token), the others have no rows and give nothing.
+    Propagating one row back through the blocks gives that row of the product of all matrices, without computing the product.
+    If only the first tokens are queries (the class token of a HiT), the weights of all other tokens are dropped.
     """
-    return product(row[:, None, : matrix.shape[1]], matrix).squeeze(1)
+    return matmul_float32(row[:, None, : matrix.shape[1]], matrix).squeeze(1)
 
 
-def follow_residual(row: Float[Tensor, "b t"], matrix: Float[Tensor, "b q t"]) -> Float[Tensor, "b t"]:
-    """As `follow`, but tokens that do not ask stay what they are, as in a residual stream."""
-    queries = matrix.shape[1]
-    return follow(row, matrix) + nn.functional.pad(row[:, queries:], (queries, 0))
+def propagate_row_residual(row: Float[Tensor, "b t"], matrix: Float[Tensor, "b q t"]) -> Float[Tensor, "b t"]:
+    """Like `propagate_row`, but tokens that are no queries keep their weights, as in a residual stream."""
+    num_queries = matrix.shape[1]
+    return propagate_row(row, matrix) + nn.functional.pad(row[:, num_queries:], (num_queries, 0))
 
 
-def spread_keys(matrix: Float[Tensor, "*b k"], num_prefix_tokens: int, grid_size: tuple[int, int]) -> Float[Tensor, "*b t"]:
-    """Values over tokens on a pooled grid (in a HiT) as values over all tokens: a cell's is spread evenly over its patches."""
-    rows, cols = grid_size
-    cells = matrix.shape[-1] - num_prefix_tokens
-    if cells == rows * cols:
-        return matrix
-    factor = math.isqrt(rows * cols // cells)
-    prefix, pooled = matrix.split((num_prefix_tokens, cells), -1)
-    grid = pooled.unflatten(-1, (rows // factor, cols // factor)) / factor**2
-    patches = grid.repeat_interleave(factor, -2).repeat_interleave(factor, -1).flatten(-2)
-    return nn.functional.pad(prefix, (0, rows * cols)) + nn.functional.pad(patches, (num_prefix_tokens, 0))
+def unpool_keys(values: Float[Tensor, "*b k"], num_prefix_tokens: int, grid_size: tuple[int, int]) -> Float[Tensor, "*b t"]:
+    """Spread the value of every pooled cell (of a HiT) evenly over its patches; without pooling, return the values as they are."""
+    num_patches = grid_size[0] * grid_size[1]
+    if values.shape[-1] == num_prefix_tokens + num_patches:
+        return values
+    prefix, cells = values.tensor_split([num_prefix_tokens], -1)
+    patches = spread_attention([cells.reshape(-1, 1, cells.shape[-1])], grid_size)
+    return torch.cat([prefix, patches.reshape(*cells.shape[:-1], num_patches)], -1)
 
 
-def on_grid(values: Float[Tensor, "b k"], num_prefix_tokens: int, grid_size: tuple[int, int]) -> Relevance:
-    """Values over tokens as a map of the patches."""
-    return spread_keys(values, num_prefix_tokens, grid_size)[:, num_prefix_tokens:].unflatten(1, grid_size)
+def to_grid(values: Float[Tensor, "b k"], num_prefix_tokens: int, grid_size: tuple[int, int]) -> Relevance:
+    """Drop prefix tokens and arrange the values of all other tokens on the patch grid."""
+    return unpool_keys(values, num_prefix_tokens, grid_size)[:, num_prefix_tokens:].unflatten(1, grid_size)

@@ -1,4 +1,4 @@
-"""What methods that read gradients share."""
+"""Gradients of target logits, with errors that name the reason when there are none."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,19 @@ from vitrail.core.types import Logits, Targets
 def target_gradients(
     logits: Logits, targets: Targets, sources: Sequence[Tensor], *, allow_zero: bool = False
 ) -> tuple[Tensor, ...]:
-    """Gradients of every image's target logit.
+    """Differentiate the target logit of every image.
 
-    One backward pass serves the batch, since no image's logit depends on another image.
+    A single backward pass serves the whole batch, since no image's logit depends on another image.
 
     Args:
-        logits: In the graph.
-        targets: A class per image.
-        sources: What to differentiate by, one row per image, in the order in which the network computes them.
+        logits: Logits with a graph.
+        targets: One class per image.
+        sources: Tensors to differentiate with respect to, one row per image, in the order in which the network computes them.
         allow_zero: Whether the last gradient may be zero everywhere in an image, as at single points of an integral.
 
     Raises:
-        UnsupportedModelError: A source is not on the path to the logit, the network lets no gradient through, or the gradient vanishes: a
-            map of it would be empty without telling anything.
+        UnsupportedModelError: A source is not on the path to the logit, the network blocks gradients, or the gradient is zero everywhere:
+            an empty map would look like a result.
     """
     if not logits.requires_grad or not sources:
         raise UnsupportedModelError(
@@ -35,7 +35,7 @@ def target_gradients(
     try:
         gradients = torch.autograd.grad(scores, sources, allow_unused=True)
     except RuntimeError as error:
-        # Blocks that run again in the backward pass run without what a method sees and changes.
+        # Checkpointed blocks run again in the backward pass, without the hooks of the method.
         if "heckpoint" not in f"{type(error).__name__}: {error}":
             raise
         raise UnsupportedModelError(
@@ -44,8 +44,8 @@ def target_gradients(
     unused = [index for index, gradient in enumerate(gradients) if gradient is None]
     if unused:
         raise UnsupportedModelError(
-            f"the target's logit does not depend on what block {unused[0]} showed, as far as gradients tell; a part of the network "
-            "detaches, recomputes or replaces it"
+            f"the target logit does not depend on what block {unused[0]} computes: a part of the network detaches, recomputes or "
+            "replaces it; choose a method that needs no gradients, such as rollout or occlusion"
         )
     if not allow_zero:
         _refuse_zero(gradients[-1])
@@ -56,6 +56,6 @@ def _refuse_zero(gradient: Tensor) -> None:
     empty = (~gradient.flatten(1).any(1)).nonzero().flatten().tolist()
     if empty:
         raise UnsupportedModelError(
-            f"the gradient of the target's logit is zero everywhere in image {empty[0]} of the batch, so that a map would be empty: the "
-            "logit does not depend on the image, or half precision rounds the gradient away (use precision=full and float32 weights)"
+            f"the gradient of the target logit is zero everywhere in image {empty[0]} of the batch, so the map would be empty: the logit "
+            "does not depend on the image, or half precision rounds the gradient to zero (use precision=full and float32 weights)"
         )

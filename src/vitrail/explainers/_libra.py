@@ -1,4 +1,4 @@
-"""Libra: gradients that add up. Backward paths through products of two activations are pruned, the forward pass is not changed."""
+"""LibraGrad: gradients that add up to the logit. Prunes backward paths through products of activations, keeps the forward pass."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,24 +14,24 @@ ACTIVATIONS = (
     *("GELU", "GELUTanh", "GELUActivation", "NewGELUActivation", "FastGELUActivation", "AccurateGELUActivation"),
     *("QuickGELU", "QuickGELUActivation", "SiLU", "SiLUActivation", "Swish"),
 )
-"""By the name of their class: every library has its own. Each is x times a gate that depends on x."""
+"""Class names of activations of the form x times gate(x); every library has its own classes."""
 
 
 @contextmanager
 def balanced_gradients(vit: ViTAdapter, *, enabled: bool = True) -> Iterator[None]:
-    """Make networks locally linear for the backward pass, for the time of the block.
+    """Make the backward pass of a network locally linear, inside a `with` block.
 
-    A network of linear maps and of x times a constant gives token times gradient the sum of the logit, up to biases. Attention,
-    normalization and activations are x times something that depends on x; here that something counts as a constant: attention
-    weights, the standard deviation of a normalization, the gate of GELU or SiLU.
+    In a network made of linear maps and multiplications by constants, token times gradient sums to the logit, up to biases.
+    Attention, normalization and activations multiply x by a factor that depends on x. Here these factors count as constants:
+    attention weights, the standard deviation of a normalization, the gate of GELU or SiLU.
 
     Args:
-        vit: The network; it is as before after the block.
-        enabled: False leaves everything as it is.
+        vit: The network; restored on exit.
+        enabled: False changes nothing.
 
     Source: Mehri et al. 2024 (LibraGrad), sections 3 and 4, arXiv:2411.16760.
 
-    Differs: the products of gated MLPs (SwiGLU) keep both of their paths.
+    Differs: the products of gated MLPs (SwiGLU) keep both of their backward paths.
     """
     with ExitStack() as stack:
         if enabled:
@@ -46,32 +46,32 @@ def balanced_gradients(vit: ViTAdapter, *, enabled: bool = True) -> Iterator[Non
 
 
 def _constant_scale(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Layer normalization whose standard deviation has no gradient."""
+    """Recompute layer normalization with a constant standard deviation."""
     [values] = inputs
     dims = tuple(range(-len(norm.normalized_shape), 0))
     centered = values - values.mean(dims, keepdim=True)
     scaled = centered * (values.var(dims, correction=0, keepdim=True) + norm.eps).rsqrt().detach()
     if norm.weight is not None:
         scaled = scaled * norm.weight
-    return _with_gradient_of(scaled, output)
+    return _replace_gradient(output, scaled)
 
 
 def _constant_root(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Root-mean-square normalization whose root has no gradient."""
+    """Recompute RMS normalization with a constant root."""
     [values] = inputs
     eps = norm.eps if norm.eps is not None else torch.finfo(values.dtype).eps
     scaled = values * (values.square().mean(-1, keepdim=True) + eps).rsqrt().detach()
-    return _with_gradient_of(scaled if norm.weight is None else scaled * norm.weight, output)
+    return _replace_gradient(output, scaled if norm.weight is None else scaled * norm.weight)
 
 
 def _constant_gate(activation: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """x times a gate that has no gradient; where x is zero so is the output, and the gate is a half."""
+    """Recompute an activation as x times a constant gate; at x = 0 the gate is 1/2."""
     [values] = inputs
     tiny = values.abs() < 1e-6
     gate = torch.where(tiny, 0.5, output / torch.where(tiny, 1.0, values))
-    return _with_gradient_of(values * gate.detach(), output)
+    return _replace_gradient(output, values * gate.detach())
 
 
-def _with_gradient_of(twin: Tensor, output: Tensor) -> Tensor:
-    """The output itself, which in half precision is rounded otherwise than its twin, with the twin's gradient."""
-    return output.detach() + (twin - twin.detach()).to(output.dtype)
+def _replace_gradient(output: Tensor, surrogate: Tensor) -> Tensor:
+    """Return the values of `output` with the gradient of `surrogate`: in half precision the two are rounded differently."""
+    return output.detach() + (surrogate - surrogate.detach()).to(output.dtype)

@@ -1,4 +1,4 @@
-"""A ViT's attention as a multiplex network: patches are its nodes, every block is a layer of weighted, directed arcs."""
+"""Attention as a multiplex network: patches are nodes, and every block is a layer of weighted, directed arcs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,25 +11,25 @@ from vitrail.core.errors import InvalidInputError
 
 Arcs = Float[Tensor, "b n n"]
 Series = Float[Tensor, "*b l n"]
-"""A centrality of every patch, layer after layer."""
+"""A centrality of every patch in every layer."""
 
 HEAD_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "min": lambda attentions: attentions.amin(1),
     "max": lambda attentions: attentions.amax(1),
     "sum": lambda attentions: attentions.sum(1),
 }
-"""From attention per head to arcs."""
+"""Ways to reduce the attention of all heads to arcs."""
 
 
 def degree_centralities(
     attentions: Float[Tensor, "b h n n"], head_reductions: Sequence[str], min_cut: float
 ) -> Float[Tensor, "b reductions 2 n"]:
-    """In- and out-degree of every patch in one block, weak arcs left out, per reduction of the heads.
+    """Compute in- and out-degree of every patch in one block, for every reduction of the heads.
 
     Args:
-        attentions: From patch (query) to patch (key), without prefix tokens.
+        attentions: Attention from patch (query) to patch (key), without prefix tokens.
         head_reductions: Names in `HEAD_REDUCTIONS`.
-        min_cut: Arcs below this share of the strongest count as absent.
+        min_cut: Arcs weaker than this share of the strongest arc are removed.
     """
     degrees = []
     for name in head_reductions:
@@ -40,18 +40,18 @@ def degree_centralities(
 
 
 def entropy(series: Series) -> Float[Tensor, "*b n"]:
-    """How evenly a centrality is spread over the layers; the paper's coherence. 0 for a patch without arcs."""
+    """Entropy of a centrality over the layers (the paper's coherence); 0 for a patch without arcs."""
     shares = (series / series.sum(-2, keepdim=True)).nan_to_num(0.0)
     return torch.special.entr(shares).sum(-2)
 
 
 def deviation(series: Series) -> Float[Tensor, "*b n"]:
-    """Standard deviation over layers, unbiased; NaN for a single layer."""
+    """Unbiased standard deviation over layers; NaN for a single layer."""
     return series.std(-2) if series.shape[-2] > 1 else torch.full_like(series[..., 0, :], torch.nan)
 
 
 def central_moments(series: Series) -> tuple[Tensor, Tensor, Tensor]:
-    """Variance, third and fourth moment over layers, all biased; NaN where a series is constant up to rounding."""
+    """Biased variance, third and fourth central moment over layers; NaN where a series is constant up to rounding."""
     mean = series.mean(-2, keepdim=True)
     deviations = series - mean
     variance = (deviations**2).mean(-2)
@@ -61,19 +61,19 @@ def central_moments(series: Series) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def skewness(series: Series) -> Float[Tensor, "*b n"]:
-    """Third standardized moment, biased."""
+    """Biased third standardized moment over layers."""
     variance, third, _ = central_moments(series)
     return third / variance**1.5
 
 
 def kurtosis(series: Series) -> Float[Tensor, "*b n"]:
-    """Fourth standardized moment minus 3, biased."""
+    """Biased fourth standardized moment over layers, minus 3."""
     variance, _, fourth = central_moments(series)
     return fourth / variance**2 - 3
 
 
 def sum_over_deviation(series: Series) -> Float[Tensor, "*b n"]:
-    """Sum over standard deviation: large where a patch is central in every layer."""
+    """Sum over standard deviation: large if a patch is central in every layer."""
     return series.sum(-2) / (deviation(series) + 1e-8)
 
 
@@ -84,25 +84,28 @@ STATISTICS: dict[str, Callable[[Series], Tensor]] = {
     "sum": lambda series: series.sum(-2),
     "std": deviation,
     "sum_over_std": sum_over_deviation,
-    "median": lambda series: series.median(-2).values,  # of an even number of layers the lower of the two middles
+    "median": lambda series: series.median(-2).values,  # the lower median of an even number of layers
     "skewness": skewness,
     "kurtosis": kurtosis,
 }
-"""From a centrality's course over the layers to one number per patch, in the paper's order."""
+"""Statistics of a centrality over the layers, one number per patch, in the paper's order."""
 
 
-def strongest(values: Float[Tensor, "*b n"], token_ratio: float) -> Bool[Tensor, "*b n"]:
-    """The patches that are left when the share `token_ratio` of the weakest is discarded; ties at the limit are kept.
+def keep_strongest(values: Float[Tensor, "*b n"], token_ratio: float) -> Bool[Tensor, "*b n"]:
+    """Discard the share `token_ratio` of the patches with the smallest values; patches tied at the threshold are kept.
 
-    NaN is the strongest value. A limit that is NaN keeps nothing, since nothing compares with it.
+    NaN sorts as the largest value. A threshold that is NaN keeps nothing.
     """
-    count = values.shape[-1]
-    limit = max(math.ceil(count * token_ratio) - 1, 0)
-    return values >= values.sort(-1).values[..., limit : limit + 1]
+    rank = max(math.ceil(values.shape[-1] * token_ratio) - 1, 0)
+    return values >= values.sort(-1).values[..., rank : rank + 1]
 
 
 def check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse unknown names, none at all, and one twice."""
+    """Check for one or more distinct, known names.
+
+    Raises:
+        InvalidInputError: Anything else.
+    """
     if (
         not isinstance(names, list | tuple)
         or not names

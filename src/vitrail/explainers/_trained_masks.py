@@ -1,4 +1,4 @@
-"""Finding trained gates by name, and making sure that they belong to a model."""
+"""Find trained DiffMask gates by name, and check that they were trained on a model."""
 
 import logging
 from importlib.resources import files
@@ -17,22 +17,22 @@ RUN_WEIGHTS = "best.safetensors"
 BUNDLED = "vitrail:"
 
 
-def bundled_masks() -> list[str]:
-    """Names of the trained gates that come with the package."""
+def list_bundled_masks() -> list[str]:
+    """List the names of the trained gates that come with the package."""
     folder = files("vitrail") / "bundled"
     return sorted(entry.name for entry in folder.iterdir() if (entry / WEIGHTS).is_file())
 
 
 def find_mask(name: str | Path | None, vit: ViTAdapter) -> TrainedMask:
-    """Read gates by name.
+    """Read trained gates.
 
     Args:
-        name: A file, the folder of a run, `vitrail:<bundled>`, or None for the bundled ones that were trained on this model.
-        vit: The model.
+        name: A file, the folder of a training run, `vitrail:<bundled>`, or None for the bundled gates of this model.
+        vit: The model to explain.
 
     Raises:
-        UnknownNameError: Nothing of that name, or nothing bundled for this model.
-        CheckpointError: The file is damaged, unsafe, or no file of gates.
+        UnknownNameError: No such file, or no bundled gates for this model.
+        CheckpointError: The file is damaged, unsafe, or contains no gates.
     """
     if name is None:
         return _bundled_for(vit)
@@ -40,16 +40,21 @@ def find_mask(name: str | Path | None, vit: ViTAdapter) -> TrainedMask:
         return _bundled(name.removeprefix(BUNDLED))
     path = Path(name)
     if not str(name) or not path.exists():
-        bundled = " or ".join(BUNDLED + known for known in bundled_masks())
+        names = " or ".join(BUNDLED + known for known in list_bundled_masks())
         raise UnknownNameError(
             f"no such file of DiffMask gates: {str(name)!r}; expected a file or the folder of a training run"
-            + (f", or {bundled}" if bundled else "")
+            + (f", or {names}" if names else "")
         )
     return read_mask(path / RUN_WEIGHTS if path.is_dir() else path)
 
 
-def refuse_other_model(mask: TrainedMask, vit: ViTAdapter, check_weights: bool) -> None:
-    """Refuse a model that the gates were not trained on.
+def check_trained_on(mask: TrainedMask, vit: ViTAdapter, check_weights: bool) -> None:
+    """Check that gates were trained on this model.
+
+    Args:
+        mask: The gates.
+        vit: The model to explain.
+        check_weights: Whether the weights must match too, not only the shape.
 
     Raises:
         UnsupportedModelError: Another width, depth or number of prefix tokens, or other weights.
@@ -60,38 +65,40 @@ def refuse_other_model(mask: TrainedMask, vit: ViTAdapter, check_weights: bool) 
         "depth": (config.depth, len(vit.blocks)),
         "prefix tokens": (explained.num_prefix_tokens, vit.num_prefix_tokens),
     }
-    for what, (expected, got) in shape.items():
+    for quantity, (expected, got) in shape.items():
         if expected not in (-1, got):
             raise UnsupportedModelError(
-                f"expected a ViT with {what}: {expected}, as {mask.source} was trained on, got {vit.name} with {what}: {got}; train "
-                "gates on this one, or load the other"
+                f"expected a ViT with {quantity}: {expected}, on which {mask.source} was trained, got {vit.name} with {quantity}: {got}; "
+                "train gates on this model, or load the other one"
             )
     if not check_weights:
         return
     if not explained.fingerprint:
-        logger.warning("%s does not say which weights it was trained on; its masks mean nothing on another model", mask.source)
+        logger.warning(
+            "%s does not record the weights it was trained on; its masks are meaningless for any other model", mask.source
+        )
     elif explained.fingerprint != weights_fingerprint(vit.module):
         raise UnsupportedModelError(
-            f"{mask.source} was trained on other weights ({explained.name or 'no name'}) than those of {vit.name}: gates say what one "
-            "network needs; train gates on this one, load the other, or, for the same weights in another precision, give "
-            "check_weights=false"
+            f"{mask.source} was trained on other weights ({explained.name or 'no name'}) than those of {vit.name}: gates only fit the "
+            "weights they were trained on; train gates on this model, load the other one, or, for the same weights in another precision, "
+            "set check_weights=false"
         )
 
 
 def _bundled(name: str) -> TrainedMask:
-    if name not in bundled_masks():
-        raise unknown_name("bundled DiffMask gates", name, bundled_masks())
+    if name not in list_bundled_masks():
+        raise unknown_name("bundled DiffMask gates", name, list_bundled_masks())
     return read_mask(Path(str(files("vitrail") / "bundled" / name / WEIGHTS)))
 
 
 def _bundled_for(vit: ViTAdapter) -> TrainedMask:
-    """The bundled gates of this very model."""
+    """Read the bundled gates that were trained on exactly these weights."""
     fingerprint = weights_fingerprint(vit.module)
-    for name in bundled_masks():
+    for name in list_bundled_masks():
         mask = _bundled(name)
         if mask.explained.fingerprint == fingerprint:
             return mask
     raise UnknownNameError(
-        f"no bundled DiffMask gates were trained on {vit.name}; train some by `vitrail train` (configs/diffmask-*.yaml) and name them "
-        "by checkpoint=RUN-FOLDER (--method-option diffmask.checkpoint=RUN-FOLDER)"
+        f"no bundled DiffMask gates were trained on {vit.name}; train some with `vitrail train` (configs/diffmask-*.yaml) and pass them "
+        "as checkpoint=RUN-FOLDER (--method-option diffmask.checkpoint=RUN-FOLDER)"
     )

@@ -5,27 +5,27 @@ from typing import ClassVar, final
 
 from vitrail.adapters import Check, Classifier, ViTAdapter
 from vitrail.core.types import Images
-from vitrail.explainers._attention import follow, on_grid
+from vitrail.explainers._attention import propagate_row, to_grid
 from vitrail.explainers._gradients import target_gradients
 from vitrail.explainers._libra import balanced_gradients
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
 
 @EXPLAINERS.register("attcat")
 @final
 @dataclass(frozen=True, eq=False)
-class AttentiveClassActivation(OwnPassExplainer):
-    """Token times the target logit's gradient, weighted by the attention that the token gets, summed over blocks.
+class AttentiveClassActivation(Explainer):
+    """Token times the gradient of the target logit, weighted by the attention the token receives, summed over blocks.
 
     Args:
         model: Any ViT.
-        libra: Balance the gradients; see `vitrail.explainers._libra`.
+        libra: Balance gradients with LibraGrad, see `vitrail.explainers._libra`.
 
     Source: Qiang et al. 2022 (AttCAT), equations 5 to 7, NeurIPS 2022.
 
-    Differs: a head that averages patches is read by the average of their attention; the map is not scaled. Under a class token the
-    last two blocks give nothing: patches that leave the last are read by nothing, and those before by way of a norm alone, to which
-    their length, and so token times gradient, is nothing. With `libra` only the last gives nothing.
+    Differs: if the head averages patches, their mean attention is used; the map is not scaled. With a class token, the last two
+    blocks contribute nothing: nothing reads the patches after the last block, and the patches before it pass through a norm, which
+    ignores their length, so that token times gradient is zero. With `libra` only the last block contributes nothing.
     """
 
     libra: bool = False
@@ -38,7 +38,9 @@ class AttentiveClassActivation(OwnPassExplainer):
     def refusal(cls, model: Classifier) -> str | None:
         reason = super().refusal(model)
         if reason is None and len(model.blocks) <= 2 and not _reads_patches(model):  # type: ignore[attr-defined, arg-type]
-            return "it needs more than two blocks, of which the last two give it rounding errors alone under a class token; choose chefer"
+            return (
+                "it needs more than two blocks: with a class token, the last two contribute only rounding errors; choose chefer"
+            )
         return reason
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
@@ -54,8 +56,8 @@ class AttentiveClassActivation(OwnPassExplainer):
         for state, gradient, weights in zip(states, gradients, trace.attentions, strict=True):
             row = self.vit.pooling_weights(weights.shape[2]).to(weights).expand(len(weights), -1)
             activation = (state.detach() * gradient).sum(-1)
-            # Attention goes to the tokens that enter a block, and the activation is of those that leave it: patches stay in place.
-            maps.append(on_grid(activation * follow(row, weights), prefix, grid_size))
+            # Attention is to the tokens that enter a block, the activation that of the tokens that leave it; patches keep their order.
+            maps.append(to_grid(activation * propagate_row(row, weights), prefix, grid_size))
         return Attribution(logits, targets, sum(maps[1:], maps[0]))
 
 

@@ -1,8 +1,8 @@
-"""The frame around every method: what a method writes is `relevance`, everything else is here."""
+"""The base class of explanation methods, and the registry that lists them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple, get_type_hints
@@ -14,21 +14,23 @@ from torch import Tensor
 from vitrail.adapters import Check, Classifier, ViTAdapter
 from vitrail.core.autocast import Precision, in_precision
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.options import check_option
+from vitrail.core.precision import at_least_float32
 from vitrail.core.registry import Registry
 from vitrail.core.types import Images, Logits, Relevance, Targets
-from vitrail.explainers._checks import check_images, check_targets, expect_kind
-from vitrail.explainers._precision import at_least_single
+from vitrail.explainers._checks import check_images, check_targets
 from vitrail.explanation import Explanation
 
 
 class Attribution(NamedTuple):
-    """What a method found in a batch.
+    """What a method computes for a batch.
 
     Attributes:
-        logits: What the model said, (b, c).
+        logits: Logits of the images, (b, c).
         targets: The explained class of every image, (b,).
         relevance: Raw relevance, (b, rows, cols).
-        bias: What belongs to no patch, (b,), where the method accounts for the whole logit.
+        bias: The part of the target logit that belongs to no patch, (b,); only for methods whose relevance plus bias sums
+            to the logit.
     """
 
     logits: Tensor
@@ -38,17 +40,20 @@ class Attribution(NamedTuple):
 
 
 ChooseTargets = Callable[[Logits], Targets]
-"""From the model's logits to the checked class to explain, one per image."""
+"""Turns the model's logits into the class to explain, one per image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Explainer(ABC):
-    """A method, tied to a model and its options. Methods are final, frozen dataclasses registered in `EXPLAINERS`.
+    """An explanation method with its model and options.
+
+    Methods are final, frozen dataclasses registered in `EXPLAINERS`; their fields after `model` are their options. A method
+    implements `attribution`.
 
     Attributes:
         model: The network to explain.
-        precision: "full" runs the network in the precision of its weights; "bf16" and "fp16" by torch's autocast: faster, and
-            the map changes a little.
+        precision: "full" runs the network in the precision of its weights; "bf16" and "fp16" use torch's autocast, which is
+            faster and changes the map a little.
     """
 
     model: Classifier
@@ -57,51 +62,47 @@ class Explainer(ABC):
     paper: ClassVar[str]
     """Authors, year, arXiv number."""
     relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights", "parts", "head", "gradients")
-    """Views of the network that the method takes for true; they are checked before it runs."""
+    """Properties of the adapted network that the method relies on; they are verified before it runs."""
     needs_gradients: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
     gives_probabilities: ClassVar[bool] = False
-    """Whether relevance is the probability that a patch is to be kept: a mask then needs no scale of its own."""
+    """Whether relevance is the probability of keeping a patch, so that masks need no rescaling."""
     needs_model: ClassVar[str] = "any ViT"
-    """Which networks it works on, in words; "any" lets every classifier in."""
+    """Which networks the method supports, in words; "any" accepts every classifier."""
 
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:
-        """Why this method cannot explain this model, or None where it can."""
+        """Return why this method cannot explain a model, or None if it can."""
         return None if cls.needs_model == "any" or isinstance(model, ViTAdapter) else "it needs a Vision Transformer"
 
     def __post_init__(self) -> None:
         reason = type(self).refusal(self.model)
         if reason:
             raise UnsupportedModelError(f"{self.name} cannot explain {self.model.name}: {reason}")
+        types = get_type_hints(type(self))
         for option in fields(self):
-            expect_kind(option.name, getattr(self, option.name), get_type_hints(type(self))[option.name])
+            check_option(option.name, getattr(self, option.name), types[option.name])
 
     @property
     def name(self) -> str:
-        """The method's name in results."""
-        return method_name(type(self))
+        """Name of the method in results: the one it is registered under."""
+        return next((name for name, method in EXPLAINERS.items() if method is type(self)), type(self).__name__)
 
     @property
     def vit(self) -> ViTAdapter:
-        """The model as a Vision Transformer, for the methods that refuse everything else."""
+        """The model as a Vision Transformer, for methods that refuse everything else."""
         return self.model  # type: ignore[return-value]
 
     @abstractmethod
-    def relevance(self, images: Images, targets: Targets) -> Relevance:
-        """Relevance of every patch for one class per image; called in evaluation mode, gradients as the method needs them.
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        """Compute logits, targets and relevance of a batch, in a single pass where the method allows.
+
+        Runs in evaluation mode, with gradients enabled if `needs_gradients`.
 
         Args:
             images: A checked batch.
-            targets: A checked class per image.
+            choose: Call it with the model's logits to get the class to explain for every image.
         """
-
-    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
-        """Logits, targets and relevance of a checked batch. See `OwnPassExplainer` for methods that write this instead."""
-        with torch.no_grad():
-            logits = self.model.logits(images)
-        targets = choose(logits)
-        return Attribution(logits, targets, self.relevance(images, targets))
 
     def explain(self, images: Images, target: int | str | Targets | None = None) -> Explanation:
         """Explain a batch.
@@ -111,71 +112,75 @@ class Explainer(ABC):
             target: A class index or name for all images, a class index per image, or None for the predicted class.
 
         Raises:
-            InvalidInputError: Images that are not finite or not a batch, or targets that do not fit.
-            UnknownNameError: No class of that name.
+            InvalidInputError: Images that are not a finite batch, or targets that do not fit.
+            UnknownNameError: No class has this name.
+            UnsupportedModelError: The network does not have a property that the method relies on, or relevance is not finite.
         """
         check_images(images, self.model)
-        # In inference mode there are no gradients, and of its tensors none can be asked for.
-        with (
-            torch.inference_mode(False),
-            self.model.inspecting(),
-            self.model.verified(*self.checks, like=images),
-            torch.set_grad_enabled(self.needs_gradients),
-            self._autocast(),
-        ):
+        with self._inspecting(), self.model.verified(*self.checks, like=images):
+            # Tensors made in inference mode cannot get gradients.
             images = images.clone() if images.is_inference() else images.detach()
-            found = self.attribution(images, lambda logits: self._targets(target, logits.detach()))
-        if not torch.isfinite(found.relevance).all():
+            attribution = self.attribution(images, lambda logits: self._choose_targets(target, logits.detach()))
+        if not torch.isfinite(attribution.relevance).all():
             raise UnsupportedModelError(
                 f"{self.name} gave relevance that is not finite on {self.model.name}: numbers overflow; use "
                 "precision=full and float32 weights"
             )
+        bias = attribution.bias
         return Explanation(
-            relevance=at_least_single(found.relevance.detach()),
-            targets=found.targets,
-            logits=at_least_single(found.logits.detach()),
+            relevance=at_least_float32(attribution.relevance.detach()),
+            targets=attribution.targets,
+            logits=at_least_float32(attribution.logits.detach()),
             method=self.name,
-            bias=None if found.bias is None else at_least_single(found.bias.detach()),
+            bias=None if bias is None else at_least_float32(bias.detach()),
             model=self.model.name,
             class_names=self.model.class_names,
             output=self.model.output,
         )
 
     def __call__(self, images: Images, targets: Targets) -> Relevance:
-        """Relevance for given classes: what a metric asks for, of other images or of the model while it is changed."""
+        """Return relevance for given classes; metrics call this for changed images or a changed model."""
         return self.explain(images, targets).relevance
 
-    def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits | None:
-        """Logits where removed patches are what the method itself puts in their place; None for a method that has nothing."""
+    def placeholder_logits(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits | None:
+        """Return logits with removed patches replaced by the method's own placeholder; None if it has none."""
         return None
 
-    def learned(self) -> Mapping[str, str]:
-        """What tells its trained weights from others; nothing for a method that is not trained."""
+    def trained_weights(self) -> Mapping[str, str]:
+        """Return fingerprints of the method's trained weights by name; empty for methods that are not trained."""
         return {}
 
     @property
     def checks(self) -> list[Check]:
-        """Views of this network that are checked before the method runs."""
+        """Properties of this network that are verified before the method runs."""
         if not isinstance(self.model, ViTAdapter):
             return []
         return [check for check in self.relies_on if check != "gradients" or self.needs_gradients]
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return in_precision(self.precision, self.model.device)
+    @contextmanager
+    def _inspecting(self) -> Iterator[None]:
+        """Run the network in evaluation mode and in this precision, with gradients only if the method needs them."""
+        with (
+            torch.inference_mode(False),
+            self.model.inspecting(),
+            torch.set_grad_enabled(self.needs_gradients),
+            in_precision(self.precision, self.model.device),
+        ):
+            yield
 
     def attribute(self, inputs: Images, target: int | Targets | None = None) -> Float[Tensor, "b channels height width"]:
-        """captum's signature: relevance spread over the pixels of its patches, so that sums are kept."""
+        """Return attributions to pixels, with captum's signature: a patch's relevance is spread evenly over its pixels."""
         relevance = self.explain(inputs, target).relevance
         row_of, col_of = (
-            torch.arange(pixels, device=relevance.device) * cells // pixels
-            for pixels, cells in zip(inputs.shape[-2:], relevance.shape[-2:], strict=True)
+            torch.arange(num_pixels, device=relevance.device) * num_cells // num_pixels
+            for num_pixels, num_cells in zip(inputs.shape[-2:], relevance.shape[-2:], strict=True)
         )
-        # Where cells do not divide the image evenly, some hold a pixel more than others.
-        area = row_of.bincount()[row_of][:, None] * col_of.bincount()[col_of]
-        pixels = relevance[:, row_of][:, :, col_of] / (area * inputs.shape[1])
+        # Where cells do not divide the image evenly, some have one pixel more than others.
+        num_pixels = row_of.bincount()[row_of][:, None] * col_of.bincount()[col_of]
+        pixels = relevance[:, row_of][:, :, col_of] / (num_pixels * inputs.shape[1])
         return pixels.unsqueeze(1).expand_as(inputs).clone()
 
-    def _targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
+    def _choose_targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
         self.model.check_logits(logits)
         if target is None:
             return logits.argmax(-1)
@@ -188,35 +193,19 @@ class Explainer(ABC):
             raise InvalidInputError(
                 f"expected a class index or name, or {len(logits)} class indices, one per image, got {target!r}"
             ) from error
-        checked = check_targets(targets, logits)
-        return checked.clone() if checked.is_inference() else checked
-
-
-@dataclass(frozen=True, eq=False)
-class OwnPassExplainer(Explainer):
-    """Abstract: a method that runs the network itself and so meets the logits on its way; it writes `attribution`."""
-
-    @abstractmethod
-    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution: ...
-
-    def relevance(self, images: Images, targets: Targets) -> Relevance:
-        return self.attribution(images, lambda logits: targets).relevance
+        targets = check_targets(targets, len(logits), logits.shape[1])
+        return targets.clone() if targets.is_inference() else targets
 
 
 EXPLAINERS: Registry[type[Explainer]] = Registry("method")
-"""Every method by its public name."""
+"""All methods by their public names."""
 
 
-def method_name(method: type[Explainer]) -> str:
-    """The name that a method is registered under."""
-    return next((name for name, entry in EXPLAINERS.items() if entry is method), method.__name__)
-
-
-def distinct_names(explainers: Sequence[Explainer]) -> list[str]:
-    """The names of methods, under which their results are kept apart.
+def check_method_names(explainers: Sequence[Explainer]) -> list[str]:
+    """Return the names of methods, which key their results.
 
     Raises:
-        InvalidInputError: None is given, or one twice.
+        InvalidInputError: No method, or the same name twice.
     """
     names = [explainer.name for explainer in explainers]
     if not names or len(set(names)) < len(names):
@@ -227,13 +216,18 @@ def distinct_names(explainers: Sequence[Explainer]) -> list[str]:
 def make_explainer(name: str, model: Classifier, **options: Any) -> Explainer:
     """Build a method by name.
 
+    Args:
+        name: One of `EXPLAINERS`.
+        model: The network to explain.
+        **options: The method's options, and `precision`.
+
     Raises:
         UnknownNameError: No such method.
         UnsupportedModelError: The method cannot explain this model.
-        InvalidInputError: An option that the method does not have.
+        InvalidInputError: An option that the method does not have, or a value that does not fit.
     """
     method = EXPLAINERS[name]
-    known = [field.name for field in fields(method) if field.name != "model"]
+    known = [option.name for option in fields(method) if option.name != "model"]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""Vision DiffMask: gates that learned which patches a ViT can do without."""
+"""Vision DiffMask: trained gates that mask the patches a ViT does not need."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,13 +14,14 @@ from torch import Tensor
 from vitrail.adapters import Check, Classifier
 from vitrail.core.divergence import kl_divergence
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.options import check_option
+from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images, Logits, Relevance
-from vitrail.explainers._attention import on_grid
-from vitrail.explainers._checks import check_images, expect_kind
-from vitrail.explainers._masking import masked_logits, see
-from vitrail.explainers._precision import at_least_single
-from vitrail.explainers._trained_masks import find_mask, refuse_other_model
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers._attention import to_grid
+from vitrail.explainers._checks import check_images
+from vitrail.explainers._masking import masked_logits, record_states
+from vitrail.explainers._trained_masks import check_trained_on, find_mask
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 from vitrail.models.diffmask import DiffMask, TrainedMask
 from vitrail.models.fingerprint import weights_fingerprint
 from vitrail.models.hit import HiT
@@ -29,15 +30,15 @@ Masking = Literal["sampled", "expected", "hard"]
 
 
 class MaskedPrediction(NamedTuple):
-    """What is left of a ViT's decision when the gates have removed patches.
+    """A ViT's prediction before and after the gates mask patches.
 
     Attributes:
-        mask: Probability that every patch is kept, (b, rows, cols).
-        layers: The same after every gate up to the asked one, (b, gates, rows, cols).
+        mask: Probability of keeping every patch, (b, rows, cols).
+        layers: The same after every gate up to `layer`, (b, gates, rows, cols).
         share_kept: Mean of `mask` per image.
-        logits: Of the whole images.
-        masked_logits: With patches removed.
-        kl: KL(p || p masked), per image.
+        logits: Logits of the whole images.
+        masked_logits: Logits of the masked images.
+        kl: KL(p || p masked) per image, in nats.
     """
 
     mask: Relevance
@@ -51,22 +52,23 @@ class MaskedPrediction(NamedTuple):
 @EXPLAINERS.register("diffmask")
 @final
 @dataclass(frozen=True, eq=False)
-class VisionDiffMask(OwnPassExplainer):
-    """The probability that a patch is kept by gates trained to remove all that the ViT's output does not need. One forward pass.
+class VisionDiffMask(Explainer):
+    """The probability of keeping a patch, by gates trained to mask as much as possible without changing the ViT's output.
+
+    One forward pass. The map is the same for every class.
 
     Args:
         model: The ViT that the gates were trained on.
-        checkpoint: Trained gates: a file, the folder of a training run, `vitrail:<bundled>`, or `TrainedMask`; the bundled ones
-            that were trained on this very model if None.
-        layer: The last gate that votes, as an index: 0 for the embedded patches, k for the input of block k, -1 for what leaves
-            the last block.
-        aggregated: Whether the gates before it vote too.
-        check_weights: Whether a model with other weights than the gates were trained on is refused.
+        checkpoint: Trained gates: a file, the folder of a training run, `vitrail:<bundled>`, or a `TrainedMask`; None finds the
+            bundled gates that were trained on exactly these weights.
+        layer: Index of the last gate: 0 reads the embedded patches, k the input of block k, -1 the output of the last block.
+        aggregated: Multiply the probabilities of all gates up to `layer`; False uses that gate alone.
+        check_weights: Refuse a model with other weights than those the gates were trained on.
 
     Source: Nalmpantis et al. 2023, arXiv:2304.06391. The mask is the expected L0 norm of equation 8, without sampling.
 
-    Differs: any ViT and any grid; the states are those of the forward pass that gives the logits. Where gates do not vote
-    together, masks are drawn from the asked one alone, as they are shown; the published code draws them from all.
+    Differs: works for any ViT and any grid; hidden states come from the forward pass that computes the logits. With
+    `aggregated=False`, sampled masks are drawn from the one gate that is shown; the published code draws them from all gates.
     """
 
     checkpoint: str | Path | TrainedMask | None = None
@@ -82,19 +84,19 @@ class VisionDiffMask(OwnPassExplainer):
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:
         if isinstance(model.module, HiT) and len(model.module.config.widths) > 1:
-            return "the patches of this HiT are merged from stage to stage, so that no gate can follow one"
+            return "the patches of this HiT are merged from stage to stage, so gates cannot follow them"
         return super().refusal(model)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_other_model(self.trained, self.vit, self.check_weights)
+        check_trained_on(self.trained, self.vit, self.check_weights)
         num_gates = self.trained.network.config.num_gates
         if not -num_gates <= self.layer < num_gates:
             raise InvalidInputError(f"expected a layer from {-num_gates} to {num_gates - 1}, got {self.layer}")
 
     @cached_property
     def trained(self) -> TrainedMask:
-        """The gates and what they belong to."""
+        """The gates with a description of the model they were trained on."""
         return self.checkpoint if isinstance(self.checkpoint, TrainedMask) else find_mask(self.checkpoint, self.vit)
 
     @cached_property
@@ -103,50 +105,49 @@ class VisionDiffMask(OwnPassExplainer):
 
     @property
     def network(self) -> DiffMask:
-        """The gates, where the model is now, in its precision or, of a model in half precision, in single."""
-        given, place = self.trained.network, (self.model.device, torch.promote_types(self.model.dtype, torch.float32))
-        if (given.device, given.dtype) == place:
-            return given
-        if place not in self._moved:
-            self._moved[place] = deepcopy(given).to(*place)
-        return self._moved[place]
+        """The gates on the model's device, in the precision of its weights, at least float32."""
+        network, target = self.trained.network, (self.model.device, torch.promote_types(self.model.dtype, torch.float32))
+        if (network.device, network.dtype) == target:
+            return network
+        if target not in self._moved:
+            self._moved[target] = deepcopy(network).to(*target)
+        return self._moved[target]
 
-    def learned(self) -> Mapping[str, str]:
-        # Gates may be trained anew under the same path.
+    def trained_weights(self) -> Mapping[str, str]:
+        # A training run may write other gates under the same path.
         return {"gates": weights_fingerprint(self.trained.network)}
 
     @property
     def num_states(self) -> int:
-        """How many hidden states are read, and gates asked."""
+        """Number of gates up to `layer`, and of the hidden states they read."""
         return self.layer % self.trained.network.config.num_gates + 1
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
-        seen = see(self.vit, images, self.num_states)
-        log_kept = self.network(seen.states, self.aggregated).log_kept()[..., -1]
-        return Attribution(
-            seen.logits, choose(seen.logits), on_grid(log_kept.exp(), self.vit.num_prefix_tokens, seen.grid_size)
-        )
+        recorded = record_states(self.vit, images, self.num_states)
+        log_kept = self.network(recorded.states, self.aggregated).log_kept()[..., -1]
+        relevance = to_grid(log_kept.exp(), self.vit.num_prefix_tokens, recorded.grid_size)
+        return Attribution(recorded.logits, choose(recorded.logits), relevance)
 
     def predict_masked(self, images: Images, masking: Masking = "sampled", seed: int = 0) -> MaskedPrediction:
-        """Mask a batch, and ask the ViT again.
+        """Mask a batch with the gates, and run the ViT on the masked images.
 
         Args:
             images: A normalized batch on the model's device.
-            masking: "sampled" draws the gates once, as in training; "expected" keeps every patch in the measure of its
-                probability; "hard" keeps the patches whose probability is at least one half.
-            seed: Of the noise of "sampled": the same for every image, so that batches and single images agree, and on every
-                device.
+            masking: "sampled" samples the gates once, as in training; "expected" blends every patch with the placeholder by its
+                probability; "hard" keeps the patches with a probability of at least 0.5.
+            seed: Seed of the noise of "sampled". The noise is the same for every image and device, so that batches and single
+                images agree.
 
         Raises:
-            InvalidInputError: Images that are not finite or not a batch, or another masking.
+            InvalidInputError: Images that are not a finite batch, or an unknown masking.
         """
         check_images(images, self.model)
-        expect_kind("masking", masking, Masking)
+        check_option("masking", masking, Masking)
         prefix = self.vit.num_prefix_tokens
-        with torch.inference_mode(False), self.model.inspecting(), torch.no_grad(), self._autocast():
-            seen = see(self.vit, images, self.num_states)
-            votes = self.network(seen.states, self.aggregated)
-            layers = votes.log_kept()[:, prefix:].exp().mT.unflatten(-1, seen.grid_size)
+        with self._inspecting():
+            recorded = record_states(self.vit, images, self.num_states)
+            votes = self.network(recorded.states, self.aggregated)
+            layers = votes.log_kept()[:, prefix:].exp().mT.unflatten(-1, recorded.grid_size)
             mask = layers[:, -1]
             if masking == "sampled":
                 shape, generator = votes.distribution.logits.shape, torch.Generator().manual_seed(seed)
@@ -154,20 +155,19 @@ class VisionDiffMask(OwnPassExplainer):
                 kept = votes.sample(noise.expand(shape))[:, prefix:]
             else:
                 kept = mask.flatten(1) if masking == "expected" else (mask.flatten(1) >= 0.5).to(mask.dtype)
-            masked = masked_logits(self.vit, self.network, seen.patches, kept, seen.grid_size)
-        logits, masked = at_least_single(seen.logits), at_least_single(masked)
-        return MaskedPrediction(
-            mask, layers, mask.mean((1, 2)), logits, masked, kl_divergence(logits, masked, self.model.output)
-        )
+            masked = masked_logits(self.vit, self.network, recorded.patches, kept, recorded.grid_size)
+        logits, masked = at_least_float32(recorded.logits), at_least_float32(masked)
+        kl = kl_divergence(logits, masked, self.model.output)
+        return MaskedPrediction(mask, layers, mask.mean((1, 2)), logits, masked, kl)
 
-    def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits:
-        """What the ViT says where some patches are the gates' placeholder.
+    def placeholder_logits(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits:
+        """Return logits with removed patches replaced by the gates' trained placeholder.
 
         Args:
             images: A normalized batch on the model's device.
-            keep: Over the patches, row by row; True = the patch of the image.
+            keep: Mask over the patches, row by row; True = kept.
         """
         check_images(images, self.model)
-        with torch.inference_mode(False), self.model.inspecting(), torch.no_grad(), self._autocast():
+        with self._inspecting():
             patches, grid_size = self.vit.patch_embed(images), self.vit.grid_size(images)
-            return at_least_single(masked_logits(self.vit, self.network, patches, keep.to(patches.dtype), grid_size))
+            return at_least_float32(masked_logits(self.vit, self.network, patches, keep.to(patches.dtype), grid_size))

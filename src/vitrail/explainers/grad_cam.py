@@ -1,4 +1,4 @@
-"""Grad-CAM on tokens."""
+"""Grad-CAM on the tokens of one block."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from torch import Tensor
 from vitrail.adapters import Check
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.hooks import forward_hooks
+from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images, Tokens
-from vitrail.explainers._attention import expect_block, on_grid
+from vitrail.explainers._attention import check_block, to_grid
 from vitrail.explainers._gradients import target_gradients
-from vitrail.explainers._precision import at_least_single
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
 Site = Literal["input", "norm1", "norm2", "output"]
 
@@ -23,30 +23,29 @@ NORMS = {
     "norm1": ("norm1", "layernorm_before", "ln_1"),
     "norm2": ("norm2", "layernorm_after", "ln_2"),
 }
-"""What timm, Hugging Face and torchvision call the norms before attention and before the MLP."""
+"""Names of the norms before attention and before the MLP in timm, Hugging Face and torchvision."""
 
 
 @EXPLAINERS.register("grad-cam")
 @final
 @dataclass(frozen=True, eq=False)
-class GradCam(OwnPassExplainer):
-    """Tokens of one block, every channel weighted by the mean of its gradient over the patches; the positive part.
+class GradCam(Explainer):
+    """The positive part of the tokens of one block, with every channel weighted by the mean of its gradient over the patches.
 
-    Under a class token the patches that leave the last block are read by nothing and have no gradient, so the default is the last
-    place where they have one: what enters the last block's attention. A head that reads the patches gives one to the tokens that
-    leave the last block.
+    With a class token, nothing reads the patches after the last block, so they have no gradient there. The default is the last site
+    where they have one: the input of the last block's attention. If the head reads patches, it is the output of the last block.
 
     Args:
         model: Any ViT.
-        block: Which block; -1 is the last.
-        site: Where in the block: "input", "norm1" (after the norm before attention), "norm2" (before the MLP), "output"; the
-            default described above if not given.
-        eigen_smooth: Take the first principal component of the weighted activations instead of their sum, less noisy; its sign is
-            chosen to agree with the sum.
+        block: Index of the block; -1 is the last.
+        site: Site in the block: "input", "norm1" (after the norm before attention), "norm2" (after the norm before the MLP) or
+            "output"; None chooses the default described above.
+        eigen_smooth: Use the first principal component of the weighted activations instead of their sum, which is less noisy;
+            its sign is chosen to agree with the sum.
 
     Source: Selvaraju et al. 2017, equations 1 and 2, arXiv:1610.02391; on tokens after Gildenblat (pytorch-grad-cam).
 
-    Differs: neither scaled nor enlarged.
+    Differs: maps are neither scaled nor enlarged.
     """
 
     block: int = -1
@@ -59,7 +58,7 @@ class GradCam(OwnPassExplainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expect_block(self.block, len(self.vit.blocks))
+        check_block(self.block, len(self.vit.blocks))
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size, prefix = self.vit.grid_size(images), self.vit.num_prefix_tokens
@@ -68,15 +67,15 @@ class GradCam(OwnPassExplainer):
         [gradient] = target_gradients(logits, targets, [tokens])
         if not gradient[:, prefix:].any():
             raise InvalidInputError(
-                f"the patches at site {self.site or self._default_site(grid_size)!r} of block {self.block} reach the logit of "
-                f"{self.model.name} no more, so that their gradients are zero; choose the site 'norm1' or 'input', or an earlier block"
+                f"the logit of {self.model.name} does not depend on the patches at site {self.site or self._default_site(grid_size)!r} of "
+                f"block {self.block}, so their gradients are zero; choose the site 'norm1' or 'input', or an earlier block"
             )
         weighted = tokens.detach()[:, prefix:] * gradient[:, prefix:].mean(1, keepdim=True)  # equation 1
         cam = weighted.sum(-1)
         if self.eigen_smooth:
-            cam = _principal(at_least_single(weighted), at_least_single(cam)).to(cam.dtype)
+            cam = _principal_component(at_least_float32(weighted), at_least_float32(cam)).to(cam.dtype)
         values = torch.nn.functional.pad(cam.clamp_min(0), (prefix, 0))  # equation 2
-        return Attribution(logits, targets, on_grid(values, prefix, grid_size))
+        return Attribution(logits, targets, to_grid(values, prefix, grid_size))
 
     def _run(self, images: Images, grid_size: tuple[int, int]) -> tuple[Tensor, Tokens]:
         site = self.site or self._default_site(grid_size)
@@ -85,16 +84,16 @@ class GradCam(OwnPassExplainer):
                 logits = self.vit.logits(images)
             index = self.block % len(self.vit.blocks)
             return logits, trace.hidden_states[index + (site == "output")]
-        seen: list[Tensor] = []
-        hook: Callable[..., Any] = lambda norm, inputs, output: seen.append(output)  # noqa: E731
+        outputs: list[Tensor] = []
+        hook: Callable[..., Any] = lambda norm, inputs, output: outputs.append(output)  # noqa: E731
         with forward_hooks([(self._norm(site), hook)]):
             logits = self.vit.logits(images)
-        if len(seen) != 1:
+        if len(outputs) != 1:
             raise UnsupportedModelError(
-                f"expected the {site} of block {self.block} of {self.model.name} to run once in a forward pass, it ran {len(seen)} times; "
+                f"expected the {site} of block {self.block} of {self.model.name} to run once per forward pass, got {len(outputs)} runs; "
                 "choose the site 'input'"
             )
-        return logits, seen[0]
+        return logits, outputs[0]
 
     def _default_site(self, grid_size: tuple[int, int]) -> Site:
         prefix = self.vit.num_prefix_tokens
@@ -112,12 +111,12 @@ class GradCam(OwnPassExplainer):
         return norm
 
     def _find_norm(self, site: str) -> torch.nn.Module | None:
-        if not self.vit.patches_attend:  # A HiT's norms serve class token and patches in turn.
+        if not self.vit.patches_attend:  # A HiT applies the same norms to class token and patches in turn.
             return None
-        # Whoever wraps a block, to checkpoint it or to compile it, has it as a child; no norm is called so inside of others.
+        # Wrappers (for checkpointing or compiling) hold the block as a child.
         for part in self.vit.blocks[self.block].modules():
             names = [name for name, _ in part.named_children()]
-            # timm's blocks that normalize what attention gives, not what it takes, list their parts in that order.
+            # timm's post-norm blocks, which normalize the output of attention, list their parts in this order.
             if {"attn", "norm1"} <= set(names) and names.index("attn") < names.index("norm1"):
                 return None
             if norm := next((child for name, child in part.named_children() if name in NORMS[site]), None):
@@ -125,7 +124,8 @@ class GradCam(OwnPassExplainer):
         return None
 
 
-def _principal(weighted: Float[Tensor, "b n d"], cam: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+def _principal_component(weighted: Float[Tensor, "b n d"], cam: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """Project tokens on their first principal component, with the sign that agrees with `cam`."""
     centered = weighted - weighted.mean(1, keepdim=True)
     component = torch.linalg.svd(centered, full_matrices=False).Vh[:, :1].mT
     projected = (centered @ component).squeeze(-1)

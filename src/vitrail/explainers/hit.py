@@ -1,18 +1,18 @@
-"""HiT's own explanations: the model's arithmetic, and its attention."""
+"""HiT's built-in explanations: the exact contributions of patches to the logit, and its attention."""
 
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from vitrail.adapters import Check, Classifier
 from vitrail.core.types import Images
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 from vitrail.models.hit import Contributions, HiT
 from vitrail.models.hit.contributions import NormMean, spread_attention
 
 
 @dataclass(frozen=True, eq=False)
-class HiTExplainer(OwnPassExplainer):
-    """Abstract: what a HiT tells of itself in its own forward pass."""
+class HiTExplainer(Explainer):
+    """Abstract base of the explanations that a HiT computes in its own forward pass."""
 
     paper: ClassVar[str] = "Jeanneret et al. 2025, arXiv:2502.17196"
     needs_model: ClassVar[str] = "HiT"
@@ -21,22 +21,23 @@ class HiTExplainer(OwnPassExplainer):
     def refusal(cls, model: Classifier) -> str | None:
         if isinstance(model.module, HiT):
             return None
-        return "only a HiT is a sum over patches; train one, or choose a method for any ViT"
+        return "only the logit of a HiT is a sum over patches; train a HiT, or choose a method for any ViT"
 
 
 @EXPLAINERS.register("hit")
 @final
 @dataclass(frozen=True, eq=False)
 class HiTContributions(HiTExplainer):
-    """What each patch gave to the logit, exactly: relevance summed over the grid, plus `bias`, is the logit.
+    """The exact contribution of every patch to the logit: relevance summed over the grid, plus `bias`, is the logit.
 
     Args:
         model: A HiT.
-        norm_mean: How the mean that the final norm subtracts is booked: "shared", as published, or "own" (`HiT.contributions`).
+        norm_mean: How to attribute the mean that the final norm subtracts: "shared", as published, or "own"; see
+            `HiT.contributions`.
 
     Source: Jeanneret et al. 2025, section 3, arXiv:2502.17196.
 
-    Differs: exact for the no-pool variant too; constants are kept apart as `bias`, not spread over the patches.
+    Differs: exact for the no-pool variant too; constants are kept in `bias`, not spread over the patches.
     """
 
     norm_mean: NormMean = "shared"
@@ -52,7 +53,10 @@ class HiTContributions(HiTExplainer):
 @final
 @dataclass(frozen=True, eq=False)
 class HiTRollout(HiTExplainer):
-    """The class token's attention, mean over heads, summed over layers. The same map for every class.
+    """Attention of the class token, averaged over heads and summed over layers. The map is the same for every class.
+
+    Args:
+        model: A HiT.
 
     Source: Jeanneret et al. 2025, arXiv:2502.17196, rollout view.
     """

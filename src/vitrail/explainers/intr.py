@@ -1,31 +1,30 @@
-"""INTR's own explanation: where the query of a class looked."""
+"""INTR's built-in explanation: the cross-attention of a class's own query."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from vitrail.adapters import Check, Classifier
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images, Logits
 from vitrail.explainers._checks import check_images
-from vitrail.explainers._precision import at_least_single
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 from vitrail.models.intr import INTR
 
 ChooseClasses = Callable[[Logits], Int[Tensor, "b k"]]
-"""From the model's logits to some classes per image."""
+"""Turns the model's logits into several classes per image."""
 
 
 class QueryAttention(NamedTuple):
-    """Where some classes looked.
+    """Cross-attention of the queries of several classes.
 
     Attributes:
-        logits: What the model said, (b, c).
-        maps: Per class asked for and head, (b, k, h, rows, cols); each sums to 1.
+        logits: Logits of the images, (b, c).
+        maps: Attention per class and head, (b, k, h, rows, cols); each map sums to 1.
     """
 
     logits: Tensor
@@ -35,17 +34,17 @@ class QueryAttention(NamedTuple):
 @EXPLAINERS.register("intr")
 @final
 @dataclass(frozen=True, eq=False)
-class INTRQueries(OwnPassExplainer):
-    """How much of every cell the query of a class takes, mean over heads: its cross-attention. It sums to 1.
+class INTRQueries(Explainer):
+    """Cross-attention of the target class's query to every cell, averaged over heads. The map sums to 1.
 
     Args:
         model: An INTR.
-        layer: Of the decoder; from behind if negative.
-        head: One of them instead of the mean.
+        layer: Decoder layer; negative numbers count from the last.
+        head: Use a single head instead of the mean.
 
     Source: Paul et al. 2024, section 3.3, arXiv:2311.04157.
 
-    Differs: Weights are computed for the layer and the classes that are asked for, from what they asked in an ordinary pass.
+    Differs: attention is computed only for the requested layer and classes, from the queries of an ordinary forward pass.
     """
 
     layer: int = -1
@@ -59,7 +58,7 @@ class INTRQueries(OwnPassExplainer):
     def refusal(cls, model: Classifier) -> str | None:
         if isinstance(model.module, INTR):
             return None
-        return "only an INTR has queries that look for classes; train one, or choose a method for any ViT"
+        return "only an INTR has queries for classes; train an INTR, or choose a method for any ViT"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,8 +72,8 @@ class INTRQueries(OwnPassExplainer):
 
     @property
     def intr(self) -> INTR:
-        """The model's network."""
-        return self.model.module  # type: ignore[return-value]  # `refusal` made sure
+        """The network, an INTR."""
+        return self.model.module  # type: ignore[return-value]  # checked by `refusal`
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         search = self.intr.search(self.intr.encode(images))
@@ -83,25 +82,25 @@ class INTRQueries(OwnPassExplainer):
         return Attribution(search.logits, targets, maps.mean(1) if self.head is None else maps[:, self.head])
 
     def maps(self, images: Images, classes: Int[Tensor, "b k"] | ChooseClasses) -> QueryAttention:
-        """Where several classes looked, per head, so that their evidence can be compared.
+        """Return the cross-attention of several classes per head, to compare their evidence.
 
         Args:
             images: A normalized batch on the model's device.
-            classes: Those asked for, per image; or what chooses them by the logits, so that one pass is enough.
+            classes: Classes per image, or a function that chooses them by the logits, so that a single pass is enough.
 
         Raises:
-            InvalidInputError: Images that are not finite or not a batch, or classes that do not exist.
+            InvalidInputError: Images that are not a finite batch, or classes that do not exist.
         """
         check_images(images, self.model)
         num_classes = self.model.num_classes
-        with torch.inference_mode(False), self.model.inspecting(), torch.no_grad(), self._autocast():
+        with self._inspecting():
             search = self.intr.search(self.intr.encode(images.clone() if images.is_inference() else images))
-            logits = at_least_single(search.logits)
+            logits = at_least_float32(search.logits)
             chosen = classes if isinstance(classes, Tensor) else classes(logits)
-            exist = chosen.ndim == 2 and not chosen.is_floating_point() and bool(((chosen >= 0) & (chosen < num_classes)).all())
-            if not exist or len(chosen) != len(images):
+            valid = chosen.ndim == 2 and not chosen.is_floating_point() and bool(((chosen >= 0) & (chosen < num_classes)).all())
+            if not valid or len(chosen) != len(images):
                 raise InvalidInputError(
-                    f"expected some classes between 0 and {num_classes - 1} for each of {len(images)} images, got {chosen.tolist()}"
+                    f"expected one or more classes between 0 and {num_classes - 1} for each of {len(images)} images, got {chosen.tolist()}"
                 )
             maps = self.intr.attention(search, self.layer, chosen.to(images.device))
-        return QueryAttention(logits, at_least_single(maps))
+        return QueryAttention(logits, at_least_float32(maps))

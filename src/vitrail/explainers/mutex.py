@@ -1,4 +1,4 @@
-"""MUTEX: attention as a multiplex network, whose central patches are tried out by the model."""
+"""MUTEX: finds the central patches of the attention network, and runs the model on them alone."""
 
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -8,36 +8,36 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitrail.adapters import Check, Classifier
-from vitrail.adapters.memory import in_batches
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.precision import at_least_float32, matmul_float32
 from vitrail.core.types import Attentions, Images, Targets
-from vitrail.explainers._multiplex import HEAD_REDUCTIONS, STATISTICS, check_names, degree_centralities, strongest
-from vitrail.explainers._precision import at_least_single, product
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers._attention import check_starting_block
+from vitrail.explainers._multiplex import HEAD_REDUCTIONS, STATISTICS, check_names, degree_centralities, keep_strongest
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
 
 @EXPLAINERS.register("mutex")
 @final
 @dataclass(frozen=True, eq=False)
-class Mutex(OwnPassExplainer):
-    """The target's probability when only a mask's patches are there, averaged per patch over the masks that keep it.
+class Mutex(Explainer):
+    """The target's probability with only the patches of a mask present, averaged over the masks that keep a patch.
 
-    Each mask keeps the patches in which one statistic, over blocks, of one centrality (in or out), in the network of one reduction
-    of the heads, is largest: 3 x 2 x 9 masks.
+    Each mask keeps the patches with the largest values of one statistic over blocks, of one centrality (in-degree or out-degree),
+    in the attention network of one reduction of the heads: 3 x 2 x 9 masks.
 
     Args:
         model: A ViT whose patches attend to each other.
-        min_cut: In every block, arcs below this share of the strongest are left out.
-        token_ratio: Share of patches that a mask discards. Of n patches n - ceil(n * ratio) + 1 stay, and ties.
-        starting_block: The first block that counts.
-        head_reductions: Some of "min", "max", "sum".
-        statistics: Some of those in `multiplex.STATISTICS`.
+        min_cut: In every block, drop arcs weaker than this share of the strongest arc.
+        token_ratio: Share of patches that a mask discards. Of n patches, n - ceil(n * ratio) + 1 are kept, plus ties.
+        starting_block: First block to use.
+        head_reductions: One or more of "min", "max", "sum".
+        statistics: One or more of the names in `_multiplex.STATISTICS`.
 
     Source: "Multiplex Network-Based Representation of Vision Transformers for Visual Explainability", Neural Computing and
     Applications 37:24385, 2025, DOI 10.1007/s00521-025-11591-x.
 
-    Differs: class 0 is a class. `token_ratio` may be 0 (all patches) and 1 (one, and ties). Equal masks of an image run once, empty
-    ones not at all.
+    Differs: class 0 can be explained. `token_ratio` may be 0 (all patches) and 1 (one patch, and ties). Equal masks of an image
+    run once; empty masks do not run.
     """
 
     min_cut: float = 0.01
@@ -54,7 +54,7 @@ class Mutex(OwnPassExplainer):
     def refusal(cls, model: Classifier) -> str | None:
         reason = super().refusal(model)
         if reason is None and not model.patches_attend:  # type: ignore[attr-defined]
-            return "its patches do not attend to each other, so that there is no network of patches"
+            return "its patches do not attend to each other, so there is no network of patches"
         return reason
 
     def __post_init__(self) -> None:
@@ -63,64 +63,50 @@ class Mutex(OwnPassExplainer):
         check_names("statistics", self.statistics, list(STATISTICS))
         if not (0 <= self.min_cut <= 1 and 0 <= self.token_ratio <= 1):
             raise InvalidInputError(f"expected min_cut and token_ratio from 0 to 1, got {self.min_cut} and {self.token_ratio}")
-        if not 0 <= self.starting_block < len(self.vit.blocks):
-            raise InvalidInputError(
-                f"expected a starting_block from 0 to {len(self.vit.blocks) - 1}, got {self.starting_block}"
-            )
+        check_starting_block(self.starting_block, len(self.vit.blocks))
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
-        # Only degrees are kept of every block: its attention is freed before the next one's is formed.
+        # Only degrees are recorded, so the attention of a block is freed before that of the next block is computed.
         with self.vit.record(attentions=self._degrees, blocks=slice(self.starting_block, None)) as trace:
             logits = self.vit.logits(images)
         targets = choose(logits)
         masks = self.masks(torch.stack(trace.attentions, -2))
         confidences = self.confidences(images, masks, targets)
         kept = masks.to(confidences)
-        relevance = product(confidences.unsqueeze(1), kept).squeeze(1) / kept.sum(1).clamp_min(1)
+        relevance = matmul_float32(confidences.unsqueeze(1), kept).squeeze(1) / kept.sum(1).clamp_min(1)
         return Attribution(logits, targets, relevance.unflatten(1, self.vit.grid_size(images)))
 
     def _degrees(self, attentions: Attentions) -> Tensor:
         prefix = self.vit.num_prefix_tokens
-        patches = at_least_single(attentions[:, :, prefix:, prefix:])
+        patches = at_least_float32(attentions[:, :, prefix:, prefix:])
         return degree_centralities(patches, self.head_reductions, self.min_cut)
 
     def masks(self, centralities: Float[Tensor, "b reductions directions l n"]) -> Bool[Tensor, "b masks n"]:
-        """The masks of every image: per reduction, first those of the in-degree, then those of the out-degree, by statistic."""
+        """Return the masks of every image: for every reduction first in-degree, then out-degree, each by statistic."""
         values = torch.stack([STATISTICS[name](centralities) for name in self.statistics], -2)
-        return strongest(values, self.token_ratio).flatten(1, -2)
+        return keep_strongest(values, self.token_ratio).flatten(1, -2)
 
     def confidences(self, images: Images, masks: Bool[Tensor, "b masks n"], targets: Targets) -> Float[Tensor, "b masks"]:
-        """The target's probability with only a mask's patches present; 0 for an empty mask, which says nothing of any patch.
-
-        Masks of all images run together, grouped by how many patches they keep.
-        """
-        grid_size, prefix = self.vit.grid_size(images), self.vit.num_prefix_tokens
-        tokens = self.vit.assemble(self.vit.patch_embed(images), grid_size)
-        owners = torch.arange(len(images), device=images.device).repeat_interleave(masks.shape[1])
-        distinct, place = _distinct_rows(torch.cat([owners[:, None], masks.flatten(0, 1)], 1))
-        owner, distinct_masks = distinct[:, 0], distinct[:, 1:].bool()
-        counts = distinct_masks.sum(1)
-        found = torch.zeros(len(distinct), device=images.device, dtype=at_least_single(tokens[:0]).dtype)
-        for count in counts.unique().tolist():
-            if not count:
-                continue
-            members = (counts == count).nonzero().squeeze(1)
-            image, kept = owner[members], distinct_masks[members].nonzero()[:, 1].view(-1, count)
-
-            def run(some: slice, image: Tensor = image, kept: Tensor = kept) -> Tensor:
-                patches = tokens[image[some, None], prefix + kept[some]]
-                remaining = torch.cat([tokens[image[some], :prefix], patches], 1)
-                logits = self.vit.forward_tokens(remaining, grid_size, kept[some])
-                return self.model.probabilities(logits).gather(1, targets[image[some], None]).squeeze(1)
-
-            bytes_each = self.vit.bytes_per_pass(count, tokens.shape[2], tokens.element_size())
-            found[members] = in_batches(run, len(members), bytes_each, images.device).to(found)
-        return found[place].view(masks.shape[:2])
+        """Return the target's probability with only the patches of a mask present; 0 for an empty mask."""
+        distinct, index = _find_distinct_masks(masks)
+        probabilities = self.model.probabilities(self.vit.kept_logits(images, distinct))
+        confidences = probabilities.gather(2, targets[:, None, None].expand(-1, distinct.shape[1], 1)).squeeze(2)
+        return confidences.gather(1, index).where(masks.any(-1), 0)
 
 
-def _distinct_rows(rows: Int[Tensor, "rows columns"]) -> tuple[Int[Tensor, "distinct columns"], Int[Tensor, " rows"]]:
-    """Every row once, and where each row is among them."""
-    # Apple's GPUs cannot sort rows.
-    there = rows.cpu() if rows.device.type == "mps" else rows
-    distinct, place = there.unique(dim=0, return_inverse=True)
-    return distinct.to(rows.device), place.to(rows.device)
+def _find_distinct_masks(masks: Bool[Tensor, "b masks n"]) -> tuple[Bool[Tensor, "b distinct n"], Int[Tensor, "b masks"]]:
+    """Return the distinct masks of every image, and the index of each mask among them.
+
+    Images with fewer distinct masks than others repeat their last one. An empty mask is replaced by a mask that runs anyway.
+    """
+    filled = torch.where(masks.any(-1, keepdim=True), masks, _pick_largest(masks)).cpu()  # Apple's GPUs cannot sort rows.
+    pairs = [image_masks.unique(dim=0, return_inverse=True) for image_masks in filled]
+    num_distinct = max(len(distinct) for distinct, _ in pairs)
+    repeated = [distinct[torch.arange(num_distinct, device="cpu").clamp(max=len(distinct) - 1)] for distinct, _ in pairs]
+    return torch.stack(repeated).to(masks.device), torch.stack([index for _, index in pairs]).to(masks.device)
+
+
+def _pick_largest(masks: Bool[Tensor, "b masks n"]) -> Bool[Tensor, "b 1 n"]:
+    """Return the mask of every image that keeps the most patches; all patches if every mask is empty."""
+    largest = masks.take_along_dim(masks.sum(-1).argmax(1)[:, None, None], 1)
+    return largest | ~largest.any(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Occlusion: what the model loses when a window of patches is replaced."""
+"""Occlusion: the drop of the logit when a window of patches is replaced by a baseline."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,25 +11,25 @@ from torch import Tensor
 from vitrail.adapters import Check
 from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.precision import at_least_float32, matmul_float32
 from vitrail.core.types import Images
-from vitrail.explainers._precision import at_least_single, product
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
 
 @EXPLAINERS.register("occlusion")
 @final
 @dataclass(frozen=True, eq=False)
-class Occlusion(OwnPassExplainer):
-    """The target logit's loss when a window is replaced by a baseline, averaged over the windows that cover a patch.
+class Occlusion(Explainer):
+    """The drop of the target logit when a window is replaced by a baseline, averaged over the windows that cover a patch.
 
     Args:
         model: Any classifier.
-        window: Side of the window, in patches; it moves by one patch.
+        window: Side of the window in patches; it moves by one patch.
         baseline: Name in `vitrail.core.baselines`.
 
     Source: Zeiler & Fergus 2014, section 2.1, arXiv:1311.2901.
 
-    Differs: on the grid of patches, and the logit is measured, not the probability.
+    Differs: windows lie on the patch grid; measures the logit instead of the probability.
     """
 
     window: int = 1
@@ -47,20 +47,20 @@ class Occlusion(OwnPassExplainer):
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size = self.model.grid_size(images)
-        covered = _windows(self.window, grid_size, images.device)
-        # The whole image goes along as one more step: its logits and the others come by the same path.
+        covered = _list_windows(self.window, grid_size, images.device)
+        # The whole image is the first step, so that all logits take the same numerical path.
         keep = torch.cat([torch.ones_like(covered[:1]), ~covered]).expand(len(images), -1, -1)
-        found = self.model.perturbed_logits(images, self.model.baseline(self.baseline, images), keep)
-        logits = found[:, 0]
+        stepped = self.model.perturbed_logits(images, self.model.baseline(self.baseline, images), keep)
+        logits = stepped[:, 0]
         targets = choose(logits)
-        scores = found.gather(2, targets[:, None, None].expand(-1, found.shape[1], 1)).squeeze(2)
-        losses = at_least_single(scores[:, :1]) - at_least_single(scores[:, 1:])
-        weights = covered.to(losses) / covered.sum(0)
-        return Attribution(logits, targets, product(losses, weights).unflatten(1, grid_size))
+        scores = at_least_float32(stepped.gather(2, targets[:, None, None].expand(-1, stepped.shape[1], 1)).squeeze(2))
+        drops = scores[:, :1] - scores[:, 1:]
+        weights = covered.to(drops) / covered.sum(0)
+        return Attribution(logits, targets, matmul_float32(drops, weights).unflatten(1, grid_size))
 
 
-def _windows(side: int, grid_size: tuple[int, int], device: torch.device) -> Bool[Tensor, "windows n"]:
-    """Every window that lies inside the grid, True where it covers."""
+def _list_windows(side: int, grid_size: tuple[int, int], device: torch.device) -> Bool[Tensor, "windows n"]:
+    """List all windows inside the grid; True = covered."""
     rows, cols = grid_size
     height, width = min(side, rows), min(side, cols)
     count = partial(torch.arange, device=device)

@@ -1,24 +1,25 @@
-"""Chance: the control that every comparison needs."""
+"""Random relevance: the control that every comparison needs."""
 
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
+from torch import Tensor
 
 from vitrail.adapters import Check
-from vitrail.core.types import Images, Relevance, Targets
-from vitrail.explainers.base import EXPLAINERS, Explainer
+from vitrail.core.types import Images
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
 
 @EXPLAINERS.register("random")
 @final
 @dataclass(frozen=True, eq=False)
 class RandomRelevance(Explainer):
-    """Uniform noise in [0, 1), drawn per image from the image itself, so that batches and single images agree.
+    """Uniform noise in [0, 1), seeded by the image itself, so that batches and single images agree.
 
     Args:
         model: Any classifier.
-        seed: Another seed, another noise.
+        seed: Changes the noise of all images.
     """
 
     seed: int = 0
@@ -27,12 +28,13 @@ class RandomRelevance(Explainer):
     needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ()
 
-    def relevance(self, images: Images, targets: Targets) -> Relevance:
-        rows, cols = self.model.grid_size(images)
-        maps = []
-        for image in images.cpu().float():
-            fingerprint = int(image.double().sum().mul(1e6).round().remainder(2**31))
-            # The generator reads 32 bits of its seed: mix, do not append.
-            generator = torch.Generator().manual_seed((fingerprint + self.seed * 1_000_003) % 2**32)
-            maps.append(torch.rand(rows, cols, generator=generator, dtype=torch.float32, device="cpu"))
-        return torch.stack(maps).to(images)
+    def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        logits, grid_size = self.model.logits(images), self.model.grid_size(images)
+        maps = torch.stack([self._draw_map(image, grid_size) for image in images.cpu().float()])
+        return Attribution(logits, choose(logits), maps.to(images))
+
+    def _draw_map(self, image: Tensor, grid_size: tuple[int, int]) -> Tensor:
+        fingerprint = int(image.double().sum().mul(1e6).round().remainder(2**31))
+        # Generators use 32 bits of their seed, so the two numbers are mixed instead of concatenated.
+        generator = torch.Generator().manual_seed((fingerprint + self.seed * 1_000_003) % 2**32)
+        return torch.rand(*grid_size, generator=generator, dtype=torch.float32, device="cpu")

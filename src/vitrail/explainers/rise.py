@@ -1,4 +1,4 @@
-"""RISE: random masks, weighted by what the model still says."""
+"""RISE: random masks, weighted by the target's probability under each mask."""
 
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -10,28 +10,28 @@ from torch import Tensor
 from vitrail.adapters import Check
 from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.precision import matmul_float32
 from vitrail.core.types import Images
-from vitrail.explainers._precision import product
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
 
 @EXPLAINERS.register("rise")
 @final
 @dataclass(frozen=True, eq=False)
-class Rise(OwnPassExplainer):
-    """The target's probability under random masks, summed per patch over the masks that keep it, over how many do on average.
+class Rise(Explainer):
+    """The target's probability under random masks, summed over the masks that keep a patch, over the expected number of them.
 
     Args:
         model: Any classifier.
-        num_masks: How many; the same for every image.
-        cells: The masks are drawn on so many cells a side, then enlarged and shifted at random.
-        keep_probability: Share of cells that is kept.
+        num_masks: Number of masks; all images share them.
+        cells: Masks are drawn on a grid of `cells` x `cells`, then enlarged and shifted at random.
+        keep_probability: Probability of keeping a cell.
         baseline: Name in `vitrail.core.baselines`.
-        seed: Another seed, other masks.
+        seed: Seed of the masks.
 
     Source: Petsiuk et al. 2018, section 3, arXiv:1806.07421.
 
-    Differs: masks are hard, on the grid of patches, not blended at their borders; 512 of them, not 4,000 or 8,000.
+    Differs: binary masks on the patch grid, without smooth borders; 512 masks by default, not 4,000 or 8,000.
     """
 
     num_masks: int = 512
@@ -56,25 +56,27 @@ class Rise(OwnPassExplainer):
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size = self.model.grid_size(images)
         masks = self.masks(grid_size).to(images.device)
-        # The whole image goes along as one more step.
+        # The whole image is the first step, so that all logits take the same numerical path.
         keep = torch.cat([torch.ones_like(masks[:1]), masks]).expand(len(images), -1, -1)
-        found = self.model.perturbed_logits(images, self.model.baseline(self.baseline, images), keep)
-        logits = found[:, 0]
+        stepped = self.model.perturbed_logits(images, self.model.baseline(self.baseline, images), keep)
+        logits = stepped[:, 0]
         targets = choose(logits)
-        chosen = targets[:, None, None].expand(-1, self.num_masks, 1)
-        probabilities = self.model.probabilities(found[:, 1:]).gather(2, chosen).squeeze(2)
-        relevance = product(probabilities, masks.to(probabilities)) / (self.num_masks * self.keep_probability)  # equation 6
+        index = targets[:, None, None].expand(-1, self.num_masks, 1)
+        probabilities = self.model.probabilities(stepped[:, 1:]).gather(2, index).squeeze(2)
+        relevance = matmul_float32(probabilities, masks.to(probabilities)) / (
+            self.num_masks * self.keep_probability
+        )  # equation 6
         return Attribution(logits, targets, relevance.unflatten(1, grid_size))
 
     def masks(self, grid_size: tuple[int, int]) -> Bool[Tensor, "s n"]:
-        """The masks for a grid, True = kept; drawn on the CPU, so that they are the same on every device."""
+        """Draw the masks for a grid; True = kept. Drawn on the CPU, so that all devices get the same masks."""
         generator = torch.Generator().manual_seed(self.seed)
         shape = (self.num_masks, self.cells + 1, self.cells + 1)
         small = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < self.keep_probability
         index = torch.arange(self.num_masks, device="cpu")[:, None, None]
-        at = []
+        positions = []
         for side in grid_size:
             enlarged = -(-side // self.cells)
             shift = torch.randint(enlarged, (self.num_masks, 1), generator=generator, device="cpu")
-            at.append((torch.arange(side, device="cpu") + shift) // enlarged)
-        return small[index, at[0][:, :, None], at[1][:, None, :]].flatten(1)
+            positions.append((torch.arange(side, device="cpu") + shift) // enlarged)
+        return small[index, positions[0][:, :, None], positions[1][:, None, :]].flatten(1)

@@ -1,4 +1,4 @@
-"""Input x gradient and integrated gradients, on embedded patches."""
+"""Input x gradient and integrated gradients on embedded patches."""
 
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -8,29 +8,29 @@ import torch
 from torch import Tensor
 
 from vitrail.adapters import Check
-from vitrail.adapters.memory import in_batches
+from vitrail.adapters.memory import run_in_batches
 from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images
 from vitrail.explainers._gradients import target_gradients
 from vitrail.explainers._libra import balanced_gradients
-from vitrail.explainers._precision import at_least_single
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, OwnPassExplainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
 
 @EXPLAINERS.register("input-x-gradient")
 @final
 @dataclass(frozen=True, eq=False)
-class InputXGradient(OwnPassExplainer):
-    """Embedded patch times the target logit's gradient: what the logit would lose if it were linear and the patch were zero.
+class InputXGradient(Explainer):
+    """Embedded patch times the gradient of the target logit: the drop of a linear logit if the patch were zero.
 
     Args:
         model: Any ViT.
-        libra: Balance the gradients; see `vitrail.explainers._libra`.
+        libra: Balance gradients with LibraGrad, see `vitrail.explainers._libra`.
 
     Source: Shrikumar et al. 2016, arXiv:1605.01713.
 
-    Differs: at the embedded patches, before positions, not at the pixels, whose gradients are noise.
+    Differs: taken at the embedded patches, before positions; gradients at the pixels are noisier.
     """
 
     libra: bool = False
@@ -52,19 +52,19 @@ class InputXGradient(OwnPassExplainer):
 @EXPLAINERS.register("integrated-gradients")
 @final
 @dataclass(frozen=True, eq=False)
-class IntegratedGradients(OwnPassExplainer):
-    """The target logit's gradient, integrated on the straight way from a baseline's embedded patches to the image's.
+class IntegratedGradients(Explainer):
+    """The gradient of the target logit, integrated along the straight line from a baseline's embedded patches to the image's.
 
-    Relevance summed over the grid, plus `bias` (the baseline's logit), is the logit, up to the error of the integral.
+    Relevance summed over the grid, plus `bias` (the baseline's logit), is the logit, up to the quadrature error.
 
     Args:
         model: Any ViT.
-        num_steps: Points of a Gauss-Legendre quadrature.
+        num_steps: Number of points of the Gauss-Legendre quadrature.
         baseline: Name in `vitrail.core.baselines`.
 
     Source: Sundararajan et al. 2017, arXiv:1703.01365.
 
-    Differs: between embedded patches, not between pixels: the same integral, since patches are embedded linearly.
+    Differs: integrates between embedded patches instead of pixels, which is the same integral, since patches are embedded linearly.
     """
 
     num_steps: int = 50
@@ -86,24 +86,25 @@ class IntegratedGradients(OwnPassExplainer):
             logits = self.vit.logits(images)
             targets = choose(logits)
             replacement = self.model.baseline(self.baseline, images)
-            start = self.vit.logits(replacement).expand(len(images), -1).gather(1, targets[:, None]).squeeze(1)
+            bias = self.vit.logits(replacement).expand(len(images), -1).gather(1, targets[:, None]).squeeze(1)
             end_patches, start_patches = self.vit.patch_embed(images), self.vit.patch_embed(replacement)
-        difference = at_least_single(end_patches) - at_least_single(start_patches)
+        difference = at_least_float32(end_patches) - at_least_float32(start_patches)
         quadrature = np.polynomial.legendre.leggauss(self.num_steps)
-        nodes, weights = (torch.tensor(part, dtype=difference.dtype, device=difference.device) for part in quadrature)
+        nodes, weights = (torch.tensor(numbers, dtype=difference.dtype, device=difference.device) for numbers in quadrature)
         shares = (nodes + 1) / 2
 
-        def gradients(points: slice) -> Tensor:
-            at = torch.arange(points.start, points.stop, device=images.device)
-            image, share = at // self.num_steps, shares[at % self.num_steps][:, None, None]
+        def integrand(points: slice) -> Tensor:
+            point = torch.arange(points.start, points.stop, device=images.device)
+            image, step = point // self.num_steps, point % self.num_steps
+            share = shares[step][:, None, None]
             patches = (end_patches[image] - (1 - share) * difference[image]).to(end_patches.dtype).requires_grad_()
-            at_point = self.vit.forward_tokens(self.vit.assemble(patches, grid_size), grid_size)
-            [gradient] = target_gradients(at_point, targets[image], [patches], allow_zero=True)
-            # One number a patch is kept of every point: whole gradients of all points would fill the memory.
-            return (difference[image] * gradient).sum(-1) * weights[at % self.num_steps, None] / 2
+            point_logits = self.vit.forward_tokens(self.vit.assemble(patches, grid_size), grid_size)
+            [gradient] = target_gradients(point_logits, targets[image], [patches], allow_zero=True)
+            # Reduce to one number per patch at once: the gradients of all points would fill the memory.
+            return (difference[image] * gradient).sum(-1) * weights[step, None] / 2
 
-        # A graph holds about ten times what a plain pass does.
+        # A pass with a graph takes about ten times the memory of one without.
         bytes_each = 10 * self.vit.bytes_per_pass(difference.shape[1], difference.shape[2], difference.element_size())
-        parts = in_batches(gradients, len(images) * self.num_steps, bytes_each, images.device)
-        relevance = parts.unflatten(0, (len(images), self.num_steps)).sum(1)
-        return Attribution(logits, targets, relevance.unflatten(1, grid_size), start)
+        terms = run_in_batches(integrand, len(images) * self.num_steps, bytes_each, images.device)
+        relevance = terms.unflatten(0, (len(images), self.num_steps)).sum(1)
+        return Attribution(logits, targets, relevance.unflatten(1, grid_size), bias)

@@ -1,11 +1,20 @@
-"""Measures of whether an explanation is true: one file a family."""
+"""Metrics of explanations, one file per family."""
 
-from vitrail.metrics import faithfulness, localization, masks, sanity, sensitivity, single_step  # noqa: F401 (fill `METRICS`)
-from vitrail.metrics.base import METRICS, ImageMetric, Measure, View
+from vitrail.metrics import (  # noqa: F401 (registers the metrics)
+    faithfulness,
+    localization,
+    masks,
+    saco,
+    sanity,
+    sensitivity,
+    single_step,
+)
+from vitrail.metrics.base import METRICS, ImageMetric, Measure, MetricBatch
 from vitrail.metrics.complexity import Completeness
 from vitrail.metrics.curves import Curves
 from vitrail.metrics.perturbation import InsertionDeletion, perturbation_curves
-from vitrail.metrics.protocols import PROTOCOLS, Curve, Protocol
+from vitrail.metrics.protocol import Curve, Protocol
+from vitrail.metrics.protocols import PROTOCOLS
 
 __all__ = [
     "METRICS",
@@ -16,7 +25,7 @@ __all__ = [
     "ImageMetric",
     "InsertionDeletion",
     "Measure",
+    "MetricBatch",
     "Protocol",
-    "View",
     "perturbation_curves",
 ]

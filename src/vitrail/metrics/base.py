@@ -1,4 +1,4 @@
-"""What a metric of explanations is: numbers per image, each with a direction, a range and a source."""
+"""The base class of metrics: one number per image and measure, with a direction, a range and a source."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -13,31 +13,35 @@ from torchmetrics import Metric
 
 from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.precision import at_least_float32
 from vitrail.core.registry import Registry
 from vitrail.core.types import Images, Logits, Relevance, Targets
 from vitrail.explanation import Explanation
-from vitrail.metrics.undefined import defined_only, describe_undefined
+from vitrail.metrics.undefined import describe_undefined, replace_infinite
 
 logger = logging.getLogger(__name__)
 
 Better = Literal["higher", "lower"]
 
-Answers = Bool[Tensor, "b height width"]
-"""What is known to decide, in the pixels that the maps cover; True = it decides."""
+GroundTruthMasks = Bool[Tensor, "b height width"]
+"""The pixels known to decide, at the size of the images; True = decides."""
 
-Again = Callable[[Images, Targets], Relevance]
-"""The method that made an explanation, to be asked once more: of other images, or of the model while it is changed."""
+Measurements = Float[Tensor, "b measures"]
+"""One number per image and measure; NaN where a measure is undefined."""
+
+ExplainFunction = Callable[[Images, Targets], Relevance]
+"""The explained method, which some metrics call again: with other images, or while the model is changed."""
 
 
 @runtime_checkable
-class Replacing(Protocol):
-    """What the metric of masks asks of a method besides, if it can tell."""
+class PatchReplacer(Protocol):
+    """What the `masks` metric can use of a method, if the method has it."""
 
     gives_probabilities: ClassVar[bool]
-    """Whether relevance is the probability that a patch is to be kept."""
+    """Whether relevance is the probability of keeping a patch."""
 
-    def logits_without(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits | None:
-        """Logits where removed patches are what the method itself puts in their place, or None where it has nothing."""
+    def placeholder_logits(self, images: Images, keep: Bool[Tensor, "b n"]) -> Logits | None:
+        """Return logits with removed patches replaced by the method's own placeholder; None if it has none."""
 
 
 T = TypeVar("T")
@@ -48,11 +52,11 @@ class Measure:
     """One number per image.
 
     Attributes:
-        name: Its column in tables.
-        better: What speaks for the map; None for what only describes it.
-        low: Its smallest possible value; may be -inf.
-        high: Its largest possible value; may be inf.
-        description: One line, with the unit where there is one.
+        name: Column name in tables.
+        better: Which values are better; None for purely descriptive numbers.
+        low: Smallest possible value; may be -inf.
+        high: Largest possible value; may be inf.
+        description: One line, with the unit if there is one.
     """
 
     name: str
@@ -63,35 +67,35 @@ class Measure:
 
 
 @dataclass(eq=False)
-class View:
-    """A batch as metrics see it. What several metrics or methods need is computed once.
+class MetricBatch:
+    """A batch of images to measure, with a cache for results that several metrics or methods share.
 
     Attributes:
         classifier: The explained model.
         images: A normalized batch.
-        ground_truth: What is known to decide, or None where nobody knows. An image without any has an empty answer.
+        ground_truth: The pixels known to decide, or None if unknown; all False in an image where nothing decides.
     """
 
     classifier: Classifier
     images: Images
-    ground_truth: Answers | None = None
-    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    ground_truth: GroundTruthMasks | None = None
+    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
-    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What `compute` returns; under the same key it is called once a batch."""
-        if key not in self._known:
-            self._known[key] = compute()
-        return self._known[key]
+    def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return the result of `compute`, which is called once per batch and key."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
 
     @property
     def logits(self) -> Logits:
-        """Of the images as they are, in single precision or better; from one forward pass."""
+        """Logits of the unchanged images, in single precision or better."""
 
         def compute() -> Logits:
             with self.classifier.inspecting(), torch.no_grad():
                 return at_least_float32(self.classifier.logits(self.images))
 
-        return self.once("logits", compute)
+        return self.cached("logits", compute)
 
     @property
     def patch_grid(self) -> tuple[int, int]:
@@ -100,18 +104,18 @@ class View:
 
 
 class ImageMetric(Metric, ABC):
-    """Numbers per image that say how good its map is; over a data set their means. Reduces over processes by itself.
+    """Rates every image's map by one number per measure, and averages them over a data set.
 
-    A metric writes `measure` and names what it gives in `measures`. It sees explanations and the model, never a method.
+    A metric implements `measure` and lists its `measures`. It is a torchmetrics `Metric`, so it synchronizes between processes.
 
     Attributes:
-        measures: What it gives, in the order of its columns.
-        needs_ground_truth: Whether it compares maps with what is known to decide.
-        needs_method: Whether it asks the method once more.
+        measures: The measures, in the order of their columns.
+        needs_ground_truth: Whether it compares maps with ground truth.
+        needs_method: Whether it calls the method again.
     """
 
     full_state_update = False
-    higher_is_better = None  # One or the other, by measure.
+    higher_is_better = None  # depends on the measure
     needs_ground_truth: ClassVar[bool] = False
     needs_method: ClassVar[bool] = False
     measures: tuple[Measure, ...]
@@ -124,17 +128,17 @@ class ImageMetric(Metric, ABC):
 
     def reset(self) -> None:
         super().reset()
-        # Never an empty list: a process that had no image takes part in gathering too.
+        # Never an empty list: processes without images take part in gathering too.
         self.values = [torch.empty(0, len(self.measures), device=self.device)]
 
     @abstractmethod
-    def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
+    def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
         """Measure every image of a batch; NaN where a measure is undefined.
 
         Args:
-            view: The batch; its images are where the model is.
-            explanation: Their maps and explained classes, on the same device.
-            again: The method that made them; only for a metric that `needs_method`.
+            batch: The images, on the model's device.
+            explanation: Their relevance and targets, on the same device.
+            explainer: The method that explained them; given if the metric `needs_method`.
         """
 
     def update(
@@ -142,95 +146,90 @@ class ImageMetric(Metric, ABC):
         classifier: Classifier,
         images: Images,
         explanation: Explanation,
-        ground_truth: Answers | None = None,
-        again: Again | None = None,
+        ground_truth: GroundTruthMasks | None = None,
+        explainer: ExplainFunction | None = None,
     ) -> None:
-        """Measure a batch and remember the numbers.
+        """Measure a batch and store the numbers.
 
         Args:
             classifier: The explained model.
             images: The explained images.
             explanation: Their relevance and targets.
-            ground_truth: What is known to decide.
-            again: The method that made the explanation, an `Explainer`.
+            ground_truth: The pixels known to decide.
+            explainer: The method that made the explanation.
 
         Raises:
-            InvalidInputError: Images elsewhere than the model, not one map an image, maps that are not finite, or something missing
-                that the metric needs.
+            InvalidInputError: Images on another device than the model, another number of maps than images, maps that are not finite,
+                or a missing argument that the metric needs.
         """
-        found = self.checked(View(classifier, images, ground_truth), explanation, again)
-        self.values.append(found.to(self.values[0]))
+        values = self.measure_batch(MetricBatch(classifier, images, ground_truth), explanation, explainer)
+        self.values.append(values.to(self.values[0]))
 
-    def checked(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
-        """`measure`, of what can be measured.
+    def measure_batch(
+        self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None
+    ) -> Measurements:
+        """Check the arguments, then `measure` the batch.
 
         Raises:
-            InvalidInputError: As `update` does.
+            InvalidInputError: See `update`.
         """
         name = type(self).__name__
-        check_place(view.classifier, view.images)
-        if len(explanation) != len(view.images):
-            raise InvalidInputError(f"expected an explanation of {len(view.images)} images, got one of {len(explanation)}")
+        check_device(batch.classifier, batch.images)
+        if len(explanation) != len(batch.images):
+            raise InvalidInputError(f"expected an explanation of {len(batch.images)} images, got one of {len(explanation)}")
         if not torch.isfinite(explanation.relevance).all():
             raise InvalidInputError("expected finite relevance, got NaN or infinite values")
-        if self.needs_ground_truth and view.ground_truth is None:
-            raise InvalidInputError(
-                f"expected ground_truth for {name}, which compares maps with what is known to decide, got none"
-            )
-        if self.needs_method and again is None:
-            raise InvalidInputError(f"expected the method for {name}, which asks it once more, got none; give again=...")
-        # A saved explanation comes back on the CPU, wherever its model is.
-        return self.measure(view, explanation.to(view.images.device), again)
+        if self.needs_ground_truth and batch.ground_truth is None:
+            raise InvalidInputError(f"expected ground_truth for {name}, which compares maps with it, got none")
+        if self.needs_method and explainer is None:
+            raise InvalidInputError(f"expected the method for {name}, which calls it again, got none; pass explainer=...")
+        # Saved explanations are loaded on the CPU, wherever the model is.
+        return self.measure(batch, explanation.to(batch.images.device), explainer)
 
     def per_image(self) -> Float[Tensor, "images measures"]:
-        """The numbers of all images so far, in the order in which they came."""
+        """Return the numbers of all images, in the order of the updates."""
         return torch.cat(self.values) if isinstance(self.values, list) else self.values
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over the images where a measure is defined, by name; NaN where it is nowhere.
+        """Return the mean of every measure by name, over the images where it is defined; NaN if there are none.
 
-        What is infinite counts as undefined. A warning tells of how many images a mean leaves out.
+        Infinite values count as undefined. A warning reports how many images each mean leaves out.
 
         Raises:
-            InvalidInputError: Nothing was measured yet.
+            InvalidInputError: No image was measured.
         """
         values = self.per_image()
         if not len(values):
             raise InvalidInputError("expected at least one measured image, got none")
-        values, names = defined_only(values.cpu().double()), [each.name for each in self.measures]
+        values, names = replace_infinite(values.cpu().double()), [measure.name for measure in self.measures]
         counts = dict(zip(names, values.isnan().sum(0).tolist(), strict=True))
-        if words := describe_undefined(counts, len(values)):
-            logger.warning("%s: %s", type(self).__name__, words)
+        if message := describe_undefined(counts, len(values)):
+            logger.warning("%s: %s", type(self).__name__, message)
         return dict(zip(names, values.nanmean(0), strict=True))
 
 
 METRICS: Registry[type[ImageMetric]] = Registry("metric")
-"""Metrics by name; those of the curves of a protocol are in `vitrail.metrics.protocols.PROTOCOLS`."""
+"""Metrics by name; insertion and deletion curves are named by `vitrail.metrics.protocols.PROTOCOLS`."""
 
 
-def check_place(classifier: Classifier, images: Images) -> None:
-    """Refuse images that lie elsewhere than the model.
+def check_device(classifier: Classifier, images: Images) -> None:
+    """Check that images are on the model's device.
 
     Raises:
-        InvalidInputError: They do.
+        InvalidInputError: They are on another one.
     """
     if images.device != classifier.device:
         raise InvalidInputError(
-            f"expected images on {classifier.device}, as the model is, got images on {images.device}; bring them there by "
+            f"expected images on {classifier.device}, like the model, got images on {images.device}; move them with "
             "images.to(model.device)"
         )
 
 
 def check_seed(seed: int) -> None:
-    """Refuse what torch cannot take for a seed.
+    """Check for a seed that torch accepts.
 
     Raises:
-        InvalidInputError: It is no whole number from 0 up to 2^63.
+        InvalidInputError: It is no whole number from 0 to 2^63 - 1.
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise InvalidInputError(f"expected seed as a whole number of at least 0 and below 2^63, got {seed!r}")
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision is for networks: areas and divergences are sums of many numbers."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

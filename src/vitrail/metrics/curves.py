@@ -1,4 +1,4 @@
-"""The curves of a protocol, their areas and their names."""
+"""Insertion and deletion curves: scores at every point, the area under each curve, and normalized curves."""
 
 from dataclasses import dataclass, replace
 
@@ -6,23 +6,49 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vitrail.core.divergence import kl_divergence
+from vitrail.core.outputs import Output, decisions, probabilities
 from vitrail.core.registry import unknown_name
-from vitrail.metrics.protocols import Protocol
-from vitrail.metrics.undefined import mean_of_defined
+from vitrail.core.types import Logits, Targets
+from vitrail.metrics.protocol import Protocol, Score
+from vitrail.metrics.undefined import mean_over_defined
 
 SMALLEST_SPAN = 0.01
-"""Share of a curve's range by which the scores of image and baseline have to differ, for a normalized curve to mean anything."""
+"""A curve is normalized only if the scores of image and baseline differ by at least this share of the curve's range."""
+
+
+def score_logits(
+    logits: Float[Tensor, "b curves s c"], original: Logits, targets: Targets, score: Score, output: Output = "softmax"
+) -> Float[Tensor, "b curves s"]:
+    """Turn the logits at every point of the curves into scores.
+
+    Args:
+        logits: Logits of the changed images, in single precision or better.
+        original: Logits of the unchanged images; used by "kl" only.
+        targets: The explained classes.
+        score: What to compute, see `Curve`.
+        output: What logits mean, see `Classifier.output`.
+    """
+    if score == "kl":
+        return kl_divergence(original[:, None, None], logits, output)
+    if score == "top1":
+        decided = decisions(logits)
+        # A single logit decides between yes and no.
+        hits = (decided == (targets[:, None, None] if logits.shape[-1] > 1 else 1)).to(logits)
+        return hits.where(logits.isfinite().all(-1), torch.nan)
+    values = logits if score == "logit" else probabilities(logits, output)
+    return values.gather(3, targets[:, None, None, None].expand(*values.shape[:3], 1)).squeeze(3)
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves of some images, by name: `curves["insertion_zero"]` has shape (b, s).
+    """The curves of a batch of images, by name: `curves["insertion_zero"]` has shape (b, s).
 
     Attributes:
-        protocol: What was measured.
-        fractions: Share of the cells (pixels) that have changed, at every point.
-        scores: Per image and curve; the curves are those of `protocol.curves`, in that order.
-        ends: Per image and curve, the score of the image as it is, and that of the baseline; NaN where there is no baseline.
+        protocol: The protocol that was measured.
+        fractions: Share of the cells (pixels) that have changed at every point.
+        scores: Scores per image and curve; curves are those of `protocol.curves`, in that order.
+        ends: Scores of the unchanged image and of the baseline, per image and curve; NaN if the protocol has no baseline.
     """
 
     protocol: Protocol
@@ -32,7 +58,7 @@ class Curves:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for every curve."""
+        """Names of the curves."""
         return tuple(curve.name for curve in self.protocol.curves)
 
     def __getitem__(self, name: str) -> Float[Tensor, "b s"]:
@@ -41,67 +67,67 @@ class Curves:
         return self.scores[:, self.names.index(name)]
 
     def mean(self) -> Float[Tensor, "curves s"]:
-        """The mean curve over images; those of which a point is undefined are left out."""
-        return mean_of_defined(self.scores, self._defined(self.scores).expand_as(self.scores))
+        """Return the mean curves over the images; images with an undefined point are left out."""
+        return mean_over_defined(self.scores, self._are_defined(self.scores).expand_as(self.scores))
 
     def auc(self) -> Float[Tensor, "b curves"]:
-        """Area under the raw curve, by trapezoids, over the protocol's `axis`."""
-        area = torch.trapezoid(self.scores, self.fractions)
+        """Return the area under every raw curve, by trapezoids, over the protocol's `axis`."""
+        auc = torch.trapezoid(self.scores, self.fractions)
         if self.protocol.from_zero:
-            # A triangle from (0, 0) to the first point.
-            deletes = torch.tensor([curve.direction == "deletion" for curve in self.protocol.curves], device=area.device)
-            area = area + deletes * self.fractions[0] * self.scores[..., 0] / 2
+            # Add the triangle from (0, 0) to the first point.
+            deletes = torch.tensor([curve.direction == "deletion" for curve in self.protocol.curves], device=auc.device)
+            auc = auc + deletes * self.fractions[0] * self.scores[..., 0] / 2
         if self.protocol.axis == "mean":
-            return area / (self.fractions[-1] - self.fractions[0])
-        return area * 100 if self.protocol.axis == "percent" else area
+            return auc / (self.fractions[-1] - self.fractions[0])
+        return auc * 100 if self.protocol.axis == "percent" else auc
 
     def normalized(self) -> "Curves":
-        """The same between baseline and image: `(score - baseline's) / (image's - baseline's)`.
+        """Scale scores so that the baseline is 0 and the image is 1: `(score - baseline) / (image - baseline)`.
 
-        NaN where the two are equal or nearly so: where they differ by less than `SMALLEST_SPAN` of the range of the curve and the
-        two. And for a curve that has no such form (`Curve.normalized`).
+        NaN where image and baseline differ by less than `SMALLEST_SPAN` of the range of the curve, and for curves that cannot be
+        normalized (`Curve.normalized`).
         """
         clean, empty = self.ends.unsqueeze(2).unbind(-1)
-        whole = torch.cat([self.scores, self.ends], -1)
-        least = (SMALLEST_SPAN * (whole.amax(-1, keepdim=True) - whole.amin(-1, keepdim=True))).clamp_min(1e-12)
-        has_form = torch.tensor([[curve.normalized] for curve in self.protocol.curves], device=clean.device)
-        span = (clean - empty).masked_fill(~has_form | ((clean - empty).abs() < least), torch.nan)
+        scores = torch.cat([self.scores, self.ends], -1)
+        smallest = (SMALLEST_SPAN * (scores.amax(-1, keepdim=True) - scores.amin(-1, keepdim=True))).clamp_min(1e-12)
+        normalizable = torch.tensor([[curve.normalized] for curve in self.protocol.curves], device=clean.device)
+        span = (clean - empty).masked_fill(~normalizable | ((clean - empty).abs() < smallest), torch.nan)
         ends = torch.tensor([1.0, 0.0]).to(self.ends) + 0 * span
         return replace(self, scores=(self.scores - empty) / span, ends=ends)
 
     def normalized_auc(self) -> Float[Tensor, "b curves"]:
-        """Area under the normalized curves."""
+        """Return the area under every normalized curve."""
         return self.normalized().auc()
 
     def mean_normalized_auc(self) -> Float[Tensor, " curves"]:
-        """`normalized_auc` of the mean curve: images whose clean score is hardly above the baseline's do not dominate it."""
+        """Return `normalized_auc` of the mean curve, which images with a score close to the baseline's do not dominate."""
         return self.averaged().normalized_auc()[0]
 
     def averaged(self) -> "Curves":
-        """The mean over images, as the curves of one; what is undefined is left out, see `mean`."""
-        ends = mean_of_defined(self.ends, self._defined(self.scores).expand_as(self.ends))
+        """Return the mean curves as the curves of a single image; undefined images are left out, see `mean`."""
+        ends = mean_over_defined(self.ends, self._are_defined(self.scores).expand_as(self.ends))
         return replace(self, scores=self.mean().unsqueeze(0), ends=ends.unsqueeze(0))
 
     def num_undefined(self) -> dict[str, int]:
-        """Of how many images an area is undefined, by the names of `areas`; those that are defined everywhere are left out."""
-        counts = {name: int((~areas.isfinite()).sum()) for name, areas in self.areas().items()}
+        """Count the images with an undefined AUC by the names of `aucs`; only counts above 0."""
+        counts = {name: int((~aucs.isfinite()).sum()) for name, aucs in self.aucs().items()}
         return {name: count for name, count in counts.items() if count}
 
-    def areas(self) -> dict[str, Float[Tensor, " b"]]:
-        """Every area of every image by name: `insertion_zero`, ..., then those that exist with `normalized_` in front."""
-        return self._named(self.auc(), self.normalized_auc())
+    def aucs(self) -> dict[str, Float[Tensor, " b"]]:
+        """Return all AUCs of every image by name: `insertion_zero`, ..., then normalized ones as `normalized_insertion_zero`."""
+        return self._name_aucs(self.auc(), self.normalized_auc())
 
     def summary(self) -> dict[str, float]:
-        """Area under every mean curve, by the names of `areas`."""
-        areas = self.auc()
-        means = self._named(mean_of_defined(areas, areas.isfinite()), self.mean_normalized_auc())
-        return {name: float(area) for name, area in means.items()}
+        """Return the AUC of every mean curve, by the names of `aucs`."""
+        raw = self.auc()
+        means = self._name_aucs(mean_over_defined(raw, raw.isfinite()), self.mean_normalized_auc())
+        return {name: float(auc) for name, auc in means.items()}
 
     @staticmethod
-    def _defined(scores: Float[Tensor, "b curves s"]) -> Bool[Tensor, "b curves 1"]:
+    def _are_defined(scores: Float[Tensor, "b curves s"]) -> Bool[Tensor, "b curves 1"]:
         return scores.isfinite().all(-1, keepdim=True)
 
-    def _named(self, raw: Float[Tensor, "*b curves"], normalized: Float[Tensor, "*b curves"]) -> dict[str, Tensor]:
-        named = {curve.name: raw[..., i] for i, curve in enumerate(self.protocol.curves)}
-        relative = ((curve, normalized[..., i]) for i, curve in enumerate(self.protocol.curves))
-        return named | {f"normalized_{curve.name}": areas for curve, areas in relative if curve.normalized}
+    def _name_aucs(self, raw: Float[Tensor, "*b curves"], normalized: Float[Tensor, "*b curves"]) -> dict[str, Tensor]:
+        curves = list(enumerate(self.protocol.curves))
+        named = {curve.name: raw[..., i] for i, curve in curves}
+        return named | {f"normalized_{curve.name}": normalized[..., i] for i, curve in curves if curve.normalized}

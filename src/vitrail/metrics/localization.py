@@ -1,4 +1,4 @@
-"""Whether an explanation points at what is known to decide."""
+"""Localization: compare maps with ground truth."""
 
 from typing import Any, final
 
@@ -7,173 +7,175 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Relevance
 from vitrail.explanation import Explanation
-from vitrail.metrics.base import METRICS, Again, Answers, ImageMetric, Measure, View, at_least_float32
+from vitrail.metrics.base import METRICS, ExplainFunction, GroundTruthMasks, ImageMetric, Measure, Measurements, MetricBatch
 
 CellRelevance = Float[Tensor, "b n"]
-"""A map's cells, row by row."""
+"""Relevance of the cells, row by row."""
 
 CellGroundTruth = Int[Tensor, "b n"]
-"""How many pixels of every cell belong to the answer."""
+"""Number of ground-truth pixels in every cell."""
 
-CellAreas = Int[Tensor, " n"]
-"""How many pixels every cell has."""
+CellSizes = Int[Tensor, " n"]
+"""Number of pixels of every cell."""
 
 
 def pointing_hits(relevance: Relevance, masks: Bool[Tensor, "b height width"]) -> Bool[Tensor, " b"]:
-    """Whether the cell of the largest relevance lies, with at least one pixel, on the mask.
+    """Return whether the cell with the largest relevance contains a pixel of the mask.
 
     Args:
-        relevance: One map an image.
-        masks: The right answer in the pixels that the map covers.
+        relevance: One map per image.
+        masks: Ground truth at the size of the images.
 
-    Source: the pointing game, arXiv:1608.00507, section 4.2.
+    Source: the pointing game, Zhang et al. 2016, arXiv:1608.00507, section 4.2.
 
-    Differs: There the strongest pixel is asked, with a tolerance of 15 pixels; here the strongest cell, without.
+    Differs: uses the cell with the largest relevance, without tolerance; the paper uses the pixel, with a tolerance of 15 pixels.
     """
-    touched = touched_cells(masks, (relevance.shape[1], relevance.shape[2])).flatten(1)
+    touched = find_touched_cells(masks, (relevance.shape[1], relevance.shape[2])).flatten(1)
     return touched.gather(1, relevance.flatten(1).argmax(1, keepdim=True)).squeeze(1)
 
 
 def pointing_chance(masks: Bool[Tensor, "b height width"], grid_size: tuple[int, int]) -> Float[Tensor, " b"]:
-    """The share of hits of a cell picked at random."""
-    return touched_cells(masks, grid_size).flatten(1).float().mean(1)
+    """Return the probability of a hit for a random cell."""
+    return find_touched_cells(masks, grid_size).flatten(1).float().mean(1)
 
 
-def touched_cells(masks: Bool[Tensor, "b height width"], grid_size: tuple[int, int]) -> Bool[Tensor, "b rows cols"]:
-    """The cells of a grid that a mask reaches into; where cells do not divide the mask, neighbors share pixels."""
-    # As torch's adaptive pooling, whose windows on Apple's GPUs miss pixels where cells do not divide the mask.
-    return _pixels_reached(_pixels_reached(masks.int(), grid_size[1]).mT, grid_size[0]).mT > 0
+def find_touched_cells(masks: Bool[Tensor, "b height width"], grid_size: tuple[int, int]) -> Bool[Tensor, "b rows cols"]:
+    """Find the cells with at least one mask pixel; if cells do not divide the mask evenly, neighbors share border pixels."""
+    # Same windows as torch's adaptive pooling, which on Apple's GPUs misses pixels if cells do not divide the mask.
+    return _count_pixels(_count_pixels(masks.int(), grid_size[1]).mT, grid_size[0]).mT > 0
 
 
-def _pixels_reached(pixels: Int[Tensor, "b lines length"], num_cells: int) -> Int[Tensor, "b lines cells"]:
-    """Pixels summed along lines, over every cell that they reach into."""
+def _count_pixels(pixels: Int[Tensor, "b lines length"], num_cells: int) -> Int[Tensor, "b lines cells"]:
+    """Count the mask pixels of every cell along lines; border pixels count for both neighbors."""
     length, cells = pixels.shape[2], torch.arange(num_cells, device=pixels.device)
-    first, beyond = cells * length // num_cells, -(-(cells + 1) * length // num_cells)
-    before = nn.functional.pad(pixels.cumsum(2, dtype=torch.int32), (1, 0))
-    return before[:, :, beyond] - before[:, :, first]
+    start, end = cells * length // num_cells, -(-(cells + 1) * length // num_cells)
+    sums = nn.functional.pad(pixels.cumsum(2, dtype=torch.int32), (1, 0))
+    return sums[:, :, end] - sums[:, :, start]
 
 
-def ground_truth_pixels(ground_truth: Answers, grid: tuple[int, int]) -> tuple[CellGroundTruth, CellAreas]:
-    """Count, in every cell, the pixels of the answer and all pixels. Every pixel is in one cell, as `perturbed_logits` has it.
+def count_ground_truth_pixels(ground_truth: GroundTruthMasks, grid: tuple[int, int]) -> tuple[CellGroundTruth, CellSizes]:
+    """Count the ground-truth pixels and all pixels of every cell; every pixel belongs to one cell, as in `perturbed_logits`.
 
     Raises:
-        InvalidInputError: A grid of more cells than there are pixels.
+        InvalidInputError: A grid with more cells than pixels.
     """
     (rows, cols), (height, width) = grid, ground_truth.shape[1:]
     if rows > height or cols > width:
         raise InvalidInputError(
-            f"expected maps of no more cells than ground_truth have pixels, got {rows}x{cols} cells on {height}x{width} pixels; "
-            "give ground_truth in the pixels that the maps cover"
+            f"expected at most as many cells as ground_truth has pixels, got {rows}x{cols} cells on {height}x{width} pixels; "
+            "give ground_truth at the size of the images"
         )
     row_of = torch.arange(height, device=ground_truth.device) * rows // height
     col_of = torch.arange(width, device=ground_truth.device) * cols // width
-    # In integers: exact at any size, and the same from run to run.
-    inside = torch.zeros(len(ground_truth), rows, width, dtype=torch.int32, device=ground_truth.device)
-    inside.index_add_(1, row_of, ground_truth.int())
-    inside = inside.new_zeros(len(ground_truth), rows, cols).index_add_(2, col_of, inside)
-    areas = row_of.bincount(minlength=rows)[:, None] * col_of.bincount(minlength=cols)
-    return inside.flatten(1), areas.flatten()
+    # Integers are exact at any size, and deterministic.
+    counts = torch.zeros(len(ground_truth), rows, width, dtype=torch.int32, device=ground_truth.device)
+    counts.index_add_(1, row_of, ground_truth.int())
+    counts = counts.new_zeros(len(ground_truth), rows, cols).index_add_(2, col_of, counts)
+    num_pixels = row_of.bincount(minlength=rows)[:, None] * col_of.bincount(minlength=cols)
+    return counts.flatten(1), num_pixels.flatten()
 
 
-def widened(ground_truth: Answers, tolerance: int) -> Answers:
-    """All pixels whose center is at most `tolerance` pixels from that of a pixel of the answer."""
+def dilate(ground_truth: GroundTruthMasks, tolerance: int) -> GroundTruthMasks:
+    """Add all pixels whose center is at most `tolerance` pixels from that of a ground-truth pixel."""
     if not tolerance:
         return ground_truth
-    tolerance = min(tolerance, sum(ground_truth.shape[1:]))  # Farther than that is nothing.
-    away = torch.arange(-tolerance, tolerance + 1, device=ground_truth.device) ** 2
-    disc = (away[:, None] + away <= tolerance**2).float()
-    met = nn.functional.conv2d(ground_truth.float().unsqueeze(1), disc[None, None], padding=tolerance).squeeze(1)
-    return met > 0.5  # Counts of pixels, whatever the convolution's rounding.
+    tolerance = min(tolerance, sum(ground_truth.shape[1:]))  # nothing is farther away
+    squares = torch.arange(-tolerance, tolerance + 1, device=ground_truth.device) ** 2
+    disc = (squares[:, None] + squares <= tolerance**2).float()
+    counts = nn.functional.conv2d(ground_truth.float().unsqueeze(1), disc[None, None], padding=tolerance).squeeze(1)
+    return counts > 0.5  # robust to the rounding of the convolution
 
 
-def mass_accuracy(relevance: CellRelevance, inside: CellGroundTruth, areas: CellAreas) -> Float[Tensor, " b"]:
-    """Share of the positive relevance that lies on the answer; NaN where no relevance is positive.
+def mass_accuracy(relevance: CellRelevance, ground_truth: CellGroundTruth, num_pixels: CellSizes) -> Float[Tensor, " b"]:
+    """Return the share of the positive relevance on the ground truth; NaN if no relevance is positive.
 
     Source: Arras et al. 2022, arXiv:2003.07258, relevance mass accuracy.
     """
     positive = relevance.clamp_min(0)
-    # Over the largest: sums of maps of any scale are finite. Without any this is 0 / 0, and stays NaN.
+    # Scale by the largest, so that sums are finite at any scale; 0 / 0 gives NaN.
     positive = positive / positive.amax(1, keepdim=True)
-    return (positive * inside).sum(1) / (positive * areas).sum(1)
+    return (positive * ground_truth).sum(1) / (positive * num_pixels).sum(1)
 
 
-def rank_accuracy(relevance: CellRelevance, inside: CellGroundTruth, areas: CellAreas) -> Float[Tensor, " b"]:
-    """Of the most relevant pixels, as many as the answer has, the share on the answer; NaN where the answer is empty.
+def rank_accuracy(relevance: CellRelevance, ground_truth: CellGroundTruth, num_pixels: CellSizes) -> Float[Tensor, " b"]:
+    """Return the precision of the k most relevant pixels, where k is the size of the ground truth; NaN if that is 0.
 
     Source: Arras et al. 2022, arXiv:2003.07258, relevance rank accuracy.
     """
-    sizes = inside.sum(1, keepdim=True)
+    sizes = ground_truth.sum(1, keepdim=True)
     order = relevance.argsort(dim=1, descending=True, stable=True)
-    found, room = inside.gather(1, order), areas[order]
-    left = sizes - (room.cumsum(1) - room)
-    taken = left.clamp_min(0).minimum(room)
-    # All pixels of a cell are equally relevant: of a cell that is not wholly taken, in proportion.
-    return ((found * taken).to(relevance.dtype) / room).sum(1) / sizes.squeeze(1)
+    hits, cell_sizes = ground_truth.gather(1, order), num_pixels[order]
+    remaining = sizes - (cell_sizes.cumsum(1) - cell_sizes)
+    taken = remaining.clamp_min(0).minimum(cell_sizes)
+    # All pixels of a cell are equally relevant, so a cell that is taken in part counts in proportion.
+    return ((hits * taken).to(relevance.dtype) / cell_sizes).sum(1) / sizes.squeeze(1)
 
 
-def average_precision(relevance: CellRelevance, inside: CellGroundTruth, areas: CellAreas) -> Float[Tensor, " b"]:
-    """Mean precision over the pixels of the answer, each at its own relevance as threshold; NaN where the answer is empty."""
+def average_precision(relevance: CellRelevance, ground_truth: CellGroundTruth, num_pixels: CellSizes) -> Float[Tensor, " b"]:
+    """Return the mean precision over the ground-truth pixels, each with its relevance as threshold; NaN if there are none."""
     values, order = relevance.sort(dim=1, descending=True, stable=True)
-    found, room = inside.gather(1, order), areas[order]
-    # Cells of equal relevance come in together: precision is that at the last of them.
+    hits, cell_sizes = ground_truth.gather(1, order), num_pixels[order]
+    # Cells with equal relevance pass a threshold together, so they share the precision at the last of them.
     last = torch.searchsorted(-values, -values, right=True) - 1
-    precision = (found.cumsum(1).to(relevance.dtype) / room.cumsum(1)).gather(1, last)
-    return (found * precision).sum(1) / inside.sum(1)
+    precision = (hits.cumsum(1).to(relevance.dtype) / cell_sizes.cumsum(1)).gather(1, last)
+    return (hits * precision).sum(1) / ground_truth.sum(1)
 
 
-def pixel_iou(relevance: CellRelevance, inside: CellGroundTruth, areas: CellAreas, threshold: float) -> Float[Tensor, " b"]:
-    """Intersection over union, in pixels, of the answer and the cells that reach a threshold between their smallest and largest.
+def pixel_iou(
+    relevance: CellRelevance, ground_truth: CellGroundTruth, num_pixels: CellSizes, threshold: float
+) -> Float[Tensor, " b"]:
+    """Return the intersection over union, in pixels, of the ground truth and the map scaled to [0, 1] and thresholded.
 
-    A constant map prefers no cell to another, and keeps all.
+    A constant map keeps all cells.
     """
     low, high = relevance.amin(1, keepdim=True), relevance.amax(1, keepdim=True)
-    # Divided, so that the largest value is 1 exactly, and reaches any threshold.
+    # Divide instead of scaling the threshold: the largest value is then exactly 1 and reaches any threshold.
     kept = ((relevance - low) / (high - low) >= threshold) | (high == low)
-    both = (kept * inside).sum(1)
-    either = (kept * areas).sum(1) + inside.sum(1) - both
-    return both.to(relevance.dtype) / either
+    intersection = (kept * ground_truth).sum(1)
+    union = (kept * num_pixels).sum(1) + ground_truth.sum(1) - intersection
+    return intersection.to(relevance.dtype) / union
 
 
 @METRICS.register("localization")
 @final
 class Localization(ImageMetric):
-    """How well a map finds what is known to decide.
+    """How well a map locates the ground truth.
 
-    Maps are compared with ground_truth in pixels, every pixel with the relevance of its cell, as if upsampled by "nearest". A
-    constant map has a `mass_accuracy`, `average_precision` and `iou` of `mass_chance`. An image with an empty answer has NaN
-    everywhere. No forward passes.
+    Compares maps with ground truth pixel by pixel; every pixel has the relevance of its cell. A constant map has a `mass_accuracy`,
+    `average_precision` and `iou` equal to `mass_chance`. Images with an empty ground truth score NaN. No forward passes.
 
     Args:
-        threshold: Where maps are cut for `iou`, in [0, 1] between their smallest and their largest relevance.
-        tolerance: How many pixels the strongest cell may miss the answer by in the pointing game.
+        threshold: Threshold for `iou`, in [0, 1] between the smallest and the largest relevance of a map.
+        tolerance: Largest distance, in pixels, between the strongest cell and the ground truth that counts as a hit.
 
     Raises:
-        InvalidInputError: A threshold or a tolerance that is none; on update, ground_truth that do not fit the maps.
+        InvalidInputError: A threshold or tolerance outside its range; on update, ground truth that does not fit the maps.
 
     Source: `pointing`: Zhang et al. 2016, arXiv:1608.00507, section 4.2. `mass_accuracy` and `rank_accuracy`: Arras et al. 2022,
-    arXiv:2003.07258; where the answer is a box, `mass_accuracy` is also the energy-based pointing game of Wang et al. 2020
-    (Score-CAM), arXiv:1910.01279. `average_precision`: per image, as scikit-learn has it.
+    arXiv:2003.07258; with boxes as ground truth, `mass_accuracy` is also the energy-based pointing game of Wang et al. 2020
+    (Score-CAM), arXiv:1910.01279. `average_precision`: per image, as in scikit-learn.
 
-    Differs: `pointing` asks whether any pixel of the strongest cell, of equal ones the first, is on or near the answer, where
-    the paper asks the strongest pixel; who misses by `tolerance` exactly still hits, and there is no tolerance by default,
-    where the paper has 15 pixels. Quantus lets any of equally strong pixels hit. `mass_accuracy` leaves negative relevance out,
-    which Quantus counts as negative mass. `rank_accuracy` takes cells whole, equal ones row by row, and of the last one as many
-    pixels as are still wanted: what these hold of the answer is its expected value over all orders of the cell's pixels.
-    `vitrail.metrics.masks` compares whole cells with ground_truth, not pixels, and lets cells that do not divide the image share
-    pixels.
+    Differs: `pointing` checks all pixels of the strongest cell (the first of equal ones) and has no tolerance by default; the paper
+    checks the strongest pixel with a tolerance of 15 pixels, and Quantus any of equally strong pixels. A distance of exactly
+    `tolerance` is a hit. `mass_accuracy` ignores negative relevance, which Quantus counts as negative mass. `rank_accuracy` takes
+    whole cells, equal ones row by row, and the expected share of the last cell. `vitrail.metrics.masks` compares whole cells
+    instead of pixels, and lets neighbors share pixels if cells do not divide the image evenly.
     """
 
     needs_ground_truth = True
     measures = (
-        Measure("pointing", "higher", 0.0, 1.0, "1 where the strongest cell lies on the answer, else 0"),
-        Measure("pointing_chance", None, 0.0, 1.0, "that of a cell picked at random"),
-        Measure("mass_accuracy", "higher", 0.0, 1.0, "share of the positive relevance on the answer"),
-        Measure("mass_chance", None, 0.0, 1.0, "share of the pixels on the answer: what a constant map reaches"),
-        Measure("rank_accuracy", "higher", 0.0, 1.0, "share on the answer of as many most relevant pixels as it has"),
-        Measure("iou", "higher", 0.0, 1.0, "intersection over union of the cut map and the answer, in pixels"),
-        Measure("average_precision", "higher", 0.0, 1.0, "area under precision and recall of pixels ranked by relevance"),
+        Measure("pointing", "higher", 0.0, 1.0, "1 if the strongest cell is on the ground truth, else 0"),
+        Measure("pointing_chance", None, 0.0, 1.0, "pointing of a random cell"),
+        Measure("mass_accuracy", "higher", 0.0, 1.0, "share of the positive relevance on the ground truth"),
+        Measure("mass_chance", None, 0.0, 1.0, "share of the pixels on the ground truth: the score of a constant map"),
+        Measure(
+            "rank_accuracy", "higher", 0.0, 1.0, "precision of the k most relevant pixels, k being the size of the ground truth"
+        ),
+        Measure("iou", "higher", 0.0, 1.0, "intersection over union of the thresholded map and the ground truth, in pixels"),
+        Measure("average_precision", "higher", 0.0, 1.0, "area under the precision-recall curve of pixels ranked by relevance"),
     )
 
     def __init__(self, threshold: float = 0.5, tolerance: int = 0, **kwargs: Any) -> None:
@@ -184,32 +186,32 @@ class Localization(ImageMetric):
             raise InvalidInputError(f"expected a tolerance of 0, 1, 2, ... pixels, got {tolerance}")
         self.threshold, self.tolerance = threshold, int(tolerance)
 
-    def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
+    def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
         relevance, grid = at_least_float32(explanation.relevance).flatten(1), explanation.grid
-        ground_truth = _checked(view.ground_truth, len(relevance)).to(relevance.device)
-        inside, areas = view.once((ground_truth_pixels, grid), lambda: ground_truth_pixels(ground_truth, grid))
-        reached, _ = view.once(
-            (ground_truth_pixels, grid, self.tolerance),
-            lambda: ground_truth_pixels(widened(ground_truth, self.tolerance), grid),
+        ground_truth = _check_ground_truth(batch.ground_truth, len(relevance)).to(relevance.device)
+        counts, num_pixels = batch.cached(
+            (count_ground_truth_pixels, grid), lambda: count_ground_truth_pixels(ground_truth, grid)
         )
-        near = (reached > 0).to(relevance.dtype)
-        sizes = inside.sum(1)
-        found = [
+        near_counts, _ = batch.cached(
+            (count_ground_truth_pixels, grid, self.tolerance),
+            lambda: count_ground_truth_pixels(dilate(ground_truth, self.tolerance), grid),
+        )
+        near = (near_counts > 0).to(relevance.dtype)
+        sizes = counts.sum(1)
+        values = [
             near.gather(1, relevance.argmax(1, keepdim=True)).squeeze(1),
             near.mean(1),
-            mass_accuracy(relevance, inside, areas),
-            sizes.to(relevance.dtype) / areas.sum(),
-            rank_accuracy(relevance, inside, areas),
-            pixel_iou(relevance, inside, areas, self.threshold),
-            average_precision(relevance, inside, areas),
+            mass_accuracy(relevance, counts, num_pixels),
+            sizes.to(relevance.dtype) / num_pixels.sum(),
+            rank_accuracy(relevance, counts, num_pixels),
+            pixel_iou(relevance, counts, num_pixels, self.threshold),
+            average_precision(relevance, counts, num_pixels),
         ]
-        return torch.stack(found, 1).where(sizes[:, None] > 0, torch.nan)
+        return torch.stack(values, 1).where(sizes[:, None] > 0, torch.nan)
 
 
-def _checked(ground_truth: Answers | None, count: int) -> Answers:
+def _check_ground_truth(ground_truth: GroundTruthMasks | None, count: int) -> GroundTruthMasks:
     if ground_truth is None or ground_truth.ndim != 3 or len(ground_truth) != count or ground_truth.dtype != torch.bool:
         got = "none" if ground_truth is None else f"{tuple(ground_truth.shape)} of {ground_truth.dtype}"
-        raise InvalidInputError(
-            f"expected ground_truth of shape ({count} images, height, width) that are True where an image decides, got {got}"
-        )
+        raise InvalidInputError(f"expected ground_truth as booleans of shape ({count} images, height, width), got {got}")
     return ground_truth

@@ -1,4 +1,4 @@
-"""A map cut into a mask: does the network decide the same from it, and is it the right one?"""
+"""Threshold a map into a mask: does the model predict the same from it, and does it match the ground truth?"""
 
 import math
 from collections.abc import Mapping
@@ -14,58 +14,56 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.outputs import Output, decisions
 from vitrail.core.types import Keep, Logits, Relevance
 from vitrail.explanation import Explanation
-from vitrail.metrics.base import METRICS, Again, ImageMetric, Measure, Replacing, View
-from vitrail.metrics.localization import pointing_chance, pointing_hits, touched_cells
-from vitrail.metrics.steps import change_ranks, to_patches
+from vitrail.metrics.base import METRICS, ExplainFunction, ImageMetric, Measure, Measurements, MetricBatch, PatchReplacer
+from vitrail.metrics.localization import find_touched_cells, pointing_chance, pointing_hits
+from vitrail.metrics.steps import expand_to_patches, rank_cells
 
 Cells = Bool[Tensor, "b rows cols"]
-"""A mask on a map's own grid; True = kept."""
+"""A mask over the cells of a map; True = kept."""
 
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
         measure.name: measure
         for measure in (
             Measure("kept", None, 0.0, 1.0, "share of the cells that the mask keeps"),
-            Measure("agreement", "higher", 0.0, 1.0, "1 where the decision stays when all else is removed, else 0"),
-            Measure("kl", "lower", 0.0, math.inf, "KL(image || image under the mask) of all classes' probabilities, in nats"),
-            Measure("agreement_own", "higher", 0.0, 1.0, "agreement where the method itself replaces what is removed"),
-            Measure("kl_own", "lower", 0.0, math.inf, "KL where the method itself replaces what is removed, in nats"),
-            Measure("answer", None, 0.0, 1.0, "share of the cells that the answer touches"),
-            Measure("iou", "higher", 0.0, 1.0, "intersection over union of mask and answer"),
-            Measure("iou_at_size", "higher", 0.0, 1.0, "the same where the map keeps as many cells as the answer has"),
-            Measure("pointing", "higher", 0.0, 1.0, "1 where the largest relevance lies on the answer, else 0"),
-            Measure("pointing_chance", None, 0.0, 1.0, "pointing of a cell picked at random"),
+            Measure(
+                "agreement", "higher", 0.0, 1.0, "1 if the prediction stays the same when all other cells are removed, else 0"
+            ),
+            Measure("kl", "lower", 0.0, math.inf, "KL(image || masked image) over all classes, in nats"),
+            Measure("agreement_own", "higher", 0.0, 1.0, "agreement with the method's own placeholder"),
+            Measure("kl_own", "lower", 0.0, math.inf, "KL with the method's own placeholder, in nats"),
+            Measure("ground_truth", None, 0.0, 1.0, "share of the cells on the ground truth"),
+            Measure("iou", "higher", 0.0, 1.0, "intersection over union of mask and ground truth"),
+            Measure("iou_at_size", "higher", 0.0, 1.0, "iou if the mask keeps as many cells as the ground truth has"),
+            Measure("pointing", "higher", 0.0, 1.0, "1 if the strongest cell is on the ground truth, else 0"),
+            Measure("pointing_chance", None, 0.0, 1.0, "pointing of a random cell"),
         )
     }
 )
-"""What is measured of every image, in the order of all tables.
-
-An image has NaN where a measure is undefined: the last four where its answer is empty.
-"""
+"""All measures by name, in the order of all tables. The last four are NaN for images with an empty ground truth."""
 
 
 def check_threshold(threshold: float) -> None:
-    """Refuse what is no threshold.
+    """Check for a threshold in [0, 1].
 
     Raises:
-        InvalidInputError: It lies outside of [0, 1].
+        InvalidInputError: It is outside.
     """
     if not 0 <= threshold <= 1:
         raise InvalidInputError(f"expected a threshold between 0 and 1, got {threshold}")
 
 
-def cut(relevance: Relevance, threshold: float = 0.5, probabilities: bool = False) -> Cells:
+def threshold_relevance(relevance: Relevance, threshold: float = 0.5, probabilities: bool = False) -> Cells:
     """Keep the cells that reach a threshold.
 
     Args:
-        relevance: One map an image.
-        threshold: In [0, 1]; a cell that meets it exactly is kept.
-        probabilities: Whether the maps say how probably a cell is to be kept: they are cut as they are. Any other map is first
-            brought to [0, 1] by its own smallest and largest value. One that is constant prefers no cell to another, and
-            keeps all.
+        relevance: One map per image.
+        threshold: In [0, 1]; a cell exactly at the threshold is kept.
+        probabilities: Whether maps are probabilities of keeping a cell, which are used as they are. All other maps are scaled to
+            [0, 1] by their smallest and largest value; a constant map keeps all cells.
 
     Raises:
-        InvalidInputError: A threshold that is none, or maps that are not finite.
+        InvalidInputError: A threshold outside of [0, 1], or maps that are not finite.
     """
     check_threshold(threshold)
     if not torch.isfinite(relevance).all():
@@ -73,20 +71,20 @@ def cut(relevance: Relevance, threshold: float = 0.5, probabilities: bool = Fals
     if probabilities:
         return relevance >= threshold
     low, high = relevance.amin((1, 2), keepdim=True), relevance.amax((1, 2), keepdim=True)
-    # Divided, so that the largest value is 1 exactly, and reaches any threshold.
+    # Divide instead of scaling the threshold: the largest value is then exactly 1 and reaches any threshold.
     return (((relevance - low) / (high - low)) >= threshold) | (high == low)
 
 
-def cut_at_size(relevance: Relevance, sizes: Int[Tensor, " b"]) -> Cells:
-    """Keep so many cells per image, those of the largest relevance; of equal ones the first, row by row."""
-    kept = change_ranks(relevance) < sizes.to(relevance.device).unsqueeze(1)
+def keep_top_cells(relevance: Relevance, sizes: Int[Tensor, " b"]) -> Cells:
+    """Keep the given number of cells per image, the most relevant ones; ties are taken row by row."""
+    kept = rank_cells(relevance) < sizes.to(relevance.device).unsqueeze(1)
     return kept.unflatten(1, relevance.shape[1:])
 
 
-def overlap(masks: Cells, ground_truth: Cells) -> Float[Tensor, " b"]:
-    """Intersection over union per image; NaN where the answer is empty: no mask is right or wrong there."""
-    both, either = (found.flatten(1).sum(1).float() for found in (masks & ground_truth, masks | ground_truth))
-    return torch.where(ground_truth.flatten(1).any(1), both / either, torch.nan)
+def mask_iou(masks: Cells, ground_truth: Cells) -> Float[Tensor, " b"]:
+    """Return the intersection over union per image; NaN if the ground truth is empty."""
+    intersection, union = (cells.flatten(1).sum(1).float() for cells in (masks & ground_truth, masks | ground_truth))
+    return torch.where(ground_truth.flatten(1).any(1), intersection / union, torch.nan)
 
 
 def measure_masks(
@@ -98,50 +96,49 @@ def measure_masks(
     ground_truth: Bool[Tensor, "b height width"] | None = None,
     output: Output = "softmax",
 ) -> dict[str, Float[Tensor, " b"]]:
-    """Take all of `MEASURES` of a batch.
+    """Compute all `MEASURES` of a batch.
 
     Args:
-        relevance: One map an image.
-        masks: What is kept of them.
-        logits: Of the images.
-        masked_logits: Of the images under their masks.
-        own_logits: The same where the method itself replaces what is removed; None for a method that does not.
-        ground_truth: What decides, in the pixels that the maps cover; None where nobody knows. A cell belongs to the answer when
-            it holds a pixel of it.
+        relevance: One map per image.
+        masks: The mask of every map.
+        logits: Logits of the images.
+        masked_logits: Logits of the masked images.
+        own_logits: Logits with the method's own placeholder for removed patches; None if it has none.
+        ground_truth: The pixels known to decide, at the size of the images; None if unknown. A cell is on the ground truth if it
+            contains one of its pixels.
         output: What logits mean, see `Classifier.output`.
     """
     undefined = relevance.new_full((len(relevance),), torch.nan)
-    found = dict.fromkeys(MEASURES, undefined) | {"kept": masks.flatten(1).float().mean(1)}
-    for ending, changed in (("", masked_logits), ("_own", own_logits)):
+    values = dict.fromkeys(MEASURES, undefined) | {"kept": masks.flatten(1).float().mean(1)}
+    for suffix, changed in (("", masked_logits), ("_own", own_logits)):
         if changed is not None:
             agree = (decisions(changed) == decisions(logits)).float()
-            found[f"agreement{ending}"] = agree.where(changed.isfinite().all(-1), torch.nan)
-            # Half precision is for networks.
-            found[f"kl{ending}"] = kl_divergence(logits.to(relevance.dtype), changed.to(relevance.dtype), output)
+            values[f"agreement{suffix}"] = agree.where(changed.isfinite().all(-1), torch.nan)
+            values[f"kl{suffix}"] = kl_divergence(logits.to(relevance.dtype), changed.to(relevance.dtype), output)
     if ground_truth is None:
-        return found
+        return values
     ground_truth = ground_truth.to(relevance.device)
-    cells = touched_cells(ground_truth, (relevance.shape[1], relevance.shape[2]))
+    cells = find_touched_cells(ground_truth, (relevance.shape[1], relevance.shape[2]))
     sizes, chance = cells.flatten(1).sum(1), pointing_chance(ground_truth, (relevance.shape[1], relevance.shape[2]))
-    right = {
-        "iou": overlap(masks, cells),
-        "iou_at_size": overlap(cut_at_size(relevance, sizes), cells),
+    return values | {
+        "ground_truth": chance,
+        "iou": mask_iou(masks, cells),
+        "iou_at_size": mask_iou(keep_top_cells(relevance, sizes), cells),
         "pointing": pointing_hits(relevance, ground_truth).float().where(sizes > 0, torch.nan),
         "pointing_chance": chance.where(sizes > 0, torch.nan),
     }
-    return found | {"answer": chance} | right
 
 
 @METRICS.register("masks")
 @final
 class Masks(ImageMetric):
-    """A map cut into a mask: does the network decide the same from it, and is it the right one?
+    """Threshold a map into a mask: does the model predict the same from it, and does it match the ground truth?
 
-    Removed patches are replaced by zero, and for a method that brings something of its own by that too. One forward pass an image,
-    and one more for such a method.
+    Removed patches are replaced by zero and, if the method has a placeholder of its own, also by that. Costs one forward pass per
+    image, and another one for methods with a placeholder.
 
     Args:
-        threshold: Where maps are cut, see `cut`; maps that are probabilities are cut as they are.
+        threshold: Threshold of the mask, see `threshold_relevance`.
 
     Source: agreement and KL as Nalmpantis et al. 2023, arXiv:2304.06391, section 4; pointing game, arXiv:1608.00507.
     """
@@ -153,19 +150,21 @@ class Masks(ImageMetric):
         check_threshold(threshold)
         self.threshold = threshold
 
-    def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
-        method: Any = again if isinstance(again, Replacing) else None
+    def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
+        method: Any = explainer if isinstance(explainer, PatchReplacer) else None
         probabilities = bool(method and method.gives_probabilities)
-        masks = cut(explanation.relevance, self.threshold, probabilities)
-        keep = to_patches(masks.flatten(1).unsqueeze(1), explanation.grid, view.patch_grid)
-        with view.classifier.inspecting(), torch.no_grad():
-            # The whole image goes the same way.
-            logits = view.once("masks: the whole image", lambda: self._logits(view, torch.ones_like(keep)))
-            masked = self._logits(view, keep)
-        own = None if method is None else method.logits_without(view.images, keep[:, 0])
-        found = measure_masks(explanation.relevance, masks, logits, masked, own, view.ground_truth, view.classifier.output)
-        return torch.stack([found[name].float() for name in MEASURES], 1)
+        masks = threshold_relevance(explanation.relevance, self.threshold, probabilities)
+        keep = expand_to_patches(masks.flatten(1).unsqueeze(1), explanation.grid, batch.patch_grid)
+        with batch.classifier.inspecting(), torch.no_grad():
+            # The whole image takes the same numerical path.
+            logits = batch.cached("masks.whole_image", lambda: self._logits(batch, torch.ones_like(keep)))
+            masked = self._logits(batch, keep)
+        own_logits = None if method is None else method.placeholder_logits(batch.images, keep[:, 0])
+        values = measure_masks(
+            explanation.relevance, masks, logits, masked, own_logits, batch.ground_truth, batch.classifier.output
+        )
+        return torch.stack([values[name].float() for name in MEASURES], 1)
 
-    def _logits(self, view: View, keep: Keep) -> Logits:
-        baseline = view.classifier.baseline("zero", view.images)
-        return view.classifier.perturbed_logits(view.images, baseline, keep)[:, 0]
+    def _logits(self, batch: MetricBatch, keep: Keep) -> Logits:
+        baseline = batch.classifier.baseline("zero", batch.images)
+        return batch.classifier.perturbed_logits(batch.images, baseline, keep)[:, 0]

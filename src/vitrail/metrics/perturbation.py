@@ -1,4 +1,4 @@
-"""Insertion and deletion: does the score follow the patches that the map calls relevant?"""
+"""Insertion and deletion: how the score changes as the most relevant cells are inserted or deleted."""
 
 import logging
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from torch import Tensor
 from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.outputs import Output
+from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images
 from vitrail.explanation import Explanation
-from vitrail.metrics.base import Again, ImageMetric, Measure, View, at_least_float32, check_place
-from vitrail.metrics.curve_scores import measure
-from vitrail.metrics.curves import Curves
-from vitrail.metrics.protocols import Protocol
+from vitrail.metrics.base import ExplainFunction, ImageMetric, Measure, Measurements, MetricBatch, check_device
+from vitrail.metrics.curves import Curves, score_logits
+from vitrail.metrics.protocol import Protocol
 from vitrail.metrics.steps import Steps
 from vitrail.metrics.undefined import describe_undefined
 
@@ -26,32 +26,32 @@ logger = logging.getLogger(__name__)
 def perturbation_curves(classifier: Classifier, images: Images, explanation: Explanation, protocol: Protocol) -> Curves:
     """Measure the curves of a batch.
 
-    Insertion starts from the baseline and brings in the image's cells; deletion starts from the image and takes them out.
+    Insertion starts from the baseline and inserts the image's cells; deletion starts from the image and removes them.
 
     Args:
         classifier: The explained model.
         images: The explained images.
         explanation: Their relevance and targets.
-        protocol: What to measure.
+        protocol: Which curves to measure.
 
     Raises:
-        InvalidInputError: Images elsewhere than the model, not one map an image, or maps that are not finite.
-        UnsupportedModelError: Patches are to be taken out of a network that has none.
+        InvalidInputError: Images on another device than the model, another number of maps than images, or maps that are not finite.
+        UnsupportedModelError: The baseline "removed" with a network that is no Vision Transformer.
 
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421.
     """
-    check_place(classifier, images)
+    check_device(classifier, images)
     if len(explanation) != len(images):
         raise InvalidInputError(f"expected an explanation of {len(images)} images, got one of {len(explanation)}")
     relevance = explanation.relevance.to(images.device)
     with classifier.inspecting(), torch.no_grad():
-        # All orders and directions in one call: an adapter may share work between them.
-        found = [steps.logits(classifier, images, relevance) for steps in protocol_steps(protocol)]
-    return assemble_curves(protocol, images, explanation, found, classifier.output)
+        # All orders and directions in one call, so that adapters can share work between them.
+        logits = [steps.logits(classifier, images, relevance) for steps in protocol_steps(protocol)]
+    return assemble_curves(protocol, images, explanation, logits, classifier.output)
 
 
 def protocol_steps(protocol: Protocol) -> list[Steps]:
-    """The steps of a protocol, baseline by baseline."""
+    """Return the steps of a protocol for each of its baselines."""
     return [Steps(protocol, baseline, protocol.list_directions(baseline)) for baseline in protocol.baselines]
 
 
@@ -59,37 +59,37 @@ def assemble_curves(
     protocol: Protocol,
     images: Images,
     explanation: Explanation,
-    found: Sequence[Float[Tensor, "b curves s c"]],
+    logits: Sequence[Float[Tensor, "b curves s c"]],
     output: Output = "softmax",
 ) -> Curves:
-    """The curves, where what the model said is known.
+    """Build the curves from the logits at all points.
 
     Args:
-        protocol: What was measured.
+        protocol: The measured protocol.
         images: The explained images.
         explanation: Their relevance and targets.
-        found: For each of `protocol_steps`, the logits of all points of its curves.
-        output: What they mean, see `Classifier.output`.
+        logits: For each of `protocol_steps`, the logits at all points of its curves.
+        output: What logits mean, see `Classifier.output`.
     """
     targets, ends, scores = explanation.targets.to(images.device), list[Tensor](), list[Tensor]()
-    for steps, said in zip(protocol_steps(protocol), found, strict=True):
-        logits, (curve, point) = at_least_float32(said), steps.clean
+    for steps, step_logits in zip(protocol_steps(protocol), map(at_least_float32, logits), strict=True):
+        curve, point = steps.clean
         for score in protocol.scores:
-            measured = measure(logits, logits[:, curve, point], targets, score, output)
-            scores.append(measured[..., steps.on_curve])
-            ends.append(steps.ends(measured))
+            step_scores = score_logits(step_logits, step_logits[:, curve, point], targets, score, output)
+            scores.append(step_scores[..., steps.on_curve])
+            ends.append(steps.ends(step_scores))
     num_items = images[0, 0].numel() if protocol.unit == "pixels" else explanation.relevance[0].numel()
     fractions = protocol.fractions(num_items, scores[0])
     return Curves(protocol, fractions, torch.cat(scores, 1), torch.cat(ends, 1))
 
 
 class InsertionDeletion(ImageMetric):
-    """Areas under the curves of a protocol, over a data set; reduces over processes by itself.
+    """The area under the curves of a protocol, averaged over a data set.
 
-    Which are better high and which low, `Curve.better` tells.
+    `Curve.better` is the direction of every curve.
 
     Args:
-        protocol: What to measure.
+        protocol: Which curves to measure.
 
     Source: Petsiuk et al. 2018 (RISE), arXiv:1806.07421.
     """
@@ -111,17 +111,17 @@ class InsertionDeletion(ImageMetric):
             for curve in protocol.curves
         )
         super().__init__(**kwargs)
-        # Before the scores: where processes met other grids, that is to be said before their curves are put together.
-        self.add_state("num_cells", default=torch.tensor(0), dist_reduce_fx=_one_grid)
+        # Registered before the scores, so that processes with other grids fail before their curves are concatenated.
+        self.add_state("num_cells", default=torch.tensor(0), dist_reduce_fx=_check_one_grid)
         self.add_state("curve_scores", default=[], dist_reduce_fx="cat")
         self.add_state("curve_ends", default=[], dist_reduce_fx="cat")
 
-    def measure(self, view: View, explanation: Explanation, again: Again | None = None) -> Float[Tensor, "b measures"]:
-        return self.measure_curves(view, explanation).auc()
+    def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
+        return self.measure_curves(batch, explanation).auc()
 
-    def measure_curves(self, view: View, explanation: Explanation) -> Curves:
-        """The curves of a batch."""
-        return perturbation_curves(view.classifier, view.images, explanation, self.protocol)
+    def measure_curves(self, batch: MetricBatch, explanation: Explanation) -> Curves:
+        """Measure the curves of a batch."""
+        return perturbation_curves(batch.classifier, batch.images, explanation, self.protocol)
 
     def update(
         self,
@@ -129,48 +129,48 @@ class InsertionDeletion(ImageMetric):
         images: Images,
         explanation: Explanation,
         ground_truth: Tensor | None = None,
-        again: Again | None = None,
+        explainer: ExplainFunction | None = None,
     ) -> None:
-        """Measure a batch.
+        """Measure a batch and store its curves.
 
         Raises:
-            InvalidInputError: Its curves have other points than those before.
+            InvalidInputError: The curves have other points than those of earlier batches.
         """
         if self.protocol.cells_per_step is not None:
             num_cells = self.num_cells.new_tensor(explanation.relevance[0].numel())
-            self.num_cells = _one_grid(torch.stack([self.num_cells, num_cells]))
+            self.num_cells = _check_one_grid(torch.stack([self.num_cells, num_cells]))
         curves = perturbation_curves(classifier, images, explanation, self.protocol)
         self.curve_scores.append(curves.scores)
         self.curve_ends.append(curves.ends)
         self.values.append(curves.auc().to(self.values[0]))
 
     def curves(self) -> Curves:
-        """All curves so far.
+        """Return the curves of all images.
 
         Raises:
-            InvalidInputError: Nothing was measured yet.
+            InvalidInputError: No image was measured.
         """
         if not len(self.curve_scores):
             raise InvalidInputError("expected at least one measured image, got none")
-        parts = (self.curve_scores, self.curve_ends)
-        scores, ends = (torch.cat(list(part)) if isinstance(part, list) else part for part in parts)
+        states = (self.curve_scores, self.curve_ends)
+        scores, ends = (torch.cat(list(state)) if isinstance(state, list) else state for state in states)
         return Curves(self.protocol, self.protocol.fractions(int(self.num_cells), scores), scores, ends)
 
     def compute(self) -> dict[str, Tensor]:
-        """`Curves.summary` of all images so far. A warning tells of how many images a mean leaves out."""
+        """Return `Curves.summary` of all images. A warning reports how many images each mean leaves out."""
         curves = self.curves()
         raw = {name: count for name, count in curves.num_undefined().items() if name in curves.names}
-        if words := describe_undefined(raw, len(curves.scores)):
-            logger.warning("%s: %s", type(self).__name__, words)
-        return {name: torch.tensor(area) for name, area in curves.summary().items()}
+        if message := describe_undefined(raw, len(curves.scores)):
+            logger.warning("%s: %s", type(self).__name__, message)
+        return {name: torch.tensor(auc) for name, auc in curves.summary().items()}
 
 
-def _one_grid(num_cells: Int[Tensor, " some"]) -> Int[Tensor, ""]:
-    """The number of cells that all agree on; 0 where nothing was measured, or any grid will do."""
-    seen = num_cells[num_cells > 0].unique()
-    if len(seen) > 1:
+def _check_one_grid(num_cells: Int[Tensor, " some"]) -> Int[Tensor, ""]:
+    """Return the number of cells if all agree; 0 if nothing was measured, or the protocol does not depend on the grid."""
+    distinct = num_cells[num_cells > 0].unique()
+    if len(distinct) > 1:
         raise InvalidInputError(
-            f"expected maps of one grid, got some of {seen[0]} and some of {seen[1]} cells, whose curves have other points; "
-            "score them apart, or by a protocol with num_steps"
+            f"expected maps of one grid, got some with {distinct[0]} and some with {distinct[1]} cells, whose curves have different "
+            "points; score them separately, or use a protocol with num_steps"
         )
     return num_cells.amax()

@@ -1,4 +1,4 @@
-"""Networks that vitrail defines, and files of weights."""
+"""Networks that vitrail defines, and weight files."""
 
 from vitrail.models.hit import HIT_SIZES, HiT, HiTConfig
 

@@ -1,7 +1,7 @@
-"""Files of weights: reading them without running their code, and writing our own.
+"""Read weight files without running code in them, and write vitrail's own.
 
-A vitrail file is one safetensors file whose metadata holds, as JSON under the key "vitrail", the architecture, its
-configuration, the preprocessing and the class names. Weights may be stored in half precision; they are loaded as float32.
+A vitrail file is a safetensors file whose metadata holds, as JSON under the key "vitrail", the architecture, its configuration, the
+preprocessing and the class names. Weights may be stored in half precision; they are loaded as float32.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from vitrail.core.errors import CheckpointError, OutputError
 from vitrail.core.files import atomic_write, regular_file
 from vitrail.core.json_io import json_text, parse_json
-from vitrail.models.file_contents import oddity, refuse_bomb
+from vitrail.models.file_contents import find_tensor_fault, refuse_zip_bomb
 
 METADATA_KEY = "vitrail"
 MAX_LISTED = 6
 
 
 class Inert:
-    """Stands for an object of a foreign class in a pickled file: its state, and nothing that could be executed."""
+    """Replaces an object of a foreign class in a pickled file: holds its state, without code."""
 
 
 STAND_INS: Mapping[str, type] = {
@@ -42,16 +42,16 @@ STAND_INS: Mapping[str, type] = {
         dict,
     ),
 }
-"""What stands for foreign classes that published checkpoints hold beside tensors: settings of Lightning, of a model."""
+"""Replacements of foreign classes in published checkpoints, such as settings of Lightning or of a model."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file of weights holds.
+    """Content of a weight file.
 
     Attributes:
         state: Named tensors.
-        metadata: Our own description of the model; empty for files of others.
+        metadata: vitrail's description of the model; empty for other files.
         extra: Plain values beside the tensors, e.g. the training arguments of a published file.
     """
 
@@ -61,14 +61,14 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a file of weights, recognized by its content.
+    """Read a weight file, whose format is recognized by its content.
 
-    Pickled files are read with `weights_only=True`; beside tensors and plain values they may hold `argparse.Namespace`, and objects
-    of `STAND_INS`, of which only the state is read. No code of theirs is run, and their libraries need not be there.
+    Pickled files are read with `weights_only=True`. Besides tensors and plain values they may hold `argparse.Namespace` and objects of
+    `STAND_INS`, of which only the state is read. Their code is not run, and their libraries need not be installed.
 
     Raises:
-        CheckpointError: Missing, damaged, no regular file, or holding objects that would have to be executed, or tensors that are
-            no plain numbers or larger than what the file holds of them.
+        CheckpointError: The file is missing, damaged, not a regular file, holds objects whose code would have to run, or tensors that
+            are not plain numbers or larger than their stored data.
     """
     path = Path(path)
     try:
@@ -77,11 +77,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     checkpoint = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path)
-    odd = [f"{name} ({why})" for name, tensor in checkpoint.state.items() if (why := oddity(tensor))]
-    if odd:
-        more = f" and {len(odd) - MAX_LISTED} more" if len(odd) > MAX_LISTED else ""
+    invalid = [f"{name} ({fault})" for name, tensor in checkpoint.state.items() if (fault := find_tensor_fault(tensor))]
+    if invalid:
+        more = f" and {len(invalid) - MAX_LISTED} more" if len(invalid) > MAX_LISTED else ""
         raise CheckpointError(
-            f"expected tensors of real numbers in {path}, got {', '.join(odd[:MAX_LISTED])}{more}; convert them to float32 first"
+            f"expected tensors of real numbers in {path}, got {', '.join(invalid[:MAX_LISTED])}{more}; convert them to float32 first"
         )
     return checkpoint
 
@@ -97,17 +97,17 @@ def write_checkpoint(
 
     Args:
         path: The file.
-        module: Its weights are written.
+        module: Provides the weights.
         metadata: The description, ready for JSON.
-        dtype: Precision on disk.
-        omit: Names of weights that nothing depends on.
+        dtype: Precision in the file.
+        omit: Names of weights to leave out.
 
     Raises:
-        OutputError: The file cannot be written; an older file is left whole.
+        OutputError: The file cannot be written; an older file stays intact.
     """
     kept = {name: tensor for name, tensor in module.state_dict().items() if name not in omit}
-    state = {name: _stored(tensor, dtype) for name, tensor in kept.items()}
-    # One key: of several, safetensors writes another one first each time, and equal files should be equal bytes.
+    state = {name: _convert_for_storage(tensor, dtype) for name, tensor in kept.items()}
+    # A single key, because safetensors writes several in random order, and equal content should give equal bytes.
     write_tensors(path, state, {METADATA_KEY: json_text(metadata)})
 
 
@@ -115,74 +115,76 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     """Write named tensors as one safetensors file.
 
     Raises:
-        OutputError: The file cannot be written; an older file is left whole.
+        OutputError: The file cannot be written; an older file stays intact.
     """
     with atomic_write(path) as partial:
         try:
             save_file(dict(tensors), partial, metadata=None if metadata is None else dict(metadata))
-        except SafetensorError as error:  # A full disk comes as one of these, not as an OSError.
+        except SafetensorError as error:  # Raised for a full disk, instead of an OSError.
             raise OutputError(f"cannot write {path}: {error}; what was there before is unchanged") from error
 
 
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy, because safetensors refuses tensors that share memory; counters keep their integers."""
+def _convert_for_storage(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a copy, because safetensors refuses tensors that share memory; integers keep their type."""
     if not tensor.is_floating_point():
         return tensor.detach().to("cpu", copy=True).contiguous()
     stored = tensor.detach().to("cpu", dtype, copy=True).contiguous()
-    # Running variances may be beyond half precision, in which they would become infinite.
+    # Running variances may exceed the range of half precision and become infinite.
     too_large = bool(torch.isinf(stored).any()) and not bool(torch.isinf(tensor).any())
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous() if too_large else stored
 
 
-def in_single(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in single precision; counters keep their integers, and so does what should not be integers, to be refused."""
+def to_single_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert floating-point weights to single precision; leave other types, for later checks to refuse."""
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, optional: Collection[str] = ()) -> None:
-    """Copy `state` into `module`; every name and every shape must fit.
+    """Copy `state` into `module`; all names and shapes must match.
 
     Args:
-        module: Takes the weights.
+        module: Receives the weights.
         state: Named weights.
-        source: Where they come from, for messages.
-        optional: Names that may be missing: the module keeps its own.
+        source: Origin of the weights, for messages.
+        optional: Names that may be missing; the module keeps its own values.
 
     Raises:
-        CheckpointError: Lists the first missing, unknown and misshapen names. The module is unchanged then.
+        CheckpointError: The message lists the first missing, unknown and mismatched names; the module is unchanged.
     """
-    own = module.state_dict()
-    expect_fit(own, state, source, optional)
+    current = module.state_dict()
+    expect_fit(current, state, source, optional)
     not_finite = [f"{name}: not finite" for name, tensor in state.items() if not torch.isfinite(tensor.float()).all()]
     _refuse(not_finite, source)
-    module.load_state_dict({**own, **state})
+    module.load_state_dict({**current, **state})
 
 
-def expect_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, optional: Collection[str] = ()) -> None:
-    """Refuse weights whose names, shapes or kinds of numbers are not those of a model; values are not looked at.
+def expect_fit(current: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, optional: Collection[str] = ()) -> None:
+    """Refuse weights whose names, shapes or types are not those of a model. Values are not checked.
 
     Args:
-        own: The model's own weights, which may be on the meta device.
+        current: The model's own weights, which may be on the meta device.
         state: Named weights.
-        source: Where they come from, for messages.
+        source: Origin of the weights, for messages.
         optional: Names that may be missing.
 
     Raises:
-        CheckpointError: Lists the first missing, unknown and misshapen names.
+        CheckpointError: The message lists the first missing, unknown and mismatched names.
     """
     complaints = [
-        f"missing {name} {tuple(tensor.shape)}" for name, tensor in own.items() if name not in state and name not in optional
+        f"missing {name} {tuple(tensor.shape)}"
+        for name, tensor in current.items()
+        if name not in state and name not in optional
     ]
-    complaints += [f"unknown {name}" for name in state if name not in own]
+    complaints += [f"unknown {name}" for name in state if name not in current]
     complaints += [
-        f"{name}: expected {tuple(own[name].shape)}, got {tuple(tensor.shape)}"
+        f"{name}: expected {tuple(current[name].shape)}, got {tuple(tensor.shape)}"
         for name, tensor in state.items()
-        if name in own and own[name].shape != tensor.shape
+        if name in current and current[name].shape != tensor.shape
     ]
     complaints += [
         f"{name}: expected floating-point numbers, got {tensor.dtype}"
         for name, tensor in state.items()
-        if name in own and own[name].is_floating_point() and not tensor.is_floating_point()
+        if name in current and current[name].is_floating_point() and not tensor.is_floating_point()
     ]
     _refuse(complaints, source)
 
@@ -210,7 +212,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def _read_pickled(path: Path) -> Checkpoint:
-    refuse_bomb(path)
+    refuse_zip_bomb(path)
     try:
         stand_ins = [(kind, name) for name, kind in STAND_INS.items()]
         with torch.serialization.safe_globals([argparse.Namespace, *stand_ins]):

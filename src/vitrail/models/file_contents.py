@@ -1,4 +1,4 @@
-"""What a file of weights may hold: no more than its bytes, and numbers that weights can be."""
+"""Refuse weight files that unpack to far more than their size, and tensors that cannot be weights."""
 
 import zipfile
 from pathlib import Path
@@ -9,20 +9,20 @@ from torch import Tensor
 from vitrail.core.errors import CheckpointError
 
 MAX_COMPRESSION = 20
-"""How many times its size a zipped file may unpack to; torch does not compress, and trained weights hardly can be."""
+"""Largest ratio of unpacked to packed size. torch does not compress, and trained weights hardly compress."""
 
 
-def refuse_bomb(path: Path) -> None:
-    """Refuse a zipped file that says of itself that it unpacks to far more than it holds.
+def refuse_zip_bomb(path: Path) -> None:
+    """Refuse a zip file that declares far more unpacked data than its size.
 
     Raises:
-        CheckpointError: It does.
+        CheckpointError: It exceeds `MAX_COMPRESSION`.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
-        return  # Not zipped, or damaged: torch says so.
+        return  # Not a zip file, or damaged, which torch reports.
     unpacked, stored = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
     size = path.stat().st_size
     if unpacked > size * MAX_COMPRESSION or stored > size:
@@ -31,11 +31,11 @@ def refuse_bomb(path: Path) -> None:
         )
 
 
-def oddity(tensor: Tensor) -> str | None:
-    """Why a tensor cannot be a weight, or None."""
+def find_tensor_fault(tensor: Tensor) -> str | None:
+    """Return why a tensor cannot be a weight, or None."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         return "sparse, quantized or without values"
     if tensor.is_complex():
         return "complex numbers"
-    # A view may show few numbers as many, and copying it would make them so.
+    # An expanded view of few numbers would become large when copied.
     return "larger than what is stored of it" if tensor.nbytes > tensor.untyped_storage().nbytes() else None

@@ -1,7 +1,7 @@
-"""How large a network a file may ask for: told before anything of that size is allocated.
+"""Limits on the size of a network that a file describes, checked before memory is allocated.
 
-A configuration of a few hundred bytes can ask for a billion layers. So its numbers are looked at first, then the network is built
-once without memory (on torch's meta device) and its numbers are counted, and only then is it built in earnest.
+A configuration of a few hundred bytes can ask for a billion layers. So its numbers are checked first; then the network is built without
+memory, on torch's meta device, to count its parameters; only then is it built.
 """
 
 import os
@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vitrail.core.errors import CheckpointError, InvalidInputError
 
 MAX_PARAMETERS = 10_000_000_000
-"""Numbers in one network. The environment variable VITRAIL_MAX_PARAMETERS sets another limit."""
+"""Largest number of parameters of a network. The environment variable VITRAIL_MAX_PARAMETERS sets another limit."""
 
 VARIABLE = "VITRAIL_MAX_PARAMETERS"
 
 MAX_NUMBER = 10_000_000
-"""The largest whole number in a configuration that is counted in nothing below."""
+"""Largest number in a configuration, in fields that `MAX_COUNTS` does not list."""
 
 MAX_COUNTS: Mapping[tuple[str, ...], int] = {
     ("depth", "layers", "blocks", "num_stages", "registers", "reg_tokens"): 1_000,
@@ -28,26 +28,26 @@ MAX_COUNTS: Mapping[tuple[str, ...], int] = {
     ("classes", "labels"): 1_000_000,
     ("image_size", "img_size", "input_size", "patch_size"): 32_768,
 }
-"""By what stands in a field's name, in the words of all libraries: how large its number may be."""
+"""Largest number by words in the name of a field, in the terms of all libraries."""
 
 MAX_TENSORS = 200_000
-"""Tensors that a network may be made of."""
+"""Largest number of tensors of a network."""
 
 NAMES_OF_CLASSES = ("id2label", "label2id", "label_names", "label_descriptions")
-"""Fields whose own fields are named by classes, not by what they mean."""
+"""Fields whose keys or values are class names."""
 
 Built = TypeVar("Built", bound=nn.Module)
 
 
 class _TooLargeError(Exception):
-    """What is being built has more than the limit."""
+    """The network under construction exceeds the limit."""
 
 
 def max_parameters() -> int:
-    """The limit that holds now.
+    """Return the current limit.
 
     Raises:
-        InvalidInputError: The environment variable is no positive number.
+        InvalidInputError: The environment variable is not a positive number.
     """
     text = os.environ.get(VARIABLE, "")
     if not text:
@@ -59,16 +59,16 @@ def max_parameters() -> int:
 
 
 def check_numbers(config: Any, source: str) -> None:
-    """Refuse a configuration whose numbers no network has: it would keep the builder busy, or fill the memory.
+    """Refuse a configuration with numbers so large that building the network would hang or fill the memory.
 
     Args:
-        config: Plain values, as JSON gives them.
-        source: Where it comes from, for messages.
+        config: Plain values, as read from JSON.
+        source: Origin of the configuration, for messages.
 
     Raises:
-        CheckpointError: Names the field.
+        CheckpointError: The message names the field.
     """
-    for name, value in _numbers(config, ""):
+    for name, value in _list_numbers(config, ""):
         limit = next((limit for words, limit in MAX_COUNTS.items() if any(word in name for word in words)), MAX_NUMBER)
         if abs(value) > limit:
             raise CheckpointError(
@@ -76,26 +76,26 @@ def check_numbers(config: Any, source: str) -> None:
             )
 
 
-def sketch(build: Callable[[], Built], source: str) -> Built | None:
+def build_on_meta(build: Callable[[], Built], source: str) -> Built | None:
     """Build a network without memory, on the meta device, and refuse one that is too large.
 
     Args:
-        build: Builds it.
-        source: Where its configuration comes from, for messages.
+        build: Builds the network.
+        source: Origin of its configuration, for messages.
 
     Returns:
-        The network, whose weights have shapes and no values; None where its library can only build it in earnest.
+        The network, whose weights have shapes but no values; None where its library does not support the meta device.
 
     Raises:
-        CheckpointError: It has more numbers than `max_parameters`.
+        CheckpointError: It has more than `max_parameters` parameters.
     """
     limit = max_parameters()
-    counted = _Counted(limit)
+    counter = _ParameterCounter(limit)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), counted:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), counter:
             return build()
-    except Exception as error:  # Whatever is wrong with it is said when it is built in earnest.
-        if counted.exceeded:
+    except Exception as error:  # Other problems are reported by the actual build.
+        if counter.exceeded:
             raise CheckpointError(
                 f"refused {source}: it asks for a network of more than {limit:,} parameters; set the environment variable {VARIABLE} "
                 "to allow more"
@@ -103,21 +103,21 @@ def sketch(build: Callable[[], Built], source: str) -> Built | None:
         return None
 
 
-def expect_filled(sketched: nn.Module | None, num_bytes: int, source: str) -> None:
-    """Refuse a network that has more numbers than its files of weights have bytes.
+def expect_enough_bytes(skeleton: nn.Module | None, num_bytes: int, source: str) -> None:
+    """Refuse a network that has more parameters than its weight files have bytes.
 
     Raises:
-        CheckpointError: It has.
+        CheckpointError: The files are too small.
     """
-    numbers = 0 if sketched is None else sum(tensor.numel() for tensor in sketched.state_dict().values())
-    if numbers > num_bytes > 0:  # Without files, their library says what it misses.
+    numbers = 0 if skeleton is None else sum(tensor.numel() for tensor in skeleton.state_dict().values())
+    if numbers > num_bytes > 0:  # Without files, the library reports what is missing.
         raise CheckpointError(
             f"refused {source}: its configuration asks for a network of {numbers:,} numbers, its files of weights have {num_bytes:,} bytes"
         )
 
 
-class _Counted(TorchDispatchMode):
-    """Counts the numbers of all tensors that are made from nothing."""
+class _ParameterCounter(TorchDispatchMode):
+    """Counts the elements of all tensors that are created from scratch."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own
@@ -128,16 +128,16 @@ class _Counted(TorchDispatchMode):
         return self.numbers > self.limit or self.tensors > MAX_TENSORS
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        if isinstance(made, Tensor) and not any(isinstance(value, Tensor) for value in args):
-            self.numbers, self.tensors = self.numbers + made.numel(), self.tensors + 1
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not any(isinstance(value, Tensor) for value in args):
+            self.numbers, self.tensors = self.numbers + result.numel(), self.tensors + 1
             if self.exceeded:
                 raise _TooLargeError
-        return made
+        return result
 
 
-def _numbers(config: Any, name: str) -> Iterator[tuple[str, int | float]]:
-    """Every number of a configuration with the name of the field that it stands in."""
+def _list_numbers(config: Any, name: str) -> Iterator[tuple[str, int | float]]:
+    """Yield every number of a configuration with the name of its field."""
     if isinstance(config, bool):
         return
     if isinstance(config, int | float):
@@ -146,7 +146,7 @@ def _numbers(config: Any, name: str) -> Iterator[tuple[str, int | float]]:
         for key, value in config.items():
             if key in NAMES_OF_CLASSES:
                 continue
-            yield from _numbers(value, str(key))
+            yield from _list_numbers(value, str(key))
     elif isinstance(config, list | tuple):
         for value in config:
-            yield from _numbers(value, name)
+            yield from _list_numbers(value, name)

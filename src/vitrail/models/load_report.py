@@ -1,4 +1,4 @@
-"""What a network took from trained weights."""
+"""Report of a transfer of trained weights."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ MAX_LISTED = 6
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a network took from trained weights.
+    """Weights that a transfer copied and did not copy.
 
     Attributes:
-        taken: Names of its weights that come from there, also resized or folded.
-        new: Names of its weights that stayed as they were.
-        left: Names of trained weights that it has no place for, as they are called there.
+        taken: Names of the network's weights that were copied, possibly resized or folded.
+        new: Names of the network's weights that were not changed.
+        unused: Names of trained weights that the network lacks, as their library names them.
     """
 
     taken: tuple[str, ...]
     new: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{len(self.taken)} weights taken; new: {_listed(self.new)}; left out: {_listed(self.left)}"
+        return f"{len(self.taken)} weights taken; new: {_list_names(self.new)}; left out: {_list_names(self.unused)}"
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _list_names(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return (", ".join(names[:MAX_LISTED]) or "none") + more

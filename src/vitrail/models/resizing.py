@@ -1,4 +1,4 @@
-"""Fitting a ViT's weights to another image size, patch size or number of channels."""
+"""Resize a ViT's weights to another image size, patch size or number of channels."""
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 def resize_positions(
     positions: Float[Tensor, "1 t d"], grid_from: tuple[int, int], grid_to: tuple[int, int], num_prefix_tokens: int = 1
 ) -> Float[Tensor, "1 resized d"]:
-    """Resize learned positions bicubically (corners aligned); those of the tokens before the patches stay.
+    """Resize learned positions bicubically (corners aligned); positions of prefix tokens stay.
 
     Source: HiT's published fine-tuning code, after torchvision's ViT.
     """
@@ -32,7 +32,7 @@ def resize_patch_projection(
 
 
 def fit_channels(weight: Float[Tensor, "d before *kernel"], channels: int) -> Float[Tensor, "d channels *kernel"]:
-    """Fit a first convolution to another number of channels: a gray image gives what it gave with its copies as colors."""
+    """Fit a first convolution to another number of channels, so that a grayscale image gives the same output as its RGB copy."""
     before = weight.shape[1]
     if before == channels:
         return weight

@@ -1,1 +1,1 @@
-"""Passes over many photos, a batch at a time: what was asked, what is written, and what is left to do when a run resumes."""
+"""Resumable passes over many photos: the run directory, its manifest, and the results of every photo."""

@@ -1,4 +1,4 @@
-"""Explaining opened photos or normalized images, a batch at a time."""
+"""Explain opened photos or normalized images in batches."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -26,47 +26,54 @@ def explain_photos(
     Args:
         explainer: A method tied to a model.
         photos: Opened photos.
-        sources: File names, one a photo, for the record.
-        target: As `explain` takes it.
+        sources: File names to record, one per photo.
+        target: Class index or name for all photos, one index per photo, or None for the predicted class.
 
     Raises:
-        InvalidInputError: No photos, not one target per photo, or photos whose maps differ in their grids.
+        InvalidInputError: No photos, a number of targets other than the number of photos, or relevance maps of different grids.
     """
     if not photos:
         raise InvalidInputError("expected at least one photo, got none")
-    several = target is not None and not isinstance(target, Integral | str)
-    if several and (not hasattr(target, "__len__") or len(target) != len(photos)):  # type: ignore[arg-type]
+    per_photo = _is_sequence(target)
+    if per_photo and (not hasattr(target, "__len__") or len(target) != len(photos)):  # type: ignore[arg-type]
         raise InvalidInputError(f"expected {len(photos)} targets, one per photo, got {target!r}")
-    parts = []
+    batches = []
     for start in range(0, len(photos), BATCH_SIZE):
-        some = slice(start, start + BATCH_SIZE)
-        images = [explainer.model.preprocessing(photo) for photo in photos[some]]
-        found = explain_images(explainer, images, sources[some], target[some] if several else target)  # type: ignore[index]
-        parts.append(Explanation.concatenate(found))
-    return Explanation.concatenate(parts)
+        batch = slice(start, start + BATCH_SIZE)
+        images = [explainer.model.preprocessing(photo) for photo in photos[batch]]
+        explanations = explain_images(explainer, images, sources[batch], target[batch] if per_photo else target)  # type: ignore[index]
+        batches.append(Explanation.concatenate(explanations))
+    return Explanation.concatenate(batches)
 
 
 def explain_images(
     explainer: Explainer, images: Sequence[Tensor], sources: Sequence[str], target: int | str | Targets | None = None
 ) -> list[Explanation]:
-    """Explain normalized images, all those of one size at once; an explanation each, in their order.
+    """Explain normalized images; images of the same size are explained together.
 
     Args:
         explainer: A method tied to a model.
-        images: Of channels, height and width; sizes may differ. Nothing is padded, so that none depends on its neighbors.
-        sources: File names, one an image, for the record.
-        target: As `explain` takes it.
+        images: Normalized images of shape (channels, height, width). Sizes may differ; nothing is padded.
+        sources: File names to record, one per image.
+        target: Class index or name for all images, one index per image, or None for the predicted class.
+
+    Returns:
+        One explanation per image, in order.
     """
-    model, found = explainer.model, dict[int, Explanation]()
-    for places in group_by_size([image.shape for image in images]):
-        batch = torch.stack([images[place] for place in places]).to(model.device, model.dtype)
-        explanation = explainer.explain(batch, _of_some(target, places)).with_sources([sources[place] for place in places])
-        found |= zip(places, explanation, strict=True)
-    return [found[place] for place in range(len(images))]
+    model, explanations = explainer.model, dict[int, Explanation]()
+    for indices in group_by_size([image.shape for image in images]):
+        batch = torch.stack([images[index] for index in indices]).to(model.device, model.dtype)
+        explanation = explainer.explain(batch, _select_targets(target, indices))
+        explanations |= zip(indices, explanation.with_sources([sources[index] for index in indices]), strict=True)
+    return [explanations[index] for index in range(len(images))]
 
 
-def _of_some(target: Any, places: list[int]) -> Any:
-    """The targets of some images, where each has one of its own."""
-    if target is None or isinstance(target, Integral | str):
+def _is_sequence(target: Any) -> bool:
+    return target is not None and not isinstance(target, Integral | str)
+
+
+def _select_targets(target: Any, indices: list[int]) -> Any:
+    """Return the targets of some images; a target for all images stays as it is."""
+    if not _is_sequence(target):
         return target
-    return target[places] if isinstance(target, Tensor | np.ndarray) else [target[place] for place in places]
+    return target[indices] if isinstance(target, Tensor | np.ndarray) else [target[index] for index in indices]

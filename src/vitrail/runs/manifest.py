@@ -1,4 +1,4 @@
-"""What a folder of results was made with: whether a run may go on there."""
+"""The manifest of a run directory: which settings produced the results there."""
 
 import hashlib
 import json
@@ -13,30 +13,33 @@ from torch import Tensor, nn
 from vitrail.adapters import Classifier
 from vitrail.core.errors import OutputError
 from vitrail.core.files import write_text
-from vitrail.core.json_io import json_text, read_json
+from vitrail.core.json_io import json_text, parse_json, read_json
 from vitrail.core.outputs import infer_output
 from vitrail.explainers import Explainer
 from vitrail.models.hit import HiT
 from vitrail.version import __version__
 
 RUN_FILE = "run.json"
-FORMAT = "vitrail run 1"
-FETCHING = ("token", "cache_dir", "local_files_only")
-"""Options of a model that change no result; the first is a password."""
+FORMAT = "vitrail run 2"
+OLD_FORMAT = "vitrail run 1"
+"""The format of vitrail 0.1.0."""
+
+DOWNLOAD_OPTIONS = ("token", "cache_dir", "local_files_only")
+"""Model options that do not affect results; the token is a secret."""
 
 DIGESTS = {
-    "images": "images: other names, labels or sizes of files",
-    "classes": "classes: the model gives them other names",
+    "images": "images: the names, labels or sizes of files differ",
+    "classes": "classes: the class names of the model differ",
 }
-"""What to say of settings of which only a digest is kept."""
+"""Messages for settings that are stored as a digest only."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What determines the results in a folder.
+class Manifest:
+    """The settings that determine the results in a run directory.
 
     Attributes:
-        settings: What all methods share: data, model, target, preprocessing, ...
+        settings: Settings shared by all methods: data, model, target, preprocessing, ...
         methods: The options of every method.
     """
 
@@ -44,16 +47,22 @@ class Run:
     methods: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def read(cls, folder: Path) -> "Run | None":
-        """Read the description in a folder of results, or None where there is none.
+    def read(cls, folder: Path) -> "Manifest | None":
+        """Read the manifest of a run directory; return None if there is none.
 
         Raises:
-            OutputError: It is damaged, or of another format.
+            OutputError: The manifest is damaged, or was written by another version of vitrail.
         """
         path = folder / RUN_FILE
         try:
             content = read_json(path)
-            if content.pop("format") != FORMAT:
+            version = content.pop("format")
+            if version == OLD_FORMAT:
+                raise OutputError(
+                    f"cannot resume the run in {folder}: it was started by vitrail {content.get('vitrail', '0.1.0')}; finish it with that "
+                    "version, choose another --out, or add --overwrite to start over"
+                )
+            if version != FORMAT:
                 raise ValueError(f"expected the format {FORMAT!r}")
             methods = {str(name): dict(options) for name, options in content.pop("methods").items()}
             return cls(content, methods)
@@ -61,64 +70,67 @@ class Run:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OutputError(
-                f"cannot read {path}, which says what the results there are: {error}; choose another --out, or add --overwrite"
+                f"cannot read the run's settings from {path}: {error}; choose another --out, or add --overwrite"
             ) from error
 
     def write(self, folder: Path) -> None:
-        """Write the description into a folder of results."""
+        """Write the manifest into a run directory."""
         content = {"format": FORMAT, **self.settings, "methods": dict(self.methods)}
         write_text(folder / RUN_FILE, json_text(content, indent=2))
 
+    def to_json_types(self) -> "Manifest":
+        """Return the manifest as `read` will return it: tuples become lists, and so on."""
+        return Manifest(*parse_json(json_text([self.settings, self.methods])))
+
     @property
     def key(self) -> str:
-        """A digest of all of it."""
+        """A digest of settings and methods."""
         return hashlib.sha256(json.dumps([self.settings, self.methods], sort_keys=True).encode()).hexdigest()[:32]
 
-    def differences(self, other: "Run") -> list[str]:
-        """What `other` does otherwise, in words; methods that only one of them has do not count."""
+    def differences(self, other: "Manifest") -> list[str]:
+        """Describe the settings of `other` that differ, one line per setting; only methods that both have are compared."""
         shared = self.methods.keys() & other.methods.keys()
-        mine, theirs = (
-            _flat({**run.settings, **{name: run.methods[name] for name in run.methods if name in shared}})
-            for run in (self, other)
+        before, now = (
+            _flatten({**manifest.settings, **{name: manifest.methods[name] for name in manifest.methods if name in shared}})
+            for manifest in (self, other)
         )
         return [
-            DIGESTS.get(key) or f"{key}: {mine.get(key, 'nothing')} there, {theirs.get(key, 'nothing')} now"
-            for key in dict.fromkeys([*mine, *theirs])
-            if mine.get(key) != theirs.get(key)
+            DIGESTS.get(key) or f"{key}: {before.get(key, 'nothing')} there, {now.get(key, 'nothing')} now"
+            for key in dict.fromkeys([*before, *now])
+            if before.get(key) != now.get(key)
         ]
 
 
 def describe_model(classifier: Classifier, target: int | str | None) -> dict[str, Any]:
-    """The settings that come from a model: another one of them, other results."""
+    """Return the settings that identify a model, with a digest of its weights, ready for JSON."""
     output = infer_output(classifier.output, classifier.num_classes)
     return {
         "vitrail": __version__,
         "model": classifier.name,
-        "weights": fingerprint(classifier.module),
+        "weights": fingerprint_module(classifier.module),
         "classes": hashlib.sha256(json.dumps(list(classifier.class_names)).encode()).hexdigest()[:32],
         "preprocessing": classifier.preprocessing.to_dict(),
         "target": None if target is None else classifier.class_index(target),
-        # Left out where it is usual: earlier runs did not tell.
         **({"output": output} if output != "softmax" else {}),
     }
 
 
 def describe_method(explainer: Explainer) -> dict[str, Any]:
-    """A method's options and what it has learned, ready for JSON."""
-    options = {option.name: _plain(getattr(explainer, option.name)) for option in fields(explainer) if option.name != "model"}
-    return options | dict(explainer.learned())
+    """Return a method's options and a description of its learned weights, ready for JSON."""
+    options = {option.name: _to_json(getattr(explainer, option.name)) for option in fields(explainer) if option.name != "model"}
+    return options | dict(explainer.trained_weights())
 
 
 def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model was loaded with, ready for JSON; not how it was fetched, and no secret."""
-    return {key: _plain(value) for key, value in options.items() if key not in FETCHING}
+    """Return the options that a model was loaded with, ready for JSON, without download options and secrets."""
+    return {key: _to_json(value) for key, value in options.items() if key not in DOWNLOAD_OPTIONS}
 
 
-def fingerprint(module: nn.Module) -> str:
-    """A digest of all weights and buffers that matter: names, shapes, precision and values."""
-    digest, idle = hashlib.sha256(), set(module.unused_names()) if isinstance(module, HiT) else set[str]()
+def fingerprint_module(module: nn.Module) -> str:
+    """Return a digest of all used weights and buffers: names, shapes, precision and values."""
+    digest, unused = hashlib.sha256(), set(module.unused_names()) if isinstance(module, HiT) else set[str]()
     for name, value in sorted(module.state_dict().items()):
-        if name in idle:
+        if name in unused:
             continue
         if isinstance(value, Tensor):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -128,18 +140,18 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, nn.Module):
-        return f"{type(value).__name__} {fingerprint(value)}"
+        return f"{type(value).__name__} {fingerprint_module(value)}"
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat = dict[str, str]()
     for key, value in content.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": json.dumps(value)}
-    return found
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": json.dumps(value)}
+    return flat

@@ -1,4 +1,4 @@
-"""What an INTR's queries look at in photos: which classes are asked, and what is written of them."""
+"""Show where an INTR's class queries look in photos: choose the classes, draw the sheets, save the attention maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,30 +8,31 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import output_folder, write_text
 from vitrail.core.json_io import json_text
 from vitrail.core.progress import progress
 from vitrail.core.types import Logits
-from vitrail.datasets.folder import Unreadable
+from vitrail.datasets.dataset import Unreadable
 from vitrail.datasets.photos import PhotoFile
 from vitrail.explainers.intr import INTRQueries
 from vitrail.models.checkpoints import write_tensors
-from vitrail.runs.explain_photos import Opened, PhotoReader
+from vitrail.runs.explain_photos import OpenedPhoto, PhotoReader
 from vitrail.runs.photo_list import SHEET, QueriedPhoto
+from vitrail.runs.results import expect_readable
 from vitrail.viz.queries import MAX_PHOTOS, ClassView, PhotoView, query_overview, query_sheet
 
 FORMAT = "vitrail queries 1"
 MAPS = "maps"
-"""Name of the one tensor in a photo's file."""
+"""Name of the tensor in a photo's file."""
 
 QueryAttention = Float[Tensor, "k h rows cols"]
-"""Cross-attention of the queries of some classes, per head; each map sums to 1."""
+"""Cross-attention of the queries of k classes, per head; each map sums to 1."""
 
 
 @dataclass(frozen=True)
 class QueriedClass:
-    """A class that was looked for in a photo."""
+    """A class whose query is shown, with the model's prediction for it."""
 
     name: str
     index: int
@@ -41,13 +42,13 @@ class QueriedClass:
 
 @dataclass(frozen=True)
 class PhotoQueries:
-    """For which classes a photo was looked at; their maps are on disk, since those of many photos would fill the memory.
+    """The classes shown for a photo. Attention maps stay on disk, since those of many photos would fill the memory.
 
     Attributes:
         photo: The file.
-        true_class: Index of the class that it shows, where that is known.
+        true_class: Index of the true class, if known.
         predicted: Index of the most probable class.
-        classes: As `choose_classes` orders them.
+        classes: The classes, in the order of `choose_classes`.
     """
 
     photo: PhotoFile
@@ -57,119 +58,121 @@ class PhotoQueries:
 
     @property
     def maps_file(self) -> str:
-        """The file of its maps, below the folder of the results."""
-        return f"{self.photo.label}.safetensors"
+        """Name of the file of attention maps, relative to the output folder."""
+        return f"{self.photo.result_name}.safetensors"
 
-    def note(self, index: int) -> str:
-        """What sets a class apart; nothing for most."""
+    def describe_class(self, index: int) -> str:
+        """Return "true class", "predicted", or an empty text for other classes."""
         return "true class" if index == self.true_class else "predicted" if index == self.predicted else ""
 
 
 def query_photos(
-    explainer: INTRQueries, asked: Sequence[QueriedPhoto], folder: Path, top: int = 5
+    explainer: INTRQueries, photos: Sequence[QueriedPhoto], folder: Path, top: int = 5
 ) -> tuple[list[PhotoQueries], list[Unreadable]]:
-    """Let classes look at photos, one photo at a time.
+    """Draw the query attention of photos, one photo at a time.
 
-    Written are, as soon as they are known, a sheet and the maps of every photo, and at the end a sheet of several photos together and
-    the numbers of all. So what is there when the work is interrupted stays; without a table it is not complete.
+    Each photo gives a sheet and a file of attention maps, written as soon as they are computed. A sheet of all photos and queries.json
+    follow at the end; if the run is interrupted, queries.json is missing.
 
     Args:
-        explainer: The model, and the layer whose attention is shown.
-        asked: Photos, each with a label of its own.
-        folder: Where to write.
-        top: How many classes; all of the model's where it has fewer.
+        explainer: The model, and the decoder layer whose attention is shown.
+        photos: Photos with distinct labels.
+        folder: Output folder.
+        top: Number of classes; all classes if the model has fewer.
 
     Returns:
-        What was found in the photos that could be read, and the files that were skipped.
+        The classes shown for each readable photo, and the files that were skipped.
 
     Raises:
-        InvalidInputError: Less than one class, or a model whose logits are not finite.
-        ImageError: A named file cannot be read, or nothing could be.
+        InvalidInputError: Less than one class, or logits that are not finite.
+        ImageError: A named file cannot be read, or none of the files.
         OutputError: A result cannot be written.
     """
     if top < 1:
         raise InvalidInputError(f"expected at least one class to show, got top={top}")
     depth = explainer.intr.config.decoder_depth
     caption = f"Cross-attention of decoder layer {explainer.layer % depth + 1} of {depth}."
-    found, unreadable, views = list[PhotoQueries](), list[Unreadable](), list[PhotoView]()
+    results, unreadable, views = list[PhotoQueries](), list[Unreadable](), list[PhotoView]()
     table = folder / f"{SHEET}.json"
-    reader = PhotoReader([photo for photo, _ in asked], explainer.model.preprocessing)
-    for index in progress(range(len(asked)), len(asked), "explaining"):
+    reader = PhotoReader([photo for photo, _ in photos], explainer.model.preprocessing)
+    for index in progress(range(len(photos)), len(photos), "explaining"):
         opened = reader[index]
         if isinstance(opened, Unreadable):
             unreadable.append(opened)
             continue
-        one, maps = _query(explainer, opened, asked[index].true_class, top)
-        view = _view(opened, one, maps)
-        sheet = folder / f"{opened.photo.label}.png"
+        result, maps = _query(explainer, opened, photos[index].true_class, top)
+        view = _make_view(opened, result, maps)
+        sheet = folder / f"{opened.photo.result_name}.png"
         output_folder(sheet.parent)
-        if not found:
-            table.unlink(missing_ok=True)  # An earlier one would tell of other maps from now on.
+        if not results:
+            table.unlink(missing_ok=True)  # The table of an earlier run would describe other maps.
         query_sheet(view, sheet, caption)
-        write_tensors(folder / one.maps_file, {MAPS: maps})
-        found.append(one)
-        # More than are drawn would fill the memory.
+        write_tensors(folder / result.maps_file, {MAPS: maps})
+        results.append(result)
+        # Keep only those that are drawn: more would fill the memory.
         views += [view] if len(views) < MAX_PHOTOS else []
-    if not found:
-        raise ImageError(f"not one of {len(asked)} images could be read; the first: {unreadable[0].reason}")
-    if len(found) > 1:
-        cut = f" The first {len(views)} of {len(found)} photos." if len(views) < len(found) else ""
+    expect_readable(len(results), len(photos), unreadable)
+    if len(results) > 1:
+        cut = f" The first {len(views)} of {len(results)} photos." if len(views) < len(results) else ""
         query_overview(views, folder / f"{SHEET}.png", caption + cut)
-    _write_table(table, explainer, found, unreadable)
-    return found, unreadable
+    _write_table(table, explainer, results, unreadable)
+    return results, unreadable
 
 
 def choose_classes(logits: Float[Tensor, " c"], true_class: int | None, top: int) -> list[int]:
-    """The classes whose queries are compared: the true one, or the most probable one where it is not known, then others by logit.
+    """Choose the classes whose queries are compared: first the true class (or the predicted one), then others by logit.
 
-    These are the `top` most probable ones; a true class that is not among them takes the place of the last.
+    A true class that is not among the `top` most probable ones takes the place of the last.
     """
     by_logit: list[int] = logits.argsort(descending=True, stable=True).tolist()
     first = by_logit[0] if true_class is None else true_class
     return [first, *(index for index in by_logit if index != first)][:top]
 
 
-def _query(explainer: INTRQueries, opened: Opened, true_class: int | None, top: int) -> tuple[PhotoQueries, QueryAttention]:
-    model, chosen = explainer.model, list[int]()
+def _query(
+    explainer: INTRQueries, opened: OpenedPhoto, true_class: int | None, top: int
+) -> tuple[PhotoQueries, QueryAttention]:
+    model, indices = explainer.model, list[int]()
 
     def choose(logits: Logits) -> Int[Tensor, "b k"]:
         if not torch.isfinite(logits).all():
             raise InvalidInputError(f"{model.name} gave logits that are not finite; check its weights and the images")
-        chosen.extend(choose_classes(logits[0], true_class, top))
-        return torch.tensor([chosen])
+        indices.extend(choose_classes(logits[0], true_class, top))
+        return torch.tensor([indices])
 
     logits, maps = explainer.maps(opened.image[None].to(model.device, model.dtype), choose)
     probabilities = model.probabilities(logits[0])
     classes = [
-        QueriedClass(model.class_name(index), index, float(logits[0, index]), float(probabilities[index])) for index in chosen
+        QueriedClass(model.class_name(index), index, float(logits[0, index]), float(probabilities[index])) for index in indices
     ]
     predicted = choose_classes(logits[0], None, 1)[0]
     return PhotoQueries(opened.photo, true_class, predicted, classes), maps[0].cpu().contiguous()
 
 
-def _view(opened: Opened, found: PhotoQueries, maps: QueryAttention) -> PhotoView:
+def _make_view(opened: OpenedPhoto, result: PhotoQueries, maps: QueryAttention) -> PhotoView:
     classes = [
-        ClassView(one.name, one.probability, each, found.note(one.index)) for one, each in zip(found.classes, maps, strict=True)
+        ClassView(queried.name, queried.probability, attention, result.describe_class(queried.index))
+        for queried, attention in zip(result.classes, maps, strict=True)
     ]
     row = opened.row.reduced()
     return PhotoView(row.photo, row.box, classes, row.title)
 
 
-def _write_table(path: Path, explainer: INTRQueries, found: Sequence[PhotoQueries], unreadable: Sequence[Unreadable]) -> None:
+def _write_table(path: Path, explainer: INTRQueries, results: Sequence[PhotoQueries], unreadable: Sequence[Unreadable]) -> None:
     config, model = explainer.intr.config, explainer.model
 
-    def described(index: int) -> dict[str, str | int]:
+    def describe(index: int) -> dict[str, str | int]:
         return {"name": model.class_name(index), "index": index}
 
     photos = [
         {
-            "source": str(one.photo.path),
-            "maps": one.maps_file,
-            "true_class": None if one.true_class is None else described(one.true_class),
-            "predicted": described(one.predicted),
-            "classes": [vars(each) for each in one.classes],
+            "source": str(result.photo.path),
+            "maps": result.maps_file,
+            "true_class": None if result.true_class is None else describe(result.true_class),
+            "predicted": describe(result.predicted),
+            "classes": [vars(queried) for queried in result.classes],
         }
-        for one in found
+        for result in results
     ]
     content = {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""The results of every image, as files: which are there and whole."""
+"""Results per image as files: write them, and find out which are there and complete."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -8,19 +8,20 @@ from typing import Any
 
 from PIL import Image
 
-from vitrail.core.errors import CheckpointError, OutputError
+from vitrail.core.errors import CheckpointError, ImageError, OutputError
 from vitrail.core.files import atomic_write, output_folder, regular_file
+from vitrail.datasets.dataset import Unreadable
 from vitrail.explanation import Explanation, is_description
 from vitrail.viz.tables import read_csv, write_csv
 
 IMAGES_FILE = "images.csv"
 UNREADABLE_FILE = "unreadable.csv"
-_END_OF_PNG = b"IEND\xaeB`\x82"
+END_OF_PNG = b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a table says of one image and method."""
+class ImageResult:
+    """The numbers of one image and method in images.csv."""
 
     target: int
     target_name: str
@@ -29,8 +30,8 @@ class Found:
     completeness_error: float | None
 
     @classmethod
-    def of(cls, explanation: Explanation) -> "Found":
-        """Of the explanation of one image."""
+    def from_explanation(cls, explanation: Explanation) -> "ImageResult":
+        """Take the numbers from the explanation of one image."""
         target = int(explanation.targets[0])
         return cls(
             target,
@@ -43,27 +44,27 @@ class Found:
 
 @dataclass(frozen=True)
 class MethodResults:
-    """The results of one method: per image an explanation (npz and json) and an overlay, each written in one piece.
+    """The results of one method: per image an explanation (npz and json) and an overlay, each written atomically.
 
     Attributes:
-        folder: Where they are.
-        method: Its name.
+        folder: Folder of the results.
+        method: Name of the method.
     """
 
     folder: Path
     method: str
 
     def file(self, label: str) -> Path:
-        """The arrays of an image; the other files are beside it."""
+        """Return the path of an image's arrays; the other files lie beside it."""
         return self.folder / f"{label}.npz"
 
     def read(self, label: str, source: str) -> Explanation | None:
-        """What was found in an image, or None where anything is missing, damaged, or of another image."""
+        """Read the explanation of an image; return None if a file is missing, damaged, or of another image."""
         arrays = self.file(label)
         try:
             with regular_file(arrays.with_suffix(".png")).open("rb") as picture:
-                picture.seek(-len(_END_OF_PNG), 2)
-                if picture.read() != _END_OF_PNG:
+                picture.seek(-len(END_OF_PNG), 2)
+                if picture.read() != END_OF_PNG:
                     return None
             explanation = Explanation.load(arrays)
         except (OSError, CheckpointError):
@@ -74,7 +75,7 @@ class MethodResults:
         """Write the files of one image.
 
         Raises:
-            OutputError: One cannot be written; the others are whole.
+            OutputError: A file cannot be written; those before it are complete.
         """
         arrays = self.file(label)
         if not arrays.parent.is_dir():
@@ -87,39 +88,44 @@ class MethodResults:
 def write_table(
     folder: Path,
     photos: Sequence[tuple[str, str]],
-    results: Sequence[MethodResults],
-    found: Mapping[str, Mapping[int, Found]],
+    methods: Sequence[MethodResults],
+    results: Mapping[str, Mapping[int, ImageResult]],
 ) -> None:
-    """Write a line per image that was explained: the class and its logit, and per method the file and the completeness error.
+    """Write images.csv: one row per explained image with class, logit, and per method the file and the completeness error.
 
     Args:
-        folder: Where to write, above the results.
+        folder: The run directory.
         photos: Label and source of every image.
-        results: Those of every method.
-        found: Per method, what it found in the images by their place in `photos`.
+        methods: The results of every method.
+        results: By method, the numbers of each image, by index in `photos`.
     """
-    exact = {each.method for each in results if any(f.completeness_error is not None for f in found[each.method].values())}
+    complete = {
+        method.method
+        for method in methods
+        if any(result.completeness_error is not None for result in results[method.method].values())
+    }
     head = ["image", "target", "target_name", "probability", "logit"]
-    for each in results:
-        head += [f"{each.method}_file", *([f"{each.method}_completeness_error"] if each.method in exact else [])]
+    for method in methods:
+        head.append(f"{method.method}_file")
+        head += [f"{method.method}_completeness_error"] if method.method in complete else []
     rows = list[list[Any]]()
     for index, (label, source) in enumerate(photos):
-        first = next((found[each.method][index] for each in results if index in found[each.method]), None)
+        first = next((results[method.method][index] for method in methods if index in results[method.method]), None)
         if first is None:
             continue
         row = [source, first.target, first.target_name, f"{first.probability:.6g}", f"{first.logit:.6g}"]
-        for each in results:
-            one = found[each.method].get(index)
-            row.append(each.file(label).relative_to(folder).as_posix() if one else "")
-            if each.method in exact:
-                error = one.completeness_error if one else None
+        for method in methods:
+            result = results[method.method].get(index)
+            row.append(method.file(label).relative_to(folder).as_posix() if result else "")
+            if method.method in complete:
+                error = result.completeness_error if result else None
                 row.append("" if error is None else f"{error:.3g}")
         rows.append(row)
     write_csv(folder / IMAGES_FILE, head, rows)
 
 
 def read_unreadable(folder: Path) -> set[str]:
-    """The images that could not be read before; none where nothing is recorded."""
+    """Return the images that an earlier run could not read; none if there is no record."""
     try:
         return {row.get("image", "") for row in read_csv(regular_file(folder / UNREADABLE_FILE))}
     except (OSError, csv.Error):
@@ -127,20 +133,29 @@ def read_unreadable(folder: Path) -> set[str]:
 
 
 def write_unreadable(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
-    """Record the images that could not be read, and why."""
+    """Write unreadable.csv: the images that could not be read, with the reasons; remove it if there are none."""
+    path = folder / UNREADABLE_FILE
     if rows:
-        write_csv(folder / UNREADABLE_FILE, ["image", "reason"], rows)
+        write_csv(path, ["image", "reason"], rows)
         return
     try:
-        (folder / UNREADABLE_FILE).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"cannot remove {folder / UNREADABLE_FILE}: {error.strerror or error}; choose another --out"
-        ) from error
+        raise OutputError(f"cannot remove {path}: {error.strerror or error}; choose another --out") from error
+
+
+def expect_readable(num_read: int, num_images: int, unreadable: Sequence[Unreadable]) -> None:
+    """Refuse images of which none could be read.
+
+    Raises:
+        ImageError: Not a single image could be read.
+    """
+    if not num_read:
+        raise ImageError(f"not one of {num_images} images could be read; the first: {unreadable[0].reason}")
 
 
 def remove_results(folder: Path) -> None:
-    """Remove what `MethodResults` wrote, and nothing else."""
+    """Remove the files that `MethodResults` wrote, and nothing else."""
     for arrays in folder.rglob("*.npz"):
         if is_description(arrays.with_suffix(".json")):
             for suffix in (".png", ".npz", ".json"):

@@ -1,4 +1,4 @@
-"""Training: recipes for Lightning."""
+"""Training of classifiers and DiffMask explainers from YAML recipes, on Lightning."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ __all__ = ["MaskTrainingConfig", "Recipe", "TrainingConfig", "read_config", "tra
 
 
 def train(config: Recipe, out: str | Path, resume: bool = False) -> Path:
-    """Train a classifier, or a DiffMask explainer, by a recipe; see `vitrail.training.recipe.train`.
+    """Train a classifier or a DiffMask explainer by a recipe; see `vitrail.training.recipe.train`.
 
     Raises:
         MissingExtraError: Lightning is not installed.

@@ -1,8 +1,8 @@
-"""A classifier in training, as Lightning sees it."""
+"""Lightning module that trains a classifier."""
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, final
 
 import torch
 from timm.scheduler.scheduler import Scheduler
@@ -18,20 +18,21 @@ from vitrail.datasets.dataset import Batch
 from vitrail.training.config import TrainingConfig
 from vitrail.training.distillation import Teacher, student_logits
 from vitrail.training.learner import Learner
-from vitrail.training.losses import Labels, Loss, cosub_loss, label_loss
+from vitrail.training.losses import Labels, Loss, cosub_loss, create_label_loss
 from vitrail.training.optimization import create_optimizer, create_schedule
 
 Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+@final
 class ImageClassifier(Learner):
-    """A classifier that learns labels, or mixed labels, and what a teacher says.
+    """A classifier that learns from labels, mixed labels and a teacher.
 
     Args:
-        classifier: Its network learns.
-        config: The recipe.
-        mixing: mixup / cutmix for a batch, or None.
-        teacher: Whom to learn from beside the labels.
+        classifier: Classifier whose network to train.
+        config: Recipe.
+        mixing: mixup and cutmix of a batch, or None.
+        teacher: Teacher for distillation, or None.
     """
 
     def __init__(
@@ -42,10 +43,10 @@ class ImageClassifier(Learner):
         self.classifier, self.config, self.mixing, self.teacher = classifier, config, mixing, teacher
         if config.loss.auxiliary and not (isinstance(classifier, INTRAdapter) and classifier.intr.config.decoder_depth > 1):
             raise InvalidInputError(
-                f"expected an INTR of several decoder layers for loss.auxiliary, got {classifier.name}; leave it out"
+                f"expected an INTR with several decoder layers for loss.auxiliary, got {classifier.name}; leave it out"
             )
         num_classes = classifier.num_classes
-        self.label_loss: Loss = label_loss(config.loss.name, config.augmentation.label_smoothing, num_classes)
+        self.label_loss: Loss = create_label_loss(config.loss.name, config.augmentation.label_smoothing, num_classes)
         self.top1, self.top5 = (MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, min(5, num_classes)))
         self.val_loss = MeanMetric()
         self.train_loss = MeanMetric()
@@ -59,22 +60,23 @@ class ImageClassifier(Learner):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch.images, batch.labels
         if self.mixing is not None and len(images) % 2:
-            images, labels = images[:-1], labels[:-1]  # Mixup pairs images; an unreadable file left one without a partner.
+            images, labels = images[:-1], labels[:-1]  # Mixup pairs images, and an unreadable file made their number odd.
         if not len(images):
-            # A loss of nothing that still reaches every parameter: other processes wait for this one's gradients.
+            # A zero loss that still reaches every parameter: the other processes wait for this one's gradients.
             return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum() * 0
         if self.mixing is not None:
             images, labels = self.mixing(images, labels)
-        loss = self.loss(images, labels, batch.padding)
+        loss = self.compute_loss(images, labels, batch.padding)
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the training loss became {loss.item()} at step {self.global_step}; lower the learning rate or clip gradients"
+                f"the training loss became {loss.item()} at step {self.global_step}; lower optimizer.learning_rate or clip gradients with "
+                "optimizer.gradient_clip"
             )
         self.train_loss.update(loss.detach(), len(images))
         return loss
 
-    def loss(self, images: Images, labels: Labels, padding: Padding | None = None) -> Tensor:
-        """The loss of a batch after the recipe."""
+    def compute_loss(self, images: Images, labels: Labels, padding: Padding | None = None) -> Tensor:
+        """Compute the recipe's loss of a batch."""
         if self.config.loss.auxiliary:
             *earlier, last = self.classifier.layer_logits(images, padding)  # type: ignore[attr-defined]  # an INTR
             losses = [self.label_loss(logits, labels) for logits in earlier]
@@ -90,7 +92,7 @@ class ImageClassifier(Learner):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
-        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]  # there is one
+        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]  # one optimizer
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.unreadable.update(batch.unreadable)
@@ -110,10 +112,10 @@ class ImageClassifier(Learner):
         data, engine = self.config.data, self.config.engine
         images_per_step = data.batch_size * self.trainer.world_size * engine.accumulate
         optimizer = create_optimizer(self.module, self.config.optimizer, images_per_step)
-        # Not the trainer's own estimate, for which it would set up the loaders before it knows what it resumes.
-        batches: int = self.trainer.datamodule.num_batches  # type: ignore[attr-defined]  # the trainer has one, ours
-        steps = math.ceil(batches / engine.accumulate) * self.config.schedule.epochs
-        schedule = create_schedule(optimizer, self.config.schedule, steps)
+        # The trainer's own estimate would create the data loaders before the checkpoint is loaded.
+        num_batches: int = self.trainer.datamodule.num_batches  # type: ignore[attr-defined]  # a TrainingData
+        num_steps = math.ceil(num_batches / engine.accumulate) * self.config.schedule.epochs
+        schedule = create_schedule(optimizer, self.config.schedule, num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Scheduler, metric: Any) -> None:

@@ -1,8 +1,8 @@
-"""Where a run's processes are: one, those of torchrun, or those of SLURM."""
+"""Processes of a run, as started by torchrun, SLURM or the recipe."""
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -11,14 +11,15 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.training.sections import RunConfig
 
 
+@final
 @dataclass(frozen=True)
 class Placement:
-    """How Lightning is to place a run.
+    """Devices and machines of a run.
 
     Attributes:
-        devices: On this machine; a number, or "auto".
-        num_nodes: Machines.
-        plugins: For the trainer.
+        devices: Number of devices on this machine, or "auto".
+        num_nodes: Number of machines.
+        plugins: Plugins for the Lightning trainer.
     """
 
     devices: int | str
@@ -27,26 +28,27 @@ class Placement:
 
     @property
     def distributed(self) -> bool:
-        """Whether several processes were started from outside."""
+        """Whether torchrun or SLURM started several processes."""
         return isinstance(self.devices, int) and self.devices * self.num_nodes > 1
 
 
-def placement(engine: RunConfig) -> Placement:
-    """Read the number of processes off what started them; else it is the recipe's.
+def detect_placement(engine: RunConfig) -> Placement:
+    """Detect the processes that torchrun or SLURM started, or take the devices of the recipe.
 
     Raises:
-        InvalidInputError: SLURM started other processes than one per device on every machine.
+        InvalidInputError: SLURM did not start one process per device on every machine.
     """
     if TorchElasticEnvironment.detect():
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
         return Placement(local, world // local)
     if SLURMEnvironment.detect():
         tasks, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", "1"))
-        # Lightning does without the total, and wants the number of each node.
+        # Lightning reads the number of tasks per node, not their total.
         if tasks % nodes or (tasks > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ):
             raise InvalidInputError(
-                f"expected as many SLURM tasks on every node, one a device, said by --ntasks-per-node; got {tasks} on {nodes}"
+                f"expected one SLURM task per device and the same number on every node, set by --ntasks-per-node; got {tasks} tasks on "
+                f"{nodes} nodes"
             )
-        # Resuming is ours: a job that SLURM requeues runs the same command with --resume.
+        # A job that SLURM requeues runs the same command again, with --resume.
         return Placement(tasks // nodes, nodes, (SLURMEnvironment(auto_requeue=False),))
     return Placement(engine.devices)

@@ -1,4 +1,4 @@
-"""One YAML a recipe: validated, with dotted overrides from the command line."""
+"""Recipes: YAML files, validated, with dotted overrides from the command line."""
 
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ from vitrail.training.sections import (
 
 
 class TrainingConfig(Recipe):
-    """The recipe of a classifier."""
+    """Recipe of a classifier."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig
@@ -50,32 +50,34 @@ class TrainingConfig(Recipe):
                 f"kind {self.distillation.kind} and teacher {self.distillation.teacher}"
             )
         if self.loss.cosub and self.distillation.kind != "none":
-            raise ValueError("expected loss.cosub or distillation, got both: they have a target of their own each")
+            raise ValueError("expected loss.cosub or distillation, got both: each defines its own loss")
         if self.loss.cosub and not self.model.drop_path:
             raise ValueError(
                 f"expected a model.drop_path above 0 for loss.cosub, which trains two random sub-networks, got {self.model.drop_path}"
             )
-        alone = self.loss.cosub or self.distillation.kind != "none"
-        if alone and self.data.crop_mode == "whole":
-            raise ValueError("expected data.crop_mode center or squash for loss.cosub and distillation, which know no padding")
-        if alone and self.loss.auxiliary:
+        own_loss = self.loss.cosub or self.distillation.kind != "none"
+        if own_loss and self.data.crop_mode == "whole":
             raise ValueError(
-                "expected loss.auxiliary, or loss.cosub, or distillation, got several: they have a loss of their own each"
+                "expected data.crop_mode center or squash for loss.cosub and distillation, which do not support padding, got whole"
+            )
+        if own_loss and self.loss.auxiliary:
+            raise ValueError(
+                "expected only one of loss.auxiliary, loss.cosub and distillation, got several: each defines its own loss"
             )
         if self.model.query_noise is not None and (self.model.start_from is None or self.model.name not in INTR_NAMES):
-            raise ValueError("expected model.query_noise with an INTR and its model.start_from only; leave it out")
+            raise ValueError("expected model.query_noise only for an INTR with model.start_from; leave it out")
         if self.model.pretrained and self.model.start_from is not None:
             raise ValueError("expected model.pretrained or model.start_from, got both")
         if self.model.keep_head and self.model.start_from is None:
-            raise ValueError("expected model.start_from, whose head model.keep_head is about, got none")
+            raise ValueError("expected model.start_from for model.keep_head, which keeps its head, got none")
         return self
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply overrides like `model.drop_path=0.1`; one with a section `diffmask` is that of an explainer.
+    """Read a recipe and apply overrides like `model.drop_path=0.1`; a section `diffmask` makes it one of an explainer.
 
     Raises:
-        InvalidInputError: No such file, not YAML, an unknown key, or a value out of range; each is named.
+        InvalidInputError: The file does not exist or is no YAML, or it has unknown keys or invalid values; the message names each.
     """
     path = Path(path)
     try:
@@ -86,49 +88,49 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InvalidInputError(f"cannot read the configuration {path}: {error}") from error
     if not isinstance(content, dict):
         raise InvalidInputError(
-            f"expected sections ({', '.join(_kind(()).model_fields)}) in {path}, got {type(content).__name__}"
+            f"expected sections ({', '.join(_recipe_class(()).model_fields)}) in {path}, got {type(content).__name__}"
         )
     for override in overrides:
-        _apply(content, override)
+        _apply_override(content, override)
     return validate_config(content, str(path))
 
 
 def validate_config(content: Mapping[str, Any], source: str) -> Recipe:
-    """Check a recipe given as nested dictionaries."""
-    kind = _kind(content)
+    """Validate a recipe given as nested dictionaries."""
+    recipe_class = _recipe_class(content)
     try:
-        return kind.model_validate(content)
+        return recipe_class.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'recipe'}: {_explain(e, kind)}" for e in error.errors()]
-        raise InvalidInputError(f"{source} is no valid recipe:\n" + "\n".join(lines)) from None
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'recipe'}: {_format_error(e, recipe_class)}" for e in error.errors()]
+        raise InvalidInputError(f"{source} is not a valid recipe:\n" + "\n".join(lines)) from None
 
 
-def _kind(content: Container[str]) -> type[Recipe]:
+def _recipe_class(content: Container[str]) -> type[Recipe]:
     return MaskTrainingConfig if MASK_SECTION in content else TrainingConfig
 
 
-def differences(first: Recipe, second: Recipe, ignored: Sequence[str] = ()) -> list[str]:
-    """The dotted keys whose values differ between two recipes.
+def find_differences(first: Recipe, second: Recipe, ignored: Sequence[str] = ()) -> list[str]:
+    """Return the dotted keys whose values differ between two recipes.
 
     Args:
         first: A recipe.
         second: Another one.
         ignored: Dotted keys that may differ.
     """
-    one, other = (_flat(config.model_dump(mode="json")) for config in (first, second))
+    one, other = (_flatten(config.model_dump(mode="json")) for config in (first, second))
     return [key for key in {**one, **other} if one.get(key) != other.get(key) and key not in ignored]
 
 
-def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(content: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, keys in content.items() for key, value in keys.items()}
 
 
-def _explain(error: Mapping[str, Any], kind: type[Recipe]) -> str:
+def _format_error(error: Mapping[str, Any], recipe_class: type[Recipe]) -> str:
     if error["type"] == "extra_forbidden":
         *sections, key = error["loc"]
-        if kind is MaskTrainingConfig and not sections and key in TrainingConfig.model_fields:
-            return _of_classifiers(key)
-        section: Any = kind
+        if recipe_class is MaskTrainingConfig and not sections and key in TrainingConfig.model_fields:
+            return _explain_classifier_section(key)
+        section: Any = recipe_class
         for name in sections:
             section = section.model_fields[name].annotation
         return str(unknown_name("key", str(key), list(section.model_fields)))
@@ -136,17 +138,15 @@ def _explain(error: Mapping[str, Any], kind: type[Recipe]) -> str:
     return message if error["type"] in ("missing", "value_error") else f"{message} (got {error['input']!r})"
 
 
-def _of_classifiers(section: str) -> str:
-    """Why a section is refused beside `diffmask`."""
+def _explain_classifier_section(section: str) -> str:
+    """Explain why a recipe with a section `diffmask` cannot have a section of classifiers."""
     known = f"a recipe with a section {MASK_SECTION} has {', '.join(MaskTrainingConfig.model_fields)}"
     if section == "model":
-        return (
-            f"{known}; the network to explain is {MASK_SECTION}.model, and stays as it is: {MASK_SECTION} knows no --finetune"
-        )
-    return f"a section of classifiers' recipes; {known}"
+        return f"{known}; set the network to explain by {MASK_SECTION}.model: it stays frozen, so --finetune does not apply"
+    return f"only recipes of classifiers have this section; {known}"
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def _apply_override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise InvalidInputError(f"expected an override like model.drop_path=0.1, got {override!r}")

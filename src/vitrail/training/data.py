@@ -1,8 +1,8 @@
-"""Training and validation images, as Lightning loads them."""
+"""Lightning data module of training and validation images."""
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, final
 
 import lightning
 import numpy as np
@@ -10,31 +10,34 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from vitrail.adapters import Preprocessing
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.datasets.augmentation.transforms import AugmentationConfig, training_transform
-from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Sample, Transform, Unreadable, collate
-from vitrail.datasets.named import DATA, read_data, read_stream
+from vitrail.datasets.augmentation.transforms import AugmentationConfig, make_training_transform
+from vitrail.datasets.collate import collate
+from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Sample, Transform, Unreadable
+from vitrail.datasets.named import DATA
+from vitrail.datasets.open import read_data, read_stream
 from vitrail.datasets.sampler import ProcessShare
 from vitrail.datasets.streaming import StreamedImages
 from vitrail.training.sampling import EpochBatches, ReproducibleImages
 from vitrail.training.sections import ImagesConfig
 
 AnyImages = LabeledImages | StreamedImages
-"""Images that can be picked one by one, and those that come one after another."""
+"""Images by index, or a stream of images."""
 
 
+@final
 class TrainingData(lightning.LightningDataModule):
     """Training and validation images of one data set.
 
     Args:
-        config: Which set, and how it is read.
-        augmentation: How training images are varied.
-        preprocessing: Of validation images; its size and normalization are those of training images too.
-        seed: Of order and augmentation.
-        labeled: Whether labels are learned, so that every image needs one, and both parts the same classes.
+        config: Section `data` of the recipe.
+        augmentation: Augmentation of training images.
+        preprocessing: Preprocessing of validation images; training images take its size and normalization.
+        seed: Seed of order and augmentation.
+        labeled: Whether the labels are learned: then every image needs one, and both splits need the same classes.
 
     Raises:
-        InvalidInputError: A part is missing or empty, or the two parts have different classes.
-        ImageError: Not one image of a part can be read.
+        InvalidInputError: A split is missing or empty, or the splits have different classes.
+        ImageError: No image of a split can be read.
     """
 
     def __init__(
@@ -47,7 +50,8 @@ class TrainingData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.config, self.seed, self.labeled = config, seed, labeled
-        self.train_images, self.val_images = _parts(config, training_transform(augmentation, preprocessing), preprocessing)
+        transform = make_training_transform(augmentation, preprocessing)
+        self.train_images, self.val_images = _read_splits(config, transform, preprocessing)
         if labeled:
             _check_classes(self.train_images, self.val_images, config)
         for images in (self.train_images, self.val_images):
@@ -60,17 +64,17 @@ class TrainingData(lightning.LightningDataModule):
 
     @property
     def num_train_images(self) -> int | None:
-        """Training images, where that is known."""
+        """Number of training images, or None if a stream does not know it."""
         images = self.train_images
         return len(images) if isinstance(images, LabeledImages) else images.num_images
 
     def describe(self) -> dict[str, Any]:
-        """What a resumed run has to find again: classes in their order, numbers of images, and a digest of their labels."""
-        parts, digest = (self.train_images, self.val_images), hashlib.sha256()
-        for images in parts:
+        """Describe what a resumed run must find again: classes in order, numbers of images, and a digest of their labels."""
+        splits, digest = (self.train_images, self.val_images), hashlib.sha256()
+        for images in splits:
             if self.labeled and isinstance(images, LabeledImages):
                 digest.update(np.asarray(images.labels, dtype=np.int64).tobytes() + b"end")
-        train, validation = (len(each) if isinstance(each, LabeledImages) else each.num_images for each in parts)
+        train, validation = (len(split) if isinstance(split, LabeledImages) else split.num_images for split in splits)
         return {
             "class_names": self.class_names if self.labeled else None,
             "train_images": train,
@@ -80,34 +84,35 @@ class TrainingData(lightning.LightningDataModule):
 
     @property
     def streamed(self) -> bool:
-        """Whether training images come one after another, so that a run cannot be resumed within an epoch."""
+        """Whether training images are a stream, so that a run cannot resume within an epoch."""
         return isinstance(self.train_images, StreamedImages)
 
     @property
     def num_batches(self) -> int:
-        """Batches of this process in an epoch."""
+        """Number of batches of this process per epoch."""
         if isinstance(self.train_images, LabeledImages):
-            return len(self._batches(self.train_images))
-        workers = max(self.config.num_workers, 1)
-        each = -(-(self.train_images.num_images or 0) // (self._running().world_size * workers))
-        if 0 < each < self.config.batch_size:
+            return len(self._create_batches(self.train_images))
+        num_workers = max(self.config.num_workers, 1)
+        num_processes = self._require_trainer().world_size * num_workers
+        images_per_worker = -(-(self.train_images.num_images or 0) // num_processes)
+        if 0 < images_per_worker < self.config.batch_size:
             raise InvalidInputError(
-                f"expected at least one batch of {self.config.batch_size} images for each of {workers} workers in every process, got "
-                f"{each} images; take fewer data.num_workers, or a smaller data.batch_size"
+                f"expected at least one batch of {self.config.batch_size} images for each of {num_workers} workers in every process, got "
+                f"{images_per_worker} images; use fewer data.num_workers or a smaller data.batch_size"
             )
-        return each // self.config.batch_size * workers
+        return images_per_worker // self.config.batch_size * num_workers
 
     def train_dataloader(self) -> DataLoader[Any]:
-        trainer, images = self._running(), self.train_images
+        trainer, images = self._require_trainer(), self.train_images
         if isinstance(images, LabeledImages):
-            reproducible, batches = ReproducibleImages(images), self._batches(images)
-            return DataLoader(reproducible, batch_sampler=batches, collate_fn=collate, **self._workers())
+            reproducible, batches = ReproducibleImages(images), self._create_batches(images)
+            return DataLoader(reproducible, batch_sampler=batches, collate_fn=collate, **self._loader_options())
         stream = images.for_training(self.seed, trainer.global_rank, trainer.world_size)
         stream.set_epoch(trainer.current_epoch)
-        return DataLoader(stream, self.config.batch_size, drop_last=True, collate_fn=collate, **self._workers())
+        return DataLoader(stream, self.config.batch_size, drop_last=True, collate_fn=collate, **self._loader_options())
 
-    def _batches(self, images: LabeledImages) -> EpochBatches:
-        trainer = self._running()
+    def _create_batches(self, images: LabeledImages) -> EpochBatches:
+        trainer = self._require_trainer()
         return EpochBatches(
             len(images),
             self.config.batch_size,
@@ -115,67 +120,69 @@ class TrainingData(lightning.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
             self.config.repeats,
-            batches_done=lambda: _batches_done(trainer),
+            batches_done=lambda: _count_batches_done(trainer),
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        trainer, images = self._running(), self.val_images
+        trainer, images = self._require_trainer(), self.val_images
         if isinstance(images, StreamedImages):
             stream = images.share(trainer.global_rank, trainer.world_size)
-            return DataLoader(stream, self.config.batch_size, collate_fn=collate, **self._workers())
+            return DataLoader(stream, self.config.batch_size, collate_fn=collate, **self._loader_options())
         share = ProcessShare(len(images), trainer.global_rank, trainer.world_size)
-        # A process without a share has one empty batch: it validates with the others, which wait for it.
+        # A process without images gets one empty batch: the others wait for it in validation.
         batches = list(BatchSampler(share, self.config.batch_size, drop_last=False)) or [[]]
-        return DataLoader(images, batch_sampler=batches, collate_fn=collate, **self._workers())
+        return DataLoader(images, batch_sampler=batches, collate_fn=collate, **self._loader_options())
 
-    def _running(self) -> lightning.Trainer:
+    def _require_trainer(self) -> lightning.Trainer:
         if self.trainer is None:
-            raise RuntimeError("expected a Trainer, which decides what share of the images this process takes")
+            raise RuntimeError("expected a Trainer, which determines this process's share of the images, got none")
         return self.trainer
 
-    def _workers(self) -> dict[str, Any]:
-        # Pages that stay in place are copied to a GPU while it computes.
-        pinned = self._running().strategy.root_device.type == "cuda"
+    def _loader_options(self) -> dict[str, Any]:
+        # Pinned memory is copied to a GPU while it computes.
+        pinned = self._require_trainer().strategy.root_device.type == "cuda"
         return {"num_workers": self.config.num_workers, "persistent_workers": self.config.num_workers > 0, "pin_memory": pinned}
 
 
-def _batches_done(trainer: lightning.Trainer) -> int:
-    # Lightning counts the batches of a whole run, and restores the count with a checkpoint.
+def _count_batches_done(trainer: lightning.Trainer) -> int:
+    # Lightning counts the batches of the whole run and restores the count from a checkpoint.
     count: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
     return count
 
 
-def _parts(config: ImagesConfig, train: Transform, validation: Transform) -> tuple[AnyImages, AnyImages]:
-    images = _read(config, config.train, train)
+def _read_splits(config: ImagesConfig, train: Transform, validation: Transform) -> tuple[AnyImages, AnyImages]:
+    images = _read_split(config, config.train, train)
     if not config.holdout:
-        return images, _read(config, config.validation or _validation_split(config), validation)
+        return images, _read_split(config, config.validation or _find_validation_split(config), validation)
     if config.validation is not None:
         raise InvalidInputError("expected data.validation or data.holdout, got both")
     if isinstance(images, StreamedImages):
-        raise InvalidInputError(f"expected data.validation for {config.name}: a part of a stream cannot be held out")
+        raise InvalidInputError(
+            f"expected data.validation for {config.name}, got data.holdout: a stream has no parts to hold out"
+        )
     count = config.holdout if isinstance(config.holdout, int) else round(config.holdout * len(images))
     if not 0 < count < len(images):
         raise InvalidInputError(f"expected a data.holdout between 1 and {len(images) - 1} of {len(images)} images, got {count}")
-    # The same part for every seed of a run: runs are compared on it.
+    # Hold out the same images for every seed, so that runs are comparable.
     order = np.random.default_rng(0).permutation(len(images)).tolist()
     return images.subset(sorted(order[count:])), images.subset(sorted(order[:count])).with_transform(validation)
 
 
-def _read(config: ImagesConfig, split: str, transform: Transform) -> AnyImages:
+def _read_split(config: ImagesConfig, split: str, transform: Transform) -> AnyImages:
     read = read_data if DATA[config.name].read is not None else read_stream
     return read(config.name, config.root, split, transform, **config.options)
 
 
-def _validation_split(config: ImagesConfig) -> str:
-    known = DATA[config.name].splits
-    if known is None:  # It depends on the files.
-        known = tuple(split for split in ("val", "test") if (config.root / str(config.options.get(split, split))).is_dir())
-        if not known:
+def _find_validation_split(config: ImagesConfig) -> str:
+    splits = DATA[config.name].splits
+    if splits is None:  # Depends on the files.
+        splits = tuple(split for split in ("val", "test") if (config.root / str(config.options.get(split, split))).is_dir())
+        if not splits:
             raise InvalidInputError(
-                f"expected a folder val or test in {config.root} beside {config.train}; name another by data.validation, or hold out a "
-                "part of the training images by data.holdout"
+                f"expected a folder val or test in {config.root} next to {config.train}; set data.validation to another folder, or "
+                "data.holdout to hold out training images"
             )
-    return "val" if "val" in known else "test"
+    return "val" if "val" in splits else "test"
 
 
 def _check_classes(training: AnyImages, validation: AnyImages, config: ImagesConfig) -> None:
@@ -186,7 +193,7 @@ def _check_classes(training: AnyImages, validation: AnyImages, config: ImagesCon
     if list(training.class_names) != list(validation.class_names):
         odd = sorted(set(training.class_names) ^ set(validation.class_names))
         raise InvalidInputError(
-            f"expected the same classes for training and validation in {config.root}; only in one of them: {', '.join(odd[:8])}"
+            f"expected the same classes for training and validation in {config.root}; only one of them has: {', '.join(odd[:8])}"
         )
     for images in (training, validation):
         if isinstance(images, LabeledImages) and NO_LABEL in images.labels:
@@ -197,13 +204,13 @@ def _check_classes(training: AnyImages, validation: AnyImages, config: ImagesCon
 
 
 def _check_readable(images: AnyImages) -> None:
-    """Read images until one can be: as a rule the first."""
-    found: Iterator[Sample | Unreadable] = (
+    """Check that at least one image can be read; this usually reads the first one only."""
+    samples: Iterator[Sample | Unreadable] = (
         iter(images) if isinstance(images, StreamedImages) else (images[index] for index in range(len(images)))
     )
-    count, reason = 0, "there is none"
-    for count, image in enumerate(found, 1):
-        if not isinstance(image, Unreadable):
+    count, reason = 0, "the set is empty"
+    for count, sample in enumerate(samples, 1):
+        if not isinstance(sample, Unreadable):
             return
-        reason = image.reason if count == 1 else reason
-    raise ImageError(f"not one of {count} images could be read; the first: {reason}")
+        reason = sample.reason if count == 1 else reason
+    raise ImageError(f"none of {count} images could be read; the first: {reason}")

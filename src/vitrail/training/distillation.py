@@ -1,6 +1,6 @@
-"""A student that learns from a trained teacher."""
+"""Distillation from a trained teacher."""
 
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +13,27 @@ from vitrail.training.sections import DistillationConfig
 
 
 def student_logits(module: nn.Module, images: Images) -> tuple[Logits, Logits]:
-    """Logits for the labels and logits for the teacher: the same, unless the network has a distillation token."""
+    """Return the logits for the labels and those for the teacher; they differ only in networks with a distillation token."""
     output: Any = module(images)
-    if isinstance(output, tuple) and len(output) == 2:  # timm's distilled networks, in training
+    if isinstance(output, tuple) and len(output) == 2:  # timm's distilled networks in training mode
         return output[0], output[1]
-    if hasattr(output, "distillation_logits"):  # Hugging Face's
+    if hasattr(output, "distillation_logits"):  # Hugging Face's distilled networks
         return output.cls_logits, output.distillation_logits
     logits = getattr(output, "logits", output)
     return logits, logits
 
 
+@final
 class Teacher:
-    """A frozen classifier that is asked for every batch. It is no part of the student, and of no checkpoint.
+    """Frozen classifier that predicts every batch; not part of the student's modules or checkpoints.
+
+    Args:
+        config: Section `distillation` of the recipe.
+        num_classes: Number of the student's classes.
+        image_size: Height and width of the student's images.
 
     Raises:
-        InvalidInputError: It has another number of classes than the student, or takes images of another size.
+        InvalidInputError: The teacher has another number of classes than the student, or takes images of another size.
     """
 
     def __init__(self, config: DistillationConfig, num_classes: int, image_size: tuple[int, int]) -> None:
@@ -35,17 +41,17 @@ class Teacher:
         self.classifier: Classifier = load(config.teacher or "", device="cpu")
         if self.classifier.num_classes != num_classes:
             raise InvalidInputError(
-                f"expected a teacher of {num_classes} classes, as the data has, got {self.classifier.num_classes} of {config.teacher}"
+                f"expected a teacher with the {num_classes} classes of the data, got {config.teacher} with {self.classifier.num_classes}"
             )
         self.classifier.module.requires_grad_(False).eval()
         with torch.no_grad():
             self.classifier.logits(torch.zeros(1, len(self.classifier.preprocessing.mean), *image_size))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Teacher":
-        return self  # An average of the student's weights needs no teacher of its own.
+        return self  # The EMA copy of the student shares the teacher.
 
     def loss(self, images: Images, student: Logits) -> Tensor:
-        """How far the student is from the teacher on a batch."""
+        """Compute the distillation loss of a batch."""
         self.classifier.module.to(images.device)
         with torch.no_grad():
             logits = self.classifier.logits(images)
@@ -53,6 +59,6 @@ class Teacher:
 
 
 def enable_distillation(module: nn.Module) -> None:
-    """Let a timm network with a distillation token give both logits in training."""
+    """Make a timm network with a distillation token return both logits in training."""
     if callable(getattr(module, "set_distilled_training", None)):
         module.set_distilled_training(True)  # type: ignore[operator]  # timm has no types

@@ -1,4 +1,4 @@
-"""The machine under every run: a trainer for a recipe, and its errors in our words."""
+"""Lightning trainer of a run, and its errors as vitrail's own."""
 
 import logging
 import signal
@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -16,19 +16,19 @@ from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError
 from vitrail.core.files import write_text
 from vitrail.core.peers import Peers
 from vitrail.datasets.workers import explain_killed_workers
-from vitrail.training.callbacks import RunLog, TimeLimit, Timing, progress
-from vitrail.training.checkpoints import Checkpoints, WholeCheckpointIO
-from vitrail.training.cluster import placement
+from vitrail.training.callbacks import StepTimer, TimeLimit
+from vitrail.training.checkpoints import AtomicCheckpointIO, Checkpoints
+from vitrail.training.cluster import detect_placement
 from vitrail.training.data import TrainingData
-from vitrail.training.determinism import REFUSED
 from vitrail.training.learner import Learner
-from vitrail.training.loggers import create_loggers
+from vitrail.training.loggers import RunLog, create_loggers, create_progress_callbacks
+from vitrail.training.reproducibility import NOT_DETERMINISTIC
 from vitrail.training.run_dir import CONFIG, record_data
 from vitrail.training.sections import Recipe
 
 logger = logging.getLogger(__name__)
 
-READERS = "go on with --resume and fewer data.num_workers, or start anew with a smaller data.batch_size"
+KILLED_READER_REMEDY = "continue with --resume and fewer data.num_workers, or start a new run with a smaller data.batch_size"
 
 
 def create_trainer(
@@ -40,19 +40,19 @@ def create_trainer(
     unused_parameters: bool = False,
     **options: Any,
 ) -> lightning.Trainer:
-    """Create the trainer of a run, with its log, its checkpoints and its time limit.
+    """Create the trainer of a run with its logs, checkpoints and time limit.
 
     Args:
-        recipe: Where and how exactly.
-        out: The folder of the run.
-        epochs: How many.
-        callbacks: Further ones, called before the log and the checkpoints.
-        data: What is trained on.
+        recipe: Recipe, of which `engine` configures the trainer.
+        out: Run folder.
+        epochs: Number of epochs.
+        callbacks: Further callbacks, called before logs and checkpoints.
+        data: Images.
         unused_parameters: Whether some parameters may get no gradient in a step.
-        options: Of `lightning.Trainer`.
+        options: Further options of `lightning.Trainer`.
 
     Raises:
-        InvalidInputError: What is asked for does not go together, or is not there on this machine.
+        InvalidInputError: Settings contradict each other, or the device does not exist on this machine.
     """
     engine = recipe.engine
     if data.streamed and engine.checkpoint_every is not None:
@@ -60,28 +60,28 @@ def create_trainer(
             f"expected engine.checkpoint_every: null, since a run on {recipe.data.name} cannot be resumed within an epoch"
         )
     limit = [] if engine.max_minutes is None else [TimeLimit(engine.max_minutes)]
-    # The log before the checkpoint, which takes the log's rows with it.
+    # RunLog comes before the checkpoints, which hold its rows.
     checkpoints = Checkpoints(out, engine.checkpoint_every, within_epochs=not data.streamed)
-    whole = [*callbacks, *limit, Timing(), RunLog(out), *progress(), checkpoints]
-    placed = placement(engine)
+    all_callbacks = [*callbacks, *limit, StepTimer(), RunLog(out), *create_progress_callbacks(), checkpoints]
+    placement = detect_placement(engine)
     strategy: dict[str, Any] = {}
-    if placed.distributed or placed.devices not in (1, "1"):
+    if placement.distributed or placement.devices not in (1, "1"):
         strategy = {"strategy": "ddp_find_unused_parameters_true" if unused_parameters else "ddp"}
-        if engine.accelerator != "cpu" and placed.devices == "auto" and not unused_parameters:
+        if engine.accelerator != "cpu" and placement.devices == "auto" and not unused_parameters:
             strategy = {"strategy": "auto"}
     try:
         return lightning.Trainer(
             accelerator=engine.accelerator,
-            devices=placed.devices,
-            num_nodes=placed.num_nodes,
-            plugins=[WholeCheckpointIO(), *placed.plugins],
+            devices=placement.devices,
+            num_nodes=placement.num_nodes,
+            plugins=[AtomicCheckpointIO(), *placement.plugins],
             precision=engine.precision,
             max_epochs=epochs,
             check_val_every_n_epoch=engine.validate_every,
-            callbacks=whole,
+            callbacks=all_callbacks,
             logger=create_loggers(recipe, out),
             default_root_dir=out,
-            # The order of images and their share per process are ours.
+            # EpochBatches distributes the images over processes.
             use_distributed_sampler=False,
             enable_model_summary=False,
             enable_checkpointing=True,
@@ -98,26 +98,29 @@ def create_trainer(
 def fit(
     trainer: lightning.Trainer, learner: Learner, data: TrainingData, recipe: Recipe, out: Path, checkpoint: Path | None
 ) -> None:
-    """Write down the recipe and train, from a checkpoint on if there is one.
+    """Write the recipe to the run folder and train, resuming from a checkpoint if there is one.
 
     Raises:
-        InvalidInputError: The images are not those that the run began with, or an operation of the network is not deterministic.
+        InvalidInputError: The images differ from those the run started with, or an operation of the network has no deterministic
+            algorithm although `engine.deterministic` requires one.
         CheckpointError: The checkpoint does not fit the network.
-        OutputError: The folder cannot be written any more.
-        ProcessError: A process that reads images was killed, or another one of several that train together ended.
-        TrainingError: The loss is no longer finite.
+        OutputError: The folder cannot be written.
+        ProcessError: A data loading process was killed, or another training process ended.
+        TrainingError: The loss is not finite.
     """
     record_data(out, data, checkpoint is not None, trainer.is_global_zero)
     if trainer.is_global_zero:
         write_text(out / CONFIG, recipe.to_yaml())
     if checkpoint is not None:
-        logger.info("going on from %s", checkpoint)
+        logger.info("resuming from %s", checkpoint)
     try:
-        with Peers() as peers, explain_killed_workers(READERS):
-            trainer.callbacks.insert(0, Ending(peers))  # type: ignore[attr-defined]
+        with Peers() as peers, explain_killed_workers(KILLED_READER_REMEDY):
+            trainer.callbacks.insert(0, ProcessWatch(peers))  # type: ignore[attr-defined]
             _fit(trainer, learner, data, checkpoint)
     except OSError as error:
-        raise OutputError(f"cannot write into {out}: {error.strerror or error}; the models written before are whole") from error
+        raise OutputError(
+            f"cannot write to {out}: {error.strerror or error}; models and checkpoints written before are complete"
+        ) from error
     for reason in list(learner.unreadable.values())[:10]:
         logger.warning("skipped: %s", reason)
     if learner.unreadable:
@@ -128,31 +131,32 @@ def _fit(trainer: lightning.Trainer, learner: Learner, data: TrainingData, check
     try:
         trainer.fit(learner, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stopped:
-        # So Lightning answers Ctrl-C, without a word.
+        # Lightning turns Ctrl+C into SystemExit.
         if isinstance(stopped.__context__, KeyboardInterrupt):
             raise stopped.__context__ from None
         raise
     except RuntimeError as error:
-        if REFUSED in str(error):
+        if NOT_DETERMINISTIC in str(error):
             raise InvalidInputError(
-                f"engine.deterministic: {str(error).splitlines()[0]}; leave engine.deterministic out, or change the network"
+                f"engine.deterministic: {str(error).splitlines()[0]}; remove engine.deterministic, or change the network"
             ) from error
         if "Error(s) in loading state_dict" in str(error):
             raise CheckpointError(
-                f"{checkpoint} does not fit the network that the recipe and the images make: were classes added or removed? Put them "
-                "back as they were, or start a new run with another --out"
+                f"{checkpoint} does not fit the network of this recipe and these images: were classes added or removed? Restore them, "
+                "or start a new run with another --out"
             ) from error
         raise
 
 
-class Ending(Callback):
-    """Ends a run with the other processes, and by signals as any other program.
+@final
+class ProcessWatch(Callback):
+    """End the run when another training process ends, and restore the default handling of SIGTERM.
 
-    Lightning would answer SIGTERM by leaving the loop, as if the run had come to its end, and one process of several by a broadcast
-    that the others know nothing of.
+    On SIGTERM Lightning would leave the training loop as if the run were complete, and in one of several processes wait for a
+    broadcast that the others do not take part in.
 
     Args:
-        peers: Who watches the other processes.
+        peers: Watches the other processes.
     """
 
     def __init__(self, peers: Peers) -> None:

@@ -1,7 +1,7 @@
-"""The models that a run leaves behind, and its summary."""
+"""Callback that writes the models of a run."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -13,22 +13,23 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 
 
 def may_be_best(trainer: lightning.Trainer, folder: Path) -> bool:
-    """Whether this validation may choose the best weights of a run.
+    """Return whether this validation may choose the best weights of a run.
 
-    Where a run stops within an epoch, Lightning validates once more, after the checkpoint: the resumed run knows nothing of it,
-    and would leave other best weights than one that was not disturbed.
+    When a run stops within an epoch, Lightning validates once more after the checkpoint. That validation must not count, or the
+    resumed run would end with other best weights than an uninterrupted one.
     """
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or not (folder / BEST).exists()
 
 
+@final
 class Export(Callback):
-    """Write the validated model, under EMA its averaged weights, whenever it is the best so far, and always as the last.
+    """Write the validated model (with EMA, the averaged weights): always as the last, and as the best if it beats all before.
 
-    Must stand before the EMA callback, which takes the averaged weights away again at the same hook.
+    Must come before the EMA callback, which swaps the averaged weights out at the same hook.
 
     Args:
-        folder: Where to write.
-        classifier: Whose network is trained.
+        folder: Folder to write to.
+        classifier: Classifier in training.
     """
 
     def __init__(self, folder: Path, classifier: Classifier) -> None:
@@ -38,14 +39,14 @@ class Export(Callback):
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.sanity_checking or not isinstance(pl_module, ImageClassifier):
             return
-        found = {"top1": float(pl_module.top1.compute()), "epoch": trainer.current_epoch + 1}
-        better = found["top1"] > self.best["top1"] and may_be_best(trainer, self.folder)
-        if better:
-            self.best = found
+        figures = {"top1": float(pl_module.top1.compute()), "epoch": trainer.current_epoch + 1}
+        is_best = figures["top1"] > self.best["top1"] and may_be_best(trainer, self.folder)
+        if is_best:
+            self.best = figures
         if trainer.is_global_zero:
-            save(self.classifier, self.folder / LAST, notes={"validation": found})
-            if better:
-                save(self.classifier, self.folder / BEST, notes={"validation": found})
+            save(self.classifier, self.folder / LAST, notes={"validation": figures})
+            if is_best:
+                save(self.classifier, self.folder / BEST, notes={"validation": figures})
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

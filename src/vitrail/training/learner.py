@@ -1,4 +1,4 @@
-"""What all training has in common, as Lightning sees it: randomness by place, and figures that survive a stop."""
+"""Base Lightning module: seeds every step by its position and keeps running figures over a resume."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,18 +12,18 @@ from vitrail.core.distributed import gather
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.dataset import Batch
 from vitrail.datasets.streaming import StreamedImages
-from vitrail.training.randomness import derive, seed_all
+from vitrail.training.reproducibility import derive_seed, seed_all
 
 
 class Learner(lightning.LightningModule):
-    """Abstract: trains `self.module`.
+    """Abstract base of the Lightning modules that train `self.module`.
 
     Args:
-        seed: Of everything random within a step.
+        seed: Seed of all random numbers within a step.
 
     Attributes:
-        module: What learns.
-        unreadable: Files left out so far, and why.
+        module: Module in training.
+        unreadable: Skipped files and the reasons.
     """
 
     module: nn.Module
@@ -34,7 +34,7 @@ class Learner(lightning.LightningModule):
         self.unreadable: dict[str, str] = {}
 
     def running_metrics(self) -> Mapping[str, Metric]:
-        """Figures of the training epoch that goes on, by the names under which they are logged."""
+        """Return the figures of the current training epoch, by the names under which they are logged."""
         raise NotImplementedError
 
     def on_train_epoch_start(self) -> None:
@@ -44,13 +44,13 @@ class Learner(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.unreadable.update(batch.unreadable)
-        # What is random within a step (dropout, mixing) depends on the step alone: a resumed run need not restore it.
-        seed_all(derive(self.seed, self.current_epoch, 2, batch_idx, self.global_rank))
+        # Dropout and label mixing depend on the step only, so that a resumed run need not restore a random state.
+        seed_all(derive_seed(self.seed, self.current_epoch, 2, batch_idx, self.global_rank))
         if self.current_epoch + 1 == self.trainer.max_epochs:
-            self.trainer.check_val_every_n_epoch = 1  # The last epoch is validated in any case.
+            self.trainer.check_val_every_n_epoch = 1  # Always validate the last epoch.
 
     def on_train_epoch_end(self) -> None:
-        # Reduced over processes by the metrics themselves; every process logs once, whether or not it could read an image.
+        # The metrics reduce over processes; every process logs once, even if it could not read any image.
         for name, metric in self.running_metrics().items():
             self.log(name, metric.compute())
             metric.reset()
@@ -59,7 +59,7 @@ class Learner(lightning.LightningModule):
         self.unreadable = dict(gather(list(self.unreadable.items())))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Of the epoch so far, by process: a run that is resumed within an epoch reports the figures of all of it.
+        # One entry per process: a run that is resumed within an epoch reports the figures of the whole epoch.
         states = {
             name: {key: torch.as_tensor(value).cpu() for key, value in metric.metric_state.items()}
             for name, metric in self.running_metrics().items()
@@ -70,7 +70,8 @@ class Learner(lightning.LightningModule):
         states = checkpoint["epoch_so_far"]
         if len(states) != self.trainer.world_size:
             raise InvalidInputError(
-                f"expected {len(states)} processes, the number the run began with, got {self.trainer.world_size}: its batches would change"
+                f"expected {len(states)} processes, as the run started with, got {self.trainer.world_size}: another number changes its "
+                "batches"
             )
         for name, metric in self.running_metrics().items():
             for key, value in states[self.global_rank]["figures"][name].items():

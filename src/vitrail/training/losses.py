@@ -1,4 +1,4 @@
-"""What is minimized: cross-entropy of one or of many labels, two sub-networks, a teacher."""
+"""Training losses: cross-entropy, binary cross-entropy, cosub and distillation."""
 
 from collections.abc import Callable
 
@@ -9,28 +9,28 @@ from torch import Tensor, nn
 from vitrail.core.types import Logits
 
 Labels = Int[Tensor, " b"] | Float[Tensor, "b c"]
-"""One label an image, or, where images are mixed, a share of every class."""
+"""One label per image or, if mixup or cutmix mixes images, one share per class."""
 
 Loss = Callable[[Logits, Labels], Tensor]
 
 
-def label_loss(name: str, smoothing: float, num_classes: int) -> Loss:
-    """Return the loss of logits against labels or mixed labels; mixed ones are smoothed by what mixed them.
+def create_label_loss(name: str, smoothing: float, num_classes: int) -> Loss:
+    """Create the loss of logits against labels or mixed labels; mixup has already smoothed the latter.
 
     Args:
-        name: "cross-entropy", or "binary-cross-entropy", which asks of every class by itself whether it is there at all.
-        smoothing: Share of a label that is spread over all classes.
+        name: "cross-entropy", or "binary-cross-entropy", which treats every class as a separate yes or no.
+        smoothing: Label smoothing.
         num_classes: Number of classes.
 
     Source: binary cross-entropy with mixed labels: arXiv:2110.00476 and arXiv:2204.07118.
 
-    Differs: There every class with a share above 0 counts as present, so that smoothing, which gives one to all, makes all
-        classes present. Here it takes more than what smoothing gives.
+    Differs: There every class with a share above 0 counts as present, so that label smoothing makes all classes present. Here the
+        share must exceed what smoothing alone gives.
     """
     hard: nn.Module
     soft: nn.Module
     if name == "binary-cross-entropy":
-        # Smoothing leaves smoothing / num_classes to a class that is absent; up to rounding, as shares are summed.
+        # Smoothing gives an absent class smoothing / num_classes; the factor 1.5 absorbs rounding of summed shares.
         hard, soft = BinaryCrossEntropy(smoothing), BinaryCrossEntropy(0, target_threshold=1.5 * smoothing / num_classes)
     else:
         hard, soft = nn.CrossEntropyLoss(label_smoothing=smoothing), SoftTargetCrossEntropy()
@@ -38,27 +38,27 @@ def label_loss(name: str, smoothing: float, num_classes: int) -> Loss:
 
 
 def cosub_loss(first: Logits, second: Logits, labels: Labels, loss: Loss) -> Tensor:
-    """Two random sub-networks that see the same images: each learns from the labels and from the other one.
+    """Compute the cosub loss of two random sub-networks on the same images: each learns from the labels and from the other.
 
-    Source: arXiv:2212.04884, equation 2; as in its code, what the other one says is taken class by class.
+    Source: arXiv:2212.04884, equation 2; as in its code, the sub-networks are compared class by class.
     """
-    other = nn.functional.binary_cross_entropy_with_logits
+    cross_entropy = nn.functional.binary_cross_entropy_with_logits
     return (
         loss(first, labels)
         + loss(second, labels)
-        + other(first, second.detach().sigmoid())
-        + other(second, first.detach().sigmoid())
+        + cross_entropy(first, second.detach().sigmoid())
+        + cross_entropy(second, first.detach().sigmoid())
     ) / 4
 
 
 def distillation_loss(student: Logits, teacher: Logits, hard: bool, temperature: float) -> Tensor:
-    """How far a student is from its teacher.
+    """Compute the loss of a student's logits against its teacher's.
 
     Args:
-        student: Logits of the student's distillation head, or its only one.
+        student: Logits of the student's distillation head, or of its only head.
         teacher: Logits without gradient.
-        hard: Whether the teacher's decision is taken as a label; else the distributions are compared.
-        temperature: Softens both distributions.
+        hard: Whether the teacher's predicted class is the label; otherwise the distributions are compared.
+        temperature: Temperature of both distributions.
 
     Source: arXiv:2012.12877, equations 2 and 3. As in its code, the soft loss is a mean over images and classes.
     """

@@ -1,10 +1,10 @@
-"""The network of a recipe: built, perhaps started from trained weights, and told which weights learn."""
+"""Build the network of a recipe, transfer trained weights into it, and choose the weights to train."""
 
 import logging
 
 from torch import nn
 
-from vitrail.adapters import Classifier, Preprocessing, build, start
+from vitrail.adapters import Classifier, Preprocessing, build, transfer_weights
 from vitrail.core.errors import InvalidInputError
 from vitrail.models.intr import INTR
 from vitrail.models.intr.config import INTR_NAMES
@@ -28,33 +28,34 @@ HEAD_PARTS = (
     "presence",
 )
 POSITIONS = ("positions", "pos_embed", "pos_embedding", "position_embeddings")
-"""Names of modules and weights in our networks, timm's, torchvision's and Hugging Face's."""
+"""Names of modules and weights in vitrail's networks, timm, torchvision and Hugging Face."""
 
 
 def build_network(
     config: ModelConfig, class_names: list[str], in_channels: int, preprocessing: Preprocessing | None = None
 ) -> Classifier:
-    """Build the network of a recipe, with the weights that it starts from.
+    """Build the network of a recipe, with its initial weights.
 
     Args:
-        config: The recipe's section.
-        class_names: One per class.
-        in_channels: Image channels.
-        preprocessing: What turns a photo into its input; the network's own if not given.
+        config: Section `model` of the recipe.
+        class_names: One name per class.
+        in_channels: Number of image channels.
+        preprocessing: Preprocessing of photos; None for the network's default.
 
     Raises:
-        InvalidInputError: Keys that this kind of network does not have, or values that do not fit together.
-        UnknownNameError: No such network.
-        CheckpointError: The weights to start from do not fit.
+        InvalidInputError: The network does not have one of the keys, or values contradict each other.
+        UnknownNameError: There is no such network.
+        CheckpointError: The trained weights do not fit.
     """
     fields = {key: value for key in HIT_FIELDS if (value := getattr(config, key)) is not None}
     is_hit = ":" not in config.name and config.name not in INTR_NAMES
     if is_hit and config.options:
-        raise InvalidInputError(f"model.options are for other networks, got them for the HiT {config.name}")
+        raise InvalidInputError(
+            f"expected no model.options for the HiT {config.name}, got {', '.join(config.options)}; set keys of model instead"
+        )
     if not is_hit and fields:
         raise InvalidInputError(
-            f"expected model.{next(iter(fields))} with a size of HiT only, got it with {config.name}; its own settings go into "
-            "model.options"
+            f"expected model.{next(iter(fields))} only for a HiT, got it for {config.name}; set model.options instead"
         )
     size = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     classifier = build(
@@ -71,36 +72,37 @@ def build_network(
     )
     if config.start_from is not None:
         noise = {} if config.query_noise is None else {"query_noise": config.query_noise}
-        started = start(classifier, config.start_from, keep_head=config.keep_head, **noise)
-        kept = not any(_has_part(name, HEAD_PARTS) for name in started.new)
-        if config.keep_head and not kept:
+        report = transfer_weights(classifier, config.start_from, keep_head=config.keep_head, **noise)
+        has_new_head = any(_has_part(name, HEAD_PARTS) for name in report.new)
+        if config.keep_head and has_new_head:
             raise InvalidInputError(
-                f"expected a head for {len(class_names)} classes in {config.start_from}, as model.keep_head asks for, found none that fits"
+                f"expected a head for {len(class_names)} classes in {config.start_from}, since model.keep_head is true, found none that "
+                "fits; leave model.keep_head out"
             )
-        logger.info("%s: %s", config.start_from, started)
+        logger.info("%s: %s", config.start_from, report)
     return classifier
 
 
 RANDOM_AND_FROZEN = (
-    "the backbone begins with random weights, of which the first layers and all batch norms stay as they are; set model.pretrained, "
-    "model.start_from, or model.options.frozen=false"
+    "the backbone has random weights, and its first layers and batch norms are frozen; set model.pretrained, model.start_from, or "
+    "model.options.frozen=false"
 )
 
 
 def is_random_and_frozen(config: ModelConfig) -> bool:
-    """Whether an INTR is to learn on a ResNet that nobody has trained, and that keeps its batch norms and first layers."""
+    """Return whether an INTR would train on an untrained ResNet whose first layers and batch norms are frozen."""
     resnet = config.name in INTR_NAMES and not str(config.options.get("backbone", "")).startswith("timm:")
     return resnet and config.options.get("frozen", True) and not config.pretrained and config.start_from is None
 
 
-def prepare_to_learn(module: nn.Module, train: str, distilled: bool, fused_attention: bool | None = None) -> None:
-    """Put a network into training, and choose the weights that learn.
+def prepare_for_training(module: nn.Module, train: str, distilled: bool, fused_attention: bool | None = None) -> None:
+    """Switch a network to training mode and freeze the weights that are not trained.
 
     Args:
-        module: The network.
+        module: Network.
         train: "all", "attention" (with positions and head) or "head".
-        distilled: Whether a teacher speaks to a distillation token.
-        fused_attention: Whether timm's attention is computed in one kernel; None for timm's choice.
+        distilled: Whether a teacher trains the distillation token.
+        fused_attention: Whether timm computes attention in one kernel; None for timm's default.
 
     Raises:
         InvalidInputError: The network has no attention to train.
@@ -108,33 +110,33 @@ def prepare_to_learn(module: nn.Module, train: str, distilled: bool, fused_atten
     if distilled:
         enable_distillation(module)
     if train != "all":
-        wanted = (*ATTENTION_PARTS, *POSITIONS) if train == "attention" else ()
-        chosen = [name for name, _ in module.named_parameters() if _has_part(name, wanted)]
-        if train == "attention" and not any(_has_part(name, ATTENTION_PARTS) for name in chosen):
+        parts = (*ATTENTION_PARTS, *POSITIONS) if train == "attention" else ()
+        trained = {name for name, _ in module.named_parameters() if _has_part(name, parts)}
+        if train == "attention" and not any(_has_part(name, ATTENTION_PARTS) for name in trained):
             raise InvalidInputError(
                 f"expected a network with attention for model.train: attention, got {type(module).__name__}"
             )
-        head = [name for name, _ in module.named_parameters() if _has_part(name, HEAD_PARTS)]
+        trained |= {name for name, _ in module.named_parameters() if _has_part(name, HEAD_PARTS)}
         for name, parameter in module.named_parameters():
-            # A weight that asks for no gradient of its own accord, such as an idle one, goes on asking for none.
-            parameter.requires_grad_(parameter.requires_grad and name in {*chosen, *head})
+            # Weights that are frozen already, such as unused ones, stay frozen.
+            parameter.requires_grad_(parameter.requires_grad and name in trained)
     if fused_attention is not None:
         for part in module.modules():
             if hasattr(part, "fused_attn"):
                 part.fused_attn = fused_attention  # type: ignore[assignment]  # a plain attribute
-    # Lightning leaves modules in the mode that it finds them in.
+    # Lightning does not change the mode of modules.
     module.train()
     for part in module.modules():
         learns = any(parameter.requires_grad for parameter in part.parameters(recurse=False))
         if train != "all" and isinstance(part, nn.modules.batchnorm._BatchNorm) and not learns:
-            part.eval()  # Else its running figures would learn the new images, while all around them stays.
+            part.eval()  # Otherwise its running statistics would still adapt to the new images.
 
 
 def freeze_backbone(module: nn.Module) -> None:
-    """Leave the backbone of an INTR as it is: neither weights nor the figures of batch norms learn.
+    """Freeze the backbone of an INTR: its weights and the statistics of its batch norms.
 
     Raises:
-        InvalidInputError: Another network, which has none.
+        InvalidInputError: The network is no INTR.
     """
     if not isinstance(module, INTR):
         raise InvalidInputError(

@@ -1,26 +1,27 @@
-"""Which images make a batch: known from the seed and the place in the run alone, on any number of processes."""
+"""Batch sampling that depends only on the seed and the position in the run, for any number of processes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
 from vitrail.datasets.dataset import LabeledImages, Sample, Unreadable
-from vitrail.training.randomness import derive, seeded
+from vitrail.training.reproducibility import derive_seed, temporary_seed
 
 
 class Draw(NamedTuple):
-    """Which image to read, and the seed of its augmentation."""
+    """Index of an image and the seed of its augmentation."""
 
     image: int
     seed: int
 
 
+@final
 @dataclass(frozen=True)
 class ReproducibleImages(Dataset[Sample | Unreadable]):
-    """Images whose random transform is seeded by the draw: the same in every process, whatever was read before."""
+    """Images whose random transform is seeded by the draw, so that it does not depend on what a worker read before."""
 
     images: LabeledImages
 
@@ -28,27 +29,28 @@ class ReproducibleImages(Dataset[Sample | Unreadable]):
         return len(self.images)
 
     def __getitem__(self, draw: Draw) -> Sample | Unreadable:
-        # What opens an image draws nothing, and may not count where it does, as checks of types do.
-        return self.images.read(draw.image, seeded(draw.seed))
+        # Only the transform is seeded: code that opens files may draw random numbers too, for instance to sample type checks.
+        return self.images.read(draw.image, temporary_seed(draw.seed))
 
 
+@final
 @dataclass
 class EpochBatches(Sampler[list[Draw]]):
-    """Batches of one process, epoch after epoch, from any batch on.
+    """Batches of one process, epoch after epoch, starting at any batch.
 
-    All processes together take the images of one process with a batch as many times as large: process r of R takes every
-    R-th place of the epoch, from place r on.
+    All processes together draw the images that a single process would draw with a batch `world_size` times as large: process r
+    takes every `world_size`-th position of the epoch, starting at r.
 
     Args:
-        num_images: Images of the whole set.
+        num_images: Number of images in the whole set.
         batch_size: Images per process and batch.
-        seed: Another seed, another order.
-        rank: This process, from 0.
+        seed: Seed of the order.
+        rank: Index of this process.
         world_size: Number of processes.
-        num_repeats: How often an image occurs within an epoch, each time with another augmentation; an epoch has as many
-            places as ever, for fewer images. Source: repeated augmentation, arXiv:1901.09335, dealt out to processes as in
+        num_repeats: How many times an image occurs within an epoch, each time with another augmentation; the epoch keeps its
+            length and sees fewer images. Source: repeated augmentation, arXiv:1901.09335, distributed over processes as in
             arXiv:2012.12877.
-        batches_done: How many batches the run has behind it; asked whenever an epoch begins.
+        batches_done: Returns how many batches the run has completed; called at the start of every epoch.
     """
 
     num_images: int
@@ -60,22 +62,25 @@ class EpochBatches(Sampler[list[Draw]]):
     batches_done: Callable[[], int] = lambda: 0
 
     @property
-    def num_places(self) -> int:
-        """Images that this process sees in an epoch, but for the last, incomplete batch."""
-        # Places that do not fill a round of all processes are dropped, unless there is not even one round.
+    def num_positions(self) -> int:
+        """Positions of an epoch that this process takes, counting an incomplete last batch, which is dropped."""
+        # Positions that do not fill a round of all processes are dropped, unless there is not even one round.
         return max(self.num_images // self.world_size, 1)
 
     def __len__(self) -> int:
         # A set that is smaller than a batch makes one small batch.
-        return max(self.num_places // self.batch_size, 1)
+        return max(self.num_positions // self.batch_size, 1)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, start = divmod(self.batches_done(), len(self))
-        generator = torch.Generator().manual_seed(derive(self.seed, epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
         order = torch.randperm(self.num_images, generator=generator, device="cpu").tolist()
-        own = range(self.rank, self.num_places * self.world_size, self.world_size)
+        local = range(self.rank, self.num_positions * self.world_size, self.world_size)
         for batch in range(start, len(self)):
-            places = own[batch * self.batch_size : (batch + 1) * self.batch_size]
-            # Repeats stand side by side, so that different processes, or a batch of one, take them.
-            images = [order[place % self.num_images // self.num_repeats] for place in places]
-            yield [Draw(image, derive(self.seed, epoch, 1, place)) for image, place in zip(images, places, strict=True)]
+            positions = local[batch * self.batch_size : (batch + 1) * self.batch_size]
+            # Repeats are neighbors, so that they fall to different processes or batches.
+            images = [order[position % self.num_images // self.num_repeats] for position in positions]
+            yield [
+                Draw(image, derive_seed(self.seed, epoch, 1, position))
+                for image, position in zip(images, positions, strict=True)
+            ]

@@ -1,4 +1,4 @@
-"""Methods beside each other: boxes over images, means with their intervals."""
+"""Panels that compare methods: box plots over images, and means with their intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vitrail.core.files import atomic_write
+from vitrail.metrics.statistics import CONTROL
 
 PANELS_PER_LINE = 4
-CONTROL = "random"
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +20,9 @@ class Panel:
     """One measure of several methods.
 
     Attributes:
-        title: Name of the measure, and what is better.
-        values: Per method, a number an image; NaN where it is undefined.
-        means: Per method the mean, and the ends of its interval.
+        title: Name of the measure, and which direction is better.
+        values: Value of every image, by method; NaN where it is undefined.
+        means: Mean, low and high end of its interval, by method.
     """
 
     title: str
@@ -31,9 +31,9 @@ class Panel:
 
 
 def plot_panels(panels: Sequence[Panel], path: str | Path) -> None:
-    """Draw a panel a measure and a line a method: a box over images, and the mean with its interval.
+    """Draw one panel per measure, with one line per method: a box plot over images, and the mean with its interval.
 
-    A measure of two values (hit or miss) has no box.
+    Measures with two values (hit or miss) have no boxes.
     """
     num_lines = -(-len(panels) // PANELS_PER_LINE)
     num_columns = -(-len(panels) // num_lines)
@@ -42,28 +42,28 @@ def plot_panels(panels: Sequence[Panel], path: str | Path) -> None:
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(num_lines, num_columns, squeeze=False, sharey=True)
     for axes, panel in zip(grid.flat, panels, strict=False):
-        _draw(axes, panel)
+        _draw_panel(axes, panel)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for line in grid:
         line[0].set_yticks(range(len(methods)), [name.replace("$", r"\$") for name in methods], fontsize=9)
-    grid[0, 0].invert_yaxis()  # Shared by all: the first method is on top.
+    grid[0, 0].invert_yaxis()  # The axis is shared: the first method is on top in every panel.
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
 
 
-def _draw(axes: Axes, panel: Panel) -> None:
-    defined = {name: each[~np.isnan(each)] for name, each in panel.values.items()}
-    graded = any(len(np.unique(each)) > 2 for each in defined.values())
-    for place, (name, each) in enumerate(defined.items()):
-        if not len(each):
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    defined = {name: values[~np.isnan(values)] for name, values in panel.values.items()}
+    has_boxes = any(len(np.unique(values)) > 2 for values in defined.values())
+    for line, (name, values) in enumerate(defined.items()):
+        if not len(values):
             continue
-        # The control is gray, as among curves.
+        # The control is gray in every picture.
         color = "0.45" if _is_control(name) else "C0"
-        if graded:
+        if has_boxes:
             axes.boxplot(
-                [each],
-                positions=[place],
+                [values],
+                positions=[line],
                 orientation="horizontal",
                 widths=0.55,
                 patch_artist=True,
@@ -75,8 +75,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
                 capprops={"color": color, "alpha": 0.4},
             )
         mean, low, high = panel.means[name]
-        axes.plot([low, high], [place, place], color=color, linewidth=2.5, solid_capstyle="butt")
-        axes.plot([mean], [place], marker="D", markersize=4, color=color)
+        axes.plot([low, high], [line, line], color=color, linewidth=2.5, solid_capstyle="butt")
+        axes.plot([mean], [line], marker="D", markersize=4, color=color)
     control = next((name for name in panel.means if _is_control(name)), None)
     if control is not None and len(defined[control]):
         axes.axvline(panel.means[control][0], color="0.45", linestyle=":", linewidth=1)

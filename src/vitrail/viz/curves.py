@@ -1,4 +1,4 @@
-"""Curves: of training, and of insertion and deletion."""
+"""Plots of learning curves and of insertion and deletion curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,29 +10,28 @@ from matplotlib.ticker import MaxNLocator
 from vitrail.core.files import atomic_write
 from vitrail.metrics import Curves
 
-MAX_INSIDE = 5
-"""The legend of more methods would hide the curves: it stands beside them."""
+MAX_METHODS_INSIDE = 5
+"""The legend of more methods would hide the curves, and is drawn beside them."""
 
-CLASSIFIER = {"loss": ("train_loss", "val_loss"), "accuracy": ("val_top1", "val_top5")}
-GATES = {
+CLASSIFIER_PANELS = {"loss": ("train_loss", "val_loss"), "accuracy": ("val_top1", "val_top5")}
+GATE_PANELS = {
     "loss": ("train_loss",),
     "KL divergence (nats)": ("train_kl", "val_kl"),
     "kept patches and agreement": ("train_kept", "val_kept", "train_agreement", "val_agreement"),
 }
-"""Panels of a learning curve, and the figures in each."""
+"""Panels of a learning curve, and the values that each shows."""
 
-
-SCORE_WORDS = {"kl": "KL divergence (nats)", "top1": "share of images that keep the class"}
+SCORE_LABELS = {"kl": "KL divergence (nats)", "top1": "share of images that keep the class"}
 
 
 def plot_learning_curve(rows: Sequence[Mapping[str, int | float]], path: str | Path) -> None:
-    """Draw the figures of a training run over epochs.
+    """Plot the logged values of a training run over epochs.
 
     Args:
-        rows: One mapping an epoch, with "epoch" from 1 and any of the figures of a classifier, or of DiffMask's gates.
+        rows: One mapping per epoch, with "epoch" (from 1) and any of the values of a classifier, or of DiffMask's gates.
         path: The picture to write.
     """
-    panels = GATES if any("train_kl" in row or "val_kl" in row for row in rows) else CLASSIFIER
+    panels = GATE_PANELS if any("train_kl" in row or "val_kl" in row for row in rows) else CLASSIFIER_PANELS
     figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for name in names:
@@ -49,43 +48,43 @@ def plot_learning_curve(rows: Sequence[Mapping[str, int | float]], path: str | P
 
 
 def plot_perturbation(curves: Mapping[str, Curves], path: str | Path, label: str | None = None) -> None:
-    """Draw mean curves, one panel a curve of the protocol, one line a method.
+    """Plot mean curves: one panel per curve of the protocol, one line per method.
 
-    A row is a baseline and a score, a column an order and a direction.
+    A row of panels has one baseline and one score, a column one order and one direction.
 
     Args:
-        curves: Curves under the name of their method, all of one protocol.
+        curves: Curves by method, all of one protocol.
         path: The picture to write.
-        label: What the curves measure, where that is not the score itself.
+        label: Label of the vertical axes; the name of the score if None.
     """
     protocol = next(iter(curves.values())).protocol
     columns = min(len(protocol.orders) * len(protocol.directions), len(protocol.curves))
     rows = -(-len(protocol.curves) // columns)
-    beside = len(curves) > MAX_INSIDE
+    beside = len(curves) > MAX_METHODS_INSIDE
     width = 4.2 + 2.6 * beside
     figure = Figure(figsize=(width * columns, 3.4 * rows), layout="constrained")
-    # Only panels of one score have a common scale; where curves are left out, a row is of no one score.
+    # Only panels of one score share a scale; if the protocol leaves curves out, a row may mix scores.
     sharey: Any = "all" if len(protocol.scores) == 1 else False if protocol.without else "row"
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey)
-    styles = _styles(list(curves))
+    styles = _line_styles(list(curves))
     for i, (curve, axes) in enumerate(zip(protocol.curves, panels.flat, strict=False)):
         for method, measured in curves.items():
-            scores, areas = measured.scores[:, i].cpu(), measured.auc()[:, i].cpu()
-            known = scores.isfinite().all(-1)
-            scores, auc = scores[known], areas[known].mean()
+            scores, all_auc = measured.scores[:, i].cpu(), measured.auc()[:, i].cpu()
+            defined = scores.isfinite().all(-1)
+            scores, auc = scores[defined], all_auc[defined].mean()
             fractions, mean = measured.fractions.cpu(), scores.mean(0)
-            area = f"AUC {auc:.3f}" if auc.isfinite() else "undefined"
+            value = f"AUC {auc:.3f}" if auc.isfinite() else "undefined"
             color, dashes = styles[method]
-            axes.plot(fractions, mean, color=color, linestyle=dashes, label=f"{method} ({area})")
+            axes.plot(fractions, mean, color=color, linestyle=dashes, label=f"{method} ({value})")
             if len(scores) > 1:
-                spread = scores.std(0) / len(scores) ** 0.5
-                axes.fill_between(fractions, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
+                error = scores.std(0) / len(scores) ** 0.5
+                axes.fill_between(fractions, mean - error, mean + error, color=color, alpha=0.15, linewidth=0)
         order = f", {curve.order} relevant first" if protocol.orders != ("most",) else ""
         axes.set_title(f"{curve.direction}, {curve.baseline}{order} ({curve.better} is better)", fontsize=10)
         axes.legend(fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False} if beside else {}))
         axes.grid(alpha=0.3)
         if i % columns == 0 or not sharey:
-            axes.set_ylabel(label or SCORE_WORDS.get(curve.score, f"{curve.score} of the class"))
+            axes.set_ylabel(label or SCORE_LABELS.get(curve.score, f"{curve.score} of the class"))
     for axes in panels.flat[len(protocol.curves) :]:
         axes.set_visible(False)
     for axes in panels.flat[max(len(protocol.curves) - columns, 0) : len(protocol.curves)]:
@@ -94,8 +93,8 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path, label: str
         figure.savefig(partial, dpi=120)
 
 
-def _styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Color and dashes of every method: no two alike, and the control dotted and gray."""
-    others = [method for method in methods if method != "random"]
-    styles = {method: (f"C{i % 10}", ("-", "--", "-.")[i // 10 % 3]) for i, method in enumerate(others)}
+def _line_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Choose a different color and dashes for every method; the control is gray and dotted."""
+    colored = [method for method in methods if method != "random"]
+    styles = {method: (f"C{i % 10}", ("-", "--", "-.")[i // 10 % 3]) for i, method in enumerate(colored)}
     return {**styles, "random": ("0.4", ":")}

@@ -1,4 +1,4 @@
-"""A relevance map, or a mask, laid over the photo that it explains."""
+"""Heatmaps, and overlays of heatmaps or masks on the explained photo."""
 
 from typing import Literal
 
@@ -9,17 +9,17 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from vitrail.viz.ground_truth import faded_beside
+from vitrail.viz.ground_truth import fade_outside
 
 SIGNED, UNSIGNED = "RdBu_r", "inferno"
-"""Color maps that color-blind eyes can read: red for and blue against the class; dark to bright where nothing is negative."""
+"""Color maps that are safe for color-blind readers: red for and blue against the class; dark to bright for unsigned relevance."""
 
 Smoothing = Literal["nearest", "bilinear"]
 
 Palette = Literal["color", "gray"]
 
 GRAY = "gray"
-"""In place of both: light for, dark against the class; dark to light where nothing is negative."""
+"""Replaces both color maps: light for, dark against the class; dark to light for unsigned relevance."""
 
 
 def heatmap(
@@ -31,18 +31,21 @@ def heatmap(
     floor: float | None = None,
     palette: Palette = "color",
 ) -> Image.Image:
-    """Color a map; opaque where relevance is strong, transparent where it is zero (signed) or at the map's smallest value.
+    """Draw relevance as a heatmap: opaque where it is strong, transparent at zero (signed) or at its smallest value (unsigned).
 
-    Maps without a sign often have a large part that all patches share, such as a probability: colors show the rest.
+    Unsigned relevance often has a large part that all patches share, such as a probability; the colors show the rest.
 
     Args:
         relevance: Raw relevance.
         size: Width and height of the picture in pixels.
         smoothing: "nearest" shows the patches as they are, "bilinear" blends them.
-        scale: The magnitude that gets the full color; the map's own largest if None.
-        signed: Red for and blue against, or dark to bright; by the map's own signs if None.
-        floor: Of a map without a sign, the value that is transparent; the map's own smallest if None.
-        palette: "color", or "gray", which needs no eye for colors.
+        scale: Magnitude that gets the full color; the largest magnitude in `relevance` if None.
+        signed: True for red and blue, False for dark to bright; None looks for negative values.
+        floor: Value that is transparent in an unsigned heatmap; the smallest value in `relevance` if None.
+        palette: "color" or "gray".
+
+    Returns:
+        An RGBA picture.
     """
     full = scale if scale is not None else float(relevance.abs().max())
     corners = None if smoothing == "nearest" else False
@@ -52,7 +55,7 @@ def heatmap(
     signed = bool((relevance < 0).any()) if signed is None else signed
     zero = 0.0 if signed else min(float(relevance.min()) if floor is None else floor, full)
     strength = ((pixels[0, 0] - zero) / (full - zero)).clamp(-1, 1) if full > zero else torch.zeros(size[1], size[0])
-    # The ends of the signed map are nearly black: stop before them.
+    # The ends of the signed color map are nearly black: stop before them.
     positions = 0.5 + 0.42 * strength.numpy() if signed else strength.numpy()
     colors = matplotlib.colormaps[GRAY if palette == "gray" else SIGNED if signed else UNSIGNED](positions)
     colors[..., 3] = strength.abs().sqrt().numpy()
@@ -72,33 +75,33 @@ def overlay(
     palette: Palette = "color",
     side: int = 448,
 ) -> Image.Image:
-    """Lay a map over the part of a photo that the model saw; the rest of the photo is dimmed.
+    """Lay a heatmap over the part of a photo that the model sees; the rest of the photo is dimmed.
 
     Args:
         photo: The photo, upright, at its own size.
         relevance: Raw relevance.
-        box: Left, top, right and bottom of what the model saw, in the photo's pixels.
-        opacity: Of the strongest color, in [0, 1].
+        box: The part of the photo that the model sees: left, top, right, bottom in pixels.
+        opacity: Opacity of the strongest color, in [0, 1].
         smoothing: See `heatmap`.
         scale: See `heatmap`.
         signed: See `heatmap`.
         floor: See `heatmap`.
         palette: See `heatmap`.
-        side: Shorter side of the picture, in pixels.
+        side: Shorter side of the picture in pixels.
     """
-    canvas, seen_box = underlay(photo, box, side=side)
-    seen = canvas.crop(seen_box)
+    canvas, box_in_picture = underlay(photo, box, side=side)
+    seen = canvas.crop(box_in_picture)
     colors = heatmap(relevance, seen.size, smoothing, scale, signed, floor, palette)
     colors.putalpha(colors.getchannel("A").point(lambda alpha: alpha * opacity))
-    canvas.paste(Image.alpha_composite(seen.convert("RGBA"), colors).convert("RGB"), seen_box[:2])
-    _frame(canvas, seen_box, "white", 2)
+    canvas.paste(Image.alpha_composite(seen.convert("RGBA"), colors).convert("RGB"), box_in_picture[:2])
+    _draw_frame(canvas, box_in_picture, "white", 2)
     return canvas
 
 
 def underlay(
     photo: Image.Image, box: tuple[float, float, float, float], *, side: int = 448
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """What a map is laid over: the photo, nearly without colors, dimmed where the model saw nothing.
+    """Prepare a photo for a heatmap: nearly gray, and dimmed outside of the box that the model sees.
 
     Args:
         photo: See `overlay`.
@@ -106,13 +109,13 @@ def underlay(
         side: See `overlay`.
 
     Returns:
-        The picture, and left, top, right and bottom of what the model saw, in its pixels.
+        The picture, and the box in its pixels.
     """
-    base, seen_box = _resized(photo, box, side)
+    base, box_in_picture = _resize(photo, box, side)
     gray = base.convert("L").convert("RGB")
     canvas = Image.blend(gray, Image.new("RGB", gray.size, "white"), 0.6)
-    canvas.paste(Image.blend(gray, base, 0.25).crop(seen_box), seen_box[:2])
-    return canvas, seen_box
+    canvas.paste(Image.blend(gray, base, 0.25).crop(box_in_picture), box_in_picture[:2])
+    return canvas, box_in_picture
 
 
 def fade(
@@ -122,44 +125,42 @@ def fade(
     *,
     side: int = 448,
 ) -> Image.Image:
-    """Leave the kept cells of a photo as they are, and fade the others, and what the model did not see.
-
-    Colors laid over a colorful photo cannot be read; a photo without its removed cells can.
+    """Draw a mask: kept cells of a photo stay unchanged, all others are faded, and so is what the model does not see.
 
     Args:
         photo: See `overlay`.
-        keep: How far each cell is kept: 1 whole, 0 not at all.
+        keep: How far each cell is kept, from 0 to 1.
         box: See `overlay`.
         side: See `overlay`.
     """
-    base, seen_box = _resized(photo, box, side)
-    left, top, right, bottom = seen_box
+    base, box_in_picture = _resize(photo, box, side)
+    left, top, right, bottom = box_in_picture
     kept = torch.zeros(base.height, base.width)
     cells = keep.detach().cpu().float()[None, None]
     kept[top:bottom, left:right] = nn.functional.interpolate(cells, size=(bottom - top, right - left), mode="nearest")[0, 0]
-    picture = faded_beside(base, kept.numpy())
-    # White would not be seen on what is faded.
-    _frame(picture, seen_box, "gray", 1)
+    picture = fade_outside(base, kept.numpy())
+    # White would not be visible on faded pixels.
+    _draw_frame(picture, box_in_picture, "gray", 1)
     return picture
 
 
-def _frame(picture: Image.Image, box: tuple[int, int, int, int], color: str, width: int) -> None:
-    """Mark what the model saw, unless that is all."""
+def _draw_frame(picture: Image.Image, box: tuple[int, int, int, int], color: str, width: int) -> None:
+    """Frame the box, unless it is the whole picture."""
     left, top, right, bottom = box
     if box != (0, 0, *picture.size):
         ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=color, width=width)
 
 
-def _resized(
+def _resize(
     photo: Image.Image, box: tuple[float, float, float, float], side: int
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """A copy of the photo for a picture, and what the model saw in its pixels."""
+    """Resize a photo, and its box with it."""
     factor = side / min(photo.size)
-    # A panorama is not blown up to a shorter side of 448 pixels at any length.
+    # A long panorama stays smaller.
     factor = min(factor, 4 * side / max(photo.size))
     size = (max(round(photo.width * factor), 1), max(round(photo.height * factor), 1))
     left, top, right, bottom = (round(edge * factor) for edge in box)
-    # Of a very thin photo, at least one pixel is shown.
+    # A very thin photo shows at least one pixel.
     left, top = min(left, size[0] - 1), min(top, size[1] - 1)
-    seen_box = left, top, max(right, left + 1), max(bottom, top + 1)
-    return photo.resize(size, Image.Resampling.NEAREST if factor > 4 else Image.Resampling.LANCZOS), seen_box
+    box_in_picture = left, top, max(right, left + 1), max(bottom, top + 1)
+    return photo.resize(size, Image.Resampling.NEAREST if factor > 4 else Image.Resampling.LANCZOS), box_in_picture

@@ -1,45 +1,53 @@
-"""A page that shows it all: one HTML file, pictures inside, opens offline."""
+"""Reports: one HTML file with its pictures inside, which opens offline."""
 
-import base64
-import html
-import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
 from vitrail.core.files import write_text
+from vitrail.viz.html import encode_data_uri, render
 
-LARGE = 1 << 20
-"""Bytes of a picture that a page takes as it is."""
-WEBP_SIDE = 16383
-"""Pixels: what the format holds."""
+MAX_PNG_BYTES = 1 << 20
+"""Larger pictures, such as sheets of photos, are stored as WebP: the page has to stay small enough to be mailed."""
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .4rem; }
-.row { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem; } figure { margin: 0; }
-img { max-width: 100%; height: auto; } .row img { width: 100%; } figcaption { font-size: .9rem; color: #444; } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: .6rem 0; }
-th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid #ddd; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-"""
+MAX_WEBP_SIDE = 16383
+"""Pixels: the limit of the WebP format."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with what it says in words, for those who cannot see it."""
+    """A PNG file with its caption, which is also its alternative text.
+
+    Attributes:
+        path: The file.
+        caption: The text below it.
+        wide: Whether it takes the full width of the page; others share rows.
+    """
 
     path: Path
     caption: str
     wide: bool = False
 
+    @property
+    def data_uri(self) -> str:
+        """The content of the file, as WebP if it is large."""
+        content = self.path.read_bytes()
+        if len(content) <= MAX_PNG_BYTES:
+            return encode_data_uri(content, "png")
+        buffer = BytesIO()
+        with Image.open(self.path) as picture:
+            if max(picture.size) > MAX_WEBP_SIDE:
+                return encode_data_uri(content, "png")
+            picture.convert("RGB").save(buffer, "webp", quality=90)
+        return encode_data_uri(buffer.getvalue(), "webp")
+
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a head; numbers are aligned to the right."""
+    """Rows under a head; numbers are right-aligned."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str | float]]
@@ -47,7 +55,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, words, pictures, and a table."""
+    """A heading, a text, pictures and a table; all but the heading are optional."""
 
     title: str
     text: str = ""
@@ -61,57 +69,7 @@ def write_report(path: str | Path, title: str, lead: str, sections: Sequence[Sec
     Args:
         path: The HTML file.
         title: Its headline.
-        lead: The sentence under it.
-        sections: What follows.
+        lead: The paragraph below the headline.
+        sections: The content.
     """
-    body = "\n".join(_section(section) for section in sections)
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>\n"
-        f"{body}\n</body></html>\n"
-    )
-    write_text(path, page.encode(errors="replace").decode())  # Names of files need not be UTF-8.
-
-
-def _section(section: Section) -> str:
-    parts = [f"<h2>{html.escape(section.title)}</h2>"]
-    if section.text:
-        parts.append(f"<p>{html.escape(section.text)}</p>")
-    narrow = "".join(_picture(picture) for picture in section.pictures if not picture.wide)
-    if narrow:
-        parts.append(f'<div class="row">{narrow}</div>')
-    parts += [_picture(picture) for picture in section.pictures if picture.wide]
-    if section.table:
-        parts.append(_table(section.table))
-    return "\n".join(parts)
-
-
-def _picture(picture: Picture) -> str:
-    content, kind = _content(picture.path)
-    data, caption = base64.b64encode(content).decode(), html.escape(picture.caption)
-    return f'<figure><img src="data:image/{kind};base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-
-
-def _content(path: Path) -> tuple[bytes, str]:
-    """A picture and its format: large ones, sheets of photos, would make a page that can hardly be mailed."""
-    content = path.read_bytes()
-    if len(content) <= LARGE:
-        return content, "png"
-    packed = io.BytesIO()
-    with Image.open(path) as picture:
-        if max(picture.size) > WEBP_SIDE:
-            return content, "png"
-        picture.convert("RGB").save(packed, "webp", quality=90)
-    return packed.getvalue(), "webp"
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.head)
-    rows = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in table.rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return f"<td>{html.escape(value)}</td>"
-    return f'<td class="number">{"undefined" if math.isnan(value) else f"{value:.4g}"}</td>'
+    write_text(path, render("report.html", "vitrail.viz", title=title, lead=lead, sections=sections))

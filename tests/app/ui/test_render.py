@@ -1,4 +1,4 @@
-"""What is shown: one scale for what is compared, every number in reach, no text of a stranger as HTML."""
+"""HTML of results: shared color scales, all numbers, escaped texts."""
 
 import base64
 import re
@@ -8,132 +8,151 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from asked import ask, bird, model
+from app_requests import draw_bird, explain_bird, load_model
 from PIL import Image
 
-from vitrail.app.explain_request import ExplainRequest, answer
-from vitrail.app.ui.markup import MAX_CELLS, grid_table, hover_cells
-from vitrail.app.ui.render import Look, results, scales
-from vitrail.app.ui.scales import Scale
+from vitrail.app.curves import Progress
+from vitrail.app.explain_request import ExplainRequest, answer_request
+from vitrail.app.ui.render import Look, render_curves, render_results
+from vitrail.app.ui.scales import Scale, share_scales
+from vitrail.app.ui.templates import render_error, render_progress, render_status
+from vitrail.metrics import PROTOCOLS, perturbation_curves
+
+HOSTILE = '<script>alert("1")</script>.png\udc80'
+ESCAPED = "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;.png?"
 
 
 class Tags(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
 
-    def of(self, tag: str, name: str = "") -> list[dict[str, str | None]]:
-        return [attrs for each, attrs in self.found if each == tag and name in (attrs.get("class") or "")]
-
-
-def pixels(source: str) -> np.ndarray:
-    return np.asarray(Image.open(BytesIO(base64.b64decode(source.partition(",")[2]))))
+    def find(self, tag: str, css_class: str = "") -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag and css_class in (attrs.get("class") or "")]
 
 
-def alt(side) -> str:
-    page = Tags(results([side]))
-    return next(attrs["alt"] for attrs in page.of("img", "vt-heat") if attrs["alt"].startswith("Map of hit"))
+def pixels(data_uri: str) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(base64.b64decode(data_uri.partition(",")[2]))))
+
+
+def alternative_text(side) -> str:
+    images = Tags(render_results([side])).find("img", "vt-heat")
+    return next(attrs["alt"] for attrs in images if attrs["alt"].startswith("Heatmap of hit"))
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_the_same_number_has_the_same_color_in_all_maps_of_a_scale(signed):
+def test_equal_numbers_have_equal_colors_in_all_heatmaps_of_a_scale(signed):
     low = -0.5 if signed else 0.5
     strong, weak = torch.tensor([[low, 2.0, 1.0]]), torch.tensor([[0.75, 1.0, 0.6]])
     scale = Scale.of([strong, weak])
     assert scale == (-2.0 if signed else 0.5, 2.0, signed)
     for palette in ("color", "gray"):
-        first, second = (np.asarray(scale.colors(each, palette)) for each in (strong, weak))
+        first, second = (np.asarray(scale.draw(relevance, palette)) for relevance in (strong, weak))
         assert (first[0, 2] == second[0, 1]).all()
         assert (first[0, 1] != second[0, 0]).any()
-        legend = np.asarray(scale.legend(palette))
+        legend = np.asarray(scale.draw_legend(palette))
         assert (legend[0, 0] != legend[0, -1]).any()
 
 
-def test_gray_is_gray_and_tells_for_from_against():
+def test_gray_palette_distinguishes_for_and_against():
     scale = Scale(-1.0, 1.0, True)
-    against, nothing, in_favor = np.asarray(scale.colors(torch.tensor([[-1.0, 0, 1]]), "gray")).astype(int)[0]
-    assert all(len(set(each[:3])) == 1 for each in (against, nothing, in_favor))
+    against, nothing, in_favor = np.asarray(scale.draw(torch.tensor([[-1.0, 0, 1]]), "gray")).astype(int)[0]
+    assert all(len(set(pixel[:3])) == 1 for pixel in (against, nothing, in_favor))
     assert against[0] < 80
     assert in_favor[0] > 175
     assert nothing[3] == 0
-    colored = np.asarray(scale.colors(torch.tensor([[-1.0, 0, 1]])))[0]
+    colored = np.asarray(scale.draw(torch.tensor([[-1.0, 0, 1]])))[0]
     assert colored[0, 2] > colored[0, 0]
     assert colored[2, 0] > colored[2, 2]
 
 
-def test_two_sides_share_a_scale_a_method():
-    sides = [ask("hit-birds", "hit", "random"), ask("hit-birds", "hit", "random", index=2)]
-    shared = scales(sides)
-    assert shared["hit"].high == max(float(side.explanations["hit"].relevance.abs().max()) for side in sides)
-    assert shared["hit"].low == -shared["hit"].high
-    assert shared["random"].high != shared["hit"].high
-    page = Tags(results(sides))
-    assert len(page.of("img", "vt-heat")) >= 4
-    # Alone, the weaker one is drawn stronger.
-    weaker = min(range(2), key=lambda place: float(sides[place].explanations["hit"].relevance.abs().max()))
-    [beside] = [attrs["src"] for attrs in page.of("img", "vt-heat") if attrs["alt"] == alt(sides[weaker])]
-    [alone] = [
-        attrs["src"] for attrs in Tags(results([sides[weaker]])).of("img", "vt-heat") if attrs["alt"] == alt(sides[weaker])
-    ]
+def test_two_sides_share_one_scale_per_method():
+    sides = [explain_bird("hit-birds", "hit", "random"), explain_bird("hit-birds", "hit", "random", index=2)]
+    scales = share_scales(sides)
+    assert scales["hit"].high == max(float(side.explanations["hit"].relevance.abs().max()) for side in sides)
+    assert scales["hit"].low == -scales["hit"].high
+    assert scales["random"].high != scales["hit"].high
+    page = Tags(render_results(sides))
+    assert len(page.find("img", "vt-heat")) >= 4
+    # Alone, the weaker one is drawn in stronger colors.
+    weaker = sides[min(range(2), key=lambda i: float(sides[i].explanations["hit"].relevance.abs().max()))]
+    alt = alternative_text(weaker)
+    [beside] = [attrs["src"] for attrs in page.find("img", "vt-heat") if attrs["alt"] == alt]
+    [alone] = [attrs["src"] for attrs in Tags(render_results([weaker])).find("img", "vt-heat") if attrs["alt"] == alt]
     assert pixels(alone)[..., 3].max() > pixels(beside)[..., 3].max()
 
 
-def test_every_picture_has_words_or_is_decoration_and_every_control_can_be_reached():
-    page = Tags(results([ask("hit-birds", "hit", "attention")]))
-    assert all("alt" in attrs for attrs in page.of("img"))
-    maps = [attrs["alt"] for attrs in page.of("img", "vt-heat")]
-    assert all(maps)
-    assert re.search(r"Map of hit for .+, 12 by 12 patches. The strongest, counted from 0: row \d+ column \d+", maps[0])
-    assert page.of("caption")
-    assert all(attrs["tabindex"] == "0" and attrs["aria-label"] for attrs in page.of("div", "vt-scroll"))
+def test_pictures_have_alternative_texts_and_tables_can_be_focused():
+    page = Tags(render_results([explain_bird("hit-birds", "hit", "attention")]))
+    assert all("alt" in attrs for attrs in page.find("img"))
+    alts = [attrs["alt"] for attrs in page.find("img", "vt-heat")]
+    assert all(alts)
+    assert re.search(r"Heatmap of hit for .+, 12 by 12 patches. The strongest, counted from 0: row \d+ column \d+", alts[0])
+    assert page.find("caption")
+    assert all(attrs["tabindex"] == "0" and attrs["aria-label"] for attrs in page.find("div", "vt-scroll"))
 
 
-def test_every_photo_comes_once():
-    sides = [ask("hit-birds", "hit", "attention"), ask("hit-birds", "hit", "attention", index=2)]
-    for text, num_photos in ((results(sides[:1]), 1), (results(sides), 2)):
+def test_every_photo_is_embedded_once():
+    sides = [explain_bird("hit-birds", "hit", "attention"), explain_bird("hit-birds", "hit", "attention", index=2)]
+    for text, num_photos in ((render_results(sides[:1]), 1), (render_results(sides), 2)):
         assert text.count("data:image/jpeg") == num_photos
         page = Tags(text)
-        assert len(page.of("div", "vt-photo")) == len(page.of("img", "vt-heat")) > 2
+        assert len(page.find("div", "vt-photo")) == len(page.find("img", "vt-heat")) > 2
 
 
-def test_every_number_can_be_read():
-    answered = ask("hit-birds", "hit")
-    text = results([answered])
-    relevance = answered.explanations["hit"].relevance[0]
-    for (row, col), value in np.ndenumerate(relevance.numpy()):
+def test_all_numbers_are_on_the_page():
+    side = explain_bird("hit-birds", "hit")
+    text = render_results([side])
+    for (row, col), value in np.ndenumerate(side.explanations["hit"].relevance[0].numpy()):
         assert f"<title>row {row}, column {col}: {value:.4g}</title>" in text
-        assert f"<td>{value:.4g}</td>" in text
+        assert f'<td class="number">{value:.4g}</td>' in text
 
 
-def test_a_map_of_very_many_cells_keeps_its_numbers_to_the_files():
-    many = torch.zeros(MAX_CELLS // 8, 9)
-    assert hover_cells(many) == ""
-    assert "downloaded arrays" in grid_table("many", many)
+def test_large_grids_have_their_numbers_in_the_downloads_only(monkeypatch):
+    monkeypatch.setattr("vitrail.app.ui.render.MAX_CELLS", 143)
+    text = render_results([explain_bird("hit-birds", "hit")])
+    assert "12 x 12 cells: their numbers are in the downloaded arrays" in text
+    assert "<rect" not in text
+    assert "All patches" not in text
 
 
-def test_looks():
-    answered = ask("hit-birds", "hit")
-    plain, gray = (Tags(results([answered], Look(palette))).of("img", "vt-heat")[0]["src"] for palette in ("color", "gray"))
-    assert (pixels(plain) != pixels(gray)).any()
-    assert Tags(results([answered], Look(smoothing="bilinear"))).of("img", "vt-smooth")
-    assert not Tags(results([answered])).of("img", "vt-smooth")
+def test_look_changes_colors_and_smoothing():
+    side = explain_bird("hit-birds", "hit")
+    color, gray = (
+        Tags(render_results([side], Look(palette))).find("img", "vt-heat")[0]["src"] for palette in ("color", "gray")
+    )
+    assert (pixels(color) != pixels(gray)).any()
+    assert Tags(render_results([side], Look(smoothing="bilinear"))).find("img", "vt-smooth")
+    assert not Tags(render_results([side])).find("img", "vt-smooth")
 
 
-def test_text_of_strangers_is_text():
-    evil = '<img src=x onerror="alert(1)">.png\udc80'
-    page = results([answer(model("hit-birds"), ExplainRequest(bird(), ("hit",), None, evil))])
-    assert "<img src=x" not in page
-    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;.png?" in page
+def test_file_names_with_html_are_escaped_in_every_part_of_the_page():
+    """The file name reaches the results; messages and method names reach the other parts."""
+    side = answer_request(load_model("hit-birds"), ExplainRequest(draw_bird(), ("hit",), None, HOSTILE))
+    curves = perturbation_curves(load_model("hit-birds"), side.image, side.explanations["hit"], PROTOCOLS["tokens"])
+    method = HOSTILE.removesuffix("\udc80")
+    pages = [render_results([side]), render_curves([{method: curves}]), render_status(HOSTILE), render_error(HOSTILE)]
+    for text in pages:
+        assert "<script" not in text
+        assert ESCAPED.removesuffix("?") in text
+    assert ESCAPED in pages[0]  # What is not UTF-8 becomes a question mark.
 
 
-def test_a_page_asks_nobody_for_anything():
-    page = Tags(results([ask("hit-birds", "hit")]))
-    sources = [attrs["src"] for attrs in page.of("img")]
+def test_progress_is_a_bar_with_a_text():
+    text = render_progress(Progress(3, 12))
+    assert text.count("3 of 12 forward passes") == 2
+    assert '<progress value="3" max="12">' in text
+    assert 'max="1"' in render_progress(Progress(0, 0))
+
+
+def test_page_loads_nothing_from_elsewhere():
+    page = Tags(render_results([explain_bird("hit-birds", "hit")]))
+    sources = [attrs["src"] for attrs in page.find("img")]
     assert sources
     assert all(source.startswith("data:image/") for source in sources)
-    assert not page.of("script")
-    assert not page.of("a")
+    assert not page.find("script")
+    assert not page.find("a")

@@ -1,52 +1,49 @@
-"""Errors are sentences on the page, and what a visitor need not know stays in the log."""
+"""Errors on the page: messages for users, details in the log only."""
 
 import pytest
 
 gr = pytest.importorskip("gradio", reason="needs the extra app")
 
-from vitrail.app.ui.errors import UNEXPECTED, refused, tell_progress, told  # noqa: E402
+from vitrail.app.ui.errors import UNEXPECTED, raise_gradio_errors, show_errors, show_stream_errors  # noqa: E402
 from vitrail.core.errors import VitrailError  # noqa: E402
 
-STATUS, SHOWN, CURVES = "status", "shown", "curves"
+STATUS, RESULTS, CURVES = "status", "results", "curves"
 
 
 def fail(error):
     raise error
 
 
-def skipped(value) -> bool:
-    return value == gr.skip()
-
-
 @pytest.mark.parametrize(
-    ("error", "words"), [(VitrailError("expected <a>, got b"), "expected &lt;a&gt;, got b"), (OSError("/secret"), UNEXPECTED)]
+    ("error", "message"),
+    [(VitrailError("expected <a>, got b"), "expected &lt;a&gt;, got b"), (OSError("/secret"), UNEXPECTED)],
 )
-def test_errors_stand_where_they_are_read_and_nothing_else_changes(error, words, caplog):
-    status, shown = told(lambda: fail(error), [STATUS, SHOWN], STATUS)()
-    assert words in status
+def test_errors_are_shown_in_the_status_and_nothing_else_changes(error, message, caplog):
+    status, results = show_errors(lambda: fail(error), [STATUS, RESULTS], STATUS)()
+    assert message in status
     assert 'role="alert"' in status
     assert "/secret" not in status
-    assert skipped(shown)
+    assert results == gr.skip()
     assert ("/secret" in caplog.text) == isinstance(error, OSError)
-    assert told(lambda value: value + 1, [SHOWN], SHOWN)(1) == 2
-    assert words in told(lambda: fail(error), [SHOWN], SHOWN)()
+    assert show_errors(lambda value: value + 1, [RESULTS], RESULTS)(1) == 2
+    assert message in show_errors(lambda: fail(error), [RESULTS], RESULTS)()
 
 
-def test_work_that_fails_on_the_way_leaves_no_half_done_bar():
+def test_failed_stream_removes_its_progress():
     def work():
         yield 1, "bar", "Measuring"
         raise VitrailError("no more")
 
-    first, last = tell_progress(work, [SHOWN, CURVES, STATUS], STATUS, CURVES)()
+    first, last = show_stream_errors(work, [RESULTS, CURVES, STATUS], STATUS, CURVES)()
     assert first == (1, "bar", "Measuring")
-    assert skipped(last[0])
+    assert last[0] == gr.skip()
     assert last[1] == ""
     assert "no more" in last[2]
 
 
-def test_programs_get_a_sentence_too():
+def test_api_clients_get_messages_too():
     with pytest.raises(gr.Error, match="no more"):
-        refused(lambda **named: fail(VitrailError("no more")))(target=1)
+        raise_gradio_errors(lambda **_: fail(VitrailError("no more")))(target=1)
     with pytest.raises(gr.Error, match="written to its log"):
-        refused(lambda: fail(OSError("/secret")))()
-    assert refused(lambda value, **named: (value, named))(1, target=2) == (1, {"target": 2})
+        raise_gradio_errors(lambda: fail(OSError("/secret")))()
+    assert raise_gradio_errors(lambda value, **options: (value, options))(1, target=2) == (1, {"target": 2})

@@ -1,3 +1,5 @@
+"""All published data sets: tiny copies are read, damaged ones are refused with a helpful message."""
+
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +10,10 @@ from official_layouts import LAYOUTS, middle, photo
 from torch.utils.data import DataLoader
 
 from vitrail.core.errors import InvalidInputError, UnknownNameError
-from vitrail.datasets.dataset import LabeledImages, Sample, Unreadable, collate
-from vitrail.datasets.named import DATA, list_data, named_data, read_data, read_stream
+from vitrail.datasets.collate import collate
+from vitrail.datasets.dataset import LabeledImages, Sample, Unreadable
+from vitrail.datasets.named import DATA, list_data, named_data
+from vitrail.datasets.open import read_data, read_stream
 
 SPLITS = [(name, split) for name, layout in LAYOUTS.items() for split in layout.parts]
 ON_DISK = [(name, split) for name, split in SPLITS if not LAYOUTS[name].in_memory]
@@ -17,7 +21,7 @@ ON_DISK = [(name, split) for name, split in SPLITS if not LAYOUTS[name].in_memor
 
 @pytest.fixture
 def root(request, tmp_path):
-    """The folder of a tiny copy of the set that the test asks for by `name`."""
+    """The folder of a tiny copy of the data set `name`."""
     LAYOUTS[request.getfixturevalue("name")].write(tmp_path)
     return tmp_path
 
@@ -26,12 +30,12 @@ def annotations(root: Path):
     return sorted(path for path in root.rglob("*") if path.is_file() and path.suffix not in (".jpg", ".JPEG", ".png"))
 
 
-def test_every_set_has_a_layout_to_test():
+def test_every_data_set_has_a_test_layout():
     assert sorted([*LAYOUTS, "huggingface", "webdataset"]) == list(DATA)
 
 
 @pytest.mark.parametrize(("name", "split"), SPLITS)
-def test_a_split(name, split, root):
+def test_read_data_reads_every_split(name, split, root):
     layout = LAYOUTS[name]
     images = read_data(name, root, split, middle)
     assert isinstance(images, LabeledImages)
@@ -45,7 +49,7 @@ def test_a_split(name, split, root):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_splits_share_nothing_but_their_classes(name, root):
+def test_splits_are_disjoint_and_share_their_classes(name, root):
     parts = [read_data(name, root, split, middle) for split in LAYOUTS[name].parts]
     assert len({tuple(part.class_names) for part in parts}) == 1
     names = [part.name(i) for part in parts for i in range(len(part))]
@@ -57,14 +61,14 @@ def test_splits_share_nothing_but_their_classes(name, root):
     "name",
     ["cifar10", "cifar100", "cub-200-2011", "fgvc-aircraft", "mnist", "oxford-pets", "stanford-cars", "tiny-imagenet"],
 )
-def test_what_the_official_archive_unpacks_to_may_be_the_root(name, root):
+def test_the_folder_of_the_official_archive_may_be_the_root(name, root):
     below = list(root.iterdir())
     images = read_data(name, below[0], "train", middle)
     assert [sample.label for sample in images] == [label for _, label in LAYOUTS[name].parts["train"]]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_set_travels_to_other_processes(name, root):
+def test_data_sets_can_be_pickled(name, root):
     images = read_data(name, root, "train", middle)
     copy = pickle.loads(pickle.dumps(images))
     assert [sample.path for sample in copy] == [sample.path for sample in images]
@@ -72,7 +76,7 @@ def test_a_set_travels_to_other_processes(name, root):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_part_of_a_set(name, root):
+def test_subsets_of_data_sets(name, root):
     images = read_data(name, root, "train", middle)
     part = images.subset([1, 0])
     assert type(part) is type(images)
@@ -85,7 +89,7 @@ def test_part_of_a_set(name, root):
 
 
 @pytest.mark.parametrize(("name", "split"), ON_DISK)
-def test_a_damaged_image_is_unreadable_and_no_other_takes_its_place(name, split, root):
+def test_a_damaged_image_is_unreadable_and_not_replaced(name, split, root):
     images = read_data(name, root, split, middle)
     path = Path(images.name(0))
     path.write_bytes(path.read_bytes()[:-30])
@@ -97,7 +101,7 @@ def test_a_damaged_image_is_unreadable_and_no_other_takes_its_place(name, split,
 
 
 @pytest.mark.parametrize(("name", "split"), ON_DISK)
-def test_an_image_that_is_listed_but_missing_is_unreadable(name, split, root):
+def test_a_missing_image_is_unreadable(name, split, root):
     images = read_data(name, root, split, middle)
     path = Path(images.name(0))
     path.unlink()
@@ -105,7 +109,7 @@ def test_an_image_that_is_listed_but_missing_is_unreadable(name, split, root):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_an_empty_folder_is_told_what_to_put_there(name, tmp_path):
+def test_an_empty_folder_gives_download_instructions(name, tmp_path):
     for split in LAYOUTS[name].parts:
         with pytest.raises(InvalidInputError) as error:
             read_data(name, tmp_path, split, middle)
@@ -158,31 +162,31 @@ def test_a_damaged_file_is_named(name, root, damage):
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "folder"])
-def test_a_split_that_there_is_not(name, tmp_path):
+def test_an_unknown_split_is_refused(name, tmp_path):
     splits = " and ".join(LAYOUTS[name].parts)
     absent = "test" if "val" in LAYOUTS[name].parts else "val"
     with pytest.raises(InvalidInputError, match=rf"^{name} has no split '{absent}', only {splits}; .*(hold|held|label)"):
         read_data(name, tmp_path, absent, middle)
 
 
-def test_an_option_that_there_is_not(tmp_path):
+def test_an_unknown_option_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match=r"^cub-200-2011 has no option crop; its options: crop_to_box$"):
         read_data("cub-200-2011", tmp_path, "train", middle, crop=True)
     with pytest.raises(InvalidInputError, match=r"^mnist has no option crop; its options: none$"):
         read_data("mnist", tmp_path, "train", middle, crop=True)
 
 
-def test_an_option_that_does_not_fit(tmp_path):
+def test_a_bad_option_value_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match=r"cannot use 'maker' for fgvc-aircraft.level: .*'manufacturer'"):
         read_data("fgvc-aircraft", tmp_path, "train", middle, level="maker")
 
 
-def test_an_unknown_name(tmp_path):
-    with pytest.raises(UnknownNameError, match=r"unknown data set 'cub' \(did you mean|unknown data set 'cub'; choose one of"):
+def test_an_unknown_data_set_is_refused(tmp_path):
+    with pytest.raises(UnknownNameError, match=r"^unknown data set 'cub'; choose one of: cifar10, cifar100, cub-200-2011, "):
         read_data("cub", tmp_path, "train", middle)
 
 
-def test_one_of_your_own_takes_five_lines(tmp_path, monkeypatch):
+def test_a_custom_data_set(tmp_path, monkeypatch):
     monkeypatch.setattr(DATA, "_entries", dict(DATA._entries))
 
     @named_data("two", "two photos", layout="a.png b.png", download="draw them", splits=("test",))
@@ -195,7 +199,7 @@ def test_one_of_your_own_takes_five_lines(tmp_path, monkeypatch):
     assert "two" in [entry["name"] for entry in list_data()]
 
 
-def test_a_set_that_is_no_stream(tmp_path):
+def test_read_data_and_read_stream_refuse_each_others_data_sets(tmp_path):
     with pytest.raises(
         InvalidInputError, match=r"^mnist cannot be streamed; use read_data \(streams: huggingface, webdataset\)$"
     ):
@@ -204,7 +208,7 @@ def test_a_set_that_is_no_stream(tmp_path):
         read_data("webdataset", tmp_path, "train", middle)
 
 
-def test_a_list_for_programs():
+def test_list_data():
     entries = {entry["name"]: entry for entry in list_data()}
     assert list(entries) == list(DATA)
     assert entries["cub-200-2011"]["options"] == {"crop_to_box": False}
@@ -215,7 +219,7 @@ def test_a_list_for_programs():
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("name", ["cub-200-2011", "cifar10"])
-def test_a_data_loader_gives_every_image_once(name, root, num_workers):
+def test_a_data_loader_yields_every_image_once(name, root, num_workers):
     images = read_data(name, root, "train", middle)
     batches = list(DataLoader(images, 2, num_workers=num_workers, collate_fn=collate))
     assert [path for batch in batches for path in batch.paths] == [images.name(i) for i in range(len(images))]

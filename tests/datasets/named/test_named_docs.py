@@ -1,4 +1,4 @@
-"""What docs/data.md says is what there is."""
+"""docs/data.md lists the data sets as they are registered."""
 
 import json
 import re
@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from official_layouts import photo
 
-from vitrail.datasets.named import DATA, list_data, read_data
+from vitrail.datasets.named import DATA, list_data
+from vitrail.datasets.open import read_data
 
 PAGE = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
 
 
-def test_every_set_has_its_row_and_no_other():
+def test_the_table_lists_every_data_set():
     rows = re.findall(r"^\| `(.+?)` \| (.+?) \| (.+?) \| (.*?) \|$", PAGE, flags=re.MULTILINE)
     assert [name for name, *_ in rows] == list(DATA)
     for (_, summary, splits, options), entry in zip(rows, list_data(), strict=True):
@@ -21,18 +22,18 @@ def test_every_set_has_its_row_and_no_other():
         assert options == ", ".join(f"`{name}={json.dumps(default)}`" for name, default in entry["options"].items())
 
 
-def test_every_set_has_its_layout():
+def test_every_layout_is_listed():
     for entry in list_data():
         assert f"### {entry['name']}\n\n```text\n{entry['layout']}\n```\n" in PAGE
 
 
-def test_every_set_says_what_to_do():
+def test_every_download_instruction_begins_with_a_verb():
     for entry in list_data():
         assert re.match(r"(download|put|choose|write) ", entry["download"])
         assert not entry["summary"].endswith(".")
 
 
-def test_one_of_your_own_as_the_page_shows_it(tmp_path, monkeypatch):
+def test_the_example_of_a_custom_data_set_works(tmp_path, monkeypatch):
     monkeypatch.setattr(DATA, "_entries", dict(DATA._entries))
     (block,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL) if "@named_data" in block]
     exec(block, {})

@@ -1,3 +1,5 @@
+"""Properties of single data sets: folders, boxes, levels, arrays and missing packages."""
+
 import gzip
 import pickle
 import re
@@ -9,14 +11,14 @@ import pytest
 from official_layouts import LAYOUTS, middle, photo, text
 
 from vitrail.core.errors import InvalidInputError, MissingExtraError
-from vitrail.datasets.named import read_data
+from vitrail.datasets.open import read_data
 
 MNIST = Path(__file__).parents[4] / "shared" / "data" / "MNIST"
 
 
 @pytest.fixture
 def root(request, tmp_path):
-    """The folder of a tiny copy of the set that the test asks for by `name`."""
+    """The folder of a tiny copy of the data set `name`."""
     LAYOUTS[request.getfixturevalue("name")].write(tmp_path)
     return tmp_path
 
@@ -25,7 +27,7 @@ def root(request, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["folder"])
-def test_folders_of_other_names(name, root):
+def test_folders_with_other_names(name, root):
     (root / "train").rename(root / "training set")
     by_option = read_data("folder", root, "train", middle, train="training set")
     by_split = read_data("folder", root, "training set", middle)
@@ -34,7 +36,7 @@ def test_folders_of_other_names(name, root):
         read_data("folder", root, "train", middle)
 
 
-def test_validation_images_of_imagenet_that_are_not_sorted(tmp_path):
+def test_unsorted_validation_images_of_imagenet_are_refused(tmp_path):
     photo(tmp_path / "val" / "ILSVRC2012_val_00000293.JPEG")
     with pytest.raises(InvalidInputError, match=r"found 1 images without a class; sort them: .*torchvision.datasets.ImageNet"):
         read_data("imagenet", tmp_path, "val", middle)
@@ -54,14 +56,14 @@ def test_boxes_of_birds(name, root):
 
 
 @pytest.mark.parametrize("name", ["stanford-cars"])
-def test_boxes_of_cars_count_from_one_and_include_the_last_pixel(name, root):
+def test_boxes_of_cars_are_converted_to_zero_based_exclusive_edges(name, root):
     images = read_data(name, root, "test", middle)
     assert images.box(1) == (1, 2, 6, 8)
     assert read_data(name, root, "test", middle, crop_to_box="yes").open(1).size == (5, 6)
 
 
 @pytest.mark.parametrize("name", ["mnist", "oxford-pets"])
-def test_sets_without_boxes(name, root):
+def test_data_sets_without_boxes(name, root):
     assert read_data(name, root, "train", middle).box(0) is None
 
 
@@ -69,7 +71,7 @@ def test_sets_without_boxes(name, root):
 
 
 @pytest.mark.parametrize("name", ["inaturalist-2018", "inaturalist-2019"])
-def test_levels_of_the_tree_of_life(name, root):
+def test_levels_of_inaturalist(name, root):
     images = read_data(name, root, "train", middle, level="genus")
     assert list(images.class_names) == ["Bellis", "Parus"]
     assert list(images.labels) == [1, 0, 1]
@@ -81,7 +83,7 @@ def test_levels_of_the_tree_of_life(name, root):
 
 
 @pytest.mark.parametrize("name", ["inaturalist-2018"])
-def test_names_in_clear_replace_the_hidden_ones(name, root):
+def test_real_names_replace_obfuscated_names(name, root):
     text(root / "categories.json", ['[{"id": 5, "name": "Daisy"}, {"id": 12, "name": "Tit"}, {"id": 20, "name": "Tit"}]'])
     images = read_data(name, root, "train", middle)
     assert list(images.class_names) == ["Daisy", "Tit (12)", "Tit (20)"]
@@ -106,7 +108,7 @@ def test_levels_of_cifar100(name, root):
 
 
 @pytest.mark.parametrize("name", ["cifar10"])
-def test_pixels_of_cifar10_are_planes_of_colors(name, root):
+def test_pixels_of_cifar10(name, root):
     with (root / "cifar-10-batches-py" / "test_batch").open("rb") as file:
         rows = pickle.load(file)["data"]
     opened = np.asarray(read_data(name, root, "test", middle).open(1))
@@ -115,15 +117,15 @@ def test_pixels_of_cifar10_are_planes_of_colors(name, root):
 
 @pytest.mark.parametrize("protocol", range(5))
 @pytest.mark.parametrize("name", ["cifar10"])
-def test_cifar10_pickled_anew(name, root, protocol):
+def test_cifar10_in_every_pickle_protocol(name, root, protocol):
     path = root / "cifar-10-batches-py" / "test_batch"
     pixels = np.arange(3072, dtype=np.uint8)[None]
     path.write_bytes(pickle.dumps({"data": pixels, "labels": [1]}, protocol=protocol))
     assert read_data(name, root, "test", middle).open(0).getpixel((1, 0)) == (1, 1, 1)
 
 
-def as_python2_wrote_it(pixels: bytes, label: int) -> bytes:
-    """A batch of one image, byte by byte like those of the official files."""
+def pickle_like_python_2(pixels: bytes, label: int) -> bytes:
+    """A batch of one image, with the same bytes as in the official files."""
     return (
         b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x01M\x00\x0c\x86"
         b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
@@ -133,9 +135,9 @@ def as_python2_wrote_it(pixels: bytes, label: int) -> bytes:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["cifar10"])
-def test_cifar10_as_python2_pickled_it(name, root):
+def test_cifar10_as_pickled_by_python_2(name, root):
     pixels = bytes(range(256)) * 12
-    (root / "cifar-10-batches-py" / "test_batch").write_bytes(as_python2_wrote_it(pixels, 2))
+    (root / "cifar-10-batches-py" / "test_batch").write_bytes(pickle_like_python_2(pixels, 2))
     images = read_data(name, root, "test", middle)
     assert list(images.labels) == [2]
     assert images.open(0).getpixel((31, 1)) == (63, 63, 63)
@@ -151,33 +153,33 @@ class Evil:
 
 @pytest.mark.parametrize("file", ["test_batch", "batches.meta"])
 @pytest.mark.parametrize("name", ["cifar10"])
-def test_no_pickle_runs_what_it_says(name, root, file):
+def test_code_in_a_pickle_is_not_run(name, root, file):
     touched = root / "touched"
     path = root / "cifar-10-batches-py" / file
     path.write_bytes(pickle.dumps({"data": Evil(touched), "label_names": Evil(touched), "labels": [1]}))
-    with pytest.raises(InvalidInputError, match=rf"^damaged {re.escape(str(path))}: .*it asks for .*, which is no plain data"):
+    with pytest.raises(InvalidInputError, match=rf"^damaged {re.escape(str(path))}: .*it contains .*, which is not plain data"):
         read_data(name, root, "test", middle)
     assert not touched.exists()
 
 
 @pytest.mark.parametrize("name", ["cifar10"])
-def test_an_array_of_anything_but_numbers_is_refused(name, root):
+def test_an_array_of_objects_is_refused(name, root):
     path = root / "cifar-10-batches-py" / "test_batch"
     path.write_bytes(pickle.dumps({"data": np.array([[None]], object), "labels": [1]}, protocol=2))
-    with pytest.raises(InvalidInputError, match=r"it asks for an array of object, which are no numbers"):
+    with pytest.raises(InvalidInputError, match=r"it contains an array of object, which are not numbers"):
         read_data(name, root, "test", middle)
 
 
 @pytest.mark.parametrize(("name", "other"), [("cifar10", "airplane"), ("cifar100", "apple"), ("mnist", "7")])
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_a_small_set_as_folders_of_images(name, other, part, tmp_path):
+def test_image_folders_instead_of_the_original_files_are_refused(name, other, part, tmp_path):
     photo(tmp_path / part / other / "1.png")
     with pytest.raises(InvalidInputError, match=rf"original files of {name} .*read them as the data set 'folder'$"):
         read_data(name, tmp_path, "train", middle)
 
 
 @pytest.mark.parametrize("name", ["cifar10"])
-def test_labels_that_are_no_classes(name, root):
+def test_labels_out_of_range_are_refused(name, root):
     path = root / "cifar-10-batches-py" / "test_batch"
     for labels in ([3], [-1], ["bird"], [True, 1]):
         path.write_bytes(pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": labels}, protocol=2))
@@ -186,7 +188,7 @@ def test_labels_that_are_no_classes(name, root):
 
 
 @pytest.mark.parametrize("name", ["mnist"])
-def test_mnist_unpacked(name, root):
+def test_mnist_in_decompressed_files(name, root):
     import gzip
 
     before = [sample.label for sample in read_data(name, root, "test", middle)]
@@ -203,7 +205,7 @@ def test_the_real_mnist():
     assert images.labels[:5] == [7, 2, 1, 0, 4]
     assert images.open(0).size == (28, 28)
     assert images.open(0).mode == "RGB"
-    assert np.bincount(images.spread(100).labels).min() >= 8
+    assert np.bincount(images.subsample(100).labels).min() >= 8
     with pytest.raises(InvalidInputError, match=r"no such file or folder: .*train-images-idx3-ubyte\.gz"):
         read_data("mnist", MNIST, "train", middle)
 
@@ -214,18 +216,18 @@ def test_the_real_mnist():
 @pytest.mark.parametrize(
     ("name", "package", "extra"), [("stanford-dogs", "scipy", "matlab"), ("stanford-cars", "scipy", "matlab")]
 )
-def test_a_missing_package(name, package, extra, root, monkeypatch):
+def test_a_missing_package_is_named(name, package, extra, root, monkeypatch):
     monkeypatch.setitem(sys.modules, f"{package}.io", None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'vitrail\[{extra}\]'"):
         read_data(name, root, "train", middle)
 
 
-@pytest.mark.parametrize(("extra", "message"), [(b"\0" * 50_000_000, "got more"), (None, "at most 4,000,000,000 bytes")])
-def test_a_gzip_that_unpacks_to_more_than_it_says(tmp_path, extra, message):
+@pytest.mark.parametrize(("extra", "message"), [(b"\0" * 5_000_000, "got more"), (None, "at most 4,000,000,000 bytes")])
+def test_a_gzip_file_larger_than_announced_is_refused(tmp_path, extra, message):
     LAYOUTS["mnist"].write(tmp_path)
     path = next(tmp_path.rglob("train-images-idx3-ubyte.gz"))
     content = gzip.decompress(path.read_bytes())
-    if extra is None:  # It says that it holds 12 GB, of which nothing is read.
+    if extra is None:  # The header announces 12 GB, which must not be read.
         content = content[:4] + (12_000_000).to_bytes(4, "big") + (1000).to_bytes(4, "big") + (1).to_bytes(4, "big")
     path.write_bytes(gzip.compress(content + (extra or b"")))
     with pytest.raises(InvalidInputError, match=f"damaged .*{message}"):
@@ -233,7 +235,7 @@ def test_a_gzip_that_unpacks_to_more_than_it_says(tmp_path, extra, message):
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
-def test_boxes_that_are_no_numbers(tmp_path, number):
+def test_boxes_that_are_not_finite_are_refused(tmp_path, number):
     LAYOUTS["cub-200-2011"].write(tmp_path)
     path = next(tmp_path.rglob("bounding_boxes.txt"))
     path.write_text("\n".join(f"{line.rsplit(maxsplit=1)[0]} {number}" for line in path.read_text().splitlines()))

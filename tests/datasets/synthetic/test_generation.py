@@ -1,3 +1,5 @@
+"""Synthetic data sets on disk: what is written, read back and refused, and building them by name."""
+
 import json
 import re
 import subprocess
@@ -13,7 +15,7 @@ from striped import Failing, Striped
 from vitrail.core.errors import ImageError, InvalidInputError, OutputError, UnknownNameError
 from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.image_io import open_image
-from vitrail.datasets.synthetic.base import ANSWER
+from vitrail.datasets.synthetic.base import GROUND_TRUTH
 from vitrail.datasets.synthetic.birds import Birds, separating_parts
 from vitrail.datasets.synthetic.counting import CifarCounting, ColorCounting
 from vitrail.datasets.synthetic.generation import read_generated_mask, read_parts, write_synthetic
@@ -22,7 +24,7 @@ from vitrail.datasets.synthetic.names import SYNTHETIC, describe_synthetic, list
 pytest_plugins = ("tiny",)
 
 SIXTEEN = ColorCounting(grid_size=4, patch_size=2)
-"""Seventeen classes: their names have two digits."""
+"""Seventeen classes, whose names have two digits."""
 
 
 def pixels(image):
@@ -30,28 +32,29 @@ def pixels(image):
 
 
 @pytest.mark.parametrize(
-    "task", [SIXTEEN, Birds(size=64, num_classes=3, spurious=1.0), Striped()], ids=["counting", "birds", "striped"]
+    "dataset", [SIXTEEN, Birds(size=64, num_classes=3, spurious=1.0), Striped()], ids=["counting", "birds", "striped"]
 )
-def test_what_is_written_is_what_was_drawn(task, tmp_path):
-    counts = {"train": 34, "val": 0, "test": 17}
-    write_synthetic(task, tmp_path / "out", counts)
+def test_written_files_equal_drawn_samples(dataset, tmp_path):
+    num_classes = len(dataset.class_names)
+    counts = {"train": 2 * num_classes, "val": 0, "test": num_classes}
+    write_synthetic(dataset, tmp_path / "out", counts)
     for split, count in counts.items():
         assert (tmp_path / "out" / split).exists() == (count > 0)
         for index in range(count):
-            sample = task.draw(split, index)
-            path = tmp_path / "out" / split / task.class_names[sample.label] / f"{index:06d}.png"
+            sample = dataset.draw(split, index)
+            path = tmp_path / "out" / split / dataset.class_names[sample.label] / f"{index:06d}.png"
             assert np.array_equal(pixels(open_image(path)), pixels(sample.image))
-            assert np.array_equal(read_generated_mask(path), sample.masks[ANSWER])
-            parts = {name: mask for name, mask in sample.masks.items() if name != ANSWER}
+            assert np.array_equal(read_generated_mask(path), sample.masks[GROUND_TRUTH])
+            parts = {name: mask for name, mask in sample.masks.items() if name != GROUND_TRUTH}
             if not parts:
                 continue
             read = read_parts(str(path))
             assert list(read) == list(parts)
             assert all(read[name].dtype == bool and np.array_equal(read[name], parts[name]) for name in parts)
-    assert len(list((tmp_path / "out").rglob("*.png"))) == 51 * (2 if task is SIXTEEN else 3)
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 3 * num_classes * (2 if dataset is SIXTEEN else 3)
 
 
-def test_answers_are_plain_pictures_of_black_and_white(tmp_path):
+def test_ground_truth_masks_are_black_and_white(tmp_path):
     write_synthetic(SIXTEEN, tmp_path / "out", {"train": 17})
     with Image.open(tmp_path / "out" / "masks" / "answer" / "train" / "03" / "000003.png") as mask:
         assert mask.mode == "L"
@@ -60,7 +63,7 @@ def test_answers_are_plain_pictures_of_black_and_white(tmp_path):
     assert counts.tolist() == [4 * 13, 4 * 3]
 
 
-def test_the_tree_is_read_as_a_folder_of_classes_in_numeric_order(tmp_path):
+def test_the_written_classes_are_in_numeric_order(tmp_path):
     write_synthetic(SIXTEEN, tmp_path / "out", {"train": 34, "test": 17})
     for split, count in (("train", 34), ("test", 17)):
         images = ImageFolder.scan(tmp_path / "out" / split, lambda image: image)
@@ -70,46 +73,46 @@ def test_the_tree_is_read_as_a_folder_of_classes_in_numeric_order(tmp_path):
             assert label == int(path.parent.name) == read_generated_mask(path).sum() / 4
 
 
-def test_the_description_says_how_to_draw_it_again(tmp_path):
-    task = Birds(seed=5, size=64, num_classes=4)
-    write_synthetic(task, tmp_path / "out", {"test": 4, "train": 8})
+def test_the_description_rebuilds_the_data_set(tmp_path):
+    dataset = Birds(seed=5, size=64, num_classes=4)
+    write_synthetic(dataset, tmp_path / "out", {"test": 4, "train": 8})
     content = json.loads((tmp_path / "out" / "task.json").read_text())
     assert content["format"] == "vitrail task 1"
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", content["vitrail"])
-    assert make_synthetic(content["task"], **content["options"]) == task
-    assert content["class_names"] == list(task.class_names)
+    assert make_synthetic(content["task"], **content["options"]) == dataset
+    assert content["class_names"] == list(dataset.class_names)
     assert content["image_size"] == [64, 64]
     assert content["counts"] == {"train": 8, "val": 0, "test": 4}
-    assert content["parts"] == [name for name in task.draw("train", 0).masks if name != ANSWER]
-    for a, first in enumerate(task.class_names):
-        for b, second in enumerate(task.class_names):
+    assert content["parts"] == [name for name in dataset.draw("train", 0).masks if name != GROUND_TRUTH]
+    for a, first in enumerate(dataset.class_names):
+        for b, second in enumerate(dataset.class_names):
             if a != b:
                 assert content["separating_parts"][first][second] == list(separating_parts(a, b))
                 assert set(separating_parts(a, b)) <= set(content["parts"])
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
-def test_processes_write_the_same_bytes(tmp_path, snapshot, num_workers):
-    task = Birds(size=64, num_classes=2)
-    write_synthetic(task, tmp_path / "here", {"train": 50})
-    write_synthetic(task, tmp_path / "there", {"train": 50}, num_workers)
+@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_worker_processes_write_the_same_bytes(tmp_path, snapshot, num_workers):
+    dataset = Striped()
+    write_synthetic(dataset, tmp_path / "here", {"train": 50})
+    write_synthetic(dataset, tmp_path / "there", {"train": 50}, num_workers)
     assert snapshot(tmp_path / "here") == snapshot(tmp_path / "there")
 
 
-def test_more_images_begin_with_the_same(tmp_path, snapshot):
+def test_a_larger_count_adds_images(tmp_path, snapshot):
     write_synthetic(SIXTEEN, tmp_path / "few", {"train": 20})
     write_synthetic(SIXTEEN, tmp_path / "many", {"train": 40, "val": 17})
     few, many = snapshot(tmp_path / "few"), snapshot(tmp_path / "many")
     assert all(many[name] == content for name, content in few.items() if name != "task.json")
 
 
-def test_an_empty_folder_is_taken(tmp_path):
+def test_an_empty_folder_is_used(tmp_path):
     (tmp_path / "out").mkdir()
     write_synthetic(SIXTEEN, tmp_path / "out", {"val": 17})
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["masks", "task.json", "val"]
 
 
-def test_what_is_there_is_not_touched(tmp_path, snapshot):
+def test_existing_files_are_not_changed(tmp_path, snapshot):
     write_synthetic(SIXTEEN, tmp_path / "out", {"train": 17})
     before = snapshot(tmp_path)
     with pytest.raises(OutputError, match=re.escape(f"{tmp_path / 'out'} exists and is not empty; choose another --out")):
@@ -121,16 +124,16 @@ def test_what_is_there_is_not_touched(tmp_path, snapshot):
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize(("num_workers", "there"), [(0, True), (0, False), (1, False)])
-def test_a_failure_half_way_leaves_nothing(tmp_path, num_workers, there):
-    if there:
+@pytest.mark.parametrize(("num_workers", "exists"), [(0, True), (0, False), (1, False)])
+def test_a_failed_run_leaves_no_files(tmp_path, num_workers, exists):
+    if exists:
         (tmp_path / "out").mkdir()
     with pytest.raises(InvalidInputError, match=r"^enough drawn$"):
         write_synthetic(Failing(), tmp_path / "out", {"train": 20}, num_workers)
-    assert list(tmp_path.rglob("*")) == ([tmp_path / "out"] if there else [])
+    assert list(tmp_path.rglob("*")) == ([tmp_path / "out"] if exists else [])
 
 
-def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path):
+def test_a_killed_run_leaves_no_complete_data_set(tmp_path):
     out = tmp_path / "out"
     code = (
         "import os\nfrom pathlib import Path\n"
@@ -142,11 +145,11 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
     assert run.returncode == -9
-    [left] = out.glob(".partial-*")
+    [leftover] = out.glob(".partial-*")
     with pytest.raises(InvalidInputError, match="found none"):
         ImageFolder.scan(out, lambda image: image)
     write_synthetic(ColorCounting(), out, {"train": 50})
-    assert not left.exists()
+    assert not leftover.exists()
 
 
 @pytest.mark.parametrize(
@@ -161,28 +164,31 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path):
         ({"train": 17}, -1, "expected num_workers of at least 0, got -1"),
     ],
 )
-def test_counts_that_cannot_be_used(tmp_path, counts, num_workers, message):
+def test_bad_counts_are_refused(tmp_path, counts, num_workers, message):
     with pytest.raises(InvalidInputError, match=re.escape(message)):
         write_synthetic(SIXTEEN, tmp_path / "out", counts, num_workers)
     assert not (tmp_path / "out").exists()
 
 
-def test_more_regions_than_there_are_bits(tmp_path):
-    with pytest.raises(InvalidInputError, match="expected at most 16 masks beside the answer, got 17"):
+def test_too_many_regions_are_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match="expected at most 16 masks beside the ground truth, got 17"):
         write_synthetic(Striped(num_parts=17), tmp_path / "out", {"train": 2})
     assert not (tmp_path / "out").exists()
 
 
-def test_masks_that_cannot_be_read(tmp_path):
+def test_missing_and_damaged_masks_are_refused(tmp_path):
     write_synthetic(SIXTEEN, tmp_path / "out", {"train": 17})
     path = tmp_path / "out" / "train" / "03" / "000003.png"
-    with pytest.raises(ImageError, match=r"masks/parts/train/03/000003.png: no such image file: .*; masks lie beside images"):
+    with pytest.raises(
+        ImageError,
+        match=r"masks/parts/train/03/000003.png: no such image file: .*; only images written by",
+    ):
         read_parts(path)
     mask = tmp_path / "out" / "masks" / "answer" / "train" / "03" / "000003.png"
     mask.write_bytes(mask.read_bytes()[:60])
     with pytest.raises(ImageError, match=r"cannot read the mask .*masks/answer/train/03/000003.png"):
         read_generated_mask(path)
-    with pytest.raises(ImageError, match=r"expected the path of an image in the folder of its class and split, got /a.png"):
+    with pytest.raises(ImageError, match=r"expected the path of an image in the folders of its split and class, got /a.png"):
         read_generated_mask("/a.png")
     (tmp_path / "out" / "masks" / "parts" / "train" / "03").mkdir(parents=True)
     Image.new("L", (8, 8)).save(tmp_path / "out" / "masks" / "parts" / "train" / "03" / "000003.png")
@@ -191,7 +197,7 @@ def test_masks_that_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", ['["wing", "ta', "", "3", "null", '{"wing": 0}', "[1, 2]", "[" * 100_000])
-def test_names_of_parts_that_are_damaged(text, tmp_path):
+def test_damaged_names_of_parts_are_refused(text, tmp_path):
     path, mask = tmp_path / "train" / "a" / "0.png", tmp_path / "masks" / "parts" / "train" / "a" / "0.png"
     mask.parent.mkdir(parents=True)
     names = PngInfo()
@@ -202,19 +208,19 @@ def test_names_of_parts_that_are_damaged(text, tmp_path):
     assert len(str(caught.value)) < 1000
 
 
-def test_a_path_may_be_relative(tmp_path, monkeypatch):
+def test_relative_paths_of_images(tmp_path, monkeypatch):
     write_synthetic(SIXTEEN, tmp_path / "out", {"train": 17})
     monkeypatch.chdir(tmp_path / "out" / "train" / "03")
     assert read_generated_mask("000003.png").sum() == 12
     assert read_generated_mask(Path("..") / "04" / "000004.png").sum() == 16
 
 
-def test_all_tasks_are_known_and_built_by_name():
-    assert [task["name"] for task in list_synthetic()] == list(SYNTHETIC) == ["birds", "cifar-counting", "counting"]
-    for task in list_synthetic():
-        assert task["summary"].endswith((".", "?"))
-        assert make_synthetic(task["name"], **task["options"]) == SYNTHETIC[task["name"]]()
-        json.dumps(task)
+def test_all_synthetic_data_sets_are_built_by_name():
+    assert [entry["name"] for entry in list_synthetic()] == list(SYNTHETIC) == ["birds", "cifar-counting", "counting"]
+    for entry in list_synthetic():
+        assert entry["summary"].endswith((".", "?"))
+        assert make_synthetic(entry["name"], **entry["options"]) == SYNTHETIC[entry["name"]]()
+        json.dumps(entry)
     assert make_synthetic("cifar-counting", root="some/where", seed=2) == CifarCounting(seed=2, root=Path("some/where"))
     assert make_synthetic("counting", patch_size="8").image_size == (24, 24)
     json.dumps(describe_synthetic(CifarCounting()))
@@ -228,7 +234,7 @@ def test_all_tasks_are_known_and_built_by_name():
             "bird",
             {},
             UnknownNameError,
-            "unknown task 'bird' (did you mean 'birds'?); choose one of: birds, cifar-counting, counting",
+            "unknown synthetic data set 'bird' (did you mean 'birds'?); choose one of: birds, cifar-counting, counting",
         ),
         (
             "counting",
@@ -241,6 +247,6 @@ def test_all_tasks_are_known_and_built_by_name():
         ("counting", {"class_idx": 7}, InvalidInputError, "expected class_idx to be one of 6 colors"),
     ],
 )
-def test_bad_names_and_options(name, options, kind, message):
+def test_bad_names_and_options_are_refused(name, options, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         make_synthetic(name, **options)

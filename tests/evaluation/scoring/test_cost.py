@@ -8,14 +8,14 @@ import pytest
 import torch
 from networks import images, network
 
-from vitrail.evaluation.scoring.cost import passes_per_image
-from vitrail.explainers import Explainer, make_explainer
+from vitrail.evaluation.scoring.cost import count_passes
+from vitrail.explainers import Attribution, Explainer, make_explainer
 
 
 def passes(name, *methods, seed=1):
     classifier = network(name)
     explainers = [make_explainer(method, classifier) for method in methods]
-    return passes_per_image(classifier, explainers, images(name, 1, seed))
+    return count_passes(classifier, explainers, images(name, 1, seed))
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +24,10 @@ class Twice(Explainer):
 
     paper: ClassVar[str] = "tests"
 
-    def relevance(self, images: Any, targets: Any) -> Any:
+    def attribution(self, images: Any, choose: Any) -> Attribution:
         self.model.logits(images)
-        return torch.zeros(len(images), *self.model.grid_size(images))
+        logits = self.model.logits(images)
+        return Attribution(logits, choose(logits), torch.zeros(len(images), *self.model.grid_size(images)))
 
 
 @pytest.mark.parametrize("name", ["timm", "torchvision", "hf-vit", "hit", "timm-no-prefix"])
@@ -36,7 +37,7 @@ def test_chance_and_attention_cost_one_pass(name):
 
 def test_every_pass_counts():
     classifier = network("timm")
-    assert passes_per_image(classifier, [Twice(classifier)], images("timm", 1)) == pytest.approx([2], rel=1e-6)
+    assert count_passes(classifier, [Twice(classifier)], images("timm", 1)) == pytest.approx([2], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["timm", "torchvision", "timm-no-prefix"])
@@ -63,7 +64,7 @@ def test_occlusion_costs_a_pass_a_patch_and_one_for_the_image(name):
     batch, tokens, patches = images(name, 1), 17, 16
     embedding = patches * 8 * 8 * 3 * width
     blocks = depth * (tokens * (4 * width**2 + 2 * width * mlp) + 2 * tokens**2 * width) + 5 * width
-    [found] = passes_per_image(classifier, [make_explainer("occlusion", classifier)], batch)
+    [found] = count_passes(classifier, [make_explainer("occlusion", classifier)], batch)
     assert found == pytest.approx((17 * blocks + 2 * embedding) / (blocks + embedding), rel=0.005)
     assert found < patches + 1
 
@@ -77,7 +78,7 @@ def test_integrated_gradients_cost_a_pass_and_a_way_back_at_every_point():
     classifier = network("timm")
     batch = images("timm", 1)
     few, many = (
-        passes_per_image(classifier, [make_explainer("integrated-gradients", classifier, num_steps=steps)], batch)[0]
+        count_passes(classifier, [make_explainer("integrated-gradients", classifier, num_steps=steps)], batch)[0]
         for steps in (4, 14)
     )
     [gradient] = passes("timm", "input-x-gradient")
@@ -94,7 +95,7 @@ def test_counting_leaves_the_model_alone():
     classifier = network("timm")
     classifier.module.train()
     before, luck = [part.training for part in classifier.module.modules()], torch.get_rng_state()
-    passes_per_image(classifier, [make_explainer("input-x-gradient", classifier)], images("timm", 1))
+    count_passes(classifier, [make_explainer("input-x-gradient", classifier)], images("timm", 1))
     assert [part.training for part in classifier.module.modules()] == before
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in classifier.module.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in classifier.module.parameters())
@@ -104,5 +105,5 @@ def test_counting_leaves_the_model_alone():
 @pytest.mark.parametrize("methods", [("random", "intr"), ("intr", "random")])
 def test_shapes_that_are_asked_for_once_cost_nothing(methods):
     intr = networks.intr()
-    found = passes_per_image(intr, [make_explainer(name, intr) for name in methods], torch.randn(1, 3, 32, 48))
+    found = count_passes(intr, [make_explainer(name, intr) for name in methods], torch.randn(1, 3, 32, 48))
     assert dict(zip(methods, found, strict=True))["random"] == 1.0

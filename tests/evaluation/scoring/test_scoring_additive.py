@@ -42,7 +42,7 @@ def maps(classifier, images):
 @pytest.fixture(scope="module")
 def scores(classifier, images):
     explainers = [Exact(classifier), make_explainer("random", classifier)]
-    return score(classifier, images, explainers, Plan.of({"logit": LOGIT}, list(OPTIONS), OPTIONS), target=0, batch_size=2)
+    return score(classifier, images, explainers, Plan.create({"logit": LOGIT}, list(OPTIONS), OPTIONS), target=0, batch_size=2)
 
 
 def curve(parts, order, direction):
@@ -68,7 +68,7 @@ def test_areas_are_those_of_running_sums(method, direction, scores, maps):
 
 def test_the_two_areas_add_up_to_the_logit(scores):
     """A cell that has come by insertion is gone by deletion."""
-    for values in (scores.of_method("Exact"), scores.of_method("random")):
+    for values in (scores.method_values("Exact"), scores.method_values("random")):
         np.testing.assert_allclose(values[:, :2].sum(1), PARTS.sum(1), rtol=1e-4, atol=1e-5)
 
 
@@ -94,7 +94,7 @@ def test_the_true_map_is_perfectly_faithful(scores):
 
 def test_the_opposite_of_the_true_map_is_perfectly_false(classifier, images):
     """Cells that add as much are as relevant, and weigh nothing."""
-    plan = Plan.of((), list(OPTIONS), OPTIONS)
+    plan = Plan.create((), list(OPTIONS), OPTIONS)
     found = score(classifier, images, [Exact(classifier, sign=-1.0)], plan, target=0)
     np.testing.assert_allclose(found.column("faithfulness-correlation")[0], -1, atol=1e-4)
     np.testing.assert_allclose(found.column("saco")[0], -1, atol=1e-5)
@@ -124,10 +124,10 @@ def test_the_coefficient_of_chance_weighs_its_pairs(scores, maps):
 @pytest.mark.parametrize("bias", [0.0, 0.5, -2.0])
 def test_what_a_map_leaves_out_is_its_error(bias, classifier, images):
     """Logit 1 is 0, so that the largest of both is that of class 0."""
-    found = score(classifier, images, [Exact(classifier, bias=bias)], Plan.of((), ["completeness"]), target=0)
+    found = score(classifier, images, [Exact(classifier, bias=bias)], Plan.create((), ["completeness"]), target=0)
     np.testing.assert_allclose(found.column("completeness")[0], abs(bias) / np.abs(PARTS.sum(1)), rtol=1e-4, atol=1e-5)
 
 
 def test_occlusion_finds_the_true_map(classifier, images, scores):
-    found = score(classifier, images, [make_explainer("occlusion", classifier)], Plan.of({"logit": LOGIT}), target=0)
-    np.testing.assert_allclose(found.values[0, :, :2], scores.of_method("Exact")[:, :2], rtol=1e-4, atol=1e-4)
+    found = score(classifier, images, [make_explainer("occlusion", classifier)], Plan.create({"logit": LOGIT}), target=0)
+    np.testing.assert_allclose(found.values[0, :, :2], scores.method_values("Exact")[:, :2], rtol=1e-4, atol=1e-4)

@@ -18,7 +18,7 @@ from vitrail.datasets.dataset import Unreadable
 from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation.accuracy import with_model_labels
 from vitrail.evaluation.scoring import Plan, engine, score
-from vitrail.evaluation.scoring.engine import LABEL
+from vitrail.evaluation.scoring.selection import LABEL
 from vitrail.evaluation.scoring.shards import CurveShard, Shard, shard_file
 from vitrail.explainers import make_explainer
 from vitrail.metrics import METRICS, InsertionDeletion, Protocol
@@ -54,7 +54,13 @@ def images(classifier, photos):
 
 @pytest.fixture(scope="module")
 def plan():
-    return Plan.of({"steps": STEPS}, METRIC_NAMES)
+    return Plan.create({"steps": STEPS}, METRIC_NAMES)
+
+
+@pytest.fixture(scope="module")
+def cheap_plan():
+    """Curves and two metrics: enough to tell whether numbers are the same."""
+    return Plan.create({"steps": STEPS}, ("single-step", "sparseness"))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +87,7 @@ def assert_same(one, other, **tolerance):
     check = partial(np.testing.assert_allclose, **tolerance) if tolerance else np.testing.assert_array_equal
     check(one.values, other.values)
     np.testing.assert_array_equal(one.targets, other.targets)
-    np.testing.assert_array_equal(one.places, other.places)
+    np.testing.assert_array_equal(one.indices, other.indices)
     assert (one.paths, one.columns, one.methods) == (other.paths, other.columns, other.methods)
     assert list(one.unreadable) == list(other.unreadable)
     for name in one.protocols:
@@ -97,7 +103,7 @@ def test_values_are_those_of_every_metric_by_itself(scores, classifier, images, 
         means = scores.means()[explainer.name]
         for name in METRIC_NAMES:
             metric = METRICS[name]()
-            metric.update(classifier, batch, explanation, again=explainer)
+            metric.update(classifier, batch, explanation, explainer=explainer)
             expected, alone = metric.per_image(), metric.compute()
             for i, measure in enumerate(metric.measures):
                 place = name if len(metric.measures) == 1 else f"{name}.{measure.name}"
@@ -139,7 +145,7 @@ def _of_answers():
 def test_images_and_targets_are_named_in_order(scores, images, classifier):
     samples = readable(images)
     assert scores.paths == [sample.path for sample in samples]
-    assert [file.path for file in scores.unreadable] == [images.name(i) for i in range(len(images)) if i not in scores.places]
+    assert [file.path for file in scores.unreadable] == [images.name(i) for i in range(len(images)) if i not in scores.indices]
     assert len(scores) == 9
     predicted = classifier.logits(torch.stack([sample.image for sample in samples])).argmax(-1)
     np.testing.assert_array_equal(scores.targets, predicted.numpy())
@@ -147,7 +153,7 @@ def test_images_and_targets_are_named_in_order(scores, images, classifier):
 
 
 def test_every_image_is_explained_once_by_every_method(classifier, images, plan, monkeypatch):
-    monkeypatch.setattr(engine, "passes_of_first", lambda classifier, images, explainers: [1.0] * len(explainers))
+    monkeypatch.setattr(engine, "count_passes_of_first", lambda classifier, images, explainers: [1.0] * len(explainers))
     explainers = [Recording(classifier), AlsoRecording(classifier)]
     score(classifier, images, explainers, plan, batch_size=4)
     expected = [float(sample.image.double().sum()) for sample in readable(images)]
@@ -166,12 +172,12 @@ def test_what_the_model_says_is_shared_by_methods_and_metrics(tmp_path, monkeypa
         return own(self, images)
 
     monkeypatch.setattr(AdditiveClassifier, "logits", logits)
-    monkeypatch.setattr(engine, "passes_of_first", lambda classifier, images, explainers: [1.0] * len(explainers))
+    monkeypatch.setattr(engine, "count_passes_of_first", lambda classifier, images, explainers: [1.0] * len(explainers))
 
     def passes(explainers, metrics):
         asked.clear()
         options = {name: {"num_subsets": 30} for name in metrics}
-        score(classifier, images, explainers, Plan.of((), metrics, options), batch_size=2)
+        score(classifier, images, explainers, Plan.create((), metrics, options), batch_size=2)
         return sum(asked)
 
     Recording(classifier).explain(images[0].image[None])  # The network is looked over before it is first explained.
@@ -202,7 +208,7 @@ def test_images_of_differing_sizes_are_measured_by_themselves(tmp_path):
         noisy_photo(number, size).save(tmp_path / f"{number}.png")
     images = ImageFolder.scan(tmp_path, classifier.preprocessing)
     explainers = [make_explainer(name, classifier) for name in ("occlusion", "random")]
-    plan = Plan.of({"steps": STEPS}, ["single-step", "sparseness"])
+    plan = Plan.create({"steps": STEPS}, ["single-step", "sparseness"])
     found = score(classifier, images, explainers, plan, batch_size=5)
     assert [path[-5] for path in found.paths] == list("012345")
     for i in range(len(images)):
@@ -212,7 +218,7 @@ def test_images_of_differing_sizes_are_measured_by_themselves(tmp_path):
             for metric in (InsertionDeletion(STEPS), METRICS["single-step"](), METRICS["sparseness"]()):
                 metric.update(classifier, batch, explanation)
                 numbers += metric.per_image()[0].tolist()
-            np.testing.assert_allclose(found.of_method(explainer.name)[i], numbers, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(found.method_values(explainer.name)[i], numbers, rtol=1e-3, atol=1e-5)
     everything = score(classifier, images, explainers, plan, batch_size=1)
     assert_same(found, everything, rtol=1e-3, atol=1e-5)
 
@@ -233,7 +239,7 @@ def test_the_label_can_be_explained(classifier, images, plan):
 
 
 def test_a_class_by_number_or_name_can_be_explained(classifier, images, explainers):
-    plan = Plan.of((), ["single-step"])
+    plan = Plan.create((), ["single-step"])
     by_number = score(classifier, images, explainers, plan, 3)
     assert set(by_number.target_names) == {"denim"}
     assert_same(by_number, score(classifier, images, explainers, plan, "denim"))
@@ -243,7 +249,7 @@ def test_a_class_by_number_or_name_can_be_explained(classifier, images, explaine
 def test_labels_that_are_not_there_are_refused(tmp_path):
     classifier, images = gray_set(tmp_path)
     with pytest.raises(InvalidInputError, match="target"):
-        score(classifier, images, [Exact(classifier)], Plan.of((), ["sparseness"]), LABEL)
+        score(classifier, images, [Exact(classifier)], Plan.create((), ["sparseness"]), LABEL)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -253,15 +259,20 @@ def test_what_cannot_be_scored_is_refused(tmp_path, classifier, images, plan):
         score(classifier, images, [one, one], plan)
     with pytest.raises(InvalidInputError, match="at least one method"):
         score(classifier, images, [], plan)
-    with pytest.raises(InvalidInputError, match="answers"):
-        score(classifier, images, [one], Plan.of((), ["pointing-game"]) if "pointing-game" in METRICS else _needs_answers())
+    with pytest.raises(InvalidInputError, match=r"ground.truth"):
+        score(
+            classifier,
+            images,
+            [one],
+            Plan.create((), ["pointing-game"]) if "pointing-game" in METRICS else _needs_ground_truth(),
+        )
     (tmp_path / "0.png").write_bytes(b"nothing")
     with pytest.raises(ImageError, match="not one of 1 images"):
         score(classifier, ImageFolder.scan(tmp_path, classifier.preprocessing), [one], plan)
 
 
-def _needs_answers():
-    return Plan.of((), [next(name for name, metric in METRICS.items() if metric.needs_ground_truth)])
+def _needs_ground_truth():
+    return Plan.create((), [next(name for name, metric in METRICS.items() if metric.needs_ground_truth)])
 
 
 # Parts.
@@ -274,7 +285,7 @@ def a_part(**fields):
     values = generator.random((2, 3, 4))
     values[0, 1, 2] = np.nan
     unreadable = (Unreadable("a/ü\udcff.png", "no picture"),)
-    made = {"places": np.array([4, 5, 7]), "targets": np.array([0, 6, 0]), "values": values, "seconds": generator.random(2)}
+    made = {"indices": np.array([4, 5, 7]), "targets": np.array([0, 6, 0]), "values": values, "seconds": generator.random(2)}
     return Shard(**{**made, "curves": curves, "effect": None, "unreadable": unreadable, **fields})
 
 
@@ -283,7 +294,7 @@ def test_a_part_comes_back_as_it_was(effect, tmp_path):
     part = a_part(effect=effect)
     part.save(tmp_path / "part.npz")
     again = Shard.load(tmp_path / "part.npz")
-    for name in ("places", "targets", "values", "seconds"):
+    for name in ("indices", "targets", "values", "seconds"):
         np.testing.assert_array_equal(getattr(again, name), getattr(part, name))
         assert getattr(again, name).dtype == getattr(part, name).dtype
     assert list(again.curves) == ["hit"]
@@ -297,10 +308,10 @@ def test_a_part_comes_back_as_it_was(effect, tmp_path):
 
 def test_a_part_of_no_images_comes_back(tmp_path):
     empty = np.zeros(0, dtype=np.int64)
-    part = a_part(places=empty, targets=empty, values=np.zeros((2, 0, 4)), curves={})
+    part = a_part(indices=empty, targets=empty, values=np.zeros((2, 0, 4)), curves={})
     part.save(tmp_path / "part.npz")
     again = Shard.load(tmp_path / "part.npz")
-    assert (len(again.places), again.values.shape, again.curves, again.unreadable) == (0, (2, 0, 4), {}, part.unreadable)
+    assert (len(again.indices), again.values.shape, again.curves, again.unreadable) == (0, (2, 0, 4), {}, part.unreadable)
 
 
 def _foreign_archive(path):
@@ -355,28 +366,28 @@ def test_a_part_with_a_bad_byte_is_none_or_unharmed(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "foreign archive"])
-def test_a_spoilt_batch_is_measured_again_and_no_other(how, tmp_path, classifier, images, plan):
+def test_a_spoilt_batch_is_measured_again_and_no_other(how, tmp_path, classifier, images, cheap_plan):
     recording = Recording(classifier)
-    first = score(classifier, images, [recording], plan, batch_size=4, folder=tmp_path)
+    first = score(classifier, images, [recording], cheap_plan, batch_size=4, folder=tmp_path)
     SPOILT[how](shard_file(tmp_path, 1))
     again = Recording(classifier)
-    second = score(classifier, images, [again], plan, batch_size=4, folder=tmp_path)
+    second = score(classifier, images, [again], cheap_plan, batch_size=4, folder=tmp_path)
     assert_same(first, second)
     # The second batch, and one image whose passes are counted.
     assert sorted(again.calls) == sorted([recording.calls[1], 1])
     assert Shard.load(shard_file(tmp_path, 1)) is not None
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path, scores, classifier, images, plan):
+def test_a_run_that_was_stopped_resumes(tmp_path, scores, classifier, images, cheap_plan):
     methods = [make_explainer(name, classifier) for name in METHODS]
-    whole = score(classifier, images, [*methods, Recording(classifier)], plan, batch_size=2)
+    whole = score(classifier, images, [*methods, Recording(classifier)], cheap_plan, batch_size=2)
     with pytest.raises(RuntimeError, match="power"):
-        score(classifier, images, [*methods, Recording(classifier, fails_at=3)], plan, batch_size=2, folder=tmp_path)
+        score(classifier, images, [*methods, Recording(classifier, fails_at=3)], cheap_plan, batch_size=2, folder=tmp_path)
     left = sorted(path.name for path in (tmp_path / "parts").iterdir())
     assert left == ["000000.npz", "000001.npz", "000002.npz"]
     before = [(tmp_path / "parts" / name).read_bytes() for name in left]
     rest = Recording(classifier)
-    resumed = score(classifier, images, [*methods, rest], plan, batch_size=2, folder=tmp_path)
+    resumed = score(classifier, images, [*methods, rest], cheap_plan, batch_size=2, folder=tmp_path)
     assert_same(whole, resumed)
     assert [(tmp_path / "parts" / name).read_bytes() for name in left] == before
     assert len(rest.calls) == 2 + 1
@@ -425,7 +436,7 @@ class Together:
 
 
 @pytest.fixture
-def separate(tiny_model_file, images, plan, monkeypatch):
+def separate(tiny_model_file, images, cheap_plan, monkeypatch):
     """A function that scores in several processes, each with a model of its own, and returns scores and calls of each."""
 
     def run(count, batch_size=2, folder=lambda rank: None, images=images):
@@ -434,7 +445,7 @@ def separate(tiny_model_file, images, plan, monkeypatch):
 
         def one(rank):
             methods = [make_explainer("hit", loaded[rank]), recording[rank]]
-            return score(loaded[rank], images, methods, plan, batch_size=batch_size, folder=folder(rank))
+            return score(loaded[rank], images, methods, cheap_plan, batch_size=batch_size, folder=folder(rank))
 
         with monkeypatch.context() as patch:
             found = Together(count, patch).run(one)
@@ -443,8 +454,7 @@ def separate(tiny_model_file, images, plan, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("shared", [False, True], ids=["in memory", "in a folder"])
+@pytest.mark.parametrize(("count", "shared"), [(2, False), (3, True)], ids=["two in memory", "three in a folder"])
 def test_processes_share_the_batches_and_find_the_same(count, shared, separate, tmp_path):
     """Five batches: shares are unequal."""
     [alone], [calls] = separate(1)
@@ -464,18 +474,18 @@ def test_a_share_may_be_empty(separate):
     assert [sum(share) - 1 for share in shares] == [9, 0]
 
 
-def test_processes_go_on_where_one_was_stopped(separate, tmp_path, classifier, images, plan):
+def test_processes_resume_where_one_stopped(separate, tmp_path, classifier, images, cheap_plan):
     [alone], _ = separate(1)
     methods = [make_explainer("hit", classifier), Recording(classifier, fails_at=3)]
     with pytest.raises(RuntimeError, match="power"):
-        score(classifier, images, methods, plan, batch_size=2, folder=tmp_path)
+        score(classifier, images, methods, cheap_plan, batch_size=2, folder=tmp_path)
     found, shares = separate(2, folder=lambda rank: tmp_path)
     for each in found:
         assert_same(alone, each)
     assert [len(share) - 1 for share in shares] == [1, 1]
 
 
-def test_processes_without_a_common_folder_are_told(separate, tmp_path):
+def test_processes_without_a_common_folder_are_reported(separate, tmp_path):
     found, _ = separate(2, folder=lambda rank: tmp_path / str(rank))
     # The first that notices may stop the others before they do.
     told = [each for each in found if isinstance(each, OutputError)]
@@ -504,8 +514,8 @@ def test_several_grids_are_refused_where_cells_are_counted(two_grids):
     classifier, images = two_grids
     explainers = [make_explainer("random", classifier)]
     with pytest.raises(InvalidInputError, match="one grid"):
-        score(classifier, images, explainers, Plan.of({"own": counting(7)}), batch_size=4)
-    found = score(classifier, images, explainers, Plan.of({"own": STEPS}), batch_size=4)
+        score(classifier, images, explainers, Plan.create({"own": counting(7)}), batch_size=4)
+    found = score(classifier, images, explainers, Plan.create({"own": STEPS}), batch_size=4)
     assert found.curves("own")["random"].scores.shape == (3, 4, 5)
 
 
@@ -513,7 +523,7 @@ def test_several_grids_are_refused_where_cells_are_counted(two_grids):
 def test_several_grids_are_refused_in_several_batches(two_grids):
     classifier, images = two_grids
     with pytest.raises(InvalidInputError, match="one grid"):
-        score(classifier, images, [make_explainer("random", classifier)], Plan.of({"own": counting(7)}), batch_size=1)
+        score(classifier, images, [make_explainer("random", classifier)], Plan.create({"own": counting(7)}), batch_size=1)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -521,20 +531,20 @@ def test_several_grids_are_refused_whose_curves_have_as_many_points(two_grids):
     """24 and 20 cells, 13 at a step: three points each, and the second one lies at 13/24 or at 13/20."""
     classifier, images = two_grids
     with pytest.raises(InvalidInputError, match="one grid"):
-        score(classifier, images.subset([0, 1]), [make_explainer("random", classifier)], Plan.of({"own": counting(13)}))
+        score(classifier, images.subset([0, 1]), [make_explainer("random", classifier)], Plan.create({"own": counting(13)}))
 
 
 # Precision.
 
 
 def test_the_effect_of_precision_is_measured_on_the_first_batch(classifier, images, explainers):
-    plan = Plan.of({"steps": STEPS}, ["single-step", "faithfulness-correlation", "masks"])
+    plan = Plan.create({"steps": STEPS}, ["single-step", "faithfulness-correlation", "masks"])
     exact = score(classifier, images, explainers, plan, batch_size=4)
     assert exact.effect is None
     reduced = [make_explainer(name, classifier, precision="bf16") for name in METHODS]
     found = score(classifier, images, reduced, plan, batch_size=4)
     assert list(found.effect) == [column.name for column in found.columns]
-    first = np.isin(found.places, range(4))
+    first = np.isin(found.indices, range(4))
     assert 1 < first.sum() < len(found)
     for column in found.columns:
         differences = np.abs(found.column(column.name) - exact.column(column.name))[:, first]
@@ -543,7 +553,7 @@ def test_the_effect_of_precision_is_measured_on_the_first_batch(classifier, imag
 
 
 def test_a_run_in_reduced_precision_keeps_its_effect(tmp_path, classifier, images):
-    plan, reduced = Plan.of((), ["single-step"]), [make_explainer("random", classifier, precision="bf16")]
+    plan, reduced = Plan.create((), ["single-step"]), [make_explainer("random", classifier, precision="bf16")]
     first = score(classifier, images, reduced, plan, batch_size=4, folder=tmp_path)
     second = score(classifier, images, reduced, plan, batch_size=4, folder=tmp_path)
     assert first.effect == second.effect
@@ -593,17 +603,17 @@ ALL = ("hit", "chefer", "attention", "input-x-gradient", "random")
 
 def test_the_users_model_is_untouched(used, images):
     before, luck = state(used.module), np.random.get_state()[1].tolist()
-    plan = Plan.of({"steps": STEPS}, [name for name, metric in METRICS.items() if not metric.needs_ground_truth])
+    plan = Plan.create({"steps": STEPS}, [name for name, metric in METRICS.items() if not metric.needs_ground_truth])
     found = score(used, images.subset([0, 1, 2]), [make_explainer(name, used) for name in ALL], plan)
     assert_untouched(before, state(used.module))
     assert np.random.get_state()[1].tolist() == luck
-    assert found.of_method("hit").shape[0] == 3
+    assert found.method_values("hit").shape[0] == 3
     assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("failing", ["metric", "method", "model"])
 def test_the_users_model_is_untouched_by_a_failure(failing, used, images, monkeypatch):
-    plan = Plan.of((), ["single-step"])
+    plan = Plan.create((), ["single-step"])
     explainers = [make_explainer(name, used) for name in ALL]
     if failing == "metric":
 
@@ -636,7 +646,7 @@ def test_the_users_model_is_untouched_by_a_failure(failing, used, images, monkey
 
 def test_chance_goes_on_as_if_nothing_had_been_scored(classifier, images):
     before = torch.get_rng_state()
-    score(classifier, images.subset([0, 1]), [make_explainer("random", classifier)], Plan.of((), ["sparseness"]))
+    score(classifier, images.subset([0, 1]), [make_explainer("random", classifier)], Plan.create((), ["sparseness"]))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -644,7 +654,7 @@ def test_chance_goes_on_as_if_nothing_had_been_scored(classifier, images):
 def test_published_protocols_can_be_scored_together(classifier, images):
     """Steps, cells and pixels, in one pass."""
     names = ["hit", "diffmask", "chefer"]
-    found = score(classifier, images.subset([0, 1]), [make_explainer("random", classifier)], Plan.of(names))
+    found = score(classifier, images.subset([0, 1]), [make_explainer("random", classifier)], Plan.create(names))
     assert list(found.protocols) == names
     assert not np.isnan(found.values).any()
 
@@ -655,5 +665,5 @@ def test_the_additive_classifier_is_read_as_meant(tmp_path):
     batch = torch.stack([sample.image for sample in readable(images)])
     expected = np.array(SHADES) / 255 @ classifier.module.weights.detach().numpy()
     np.testing.assert_allclose(classifier.logits(batch)[:, 0].detach(), expected, rtol=1e-5)
-    found = score(classifier, images, [Exact(classifier)], Plan.of({"logit": LOGIT}))
+    found = score(classifier, images, [Exact(classifier)], Plan.create({"logit": LOGIT}))
     assert found.curves("logit")["Exact"].scores.shape == (5, 2, 7)

@@ -14,11 +14,13 @@ from scored import LOGIT, SHADES, Exact, additive, column, gray_photos, hand_mad
 from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation.scoring import Plan, score
 from vitrail.evaluation.scoring.files import write_comparisons
-from vitrail.evaluation.scoring.report import file_name, write_everything
-from vitrail.evaluation.scoring.sheets import EXTREMES, MASKS, _extremes, write_sheets
+from vitrail.evaluation.scoring.report import file_name, write_results
+from vitrail.evaluation.scoring.sheets import EXTREMES, MASKS, _find_extremes, write_sheets
 from vitrail.evaluation.scoring.table import Table
 from vitrail.explainers import make_explainer
 from vitrail.metrics import Protocol
+
+pytest_plugins = ("tiny", "score_runs")
 
 MIXED = Protocol(
     description="logits, hits and divergences",
@@ -40,14 +42,15 @@ def made(tmp_path_factory):
     first = additive()
     second = replace(first, name="two/<b>&")
     images = ImageFolder.scan(root, first.preprocessing)
-    plan = Plan.of({"logit": LOGIT, "mixed": MIXED}, ["single-step", "masks"])
+    plan = Plan.create({"logit": LOGIT, "mixed": MIXED}, ["single-step", "masks"])
     scores, captions = [], {}
     for classifier in (first, second):
         explainers = [Exact(classifier), make_explainer("random", classifier, precision="bf16")]
         found = score(classifier, images, explainers, plan, target=0)
         scores.append(found)
         captions |= write_sheets(folder, found, plan, images, explainers)
-    table = write_everything(folder, scores, captions)
+    table = Table.from_scores(scores)
+    write_results(folder, table, captions)
     return folder, scores, table
 
 
@@ -96,7 +99,7 @@ def test_the_summary_is_json_and_agrees_with_the_scores(made):
                 interval, at = each.intervals[method], [own.name for own in each.columns].index(name)
                 assert found["measures"][name]["low"] == pytest.approx(interval.low[at])
                 assert found["measures"][name]["high"] == pytest.approx(interval.high[at])
-                assert found["measures"][name]["images"] == np.isfinite(each.of_method(method)[:, at]).sum()
+                assert found["measures"][name]["images"] == np.isfinite(each.method_values(method)[:, at]).sum()
     assert [entry["path"].rsplit("/", 1)[-1] for entry in summary["unreadable"]] == ["broken<i>.png"]
     assert set(summary["effect_of_precision"]) == {"additive", "two/<b>&"}
     assert {entry["method"] for entry in summary["not_shown_to_beat_random"]} <= {"additive/Exact", "two/<b>&/Exact"}
@@ -115,7 +118,7 @@ def test_normalized_areas_are_those_of_the_mean_curves_that_have_one(made):
 
 def test_undefined_and_unbounded_numbers_are_null(tmp_path):
     scores = hand_made({"a": [[NAN, 1.0]], "random": [[2.0, NAN]]}, (column("m.one"), column("m.two", None, low=-math.inf)))
-    write_everything(tmp_path, [replace(scores, effect={"m.one": NAN, "m.two": 0.5})])
+    write_results(tmp_path, Table.from_scores([replace(scores, effect={"m.one": NAN, "m.two": 0.5})]))
     summary = strict(tmp_path / "summary.json")
     assert list(summary["methods"]["a"]["measures"]) == ["m.two"]
     assert summary["methods"]["a"]["mean_rank"] is None
@@ -134,9 +137,9 @@ def test_costs_are_beside_the_summary_which_has_no_times(made):
     assert "seconds" not in (folder / "summary.json").read_text()
 
 
-def test_the_same_scores_have_the_same_bytes(made, tmp_path):
+def test_the_same_scores_have_the_same_bytes(made, tmp_path, plain_pictures):
     folder, scores, _ = made
-    write_everything(tmp_path, scores)
+    write_results(tmp_path, Table.from_scores(scores))
     for name in ("images.csv", "summary.json", "cost.json", "comparisons.csv", "curves.csv"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
@@ -166,7 +169,7 @@ def test_comparisons_have_a_line_a_pair_and_directed_measure(made):
 
 
 def test_undefined_comparisons_can_be_written(tmp_path):
-    write_comparisons(tmp_path, Table.of([hand_made({"a": [[NAN]], "b": [[1.0]]}, (column("m.one"),))]))
+    write_comparisons(tmp_path, Table.from_scores([hand_made({"a": [[NAN]], "b": [[1.0]]}, (column("m.one"),))]))
     [row] = read_csv(tmp_path / "comparisons.csv")
     assert row["images"] == "0"
     assert row["p"] == ""
@@ -233,7 +236,7 @@ def test_names_of_files_hold_letters_and_numbers_only():
 
 
 def chosen(values, higher=True):
-    found = _extremes(np.array(values, dtype=float), higher)
+    found = _find_extremes(np.array(values, dtype=float), higher)
     return {word: [at for kind, at, _ in found if kind == word] for word, _, _ in found}
 
 
@@ -241,7 +244,7 @@ def test_extremes_are_the_best_the_median_and_the_worst():
     values = [5, 1, 9, 3, 7, 2, 8, 4, 6]
     assert chosen(values) == {"best": [2, 6, 4], "median": [8, 0, 7], "worst": [3, 5, 1]}
     assert chosen(values, higher=False) == {"best": [1, 5, 3], "median": [7, 0, 8], "worst": [4, 6, 2]}
-    assert all(value == values[at] for _, at, value in _extremes(np.array(values, dtype=float), True))
+    assert all(value == values[at] for _, at, value in _find_extremes(np.array(values, dtype=float), True))
 
 
 def test_extremes_of_many_are_three_of_each():
@@ -255,27 +258,27 @@ def test_extremes_leave_out_what_is_undefined_and_show_no_image_twice():
     assert chosen([7]) == {"best": [0]}
     assert chosen([NAN, NAN]) == {}
     for count in range(1, 30):
-        places = [at for _, at, _ in _extremes(np.random.default_rng(count).random(count), True)]
+        places = [at for _, at, _ in _find_extremes(np.random.default_rng(count).random(count), True)]
         assert len(set(places)) == len(places) == min(count, 3 * min(3, -(-count // 3)))
 
 
 def test_a_first_method_that_is_undefined_has_no_extremes(tmp_path):
     """Of random, completeness is undefined everywhere; the scores have the column of another method."""
     classifier = additive()
-    images, plan = ImageFolder.scan(gray_photos(tmp_path / "gray"), classifier.preprocessing), Plan.of((), ["completeness"])
+    images, plan = ImageFolder.scan(gray_photos(tmp_path / "gray"), classifier.preprocessing), Plan.create((), ["completeness"])
     explainers = [make_explainer("random", classifier), Exact(classifier)]
     scores = score(classifier, images, explainers, plan)
     write_sheets(tmp_path, scores, plan, images, explainers)
 
 
-def test_the_page_warns_of_what_is_not_shown_to_beat_chance(tmp_path):
+def test_page_warns_of_methods_not_better_than_random(tmp_path):
     values = {"same": [[0.5]] * 9, "better": [[0.9]] * 9, "random": [[0.5]] * 9}
-    write_everything(tmp_path, [hand_made(values, (column("m.one"),))])
+    write_results(tmp_path, hand_made(values, (column("m.one"),)).table)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    warned = text[text.index("Warning: not shown to beat random") :].split("</table>")[0]
+    warned = text[text.index("Warning: not significantly better than random") :].split("</table>")[0]
     assert "<td>same</td><td>m.one</td>" in warned
     assert "better" not in warned.split("<tbody>")[1]
-    write_everything(tmp_path, [hand_made({name: values[name] for name in ("better", "random")}, (column("m.one"),))])
+    write_results(tmp_path, hand_made({name: values[name] for name in ("better", "random")}, (column("m.one"),)).table)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Warning" not in text
-    assert "beats it on every measure" in text
+    assert "is significantly better than random on every measure" in text

@@ -14,11 +14,11 @@ from scored import LOGIT, Exact, additive, gray_photos
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation import Plan, score
-from vitrail.evaluation.scoring.report import write_everything
-from vitrail.evaluation.scoring.text import undefined_lines
-from vitrail.explainers import Explainer, make_explainer
-from vitrail.metrics import METRICS, PROTOCOLS, Curves, Protocol, View
-from vitrail.metrics.localization import widened
+from vitrail.evaluation.scoring.report import write_results
+from vitrail.evaluation.scoring.text import describe_undefined
+from vitrail.explainers import Attribution, Explainer, make_explainer
+from vitrail.metrics import METRICS, PROTOCOLS, Curves, MetricBatch, Protocol
+from vitrail.metrics.localization import dilate
 from vitrail.viz.curves import plot_perturbation
 
 
@@ -36,9 +36,11 @@ class Asked(Explainer):
     name = "asked"
     seen: Any = None
 
-    def relevance(self, images, targets):
+    def attribution(self, images, choose):
+        logits = self.model.logits(images)
+        targets = choose(logits)
         self.seen.append(targets.tolist())
-        return torch.rand(len(images), *self.model.grid_size(images))
+        return Attribution(logits, targets, torch.rand(len(images), *self.model.grid_size(images)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ def test_all_methods_explain_the_class_that_the_images_have_in_full_precision(tm
     pixels = (batch.permute(0, 2, 3, 1) * 60 + 120).clamp(0, 255).to(torch.uint8).numpy()
     data = LabeledArrays(pixels, [-1] * 3, [], classifier.preprocessing, "noise")
     methods = [Asked(classifier, seen=[], precision="bf16"), Other(classifier, seen=[], precision="bf16")]
-    found = score(classifier, data, methods, Plan.of(metrics=["sparseness"]), passes=[1.0, 1.0])
+    found = score(classifier, data, methods, Plan.create(metrics=["sparseness"]), passes=[1.0, 1.0])
     seen = torch.stack([data[i].image for i in range(3)])
     with torch.no_grad():
         expected = classifier.logits(seen).argmax(-1).tolist()
@@ -66,23 +68,24 @@ def test_all_methods_explain_the_class_that_the_images_have_in_full_precision(tm
         assert method.seen[0] == expected
 
 
-def test_infinite_numbers_are_left_out_and_said(images, caplog):
+def test_infinite_numbers_are_left_out_and_reported(images, caplog):
     classifier = additive()
 
     @dataclass(frozen=True, eq=False)
     class Huge(Exact):
         name = "huge"
 
-        def relevance(self, images, targets):
-            return super().relevance(images, targets) * 1e30
+        def attribution(self, images, choose):
+            exact = super().attribution(images, choose)
+            return exact._replace(relevance=exact.relevance * 1e30)
 
-    plan = Plan.of(metrics=["infidelity"], options={"infidelity": {"scale": "none", "num_subsets": 8}})
+    plan = Plan.create(metrics=["infidelity"], options={"infidelity": {"scale": "none", "num_subsets": 8}})
     with caplog.at_level(logging.WARNING, logger="vitrail"):
         found = score(classifier, images, [Huge(classifier)], plan, passes=[1.0])
     assert not np.isinf(found.values).any()
-    assert "infidelity of huge is infinite on some images" in caplog.text
+    assert "infidelity of huge is infinite for some images" in caplog.text
 
-    assert "infidelity is undefined for every image with every method, and left out" in caplog.text
+    assert "infidelity is left out: it is undefined for every image and method" in caplog.text
 
 
 def test_images_without_numbers_are_left_out_of_means_and_told(images, tmp_path, caplog):
@@ -96,7 +99,7 @@ def test_images_without_numbers_are_left_out_of_means_and_told(images, tmp_path,
 
     whole = additive()
     classifier = Fragile(whole.module, whole.preprocessing, whole.class_names, "fragile")
-    plan = Plan.of({"logit": LOGIT}, ["infidelity"], {"infidelity": {"num_subsets": 8}})
+    plan = Plan.create({"logit": LOGIT}, ["infidelity"], {"infidelity": {"num_subsets": 8}})
     found, expected = (score(model, images, [Exact(model)], plan, target=0, passes=[1.0]) for model in (classifier, whole))
     [broken] = np.flatnonzero(np.isnan(found.column("infidelity")[0]))
     others = [i for i in range(len(found)) if i != broken]
@@ -108,9 +111,10 @@ def test_images_without_numbers_are_left_out_of_means_and_told(images, tmp_path,
     curves = found.mean_curves("logit")["Exact"].scores[0].numpy()
     np.testing.assert_allclose(curves, expected.curves("logit")["Exact"].scores[others].mean(0), rtol=1e-5, atol=1e-6)
     (tmp_path / "out").mkdir()
-    table = write_everything(tmp_path / "out", [found])
-    told = "undefined for 1 of 5 images, and left out of the mean there"
-    assert undefined_lines(table, "logit") == [f"insertion_zero_logit, deletion_zero_logit: {told}"]
+    table = found.table
+    write_results(tmp_path / "out", table)
+    told = "undefined for 1 of 5 images; the mean leaves these out"
+    assert describe_undefined(table, "logit") == [f"insertion_zero_logit, deletion_zero_logit: {told}"]
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.count(told) == 2
     assert "nan" not in (tmp_path / "out" / "curves.csv").read_text().lower()
@@ -125,7 +129,7 @@ def test_the_scale_of_a_map_does_not_count_for_its_sensitivity(scale):
         return torch.nn.functional.avg_pool2d(asked[:, 0], 4) * own_map(classifier) * scale
 
     metric = METRICS["max-sensitivity"](num_samples=3)
-    found = metric.checked(View(classifier, images), explained(classifier, images, method(images, None)), method)
+    found = metric.measure_batch(MetricBatch(classifier, images), explained(classifier, images, method(images, None)), method)
     plain = replace_scale(classifier, images)
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=0)
 
@@ -135,13 +139,13 @@ def replace_scale(classifier, images):
         return torch.nn.functional.avg_pool2d(asked[:, 0], 4) * own_map(classifier)
 
     metric = METRICS["max-sensitivity"](num_samples=3)
-    return metric.checked(View(classifier, images), explained(classifier, images, method(images, None)), method)
+    return metric.measure_batch(MetricBatch(classifier, images), explained(classifier, images, method(images, None)), method)
 
 
 def test_a_tolerance_beyond_the_image_is_the_image():
     answers = torch.zeros(2, 5, 7, dtype=torch.bool)
     answers[0, 0, 0] = True
-    found = widened(answers, 10**6)
+    found = dilate(answers, 10**6)
     assert found[0].all()
     assert not found[1].any()
 
@@ -150,7 +154,7 @@ def test_a_tolerance_beyond_the_image_is_the_image():
 def test_batches_of_nothing_are_refused(images, options):
     classifier = additive()
     with pytest.raises(InvalidInputError, match="expected a batch_size of at least 1 and num_workers of at least 0"):
-        score(classifier, images, [make_explainer("random", classifier)], Plan.of(metrics=["sparseness"]), **options)
+        score(classifier, images, [make_explainer("random", classifier)], Plan.create(metrics=["sparseness"]), **options)
 
 
 @pytest.mark.parametrize("fields", [{"num_steps": 2.5}, {"num_steps": "3"}, {"cells_per_step": 1.0}])

@@ -7,22 +7,22 @@ from scored import column, hand_made
 from vitrail.core.errors import InvalidInputError
 from vitrail.evaluation.scoring.table import Table
 from vitrail.evaluation.scoring.text import (
-    aligned,
+    align_columns,
+    describe_undefined,
+    metric_cells,
     metric_names,
-    metric_rows,
-    overview_rows,
-    rank_rows,
-    undefined_lines,
-    warnings,
+    overview_cells,
+    rank_cells,
+    warning_lines,
 )
-from vitrail.metrics.statistics import Unproven
+from vitrail.metrics.statistics import UnprovenMethod
 
 NAN = float("nan")
 UP, DOWN, SIZE = column("m.up"), column("m.down", "lower"), column("m.size", None)
 
 
 def table(values, columns=(UP,), **fields):
-    return Table.of([hand_made(values, columns, **fields)])
+    return Table.from_scores([hand_made(values, columns, **fields)])
 
 
 def test_one_model_keeps_the_names_of_its_methods():
@@ -37,7 +37,7 @@ def test_several_models_have_their_names_before_their_methods_and_all_columns():
     first = hand_made({"a": [[1, 2]], "random": [[3, 4]]}, (UP, DOWN), "one")
     second = hand_made({"a": [[5, 6]], "b": [[7, 8]]}, (SIZE, UP), "two")
     third = hand_made({"b": [[9]], "random": [[0]]}, (DOWN,), "three")
-    found = Table.of([first, second, third])
+    found = Table.from_scores([first, second, third])
     assert found.methods == ["one/a", "one/random", "two/a", "two/b", "three/b", "three/random"]
     assert found.names == ["m.up", "m.down", "m.size"]
     expected = [[1, 2, NAN], [3, 4, NAN], [6, NAN, 5], [8, NAN, 7], [NAN, 9, NAN], [NAN, 0, NAN]]
@@ -52,7 +52,7 @@ def test_different_images_are_refused(places):
     first = hand_made({"a": [[1.0], [2.0]]}, (UP,), "one")
     second = hand_made({"a": [[1.0]] * len(places)}, (UP,), "two", places)
     with pytest.raises(InvalidInputError, match="same images"):
-        Table.of([first, second])
+        Table.from_scores([first, second])
 
 
 def test_different_files_at_the_same_places_are_refused():
@@ -60,14 +60,14 @@ def test_different_files_at_the_same_places_are_refused():
     second = hand_made({"a": [[1.0], [2.0]]}, (UP,), "two")
     second.paths[:] = ["elsewhere/0.png", "elsewhere/1.png"]
     with pytest.raises(InvalidInputError, match="same images"):
-        Table.of([first, second])
+        Table.from_scores([first, second])
 
 
 def test_models_of_the_same_name_do_not_take_each_others_place():
     """Refused, or told apart."""
     first, second = (hand_made({"a": [[value]]}, (UP,), "same") for value in (1.0, 2.0))
     try:
-        found = Table.of([first, second])
+        found = Table.from_scores([first, second])
     except InvalidInputError:
         return
     assert sorted(each[0, 0] for each in found.values.values()) == [1.0, 2.0]
@@ -123,7 +123,7 @@ def test_methods_are_held_against_the_control_of_their_model():
     first = hand_made({"up": up, "random": np.concatenate([low, low, low], 1)}, (UP, DOWN, SIZE), "one")
     second = hand_made({"noise": noise, "random": low}, (UP,), "two")
     third = hand_made({"alone": low}, (UP,), "three")
-    found = [(each.method, each.measure) for each in Table.of([first, second, third]).unproven]
+    found = [(each.method, each.measure) for each in Table.from_scores([first, second, third]).unproven]
     assert found == [("one/up", "m.down"), ("two/noise", "m.up")]
 
 
@@ -142,15 +142,15 @@ def test_a_method_that_is_nowhere_defined_is_not_shown_to_beat_chance():
 
 
 def test_columns_are_aligned():
-    lines = aligned(["", "up", "a long name"], [["random", "1.0", "-"], ["a", "-10.25", "3"]])
+    lines = align_columns(["", "up", "a long name"], [["random", "1.0", "-"], ["a", "-10.25", "3"]])
     assert lines == [f"{'':6}  {'up':>6}  a long name", f"random  {'1.0':>6}  {'-':>11}", f"{'a':6}  -10.25  {'3':>11}"]
-    assert aligned(["x"], []) == ["x"]
+    assert align_columns(["x"], []) == ["x"]
 
 
 def test_a_metrics_rows_say_what_is_better_and_how_sure_it_is():
     values = {"a": [[0.5, 123.0, 0.0], [0.5, 123.0, 0.0]], "random": [[NAN, 12.5, 2e-4], [NAN, 12.5, 2e-4]]}
     found = table(values, (UP, DOWN, SIZE))
-    head, rows = metric_rows(found, "m")
+    head, rows = metric_cells(found, "m")
     assert head == ["", "up", "down", "size"]
     assert rows == [
         ["better", "higher", "lower", ""],
@@ -161,7 +161,7 @@ def test_a_metrics_rows_say_what_is_better_and_how_sure_it_is():
 
 def test_half_of_the_interval_stands_behind_the_mean():
     found = table({"a": np.arange(40.0)[:, None]})
-    _, [_, [_, said]] = metric_rows(found, "m")
+    _, [_, [_, said]] = metric_cells(found, "m")
     interval = found.intervals["a"]
     assert said == f"19.50 ±{(interval.high[0] - interval.low[0]) / 2:.2f}"
     assert 2 < (interval.high[0] - interval.low[0]) / 2 < 5  # 1.96 x 11.5 / sqrt(40) = 3.6
@@ -171,21 +171,21 @@ def test_means_say_of_how_many_images_they_are_not():
     columns = (UP, DOWN, SIZE, column("n.up"))
     whole = [1.0, 2.0, 3.0, 4.0]
     found = table({"a": [[1, NAN, NAN, 1], [NAN, 2, NAN, 1], whole], "random": [[1, NAN, 3, 1], whole, whole]}, columns)
-    assert undefined_lines(found, "m") == [
-        "up: undefined for 1 of 3 images with a, and left out of the mean there",
-        "down: undefined for 1 of 3 images, and left out of the mean there",
-        "size: undefined for 2 of 3 images with a, and left out of the mean there",
+    assert describe_undefined(found, "m") == [
+        "up: undefined for 1 of 3 images with a; the mean leaves these out",
+        "down: undefined for 1 of 3 images; the mean leaves these out",
+        "size: undefined for 2 of 3 images with a; the mean leaves these out",
     ]
-    assert undefined_lines(found, "n") == []
+    assert describe_undefined(found, "n") == []
 
 
 def test_measures_that_are_undefined_alike_share_a_line():
     columns = tuple(column(f"m.{name}") for name in "uvwxyz")
     found = table({"a": [[NAN] * 6, [1.0] * 6]}, columns)
-    assert undefined_lines(found, "m") == ["u, v, w, x and 2 more: undefined for 1 of 2 images, and left out of the mean there"]
+    assert describe_undefined(found, "m") == ["u, v, w, x and 2 more: undefined for 1 of 2 images; the mean leaves these out"]
     several = table({"a": [[NAN], [1.0], [1.0]], "b": [[NAN], [NAN], [1.0]], "c": [[NAN]] * 3}, (UP,))
-    assert undefined_lines(several, "m") == [
-        "up: undefined for 1 of 3 images with a, 2 of 3 images with b, and left out of the mean there"
+    assert describe_undefined(several, "m") == [
+        "up: undefined for 1 of 3 images with a, 2 of 3 images with b; the mean leaves these out"
     ]
 
 
@@ -195,7 +195,7 @@ def test_metrics_are_named_once_in_their_order():
 
 def test_the_overview_begins_with_the_best():
     values = {"bad": [[1.0, 9.0]], "good": [[3.0, 1.0]], "unknown": [[NAN, NAN]], "random": [[2.0, 1.0]]}
-    head, rows = overview_rows(table(values, (UP, DOWN)))
+    head, rows = overview_cells(table(values, (UP, DOWN)))
     assert head == ["", "mean rank", "passes", "ms per image"]
     assert rows == [
         ["good", "1.25", "2.00", "4.0"],
@@ -207,21 +207,23 @@ def test_the_overview_begins_with_the_best():
 
 def test_the_rank_table_has_a_row_a_measure_with_a_direction():
     found = table({"a": [[1, 2, 3]], "b": [[1, 1, NAN]]}, (UP, SIZE, DOWN))
-    assert rank_rows(found) == (["", "a", "b"], [["m.up", "1.5", "1.5"], ["m.down", "-", "-"]])
+    assert rank_cells(found) == (["", "a", "b"], [["m.up", "1.5", "1.5"], ["m.down", "-", "-"]])
 
 
 def test_a_method_is_warned_of_once():
     def unproven(method, *measures):
-        return [Unproven(method, measure, 0.0, 1.0) for measure in measures]
+        return [UnprovenMethod(method, measure, 0.0, 1.0) for measure in measures]
 
-    assert warnings([], 3, 2) == []
-    assert warnings([*unproven("a", "x"), *unproven("b", "x", "y"), *unproven("a", "z")], 7, 2) == [
-        "a is not shown to beat random on x, z",
-        "b is not shown to beat random on x, y",
+    assert warning_lines([], 3, 2) == []
+    assert warning_lines([*unproven("a", "x"), *unproven("b", "x", "y"), *unproven("a", "z")], 7, 2) == [
+        "a is not significantly better than random on x, z",
+        "b is not significantly better than random on x, y",
     ]
-    assert warnings(unproven("a", *"vwxyz"), 7, 2) == ["a is not shown to beat random on v, w, x, y and 1 more"]
-    assert warnings(unproven("a", *"vwxy"), 7, 2) == ["a is not shown to beat random on v, w, x, y"]
-    too_few = "images are too few to show that a method beats random: 5 % needs"
-    assert warnings(unproven("a", "x"), 5, 1) == [f"5 {too_few} 6 or more"]
-    assert warnings(unproven("a", "x"), 6, 3) == [f"6 {too_few} 7 or more"]  # Holm multiplies by three.
-    assert warnings(unproven("a", "x"), 1, 1) == [f"1 {too_few.replace('images are', 'image is')} 6 or more"]
+    assert warning_lines(unproven("a", *"vwxyz"), 7, 2) == [
+        "a is not significantly better than random on v, w, x, y and 1 more"
+    ]
+    assert warning_lines(unproven("a", *"vwxy"), 7, 2) == ["a is not significantly better than random on v, w, x, y"]
+    too_few = "images are too few to show that a method is better than random: the 5 % level needs"
+    assert warning_lines(unproven("a", "x"), 5, 1) == [f"5 {too_few} 6 or more"]
+    assert warning_lines(unproven("a", "x"), 6, 3) == [f"6 {too_few} 7 or more"]  # Holm multiplies by three.
+    assert warning_lines(unproven("a", "x"), 1, 1) == [f"1 {too_few.replace('images are', 'image is')} 6 or more"]

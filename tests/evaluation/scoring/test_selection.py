@@ -13,8 +13,7 @@ from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.ground_truth import GroundTruthImages
 from vitrail.datasets.synthetic.mosaics import Mosaics
 from vitrail.evaluation.scoring import Plan, score
-from vitrail.evaluation.scoring.engine import LABEL
-from vitrail.evaluation.scoring.selection import Selection
+from vitrail.evaluation.scoring.selection import LABEL, Selection
 from vitrail.explainers import make_explainer
 from vitrail.metrics import METRICS
 
@@ -61,8 +60,8 @@ def images(photos, classifier):
     return ImageFolder.scan(photos, classifier.preprocessing)
 
 
-PLAN = Plan.of({"logit": LOGIT})
-ASKING = Plan.of((), [name for name, metric in METRICS.items() if metric.needs_ground_truth][:1])
+PLAN = Plan.create({"logit": LOGIT})
+ASKING = Plan.create((), [name for name, metric in METRICS.items() if metric.needs_ground_truth][:1])
 
 
 def test_folders_are_in_another_order_than_the_model(images, classifier):
@@ -78,8 +77,8 @@ def test_labels_and_answers_of_mosaics_are_the_models(images, classifier):
     assert choice.explained == LABEL
     for i in range(len(chosen)):
         sample = chosen[i]
-        rows, columns = np.nonzero(sample.answer.numpy())
-        assert sample.answer.sum() == 16
+        rows, columns = np.nonzero(sample.ground_truth.numpy())
+        assert sample.ground_truth.sum() == 16
         asked = sample.image[None, :, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
         assert asked.shape == (1, 3, 4, 4)
         assert int(classifier.logits(asked).argmax()) == sample.label
@@ -133,7 +132,7 @@ def test_masks_become_answers_as_the_model_sees_them(images, photos, classifier,
     assert len(chosen) == 5
     places = {images.name(i): i for i in range(len(images))}
     for i in range(5):
-        answer = chosen[i].answer.numpy()
+        answer = chosen[i].ground_truth.numpy()
         assert answer.shape == (8, 8)
         assert answer[4:, 4:].all()
         assert np.flatnonzero(answer[0]).tolist() == [places[chosen.name(i)] % 4]
@@ -157,7 +156,7 @@ def test_boxes_become_answers_as_the_model_sees_them(images, classifier):
     expected = np.zeros((8, 8), dtype=bool)
     expected[4:8, 2:6] = True
     for i in range(len(chosen)):
-        np.testing.assert_array_equal(chosen[i].answer.numpy(), expected)
+        np.testing.assert_array_equal(chosen[i].ground_truth.numpy(), expected)
     with pytest.raises(InvalidInputError, match="box"):
         Selection(boxes=True).apply(images, classifier, ASKING)
 

@@ -1,19 +1,19 @@
-"""A tiny ViT to explain, a tiny recipe, and a learner that is given its masks by hand."""
-
-import csv
+"""Fixtures: a tiny ViT to explain, a tiny recipe of gates, and a record of training steps."""
 
 import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 from networks import shaken
+from run_files import read_metrics
 
 from vitrail.adapters import Preprocessing, build, save
 from vitrail.training import read_config, train
+from vitrail.training.diffmask import mask_pictures
 
 RECIPE = {
     "data": {"batch_size": 2, "num_workers": 0},
-    # Rates at which a few steps are seen.
+    # Learning rates at which a few steps are visible.
     "diffmask": {"hidden": 6, "mul_activation": 2.0, "add_activation": 1.0, "learning_rate": 1e-2, "lookahead_steps": 3},
     "schedule": {"epochs": 2, "warmup_steps": 2},
     "pictures": {"every": None},
@@ -22,7 +22,7 @@ RECIPE = {
 
 
 def save_vit(path, seed=0):
-    """A ViT of 16x16 pixels, patches of 4x4 and one block; its head is set so that it is sure of blue and of red."""
+    """Save a ViT of 16x16 pixels, 4x4 patches and one block, with a head that separates blue from red confidently."""
     options = {"patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 2}
     preprocessing = Preprocessing((16, 16), crop_fraction=1.0, mean=(0.5,) * 3, std=(0.25,) * 3)
     vit = build("timm:vit_tiny_patch16_224", num_classes=2, image_size=(16, 16), preprocessing=preprocessing, **options)
@@ -40,7 +40,7 @@ def save_vit(path, seed=0):
 
 @pytest.fixture
 def write_vit():
-    """A function from a path and a seed that writes such a ViT there, and returns the path."""
+    """Return a function that saves such a ViT to a path and returns the path."""
     return save_vit
 
 
@@ -51,7 +51,7 @@ def vit_file(tmp_path):
 
 @pytest.fixture
 def mask_recipe(tmp_path, images, vit_file):
-    """The path of a recipe that needs nothing else."""
+    """Path of a complete recipe."""
     content = {**RECIPE, "diffmask": {"model": str(vit_file), **RECIPE["diffmask"]}}
     content["data"] = {"root": str(images), **RECIPE["data"]}
     path = tmp_path / "mask.yaml"
@@ -61,12 +61,12 @@ def mask_recipe(tmp_path, images, vit_file):
 
 @pytest.fixture
 def mask_configured(mask_recipe):
-    """A function from overrides to a checked recipe."""
+    """Return a function that reads the recipe with overrides."""
     return lambda *overrides: read_config(mask_recipe, overrides)
 
 
 class Steps(Callback):
-    """What every step has changed: gates, alphas, the state of both optimizers, the drawn layer."""
+    """Record the state after every step: gates, multipliers, optimizer, sampled layers."""
 
     def __init__(self):
         self.taken, self.learner, self.trainer = [], None, None
@@ -99,13 +99,13 @@ class Steps(Callback):
 @pytest.fixture
 def steps(monkeypatch):
     steps = Steps()
-    monkeypatch.setattr("vitrail.training.engine.progress", lambda: [steps])
+    monkeypatch.setattr("vitrail.training.engine.create_progress_callbacks", lambda: [steps])
     return steps
 
 
 @pytest.fixture
 def trained_steps(mask_configured, steps, tmp_path):
-    """A function from overrides to the states before the first step and after every one."""
+    """Return a function from overrides to the states before the first step and after every step."""
 
     def run(*overrides, out="run"):
         steps.taken.clear()
@@ -115,12 +115,15 @@ def trained_steps(mask_configured, steps, tmp_path):
     return run
 
 
-def metrics_of(run):
-    with (run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+@pytest.fixture
+def table():
+    """Return a function from a run folder to the rows of its metrics.csv."""
+    return read_metrics
 
 
 @pytest.fixture
-def table():
-    """A function from a run's folder to the rows of its metrics.csv."""
-    return metrics_of
+def sheets(monkeypatch):
+    """Collect the rows of every contact sheet, and write empty files: drawing takes longer than training."""
+    drawn = []
+    monkeypatch.setattr(mask_pictures, "contact_sheet", lambda rows, path: drawn.append(rows) or path.touch())
+    return drawn

@@ -1,4 +1,4 @@
-"""What a step does to gates, placeholder and multipliers, and what it leaves alone."""
+"""Updates of gates, placeholder and Lagrange multipliers in a training step."""
 
 import math
 from collections import Counter
@@ -13,42 +13,42 @@ from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.models.diffmask import DiffMask
 from vitrail.training import train
 from vitrail.training.diffmask.learner import NOISE
-from vitrail.training.randomness import derive
+from vitrail.training.reproducibility import derive_seed
 
-# Lookahead's slow weights are then the fast ones: it changes nothing.
+# Slow weights equal the fast ones: Lookahead has no effect.
 FAST = "diffmask.lookahead_alpha=1"
 
 
-def drawn_layers(taken):
-    """Which layer every step was on."""
-    return [int((after["counts"] - before["counts"]).argmax()) for before, after in pairwise(taken)]
+def sampled_layers(states):
+    """Return the layer of every step."""
+    return [int((after["counts"] - before["counts"]).argmax()) for before, after in pairwise(states)]
 
 
-def pairs(taken):
-    return zip(drawn_layers(taken), taken, taken[1:], strict=False)
+def layers_and_states(states):
+    return zip(sampled_layers(states), states, states[1:], strict=False)
 
 
 @pytest.mark.parametrize(("eps", "sign"), [(0.0, 1), (100.0, -1)])
-def test_the_alpha_of_the_drawn_layer_follows_the_constraint_and_no_other_moves(eps, sign, trained_steps):
-    taken = trained_steps(FAST, f"diffmask.eps={eps}", "schedule.epochs=4")
-    assert set(drawn_layers(taken)) == {0, 1, 2}
-    for layer, before, after in pairs(taken):
+def test_only_the_multiplier_of_the_sampled_layer_follows_the_constraint(eps, sign, trained_steps):
+    states = trained_steps(FAST, f"diffmask.eps={eps}", "schedule.epochs=4")
+    assert set(sampled_layers(states)) == {0, 1, 2}
+    for layer, before, after in layers_and_states(states):
         moved = after["alphas"] - before["alphas"]
         assert sign * moved[layer] > 0.01
         assert moved.count_nonzero() == 1
 
 
-def test_alphas_stay_between_zero_and_their_largest(trained_steps):
-    falling = trained_steps("diffmask.eps=100", "diffmask.alpha=0.5", "schedule.epochs=5", out="falling")
-    rising = trained_steps("diffmask.eps=0", "diffmask.max_alpha=20.5", "schedule.epochs=5", out="rising")
+def test_multipliers_stay_between_zero_and_max_alpha(trained_steps):
+    falling = trained_steps("diffmask.eps=100", "diffmask.alpha=0.5", out="falling")
+    rising = trained_steps("diffmask.eps=0", "diffmask.max_alpha=20.5", out="rising")
     assert torch.stack([state["alphas"] for state in falling]).min() == 0
     assert torch.stack([state["alphas"] for state in rising]).max() == 20.5
 
 
-def test_gates_above_the_drawn_layer_do_not_move_and_keep_their_momentum(trained_steps):
-    taken = trained_steps("schedule.epochs=4", "diffmask.learning_rate=1e-3")
+def test_gates_above_the_sampled_layer_keep_weights_and_momentum(trained_steps):
+    states = trained_steps("schedule.epochs=4", "diffmask.learning_rate=1e-3")
     seen = set()
-    for layer, before, after in pairs(taken):
+    for layer, before, after in layers_and_states(states):
         for name, tensor in after["weights"].items():
             gate = int(name.split(".")[1]) if name.startswith("gates.") else -1
             moments = name.removeprefix("gates.")
@@ -64,29 +64,29 @@ def test_gates_above_the_drawn_layer_do_not_move_and_keep_their_momentum(trained
     assert {(0, 1, True), (0, 2, True), (1, 2, True)} <= seen
 
 
-def test_the_learning_rates_warm_up_and_stay(trained_steps):
-    taken = trained_steps("schedule.warmup_steps=5", "diffmask.learning_rate=0.02", "diffmask.placeholder_learning_rate=0.3")
-    for step, state in enumerate(taken[1:]):
+def test_learning_rates_warm_up_and_stay_constant(trained_steps):
+    states = trained_steps("schedule.warmup_steps=5", "diffmask.learning_rate=0.02", "diffmask.placeholder_learning_rate=0.3")
+    for step, state in enumerate(states[1:]):
         factor = min(step / 5, 1)
         assert state["rates"] == pytest.approx([factor * 0.02, factor * 0.3])
-    still = trained_steps("schedule.warmup_steps=0", out="without")
-    assert still[1]["rates"] == [0.01, 0.001]
+    constant = trained_steps("schedule.warmup_steps=0", out="without")
+    assert constant[1]["rates"] == [0.01, 0.001]
 
 
-def test_a_batch_is_one_step(trained_steps, steps, table, tmp_path):
-    taken = trained_steps()
-    assert [state["step"] for state in taken] == list(range(9))
+def test_batch_is_one_step(trained_steps, steps, table, tmp_path):
+    states = trained_steps()
+    assert [state["step"] for state in states] == list(range(9))
     assert [row["step"] for row in table(tmp_path / "run")] == ["4", "8"]
-    assert taken[-1]["counts"].sum() == 8
+    assert states[-1]["counts"].sum() == 8
 
 
-def test_a_batch_of_which_nothing_could_be_read_says_nothing_of_the_constraint(trained_steps, images, table, tmp_path):
+def test_batch_without_images_changes_no_multiplier(trained_steps, images, table, tmp_path):
     for i in range(3):
         (images / "train" / "red" / f"{i}.png").write_bytes(b"no image")
-    taken = trained_steps(FAST, "data.batch_size=1", "schedule.epochs=1", "diffmask.eps=100")
-    counted = [int((after["counts"] - before["counts"]).sum()) for before, after in pairwise(taken)]
+    states = trained_steps(FAST, "data.batch_size=1", "schedule.epochs=1", "diffmask.eps=100")
+    counted = [int((after["counts"] - before["counts"]).sum()) for before, after in pairwise(states)]
     assert Counter(counted) == {0: 3, 1: 5}
-    for count, before, after in zip(counted, taken, taken[1:], strict=False):
+    for count, before, after in zip(counted, states, states[1:], strict=False):
         assert torch.equal(before["alphas"], after["alphas"]) == (count == 0)
         assert after["step"] == before["step"] + 1
     assert math.isfinite(float(table(tmp_path / "run")[0]["train_kl"]))
@@ -111,10 +111,10 @@ class Batches(Callback):
     ],
     ids=str,
 )
-def test_a_run_against_the_equations(overrides, mask_configured, monkeypatch, vit_file, tmp_path):
-    """The same steps written down plainly: gate by gate, token by token, with Adam and Lookahead by their papers."""
+def test_training_matches_the_equations(overrides, mask_configured, monkeypatch, vit_file, tmp_path):
+    """Repeat the steps by hand: gate by gate, token by token, with Adam and Lookahead as in their papers."""
     batches = Batches()
-    monkeypatch.setattr("vitrail.training.engine.progress", lambda: [batches])
+    monkeypatch.setattr("vitrail.training.engine.create_progress_callbacks", lambda: [batches])
     config = mask_configured("schedule.epochs=4", "engine.seed=2", *overrides)
     train(config, tmp_path / "run")
     wanted, vit, mask = config.diffmask, vitrail.load(vit_file, device="cpu"), DiffMask(batches.learner.module.config)
@@ -126,8 +126,8 @@ def test_a_run_against_the_equations(overrides, mask_configured, monkeypatch, vi
         players[1] = ByHand({"placeholder": mask.placeholder}, wanted.placeholder_learning_rate, wanted)
     dual = ByHand({str(k): alpha for k, alpha in enumerate(alphas)}, wanted.alpha_learning_rate, wanted)
     for step, (epoch, index, images) in enumerate(batches.seen):
-        layer = batches.learner.layers.draw(derive(2, epoch, 3, index))  # drawn uniformly: a matter of the seed alone
-        noise = torch.rand(2, 17, layer + 1, generator=torch.Generator().manual_seed(derive(2, epoch, NOISE, index)))
+        layer = batches.learner.layers.sample(derive_seed(2, epoch, 3, index))  # uniform: depends on the seed only
+        noise = torch.rand(2, 17, layer + 1, generator=torch.Generator().manual_seed(derive_seed(2, epoch, NOISE, index)))
         with torch.no_grad(), vit.record(hidden_states=True) as trace:
             logits = vit.logits(images)
         patches = vit.patch_embed(images).detach()
@@ -164,7 +164,7 @@ def test_a_run_against_the_equations(overrides, mask_configured, monkeypatch, vi
 
 
 class ByHand:
-    """Adam (arXiv:1412.6980, algorithm 1) inside Lookahead (arXiv:1907.08610), the slow copy made when it is first needed."""
+    """Adam (arXiv:1412.6980, algorithm 1) in Lookahead (arXiv:1907.08610), which copies the slow weights at the first sync."""
 
     def __init__(self, parameters, rate, config):
         self.parameters, self.rate, self.config, self.num_steps = parameters, rate, config, 0
@@ -186,11 +186,11 @@ class ByHand:
             self.state[name] = t, m, v, slow
 
 
-def test_the_network_sees_images_as_it_is_used_to(mask_configured, steps, tmp_path):
+def test_images_get_the_preprocessing_of_the_network(mask_configured, steps, tmp_path):
     train(mask_configured(), tmp_path / "run")
     data = steps.trainer.datamodule
     expected = Preprocessing((16, 16), crop_fraction=1.0, mean=(0.5,) * 3, std=(0.25,) * 3)
     assert data.val_images.transform == expected
-    for i in range(len(data.train_images)):  # not varied, unless the recipe asks for it
+    for i in range(len(data.train_images)):  # no augmentation by default
         sample = data.train_images[i]
         torch.testing.assert_close(sample.image, expected(data.train_images.open(i)), rtol=0, atol=1e-6)

@@ -1,1 +1,1 @@
-"""The page itself: layout, events, and the HTML of results."""
+"""The page itself: layout, events and HTML."""

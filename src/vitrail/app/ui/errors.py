@@ -1,4 +1,4 @@
-"""Errors as sentences on the page; never a traceback, and what was shown before stays."""
+"""Errors as messages on the page: no traceback, and everything else on the page stays."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from vitrail.app.ui.markup import failure
+from vitrail.app.ui.templates import render_error
 from vitrail.core.errors import VitrailError
 
 logger = logging.getLogger(__name__)
@@ -15,72 +15,72 @@ logger = logging.getLogger(__name__)
 UNEXPECTED = "something went wrong on the server, and was written to its log; try again, or another photo or method"
 
 
-def told(act: Callable[..., Any], outputs: Sequence[Any], where: Any) -> Callable[..., Any]:
-    """Make a function say its errors.
+def show_errors(function: Callable[..., Any], outputs: Sequence[Any], status: Any) -> Callable[..., Any]:
+    """Wrap an event handler so that its errors are shown in a component.
 
     Args:
-        act: Gives values for the outputs.
-        outputs: Parts of the page.
-        where: The one of them that shows errors.
+        function: Returns values for the outputs.
+        outputs: Components.
+        status: The output that shows errors.
     """
 
-    @wraps(act)
-    def safe(*inputs: Any) -> Any:
+    @wraps(function)
+    def wrapper(*inputs: Any) -> Any:
         try:
-            return act(*inputs)
-        except Exception as error:  # noqa: BLE001 (told and logged)
-            answers = _answers(error, outputs, where)
-            return answers if len(answers) > 1 else answers[0]
+            return function(*inputs)
+        except Exception as error:  # noqa: BLE001 (shown and logged)
+            updates = _error_updates(error, outputs, status)
+            return updates if len(updates) > 1 else updates[0]
 
-    return safe
+    return wrapper
 
 
-def tell_progress(
-    act: Callable[..., Iterator[Any]], outputs: Sequence[Any], where: Any, unfinished: Any
+def show_stream_errors(
+    function: Callable[..., Iterator[Any]], outputs: Sequence[Any], status: Any, progress: Any
 ) -> Callable[..., Iterator[Any]]:
-    """The same for a function that gives values again and again.
+    """Wrap an event handler that yields values, like `show_errors`.
 
     Args:
-        act: See `told`.
-        outputs: See `told`.
-        where: See `told`.
-        unfinished: The output that shows how far the work is; it is emptied.
+        function: Yields values for the outputs.
+        outputs: See `show_errors`.
+        status: See `show_errors`.
+        progress: The output that shows progress; an error empties it.
     """
 
-    @wraps(act)
-    def safe(*inputs: Any) -> Iterator[Any]:
+    @wraps(function)
+    def wrapper(*inputs: Any) -> Iterator[Any]:
         try:
-            yield from act(*inputs)
-        except Exception as error:  # noqa: BLE001 (told and logged)
+            yield from function(*inputs)
+        except Exception as error:  # noqa: BLE001 (shown and logged)
             yield [
-                "" if output is unfinished else answer
-                for output, answer in zip(outputs, _answers(error, outputs, where), strict=True)
+                "" if output is progress else update
+                for output, update in zip(outputs, _error_updates(error, outputs, status), strict=True)
             ]
 
-    return safe
+    return wrapper
 
 
-def refused(act: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for a function that shows nothing: its errors are the kit's, with a sentence for a message."""
+def raise_gradio_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an endpoint so that API clients get its errors as messages of Gradio."""
 
-    @wraps(act)
-    def safe(*inputs: Any, **named: Any) -> Any:
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         try:
-            return act(*inputs, **named)
+            return function(*args, **kwargs)
         except Exception as error:
-            raise gr.Error(sentence(error), print_exception=False) from error
+            raise gr.Error(public_message(error), print_exception=False) from error
 
-    return safe
+    return wrapper
 
 
-def sentence(error: Exception) -> str:
-    """What a visitor may read of an error."""
+def public_message(error: Exception) -> str:
+    """Return the message of one of our errors; any other error is logged, and its message stays private."""
     if isinstance(error, VitrailError):
         return str(error)
-    logger.error("an answer failed", exc_info=error)
+    logger.error("a request failed", exc_info=error)
     return UNEXPECTED
 
 
-def _answers(error: Exception, outputs: Sequence[Any], where: Any) -> list[Any]:
-    message = failure(sentence(error))
-    return [message if output is where else gr.skip() for output in outputs]
+def _error_updates(error: Exception, outputs: Sequence[Any], status: Any) -> list[Any]:
+    message = render_error(public_message(error))
+    return [message if output is status else gr.skip() for output in outputs]

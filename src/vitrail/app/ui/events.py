@@ -1,4 +1,4 @@
-"""The page: what happens when something is pressed. What is said is made in `views`, what is done in `service`."""
+"""The events of the page: what happens when a component changes. `layout` creates the components, `service` does the work."""
 
 import shutil
 import tempfile
@@ -9,189 +9,203 @@ from typing import Any
 import gradio as gr
 
 from vitrail.app.downloads import write_downloads
-from vitrail.app.endpoints import AT_ONCE, TURNS, offer_functions
+from vitrail.app.endpoints import NUM_WORKERS, QUEUE, register_endpoints
 from vitrail.app.explain_request import PREDICTED, TOP, ExplainResult
 from vitrail.app.service import ExplainService
-from vitrail.app.temporary_files import Folders
-from vitrail.app.ui.curves import curves_drawn, progress_bar
-from vitrail.app.ui.errors import tell_progress, told
-from vitrail.app.ui.layout import Question, Reply, example_files, lay_out
-from vitrail.app.ui.markup import failure, said
-from vitrail.app.ui.render import Look, results
-from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, MEASURING, OPACITY_JS, WAITING, WAITING_JS
+from vitrail.app.temporary_files import TemporaryFolders
+from vitrail.app.ui.errors import show_errors, show_stream_errors
+from vitrail.app.ui.layout import RequestForm, ResultView, lay_out_page, write_examples
+from vitrail.app.ui.render import Look, render_curves, render_results
+from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, OPACITY_JS, WAITING_JS
+from vitrail.app.ui.templates import MEASURING, WAITING, render_error, render_progress, render_status
 from vitrail.core.errors import VitrailError
 from vitrail.metrics import Curves
 
-NO_ANSWER = "expected an explained photo, got none; press Explain first"
-TURNED_AWAY = "the server did not take the question: too many wait, or what was sent is no longer there; try again in a moment"
+NO_RESULT = "expected an explained photo, got none; press Explain first"
+REFUSED = "the server did not accept the request: too many wait, or an upload was removed already; try again in a moment"
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-# What is asked last is what the visitor wants, also while an answer is on its way.
-WORK: dict[str, Any] = {**QUIET, "concurrency_id": TURNS, "concurrency_limit": AT_ONCE, "trigger_mode": "always_last"}
+# The last request counts, also while a result is on its way.
+WORK: dict[str, Any] = {**QUIET, "concurrency_id": QUEUE, "concurrency_limit": NUM_WORKERS, "trigger_mode": "always_last"}
 
-Measured = tuple[list[ExplainResult], list[dict[str, Curves]]]
-"""Curves, and the answers that they are of."""
+MeasuredResults = tuple[list[ExplainResult], list[dict[str, Curves]]]
+"""Results, and their curves by side and method."""
 
 
-def build_page(service: ExplainService, folders: Folders) -> gr.Blocks:
-    """Lay the page out, and connect it.
+def build_page(service: ExplainService, folders: TemporaryFolders) -> gr.Blocks:
+    """Build the page with its events and endpoints.
 
     Args:
-        service: Answers the questions.
-        folders: Of files that visitors download; each visitor has a folder of their own there, which goes when they go.
+        service: Handles the requests.
+        folders: Folders of downloads; each session has one of its own, which is removed with the session.
     """
-    keep, photos = service.limits.keep_seconds, example_files(folders.downloads)
+    keep, examples = service.limits.keep_seconds, write_examples(folders.downloads)
     with gr.Blocks(title="vitrail", analytics_enabled=False, delete_cache=(min(keep, 300), keep)) as page:
-        question, reply = lay_out(service)
-        answered, measured = gr.State(None, time_to_live=keep), gr.State(None, time_to_live=keep)
-        own_folder = gr.State(None, time_to_live=keep, delete_callback=_remove)
-        measuring = _measuring(service, reply, answered, measured)
-        _asking(service, question, reply, answered, measured, measuring)
-        _choosing(service, question, reply, answered, dict(photos))
-        _drawing(reply, answered)
-        _downloading(service, folders, reply, answered, measured, own_folder)
+        form, view = lay_out_page(service)
+        results, measured = gr.State(None, time_to_live=keep), gr.State(None, time_to_live=keep)
+        download_folder = gr.State(None, time_to_live=keep, delete_callback=_remove_folder)
+        measuring = _connect_curves(service, view, results, measured)
+        _connect_explain(service, form, view, results, measured, measuring)
+        _connect_choices(service, form, view, results, dict(examples))
+        _connect_look(view, results)
+        _connect_downloads(service, folders, view, results, measured, download_folder)
         page.load(None, js=LOAD_JS, api_visibility="private")
-        offer_functions(service)
+        register_endpoints(service)
     return page
 
 
-def _asking(
-    service: ExplainService, question: Question, reply: Reply, answered: gr.State, measured: gr.State, measuring: Any
+def _connect_explain(
+    service: ExplainService, form: RequestForm, view: ResultView, results: gr.State, measured: gr.State, measuring: Any
 ) -> None:
-    def ask(
-        photo: str | None, model: str, methods: list[str], target: str, both: bool, photo_b: str | None, target_b: str,
+    # Not `explain`: Gradio names events by their handlers, and that is the name of an endpoint.
+    def submit(
+        photo: str | None, model: str, methods: list[str], target: str, compare: bool, photo_b: str | None, target_b: str,
         palette: str, smooth: bool,
     ) -> tuple[Any, ...]:  # fmt: skip
-        sides = [service.answer(photo, model, methods, target)]
-        if both:
-            sides.append(service.answer(photo_b or photo, model, methods, target_b))
-        words = " and ".join(f"{one.row.title}: {one.target}, {one.probability:.1%}" for one in sides)
-        choices = gr.update(choices=_offered(sides[0])), gr.update(choices=_offered(sides[-1]))
-        return sides, None, said(f"Explained. {words}."), _drawn(sides, palette, smooth), "", *choices, None
+        sides = [service.explain(photo, model, methods, target)]
+        if compare:
+            sides.append(service.explain(photo_b or photo, model, methods, target_b))
+        predictions = " and ".join(f"{side.row.title}: {side.target}, {side.probability:.1%}" for side in sides)
+        choices = gr.update(choices=_list_choices(sides[0])), gr.update(choices=_list_choices(sides[-1]))
+        status = render_status(f"Explained. {predictions}.")
+        return sides, None, status, _render_results(sides, palette, smooth), "", *choices, None
 
-    asked = [
-        question.photo, question.model, question.methods, question.target, question.compare, question.photo_b, question.target_b,
-        reply.palette, reply.smooth,
+    inputs = [
+        form.photo, form.model, form.methods, form.target, form.compare, form.photo_b, form.target_b, view.palette, view.smooth,
     ]  # fmt: skip
-    answers = [answered, measured, reply.status, reply.shown, reply.curves, question.target, question.target_b, reply.files]
-    question.explain.click(None, None, reply.status, js=BUSY_JS, **QUIET)
-    # Curves of an answer that is replaced are not waited for.
-    asking = question.explain.click(told(ask, answers, reply.status), asked, answers, cancels=[measuring], **WORK)
-    _tell_if_turned_away(asking, reply.status)
-    # Where it failed, the curves that it ended stay half-done.
-    asking.then(
+    outputs = [results, measured, view.status, view.results, view.curves, form.target, form.target_b, view.files]
+    form.explain.click(None, None, view.status, js=BUSY_JS, **QUIET)
+    # A new result cancels the curves of the old one.
+    explaining = form.explain.click(show_errors(submit, outputs, view.status), inputs, outputs, cancels=[measuring], **WORK)
+    _report_refusal(explaining, view.status)
+    # If the request failed, remove the progress of the curves that it canceled.
+    explaining.then(
         lambda mark: "" if MEASURING in (mark or "") else gr.skip(),
-        reply.curves,
-        reply.curves,
+        view.curves,
+        view.curves,
         js=MARK_JS,
         queue=False,
         **QUIET,
     )
 
 
-def _choosing(service: ExplainService, question: Question, reply: Reply, answered: gr.State, photos: dict[str, str]) -> None:
+def _connect_choices(
+    service: ExplainService, form: RequestForm, view: ResultView, results: gr.State, examples: dict[str, str]
+) -> None:
     def change_model(model: str) -> tuple[Any, ...]:
-        names, fresh = service.methods(model), gr.update(choices=[PREDICTED, *service.classes(model)], value=PREDICTED)
-        return gr.update(choices=names, value=names[:1]), fresh, fresh, said(f"{model} is ready.")
+        methods, target = service.list_methods(model), reset_target(model)
+        return gr.update(choices=methods, value=methods[:1]), target, target, render_status(f"{model} is ready.")
 
-    def fresh_target(sides: list[ExplainResult] | None, model: str) -> Any:
-        # What was chosen for the photo before is not meant for this one; what was chosen before any photo is.
-        return gr.update(choices=[PREDICTED, *service.classes(model)], value=PREDICTED) if sides else gr.skip()
+    def reset_target(model: str) -> Any:
+        return gr.update(choices=[PREDICTED, *service.list_classes(model)], value=PREDICTED)
 
-    changed = [question.methods, question.target, question.target_b, reply.status]
-    # `select`, since this kit calls it `input` too when a list is only left.
-    choosing = question.model.select(told(change_model, changed, reply.status), question.model, changed, **WORK)
-    _tell_if_turned_away(choosing, reply.status)
-    question.example.input(lambda name: photos.get(name), question.example, question.photo, **QUIET)
-    question.photo.input(lambda: None, None, question.example, **QUIET)
-    new_photo = gr.on(
-        [question.photo.input, question.example.input], fresh_target, [answered, question.model], question.target, **QUIET
-    )
-    _tell_if_turned_away(new_photo, reply.status)
-    gr.on([question.photo_b.upload, question.target_b.select], None, None, question.compare, js="() => true", **QUIET)
+    def change_photo(sides: list[ExplainResult] | None, model: str) -> Any:
+        # A target that was chosen for an explained photo is not meant for the next one; one that was chosen before any is.
+        return reset_target(model) if sides else gr.skip()
+
+    outputs = [form.methods, form.target, form.target_b, view.status]
+    # `select`, since Gradio sends `input` also when the focus leaves a list.
+    choosing = form.model.select(show_errors(change_model, outputs, view.status), form.model, outputs, **WORK)
+    _report_refusal(choosing, view.status)
+    form.example.input(lambda name: examples.get(name), form.example, form.photo, **QUIET)
+    form.photo.input(lambda: None, None, form.example, **QUIET)
+    new_photo = gr.on([form.photo.input, form.example.input], change_photo, [results, form.model], form.target, **QUIET)
+    _report_refusal(new_photo, view.status)
+    gr.on([form.photo_b.upload, form.target_b.select], None, None, form.compare, js="() => true", **QUIET)
 
 
-def _drawing(reply: Reply, answered: gr.State) -> None:
+def _connect_look(view: ResultView, results: gr.State) -> None:
     def redraw(sides: list[ExplainResult] | None, palette: str, smooth: bool) -> Any:
-        return _drawn(sides, palette, smooth) if sides else gr.skip()
+        return _render_results(sides, palette, smooth) if sides else gr.skip()
 
-    look = [answered, reply.palette, reply.smooth]
-    gr.on([reply.palette.input, reply.smooth.input], told(redraw, [reply.shown], reply.shown), look, reply.shown, **QUIET)
-    reply.opacity.input(None, reply.opacity, None, js=OPACITY_JS, api_visibility="private")
+    inputs = [results, view.palette, view.smooth]
+    handler = show_errors(redraw, [view.results], view.results)
+    gr.on([view.palette.input, view.smooth.input], handler, inputs, view.results, **QUIET)
+    view.opacity.input(None, view.opacity, None, js=OPACITY_JS, api_visibility="private")
 
 
-def _measuring(service: ExplainService, reply: Reply, answered: gr.State, measured: gr.State) -> Any:
+def _connect_curves(service: ExplainService, view: ResultView, results: gr.State, measured: gr.State) -> Any:
     def measure(sides: list[ExplainResult] | None) -> Iterator[tuple[Any, Any, Any]]:
         if not sides:
-            raise VitrailError(NO_ANSWER)
-        # Said once: a line that changed with every step would be read out with every step.
-        yield None, gr.skip(), said("Measuring curves ...")
-        for item in service.curves(sides):
+            raise VitrailError(NO_RESULT)
+        # Screen readers announce every change of the status line: it does not change with the progress.
+        yield None, gr.skip(), render_status("Measuring curves ...")
+        for item in service.measure_curves(sides):
             if isinstance(item, list):
-                yield (sides, item), curves_drawn(item), said("Curves are measured.")
+                yield (sides, item), render_curves(item), render_status("Curves are measured.")
             else:
-                yield gr.skip(), progress_bar(item), gr.skip()
+                yield gr.skip(), render_progress(item), gr.skip()
 
-    def turned_away(mark: str | None) -> tuple[Any, Any]:
-        # For the kit, work that was stopped has failed as well.
-        return ("", failure(TURNED_AWAY)) if WAITING in (mark or "") else (gr.skip(), gr.skip())
+    def report_refusal(mark: str | None) -> tuple[Any, Any]:
+        # Gradio calls canceled work a failure, too; only work that never started was refused.
+        return ("", render_error(REFUSED)) if WAITING in (mark or "") else (gr.skip(), gr.skip())
 
     def stop(mark: str | None) -> tuple[Any, Any]:
-        # Where nothing was being measured, there is nothing to stop.
-        return ("", said("Stopped.")) if MEASURING in (mark or "") else (gr.skip(), gr.skip())
+        return ("", render_status("Stopped.")) if MEASURING in (mark or "") else (gr.skip(), gr.skip())
 
-    outputs = [measured, reply.curves, reply.status]
-    reply.measure.click(None, None, reply.curves, js=WAITING_JS, **QUIET)
-    measuring = reply.measure.click(tell_progress(measure, outputs, reply.status, reply.curves), answered, outputs, **WORK)
-    measuring.failure(turned_away, reply.curves, [reply.curves, reply.status], js=MARK_JS, queue=False, **QUIET)
-    # What was on its way when the work was stopped comes first.
-    stopped = reply.cancel.click(None, None, None, cancels=[measuring], api_visibility="private")
-    stopped.then(stop, reply.curves, [reply.curves, reply.status], js=MARK_JS, queue=False, **QUIET)
+    outputs = [measured, view.curves, view.status]
+    view.measure.click(None, None, view.curves, js=WAITING_JS, **QUIET)
+    handler = show_stream_errors(measure, outputs, view.status, view.curves)
+    measuring = view.measure.click(handler, results, outputs, **WORK)
+    measuring.failure(report_refusal, view.curves, [view.curves, view.status], js=MARK_JS, queue=False, **QUIET)
+    # Updates that were sent before the cancellation arrive first.
+    stopped = view.cancel.click(None, None, None, cancels=[measuring], api_visibility="private")
+    stopped.then(stop, view.curves, [view.curves, view.status], js=MARK_JS, queue=False, **QUIET)
     return measuring
 
 
-def _downloading(
-    service: ExplainService, folders: Folders, reply: Reply, answered: gr.State, measured: gr.State, own_folder: gr.State
+def _connect_downloads(
+    service: ExplainService,
+    folders: TemporaryFolders,
+    view: ResultView,
+    results: gr.State,
+    measured: gr.State,
+    download_folder: gr.State,
 ) -> None:
     def prepare(
-        sides: list[ExplainResult] | None, found: Measured | None, old: str | None, opacity: float, palette: str
+        sides: list[ExplainResult] | None,
+        measured_results: MeasuredResults | None,
+        old: str | None,
+        opacity: float,
+        palette: str,
     ) -> tuple[Any, Any, str]:
         if not sides:
-            raise VitrailError(NO_ANSWER)
+            raise VitrailError(NO_RESULT)
         if folders.stored_bytes() > service.limits.num_stored:
             raise VitrailError("there is no room for more files at the moment; try again later")
-        # Curves of other answers are none of these.
-        curves = found[1] if found and found[0] is sides else ()
-        own = tempfile.mkdtemp(dir=folders.downloads)
+        # Curves of an earlier result are left out.
+        curves = measured_results[1] if measured_results and measured_results[0] is sides else ()
+        folder = tempfile.mkdtemp(dir=folders.downloads)
         try:
-            made = write_downloads(Path(own), sides, curves, opacity, "gray" if palette == "gray" else "color")
+            paths = write_downloads(Path(folder), sides, curves, opacity, "gray" if palette == "gray" else "color")
         except BaseException:
-            _remove(own)
+            _remove_folder(folder)
             raise
-        _remove(old)
-        return own, [str(path) for path in made], said("The files are ready.")
+        _remove_folder(old)
+        return folder, [str(path) for path in paths], render_status("The files are ready.")
 
-    outputs = [own_folder, reply.files, reply.status]
-    asked = [answered, measured, own_folder, reply.opacity, reply.palette]
-    _tell_if_turned_away(reply.prepare.click(told(prepare, outputs, reply.status), asked, outputs, **WORK), reply.status)
-
-
-def _tell_if_turned_away(event: Any, status: gr.HTML) -> None:
-    """Errors of the work itself are told by `told`; this is for what never reached it."""
-    event.failure(lambda: failure(TURNED_AWAY), None, status, queue=False, **QUIET)
+    inputs = [results, measured, download_folder, view.opacity, view.palette]
+    outputs = [download_folder, view.files, view.status]
+    preparing = view.prepare.click(show_errors(prepare, outputs, view.status), inputs, outputs, **WORK)
+    _report_refusal(preparing, view.status)
 
 
-def _offered(side: ExplainResult) -> list[str | tuple[str, str]]:
-    """The most probable classes first, then all others by name."""
-    top = [(f"{word} ({share:.1%})", word) for word, share in side.classes[:TOP]]
-    rest = sorted(word for word, _ in side.classes[TOP:])
+def _report_refusal(event: Any, status: gr.HTML) -> None:
+    """Show an error if an event never reaches its handler, whose own errors `show_errors` shows."""
+    event.failure(lambda: render_error(REFUSED), None, status, queue=False, **QUIET)
+
+
+def _list_choices(side: ExplainResult) -> list[str | tuple[str, str]]:
+    """List the most probable classes, then all others by name."""
+    top = [(f"{name} ({share:.1%})", name) for name, share in side.classes[:TOP]]
+    rest = sorted(name for name, _ in side.classes[TOP:])
     return [PREDICTED, *top, *rest]
 
 
-def _drawn(sides: Sequence[ExplainResult], palette: str, smooth: bool) -> str:
-    return results(sides, Look("gray" if palette == "gray" else "color", "bilinear" if smooth else "nearest"))
+def _render_results(sides: Sequence[ExplainResult], palette: str, smooth: bool) -> str:
+    return render_results(sides, Look("gray" if palette == "gray" else "color", "bilinear" if smooth else "nearest"))
 
 
-def _remove(folder: str | None) -> None:
+def _remove_folder(folder: str | None) -> None:
     if folder:
         shutil.rmtree(folder, ignore_errors=True)

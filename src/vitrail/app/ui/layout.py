@@ -1,4 +1,4 @@
-"""What stands where on the page; what it does is connected in `page`."""
+"""The layout of the page; `events` connects its components."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,23 +6,14 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from vitrail.app.example_photos import examples
 from vitrail.app.explain_request import PREDICTED
+from vitrail.app.photos import list_examples
 from vitrail.app.service import ExplainService
-from vitrail.app.ui.markup import said
-
-LEAD = (
-    "<h1>Why did the model decide that?</h1><p>Give a photo, choose a model and methods, and see which patches spoke for the class. "
-    "Nothing leaves this server, and photos are deleted.</p>"
-)
-CURVES = (
-    "<p>Patches are brought in or taken out in the order of their relevance, and the probability of the class is measured. A true map "
-    "rises fast and falls fast.</p>"
-)
+from vitrail.app.ui.templates import render_status, render_template
 
 
-class Question(NamedTuple):
-    """Where a visitor says what is asked."""
+class RequestForm(NamedTuple):
+    """Components in which users enter a request."""
 
     photo: gr.Image
     example: gr.Radio
@@ -35,14 +26,14 @@ class Question(NamedTuple):
     explain: gr.Button
 
 
-class Reply(NamedTuple):
-    """Where the answer stands, how it is drawn, and what can be done with it."""
+class ResultView(NamedTuple):
+    """Components that show the result, change its look, measure curves and offer downloads."""
 
     status: gr.HTML
     opacity: gr.Slider
     palette: gr.Radio
     smooth: gr.Checkbox
-    shown: gr.HTML
+    results: gr.HTML
     measure: gr.Button
     cancel: gr.Button
     curves: gr.HTML
@@ -50,59 +41,59 @@ class Reply(NamedTuple):
     files: gr.File
 
 
-def lay_out(service: ExplainService) -> tuple[Question, Reply]:
-    """Put everything in its place, inside a page.
+def lay_out_page(service: ExplainService) -> tuple[RequestForm, ResultView]:
+    """Create all components, inside a Gradio page.
 
     Args:
-        service: Knows the models, their methods and their classes.
+        service: Lists the models, their methods and their classes.
     """
-    gr.HTML(LEAD, elem_id="vt-lead")
+    gr.HTML(render_template("lead.html"), elem_id="vt-lead")
     with gr.Row(elem_id="vt-columns"):
         with gr.Column(scale=2, min_width=300):
-            question = _question(service)
+            form = _lay_out_form(service)
         with gr.Column(scale=5, min_width=300):
-            reply = _reply()
-    return question, reply
+            view = _lay_out_view()
+    return form, view
 
 
-def example_files(folder: Path) -> Mapping[str, str]:
-    """The examples as files, lossless, by their names.
+def write_examples(folder: Path) -> Mapping[str, str]:
+    """Write the example photos as PNG files, and return their paths by name.
 
     Args:
-        folder: Where to; it exists.
+        folder: An existing folder.
     """
-    found = dict[str, str]()
-    for name, draw in examples().items():
-        found[name] = str(folder / f"{name}.png")
-        draw().save(found[name])
-    return found
+    paths = dict[str, str]()
+    for name, make in list_examples().items():
+        paths[name] = str(folder / f"{name}.png")
+        make().save(paths[name])
+    return paths
 
 
-def _question(service: ExplainService) -> Question:
+def _lay_out_form(service: ExplainService) -> RequestForm:
     first = service.pool.names[0]
-    methods, classes = service.methods(first), service.classes(first)
-    photo = _photo("Photo: drop, paste or choose a file", "vt-photo-a", 260)
-    example = gr.Radio(list(examples()), label="or an example", elem_id="vt-example")
+    names, classes = service.list_methods(first), service.list_classes(first)
+    photo = _photo_input("Photo: drop, paste or choose a file", "vt-photo-a", 260)
+    example = gr.Radio(list(list_examples()), label="or an example", elem_id="vt-example")
     model = gr.Dropdown(list(service.pool.names), value=first, label="Model", elem_id="vt-model", filterable=False)
-    chosen = gr.CheckboxGroup(methods, value=methods[:1], label="Methods", elem_id="vt-methods")
-    target = _target("Class to explain", "vt-target", classes)
+    methods = gr.CheckboxGroup(names, value=names[:1], label="Methods", elem_id="vt-methods")
+    target = _target_input("Class to explain", "vt-target", classes)
     with gr.Accordion("Compare with another class, or another photo", open=False, elem_id="vt-compare"):
-        target_b = _target("Class of side B", "vt-target-b", classes)
-        photo_b = _photo("Photo of side B; the same one if empty", "vt-photo-b", 200)
+        target_b = _target_input("Class of side B", "vt-target-b", classes)
+        photo_b = _photo_input("Photo of side B; the same one if empty", "vt-photo-b", 200)
         compare = gr.Checkbox(label="Compare two sides", elem_id="vt-compare-on")
     explain = gr.Button("Explain", variant="primary", elem_id="vt-explain")
-    return Question(photo, example, model, chosen, target, compare, photo_b, target_b, explain)
+    return RequestForm(photo, example, model, methods, target, compare, photo_b, target_b, explain)
 
 
-def _reply() -> Reply:
-    status = gr.HTML(said("Choose a photo, then press Explain."), elem_id="vt-status")
+def _lay_out_view() -> ResultView:
+    status = gr.HTML(render_status("Choose a photo, then press Explain."), elem_id="vt-status")
     with gr.Row(elem_id="vt-look"):
-        opacity = gr.Slider(0, 1, 0.75, step=0.05, label="Opacity of the maps", elem_id="vt-opacity")
+        opacity = gr.Slider(0, 1, 0.75, step=0.05, label="Opacity", elem_id="vt-opacity")
         palette = gr.Radio(["color", "gray"], value="color", label="Colors", elem_id="vt-palette")
         smooth = gr.Checkbox(label="Blend patches", elem_id="vt-smooth")
-    shown = gr.HTML(elem_id="vt-shown")
-    with gr.Accordion("Is it true? Insertion and deletion curves", open=False, elem_id="vt-curves"):
-        gr.HTML(CURVES)
+    results = gr.HTML(elem_id="vt-shown")
+    with gr.Accordion("Is it faithful? Insertion and deletion curves", open=False, elem_id="vt-curves"):
+        gr.HTML(render_template("curves_lead.html"))
         with gr.Row():
             measure = gr.Button("Measure curves", elem_id="vt-measure")
             cancel = gr.Button("Cancel", variant="stop", elem_id="vt-cancel")
@@ -110,19 +101,30 @@ def _reply() -> Reply:
     with gr.Accordion("Download", open=False, elem_id="vt-download"):
         prepare = gr.Button("Prepare sheet (PNG), arrays (npz) and page (HTML)", elem_id="vt-prepare")
         files = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="vt-files")
-    return Reply(status, opacity, palette, smooth, shown, measure, cancel, curves, prepare, files)
+    return ResultView(status, opacity, palette, smooth, results, measure, cancel, curves, prepare, files)
 
 
-def _photo(label: str, name: str, height: int) -> gr.Image:
+def _photo_input(label: str, element: str, height: int) -> gr.Image:
     image = gr.Image(
-        label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], elem_id=name, height=height, buttons=[]
+        label=label,
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        elem_id=element,
+        height=height,
+        buttons=[],
     )
-    # The kit would decode the file before its size is looked at, and fetch an address that is given instead of a file.
+    # Gradio would decode the file before its size is checked, and fetch a URL in place of a file.
     image.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
     return image
 
 
-def _target(label: str, name: str, classes: Sequence[str]) -> gr.Dropdown:
+def _target_input(label: str, element: str, classes: Sequence[str]) -> gr.Dropdown:
     return gr.Dropdown(
-        [PREDICTED, *classes], value=PREDICTED, label=label, elem_id=name, allow_custom_value=True, info="A name or a number."
+        [PREDICTED, *classes],
+        value=PREDICTED,
+        label=label,
+        elem_id=element,
+        allow_custom_value=True,
+        info="A name or a number.",
     )

@@ -1,27 +1,39 @@
-"""The answer as a part of the page: overlays side by side, under one scale a method, with every number in reach."""
+"""HTML of results: heatmaps over photos with their numbers, and curves."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from vitrail.app.explain_request import TOP, ExplainResult, summarize
-from vitrail.app.ui.markup import data_uri, escaped, folded, grid_table, hover_cells, number, table
-from vitrail.app.ui.scales import Scale
-from vitrail.explanation import Explanation, format_share
+from vitrail.app.explanation_parts import ExplanationParts
+from vitrail.app.ui.scales import Scale, share_scales
+from vitrail.app.ui.templates import render_template
+from vitrail.explanation import Explanation
+from vitrail.metrics import Curves
+from vitrail.viz.curves import plot_perturbation
+from vitrail.viz.html import format_number, picture_data_uri
 from vitrail.viz.overlay import Palette, Smoothing, underlay
+from vitrail.viz.report import Table
+from vitrail.viz.report_tables import auc_table, patch_table
+
+MAX_CELLS = 1024
+"""Larger grids have their numbers in the downloads only: a page with all of them would be slow."""
 
 PHOTO_SIDE = 360
-STRONGEST = 5
+NUM_STRONGEST = 5
 
 
 @dataclass(frozen=True)
 class Look:
-    """How maps are drawn.
+    """How heatmaps are drawn.
 
     Attributes:
-        palette: "color", or "gray".
+        palette: "color" or "gray".
         smoothing: "nearest" shows the patches as they are, "bilinear" blends them.
     """
 
@@ -29,153 +41,160 @@ class Look:
     smoothing: Smoothing = "nearest"
 
 
-PLAIN = Look()
+DEFAULT_LOOK = Look()
 
 
-def scales(sides: Sequence[ExplainResult]) -> dict[str, Scale]:
-    """By method the scale that its maps of all sides share; numbers of different methods have different units."""
-    return {
-        method: Scale.of(
-            [side.explanations[method].relevance[0] for side in sides],
-            any(side.explanations[method].signed for side in sides),
-        )
-        for method in sides[0].explanations
-    }
-
-
-def results(sides: Sequence[ExplainResult], look: Look = PLAIN) -> str:
-    """All that is known of one answer, or of two that are compared.
+def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) -> str:
+    """Render one result, or two that are compared.
 
     Args:
-        sides: Answers by the same methods.
-        look: How maps are drawn.
+        sides: Results of the same methods.
+        look: How heatmaps are drawn.
     """
-    photos = [_Canvas.of(side, name) for side, name in zip(sides, "ab", strict=False)]
-    methods = "".join(_method(name, scale, sides, photos, look) for name, scale in scales(sides).items())
-    # The maps of one answer stand side by side; those of two stand beside each other, method by method.
-    beside = "vt-beside" if len(sides) == 1 else "vt-below"
-    # Every photo comes once, however many maps are laid over it.
-    style = "".join(photo.style() for photo in photos)
-    return f'<div class="vt-results"><style>{style}</style>{_heads(sides)}<div class="{beside}">{methods}</div></div>'
+    photos = [_Photo.of(side, f"vt-photo-of-{letter}") for side, letter in zip(sides, "ab", strict=False)]
+    labels = side_labels(sides)
+    methods = [
+        {
+            "name": method,
+            "summary": summarize(method),
+            "legend": _legend(scale, look),
+            "figures": [
+                _figure(side, method, photo, scale, look, label)
+                for side, photo, label in zip(sides, photos, labels, strict=True)
+            ],
+        }
+        for method, scale in share_scales(sides).items()
+    ]
+    heads = [_head(side, label) for side, label in zip(sides, labels, strict=True)]
+    return render_template("results.html", photos=photos, sides=heads, methods=methods)
 
 
-def _heads(sides: Sequence[ExplainResult]) -> str:
-    def head(side: ExplainResult, name: str) -> str:
-        found = f"explained: <strong>{escaped(side.target)}</strong>, probability {side.probability:.1%}"
-        bars = "".join(
-            f'<tr><th scope="row">{escaped(_class_name(side, word))}</th><td class="vt-bar"><span style="width:{share:.1%}"></span></td>'
-            f"<td>{share:.1%}</td></tr>"
-            for word, share in side.classes[:TOP]
-        )
-        caption = f"Most probable classes of {side.model}"
-        return (
-            f'<section><h3>{escaped(name)}{escaped(side.row.title)}</h3><p>{found}</p><table class="vt-classes">'
-            f"<caption>{escaped(caption)}</caption><tbody>{bars}</tbody></table></section>"
-        )
-
-    names = [""] if len(sides) == 1 else ["A: ", "B: "]
-    return f'<div class="vt-sides">{"".join(map(head, sides, names))}</div>'
+def render_curves(sides: Sequence[Mapping[str, Curves]]) -> str:
+    """Render a plot and a table of AUCs for every side."""
+    shown = []
+    for curves, label in zip(sides, side_labels(sides), strict=True):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "curves.png"
+            plot_perturbation(curves, path)
+            with Image.open(path) as picture:
+                data_uri = picture_data_uri(picture)
+        alt = f"{label}insertion and deletion curves of {', '.join(curves)}; their AUC is in the table below"
+        shown.append({"picture": data_uri, "alt": alt, "caption": f"{label}AUC", "table": auc_table(curves, normalized=False)})
+    return render_template("curves.html", sides=shown)
 
 
-def _class_name(side: ExplainResult, word: str) -> str:
-    one = side.row.explanations[0]
-    return word if not word.isdecimal() else f"{one.class_name(int(word))} (number {word})"
+def side_labels(sides: Sequence[object]) -> list[str]:
+    """Return the prefixes of titles that tell two sides apart; empty for a single side."""
+    return [""] if len(sides) == 1 else ["A: ", "B: "]
 
 
 @dataclass(frozen=True)
-class _Canvas:
-    """A photo that maps are laid over."""
+class _Photo:
+    """A photo that heatmaps are laid over.
+
+    Attributes:
+        name: Its CSS class.
+        data_uri: The photo.
+        size: Width and height in pixels.
+        position: CSS that places a heatmap over the part that the model sees.
+    """
 
     name: str
-    uri: str
+    data_uri: str
     size: tuple[int, int]
-    box: tuple[int, int, int, int]
+    position: str
 
     @classmethod
-    def of(cls, side: ExplainResult, name: str) -> "_Canvas":
-        picture, box = underlay(side.row.photo, side.row.box, side=PHOTO_SIDE)
-        return cls(f"vt-photo-of-{name}", data_uri(picture, "jpeg"), picture.size, box)
-
-    def style(self) -> str:
-        """The photo, for all elements of its name."""
-        return f".{self.name} {{ background-image: url({self.uri}); }}"
-
-    def under(self, relevance: Tensor, scale: Scale, look: Look, alt: str, hover: bool = True) -> str:
-        """The photo, the map over it, and cells to point at."""
-        (width, height), (left, top, right, bottom) = self.size, self.box
-        place = (
+    def of(cls, side: ExplainResult, name: str) -> "_Photo":
+        picture, (left, top, right, bottom) = underlay(side.row.photo, side.row.box, side=PHOTO_SIDE)
+        width, height = picture.size
+        position = (
             f"left:{left / width:.3%};top:{top / height:.3%};width:{(right - left) / width:.3%};"
             f"height:{(bottom - top) / height:.3%}"
         )
-        smooth = " vt-smooth" if look.smoothing == "bilinear" else ""
-        heat = data_uri(scale.colors(relevance, look.palette))
-        return (
-            f'<div class="vt-stack" style="aspect-ratio:{width}/{height}"><div class="vt-photo {self.name}"></div>'
-            f'<div class="vt-seen" style="{place}"><img class="vt-heat{smooth}" src="{heat}" alt="{escaped(alt)}">'
-            f"{hover_cells(relevance) if hover else ''}</div></div>"
-        )
+        return cls(name, picture_data_uri(picture, "jpeg"), picture.size, position)
 
 
-def _method(name: str, scale: Scale, sides: Sequence[ExplainResult], photos: Sequence[_Canvas], look: Look) -> str:
-    figures = "".join(
-        f"<figure>{photo.under(one.relevance[0], scale, look, _alt(side, one))}<figcaption>{_caption(side, one, label)}</figcaption>"
-        f"{_numbers(side, one)}{_parts(side, name, photo, look)}</figure>"
-        for side, photo, label in zip(sides, photos, ["A: ", "B: "] if len(sides) > 1 else [""], strict=True)
-        for one in [side.explanations[name]]
+def _head(side: ExplainResult, label: str) -> dict[str, Any]:
+    return {
+        "label": label,
+        "title": side.row.title,
+        "target": side.target,
+        "probability": f"{side.probability:.1%}",
+        "model": side.model,
+        "classes": [(_class_title(side, name), f"{share:.1%}") for name, share in side.classes[:TOP]],
+    }
+
+
+def _class_title(side: ExplainResult, name: str) -> str:
+    explanation = side.row.explanations[0]
+    return f"{explanation.class_name(int(name))} (number {name})" if name.isdecimal() else name
+
+
+def _figure(side: ExplainResult, method: str, photo: _Photo, scale: Scale, look: Look, label: str) -> dict[str, Any]:
+    explanation, parts = side.explanations[method], side.parts.get(method)
+    relevance = explanation.relevance[0]
+    return {
+        "heatmap": _heatmap(photo, relevance, scale, look, _alternative_text(side, explanation)),
+        "caption": _caption(side, explanation, label),
+        "label": f"{method}, {side.target}",
+        "strongest": patch_table(explanation, NUM_STRONGEST),
+        "all_patches": _grid_table(relevance),
+        "parts": None if parts is None else _parts(parts, method, photo, look),
+    }
+
+
+def _heatmap(photo: _Photo, relevance: Tensor, scale: Scale, look: Look, alt: str) -> dict[str, Any]:
+    return {
+        "photo": photo,
+        "data_uri": picture_data_uri(scale.draw(relevance, look.palette)),
+        "alt": alt,
+        "smooth": look.smoothing == "bilinear",
+        "grid": tuple(relevance.shape),
+        "cells": relevance.tolist() if relevance.numel() <= MAX_CELLS else None,
+    }
+
+
+def _legend(scale: Scale, look: Look) -> dict[str, Any]:
+    low_end, high_end = ("against", "for") if scale.signed else ("least", "most")
+    data_uri = picture_data_uri(scale.draw_legend(look.palette))
+    return {"low": scale.low, "high": scale.high, "low_end": low_end, "high_end": high_end, "data_uri": data_uri}
+
+
+def _alternative_text(side: ExplainResult, explanation: Explanation) -> str:
+    strongest = "; ".join(
+        f"row {row} column {col}: {format_number(value)}" for row, col, value in explanation.strongest_patches(0, 3)
     )
-    heading = f"<h3>{escaped(name)}</h3><p>{escaped(summarize(name))}</p>"
-    return f'<section class="vt-method">{heading}{_legend(scale, look)}<div class="vt-sides">{figures}</div></section>'
-
-
-def _legend(scale: Scale, look: Look) -> str:
-    strip: Image.Image = scale.legend(look.palette)
-    ends = ("against", "for") if scale.signed else ("least", "most")
-    words = f"colors from {number(scale.low)} ({ends[0]}) to {number(scale.high)} ({ends[1]})"
+    rows, cols = explanation.grid
     return (
-        f'<p class="vt-legend"><span>{ends[0]} {number(scale.low)}</span><img src="{data_uri(strip)}" alt="{escaped(words)}">'
-        f"<span>{number(scale.high)} {ends[1]}</span></p>"
+        f"Heatmap of {explanation.method} for {side.target}, {rows} by {cols} patches. "
+        f"The strongest, counted from 0: {strongest}."
     )
 
 
-def _alt(side: ExplainResult, one: Explanation) -> str:
-    strongest = "; ".join(f"row {row} column {col}: {number(value)}" for row, col, value in one.strongest_patches(0, 3))
-    rows, cols = one.grid
-    return f"Map of {one.method} for {side.target}, {rows} by {cols} patches. The strongest, counted from 0: {strongest}."
+def _caption(side: ExplainResult, explanation: Explanation, label: str) -> str:
+    if explanation.bias is None:
+        return f"{label}relevance for {side.target}"
+    logit, bias = float(explanation.target_logits()[0]), float(explanation.bias[0])
+    return f"{label}logit of {side.target} {logit:+.3f} = patches {logit - bias:+.3f}, constants {bias:+.3f}"
 
 
-def _caption(side: ExplainResult, one: Explanation, label: str) -> str:
-    text = f"{label}relevance for {side.target}"
-    if one.bias is not None:
-        logit, bias = float(one.target_logits()[0]), float(one.bias[0])
-        text = f"{label}logit of {side.target} {logit:+.3f} = patches {logit - bias:+.3f}, constants {bias:+.3f}"
-    return escaped(text)
+def _grid_table(relevance: Tensor) -> Table | None:
+    """Tabulate relevance as it lies over the photo; None for large grids."""
+    if relevance.numel() > MAX_CELLS:
+        return None
+    rows = [[f"row {row}", *values] for row, values in enumerate(relevance.tolist())]
+    return Table(["", *(f"column {col}" for col in range(relevance.shape[1]))], rows)
 
 
-def _numbers(side: ExplainResult, one: Explanation) -> str:
-    logit = float(one.target_logits()[0])
-    share = one.bias is not None
-    rows: list[list[str | float]] = [
-        [f"row {row}, column {col}", value, *([format_share(value, logit)] if share else [])]
-        for row, col, value in one.strongest_patches(0, STRONGEST)
-    ]
-    head = ["patch", "relevance", *(["share of the logit"] if share else [])]
-    named = f"{one.method}, {side.target}"
-    inside = table(f"Strongest patches: {named}", head, rows) + grid_table(f"All patches: {named}", one.relevance[0])
-    return folded("Numbers", inside)
-
-
-def _parts(side: ExplainResult, name: str, photo: _Canvas, look: Look) -> str:
-    parts = side.parts.get(name)
-    if parts is None:
-        return ""
-    scale = Scale.of([part.relevance for part in parts.maps])
-    tiles = "".join(
-        f"<figure>{photo.under(part.relevance, scale, look, f'{name}, {part.title}')}"
-        f"<figcaption>{escaped(part.title)}</figcaption></figure>"
-        for part in parts.maps
-    )
-    kind = "Heads" if "head" in parts.maps[0].title else "Layers" if "layer" in parts.maps[0].title else "Gates"
-    return folded(
-        f"{kind} ({len(parts.maps)})",
-        f'<p>{escaped(parts.words)}</p>{_legend(scale, look)}<div class="vt-tiles">{tiles}</div>',
-    )
+def _parts(parts: ExplanationParts, method: str, photo: _Photo, look: Look) -> dict[str, Any]:
+    scale = Scale.of([part.relevance for part in parts.parts])
+    first = parts.parts[0].title
+    return {
+        "title": "Heads" if "head" in first else "Layers" if "layer" in first else "Gates",
+        "description": parts.description,
+        "legend": _legend(scale, look),
+        "heatmaps": [
+            (part.title, _heatmap(photo, part.relevance, scale, look, f"{method}, {part.title}")) for part in parts.parts
+        ],
+    }

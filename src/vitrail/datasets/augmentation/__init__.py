@@ -1,1 +1,1 @@
-"""Random transforms of training images."""
+"""Random transforms and label mixing for training images."""

@@ -1,6 +1,6 @@
-"""DETR's geometry of training images: whole or in part, in their own proportions, at a random size.
+"""DETR's geometric augmentation: the whole image or a random part of it, with its aspect ratio, at a random size.
 
-Source: Carion et al. 2020, arXiv:2005.12872, appendix A.4, in the numbers of its code.
+Source: Carion et al. 2020, arXiv:2005.12872, appendix A.4, with the numbers of the published code.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,41 +15,41 @@ from torchvision.transforms.v2.functional import resize
 from vitrail.adapters.preprocessing import refuse_thin, resize_within
 
 SIDES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
-"""What the shorter side may become."""
+"""Choices for the shorter side of the result."""
 
-SIDES_TO_CUT = (400, 500, 600)
-"""What the shorter side may become before a part is cut out."""
+SIDES_BEFORE_CROP = (400, 500, 600)
+"""Choices for the shorter side before a random crop."""
 
-PART = (384, 600)
-"""Smallest and largest side of that part."""
+CROP_RANGE = (384, 600)
+"""Smallest and largest side of that crop."""
 
 SHORTER_SIDE = 800
-"""The shorter side of DETR's images in evaluation, for which these numbers are meant."""
+"""The shorter side of DETR's images in evaluation, to which the numbers above refer."""
 
 
 def detr_geometry(
     size: tuple[int, int], interpolation: InterpolationMode, horizontal_flip: float
 ) -> Callable[[Image.Image], Image.Image]:
-    """Flip a photo, and bring the whole of it, or as often a random part, to a random size.
+    """Return a transform that flips a photo at random and resizes it, or with probability 1/2 a random crop of it, to a random size.
 
-    All numbers are scaled by the limit of the shorter side, and rounded.
+    All of DETR's numbers are scaled to the given limit of the shorter side, and rounded.
 
     Args:
-        size: The limits of the two sides in evaluation, in any order; DETR's are 800 and 1333.
-        interpolation: Of resizing.
-        horizontal_flip: Probability.
+        size: Limits of the two sides in evaluation, in any order; DETR uses 800 and 1333.
+        interpolation: Interpolation for resizing.
+        horizontal_flip: Probability of a flip.
     """
 
-    def scaled(pixels: int) -> int:
+    def scale_to_size(pixels: int) -> int:
         return max(round(pixels * min(size) / SHORTER_SIDE), 1)
 
-    resized = RandomShorterSide([scaled(side) for side in SIDES], max(size), interpolation)
-    before = RandomShorterSide([scaled(side) for side in SIDES_TO_CUT], None, interpolation)
-    part = RandomPart(scaled(PART[0]), scaled(PART[1]))
+    resize_randomly = RandomShorterSide([scale_to_size(side) for side in SIDES], max(size), interpolation)
+    resize_before_crop = RandomShorterSide([scale_to_size(side) for side in SIDES_BEFORE_CROP], None, interpolation)
+    crop = RandomSizeCrop(scale_to_size(CROP_RANGE[0]), scale_to_size(CROP_RANGE[1]))
     geometry: Callable[[Image.Image], Image.Image] = Compose(
         [
             RandomHorizontalFlip(horizontal_flip),
-            RandomChoice([resized, Compose([before, part, resized])]),
+            RandomChoice([resize_randomly, Compose([resize_before_crop, crop, resize_randomly])]),
         ]
     )
     return geometry
@@ -57,9 +57,10 @@ def detr_geometry(
 
 @dataclass(frozen=True)
 class RandomShorterSide:
-    """Resizes a photo in its own proportions, to one of several shorter sides.
+    """Resize a photo, with its aspect ratio, to a random choice of the shorter side.
 
-    torchvision's `RandomShortestSize` rounds otherwise than images of evaluation are rounded, and a thin photo down to nothing.
+    Not torchvision's `RandomShortestSize`, which rounds differently from the preprocessing in evaluation, and rounds the shorter side of
+    a thin photo to zero.
     """
 
     sides: Sequence[int]
@@ -75,16 +76,16 @@ class RandomShorterSide:
 
 
 @dataclass(frozen=True)
-class RandomPart:
-    """Cuts out a random part of a photo; each of its sides is drawn by itself, and is at most the photo's."""
+class RandomSizeCrop:
+    """Crop a photo to a random part; both sides are drawn independently, up to the size of the photo."""
 
     smallest: int
     largest: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        part: Image.Image = RandomCrop((self._side(image.height), self._side(image.width)))(image)
-        return part
+        crop: Image.Image = RandomCrop((self._draw_side(image.height), self._draw_side(image.width)))(image)
+        return crop
 
-    def _side(self, side: int) -> int:
+    def _draw_side(self, side: int) -> int:
         largest = min(self.largest, side)
         return int(torch.randint(min(self.smallest, largest), largest + 1, ()))

@@ -1,4 +1,4 @@
-"""Random transforms and label mixing for training: timm's and torchvision's, under named settings."""
+"""Random transforms and label mixing for training, by timm and torchvision, from one configuration."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,58 +24,58 @@ from torchvision.transforms.functional import resize
 from vitrail.adapters.preprocessing import Preprocessing, refuse_thin
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.augmentation.detr import detr_geometry
-from vitrail.datasets.folder import Transform
+from vitrail.datasets.dataset import Transform
 
 
-def _rising(values: tuple[float, float]) -> tuple[float, float]:
+def _check_range(values: tuple[float, float]) -> tuple[float, float]:
     if not 0 < values[0] <= values[1]:
         raise ValueError(f"expected two positive numbers, the smaller one first, got {values}")
     return values
 
 
-def _shares(values: tuple[float, float] | None) -> tuple[float, float] | None:
+def _check_shares(values: tuple[float, float] | None) -> tuple[float, float] | None:
     if values is not None and not 0 < values[0] < values[1] <= 1:
-        raise ValueError(f"expected two shares of a side, the smaller one first, got {values}")
+        raise ValueError(f"expected two different shares of a side, above 0 and up to 1, the smaller one first, got {values}")
     return values
 
 
-def _odd(value: int) -> int:
+def _check_odd(value: int) -> int:
     if value and value % 2 == 0:
         raise ValueError(f"expected an odd number of pixels, or 0, got {value}")
     return value
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+Range = Annotated[tuple[float, float], AfterValidator(_check_range)]
 
 SHIFT = 4
-"""Pixels that a simple crop may lie beside the image, which is mirrored there."""
+"""Pixels by which a simple crop may reach beyond the image, which is mirrored there."""
 
 
 class AugmentationConfig(BaseModel):
-    """How training images are varied.
+    """Augmentation of training images.
 
     Attributes:
-        crop: "resized" takes a random part of the image, of random size and shape, and resizes it; "simple" resizes the image
-            to fit and shifts it by a few pixels (arXiv:2204.07118, where it goes by SRC); "detr" keeps the image's proportions and
-            brings the whole of it, or a random part, to a random size (`vitrail.datasets.augmentation.detr`), for networks that take any.
-        crop_scale: Smallest and largest share of the image's area in a crop that is resized.
-        crop_ratio: Smallest and largest aspect ratio of a crop that is resized.
-        horizontal_flip: Probability.
-        color_jitter: Strength for brightness, contrast and saturation; ignored under RandAugment.
+        crop: "resized" crops a random part of the image, of random size and shape, and resizes it; "simple" resizes the image to the
+            network's size and shifts it by a few pixels (Simple Random Crop, SRC, arXiv:2204.07118); "detr" resizes the image or a random
+            part of it, with its aspect ratio, to a random size (`vitrail.datasets.augmentation.detr`), for networks without fixed size.
+        crop_scale: Smallest and largest share of the image area in a "resized" crop.
+        crop_ratio: Smallest and largest aspect ratio of a "resized" crop.
+        horizontal_flip: Probability of a flip.
+        color_jitter: Strength for brightness, contrast and saturation; ignored with RandAugment.
         auto_augment: A timm policy, e.g. "rand-m9-mstd0.5-inc1" (RandAugment) or "3a" (3-Augment); null for none.
-        random_erasing: Probability.
-        erasing_mode: What erased parts are filled with: "pixel" is noise, "rand" one random color, "const" the mean color.
-        erasing_count: At most so many parts are erased.
-        rotation: Largest angle in degrees, either way; 0 for none. What turns in from outside has the mean color.
-        blur: Side in pixels of a Gaussian kernel, odd, of random width; 0 for none.
+        random_erasing: Probability of random erasing.
+        erasing_mode: Content of erased regions: "pixel" for noise, "rand" for one random color, "const" for the mean color.
+        erasing_count: Largest number of erased regions.
+        rotation: Largest angle in degrees, in both directions; 0 for none. Uncovered corners get the mean color.
+        blur: Side of a Gaussian kernel in pixels, odd, with random standard deviation; 0 for none.
         noise: Standard deviation of Gaussian noise on the normalized image; 0 for none.
         mixup: Alpha of mixup; 0 for none.
         cutmix: Alpha of cutmix; 0 for none.
-        cutmix_sides: Smallest and largest share of a side that cutmix takes, where it is on, instead of drawing by alpha.
-        mix_mode: Whether one mixture is drawn for a batch, for every pair of images in it, or for every image.
-        mix_probability: Probability that a batch is mixed at all.
-        switch_probability: Probability of cutmix where both are on.
-        label_smoothing: Share of the label spread over all classes.
+        cutmix_sides: Smallest and largest share of a side that cutmix replaces, instead of shares drawn with alpha; ignored without cutmix.
+        mix_mode: Whether mixing parameters are drawn per batch, per pair of images or per image ("elem").
+        mix_probability: Probability that a batch is mixed.
+        switch_probability: Probability of cutmix instead of mixup, if both are on.
+        label_smoothing: Share of the label that is distributed over all classes.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -90,18 +90,18 @@ class AugmentationConfig(BaseModel):
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
     erasing_count: int = Field(1, ge=1)
     rotation: float = Field(0.0, ge=0, le=180)
-    blur: Annotated[int, AfterValidator(_odd)] = Field(0, ge=0)
+    blur: Annotated[int, AfterValidator(_check_odd)] = Field(0, ge=0)
     noise: float = Field(0.0, ge=0)
     mixup: float = Field(0.8, ge=0)
     cutmix: float = Field(1.0, ge=0)
-    cutmix_sides: Annotated[tuple[float, float] | None, AfterValidator(_shares)] = None
+    cutmix_sides: Annotated[tuple[float, float] | None, AfterValidator(_check_shares)] = None
     mix_mode: Literal["batch", "pair", "elem"] = "batch"
     mix_probability: float = Field(1.0, ge=0, le=1)
     switch_probability: float = Field(0.5, ge=0, le=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _mixes_one_size(self) -> "AugmentationConfig":
+    def _check_mixing(self) -> "AugmentationConfig":
         if self.crop == "detr" and (self.mixup or self.cutmix):
             raise ValueError(
                 "expected mixup 0 and cutmix 0 with crop detr, whose images differ in size and cannot be mixed, got "
@@ -111,8 +111,8 @@ class AugmentationConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class DrawnAgain:
-    """timm's random colors, drawn again where its posterize asks for 0 bits, which Pillow refuses."""
+class RedrawOnError:
+    """timm's random color transform, drawn again if its posterize draws 0 bits, for which Pillow raises an error."""
 
     colors: Callable[[Image.Image], Image.Image]
 
@@ -124,8 +124,8 @@ class DrawnAgain:
 
 
 @dataclass(frozen=True)
-class Covering:
-    """Resizes a photo, in its own proportions, to the smallest size that covers a target of height and width."""
+class ResizeToCover:
+    """Resize a photo, with its aspect ratio, to the smallest size that covers the target size (height, width)."""
 
     size: tuple[int, int]
     interpolation: InterpolationMode
@@ -139,8 +139,8 @@ class Covering:
 
 
 @dataclass(frozen=True)
-class Noise:
-    """Gaussian noise on a normalized image."""
+class AddNoise:
+    """Add Gaussian noise to a normalized image."""
 
     std: float
 
@@ -148,11 +148,11 @@ class Noise:
         return image + self.std * torch.randn_like(image)
 
 
-def training_transform(config: AugmentationConfig, preprocessing: Preprocessing) -> Transform:
-    """Return the random transform of training images, with the network's own size and normalization.
+def make_training_transform(config: AugmentationConfig, preprocessing: Preprocessing) -> Transform:
+    """Return the random transform of training images, with the network's size and normalization.
 
     Raises:
-        InvalidInputError: Images of differing sizes for a network that takes one size, or the other way round.
+        InvalidInputError: `config` yields images of varying size for a network with a fixed input size, or vice versa.
     """
     if config.crop == "detr" and preprocessing.fixed:
         raise InvalidInputError(
@@ -182,22 +182,22 @@ def training_transform(config: AugmentationConfig, preprocessing: Preprocessing)
     )
     interpolation = InterpolationMode(preprocessing.interpolation)
     if config.crop == "simple":
-        covering = Covering(preprocessing.size, interpolation)
-        shifted = RandomCrop(preprocessing.size, padding=SHIFT, padding_mode="reflect")
-        geometry = Compose([covering, shifted, RandomHorizontalFlip(config.horizontal_flip)])
+        cover = ResizeToCover(preprocessing.size, interpolation)
+        shift = RandomCrop(preprocessing.size, padding=SHIFT, padding_mode="reflect")
+        geometry = Compose([cover, shift, RandomHorizontalFlip(config.horizontal_flip)])
     elif config.crop == "detr":
         geometry = detr_geometry(preprocessing.size, interpolation, config.horizontal_flip)
-    # timm's policies want three channels.
+    # timm's policies need three channels.
     to_gray = [Grayscale()] if len(preprocessing.mean) == 1 else []
-    # On the normalized image, in the order of arXiv:2304.06391's code: 0 is the mean color.
-    noise = [Noise(config.noise)] if config.noise else []
-    turned = [RandomRotation(config.rotation)] if config.rotation else []
-    blurred = [GaussianBlur(config.blur)] if config.blur else []
-    return Compose([geometry, DrawnAgain(colors), *to_gray, normalization, *noise, *turned, *blurred])
+    # On the normalized image, where 0 is the mean color, in the order of the published code of arXiv:2304.06391.
+    noise = [AddNoise(config.noise)] if config.noise else []
+    rotation = [RandomRotation(config.rotation)] if config.rotation else []
+    blur = [GaussianBlur(config.blur)] if config.blur else []
+    return Compose([geometry, RedrawOnError(colors), *to_gray, normalization, *noise, *rotation, *blur])
 
 
-def label_mixing(config: AugmentationConfig, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Any, Any]] | None:
-    """Return mixup / cutmix for a batch of an even number of images, or None where both are off."""
+def make_label_mixing(config: AugmentationConfig, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Any, Any]] | None:
+    """Return mixup or cutmix for batches of an even number of images, or None if both are off."""
     if not config.mixup and not config.cutmix:
         return None
     mixing: Callable[[Tensor, Tensor], tuple[Any, Any]] = Mixup(

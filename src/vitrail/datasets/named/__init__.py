@@ -1,6 +1,6 @@
-"""Data sets by name: one short entry each."""
+"""Published data sets, each registered under its name. `vitrail.datasets.open` reads them."""
 
-from vitrail.datasets.named import (  # noqa: F401 (registers the sets)
+from vitrail.datasets.named import (  # noqa: F401 (registers the data sets)
     arrays,
     fine_grained,
     folders,
@@ -8,6 +8,6 @@ from vitrail.datasets.named import (  # noqa: F401 (registers the sets)
     inaturalist,
     webdataset,
 )
-from vitrail.datasets.named.base import DATA, NamedData, list_data, named_data, read_data, read_stream
+from vitrail.datasets.named.base import DATA, NamedData, list_data, named_data
 
-__all__ = ["DATA", "NamedData", "list_data", "named_data", "read_data", "read_stream"]
+__all__ = ["DATA", "NamedData", "list_data", "named_data"]

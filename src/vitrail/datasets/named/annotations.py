@@ -1,4 +1,4 @@
-"""Reading lists of images and labels: a damaged one is named, with the line; a missing one stays a FileNotFoundError."""
+"""Reading lists of images and labels: errors name the damaged file and line, and a missing file stays a FileNotFoundError."""
 
 import errno
 import math
@@ -17,16 +17,16 @@ from vitrail.core.json_io import parse_json
 from vitrail.datasets.dataset import Box, LabeledFiles, Transform
 
 
-def damaged(path: Path, why: str) -> InvalidInputError:
-    """Return the error for a file whose content is not what it should be."""
-    return InvalidInputError(f"damaged {path}: {why}; download or extract it again")
+def damaged(path: Path, problem: str) -> InvalidInputError:
+    """Return the error for a file with unexpected content."""
+    return InvalidInputError(f"damaged {path}: {problem}; download or extract it again")
 
 
 def need(path: Path) -> Path:
-    """Return a file or folder that is there.
+    """Return the path of a file or folder that exists.
 
     Raises:
-        FileNotFoundError: It is not.
+        FileNotFoundError: It does not exist.
     """
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -34,26 +34,26 @@ def need(path: Path) -> Path:
 
 
 def official_folder(root: Path, *names: str) -> Path:
-    """Return the folder that the official archive unpacks to, else `root`, where that is this folder itself."""
+    """Return the first of the sub-folders `names`, into which the official archive extracts, or else `root` itself."""
     return next((root / name for name in names if (root / name).is_dir()), root)
 
 
-def read_table(path: Path, *kinds: Callable[[str], Any]) -> list[tuple[Any, ...]]:
-    """Read lines of columns between blanks; the last column may hold blanks itself.
+def read_table(path: Path, *types: Callable[[str], Any]) -> list[tuple[Any, ...]]:
+    """Read the lines of a text file as columns separated by spaces; the last column may contain spaces.
 
     Args:
         path: A text file.
-        kinds: What every column holds: `int`, `float` or `str`.
+        types: Type of every column: `int`, `float` or `str`.
     """
     rows = list[tuple[Any, ...]]()
     for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
-        cells = line.strip().split(maxsplit=len(kinds) - 1)
+        cells = line.strip().split(maxsplit=len(types) - 1)
         try:
-            rows.append(tuple(kind(cell) for kind, cell in zip(kinds, cells, strict=True)))
+            rows.append(tuple(convert(cell) for convert, cell in zip(types, cells, strict=True)))
         except ValueError:
-            raise damaged(path, f"expected {len(kinds)} columns in line {number}, got {line[:80]!r}") from None
+            raise damaged(path, f"expected {len(types)} columns in line {number}, got {line[:80]!r}") from None
     if not rows:
         raise damaged(path, "it is empty")
     return rows
@@ -68,7 +68,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_matlab(path: Path, *names: str) -> list[list[Any]]:
-    """Read variables of a MATLAB file, each a list.
+    """Read variables of a MATLAB file as lists.
 
     Raises:
         MissingExtraError: SciPy is not installed.
@@ -77,7 +77,7 @@ def read_matlab(path: Path, *names: str) -> list[list[Any]]:
         from scipy.io import loadmat  # noqa: PLC0415 (an extra)
     except ImportError:
         raise MissingExtraError(f"reading {path.name}, a MATLAB file,", "matlab") from None
-    # Read here, so that every fault of SciPy's is one of the content.
+    # Read here, so that all errors of SciPy are about the content.
     file = BytesIO(regular_file(path).read_bytes())
     try:
         content = loadmat(file, squeeze_me=True)
@@ -91,7 +91,7 @@ def class_names_by_label(pairs: Sequence[tuple[str, int]], path: Path) -> list[s
 
     Args:
         pairs: Class name and label of every image.
-        path: Where they come from.
+        path: The file that contains them.
     """
     names = {label: name for name, label in pairs}
     if sorted(names) != list(range(1, len(names) + 1)):
@@ -100,16 +100,16 @@ def class_names_by_label(pairs: Sequence[tuple[str, int]], path: Path) -> list[s
 
 
 def labels_by_name(names: Sequence[str], class_names: Sequence[str], path: Path) -> list[int]:
-    """Return the label of every image from the name of its class, as `path` gives it."""
+    """Return the label of every image from its class name, which was read from `path`."""
     index = {name: label for label, name in enumerate(class_names)}
     if unknown := set(names) - set(index):
         raise damaged(path, f"it names {min(unknown)!r}, which is not in the list of classes")
     return [index[name] for name in names]
 
 
-def read_per_image(path: Path, images: Sequence[int], *kinds: Callable[[str], Any]) -> list[tuple[Any, ...]]:
-    """Read a table whose first column is the number of an image; return the other columns of every image."""
-    rows = {image: row for image, *row in read_table(path, int, *kinds)}
+def read_per_image(path: Path, images: Sequence[int], *types: Callable[[str], Any]) -> list[tuple[Any, ...]]:
+    """Read a table whose first column is the number of an image; return the other columns for every image."""
+    rows = {image: row for image, *row in read_table(path, int, *types)}
     missing = [image for image in images if image not in rows]
     if missing:
         raise damaged(path, f"expected a line for every image, found none for {missing[0]} and {len(missing) - 1} others")
@@ -125,26 +125,31 @@ def labeled_files(
     boxes: Sequence[Box] | None = None,
     crop_to_box: bool = False,
 ) -> LabeledFiles:
-    """Return a list of image files after a look at their labels.
+    """Check labels and boxes, and return the files as `LabeledFiles`.
 
     Args:
         paths: Image files.
         labels: Their classes.
         class_names: One name per class.
         transform: From an opened image to a tensor.
-        source: The file that the labels come from.
-        boxes: Where the object lies, if that is known.
-        crop_to_box: Whether to cut every image down to its box.
+        source: The file that contains the labels, for error messages.
+        boxes: Box around the object in every file, if known.
+        crop_to_box: Whether to crop every image to its box.
     """
-    odd = [label for label in labels if not 0 <= label < len(class_names)]
-    if odd:
-        raise damaged(source, f"expected classes 0 to {len(class_names) - 1}, got {odd[0]}")
+    check_labels(labels, class_names, source)
     if not labels:
         raise damaged(source, "it lists no images of this split")
-    strange = next((box for box in boxes or () if not all(map(math.isfinite, box))), None)
-    if strange is not None:
-        raise damaged(source, f"expected boxes of finite numbers, got {strange}")
+    not_finite = next((box for box in boxes or () if not all(map(math.isfinite, box))), None)
+    if not_finite is not None:
+        raise damaged(source, f"expected boxes of finite numbers, got {not_finite}")
     return LabeledFiles(paths, labels, class_names, transform, boxes, crop_to_box)
+
+
+def check_labels(labels: Sequence[Any], class_names: Sequence[str], source: Path) -> None:
+    """Refuse labels that are not indices of classes."""
+    wrong = [label for label in labels if type(label) is not int or not 0 <= label < len(class_names)]
+    if wrong:
+        raise damaged(source, f"expected classes 0 to {len(class_names) - 1}, got {wrong[0]}")
 
 
 def _read_text(path: Path) -> str:

@@ -1,4 +1,8 @@
-"""Small sets that come as a few large files and are held in memory: CIFAR-10, CIFAR-100, MNIST."""
+"""Small data sets that are published as a few large files and held in memory: CIFAR-10, CIFAR-100, MNIST.
+
+Not read by torchvision.datasets: its CIFAR readers call pickle.load, which runs any code in the file, and its MNIST reader takes
+only extracted files and fails on damaged ones with a bare assertion. timm's "torch/..." readers are torchvision's.
+"""
 
 import gzip
 import math
@@ -12,14 +16,12 @@ import numpy as np
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import regular_file
 from vitrail.datasets.dataset import LabeledArrays, LabeledImages, Transform
-from vitrail.datasets.named.annotations import damaged, need, official_folder
-from vitrail.datasets.named.base import named_data
+from vitrail.datasets.named.annotations import check_labels, damaged, need, official_folder
+from vitrail.datasets.named.base import NO_VALIDATION, named_data
 from vitrail.datasets.named.pickles import read_pickle
 
 MAX_IDX_BYTES = 4_000_000_000
-"""Bytes of one idx file: 85 times those of MNIST's images."""
-
-NO_VALIDATION = "it has no part of its own for validation; hold out some of train"
+"""Largest content of an idx file; MNIST's training images take 47 MB."""
 
 
 @named_data(
@@ -36,10 +38,10 @@ cifar-10-batches-py/ (or this folder itself)
 )
 def read_cifar10(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read CIFAR-10 in its Python version."""
-    folder = _not_sorted(official_folder(root, "cifar-10-batches-py"), "cifar10")
+    folder = _expect_original_files(official_folder(root, "cifar-10-batches-py"), "cifar10")
     files = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
-    class_names = _class_names(folder / "batches.meta", "label_names")
-    return _cifar([folder / file for file in files], "labels", class_names, transform, f"cifar10/{split}")
+    class_names = _read_class_names(folder / "batches.meta", "label_names")
+    return _read_cifar([folder / file for file in files], "labels", class_names, transform, f"cifar10/{split}")
 
 
 @named_data(
@@ -56,9 +58,9 @@ cifar-100-python/ (or this folder itself)
 )
 def read_cifar100(root: Path, split: str, transform: Transform, *, level: Literal["fine", "coarse"] = "fine") -> LabeledImages:
     """Read CIFAR-100 in its Python version."""
-    folder = _not_sorted(official_folder(root, "cifar-100-python"), "cifar100")
-    class_names = _class_names(folder / "meta", f"{level}_label_names")
-    return _cifar([folder / split], f"{level}_labels", class_names, transform, f"cifar100/{split}")
+    folder = _expect_original_files(official_folder(root, "cifar-100-python"), "cifar100")
+    class_names = _read_class_names(folder / "meta", f"{level}_label_names")
+    return _read_cifar([folder / split], f"{level}_labels", class_names, transform, f"cifar100/{split}")
 
 
 @named_data(
@@ -76,41 +78,41 @@ MNIST/raw/ (or raw/, or this folder itself)
 )
 def read_mnist(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read MNIST."""
-    folder = _not_sorted(official_folder(root, "MNIST/raw", "raw"), "mnist")
+    folder = _expect_original_files(official_folder(root, "MNIST/raw", "raw"), "mnist")
     part = "train" if split == "train" else "t10k"
     pixels = _read_idx(folder / f"{part}-images-idx3-ubyte.gz", num_axes=3)
     labels = _read_idx(folder / f"{part}-labels-idx1-ubyte.gz", num_axes=1)
-    return _arrays(pixels, labels.tolist(), [str(digit) for digit in range(10)], transform, f"mnist/{split}", folder)
+    return _labeled_arrays(pixels, labels.tolist(), [str(digit) for digit in range(10)], transform, f"mnist/{split}", folder)
 
 
-def _not_sorted(folder: Path, name: str) -> Path:
-    """Refuse images that someone sorted into folders, since that is another set."""
-    sorted_part = next((part for part in ("train", "test") if any(each.is_dir() for each in (folder / part).glob("*"))), None)
-    if sorted_part is not None:
-        raise InvalidInputError(
-            f"expected the original files of {name} in {folder}, found folders of images ({sorted_part}/<class>/); read them as the "
-            "data set 'folder'"
-        )
+def _expect_original_files(folder: Path, name: str) -> Path:
+    """Refuse a copy of the data set as folders of images."""
+    for split in ("train", "test"):
+        if any(path.is_dir() for path in (folder / split).glob("*")):
+            raise InvalidInputError(
+                f"expected the original files of {name} in {folder}, found folders of images ({split}/<class>/); read them as the "
+                "data set 'folder'"
+            )
     return folder
 
 
-def _class_names(file: Path, key: str) -> list[str]:
-    return [str(name) for name in _entry(read_pickle(file), key, file)]
+def _read_class_names(file: Path, key: str) -> list[str]:
+    return [str(name) for name in _get_list(read_pickle(file), key, file)]
 
 
-def _cifar(files: Sequence[Path], labels: str, class_names: list[str], transform: Transform, source: str) -> LabeledImages:
+def _read_cifar(files: Sequence[Path], labels: str, class_names: list[str], transform: Transform, source: str) -> LabeledImages:
     batches, classes = list[np.ndarray](), list[Any]()
     for file in files:
         content = read_pickle(file)
-        classes_of_batch, pixels = _entry(content, labels, file), content.get("data")
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(classes_of_batch), 3072):
-            raise damaged(file, f"expected {len(classes_of_batch)} images of 3x32x32 bytes")
+        batch_classes, pixels = _get_list(content, labels, file), content.get("data")
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(batch_classes), 3072):
+            raise damaged(file, f"expected {len(batch_classes)} images of 3x32x32 bytes")
         batches.append(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        classes += classes_of_batch
-    return _arrays(np.concatenate(batches), classes, class_names, transform, source, files[0])
+        classes += batch_classes
+    return _labeled_arrays(np.concatenate(batches), classes, class_names, transform, source, files[0])
 
 
-def _entry(content: Any, key: str, file: Path) -> list[Any]:
+def _get_list(content: Any, key: str, file: Path) -> list[Any]:
     values = content.get(key) if isinstance(content, dict) else None
     if not isinstance(values, list) or not values:
         raise damaged(file, f"expected a dictionary with a list {key!r}")
@@ -118,7 +120,7 @@ def _entry(content: Any, key: str, file: Path) -> list[Any]:
 
 
 def _read_idx(path: Path, num_axes: int) -> np.ndarray:
-    """Read an array of bytes in the idx format: two zeros, 8 for bytes, the number of axes, their lengths, the bytes."""
+    """Read an array of bytes in the idx format: two zeros, 8 for bytes, the number of axes, their lengths, the content."""
     plain = path.with_suffix("")
     start = 4 + 4 * num_axes
     try:
@@ -129,23 +131,23 @@ def _read_idx(path: Path, num_axes: int) -> np.ndarray:
             if head[:4] != bytes([0, 0, 8, num_axes]) or len(shape) != num_axes:
                 raise damaged(path, f"expected an idx file of bytes with {num_axes} axes")
             if size > MAX_IDX_BYTES:
-                raise damaged(path, f"expected an idx file of at most {MAX_IDX_BYTES:,} bytes, it says that it has {size:,}")
-            content = file.read(size + 1)  # A few bytes may unpack to any number; no more are read than it says.
+                raise damaged(path, f"expected an idx file of at most {MAX_IDX_BYTES:,} bytes, its header announces {size:,}")
+            content = file.read(size + 1)  # A few bytes may decompress to any number; read no more than announced.
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(path, str(error)) from None
     if len(content) != size:
         raise damaged(
-            path, f"expected {size:,} bytes, as it says, got {'more' if len(content) > size else f'{len(content):,}'}"
+            path, f"expected {size:,} bytes, as in its header, got {'more' if len(content) > size else f'{len(content):,}'}"
         )
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _arrays(
+def _labeled_arrays(
     pixels: np.ndarray, labels: list[Any], class_names: list[str], transform: Transform, name: str, source: Path
 ) -> LabeledImages:
     if len(pixels) != len(labels):
         raise damaged(source, f"expected as many labels as images, got {len(labels)} and {len(pixels)}")
-    odd = [label for label in labels if type(label) is not int or not 0 <= label < len(class_names)]
-    if odd or not labels:
-        raise damaged(source, f"expected classes 0 to {len(class_names) - 1}, got {odd[0] if odd else 'none'}")
+    if not labels:
+        raise damaged(source, f"expected classes 0 to {len(class_names) - 1}, got none")
+    check_labels(labels, class_names, source)
     return LabeledArrays(pixels, labels, class_names, transform, name)

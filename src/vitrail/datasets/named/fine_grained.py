@@ -1,4 +1,8 @@
-"""Sets of classes that look alike: birds, dogs, pets, cars and aircraft."""
+"""Fine-grained data sets: birds, dogs, cars, aircraft and pets.
+
+torchvision.datasets has readers of cars, aircraft and pets, but without the boxes of the cars, and with errors that do not name the
+damaged file and line; neither torchvision nor timm reads CUB-200-2011 or Stanford Dogs.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -15,8 +19,7 @@ from vitrail.datasets.named.annotations import (
     read_per_image,
     read_table,
 )
-from vitrail.datasets.named.arrays import NO_VALIDATION
-from vitrail.datasets.named.base import named_data
+from vitrail.datasets.named.base import NO_VALIDATION, named_data
 
 
 @named_data(
@@ -35,7 +38,7 @@ CUB_200_2011/ (or this folder itself)
     note=NO_VALIDATION,
 )
 def read_cub(root: Path, split: str, transform: Transform, *, crop_to_box: bool = False) -> LabeledImages:
-    """Read the birds; `crop_to_box` cuts every image down to its bird."""
+    """Read the birds; `crop_to_box` crops every image to its bird."""
     root = official_folder(root, "CUB_200_2011")
     folder, source = need(root / "images"), root / "image_class_labels.txt"
     files = dict(read_table(root / "images.txt", int, str))
@@ -47,7 +50,9 @@ def read_cub(root: Path, split: str, transform: Transform, *, crop_to_box: bool 
         [folder / files[image] for image in images],
         [number - 1 for (number,) in read_per_image(source, images, int)],
         # 001.Black_footed_Albatross
-        class_names_by_label([(_words(name.split(".", 1)[-1]), number) for number, name in classes], root / "classes.txt"),
+        class_names_by_label(
+            [(_replace_underscores(name.split(".", 1)[-1]), number) for number, name in classes], root / "classes.txt"
+        ),
         transform,
         source,
         [(left, top, left + width, top + height) for left, top, width, height in corners],
@@ -74,7 +79,7 @@ def read_dogs(root: Path, split: str, transform: Transform) -> LabeledImages:
     try:
         labels = [int(number) for number in numbers]
         # n02085620-Chihuahua/n02085620_5927.jpg
-        breeds = [_words(Path(file).parent.name.partition("-")[2]) for file in files]
+        breeds = [_replace_underscores(Path(file).parent.name.partition("-")[2]) for file in files]
         class_names = class_names_by_label(list(zip(breeds, labels, strict=True)), source)
     except (TypeError, ValueError) as error:
         raise damaged(source, f"expected a file name and a class per image, {error}") from None
@@ -94,11 +99,11 @@ stanford_cars/ (or this folder itself)
     cars_train_annos.mat
 """,
     download="""download the images, car_devkit.tgz and cars_test_annos_withlabels.mat, and extract them there. Their official page,
-https://ai.stanford.edu/~jkrause/cars/car_dataset.html, is gone; https://github.com/pytorch/vision/issues/7545 tells where copies are""",
+https://ai.stanford.edu/~jkrause/cars/car_dataset.html, is gone; https://github.com/pytorch/vision/issues/7545 lists copies""",
     note=NO_VALIDATION,
 )
 def read_cars(root: Path, split: str, transform: Transform, *, crop_to_box: bool = False) -> LabeledImages:
-    """Read the cars; `crop_to_box` cuts every image down to its car."""
+    """Read the cars; `crop_to_box` crops every image to its car."""
     root = official_folder(root, "stanford_cars")
     folder = need(root / f"cars_{split}")
     devkit = root / "devkit"
@@ -108,7 +113,7 @@ def read_cars(root: Path, split: str, transform: Transform, *, crop_to_box: bool
     (class_names,) = read_matlab(devkit / "cars_meta.mat", "class_names")
     (cars,) = read_matlab(source, "annotations")
     try:
-        # Corners count pixels from 1, the last one included.
+        # Corners count pixels from 1 and are inclusive.
         boxes = [(float(left) - 1, float(top) - 1, float(right), float(bottom)) for left, top, right, bottom, _, _ in cars]
         labels, files = [int(car[4]) - 1 for car in cars], [str(car[5]) for car in cars]
     except (TypeError, ValueError, IndexError) as error:
@@ -128,12 +133,12 @@ fgvc-aircraft-2013b/ (or this folder itself)
     images_variant_test.txt
 """,
     download="download fgvc-aircraft-2013b.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/ and extract it there",
-    note="train is the official trainval, of which some may be held out",
+    note="train is the official trainval; hold out a part of it",
 )
 def read_aircraft(
     root: Path, split: str, transform: Transform, *, level: Literal["variant", "family", "manufacturer"] = "variant"
 ) -> LabeledImages:
-    """Read the aircraft; `level` says how finely they are told apart."""
+    """Read the aircraft; `level` chooses the classes: variants, families or manufacturers."""
     root = official_folder(root, "fgvc-aircraft-2013b") / "data"
     source, folder = root / f"images_{level}_{'trainval' if split == 'train' else 'test'}.txt", need(root / "images")
     plural = {"variant": "variants", "family": "families", "manufacturer": "manufacturers"}[level]
@@ -152,7 +157,7 @@ oxford-iiit-pet/ (or this folder itself)
   annotations/  trainval.txt test.txt
 """,
     download="download images.tar.gz and annotations.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/pets/ and extract them there",
-    note="train is the official trainval, of which some may be held out",
+    note="train is the official trainval; hold out a part of it",
 )
 def read_pets(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read the pets."""
@@ -160,10 +165,10 @@ def read_pets(root: Path, split: str, transform: Transform) -> LabeledImages:
     source, folder = root / "annotations" / f"{'trainval' if split == 'train' else 'test'}.txt", need(root / "images")
     rows = read_table(source, str, int, int, int)
     # american_bulldog_100
-    breeds = [(_words(image.rpartition("_")[0]).title(), label) for image, label, _, _ in rows]
+    breeds = [(_replace_underscores(image.rpartition("_")[0]).title(), label) for image, label, _, _ in rows]
     files, labels = [folder / f"{image}.jpg" for image, *_ in rows], [label - 1 for _, label in breeds]
     return labeled_files(files, labels, class_names_by_label(breeds, source), transform, source)
 
 
-def _words(name: str) -> str:
+def _replace_underscores(name: str) -> str:
     return name.replace("_", " ")

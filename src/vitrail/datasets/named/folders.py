@@ -1,4 +1,8 @@
-"""Sets that are sorted into folders: one's own, ImageNet, Tiny ImageNet."""
+"""Data sets sorted into folders: your own, ImageNet, Tiny ImageNet.
+
+torchvision's ImageFolder raises an error at the first damaged file, and timm's ImageDataset puts the next image in its place; neither
+library reads Tiny ImageNet's validation images.
+"""
 
 from pathlib import Path
 
@@ -21,13 +25,13 @@ val/
 test/
   <class>/
 """,
-    download="put your images there, one folder per class; options call the parts otherwise, as in train=training",
+    download="put your images there, one folder per class; options give other folder names, as in train=training",
     splits=None,
 )
 def read_folder(
     root: Path, split: str, transform: Transform, *, train: str = "train", val: str = "val", test: str = "test"
 ) -> LabeledImages:
-    """Read `split` from the folder that its option names; any other split is a folder's own name."""
+    """Read a split from the folder that its option names; any other split is itself the name of a folder."""
     return ImageFolder.scan(need(root / {"train": train, "val": val, "test": test}.get(split, split)), transform)
 
 
@@ -49,7 +53,7 @@ each into a folder of its name in train. Extract the second into val, and sort i
     note="the labels of its test images are not public",
 )
 def read_imagenet(root: Path, split: str, transform: Transform) -> LabeledImages:
-    """Read the folder of a split; classes are called by their WordNet numbers."""
+    """Read the folder of a split; class names are WordNet IDs."""
     folder = need(root / split)
     images = ImageFolder.scan(folder, transform)
     if not images.class_names:
@@ -79,12 +83,12 @@ tiny-imagenet-200/ (or this folder itself)
     note="the labels of its test images were never published",
 )
 def read_tiny_imagenet(root: Path, split: str, transform: Transform) -> LabeledImages:
-    """Read Tiny ImageNet; classes are called by their WordNet numbers, in sorted order."""
+    """Read Tiny ImageNet; class names are WordNet IDs, in sorted order."""
     root = official_folder(root, "tiny-imagenet-200")
     class_names = sorted(name for (name,) in read_table(root / "wnids.txt", str))
     if split == "train":
-        found = [(path, label) for label, name in enumerate(class_names) for path in images_below(need(root / "train" / name))]
-        return labeled_files([path for path, _ in found], [label for _, label in found], class_names, transform, root / "train")
+        pairs = [(path, label) for label, name in enumerate(class_names) for path in images_below(need(root / "train" / name))]
+        return labeled_files([path for path, _ in pairs], [label for _, label in pairs], class_names, transform, root / "train")
     source, folder = root / "val" / "val_annotations.txt", need(root / "val" / "images")
     rows = read_table(source, str, str, str)  # file, class, box
     labels = labels_by_name([name for _, name, _ in rows], class_names, source)

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, as the datasets library reads them from a folder."""
+"""Data sets of the Hugging Face Hub, read from a folder by the datasets library."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,16 +18,16 @@ from vitrail.datasets.streaming import ImageStream, Record, Share, StreamedImage
 
 @dataclass(frozen=True, eq=False)
 class TableImages(LabeledImages):
-    """Images that are a column of a table.
+    """Images in a column of a table.
 
     Args:
         table: A `datasets.Dataset` whose images are not decoded.
         column: The column of images.
-        labels: Ground truth per row, an index into `class_names`, or `NO_LABEL`.
+        labels: Class per row, an index into `class_names`, or `NO_LABEL`.
         class_names: One name per class.
         transform: From an opened image to a tensor.
-        source: What stands before a row's number in its name.
-        numbers: A row's number in its source.
+        source: Prefix of the names of the images.
+        numbers: Row numbers of the images in the table.
     """
 
     table: Any = field(repr=False)
@@ -39,7 +39,7 @@ class TableImages(LabeledImages):
     numbers: Sequence[int] = field(repr=False)
 
     def open(self, index: int) -> Image.Image:
-        return decode_image(_content(self.table[self.numbers[index]][self.column], self.name(index)), self.name(index))
+        return decode_image(_read_cell(self.table[self.numbers[index]][self.column], self.name(index)), self.name(index))
 
     def name(self, index: int) -> str:
         return f"{self.source}/{self.numbers[index]}"
@@ -50,14 +50,14 @@ class TableImages(LabeledImages):
 
 @dataclass(frozen=True)
 class TableStream(ImageStream):
-    """Images that are a column of a table, read from its first row to its last.
+    """Images in a column of a table, read from its first row to its last.
 
     Args:
         table: A `datasets.IterableDataset` whose images are not decoded.
         image: The column of images.
         label: The column of classes.
-        source: What stands before a row's number in its name.
-        buffer: Rows held in memory to draw from, where the order is random.
+        source: Prefix of the names of the images.
+        buffer: Number of rows in the shuffle buffer.
     """
 
     table: Any = field(repr=False)
@@ -70,25 +70,25 @@ class TableStream(ImageStream):
         from datasets.distributed import split_dataset_by_node  # noqa: PLC0415 (an extra)
 
         table = self.table if seed is None else self._shuffled(seed)
-        # Between the workers of a loader, the library splits by itself.
+        # The library itself splits a share among the workers of a loader.
         for number, row in enumerate(split_dataset_by_node(table, rank=share.rank, world_size=share.world_size)):
             name = f"{self.source}/{share.rank}-{share.worker}-{number}"
             try:
-                content = _content(row[self.image], name)
+                content = _read_cell(row[self.image], name)
             except ImageError as error:
                 yield Unreadable(name, str(error))
             else:
                 yield Record(content, NO_LABEL if row[self.label] is None else int(row[self.label]), name)
 
     def _shuffled(self, seed: int) -> Any:
-        # Where the library can mix files, it leaves workers without any when it does.
-        known = inspect.signature(self.table.shuffle).parameters
-        one_by_one = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in known else {}
-        return self.table.shuffle(seed=seed, buffer_size=self.buffer, **one_by_one)
+        # Newer versions of the library mix several files, which leaves some workers without any.
+        parameters = inspect.signature(self.table.shuffle).parameters
+        one_file_at_a_time = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in parameters else {}
+        return self.table.shuffle(seed=seed, buffer_size=self.buffer, **one_file_at_a_time)
 
 
-def _content(cell: Mapping[str, Any] | None, name: str) -> bytes:
-    """The file of an image, which lies in the table or beside it."""
+def _read_cell(cell: Mapping[str, Any] | None, name: str) -> bytes:
+    """Return the bytes of an image file, which is stored in the table or beside it."""
     if cell is None or (cell["bytes"] is None and not cell["path"]):
         raise ImageError(f"expected an image in {name}, found none")
     if cell["bytes"] is not None:
@@ -108,13 +108,13 @@ def read_huggingface(
 
     Args:
         root: The data set's folder.
-        split: As the data set calls it.
+        split: Name of the split in the data set.
         transform: From an opened image to a tensor.
-        image: The column of images; None for the only one.
-        label: The column of classes; None for the only one.
+        image: The column of images; by default the only one.
+        label: The column of classes; by default the only one.
     """
-    table, image, label, class_names = _load(root, split, image, label, streaming=False)
-    classes = [NO_LABEL if each is None else int(each) for each in table[label]]
+    table, image, label, class_names = _load_table(root, split, image, label, streaming=False)
+    classes = [NO_LABEL if value is None else int(value) for value in table[label]]
     names = class_names or [str(index) for index in range(max(classes, default=NO_LABEL) + 1)]
     return TableImages(table, image, classes, names, transform, f"{root}/{split}", range(len(classes)))
 
@@ -130,18 +130,20 @@ def stream_huggingface(
     num_classes: int | None = None,
     buffer: int = 2048,
 ) -> StreamedImages:
-    """Read a split without an index of its rows; options beside those of `read_huggingface` are as for webdataset."""
-    table, image, label, class_names = _load(root, split, image, label, streaming=True)
+    """Read a split as a stream; options beyond those of `read_huggingface` are those of webdataset."""
+    table, image, label, class_names = _load_table(root, split, image, label, streaming=True)
     names = class_names or [str(index) for index in range(num_classes or 0)]
     if not names:
-        raise InvalidInputError(f"huggingface: column {label!r} does not name its classes; give the option num_classes")
-    known = (table.info.splits or {}).get(split)
-    count = num_images or (known.num_examples if known is not None else None)
-    return StreamedImages(TableStream(table, image, label, f"{root}/{split}", buffer), names, transform, count)
+        raise InvalidInputError(f"huggingface: column {label!r} has no class names; set the option num_classes")
+    info = (table.info.splits or {}).get(split)
+    num_images = num_images or (info.num_examples if info is not None else None)
+    return StreamedImages(TableStream(table, image, label, f"{root}/{split}", buffer), names, transform, num_images)
 
 
-def _load(root: Path, split: str, image: str | None, label: str | None, streaming: bool) -> tuple[Any, str, str, list[str]]:
-    """The table, the names of its columns of images and classes, and the names of its classes."""
+def _load_table(
+    root: Path, split: str, image: str | None, label: str | None, streaming: bool
+) -> tuple[Any, str, str, list[str]]:
+    """Return the table, the names of its columns of images and of classes, and the class names."""
     try:
         import datasets  # noqa: PLC0415 (an extra)
     except ImportError:
@@ -153,19 +155,22 @@ def _load(root: Path, split: str, image: str | None, label: str | None, streamin
             table = datasets.load_from_disk(str(root))[split]
         else:
             table = datasets.load_dataset(str(root.resolve()), split=split, streaming=streaming)
-    except Exception as error:  # The library raises nearly anything for a damaged or foreign folder.
+    except Exception as error:  # The library raises errors of many types for a damaged or unsuitable folder.
         raise InvalidInputError(f"huggingface: cannot read split {split!r} of {root}: {error}") from error
     features = table.features or {}
-    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    image, label = _column("image", image, images, features), _column("label", label, labels or ["label"], features)
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    image, label = (
+        _choose_column("image", image, images, features),
+        _choose_column("label", label, labels or ["label"], features),
+    )
     if getattr(features[label], "dtype", "") == "string" and not streaming:
         table = table.class_encode_column(label)
     class_names = getattr(table.features[label], "names", None) or []
     return table.cast_column(image, datasets.Image(decode=False)), image, label, list(class_names)
 
 
-def _column(option: str, name: str | None, candidates: Sequence[str], features: Any) -> str:
+def _choose_column(option: str, name: str | None, candidates: Sequence[str], features: Any) -> str:
     if name is None and len(candidates) == 1:
         name = candidates[0]
     if name not in features:
@@ -178,13 +183,13 @@ def _column(option: str, name: str | None, candidates: Sequence[str], features: 
 DATA.register("huggingface")(
     NamedData(
         "huggingface",
-        "any labeled images that the datasets library reads, also streamed",
+        "any labeled images that the datasets library can read; can be streamed",
         """
-README.md (the files of a repository, as they are)
+README.md (the files of a repository, unchanged)
 data/
   train-00000-of-00001.parquet ...
 """,
-        "choose one at https://huggingface.co/datasets and download it there, for example by\n"
+        "choose a data set at https://huggingface.co/datasets and download it there, for example with\n"
         "hf download uoft-cs/cifar10 --repo-type dataset --local-dir FOLDER",
         read=read_huggingface,
         stream=stream_huggingface,

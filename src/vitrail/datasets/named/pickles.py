@@ -1,4 +1,7 @@
-"""Reading a pickle without running what it says: arrays of numbers, texts, lists and dictionaries only."""
+"""Reading a pickle safely: only arrays of numbers, strings, lists and dictionaries, and no code.
+
+Not torch.load(weights_only=True), which reads torch's own files, nor pickle.load, as torchvision does, which runs code from the file.
+"""
 
 import pickle
 from collections.abc import Callable, Mapping
@@ -15,8 +18,8 @@ def read_pickle(path: Path) -> Any:
     """Read plain data from a pickle, such as a batch of CIFAR-10.
 
     Raises:
-        FileNotFoundError: No such file.
-        InvalidInputError: It is damaged, or asks for anything but plain data.
+        FileNotFoundError: The file does not exist.
+        InvalidInputError: It is damaged, or contains anything but plain data.
     """
     with regular_file(path).open("rb") as file:
         try:
@@ -31,63 +34,63 @@ def read_pickle(path: Path) -> Any:
 
 
 class _NumberType:
-    """A kind of numbers. Not numpy's own, which takes flags from a file that let it read bytes as pointers."""
+    """Stand-in for numpy.dtype, which would accept flags from the file that make it read bytes as pointers."""
 
     def __init__(self, code: str, align: Any = False, copy: Any = False) -> None:
-        self.kind = np.dtype(code)
-        if self.kind.kind not in "biuf":
-            raise pickle.UnpicklingError(f"it asks for an array of {self.kind}, which are no numbers")
+        self.dtype = np.dtype(code)
+        if self.dtype.kind not in "biuf":
+            raise pickle.UnpicklingError(f"it contains an array of {self.dtype}, which are not numbers")
 
     def __setstate__(self, state: Any) -> None:
-        order, parts = state[1], state[2:5]
-        if order not in ("<", ">", "=", "|") or any(part is not None for part in parts):
-            raise pickle.UnpicklingError("it asks for an array of numbers with parts")
-        self.kind = self.kind.newbyteorder(order)
+        byte_order, sub_types = state[1], state[2:5]
+        if byte_order not in ("<", ">", "=", "|") or any(sub_type is not None for sub_type in sub_types):
+            raise pickle.UnpicklingError("it contains a structured array")
+        self.dtype = self.dtype.newbyteorder(byte_order)
 
 
 class _Array:
-    """What an array begins as; its content follows as a state."""
+    """Stand-in for an array, which a pickle first creates empty and then fills by `__setstate__`."""
 
-    def __init__(self, _kind: Any, _shape: Any, _code: Any) -> None:
+    def __init__(self, _type: Any, _shape: Any, _code: Any) -> None:
         self.array = np.empty(0, np.int8)
 
     def __setstate__(self, state: Any) -> None:
-        _version, shape, kind, by_columns, content = state
-        if not isinstance(kind, _NumberType) or not isinstance(content, bytes | str):
-            raise pickle.UnpicklingError("it asks for an array of something else than numbers")
-        # Bytes of Python 2 come as text.
+        _version, shape, number_type, column_major, content = state
+        if not isinstance(number_type, _NumberType) or not isinstance(content, bytes | str):
+            raise pickle.UnpicklingError("it contains an array of anything but numbers")
+        # Bytes pickled by Python 2 arrive as text.
         content = content.encode("latin1") if isinstance(content, str) else content
-        self.array = np.frombuffer(content, kind.kind).reshape(shape, order="F" if by_columns else "C")
+        self.array = np.frombuffer(content, number_type.dtype).reshape(shape, order="F" if column_major else "C")
 
 
-def _number_type(*described: Any) -> _NumberType:
-    return _NumberType(*described)
+def _make_number_type(*arguments: Any) -> _NumberType:
+    return _NumberType(*arguments)
 
 
-def _empty_array(*described: Any) -> _Array:
-    return _Array(*described)
+def _make_array(*arguments: Any) -> _Array:
+    return _Array(*arguments)
 
 
-def _latin1(text: str, _codec: str = "latin1") -> bytes:
-    """How protocols below 3 write bytes."""
+def _encode_latin1(text: str, _codec: str = "latin1") -> bytes:
+    """Return bytes that a protocol below 3 wrote as text."""
     return text.encode("latin1")
 
 
-# An array's class is only named in the file, never called.
-_ADMITTED: Mapping[tuple[str, str], Callable[..., Any] | str] = {
+# A pickle names the class of an array without calling it, so a placeholder is enough.
+_ALLOWED: Mapping[tuple[str, str], Callable[..., Any] | str] = {
     ("numpy", "ndarray"): "an array",
-    ("numpy", "dtype"): _number_type,
-    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-    ("_codecs", "encode"): _latin1,
+    ("numpy", "dtype"): _make_number_type,
+    ("numpy.core.multiarray", "_reconstruct"): _make_array,
+    ("numpy._core.multiarray", "_reconstruct"): _make_array,
+    ("_codecs", "encode"): _encode_latin1,
 }
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """A pickle may name any function and have it called; this one finds only those above."""
+    """Unpickler that resolves only the names above, so that a pickle cannot call arbitrary functions."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ADMITTED[module, name]
+            return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no plain data") from None
+            raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not plain data") from None

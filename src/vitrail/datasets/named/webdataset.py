@@ -1,4 +1,4 @@
-"""WebDataset: tar files in which an image lies beside its label."""
+"""WebDataset: tar files that contain images and their labels as neighboring files."""
 
 import errno
 import random
@@ -13,7 +13,7 @@ from typing import Any
 from vitrail.core.errors import InvalidInputError, MissingExtraError
 from vitrail.core.json_io import parse_json
 from vitrail.datasets.dataset import Transform, Unreadable
-from vitrail.datasets.formats import SUFFIXES
+from vitrail.datasets.file_search import SUFFIXES
 from vitrail.datasets.named.annotations import damaged, need, read_json, read_table
 from vitrail.datasets.named.base import DATA, NamedData
 from vitrail.datasets.streaming import ImageStream, Record, Share, StreamedImages
@@ -27,8 +27,8 @@ class TarStream(ImageStream):
 
     Args:
         shards: The tar files.
-        label: The field of an image's `.json` that holds its class; None for a file `.cls` beside the image.
-        buffer: Images held in memory to draw from, where the order is random.
+        label: The field of an image's `.json` that holds its class; None to read the class from a file `.cls` beside the image.
+        buffer: Number of images in the shuffle buffer.
     """
 
     shards: Sequence[Path]
@@ -39,38 +39,39 @@ class TarStream(ImageStream):
         shards = list(self.shards)
         if seed is not None:
             random.Random(seed).shuffle(shards)
-        own = share.rank * share.num_workers + share.worker
-        found = (record for shard in shards[own :: share.world_size * share.num_workers] for record in self._read(shard))
-        return found if seed is None else shuffled(found, self.buffer, random.Random(f"{seed} {own}"))
+        first = share.rank * share.num_workers + share.worker
+        own_shards = shards[first :: share.world_size * share.num_workers]
+        records = (record for shard in own_shards for record in self._read_shard(shard))
+        return records if seed is None else shuffle_stream(records, self.buffer, random.Random(f"{seed} {first}"))
 
-    def _read(self, shard: Path) -> Iterator[Record | Unreadable]:
+    def _read_shard(self, shard: Path) -> Iterator[Record | Unreadable]:
         from webdataset.tariterators import tarfile_samples  # noqa: PLC0415 (an extra)
 
         try:
             for sample in tarfile_samples([{"url": str(shard)}]):
-                yield self._record(sample, f"{shard}/{sample['__key__']}")
+                yield self._make_record(sample, f"{shard}/{sample['__key__']}")
         except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
             yield Unreadable(str(shard), f"damaged tar file {shard}: {error!r}; download it again")
 
-    def _record(self, sample: Mapping[str, Any], name: str) -> Record | Unreadable:
+    def _make_record(self, sample: Mapping[str, Any], name: str) -> Record | Unreadable:
         image = next((key for key in IMAGE_KEYS if key in sample), None)
         if image is None:
             return Unreadable(name, f"expected an image in {name}, found {', '.join(key for key in sample if key[0] != '_')}")
         try:
             label = int(sample["cls"]) if self.label is None else int(parse_json(sample["json"])[self.label])
         except (KeyError, TypeError, ValueError):
-            where = ".cls" if self.label is None else f".json with {self.label!r}"
-            return Unreadable(name, f"expected a class as a number in a {where} beside the image, found none")
+            file = ".cls" if self.label is None else f".json with {self.label!r}"
+            return Unreadable(name, f"expected a class as a number in a {file} beside the image, found none")
         return Record(sample[image], label, f"{name}.{image}")
 
 
-def shuffled(records: Iterator[Record | Unreadable], size: int, rng: random.Random) -> Iterator[Record | Unreadable]:
-    """Draw from a buffer that the stream keeps full: a stream cannot be shuffled any further."""
+def shuffle_stream(records: Iterator[Record | Unreadable], size: int, rng: random.Random) -> Iterator[Record | Unreadable]:
+    """Yield records in random order, drawn from a buffer of `size` records that the stream refills."""
     buffer = list(islice(records, size))
     for record in records:
-        place = rng.randrange(size)
-        yield buffer[place]
-        buffer[place] = record
+        index = rng.randrange(size)
+        yield buffer[index]
+        buffer[index] = record
     rng.shuffle(buffer)
     yield from buffer
 
@@ -89,35 +90,35 @@ def read_webdataset(
     """Read the tar files of a split.
 
     Args:
-        root: Holds the tar files.
-        split: What occurs in their names.
+        root: Folder of the tar files.
+        split: A part of their names.
         transform: From an opened image to a tensor.
         shards: A pattern for the tar files of the split below `root`, such as "part1/*.tar".
-        label: The field of an image's `.json` that holds its class; None for a file `.cls` beside the image.
-        num_images: Of the split.
-        num_classes: Where there is no classes.txt; classes are called by their numbers then.
-        buffer: Images held in memory per worker to draw from, in training.
+        label: The field of an image's `.json` that holds its class; None to read the class from a file `.cls` beside the image.
+        num_images: Number of images in the split.
+        num_classes: Number of classes, if there is no classes.txt; class names are numbers then.
+        buffer: Number of images in the shuffle buffer of each worker.
     """
     try:
         import webdataset  # noqa: F401, PLC0415 (an extra)
     except ImportError:
         raise MissingExtraError("the data set webdataset", "webdataset") from None
-    info = _info(need(root), split)
+    info = _read_info(need(root), split)
     patterns = [shards] if shards is not None else [f"*{split}*.tar", f"{split}/*.tar"]
     if info and shards is None:
-        found = [need(root / name) for name in info["filenames"]]
+        files = [need(root / name) for name in info["filenames"]]
     else:
-        found = next((files for files in (sorted(root.glob(pattern)) for pattern in patterns) if files), [])
-    if not found:
+        files = next((matches for matches in (sorted(root.glob(pattern)) for pattern in patterns) if matches), [])
+    if not files:
         raise FileNotFoundError(errno.ENOENT, "no tar files", " or ".join(str(root / pattern) for pattern in patterns))
-    count = num_images or info.get("num_samples")
-    # gopen, below webdataset, would take what stands before a colon for a protocol.
-    stream = TarStream([shard.resolve() for shard in found], label, buffer)
-    return StreamedImages(stream, _class_names(root / "classes.txt", num_classes), transform, count)
+    # webdataset would take the part of a relative path before a colon for a protocol.
+    stream = TarStream([file.resolve() for file in files], label, buffer)
+    class_names = _read_class_names(root / "classes.txt", num_classes)
+    return StreamedImages(stream, class_names, transform, num_images or info.get("num_samples"))
 
 
-def _info(root: Path, split: str) -> Mapping[str, Any]:
-    """What timm's _info.json says of a split, where there is one."""
+def _read_info(root: Path, split: str) -> Mapping[str, Any]:
+    """Return the entry of a split in timm's _info.json; empty if there is no such file."""
     path = next((root / name for name in ("_info.json", "info.json") if (root / name).exists()), None)
     if path is None:
         return {}
@@ -132,28 +133,26 @@ def _info(root: Path, split: str) -> Mapping[str, Any]:
     return splits[split]
 
 
-def _class_names(path: Path, num_classes: int | None) -> list[str]:
+def _read_class_names(path: Path, num_classes: int | None) -> list[str]:
     if num_classes is not None:
         return [str(index) for index in range(num_classes)]
     if not path.exists():
-        raise InvalidInputError(
-            f"webdataset: expected the names of the classes in {path}, one a line, or the option num_classes"
-        )
+        raise InvalidInputError(f"webdataset: expected the class names in {path}, one per line, or the option num_classes")
     return [name for (name,) in read_table(path, str)]
 
 
 DATA.register("webdataset")(
     NamedData(
         "webdataset",
-        "any images in tar files, streamed",
+        "any images in tar files; always streamed",
         """
-<name>-train-0000.tar ... (or train/*.tar; any name with the split in it)
+<name>-train-0000.tar ... (or train/*.tar; any name that contains the split)
   000001.jpg  000001.cls (the number of the class)
   000002.jpg  000002.cls ...
 classes.txt (one name per class; or the option num_classes)
 _info.json (optional: timm's list of splits, shards and numbers of images)
 """,
-        "write your own with webdataset.ShardWriter, or download shards there, for example by\n"
+        "write your own with webdataset.ShardWriter, or download shards there, for example with\n"
         "hf download timm/imagenet-1k-wds --repo-type dataset --local-dir FOLDER",
         stream=read_webdataset,
         splits=None,

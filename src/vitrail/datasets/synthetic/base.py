@@ -1,4 +1,4 @@
-"""Tasks with a known answer: generated images, each with the mask of what decides its class."""
+"""The interface and the registry of synthetic data sets: generated images whose deciding pixels are known."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -6,24 +6,22 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
 from PIL import Image
 
 from vitrail.core.registry import Registry
+from vitrail.datasets.mask_files import Mask
 
-Mask = Bool[np.ndarray, "height width"]
-
-ANSWER = "answer"
-"""The mask that every sample has: the pixels that decide its class."""
+GROUND_TRUTH = "ground_truth"
+"""Name of the mask of the pixels that decide the class, which every sample has."""
 
 
 class SyntheticSample(NamedTuple):
-    """One generated image and what is known of it.
+    """One generated image with its masks.
 
     Attributes:
         image: 8-bit RGB.
-        label: Its class.
-        masks: Named regions in the image's own pixels; `ANSWER` is the region that decides the class.
+        label: Class index.
+        masks: Regions by name, in the pixels of the image; `GROUND_TRUTH` is the region that decides the class.
     """
 
     image: Image.Image
@@ -33,13 +31,12 @@ class SyntheticSample(NamedTuple):
 
 @dataclass(frozen=True)
 class SyntheticDataset(ABC):
-    """A classification task that is drawn, not collected: any number of images, with the evidence of each.
+    """A classification data set that is drawn instead of collected: any number of images, each with its ground truth.
 
-    A sample depends on the task's fields, the split and the index alone: the same on every machine, in any order, in any
-    process.
+    A sample depends only on the fields of the data set, the split and the index, not on the machine, process or order.
 
     Args:
-        seed: Another seed, other images.
+        seed: Seed of the images.
     """
 
     seed: int = 0
@@ -59,9 +56,9 @@ class SyntheticDataset(ABC):
         """Draw sample `index` of a split ("train", "val", "test"); classes are balanced over the indices."""
 
     def random(self, split: str, index: int) -> np.random.Generator:
-        """The random numbers of one sample."""
+        """Return the random generator of one sample."""
         return np.random.default_rng([self.seed, *split.encode(), index])
 
 
-SYNTHETIC: Registry[type[SyntheticDataset]] = Registry("task")
-"""Generated tasks by name."""
+SYNTHETIC: Registry[type[SyntheticDataset]] = Registry("synthetic data set")
+"""Synthetic data sets by name."""

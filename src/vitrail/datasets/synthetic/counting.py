@@ -1,4 +1,4 @@
-"""Counting tasks: how many tiles of a grid are of one kind; the answer is exactly those tiles."""
+"""Counting data sets: the label is the number of tiles of one kind in a grid, and the ground truth is these tiles."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from PIL import Image
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.file_search import images_below
 from vitrail.datasets.image_io import open_image
-from vitrail.datasets.synthetic.base import ANSWER, SYNTHETIC, SyntheticDataset, SyntheticSample
+from vitrail.datasets.synthetic.base import GROUND_TRUTH, SYNTHETIC, SyntheticDataset, SyntheticSample
 
 COLORS: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("red", (255, 0, 0)),
@@ -24,13 +24,13 @@ COLORS: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("magenta", (255, 0, 255)),
     ("cyan", (0, 255, 255)),
 )
-"""By class_idx. Black and white are left out: they are what removed patches look like."""
+"""Colors by class_idx. Black and white are not among them, since removed patches look like that."""
 
 HELD_OUT = 10
-"""One training image in so many is kept for validation."""
+"""One in ten training images of each class is used for validation only."""
 
 MAX_SIDE = 4096
-"""Pixels."""
+"""Largest height and width in pixels."""
 
 Cells = Bool[np.ndarray, "rows cols"]
 Tile = UInt8[np.ndarray, "height width 3"]
@@ -38,14 +38,13 @@ Tile = UInt8[np.ndarray, "height width 3"]
 
 @dataclass(frozen=True)
 class GridCounting(SyntheticDataset):
-    """Abstract: a square grid of tiles, whose label is the number of tiles of the kind `class_idx`.
+    """A square grid of tiles, whose label is the number of tiles of the kind `class_idx` (abstract).
 
-    All labels, 0 to grid_size², are equally frequent, and all places of the counted tiles equally likely. The answer is the
-    counted tiles. Under the label 0 it is empty: no single tile decides, and measures of localization have to leave these
-    images out.
+    All labels, 0 to grid_size², are equally frequent, and all positions of the counted tiles are equally likely. The ground truth
+    consists of the counted tiles. It is empty for the label 0, where no single tile decides; localization metrics skip these images.
 
     Args:
-        seed: Another seed, other images.
+        seed: Seed of the images.
         grid_size: Tiles along each side.
         class_idx: The kind that is counted.
     """
@@ -54,9 +53,13 @@ class GridCounting(SyntheticDataset):
     class_idx: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least in (("seed", self.seed, 0), ("grid_size", self.grid_size, 1), ("class_idx", self.class_idx, 0)):
-            if value < least:
-                raise InvalidInputError(f"expected {name} to be at least {least}, got {value}")
+        for name, value, minimum in (
+            ("seed", self.seed, 0),
+            ("grid_size", self.grid_size, 1),
+            ("class_idx", self.class_idx, 0),
+        ):
+            if value < minimum:
+                raise InvalidInputError(f"expected {name} to be at least {minimum}, got {value}")
         if not 1 <= self.tile_side <= MAX_SIDE // self.grid_size:
             raise InvalidInputError(
                 f"expected images of 1 to {MAX_SIDE} pixels a side, got {self.grid_size} tiles of {self.tile_side} pixels"
@@ -65,27 +68,27 @@ class GridCounting(SyntheticDataset):
     @property
     @abstractmethod
     def tile_side(self) -> int:
-        """Pixels along each side of a tile."""
+        """Side of a tile in pixels."""
 
     @abstractmethod
     def tile(self, split: str, counted: bool, random: np.random.Generator) -> Tile:
-        """Draw a tile of the counted kind, or of any other."""
+        """Draw a tile of the counted kind, or of another kind."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        most = self.grid_size**2
-        # Zeros in front: the names of folders are sorted as texts, and that must be the order of the numbers.
-        return tuple(str(count).zfill(len(str(most))) for count in range(most + 1))
+        num_tiles = self.grid_size**2
+        # Padded with zeros, so that folders sorted by name are in numeric order.
+        return tuple(str(count).zfill(len(str(num_tiles))) for count in range(num_tiles + 1))
 
     @property
     def image_size(self) -> tuple[int, int]:
         return (self.grid_size * self.tile_side,) * 2
 
     def draw(self, split: str, index: int) -> SyntheticSample:
-        """Draw a grid with `index` modulo the number of classes counted tiles.
+        """Draw a grid in which `index` modulo the number of classes tiles are of the counted kind.
 
         Raises:
-            InvalidInputError: No such split, or a negative index.
+            InvalidInputError: There is no such split, or the index is negative.
         """
         if split not in ("train", "val", "test") or index < 0:
             raise InvalidInputError(
@@ -95,26 +98,27 @@ class GridCounting(SyntheticDataset):
         counted: Cells = (random.permutation(n * n) < label).reshape(n, n)
         rows = [[self.tile(split, bool(cell), random) for cell in row] for row in counted]
         pixels = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-        answer = counted.repeat(self.tile_side, axis=0).repeat(self.tile_side, axis=1)
-        return SyntheticSample(Image.fromarray(pixels), label, {ANSWER: answer})
+        mask = counted.repeat(self.tile_side, axis=0).repeat(self.tile_side, axis=1)
+        return SyntheticSample(Image.fromarray(pixels), label, {GROUND_TRUTH: mask})
 
 
 @SYNTHETIC.register("counting")
 @final
 @dataclass(frozen=True)
 class ColorCounting(GridCounting):
-    """Patches of one color each: how many are of the color `class_idx`?
+    """Patches of one color each: how many have the color `class_idx`?
 
-    The other patches are of the five other colors.
+    The other patches have one of the five other colors.
 
     Args:
-        seed: Another seed, other images.
+        seed: Seed of the images.
         grid_size: Patches along each side.
         class_idx: The color that is counted, an index into `COLORS`.
         patch_size: Side of a patch in pixels.
 
-    Source: the toy task of Vision DiffMask (Nikolaou et al. 2022, section 4), without its noise, rotation and blur, which
-        are augmentations.
+    Source: toy task of Vision DiffMask (Nikolaou et al. 2022, section 4).
+
+    Differs: without noise, rotation and blur, which belong to the augmentation of training.
     """
 
     patch_size: int = 16
@@ -134,7 +138,7 @@ class ColorCounting(GridCounting):
         return np.full((self.patch_size, self.patch_size, 3), COLORS[color][1], dtype=np.uint8)
 
 
-class _Kinds(NamedTuple):
+class _Photos(NamedTuple):
     """Photos of the counted class, and of all other classes."""
 
     counted: Sequence[Path]
@@ -147,17 +151,17 @@ class _Kinds(NamedTuple):
 class CifarCounting(GridCounting):
     """Photos of CIFAR-10: how many show the class `class_idx`?
 
-    "test" draws from the test photos, "train" and "val" from the training photos: "val" from a tenth of each class that "train"
-    never sees. Any other data set in the same folders will do.
+    "test" uses the test photos; "val" uses one tenth of the training photos of each class, and "train" the others. Any other data set
+    with the same folder layout works, too.
 
     Args:
-        seed: Another seed, other images.
+        seed: Seed of the images.
         grid_size: Photos along each side.
         class_idx: The class that is counted, an index into the sorted names of the class folders.
         root: Folder with one folder per class in each of train/ and test/.
-        tile_size: Side in pixels that every photo is brought to.
+        tile_size: Side of a tile in pixels, to which every photo is resized.
 
-    Source: the task CIFAR10_QA of Vision DiffMask's published code.
+    Source: data set CIFAR10_QA of Vision DiffMask's published code.
     """
 
     root: Path = Path("data/cifar10")
@@ -168,47 +172,47 @@ class CifarCounting(GridCounting):
         return self.tile_size
 
     def tile(self, split: str, counted: bool, random: np.random.Generator) -> Tile:
-        if split not in self._found:
-            self._found[split] = self._find(split)
-        kinds = self._found[split]
-        paths = kinds.counted if counted else kinds.others
+        if split not in self._photos:
+            self._photos[split] = self._list_photos(split)
+        photos = self._photos[split]
+        paths = photos.counted if counted else photos.others
         photo = open_image(paths[int(random.integers(len(paths)))])
         return np.asarray(photo.resize((self.tile_size, self.tile_size), Image.Resampling.BICUBIC))
 
     @cached_property
-    def _found(self) -> dict[str, _Kinds]:
+    def _photos(self) -> dict[str, _Photos]:
         return {}
 
-    def _find(self, split: str) -> _Kinds:
-        """List a split's photos.
+    def _list_photos(self, split: str) -> _Photos:
+        """List the photos of a split.
 
         Raises:
-            InvalidInputError: There is no such folder, or it does not hold what is needed.
+            InvalidInputError: The folder does not exist, or lacks classes or photos.
         """
         folder = self.root / ("test" if split == "test" else "train")
         if not folder.is_dir():
             raise InvalidInputError(
-                f"expected CIFAR-10 as folders of images, {folder}/<class>/<image>, found no folder {folder}; name its place by the "
-                "option root"
+                f"expected CIFAR-10 as folders of images, {folder}/<class>/<image>, found no folder {folder}; set the option "
+                "root to the folder of train and test"
             )
-        names = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        if self.class_idx >= len(names) or len(names) < 2:
+        class_folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        if self.class_idx >= len(class_folders) or len(class_folders) < 2:
             raise InvalidInputError(
-                f"expected class_idx to be one of at least two classes in {folder}, got {self.class_idx} among {len(names)}"
+                f"expected class_idx to be one of at least two classes in {folder}, got {self.class_idx} among {len(class_folders)}"
             )
-        # Counted from one, so that a class of fewer images than that still has some to train on.
-        kept = [
+        # Numbered from one, so that a class with fewer images than HELD_OUT keeps all of them for training.
+        by_class = [
             [
                 path
-                for place, path in enumerate(images_below(name), 1)
-                if split == "test" or (place % HELD_OUT == 0) == (split == "val")
+                for number, path in enumerate(images_below(class_folder), 1)
+                if split == "test" or (number % HELD_OUT == 0) == (split == "val")
             ]
-            for name in names
+            for class_folder in class_folders
         ]
-        if empty := [name.name for name, paths in zip(names, kept, strict=True) if not paths]:
-            least = HELD_OUT if split == "val" else 1
+        if empty := [class_folder.name for class_folder, paths in zip(class_folders, by_class, strict=True) if not paths]:
+            minimum = HELD_OUT if split == "val" else 1
             raise InvalidInputError(
-                f"expected at least {least} images of each class in {folder}, got fewer of {', '.join(empty)}"
+                f"expected at least {minimum} images of each class in {folder}, got fewer of {', '.join(empty)}"
             )
-        counted = kept.pop(self.class_idx)
-        return _Kinds(counted, [path for paths in kept for path in paths])
+        counted = by_class.pop(self.class_idx)
+        return _Photos(counted, [path for paths in by_class for path in paths])

@@ -1,11 +1,11 @@
-"""Generated tasks as folders of images, with the mask of every image's answer beside them.
+"""Writing synthetic data sets as folders of images with their masks, and reading the masks.
 
-The layout, where CLASS is a name of a class and NUMBER the sample's index in its split, of six digits:
+The layout, where CLASS is a class name and NUMBER the index of the sample in its split, with six digits:
 
-    OUT/SPLIT/CLASS/NUMBER.png               the image, 8-bit RGB
-    OUT/masks/answer/SPLIT/CLASS/NUMBER.png  the answer: 8-bit gray, 255 where the class is decided, else 0
-    OUT/masks/parts/SPLIT/CLASS/NUMBER.png   further regions, if the task has any: bit k is the k-th of the task's parts
-    OUT/task.json                            what was drawn; written last: a folder that has it is whole
+    OUT/SPLIT/CLASS/NUMBER.png               image, 8-bit RGB
+    OUT/masks/answer/SPLIT/CLASS/NUMBER.png  ground truth, 8-bit gray: 255 for the pixels that decide the class, else 0
+    OUT/masks/parts/SPLIT/CLASS/NUMBER.png   further regions, if there are any: bit k belongs to the k-th entry of "parts"
+    OUT/task.json                            description of the data set, written last: a folder with this file is complete
 """
 
 import multiprocessing
@@ -29,7 +29,8 @@ from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.locking import is_lock
 from vitrail.core.progress import progress
 from vitrail.datasets.image_io import read_image
-from vitrail.datasets.synthetic.base import ANSWER, Mask, SyntheticDataset
+from vitrail.datasets.mask_files import Mask
+from vitrail.datasets.synthetic.base import GROUND_TRUTH, SyntheticDataset
 from vitrail.datasets.synthetic.names import describe_synthetic
 
 FORMAT = "vitrail task 1"
@@ -37,43 +38,44 @@ DESCRIPTION_FILE = "task.json"
 SPLITS = ("train", "val", "test")
 MAX_COUNT = 1_000_000
 MAX_PARTS = 16
-JOBS_AT_ONCE = 16
-WRITTEN_BY = "masks lie beside images that `vitrail generate` wrote"
+CHUNK_SIZE = 16
+GROUND_TRUTH_FOLDER, PARTS_FOLDER = "answer", "parts"
+MASKS_HINT = "only images written by `vitrail generate` have masks"
 
 Job = tuple[str, int]
 """Split and index of a sample."""
 
 
-def write_synthetic(task: SyntheticDataset, out: str | Path, counts: Mapping[str, int], num_workers: int = 0) -> None:
-    """Draw a task's first samples into a folder, laid out as this module says.
+def write_synthetic(dataset: SyntheticDataset, out: str | Path, counts: Mapping[str, int], num_workers: int = 0) -> None:
+    """Draw the first samples of a synthetic data set into a folder, in the layout of this module.
 
     Args:
-        task: What to draw.
-        out: A folder that is empty or not there yet.
-        counts: Samples per split: train, val, test. A split that is left out, or has 0, gets no folder.
-        num_workers: Processes that draw; 0 draws here. The files are the same.
+        dataset: The data set to draw.
+        out: A folder that is empty or does not exist yet.
+        counts: Number of samples per split: train, val, test. A split without samples gets no folder.
+        num_workers: Number of worker processes; 0 draws in this process. The files do not depend on it.
 
     Raises:
-        InvalidInputError: Counts that cannot be used: unknown splits, nothing at all, or too few for one sample per class.
-        OutputError: `out` holds something already, or cannot be written. Nothing stays half-written.
+        InvalidInputError: `counts` has unknown splits, no samples, or too few for one sample per class.
+        OutputError: `out` is not empty, or cannot be written. A failed run leaves no files.
     """
     out = Path(out)
-    _check(task, counts, num_workers)
+    _check_counts(dataset, counts, num_workers)
     _expect_empty(out)
     jobs = [(split, index) for split in SPLITS for index in range(counts.get(split, 0))]
-    parts = [name for name in task.draw(*jobs[0]).masks if name != ANSWER]
+    parts = [name for name in dataset.draw(*jobs[0]).masks if name != GROUND_TRUTH]
     if len(parts) > MAX_PARTS:
-        raise InvalidInputError(f"expected at most {MAX_PARTS} masks beside the answer, got {len(parts)}")
+        raise InvalidInputError(f"expected at most {MAX_PARTS} masks beside the ground truth, got {len(parts)}")
     with results_folder(out) as folder:
-        writer = _Writer(task, folder, parts)
+        writer = _Writer(dataset, folder, parts)
         writer.make_folders([split for split in SPLITS if counts.get(split, 0)])
-        written = _write_here(writer, jobs) if num_workers == 0 else _write_in_processes(writer, jobs, num_workers)
-        for _ in progress(written, len(jobs), "drawing"):
+        drawing = map(writer, jobs) if num_workers == 0 else _write_in_processes(writer, jobs, num_workers)
+        for _ in progress(drawing, len(jobs), "drawing"):
             pass
     content = {
         "format": FORMAT,
         "vitrail": version("vitrail"),
-        **describe_synthetic(task),
+        **describe_synthetic(dataset),
         "counts": {split: counts.get(split, 0) for split in SPLITS},
         "parts": parts,
     }
@@ -81,41 +83,41 @@ def write_synthetic(task: SyntheticDataset, out: str | Path, counts: Mapping[str
 
 
 def has_ground_truth(image: str | Path) -> bool:
-    """Whether there is a mask of an image's answer where `write_synthetic` puts it."""
+    """Return whether `write_synthetic` wrote a ground-truth mask for an image."""
     image = real_path(image)
-    return len(image.parents) >= 3 and _mask_path(image, "answer").is_file()
+    return len(image.parents) >= 3 and _mask_path(image, GROUND_TRUTH_FOLDER).is_file()
 
 
 def read_generated_mask(image: str | Path) -> Mask:
-    """Read the answer of an image that `write_synthetic` wrote: True where its class is decided.
+    """Read the ground truth of an image that `write_synthetic` wrote: True for the pixels that decide its class.
 
     Args:
         image: Path of the image, OUT/SPLIT/CLASS/NUMBER.png.
 
     Raises:
-        ImageError: There is no mask to it, or none that can be read.
+        ImageError: The mask is missing or cannot be read.
     """
-    return np.asarray(_read_mask(image, "answer").convert("L")) > 127
+    return np.asarray(_read_mask_image(image, GROUND_TRUTH_FOLDER).convert("L")) > 127
 
 
 def read_parts(image: str | Path) -> dict[str, Mask]:
-    """Read the further regions of an image that `write_synthetic` wrote, by their names.
+    """Read the further regions of an image that `write_synthetic` wrote, by name.
 
     Args:
         image: Path of the image, OUT/SPLIT/CLASS/NUMBER.png.
 
     Raises:
-        ImageError: The task has no parts, or they cannot be read.
+        ImageError: The data set has no parts, or they cannot be read.
     """
-    mask = _read_mask(image, "parts")
+    mask = _read_mask_image(image, PARTS_FOLDER)
     text = mask.info.get("parts", "")
     try:
         names = parse_json(text)
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        got = repr(text[:80]) if text else "one that names none"
-        raise ImageError(f"expected a mask that names its parts, got {got}, beside {image}; {WRITTEN_BY}")
+        got = repr(text[:80]) if text else "one without names"
+        raise ImageError(f"expected a mask that names its parts, got {got}, for {image}; {MASKS_HINT}")
     pixels = np.asarray(mask)
     return {name: (pixels >> bit & 1).astype(bool) for bit, name in enumerate(names)}
 
@@ -124,83 +126,78 @@ def read_parts(image: str | Path) -> dict[str, Mask]:
 class _Writer:
     """Draws samples and writes their files below a folder."""
 
-    task: SyntheticDataset
+    dataset: SyntheticDataset
     folder: Path
     parts: Sequence[str]
 
     def make_folders(self, splits: Sequence[str]) -> None:
-        """Make all folders, before anyone writes into them."""
+        """Make all folders before any process writes into them."""
+        mask_folders = [GROUND_TRUTH_FOLDER, *([PARTS_FOLDER] if self.parts else [])]
         for split in splits:
-            for name in self.task.class_names:
+            for name in self.dataset.class_names:
                 image = self.folder / split / name / "any.png"
-                for file in (image, _mask_path(image, "answer"), *([_mask_path(image, "parts")] if self.parts else [])):
+                for file in (image, *(_mask_path(image, mask_folder) for mask_folder in mask_folders)):
                     file.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, job: Job) -> None:
         split, index = job
-        sample = self.task.draw(split, index)
-        image = self.folder / split / self.task.class_names[sample.label] / f"{index:06d}.png"
+        sample = self.dataset.draw(split, index)
+        image = self.folder / split / self.dataset.class_names[sample.label] / f"{index:06d}.png"
         sample.image.save(image)
-        Image.fromarray(sample.masks[ANSWER].astype(np.uint8) * 255).save(_mask_path(image, "answer"))
+        Image.fromarray(sample.masks[GROUND_TRUTH].astype(np.uint8) * 255).save(_mask_path(image, GROUND_TRUTH_FOLDER))
         if self.parts:
-            code = sum(sample.masks[name].astype(np.uint16) << bit for bit, name in enumerate(self.parts))
+            bits = sum(sample.masks[name].astype(np.uint16) << bit for bit, name in enumerate(self.parts))
             names = PngInfo()
             names.add_text("parts", json_text(self.parts))
-            kind = np.uint8 if len(self.parts) <= 8 else np.uint16
-            Image.fromarray(np.asarray(code, dtype=kind)).save(_mask_path(image, "parts"), pnginfo=names)
-
-
-def _write_here(writer: _Writer, jobs: Sequence[Job]) -> Iterator[None]:
-    for job in jobs:
-        writer(job)
-        yield
+            dtype = np.uint8 if len(self.parts) <= 8 else np.uint16
+            Image.fromarray(np.asarray(bits, dtype=dtype)).save(_mask_path(image, PARTS_FOLDER), pnginfo=names)
 
 
 def _write_in_processes(writer: _Writer, jobs: Sequence[Job], num_workers: int) -> Iterator[None]:
-    # Spawned, as on every system: a fork copies the threads' locks too, and may wait for one for ever.
+    # Spawned on every system: a forked process copies locks that other threads hold, and may wait for them forever.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_process, initargs=(writer,))
+    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(writer,))
     try:
-        yield from pool.map(_write_one, jobs, chunksize=JOBS_AT_ONCE)
+        yield from pool.map(_write_sample, jobs, chunksize=CHUNK_SIZE)
     except BrokenProcessPool as error:
         raise OutputError(
-            "a process that drew was stopped from outside; free some memory, or draw with fewer workers"
+            "a worker process was killed, probably because memory ran out; free memory, or use fewer workers"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 _writers: list[_Writer] = []
-"""The one of this process, where it is one of a pool: sent once, since a task may hold a long list of files."""
+"""The writer of a worker process, sent to it only once, since a data set may hold a long list of files."""
 
 
-def _start_process(writer: _Writer) -> None:
-    signal(SIGINT, SIG_IGN)  # The parent is stopped by the same key, and stops the pool.
+def _start_worker(writer: _Writer) -> None:
+    signal(SIGINT, SIG_IGN)  # Ctrl+C interrupts the parent too, which shuts down the pool.
     _writers[:] = [writer]
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed can stop nobody."""
+def _exit_with_parent() -> None:
+    """Exit when the parent exits, even if it was killed and could not shut down the pool."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
 
 
-def _write_one(job: Job) -> None:
+def _write_sample(job: Job) -> None:
     _writers[0](job)
 
 
-def _check(task: SyntheticDataset, counts: Mapping[str, int], num_workers: int) -> None:
+def _check_counts(dataset: SyntheticDataset, counts: Mapping[str, int], num_workers: int) -> None:
     if unknown := sorted(set(counts) - set(SPLITS)):
         raise InvalidInputError(f"expected counts for {', '.join(SPLITS)}, got {', '.join(unknown)}")
     if num_workers < 0:
         raise InvalidInputError(f"expected num_workers of at least 0, got {num_workers}")
     if not any(counts.values()):
-        raise InvalidInputError("expected at least one image to draw, got none of any split")
-    num_classes = len(task.class_names)
+        raise InvalidInputError("expected at least one image to draw, got 0 for every split")
+    num_classes = len(dataset.class_names)
     for split, count in counts.items():
-        # A class without an image would have no folder, and those after it would get other numbers.
+        # A class without images would have no folder, and all classes after it would get other numbers.
         if count != 0 and not num_classes <= count <= MAX_COUNT:
             raise InvalidInputError(
                 f"expected 0 images for {split}, or at least one for each of the {num_classes} classes and at most {MAX_COUNT}, got {count}"
@@ -209,27 +206,27 @@ def _check(task: SyntheticDataset, counts: Mapping[str, int], num_workers: int) 
 
 def _expect_empty(out: Path) -> None:
     try:
-        # What a killed run left is removed; a run that goes on is refused where its lock is asked for.
-        inside = any(not is_lock(entry) and not is_left_over(entry) for entry in out.iterdir())
+        # Leftovers of a killed run are removed later, and the lock of a running one is checked elsewhere.
+        occupied = any(not is_lock(entry) and not is_left_over(entry) for entry in out.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise OutputError(f"cannot read {out}: {error.strerror or error}; choose another --out") from error
-    if inside:
+    if occupied:
         raise OutputError(f"{out} exists and is not empty; choose another --out")
 
 
-def _mask_path(image: Path, kind: str) -> Path:
-    """The place of a mask of an image OUT/SPLIT/CLASS/NUMBER.png."""
-    return image.parents[2] / "masks" / kind / image.relative_to(image.parents[2])
+def _mask_path(image: Path, mask_folder: str) -> Path:
+    """Return the path of a mask of the image OUT/SPLIT/CLASS/NUMBER.png."""
+    return image.parents[2] / "masks" / mask_folder / image.relative_to(image.parents[2])
 
 
-def _read_mask(image: str | Path, kind: str) -> Image.Image:
-    image = real_path(image)  # The path may be shorter than what is counted from its end.
+def _read_mask_image(image: str | Path, mask_folder: str) -> Image.Image:
+    image = real_path(image)  # A relative path may not contain the folders of class and split.
     if len(image.parents) < 3:
-        raise ImageError(f"expected the path of an image in the folder of its class and split, got {image}; {WRITTEN_BY}")
-    path = _mask_path(image, kind)
+        raise ImageError(f"expected the path of an image in the folders of its split and class, got {image}; {MASKS_HINT}")
+    path = _mask_path(image, mask_folder)
     try:
         return read_image(path, lambda mask: mask)
     except ImageError as error:
-        raise ImageError(f"cannot read the mask {path}: {error}; {WRITTEN_BY}") from error
+        raise ImageError(f"cannot read the mask {path}: {error}; {MASKS_HINT}") from error

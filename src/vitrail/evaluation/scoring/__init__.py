@@ -1,4 +1,4 @@
-"""Many methods measured by many rules on the same images, in one pass, with intervals and comparisons."""
+"""Measure many methods by many metrics on the same images, in one pass, with intervals and comparisons."""
 
 from vitrail.evaluation.scoring.engine import score
 from vitrail.evaluation.scoring.plan import Column, Plan

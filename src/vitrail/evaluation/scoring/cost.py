@@ -1,4 +1,4 @@
-"""What an explanation costs, in forward passes of its own network."""
+"""Count the cost of an explanation in forward passes of the explained network."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,53 +11,54 @@ from torch.utils.flop_counter import flop_registry
 from vitrail.adapters import Classifier
 from vitrail.core.types import Images
 from vitrail.datasets.dataset import LabeledImages, Sample, Unreadable
-from vitrail.evaluation.batches import expect_readable
 from vitrail.explainers import Explainer
+from vitrail.runs.results import expect_readable
 
 
-def passes_of_first(classifier: Classifier, images: LabeledImages, explainers: Sequence[Explainer]) -> list[float]:
-    """`passes_per_image` of the first image that can be read.
+def count_passes_of_first(classifier: Classifier, images: LabeledImages, explainers: Sequence[Explainer]) -> list[float]:
+    """Count the passes of every method on the first readable image.
 
-    It is also the smallest trial of all: what cannot be explained is told before anything is written.
+    This is also a trial run: what cannot be explained fails here, before anything is written.
 
     Raises:
-        ImageError: Not one image could be read.
+        ImageError: Not a single image could be read.
     """
     unreadable = list[Unreadable]()
     for index in range(len(images)):
-        found = images[index]
-        if isinstance(found, Sample):
-            return passes_per_image(classifier, explainers, found.image.unsqueeze(0).to(classifier.device, classifier.dtype))
-        unreadable.append(found)
-    expect_readable(0, images, unreadable)
+        sample = images[index]
+        if isinstance(sample, Sample):
+            return count_passes(classifier, explainers, sample.image.unsqueeze(0).to(classifier.device, classifier.dtype))
+        unreadable.append(sample)
+    expect_readable(0, len(images), unreadable)
     return []
 
 
-def passes_per_image(classifier: Classifier, explainers: Sequence[Explainer], image: Images) -> list[float]:
-    """Floating-point operations of explaining one image, over those of one forward pass; backward passes count by what they do.
+def count_passes(classifier: Classifier, explainers: Sequence[Explainer], image: Images) -> list[float]:
+    """Return the floating-point operations of explaining one image, divided by those of one forward pass, for every method.
 
-    Counted, not timed, so the same on every machine; matrix products, convolutions and attention alone, as torch counts them.
+    Operations are counted, not timed, so the result is the same on every machine: matrix products, convolutions and attention, forward and
+    backward, as torch counts them.
 
     Args:
         classifier: The model.
         explainers: Methods tied to it.
-        image: A batch of one.
+        image: A batch of one image.
     """
-    with classifier.inspecting(), torch.no_grad(), _Counter() as once:
+    with classifier.inspecting(), torch.no_grad(), _FlopCounter() as forward:
         classifier.logits(image)
-    found = []
+    passes = []
     for explainer in explainers:
-        # The look over the network before the first explanation is no work of the method.
-        with explainer.model.verified(*explainer.checks, like=image), _Counter() as counter:
+        # Checks of the network before the first explanation do not count.
+        with explainer.model.verified(*explainer.checks, like=image), _FlopCounter() as counter:
             explainer.explain(image)
-        found.append(counter.total / once.total if once.total else float("nan"))
-    return found
+        passes.append(counter.total / forward.total if forward.total else float("nan"))
+    return passes
 
 
-class _Counter(TorchDispatchMode):
-    """Adds up what torch's formulas say of every operation.
+class _FlopCounter(TorchDispatchMode):
+    """Counts floating-point operations by torch's formulas.
 
-    torch's own FlopCounterMode also says which module it was, by hooks that gradients of inputs do not always survive.
+    torch's own FlopCounterMode also attributes them to modules, by hooks that do not always work with gradients of inputs.
     """
 
     def __init__(self) -> None:
@@ -71,11 +72,11 @@ class _Counter(TorchDispatchMode):
         formula = flop_registry.get(func._overloadpacket)
         if formula is None:
             with self:
-                parts = func.decompose(*args, **options)
-            if parts is not NotImplemented:
-                return parts
-        found = func(*args, **options)
-        # What is only asked for its shape is no work; and some ask once, whatever comes first.
-        if formula is not None and not (isinstance(found, Tensor) and found.is_meta):
-            self.total += formula(*args, **options, out_val=found)
-        return found
+                decomposed = func.decompose(*args, **options)
+            if decomposed is not NotImplemented:
+                return decomposed
+        output = func(*args, **options)
+        # Meta tensors are shape inference, which some operations do once per process.
+        if formula is not None and not (isinstance(output, Tensor) and output.is_meta):
+            self.total += formula(*args, **options, out_val=output)
+        return output

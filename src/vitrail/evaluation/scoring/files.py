@@ -1,7 +1,7 @@
-"""Scores as files that other programs read."""
+"""Write scores as tables and JSON."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +12,55 @@ from vitrail.evaluation.scoring.table import Table
 from vitrail.viz.tables import write_csv
 
 
-def write_images(folder: Path, scores: Sequence[Scores], table: Table) -> None:
-    """Write images.csv: a line an image and method; what is undefined stays empty."""
+def write_images(folder: Path, table: Table) -> None:
+    """Write images.csv: one row per image and method; undefined numbers are left empty."""
 
     def rows() -> Iterator[list[Any]]:
         for method, values in table.values.items():
-            of = _owner(method, scores)
-            for path, target, numbers in zip(of.paths, of.target_names, values, strict=True):
+            scores = _find_scores(method, table)
+            for path, target, numbers in zip(scores.paths, scores.target_names, values, strict=True):
                 yield [path, target, method, *map(_cell, numbers.tolist())]
 
     write_csv(folder / "images.csv", ["image", "target", "method", *table.names], rows())
 
 
 def write_comparisons(folder: Path, table: Table) -> None:
-    """Write comparisons.csv: every two methods on every measure that has a direction."""
+    """Write comparisons.csv: all pairs of methods on every measure that has a direction."""
     head = ["measure", "first", "second", "difference", "low", "high", "p", "p_adjusted", "images"]
     rows = [
         [
-            each.measure,
-            each.first,
-            each.second,
-            *map(_cell, (each.difference, each.low, each.high, each.p, each.p_adjusted)),
-            each.count,
+            pair.measure,
+            pair.first,
+            pair.second,
+            *map(_cell, (pair.difference, pair.low, pair.high, pair.p, pair.p_adjusted)),
+            pair.count,
         ]
-        for each in table.comparisons
+        for pair in table.comparisons
     ]
     write_csv(folder / "comparisons.csv", head, rows)
 
 
-def write_curves(folder: Path, scores: Sequence[Scores]) -> None:
-    """Write curves.csv: a line a point of a mean curve."""
+def write_curves(folder: Path, table: Table) -> None:
+    """Write curves.csv: one row per point of a mean curve."""
     rows = list[list[Any]]()
-    for each in scores:
-        for name, protocol in each.protocols.items():
-            for method, curves in each.mean_curves(name).items():
+    for scores in table.scores:
+        for name, protocol in scores.protocols.items():
+            for method, curves in scores.mean_curves(name).items():
                 relative = curves.normalized().scores[0].tolist()
                 for i, curve in enumerate(protocol.curves):
                     points = zip(curves.fractions.tolist(), curves.scores[0, i].tolist(), relative[i], strict=True)
-                    described = [curve.baseline, curve.score, curve.order, curve.direction]
+                    settings = [curve.baseline, curve.score, curve.order, curve.direction]
                     rows += [
-                        [each.model, method, name, curve.name, *described, at, value, _cell(part)] for at, value, part in points
+                        [scores.model, method, name, curve.name, *settings, fraction, value, _cell(normalized)]
+                        for fraction, value, normalized in points
                     ]
     head = ["model", "method", "protocol", "curve", "baseline", "score", "order", "direction", "fraction", "mean", "normalized"]
     write_csv(folder / "curves.csv", head, rows)
 
 
-def write_summary(folder: Path, scores: Sequence[Scores], table: Table) -> None:
-    """Write summary.json: no times, so that the same work has the same bytes; and cost.json, which has them."""
+def write_summary(folder: Path, table: Table) -> None:
+    """Write summary.json, which has the same bytes in every run of the same settings, and cost.json with the times of this run."""
+    scores = table.scores
     summary = {
         "models": [each.model for each in scores],
         "num_images": len(scores[0]),
@@ -71,74 +73,73 @@ def write_summary(folder: Path, scores: Sequence[Scores], table: Table) -> None:
             }
             for column in table.columns
         },
-        "methods": {method: _method(table, method, place) for place, method in enumerate(table.methods)},
+        "methods": {method: _describe_method(table, method, i) for i, method in enumerate(table.methods)},
         "not_shown_to_beat_random": [
             {
-                "method": each.method,
-                "measure": each.measure,
-                "difference": _finite(each.difference),
-                "p": _finite(each.p_adjusted),
+                "method": entry.method,
+                "measure": entry.measure,
+                "difference": _finite(entry.difference),
+                "p": _finite(entry.p_adjusted),
             }
-            for each in table.unproven
+            for entry in table.unproven
         ],
         "normalized_areas_of_mean_curves": {
-            each.model: {name: _normalized(each, name) for name in each.protocols} for each in scores
+            each.model: {name: _normalized_areas(each, name) for name in each.protocols} for each in scores
         },
-        "effect_of_precision": {each.model: _plain(each.effect) for each in scores if each.effect is not None},
+        "effect_of_precision": {
+            each.model: {name: _finite(value) for name, value in each.effect.items()}
+            for each in scores
+            if each.effect is not None
+        },
         "unreadable": [file._asdict() for file in scores[0].unreadable],
     }
     write_text(folder / "summary.json", json_text(summary, indent=2))
-    cost = {name: {"passes": _finite(each.passes), "seconds_per_image": each.seconds} for name, each in table.cost.items()}
+    cost = {name: {"passes": _finite(cost.passes), "seconds_per_image": cost.seconds} for name, cost in table.cost.items()}
     write_text(folder / "cost.json", json_text(cost, indent=2))
 
 
-def _method(table: Table, method: str, place: int) -> dict[str, Any]:
-    found, ranks = table.intervals[method], table.ranks[place]
+def _describe_method(table: Table, method: str, index: int) -> dict[str, Any]:
+    intervals, ranks = table.intervals[method], table.ranks[index]
     return {
         "passes": _finite(table.cost[method].passes),
-        "mean_rank": _finite(table.mean_ranks[place]),
+        "mean_rank": _finite(table.mean_ranks[index]),
         "measures": {
             name: {
-                "mean": _finite(found.mean[i]),
-                "low": _finite(found.low[i]),
-                "high": _finite(found.high[i]),
-                "images": int(found.count[i]),
+                "mean": _finite(intervals.mean[i]),
+                "low": _finite(intervals.low[i]),
+                "high": _finite(intervals.high[i]),
+                "images": int(intervals.count[i]),
                 "rank": _finite(ranks[i]),
             }
             for i, name in enumerate(table.names)
-            if found.count[i]
+            if intervals.count[i]
         },
     }
 
 
-def _normalized(scores: Scores, protocol: str) -> dict[str, dict[str, float | None]]:
-    curves = [curve for curve in scores.protocols[protocol].curves if curve.normalized]
+def _normalized_areas(scores: Scores, protocol: str) -> dict[str, dict[str, float | None]]:
+    normalized = [curve for curve in scores.protocols[protocol].curves if curve.normalized]
     return {
         method: {
             curve.name: _finite(area)
-            for curve, area in zip(each.protocol.curves, each.normalized_auc()[0].tolist(), strict=True)
-            if curve in curves
+            for curve, area in zip(means.protocol.curves, means.normalized_auc()[0].tolist(), strict=True)
+            if curve in normalized
         }
-        for method, each in scores.mean_curves(protocol).items()
+        for method, means in scores.mean_curves(protocol).items()
     }
 
 
-def _owner(method: str, scores: Sequence[Scores]) -> Scores:
-    """The scores that a method of a table comes from."""
-    if len(scores) == 1:
-        return scores[0]
-    return next(each for each in scores if any(method == f"{each.model}/{name}" for name in each.methods))
+def _find_scores(method: str, table: Table) -> Scores:
+    """Return the scores of the model that a method of a table belongs to."""
+    if len(table.scores) == 1:
+        return table.scores[0]
+    return next(each for each in table.scores if any(method == f"{each.model}/{name}" for name in each.methods))
 
 
 def _cell(value: float) -> float | str:
-    """What is undefined stays empty."""
     return "" if math.isnan(value) else value
 
 
-def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _finite(value) for name, value in values.items()}
-
-
 def _finite(value: float) -> float | None:
-    """JSON knows neither NaN nor infinity: what is undefined, or has no bound, is null."""
+    """Return None for NaN and infinity, which JSON does not have."""
     return float(value) if math.isfinite(value) else None

@@ -1,9 +1,9 @@
-"""What is to be measured: protocols and metrics by name, and the columns that they fill."""
+"""What to measure: protocols and metrics by name, and the columns that they fill."""
 
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -11,7 +11,9 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.metrics import METRICS, PROTOCOLS, ImageMetric, InsertionDeletion, Measure, Protocol
 
 ALWAYS = "completeness"
-"""Of every explanation that says it accounts for the whole logit: it costs nothing."""
+"""Measured for every explanation that accounts for the whole logit, since it costs nothing."""
+
+DEFAULT_PROTOCOL = "hit"
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,9 @@ class Column:
     """One number per image and method.
 
     Attributes:
-        name: Metric and measure, "hit.insertion_zero"; of a metric with one measure, its name alone.
+        name: Metric and measure, "hit.insertion_zero"; for a metric with one measure, the name of the metric.
         metric: Name of the metric or protocol.
-        measure: What it is.
+        measure: Direction, range and description.
     """
 
     name: str
@@ -31,57 +33,57 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is to be measured of every image and method.
+    """The metrics to compute for every image and method.
 
     Attributes:
-        metrics: By name; protocols among them.
-        options: The options of every metric, as they were resolved.
+        metrics: Metrics by name, protocols among them.
+        options: All options of every metric.
     """
 
     metrics: Mapping[str, ImageMetric]
     options: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def of(
+    def create(
         cls,
         protocols: Sequence[str] | Mapping[str, Protocol] = (),
         metrics: Sequence[str] = (),
         options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> "Plan":
-        """Build a plan from names.
+        """Create a plan from names.
 
         Args:
-            protocols: Names of protocols; or protocols under names of the user's own.
+            protocols: Names of protocols, or protocols of your own by name.
             metrics: Names of metrics.
-            options: Per metric, its options; texts and numbers are brought to the option's type.
+            options: Options by metric; texts and numbers are converted to the type of the option.
 
         Raises:
             UnknownNameError: No such protocol or metric.
-            InvalidInputError: Nothing to measure, a name twice, or an option that does not fit.
+            InvalidInputError: Nothing to measure, a name given twice, or an option that does not fit.
         """
-        chosen = protocols if isinstance(protocols, Mapping) else {name: PROTOCOLS[name] for name in protocols}
-        named = [*(protocols if isinstance(protocols, Mapping) else list(protocols)), *metrics]
-        if not named or len(set(named)) < len(named):
+        by_name = protocols if isinstance(protocols, Mapping) else {name: PROTOCOLS[name] for name in protocols}
+        names = [*(protocols if isinstance(protocols, Mapping) else list(protocols)), *metrics]
+        if not names or len(set(names)) < len(names):
             raise InvalidInputError(
-                f"expected at least one protocol or metric, each once, under different names, got {', '.join(named) or 'none'}"
+                f"expected at least one protocol or metric, each once, under different names, got {', '.join(names) or 'none'}"
             )
         options = options or {}
         if unknown := [name for name in options if name not in metrics]:
             raise InvalidInputError(
-                f"expected options of {' or '.join(metrics) or 'no metric'}, got options of {unknown[0]!r}, which is not asked for"
+                f"expected options of {' or '.join(metrics) or 'no metric'}, got options of {unknown[0]!r}, which is not among the metrics"
             )
-        made: dict[str, ImageMetric] = {name: InsertionDeletion(protocol) for name, protocol in chosen.items()}
-        resolved: dict[str, Mapping[str, Any]] = {name: asdict(protocol) for name, protocol in chosen.items()}
+        measured: dict[str, ImageMetric] = {name: InsertionDeletion(protocol) for name, protocol in by_name.items()}
+        resolved: dict[str, Mapping[str, Any]] = {name: asdict(protocol) for name, protocol in by_name.items()}
         for name in metrics:
-            given = _resolved(name, options.get(name, {}))
-            made[name], resolved[name] = METRICS[name](**given), given
-        if ALWAYS not in made:
-            made[ALWAYS], resolved[ALWAYS] = METRICS[ALWAYS](), {}
-        return cls(made, resolved)
+            resolved[name] = _resolve_options(name, options.get(name, {}))
+            measured[name] = METRICS[name](**resolved[name])
+        if ALWAYS not in measured:
+            measured[ALWAYS], resolved[ALWAYS] = METRICS[ALWAYS](), {}
+        return cls(measured, resolved)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What is measured, in the order of all arrays and tables."""
+        """All columns, in the order of arrays and tables."""
         return tuple(
             Column(name if measure.name.replace("_", "-") == name else f"{name}.{measure.name}", name, measure)
             for name, metric in self.metrics.items()
@@ -91,16 +93,73 @@ class Plan:
     @property
     def protocols(self) -> dict[str, Protocol]:
         """The protocols among the metrics."""
-        return {name: each.protocol for name, each in self.metrics.items() if isinstance(each, InsertionDeletion)}
+        return {name: metric.protocol for name, metric in self.metrics.items() if isinstance(metric, InsertionDeletion)}
 
     @property
     def needs_ground_truth(self) -> list[str]:
-        """The metrics that compare maps with what is known to decide."""
+        """Names of the metrics that compare relevance with ground truth."""
         return [name for name, metric in self.metrics.items() if metric.needs_ground_truth]
+
+    def changes(self) -> dict[str, str]:
+        """Describe where a protocol differs from the published one, by name of the protocol."""
+        changes = {}
+        for name, protocol in self.protocols.items():
+            words = []
+            if name in PROTOCOLS and protocol.num_steps != PROTOCOLS[name].num_steps:
+                words.append(f"{protocol.num_steps} steps: not comparable to published results")
+            if name in PROTOCOLS and protocol.orders != PROTOCOLS[name].orders:
+                words.append(f"{' and '.join(protocol.orders)} relevant first")
+            if words:
+                changes[name] = f"changed: {'; '.join(words)}"
+        return changes
+
+
+def create_plan(
+    protocol: str | Protocol | Sequence[str] | None = None,
+    metrics: str | Sequence[str] = (),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    steps: int | None = None,
+    order: Literal["most", "least"] | None = None,
+) -> Plan:
+    """Create a plan from what a user gives; the protocol "hit" if neither a protocol nor a metric is named.
+
+    Args:
+        protocol: Names of protocols, or a protocol of your own, which is then called "own".
+        metrics: Names of metrics.
+        options: Options by metric.
+        steps: Number of steps of all protocols (default: the protocol's); results are then not comparable to published ones.
+        order: Which cells change first, for all protocols (default: the protocol's).
+
+    Raises:
+        UnknownNameError: No such protocol or metric.
+        InvalidInputError: A name given twice, a metric given as a protocol or the other way round, options that do not fit, or steps
+            or an order without a protocol.
+    """
+    metric_names = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in metric_names:
+        if name in PROTOCOLS and name not in METRICS:
+            raise InvalidInputError(f"{name} is a protocol; give it by --protocol")
+    if isinstance(protocol, Protocol):
+        protocols = {"own": protocol}
+    else:
+        names = [protocol] if isinstance(protocol, str) else protocol
+        names = list(names) if names is not None else [] if metric_names else [DEFAULT_PROTOCOL]
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise InvalidInputError(f"expected names of protocols, each once, or one protocol of your own, got {names}")
+        for name in names:
+            if name in METRICS and name not in PROTOCOLS:
+                raise InvalidInputError(f"{name} is a metric; give it by --metric")
+        protocols = {name: PROTOCOLS[name] for name in names}
+    if (steps or order) and not protocols:
+        raise InvalidInputError("expected --steps and --order together with --protocol, got none")
+    orders = (order,) if order else None
+    return Plan.create(
+        {name: chosen.changed(num_steps=steps, orders=orders) for name, chosen in protocols.items()}, metric_names, options
+    )
 
 
 def metric_options(name: str) -> dict[str, Any]:
-    """The options of a metric and their defaults.
+    """Return the options of a metric and their defaults.
 
     Raises:
         UnknownNameError: No such metric.
@@ -112,15 +171,15 @@ def metric_options(name: str) -> dict[str, Any]:
     }
 
 
-def _resolved(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a metric: those that are given, brought to their types, and the defaults."""
-    found, types = metric_options(name), get_type_hints(METRICS[name].__init__)
+def _resolve_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options of a metric: the given ones, converted to their types, and the defaults of others."""
+    options, types = metric_options(name), get_type_hints(METRICS[name].__init__)
     for key, value in given.items():
-        if key not in found:
-            raise InvalidInputError(f"metric {name!r} has no option {key}; its options: {', '.join(found) or 'none'}")
+        if key not in options:
+            raise InvalidInputError(f"metric {name!r} has no option {key}; its options: {', '.join(options) or 'none'}")
         try:
             adapter = TypeAdapter(types.get(key, Any), config=ConfigDict(arbitrary_types_allowed=True))
-            found[key] = adapter.validate_python(value)
+            options[key] = adapter.validate_python(value)
         except ValidationError as error:
             raise InvalidInputError(f"cannot use {value!r} for {name}.{key}: {error.errors()[0]['msg']}") from error
-    return found
+    return options

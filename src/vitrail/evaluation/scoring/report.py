@@ -1,22 +1,21 @@
-"""Scores as pictures and as one page that opens offline."""
+"""Write scores as tables, pictures, and one page that opens offline."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vitrail.core.files import output_folder
-from vitrail.evaluation.scoring.claim import PICTURES, remove_other_results
 from vitrail.evaluation.scoring.files import write_comparisons, write_curves, write_images, write_summary
+from vitrail.evaluation.scoring.run_dir import PICTURES, remove_stale_results
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
 from vitrail.evaluation.scoring.text import (
+    describe_undefined,
+    explain_too_few_images,
+    metric_cells,
     metric_names,
-    metric_rows,
-    overview_rows,
-    rank_rows,
-    too_few_images,
-    undefined_lines,
+    overview_cells,
+    rank_cells,
 )
 from vitrail.viz.comparison import Panel, plot_panels
 from vitrail.viz.curves import plot_perturbation
@@ -24,127 +23,119 @@ from vitrail.viz.report import Picture, Section, write_report
 from vitrail.viz.report import Table as PageTable
 
 
-def write_everything(folder: Path, scores: Sequence[Scores], about: dict[str, str] | None = None) -> Table:
-    """Write tables, pictures and the page of one or several models' scores.
+def write_results(folder: Path, table: Table, captions: dict[str, str] | None = None) -> None:
+    """Write the tables, pictures and page of a table of scores.
 
-    Written are images.csv, summary.json, cost.json, comparisons.csv, curves.csv (if there are curves), per metric a picture in
-    pictures/, and index.html.
+    These are images.csv, summary.json, cost.json, comparisons.csv, curves.csv (if there are curves), one picture per metric in pictures/,
+    and index.html. Results of an earlier run are removed.
 
     Args:
-        folder: Where to write.
-        scores: Of one or several models, on the same images.
-        about: Captions of contact sheets that were written to the folder before, by file name.
-
-    Returns:
-        What the files hold, for printing.
+        folder: The output folder.
+        table: The scores of one or several models.
+        captions: Captions of the contact sheets in the folder, by file name.
 
     Raises:
-        InvalidInputError: The scores are of different images.
         OutputError: A file cannot be written.
     """
-    table = Table.of(scores)
-    write_images(folder, scores, table)
-    write_summary(folder, scores, table)
+    captions = captions or {}
+    write_images(folder, table)
+    write_summary(folder, table)
     write_comparisons(folder, table)
-    names = ["images.csv", "summary.json", "cost.json", "comparisons.csv", "index.html", *(about or {})]
-    if any(each.protocols for each in scores):
-        write_curves(folder, scores)
+    names = ["images.csv", "summary.json", "cost.json", "comparisons.csv", "index.html", *captions]
+    if any(scores.protocols for scores in table.scores):
+        write_curves(folder, table)
         names.append("curves.csv")
     pictures = output_folder(folder / PICTURES)
-    warned = [_unproven(table)] if table.unproven else []
-    sections = [_overview(table), *warned, *(_of_metric(pictures, scores, table, name) for name in metric_names(table))]
-    sheets = [Picture(folder / name, caption, wide=True) for name, caption in (about or {}).items()]
-    if sheets:
-        sections.insert(1 + len(warned), Section("Images", pictures=sheets))
-    head, rows = rank_rows(table)
-    text = "The place of every method by its mean; 1 is best. Measures of the same images are not independent of each other."
+    sections = [_overview_section(table)]
+    sections += [_warning_section(table)] if table.unproven else []
+    if captions:
+        sheets = [Picture(folder / name, caption, wide=True) for name, caption in captions.items()]
+        sections.append(Section("Images", pictures=sheets))
+    sections += [_metric_section(pictures, table, name) for name in metric_names(table)]
+    head, rows = rank_cells(table)
+    text = "The rank of every method by its mean; 1 is best. Measures of the same images are not independent of each other."
     sections.append(Section("Ranks", text, table=PageTable(head, rows)))
-    if unreadable := scores[0].unreadable:
+    if unreadable := table.scores[0].unreadable:
         rows = [[file.path, file.reason] for file in unreadable]
-        sections.append(Section("Files that were left out", table=PageTable(["file", "reason"], rows)))
-    models = ", ".join(each.model for each in scores)
+        sections.append(Section("Skipped files", table=PageTable(["file", "reason"], rows)))
+    models = ", ".join(scores.model for scores in table.scores)
     lead = (
-        f"{len(table.methods)} methods on {len(scores[0])} images. Numbers are means with half the width of their 95 % bootstrap "
-        "intervals."
+        f"{len(table.methods)} methods on {table.num_images} images. Numbers are means ± half of their 95 % bootstrap interval."
     )
-    write_report(folder / "index.html", f"Which explanations of {models} are true?", lead, sections)
+    write_report(folder / "index.html", f"How faithful are explanations of {models}?", lead, sections)
     shown = [picture.path for section in sections for picture in section.pictures]
-    remove_other_results(folder, {*shown, *(folder / name for name in names)})
-    return table
+    remove_stale_results(folder, {*shown, *(folder / name for name in names)})
 
 
-def _overview(table: Table) -> Section:
-    head, rows = overview_rows(table)
+def _overview_section(table: Table) -> Section:
+    head, rows = overview_cells(table)
     text = (
-        "passes: what an explanation costs, in forward passes of its own network, counted in floating-point operations. "
-        "ms per image: on the machine of this run. mean rank: over all measures that have a direction."
+        "mean rank: over all measures that have a direction. passes: cost of an explanation in forward passes of the network, counted in "
+        "floating-point operations. ms per image: on the machine of this run."
     )
     if table.controls and not table.unproven:
-        text += " Every method that was compared with random beats it on every measure (paired sign-flip test, Holm-corrected, 5 %)."
-    return Section("Which to trust", text, table=PageTable(head, rows))
+        text += " Every method is significantly better than random on every measure (paired sign-flip test, Holm-corrected, 5 % level)."
+    return Section("Overview", text, table=PageTable(head, rows))
 
 
-def _unproven(table: Table) -> Section:
-    """What is not shown to beat chance."""
+def _warning_section(table: Table) -> Section:
     by_method = dict[str, list[str]]()
-    for each in table.unproven:
-        by_method.setdefault(each.method, []).append(each.measure)
-    text = "Paired sign-flip test on the same images, Holm-corrected over the methods of a measure, 5 %."
-    if too_few := too_few_images(table.num_images, table.num_compared):
+    for entry in table.unproven:
+        by_method.setdefault(entry.method, []).append(entry.measure)
+    text = "Paired sign-flip test on the same images, Holm-corrected over the methods of a measure, 5 % level."
+    if too_few := explain_too_few_images(table.num_images, table.num_compared):
         text += f" {too_few[0].upper()}{too_few[1:]}."
     rows = [[method, ", ".join(measures)] for method, measures in by_method.items()]
-    return Section("Warning: not shown to beat random", text, table=PageTable(["method", "on"], rows))
+    return Section("Warning: not significantly better than random", text, table=PageTable(["method", "on"], rows))
 
 
-def _of_metric(pictures: Path, scores: Sequence[Scores], table: Table, metric: str) -> Section:
+def _metric_section(pictures: Path, table: Table, metric: str) -> Section:
     path = pictures / f"{metric}.png"
     columns = [i for i, column in enumerate(table.columns) if column.metric == metric]
-    # What is the same for all methods says something of the data, not of them.
-    telling = [i for i in columns if len(table.methods) == 1 or not _is_of_the_data(table, i)]
-    plot_panels([_panel(table, i) for i in telling or columns], path)
+    # Columns that are equal for all methods describe the data, not the methods.
+    telling = [i for i in columns if len(table.methods) == 1 or not _is_equal_for_all(table, i)]
+    plot_panels([_make_panel(table, i) for i in telling or columns], path)
     shown = [Picture(path, f"{metric}: means with 95 % intervals, and boxes over images; dotted: random.", wide=True)]
-    for each in scores:
-        if metric in each.protocols:
-            shown += _curves(pictures, each, metric, several=len(scores) > 1)
-    head, rows = metric_rows(table, metric)
-    text = "; ".join(f"{table.columns[i].measure.name}: {table.columns[i].measure.description}" for i in columns)
-    sentences = [f"{line[0].upper()}{line[1:]}." for line in (text, *undefined_lines(table, metric))]
+    for scores in table.scores:
+        if metric in scores.protocols:
+            shown += _plot_curves(pictures, scores, metric, several=len(table.scores) > 1)
+    head, rows = metric_cells(table, metric)
+    descriptions = "; ".join(f"{table.columns[i].measure.name}: {table.columns[i].measure.description}" for i in columns)
+    sentences = [f"{line[0].upper()}{line[1:]}." for line in (descriptions, *describe_undefined(table, metric))]
     return Section(metric, " ".join(sentences), shown, PageTable(head, rows))
 
 
-def _curves(pictures: Path, scores: Scores, protocol: str, several: bool) -> list[Picture]:
-    """The mean curves of a model; and, where all of them have such a form, between baseline and image."""
-    of = f", {scores.model}" if several else ""
+def _plot_curves(pictures: Path, scores: Scores, protocol: str, several: bool) -> list[Picture]:
+    """Draw the mean curves of a model, and their normalized form if all curves have one."""
+    of_model = f", {scores.model}" if several else ""
     path = pictures / f"curves-{protocol}{f'-{file_name(scores.model)}' if several else ''}.png"
     means = scores.mean_curves(protocol)
     plot_perturbation(means, path)
-    shown = [Picture(path, f"Mean curves of {protocol}{of}.", wide=True)]
+    shown = [Picture(path, f"Mean curves of {protocol}{of_model}.", wide=True)]
     if all(curve.normalized for curve in scores.protocols[protocol].curves):
-        relative = path.with_stem(f"{path.stem}-normalized")
-        plot_perturbation(
-            {name: curves.normalized() for name, curves in means.items()}, relative, "share of the way to the image"
-        )
-        shown.append(
-            Picture(relative, f"The same{of}, from the score of the baseline (0) to that of the image (1).", wide=True)
-        )
+        normalized = path.with_stem(f"{path.stem}-normalized")
+        curves = {name: curves.normalized() for name, curves in means.items()}
+        plot_perturbation(curves, normalized, "score, from baseline (0) to image (1)")
+        caption = f"Mean curves of {protocol}{of_model}, normalized: 0 is the score of the baseline, 1 that of the image."
+        shown.append(Picture(normalized, caption, wide=True))
     return shown
 
 
-def _is_of_the_data(table: Table, column: int) -> bool:
+def _is_equal_for_all(table: Table, column: int) -> bool:
     first, *others = (values[:, column] for values in table.values.values())
     return all(np.array_equal(first, other, equal_nan=True) for other in others)
 
 
-def _panel(table: Table, column: int) -> Panel:
+def _make_panel(table: Table, column: int) -> Panel:
     measure = table.columns[column].measure
     title = measure.name + (f" ({measure.better} is better)" if measure.better else "")
     means = {
-        name: (float(each.mean[column]), float(each.low[column]), float(each.high[column]))
-        for name, each in table.intervals.items()
+        name: (float(intervals.mean[column]), float(intervals.low[column]), float(intervals.high[column]))
+        for name, intervals in table.intervals.items()
     }
     return Panel(title, {name: values[:, column] for name, values in table.values.items()}, means)
 
 
 def file_name(model: str) -> str:
-    """A model's name as a part of a file's."""
+    """Return a model's name with other characters than letters and digits replaced, as a part of a file name."""
     return "".join(letter if letter.isalnum() else "-" for letter in model).strip("-")

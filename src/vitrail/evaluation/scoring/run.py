@@ -1,129 +1,206 @@
-"""One model scored into a folder: claimed, measured, gone on with."""
+"""Score models into a run directory: claim it, measure or resume, and write the results."""
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vitrail.adapters import Classifier
 from vitrail.core.distributed import gather, rank
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.files import output_folder, real_path
+from vitrail.core.files import output_folder
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledImages
-from vitrail.evaluation.scoring.claim import claim, expect_place
-from vitrail.evaluation.scoring.cost import passes_of_first
-from vitrail.evaluation.scoring.engine import LABEL, score
+from vitrail.evaluation.data_source import DataSource
+from vitrail.evaluation.scoring.cost import count_passes_of_first
+from vitrail.evaluation.scoring.engine import score
 from vitrail.evaluation.scoring.plan import Plan
+from vitrail.evaluation.scoring.report import file_name, write_results
+from vitrail.evaluation.scoring.run_dir import claim, expect_claimable
 from vitrail.evaluation.scoring.scores import Scores
-from vitrail.evaluation.scoring.selection import Selection
+from vitrail.evaluation.scoring.selection import LABEL, Selection
 from vitrail.evaluation.scoring.sheets import write_sheets
+from vitrail.evaluation.scoring.table import Table
 from vitrail.explainers import Explainer
-from vitrail.runs.manifest import Run, describe_method, describe_model
+from vitrail.runs.manifest import Manifest, describe_method, describe_model
+from vitrail.runs.run_dir import expect_outside
 
 logger = logging.getLogger(__name__)
 
+MODELS = "models"
+"""Subfolder of a comparison with one run directory per model."""
 
-def fingerprint_model(images: LabeledImages) -> str:
-    """A digest of which images these are, in order: names, labels, and the sizes of their files where they have some."""
-    digest = hashlib.sha256()
-    for index, label in enumerate(images.labels):
-        name = images.name(index)
-        try:
-            size = Path(name).stat().st_size
-        except OSError:  # It is no file, or cannot be read: that is told elsewhere.
-            size = -1
-        digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()[:32]
+NamedMethods = tuple[Classifier, Sequence[Explainer]]
 
 
 @dataclass(frozen=True, eq=False)
 class ScoringRun:
-    """What is scored, and how.
+    """What to score, and how.
 
     Attributes:
         plan: What to measure.
-        choice: Of which images.
-        batch_size: Images that are explained at once; part of what was done, since rounding depends on it.
+        source: Where the images come from.
+        selection: Which of them are scored.
+        batch_size: Images per batch; part of the settings of a run, since rounding depends on it.
         num_workers: Processes that read images.
         overwrite: Whether earlier results are replaced.
     """
 
     plan: Plan
-    choice: Selection
+    source: DataSource
+    selection: Selection
     batch_size: int = 16
     num_workers: int = 0
     overwrite: bool = False
 
-    def score_into(
+    def score(self, classifier: Classifier, explainers: Sequence[Explainer]) -> Scores:
+        """Score a model in memory."""
+        images, target = self._read_images(classifier), self._target(classifier)
+        return score(classifier, images, explainers, self.plan, target, self.batch_size, self.num_workers)
+
+    def score_into(self, folder: Path, classifier: Classifier, explainers: Sequence[Explainer]) -> Scores:
+        """Score a model, or resume an interrupted run with the same settings; write tables, pictures and a page.
+
+        Inside `vitrail.core.distributed.process_group`, the processes share the work; the first one writes the report.
+
+        Args:
+            folder: The run directory, shared by all processes.
+            classifier: The model.
+            explainers: Methods tied to it.
+
+        Raises:
+            InvalidInputError: The folder lies inside the images, or the target is no class of the model.
+            OutputError: The folder holds something else or scores of other settings, cannot be written, or is in use by another run.
+        """
+        with ExitStack() as locks:
+            scores, captions = self._measure_into(folder, classifier, explainers, locks)
+            if rank() == 0:
+                write_results(folder, scores.table, captions)
+        return scores
+
+    def compare_into(self, folder: Path, names: Sequence[str], models: Iterable[NamedMethods]) -> Table:
+        """Score several models like `score_into`, each into a subfolder of its name, and write one report of all.
+
+        Args:
+            folder: The run directory, shared by all processes.
+            names: Names of the models, as they are recorded.
+            models: Models with their methods. They are taken one after the other, so that a generator holds one model in memory at a time.
+
+        Raises:
+            InvalidInputError: Two models of the same name.
+            OutputError: As `score_into`.
+        """
+        settings = {"compared": list(names), **self.source.describe(), "metrics": self._describe_plan()}
+        manifest = Manifest(settings, {})
+        all_scores, captions = list[Scores](), dict[str, str]()
+        with ExitStack() as locks:
+
+            def occupy() -> None:
+                locks.enter_context(only_run(output_folder(folder)))
+                claim(folder, manifest, self.overwrite)
+
+            if rank() == 0 and folder.exists():
+                expect_claimable(folder, manifest, self.overwrite)
+            subfolders = list[Path]()
+            for classifier, explainers in models:
+                subfolder = Path(MODELS) / file_name(classifier.name)
+                if subfolder in subfolders:
+                    raise InvalidInputError(
+                        f"expected models of different names, got two whose results would lie in {folder / subfolder}"
+                    )
+                before_writing = None if subfolders else occupy
+                subfolders.append(subfolder)
+                scores, sheets = self._measure_into(folder / subfolder, classifier, explainers, locks, before_writing)
+                all_scores.append(scores)
+                captions |= {str(subfolder / file): f"{classifier.name}: {caption}" for file, caption in sheets.items()}
+            table = Table.from_scores(all_scores)
+            if rank() == 0:
+                write_results(folder, table, captions)
+        return table
+
+    def _measure_into(
         self,
         folder: Path,
         classifier: Classifier,
         explainers: Sequence[Explainer],
-        images: LabeledImages,
-        data: Mapping[str, Any],
+        locks: ExitStack,
         before_writing: Callable[[], object] | None = None,
     ) -> tuple[Scores, dict[str, str]]:
-        """Score a model, or go on where an earlier call of the same kind was stopped; write contact sheets.
-
-        Inside `vitrail.core.distributed.process_group` the processes share the work; the first one writes the sheets.
+        """Score a model with shards in a folder, and write its contact sheets.
 
         Args:
-            folder: For what is measured, one that all processes share.
+            folder: The run directory.
             classifier: The model.
             explainers: Methods tied to it.
-            images: All there are, with the model's preprocessing.
-            data: What tells these images from others, ready for JSON.
-            before_writing: Called by the first process when nothing is left to refuse, before anything is written.
+            locks: Holds the lock of the folder.
+            before_writing: Called in the first process after all checks, before anything is written.
 
         Returns:
-            The scores, and the captions of the sheets by file name.
-
-        Raises:
-            InvalidInputError: The folder lies among the images, or the target is no class of the model.
-            OutputError: The folder holds something else, or scores that were made otherwise, another run writes there, or it cannot be
-                written.
+            The scores, and captions of the sheets by file name.
         """
-        root, explained = self.choice.root, self.choice.explained
-        if root is not None and real_path(folder).is_relative_to(real_path(root)):
-            raise InvalidInputError(
-                f"expected the results outside of the images, got {folder} inside {root}, where pictures would be taken for images; "
-                "choose another --out"
-            )
-        if explained not in (None, LABEL):
-            explained = classifier.class_index(explained)
-        images = self.choice.apply(images, classifier, self.plan, max(self.batch_size, 64), self.num_workers)
+        if self.selection.root is not None:
+            expect_outside(folder, self.selection.root)
+        target = self._target(classifier)
+        images = self._read_images(classifier)
         settings = {
             **describe_model(classifier, None),
-            **data,
-            **self.choice.describe(),
-            "target": explained,
+            **self.source.describe(),
+            **self.selection.describe(),
+            "target": target,
             "batch_size": self.batch_size,
             "num_images": len(images),
-            "images": fingerprint_model(images),
-            "metrics": parse_json(json_text(self.plan.options)),
+            "images": fingerprint_images(images),
+            "metrics": self._describe_plan(),
         }
-        run = Run(settings, {each.name: describe_method(each) for each in explainers})
+        manifest = Manifest(settings, {explainer.name: describe_method(explainer) for explainer in explainers})
         if rank() == 0:
-            expect_place(folder, run, self.overwrite)
-        # A trial before earlier results are replaced.
-        passes = passes_of_first(classifier, images, explainers)
-        with ExitStack() as held:
-            if rank() == 0:
-                if before_writing is not None:
-                    before_writing()
-                held.enter_context(only_run(output_folder(folder)))
-                if claim(folder, run, self.overwrite):
-                    logger.info("going on in %s", folder)
-            gather([None])  # Nobody looks into the folder before it is claimed.
-            scores = score(
-                classifier, images, explainers, self.plan, explained, self.batch_size, self.num_workers, folder, passes, run.key
-            )
-            captions = dict[str, str]()
-            if rank() == 0:
-                captions = write_sheets(folder, scores, self.plan, images, explainers)
-        return scores, captions
+            expect_claimable(folder, manifest, self.overwrite)
+        # A trial run, before earlier results are replaced.
+        passes = count_passes_of_first(classifier, images, explainers)
+        if rank() == 0:
+            if before_writing is not None:
+                before_writing()
+            locks.enter_context(only_run(output_folder(folder)))
+            if claim(folder, manifest, self.overwrite):
+                logger.info("resuming in %s", folder)
+        gather([None])  # Other processes must not read the folder before it is claimed.
+        scores = score(
+            classifier,
+            images,
+            explainers,
+            self.plan,
+            target,
+            self.batch_size,
+            self.num_workers,
+            folder,
+            passes,
+            manifest.key,
+        )
+        return scores, write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
+
+    def _read_images(self, classifier: Classifier) -> LabeledImages:
+        images = self.source.read(classifier.preprocessing)
+        return self.selection.apply(images, classifier, self.plan, max(self.batch_size, 64), self.num_workers)
+
+    def _target(self, classifier: Classifier) -> int | str | None:
+        target = self.selection.explained
+        return target if target in (None, LABEL) else classifier.class_index(target)
+
+    def _describe_plan(self) -> object:
+        return parse_json(json_text(self.plan.options))
+
+
+def fingerprint_images(images: LabeledImages) -> str:
+    """Return a digest of the images, in order: names, labels, and sizes of files."""
+    digest = hashlib.sha256()
+    for index, label in enumerate(images.labels):
+        name = images.name(index)
+        try:
+            size = Path(name).stat().st_size
+        except OSError:  # Not a file, or unreadable, which is reported elsewhere.
+            size = -1
+        digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]

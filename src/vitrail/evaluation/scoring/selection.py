@@ -1,4 +1,4 @@
-"""The images of a run, with what is known to decide them."""
+"""Choose the images of a scoring run, and attach their ground truth."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,24 +9,26 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import real_path
 from vitrail.datasets.dataset import LabeledImages
 from vitrail.datasets.ground_truth import GroundTruthImages, attach_boxes, attach_ground_truth, attach_masks
-from vitrail.datasets.synthetic.mosaics import mosaics
+from vitrail.datasets.synthetic.mosaics import make_mosaics
 from vitrail.evaluation.accuracy import with_model_labels
 from vitrail.evaluation.confident_images import confident_images
-from vitrail.evaluation.scoring.engine import LABEL
 from vitrail.evaluation.scoring.plan import Plan
+
+LABEL = "label"
+"""As a target: the label of every image."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which images are scored, which class is explained, and where ground_truth come from.
+    """Which images are scored, which class is explained, and where ground truth comes from.
 
     Attributes:
-        limit: At most so many images, evenly spread; of mosaics the first ones.
-        target: Class to explain; None for the predicted one, "label" for the label of every image. Of mosaics always the label.
-        masks: A folder of masks, below which they lie as the images do below `root`.
-        root: Where the images lie.
-        boxes: Whether the answer is the box around the labeled object.
-        mosaic: Cells a side of mosaics, whose answer is the cell that shows the asked class; None for images as they are.
+        limit: Maximum number of images, evenly spread; of mosaics, the first ones.
+        target: Class to explain; None for the predicted one, "label" for the label of every image. For mosaics always the label.
+        masks: A folder of masks, laid out like the images below `root`.
+        root: Folder of the images.
+        boxes: Whether the ground truth is the box around the labeled object.
+        mosaic: Cells per side of mosaics, whose ground truth is the cell of the explained class; None for single images.
     """
 
     limit: int | None = None
@@ -37,12 +39,12 @@ class Selection:
     mosaic: int | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name, value in (("masks", self.masks), ("boxes", self.boxes), ("mosaic", self.mosaic)) if value]
-        if len(given) > 1:
-            raise InvalidInputError(f"expected one source of ground_truth, got {' and '.join(given)}")
+        sources = [name for name, value in (("masks", self.masks), ("boxes", self.boxes), ("mosaic", self.mosaic)) if value]
+        if len(sources) > 1:
+            raise InvalidInputError(f"expected one source of ground truth, got {' and '.join(sources)}")
         if self.mosaic is not None and self.target not in (None, LABEL):
             raise InvalidInputError(
-                f"expected no target for mosaics, which ask for the class of each cell, got {self.target!r}"
+                f"expected no target for mosaics, where the class of each cell is explained, got {self.target!r}"
             )
 
     @property
@@ -53,21 +55,21 @@ class Selection:
     def apply(
         self, images: LabeledImages, classifier: Classifier, plan: Plan, batch_size: int = 64, num_workers: int = 0
     ) -> LabeledImages:
-        """Choose the images, and put ground_truth beside them.
+        """Choose the images, and attach their ground truth.
 
-        Mosaics are made of images that the model is right about and sure of, which takes a forward pass each.
+        Mosaics are made of images that the model classifies correctly and confidently, which takes a forward pass per image.
 
         Raises:
-            InvalidInputError: Labels, masks, boxes or ground_truth that are asked for and not there.
+            InvalidInputError: Labels, masks, boxes or other ground truth are missing.
         """
         preprocessing = classifier.preprocessing
         if self.mosaic is not None:
             usable = confident_images(classifier, images, batch_size, num_workers)
-            # Classes are told apart by the folders' names; the model's come after.
-            return with_model_labels(mosaics(images, self.mosaic, self.limit, usable=usable), classifier)
+            # Mosaics are composed by folder names; labels of the model follow.
+            return with_model_labels(make_mosaics(images, self.mosaic, self.limit, usable=usable), classifier)
         if self.explained == LABEL:
             images = with_model_labels(images, classifier)
-        images = images.spread(self.limit)
+        images = images.subsample(self.limit)
         if self.masks is not None:
             images = attach_masks(images, preprocessing, self.masks, self.root or Path())
         elif self.boxes:
@@ -76,12 +78,12 @@ class Selection:
             images = attach_ground_truth(images, preprocessing)
         if plan.needs_ground_truth and not isinstance(images, GroundTruthImages):
             raise InvalidInputError(
-                f"expected to know what decides for {', '.join(plan.needs_ground_truth)}, found no ground_truth beside the images; give "
-                "a folder of `vitrail generate`, or (on the command line) --masks, --boxes or --mosaic"
+                f"expected ground truth for {', '.join(plan.needs_ground_truth)}, found none beside the images; use a folder of `vitrail "
+                "generate`, or (on the command line) --masks, --boxes or --mosaic"
             )
         return images
 
     def describe(self) -> dict[str, Any]:
-        """Which images it chooses, ready for JSON."""
+        """Return the settings for the manifest of a run, ready for JSON."""
         masks = None if self.masks is None else str(real_path(self.masks))
         return {"limit": self.limit, "masks": masks, "boxes": self.boxes, "mosaic": self.mosaic}

@@ -1,4 +1,4 @@
-"""What is known of one batch of images, as a file: what makes a run resumable, and as good on many processes as on one."""
+"""The results of one batch of images as a file: runs resume from these, and processes exchange them."""
 
 import zipfile
 import zlib
@@ -17,6 +17,9 @@ from vitrail.datasets.dataset import Unreadable
 
 FOLDER = "parts"
 
+ARRAYS = {"places": "indices", "targets": "targets", "values": "values", "seconds": "seconds"}
+"""Names of arrays in a file, and the attributes they hold."""
+
 
 @dataclass(frozen=True, eq=False)
 class CurveShard:
@@ -29,19 +32,19 @@ class CurveShard:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """What was measured of the images of one batch.
+    """The results of one batch of images.
 
     Attributes:
-        places: Of its images in the set, rising.
-        targets: The explained class of every image.
-        values: A number per method, image and column; NaN where it is undefined.
-        seconds: Per method, what its explanations took.
-        curves: By protocol.
-        effect: Of the first batch, where precision is reduced: per column the mean difference that this makes, in magnitude.
-        unreadable: Files of the batch that were left out.
+        indices: Indices of the images in the data set, ascending.
+        targets: Explained class of every image.
+        values: One number per method, image and column; NaN where it is undefined.
+        seconds: Time of the explanations, per method.
+        curves: Curves by protocol.
+        effect: In the first batch, if precision is reduced: the mean difference in magnitude that this makes, per column.
+        unreadable: Files of the batch that were skipped.
     """
 
-    places: Int[np.ndarray, " images"]
+    indices: Int[np.ndarray, " images"]
     targets: Int[np.ndarray, " images"]
     values: Float[np.ndarray, "methods images columns"]
     seconds: Float[np.ndarray, " methods"]
@@ -50,26 +53,26 @@ class Shard:
     unreadable: tuple[Unreadable, ...] = ()
 
     def save(self, path: Path, key: str = "") -> None:
-        """Write it in one piece; the key tells the run that it belongs to."""
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("places", "targets", "values", "seconds")}
+        """Write the shard atomically, with the key of its run."""
+        arrays: dict[str, Any] = {name: getattr(self, attribute) for name, attribute in ARRAYS.items()}
         if self.effect is not None:
             arrays["effect"] = self.effect
         for protocol, curves in self.curves.items():
             arrays |= {f"{protocol}.{name}": getattr(curves, name) for name in ("fractions", "scores", "ends")}
         arrays["key"] = np.array(key)
-        # Names of files need not be UTF-8; JSON escapes what is not.
+        # File names need not be UTF-8; JSON escapes what is not.
         arrays["unreadable"] = np.array(json_text(self.unreadable))
         with atomic_write(path) as partial:
             np.savez_compressed(partial, **arrays)
 
     @classmethod
     def load(cls, path: Path, with_curves: bool = True, key: str = "") -> "Shard | None":
-        """Read what `save` wrote, or None where it is missing, damaged, or of another run: then the batch is to be measured again.
+        """Read a shard; return None if it is missing, damaged, or of another run: its batch has to be measured again.
 
         Args:
             path: The file.
-            with_curves: Whether to keep the curves, which are nearly all of it; they are read in any case, to see that they are whole.
-            key: Of the run.
+            with_curves: Whether to keep the curves, which take most of the memory; they are read in any case, to verify the file.
+            key: The key of the run.
         """
         try:
             with np.load(regular_file(path), allow_pickle=False) as file:
@@ -78,10 +81,10 @@ class Shard:
                 return None
             protocols = [name.removesuffix(".fractions") for name in arrays if name.endswith(".fractions") and with_curves]
             return cls(
-                **{name: arrays[name] for name in ("places", "targets", "values", "seconds")},
+                **{attribute: arrays[name] for name, attribute in ARRAYS.items()},
                 curves={
-                    name: CurveShard(*(arrays[f"{name}.{each}"] for each in ("fractions", "scores", "ends")))
-                    for name in protocols
+                    protocol: CurveShard(*(arrays[f"{protocol}.{name}"] for name in ("fractions", "scores", "ends")))
+                    for protocol in protocols
                 },
                 effect=arrays.get("effect"),
                 unreadable=tuple(Unreadable(*entry) for entry in parse_json(str(arrays["unreadable"]))),
@@ -90,24 +93,24 @@ class Shard:
             return None  # An archive can be damaged in many ways.
 
     def without_curves(self) -> "Shard":
-        """The same, and little to keep."""
+        """Return the shard without its curves, which take most of the memory."""
         return replace(self, curves={})
 
 
 def expect_one_grid(protocol: str, fractions: Iterable[Float[np.ndarray, " points"]]) -> None:
-    """Refuse curves whose points lie elsewhere: a mean over them would be of nothing.
+    """Refuse curves with different points, which cannot be averaged.
 
     Raises:
-        InvalidInputError: They are of maps of several grids, where points are counted in cells.
+        InvalidInputError: The curves come from relevance maps of several grids, and their points are counted in cells.
     """
     first, *others = fractions
     if not all(np.array_equal(first, other) for other in others):
         raise InvalidInputError(
-            f"expected maps of one grid for {protocol}, whose points are counted in cells, got maps of several; score their methods or "
-            "images apart, or by a protocol with steps or shares"
+            f"expected maps of one grid for {protocol}, whose points are counted in cells, got several grids; score these methods or "
+            "images separately, or use a protocol with a number of steps or with shares"
         )
 
 
 def shard_file(folder: Path, number: int) -> Path:
-    """Where the results of a batch are."""
+    """Return the path of a batch's results."""
     return folder / FOLDER / f"{number:06d}.npz"

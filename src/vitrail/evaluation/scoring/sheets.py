@@ -1,4 +1,4 @@
-"""Contact sheets of what was scored: where a method is best and worst, and what masks keep."""
+"""Draw contact sheets of scored images: the best and worst of a method, and what masks keep."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,12 +14,14 @@ from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.explainers import Explainer
 from vitrail.explanation import Explanation
-from vitrail.metrics.masks import Masks, cut
+from vitrail.metrics.masks import Masks, threshold_relevance
 from vitrail.viz.sheet import SheetRow, contact_sheet
 
 NUM_EXTREMES = 3
-"""Images of each kind: enough to see, and little to scroll."""
-NUM_SHOWN = 12
+"""Number of best, median and worst images each."""
+
+NUM_MASKS = 12
+"""Number of images whose masks are shown."""
 
 EXTREMES, MASKS = "extremes.png", "masks.png"
 
@@ -33,88 +35,112 @@ def write_sheets(
 ) -> dict[str, str]:
     """Write the contact sheets of a model's scores.
 
-    The best, median and worst images of the first method, by the first measure that has a direction; and, where maps were cut
-    into masks, what these keep. Maps are made once more: nobody keeps those of all images.
+    extremes.png has the best, median and worst images of the first method by the first measure that has a direction; masks.png, if maps
+    were cut into masks, what these keep. The images are explained again, since relevance is not stored.
 
     Args:
-        folder: Where to write.
-        scores: What was measured.
-        plan: Of these scores.
-        images: Of these scores.
-        explainers: Of these scores.
+        folder: The output folder.
+        scores: The scores.
+        plan: The plan of these scores.
+        images: The images of these scores.
+        explainers: The methods of these scores.
 
     Returns:
-        Their captions, by file name.
+        Captions of the sheets by file name.
     """
+    sheets = {
+        EXTREMES: _extreme_rows(scores, images, explainers),
+        MASKS: _mask_rows(scores, plan, images, explainers),
+    }
     captions = dict[str, str]()
-    draw = _Rows(images, explainers, dict(zip(scores.places.tolist(), scores.targets.tolist(), strict=True)))
-    directed = [i for i, column in enumerate(scores.columns) if column.measure.better]
-    if directed:
-        column, method = scores.columns[directed[0]], scores.methods[0]
-        chosen = _extremes(scores.values[0, :, directed[0]], column.measure.better == "higher")
-        rows = [draw.row(int(scores.places[at]), f"{word} {value:.3f}: ") for word, at, value in chosen]
-        if found := [row for row in rows if row is not None]:
-            contact_sheet(found, folder / EXTREMES)
-            captions[EXTREMES] = (
-                f"The best, median and worst images of {method} by {column.name}, with the maps of all methods."
-            )
-    masks = next((metric for metric in plan.metrics.values() if isinstance(metric, Masks)), None)
-    if masks is not None:
-        some = {images.spread(NUM_SHOWN).name(i) for i in range(len(images.spread(NUM_SHOWN)))}
-        places = [int(place) for place, path in zip(scores.places, scores.paths, strict=True) if path in some]
-        rows = [draw.row(place, "", masks.threshold) for place in places]
-        if not (found := [row for row in rows if row is not None]):
-            return captions
-        contact_sheet(found, folder / MASKS)
-        captions[MASKS] = (
-            "Some images, what is kept of them where their maps are cut into masks, and ground_truth where they are known."
-        )
+    for name, (rows, caption) in sheets.items():
+        if rows:
+            contact_sheet(rows, folder / name)
+            captions[name] = caption
     return captions
 
 
-def _extremes(values: np.ndarray, higher: bool) -> list[tuple[str, int, float]]:
-    """Kind, place and value of the best, the median and the worst images; each image once."""
-    known = np.flatnonzero(~np.isnan(values))
-    order = known[np.argsort(-values[known] if higher else values[known], kind="stable")]
+def _extreme_rows(scores: Scores, images: LabeledImages, explainers: Sequence[Explainer]) -> tuple[list[SheetRow], str]:
+    directed = [i for i, column in enumerate(scores.columns) if column.measure.better]
+    if not directed:
+        return [], ""
+    column, maker = scores.columns[directed[0]], _RowMaker.create(scores, images, explainers)
+    extremes = _find_extremes(scores.values[0, :, directed[0]], column.measure.better == "higher")
+    rows = [maker.make_row(int(scores.indices[i]), f"{kind} {value:.3f}: ") for kind, i, value in extremes]
+    caption = f"The best, median and worst images of {scores.methods[0]} by {column.name}, explained by all methods."
+    return [row for row in rows if row is not None], caption
+
+
+def _mask_rows(
+    scores: Scores, plan: Plan, images: LabeledImages, explainers: Sequence[Explainer]
+) -> tuple[list[SheetRow], str]:
+    masks = next((metric for metric in plan.metrics.values() if isinstance(metric, Masks)), None)
+    if masks is None:
+        return [], ""
+    maker, shown = _RowMaker.create(scores, images, explainers), images.subsample(NUM_MASKS)
+    names = {shown.name(i) for i in range(len(shown))}
+    indices = [int(index) for index, path in zip(scores.indices, scores.paths, strict=True) if path in names]
+    rows = [maker.make_row(index, "", masks.threshold) for index in indices]
+    caption = "Images, the parts that each method's mask keeps, and the ground truth if it is known."
+    return [row for row in rows if row is not None], caption
+
+
+def _find_extremes(values: np.ndarray, higher: bool) -> list[tuple[str, int, float]]:
+    """Return kind, index and value of the best, median and worst images, each image once."""
+    defined = np.flatnonzero(~np.isnan(values))
+    order = defined[np.argsort(-values[defined] if higher else values[defined], kind="stable")]
     count = min(NUM_EXTREMES, -(-len(order) // 3))
     middle = max((len(order) - count) // 2, 0)
     kinds = {"best": order[:count], "median": order[middle : middle + count], "worst": order[len(order) - count :]}
-    seen = dict[int, tuple[str, int, float]]()
-    for word, places in kinds.items():
-        for at in places.tolist():
-            seen.setdefault(at, (word, at, float(values[at])))
-    return list(seen.values())
+    extremes = dict[int, tuple[str, int, float]]()
+    for kind, indices in kinds.items():
+        for index in indices.tolist():
+            extremes.setdefault(index, (kind, index, float(values[index])))
+    return list(extremes.values())
 
 
-class _Rows:
-    """Rows of a sheet, each explained by itself."""
+class _RowMaker:
+    """Makes rows of a sheet; each image is explained by itself."""
 
     def __init__(self, images: LabeledImages, explainers: Sequence[Explainer], targets: Mapping[int, int]) -> None:
         self.images, self.explainers, self.targets = images, explainers, targets
         self.classifier: Classifier = explainers[0].model
 
-    def row(self, place: int, before: str, threshold: float | None = None) -> SheetRow | None:
-        """The row of one image, or None where it cannot be read any more."""
-        sample = self.images[place]
+    @classmethod
+    def create(cls, scores: Scores, images: LabeledImages, explainers: Sequence[Explainer]) -> "_RowMaker":
+        """Explain the targets of these scores."""
+        return cls(images, explainers, dict(zip(scores.indices.tolist(), scores.targets.tolist(), strict=True)))
+
+    def make_row(self, index: int, prefix: str, threshold: float | None = None) -> SheetRow | None:
+        """Return the row of one image; None if it can no longer be read.
+
+        Args:
+            index: Index of the image in the data set.
+            prefix: Put before the name of the image.
+            threshold: Where relevance is cut into a mask, if masks are shown.
+        """
+        sample = self.images[index]
         if not isinstance(sample, Sample):
             return None
-        photo, name = self.images.open(place), self.images.name(place)
+        photo, name = self.images.open(index), self.images.name(index)
         batch = sample.image.unsqueeze(0).to(self.classifier.device, self.classifier.dtype)
-        target = torch.tensor([self.targets[place]], device=batch.device)
-        found = [explainer.explain(batch, target) for explainer in self.explainers]
+        target = torch.tensor([self.targets[index]], device=batch.device)
+        explanations = [explainer.explain(batch, target) for explainer in self.explainers]
         kept = {}
         if threshold is not None:
-            for explainer, one in zip(self.explainers, found, strict=True):
-                kept[one.method] = cut(one.relevance, threshold, explainer.gives_probabilities)[0].float().cpu()
-        answer = self.images.answer(place) if isinstance(self.images, GroundTruthImages) else None
+            for explainer, explanation in zip(self.explainers, explanations, strict=True):
+                mask = threshold_relevance(explanation.relevance, threshold, explainer.gives_probabilities)
+                kept[explanation.method] = mask[0].float().cpu()
+        ground_truth = self.images.ground_truth(index) if isinstance(self.images, GroundTruthImages) else None
         preprocessing = (
             self.images.transform if hasattr(self.images.transform, "visible_box") else self.classifier.preprocessing
         )
         box = preprocessing.visible_box(photo.height, photo.width)
-        title = before + "/".join(Path(name).parts[-2:])
-        return SheetRow(photo, box, [_on_cpu(one) for one in found], title, answer, kept).reduced()
+        title = prefix + "/".join(Path(name).parts[-2:])
+        explanations = [_move_to_cpu(explanation) for explanation in explanations]
+        return SheetRow(photo, box, explanations, title, ground_truth, kept).reduced()
 
 
-def _on_cpu(explanation: Explanation) -> Explanation:
+def _move_to_cpu(explanation: Explanation) -> Explanation:
     tensors = {name: getattr(explanation, name).cpu() for name in ("relevance", "targets", "logits")}
     return replace(explanation, **tensors, bias=None if explanation.bias is None else explanation.bias.cpu())

@@ -1,4 +1,4 @@
-"""Several methods, of one model or of several, on the same images: what statistics and reports are made of."""
+"""A table of methods of one or several models on the same images, with ranks and comparisons."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,72 +13,74 @@ from vitrail.evaluation.scoring.plan import Column
 from vitrail.evaluation.scoring.scores import Cost, Scores
 from vitrail.metrics.base import Better
 from vitrail.metrics.statistics import (
+    CONTROL,
     Comparison,
     Intervals,
-    Unproven,
+    UnprovenMethod,
     bootstrap_interval,
     compare_pairs,
+    find_unproven_methods,
     mean_ranks,
-    not_beating_control,
     ranks,
 )
-
-CONTROL = "random"
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Numbers of methods on the same images.
+    """Methods on the same images. With several models, a method is named "model/method".
 
     Attributes:
+        scores: The scores of every model.
         columns: What was measured.
-        values: Per method a number an image and column; NaN where it is undefined. Of several models, methods are named
-            "model/method".
-        cost: By the same names.
-        controls: By the same names, the control of the model; a method without one is left out.
+        values: By method, one number per image and column; NaN where it is undefined.
+        cost: Cost by method.
+        controls: By method, the name of the control of its model; methods without a control are left out.
     """
 
+    scores: Sequence[Scores]
     columns: tuple[Column, ...]
     values: Mapping[str, Float[np.ndarray, "images columns"]]
     cost: Mapping[str, Cost]
     controls: Mapping[str, str]
 
     @classmethod
-    def of(cls, scores: Sequence[Scores]) -> "Table":
-        """Put the scores of one or several models beside each other.
+    def from_scores(cls, scores: Sequence[Scores]) -> "Table":
+        """Put the scores of one or several models into one table.
 
         Raises:
-            InvalidInputError: They are of different images, or of two models of one name.
+            InvalidInputError: The scores are of different images, or of two models of the same name.
         """
         models = [each.model for each in scores]
         if not models or len(set(models)) < len(models):
             raise InvalidInputError(f"expected at least one model, all of different names, got {', '.join(models) or 'none'}")
         if any(list(each.paths) != list(scores[0].paths) for each in scores):
-            raise InvalidInputError("expected scores of the same images by all models, got some that could read others")
+            raise InvalidInputError(
+                "expected scores of the same images for all models, got models that could read other images"
+            )
         columns = tuple({column.name: column for each in scores for column in each.columns}.values())
         if not columns:
             raise InvalidInputError(
-                "expected something that is defined on an image, got nothing: no method promises what was asked for, or no image has an "
-                "answer; ask for a --protocol or another --metric as well"
+                "expected a measure that is defined for at least one image, got none: no method accounts for the whole logit, or no image "
+                "has ground truth; add a --protocol or another --metric"
             )
         values, cost, controls = dict[str, np.ndarray](), dict[str, Cost](), dict[str, str]()
         for each in scores:
-            name = {method: f"{each.model}/{method}" if len(scores) > 1 else method for method in each.methods}
-            places = {column.name: i for i, column in enumerate(each.columns)}
+            names = {method: f"{each.model}/{method}" if len(scores) > 1 else method for method in each.methods}
+            positions = {column.name: i for i, column in enumerate(each.columns)}
+            undefined = np.full(len(each), np.nan)
             for method in each.methods:
-                own = each.of_method(method)
-                missing = np.full(len(each), np.nan)
-                values[name[method]] = np.stack(
-                    [own[:, places[column.name]] if column.name in places else missing for column in columns], 1
+                numbers = each.method_values(method)
+                values[names[method]] = np.stack(
+                    [numbers[:, positions[column.name]] if column.name in positions else undefined for column in columns], 1
                 )
-                cost[name[method]] = each.cost[method]
+                cost[names[method]] = each.cost[method]
                 if CONTROL in each.methods and method != CONTROL:
-                    controls[name[method]] = name[CONTROL]
-        return cls(columns, values, cost, controls)
+                    controls[names[method]] = names[CONTROL]
+        return cls(scores, columns, values, cost, controls)
 
     @property
     def num_compared(self) -> int:
-        """Of the methods that are compared with one control, the fewest: what can be shown at all hangs on their number."""
+        """Number of methods compared with the same control (the smallest group): it limits what can be significant."""
         return min(Counter(self.controls.values()).values(), default=0)
 
     @property
@@ -88,7 +90,7 @@ class Table:
 
     @property
     def num_images(self) -> int:
-        """Images of every method."""
+        """Number of images, the same for every method."""
         return len(next(iter(self.values.values())))
 
     @property
@@ -98,43 +100,44 @@ class Table:
 
     @cached_property
     def intervals(self) -> dict[str, Intervals]:
-        """Per method the means over images, with 95 % bootstrap intervals."""
-        return {name: bootstrap_interval(each) for name, each in self.values.items()}
+        """By method, the means over images with 95 % bootstrap intervals."""
+        return {name: bootstrap_interval(numbers) for name, numbers in self.values.items()}
 
     @cached_property
     def ranks(self) -> Float[np.ndarray, "methods columns"]:
-        """The place of every method by its mean, 1 = best; NaN for columns that have no direction, or only one method."""
+        """The rank of every method by its mean, 1 = best; NaN for columns without a direction or with only one method."""
         alone = (~np.isnan(self._means)).sum(0) < 2
         return np.where(alone, np.nan, ranks(self._means, self._better))
 
     @cached_property
     def mean_ranks(self) -> Float[np.ndarray, " methods"]:
-        """The mean place of every method over all columns that have a direction."""
+        """The mean rank of every method over all columns that have a direction."""
         return mean_ranks(self.ranks)
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """Every two methods on every column that has a direction."""
+        """All pairs of methods on every column that has a direction."""
         directed = [i for i, column in enumerate(self.columns) if column.measure.better]
         if len(self.values) < 2 or not directed:
             return []
-        values = {name: each[:, directed] for name, each in self.values.items()}
+        values = {name: numbers[:, directed] for name, numbers in self.values.items()}
         return compare_pairs(values, [self.names[i] for i in directed])
 
     @cached_property
-    def unproven(self) -> list[Unproven]:
-        """What is not shown to beat the control of its model, on the measures that the control has."""
-        found = list[Unproven]()
+    def unproven(self) -> list[UnprovenMethod]:
+        """Methods that are not significantly better than the control of their model, by measure."""
+        unproven = list[UnprovenMethod]()
         for control in dict.fromkeys(self.controls.values()):
-            own = [control, *(name for name, of in self.controls.items() if of == control)]
-            known = np.flatnonzero(self.intervals[control].count)
-            values = {name: self.values[name][:, known] for name in own}
-            found += not_beating_control(values, [self.names[i] for i in known], [self._better[i] for i in known], control)
-        return found
+            group = [control, *(name for name, own_control in self.controls.items() if own_control == control)]
+            defined = np.flatnonzero(self.intervals[control].count)
+            values = {name: self.values[name][:, defined] for name in group}
+            names, better = [self.names[i] for i in defined], [self._better[i] for i in defined]
+            unproven += find_unproven_methods(values, names, better, control)
+        return unproven
 
     @property
     def _means(self) -> Float[np.ndarray, "methods columns"]:
-        return np.stack([each.mean for each in self.intervals.values()])
+        return np.stack([intervals.mean for intervals in self.intervals.values()])
 
     @property
     def _better(self) -> list[Better | None]:

@@ -1,4 +1,4 @@
-"""Many tests and many measures at once: Holm's correction, and ranks."""
+"""Multiple comparisons: Holm's correction of p-values, and ranks over several measures."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -9,14 +9,14 @@ from jaxtyping import Float
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.registry import unknown_name
 from vitrail.metrics.base import Better
-from vitrail.metrics.statistics.resampling import defined_mean
+from vitrail.metrics.statistics.resampling import mean_and_count
 
 
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """Adjusted p-values: if those below alpha are called findings, a false one is among them with probability alpha at most.
+    """Adjust p-values by Holm's method, which controls the family-wise error rate.
 
-    The i-th smallest of m is multiplied by m - i + 1; none becomes smaller than one before it, or larger than 1. NaN stays NaN
-    and does not count as a test.
+    Multiplies the i-th smallest of m p-values by m - i + 1, keeps them monotonic, and limits them to 1. NaN stays NaN and does not
+    count as a test.
 
     Raises:
         InvalidInputError: A p-value outside of [0, 1].
@@ -38,49 +38,49 @@ def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
 def ranks(
     means: Float[np.ndarray, "methods measures"], better: Sequence[Better | None]
 ) -> Float[np.ndarray, "methods measures"]:
-    """Rank of every method per measure: 1 is best, equal means share the average of their ranks.
+    """Rank the methods on every measure: 1 is best, ties share the average of their ranks.
 
     Args:
-        means: Of every method; NaN where a measure is undefined. Such a method has no rank (NaN) there, and the others are
-            ranked among themselves.
-        better: Direction of every measure. One without has no ranks: its column is NaN.
+        means: Mean of every method; NaN where a measure is undefined. Undefined methods get NaN, and all others are ranked.
+        better: Direction of every measure; measures without a direction get NaN.
 
     Raises:
-        InvalidInputError: Not one direction a measure.
-        UnknownNameError: A direction that does not exist.
+        InvalidInputError: Another number of directions than measures.
+        UnknownNameError: An unknown direction.
 
-    Source: Demsar 2006, JMLR 7, section 3.2.2 (there over data sets).
+    Source: Demsar 2006, JMLR 7, section 3.2.2, which ranks over data sets.
     """
     means = np.asarray(means, dtype=np.float64)
     check_directions(better, means.shape[1])
-    found = np.full(means.shape, np.nan)
+    result = np.full(means.shape, np.nan)
     for measure, direction in enumerate(better):
         if direction is None:
             continue
         defined = np.flatnonzero(~np.isnan(means[:, measure]))
         goodness = means[defined, measure] * (1 if direction == "higher" else -1)
         ahead = (goodness > goodness[:, None]).sum(1)
-        level = (goodness == goodness[:, None]).sum(1)
-        found[defined, measure] = ahead + (level + 1) / 2
-    return found
+        tied = (goodness == goodness[:, None]).sum(1)
+        result[defined, measure] = ahead + (tied + 1) / 2
+    return result
 
 
 def mean_ranks(ranks: Float[np.ndarray, "methods measures"]) -> Float[np.ndarray, " methods"]:
-    """Mean of every method's `ranks` over the measures where it has one; NaN where it has none.
+    """Average the `ranks` of every method over the measures where it has one; NaN if it has none.
 
-    A summary, no test: measures of the same images are not independent. Methods that miss measures were ranked on others.
+    This is a summary, not a test: measures of the same images are not independent, and methods with undefined measures are ranked on
+    fewer of them.
 
     Source: Demsar 2006, JMLR 7, section 3.2.2.
     """
-    return defined_mean(np.asarray(ranks, dtype=np.float64).T)[0]
+    return mean_and_count(np.asarray(ranks, dtype=np.float64).T)[0]
 
 
 def check_directions(better: Sequence[Better | None], num_measures: int) -> None:
-    """Refuse directions that are not one a measure.
+    """Check for one known direction (or None) per measure.
 
     Raises:
-        InvalidInputError: Their number is another.
-        UnknownNameError: One does not exist.
+        InvalidInputError: Another number of directions.
+        UnknownNameError: An unknown direction.
     """
     if len(better) != num_measures:
         raise InvalidInputError(f"expected a direction (or None) for each of {num_measures} measures, got {len(better)}")

@@ -1,4 +1,4 @@
-"""Vision DiffMask: gates on a frozen ViT."""
+"""Vision DiffMask: gates on the hidden states of a frozen ViT."""
 
 from vitrail.models.diffmask.files import Explained, TrainedMask, read_mask, write_mask
 from vitrail.models.diffmask.hard_concrete import HardConcrete

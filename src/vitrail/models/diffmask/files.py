@@ -1,4 +1,4 @@
-"""Trained gates on disk: one safetensors file that says which network they explain."""
+"""Read and write trained gates: one safetensors file that names the network they explain."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vitrail.core.errors import CheckpointError, InvalidInputError
-from vitrail.models.checkpoints import Checkpoint, in_single, load_strictly, read_checkpoint, write_checkpoint
+from vitrail.models.checkpoints import Checkpoint, load_strictly, read_checkpoint, to_single_precision, write_checkpoint
 from vitrail.models.diffmask.network import DiffMask, DiffMaskConfig
 from vitrail.models.diffmask.published import is_published, published_config, published_state
 from vitrail.models.fingerprint import weights_fingerprint
@@ -21,9 +21,9 @@ class Explained:
     """The network that gates were trained on.
 
     Attributes:
-        name: How its user called it.
-        fingerprint: Of its weights (`weights_fingerprint`); empty where nobody wrote it down.
-        num_prefix_tokens: Its class token and the like; -1 where nobody wrote it down.
+        name: Name of the network, as the user loaded it.
+        fingerprint: Fingerprint of its weights (`weights_fingerprint`); empty if unknown.
+        num_prefix_tokens: Number of its prefix tokens; -1 if unknown.
     """
 
     name: str = ""
@@ -31,7 +31,7 @@ class Explained:
     num_prefix_tokens: int = -1
 
     def __post_init__(self) -> None:
-        # It may stand in a file, where anything may stand.
+        # Values may come from a file and be of any type.
         for name, kind in (("name", str), ("fingerprint", str), ("num_prefix_tokens", int)):
             if not isinstance(getattr(self, name), kind):
                 raise InvalidInputError(f"expected {name} to be of type {kind.__name__}, got {getattr(self, name)!r}")
@@ -39,7 +39,7 @@ class Explained:
 
 @dataclass(frozen=True, eq=False)
 class TrainedMask:
-    """Trained gates and what they belong to.
+    """Trained gates and the network that they explain.
 
     Attributes:
         network: The gates.
@@ -52,7 +52,7 @@ class TrainedMask:
     source: str = "the given set of gates"
 
     def __repr__(self) -> str:
-        """What tells these gates from others, for the description of a run."""
+        """Identify the gates in the description of a run."""
         return f"TrainedMask({self.explained.name!r}, gates {weights_fingerprint(self.network)})"
 
 
@@ -61,12 +61,12 @@ def write_mask(path: str | Path, mask: TrainedMask, *, half: bool = False, notes
 
     Args:
         path: The file.
-        mask: Gates and what they belong to.
-        half: Store half precision; it is loaded as single precision again.
-        notes: More about them, ready for JSON, kept inside the file.
+        mask: The gates and the network that they explain.
+        half: Whether to store half precision; loading returns single precision.
+        notes: Further information, ready for JSON, to store in the file.
 
     Raises:
-        OutputError: The file cannot be written; an older file is left whole.
+        OutputError: The file cannot be written; an older file stays intact.
     """
     described = {
         **(notes or {}),
@@ -78,16 +78,16 @@ def write_mask(path: str | Path, mask: TrainedMask, *, half: bool = False, notes
 
 
 def read_mask(path: str | Path) -> TrainedMask:
-    """Read gates that `write_mask` wrote, or a checkpoint of the published code; nothing in it is executed.
+    """Read gates that `write_mask` wrote, or a checkpoint of the published code; code in it is never run.
 
     Raises:
-        CheckpointError: Missing, damaged, unsafe, or no file of gates.
+        CheckpointError: The file is missing, damaged, unsafe, or does not hold gates.
     """
     checkpoint = read_checkpoint(path)
     described = checkpoint.metadata
     if not described and is_published(checkpoint.state):
         config, state = published_config(checkpoint), published_state(checkpoint.state)
-        return TrainedMask(_filled(config, state, path), Explained(), str(path))
+        return TrainedMask(_build_gates(config, state, path), Explained(), str(path))
     if described.get("explainer") != EXPLAINER:
         what = f"a model ({described['architecture']})" if "architecture" in described else "something else"
         raise CheckpointError(
@@ -98,14 +98,14 @@ def read_mask(path: str | Path) -> TrainedMask:
         config, explained = DiffMaskConfig(**described["config"]), Explained(**described["explained"])
     except (KeyError, TypeError, InvalidInputError, OverflowError) as error:
         raise CheckpointError(f"the description inside {path} is not one that this version understands: {error!r}") from error
-    return TrainedMask(_filled(config, in_single(checkpoint.state), path), explained, str(path))
+    return TrainedMask(_build_gates(config, to_single_precision(checkpoint.state), path), explained, str(path))
 
 
 def refuse_mask(checkpoint: Checkpoint, path: str | Path) -> None:
     """Refuse gates where a model is expected.
 
     Raises:
-        CheckpointError: These are gates; says how to use them.
+        CheckpointError: The checkpoint holds gates; the message says how to use them.
     """
     described = checkpoint.metadata
     if described.get("explainer") != EXPLAINER and (described or not is_published(checkpoint.state)):
@@ -118,20 +118,20 @@ def refuse_mask(checkpoint: Checkpoint, path: str | Path) -> None:
     )
 
 
-def _filled(config: DiffMaskConfig, state: Mapping[str, torch.Tensor], path: str | Path) -> DiffMask:
-    # Before anything is built: a description may ask for more than fits into memory.
-    given = len({name.split(".")[1] for name in state if name.startswith("gates.")}), *_shape(state)
-    if given != (config.num_gates, config.num_hidden, 2 * config.width):
+def _build_gates(config: DiffMaskConfig, state: Mapping[str, torch.Tensor], path: str | Path) -> DiffMask:
+    # Before building: a description may ask for more than fits into memory.
+    stored = len({name.split(".")[1] for name in state if name.startswith("gates.")}), *_read_shape(state)
+    if stored != (config.num_gates, config.num_hidden, 2 * config.width):
         raise CheckpointError(
             f"{path} does not fit its description: expected {config.num_gates} gates of {config.num_hidden} x {2 * config.width} weights, "
-            f"got {given[0]} of {' x '.join(map(str, given[1:])) or 'none'}"
+            f"got {stored[0]} of {' x '.join(map(str, stored[1:])) or 'none'}"
         )
     network = DiffMask(config)
     load_strictly(network, state, str(path))
     return network.eval()
 
 
-def _shape(state: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
-    """Of the first layer of the first gate."""
+def _read_shape(state: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+    """Return the shape of the first layer of the first gate."""
     weight = state.get("gates.0.inner.parametrizations.weight.original1")
     return () if weight is None else tuple(weight.shape)

@@ -1,4 +1,4 @@
-"""The gates of Vision DiffMask: which patches a frozen ViT could do without, read from its hidden states."""
+"""The gates of Vision DiffMask, which predict from hidden states which patches a frozen ViT needs."""
 
 import math
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from vitrail.models.diffmask.hard_concrete import HardConcrete
 
 @dataclass(frozen=True)
 class DiffMaskConfig:
-    """What a set of gates is built from.
+    """Configuration of a set of gates.
 
     Attributes:
-        width: Of a token of the ViT.
-        depth: Number of its blocks.
+        width: Width of the ViT's tokens.
+        depth: Number of the ViT's blocks.
         hidden: Width of the gates' hidden layer; a quarter of `width` if None.
-        mul_activation: Largest part of a logit that the tokens decide.
-        add_activation: What is added to it at the start: gates begin open.
-        placeholder: Whether what replaces a removed patch is learned; else it is zero.
+        mul_activation: Scale of the part of a logit that depends on the tokens.
+        add_activation: Initial offset of a logit; positive, so that gates start open.
+        placeholder: Whether the replacement of removed patches is learned; else it is zero.
     """
 
     width: int
@@ -38,20 +38,20 @@ class DiffMaskConfig:
     placeholder: bool = True
 
     def __post_init__(self) -> None:
-        # It may stand in a file, where anything may stand.
-        given = asdict(self)
+        # Values may come from a file and be of any type.
+        values = asdict(self)
         for name in ("width", "depth", *(() if self.hidden is None else ("hidden",))):
-            if not isinstance(given[name], Integral) or isinstance(given[name], bool) or given[name] < 1:
-                raise InvalidInputError(f"expected a {name} of at least 1, got {given[name]!r}")
+            if not isinstance(values[name], Integral) or isinstance(values[name], bool) or values[name] < 1:
+                raise InvalidInputError(f"expected a {name} of at least 1, got {values[name]!r}")
         for name in ("mul_activation", "add_activation"):
-            if not isinstance(given[name], Real) or isinstance(given[name], bool) or not math.isfinite(given[name]):
-                raise InvalidInputError(f"expected a finite number as {name}, got {given[name]!r}")
-        if given["placeholder"] not in (True, False):
-            raise InvalidInputError(f"expected true or false as placeholder, got {given['placeholder']!r}")
+            if not isinstance(values[name], Real) or isinstance(values[name], bool) or not math.isfinite(values[name]):
+                raise InvalidInputError(f"expected a finite number as {name}, got {values[name]!r}")
+        if values["placeholder"] not in (True, False):
+            raise InvalidInputError(f"expected true or false as placeholder, got {values['placeholder']!r}")
 
     @property
     def num_gates(self) -> int:
-        """One for the embedded patches, one for the input of every block, one for what leaves the last."""
+        """One gate for the embedded patches, one for the input of every block, one for the output of the last."""
         return self.depth + 2
 
     @property
@@ -60,12 +60,12 @@ class DiffMaskConfig:
         return max(self.width // 4, 1) if self.hidden is None else self.hidden
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a file."""
+        """Convert to plain values, for a file."""
         return asdict(self)
 
 
 class Gate(nn.Module):
-    """From a token's first and one later state to the logit of keeping it."""
+    """Maps the first and one later state of a token to the logit of keeping it."""
 
     def __init__(self, config: DiffMaskConfig) -> None:
         super().__init__()
@@ -81,35 +81,35 @@ class Gate(nn.Module):
 
 @dataclass(frozen=True)
 class Votes:
-    """What the gates say, per token and gate.
+    """Output of the gates, per token and gate.
 
     Attributes:
-        distribution: Of every gate by itself, (b, t, gates).
-        aggregated: Whether gates vote together: a token stays only where all gates up to one let it.
+        distribution: Distribution of every single gate, (b, t, gates).
+        aggregated: Whether gates multiply: a token stays only if all gates up to the given one keep it.
     """
 
     distribution: HardConcrete
     aggregated: bool = True
 
     def log_kept(self) -> Float[Tensor, "b t gates"]:
-        """The logarithm of the expected L0 norm up to every gate: log P(the token is kept)."""
-        own = self.distribution.log_probability_open()
-        return own.cumsum(-1) if self.aggregated else own
+        """Return log P(token is kept) up to every gate, the logarithm of the expected L0 norm."""
+        log_open = self.distribution.log_probability_open()
+        return log_open.cumsum(-1) if self.aggregated else log_open
 
     def sample(self, uniform: Float[Tensor, "b t gates"]) -> Float[Tensor, "b t"]:
-        """How much of every token is kept after the last gate, for uniform noise; in the graph."""
+        """Sample how much of every token is kept after the last gate, from uniform noise, in the graph."""
         gates = self.distribution.sample(uniform)
         return gates.prod(-1) if self.aggregated else gates[..., -1]
 
 
 class DiffMask(nn.Module):
-    """One gate for every hidden state of a ViT, and the placeholder of removed patches.
+    """One gate per hidden state of a ViT, and the placeholder of removed patches.
 
-    State 0 is the embedded patches with the bare prefix tokens in front, before positions; state k the input of block k, from 1;
-    the last one leaves the last block.
+    State 0 is the prefix tokens and embedded patches without positions; state k the input of block k, from 1; the last state is the
+    output of the last block.
 
     Args:
-        config: Its shape.
+        config: The configuration.
 
     Source: Nalmpantis et al. 2023, section 3, arXiv:2304.06391.
     """
@@ -118,7 +118,7 @@ class DiffMask(nn.Module):
         super().__init__()
         self.config = config
         self.gates = nn.ModuleList(Gate(config) for _ in range(config.num_gates))
-        # Xavier's bound for a convolution of one channel, as published: a standard deviation of width ** -0.5.
+        # As published: Xavier's bound for a convolution of one channel, a standard deviation of width ** -0.5.
         placeholder = nn.init.xavier_normal_(torch.empty(1, 1, config.width)) if config.placeholder else None
         self.placeholder = None if placeholder is None else nn.Parameter(placeholder[0, 0])
 
@@ -129,16 +129,16 @@ class DiffMask(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the gates are."""
+        """Device of the gates."""
         return self.gates[0].add_activation.device  # type: ignore[return-value]
 
     def logits(self, states: Sequence[Tokens]) -> Float[Tensor, "b t gates"]:
-        """Logits of the first `len(states)` gates, all at once, in the precision of the gates whatever the states are in.
+        """Compute the logits of the first `len(states)` gates at once, in the precision of the gates.
 
-        Equal to asking gate by gate; what all gates read of state 0 is one product.
+        Equal to running gate by gate, with one shared product for state 0, which all gates read.
         """
         states = [state.to(self.dtype) for state in states]
-        # In the three digits of bfloat16, logits of 8 differ by 1 / 16, and masks would have ties all over.
+        # In bfloat16, logits around 8 differ by at least 1 / 16, and masks would be full of ties.
         with without_autocast(states[0].device):
             return self._logits(states)
 
@@ -156,29 +156,29 @@ class DiffMask(nn.Module):
         return scaled.squeeze(-1).mT.unflatten(0, first.shape[:2])
 
     def forward(self, states: Sequence[Tokens], aggregated: bool = True) -> Votes:
-        """What the first gates say of every token.
+        """Run the first gates on every token.
 
         Args:
             states: The first hidden states, from state 0 on; at least one.
-            aggregated: Whether gates vote together.
+            aggregated: Whether gates multiply; see `Votes`.
 
         Raises:
-            InvalidInputError: Other states than this set of gates was made for.
+            InvalidInputError: The states do not match the configuration.
         """
-        self._expect(states)
+        self._check_states(states)
         return Votes(HardConcrete(self.logits(states)), aggregated)
 
     def masked(self, patches: Patches, kept: Float[Tensor, "b n"]) -> Patches:
-        """Patches of which so much is kept; the rest is the placeholder."""
+        """Blend patches with the placeholder; `kept` is the share of each patch."""
         share = kept.unsqueeze(-1).to(patches.dtype)
         removed = 0 if self.placeholder is None else (1 - share) * self.placeholder.to(patches.dtype)
         return share * patches + removed
 
-    def _expect(self, states: Sequence[Tokens]) -> None:
-        most = self.config.num_gates
-        widths = {tuple(state.shape) for state in states}
-        if not 1 <= len(states) <= most or len(widths) > 1 or states[0].shape[-1] != self.config.width:
+    def _check_states(self, states: Sequence[Tokens]) -> None:
+        max_states = self.config.num_gates
+        shapes = {tuple(state.shape) for state in states}
+        if not 1 <= len(states) <= max_states or len(shapes) > 1 or states[0].shape[-1] != self.config.width:
             raise InvalidInputError(
-                f"expected 1 to {most} hidden states of one shape and of width {self.config.width}, got {len(states)}: "
-                f"{', '.join(map(str, sorted(widths))) or 'none'}"
+                f"expected 1 to {max_states} hidden states of one shape and of width {self.config.width}, got {len(states)}: "
+                f"{', '.join(map(str, sorted(shapes))) or 'none'}"
             )

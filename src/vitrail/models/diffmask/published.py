@@ -1,4 +1,4 @@
-"""Checkpoints of the published Vision DiffMask: its names, and the settings that it keeps beside the weights."""
+"""Checkpoints of the published Vision DiffMask: names of its weights, and settings stored beside them."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from vitrail.core.errors import CheckpointError
-from vitrail.models.checkpoints import Checkpoint, in_single
+from vitrail.models.checkpoints import Checkpoint, to_single_precision
 from vitrail.models.diffmask.network import DiffMaskConfig
 
 logger = logging.getLogger(__name__)
@@ -22,53 +22,53 @@ PARTS = {
     "f.2.bias": "outer.bias",
     "add_activation": "add_activation",
 }
-"""Of a gate: its published names, and ours."""
+"""vitrail's name by the published name, within a gate."""
 
 GATE = re.compile(r"gate\.g_hat\.(\d+)\.(.+)")
 PLACEHOLDER = "gate.placeholder"
 
 SCALE = 10.0
-"""What the published code scales logits by where nobody says otherwise; its command line says 15."""
+"""Scale of the logits in the published class; the published command line sets 15."""
 
 SETTINGS = "hyper_parameters"
 MODEL = "model_cfg"
-"""Under the settings: transformers' configuration of the explained ViT; later files need not have it."""
+"""Setting with transformers' configuration of the explained ViT; may be missing."""
 
 
 def is_published(state: Mapping[str, Tensor]) -> bool:
-    """Whether weights have the published names."""
+    """Return whether weights have the published names."""
     return any(GATE.fullmatch(name) for name in state)
 
 
 def published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The gates under our names; multipliers, running figures and the ViT itself are left out."""
-    ours = {}
+    """Rename the gates to vitrail's names; drop multipliers, running statistics and the ViT."""
+    renamed = {}
     for name, tensor in state.items():
-        found = GATE.fullmatch(name)
-        if found:
-            ours[f"gates.{found[1]}.{PARTS.get(found[2], found[2])}"] = tensor
+        match = GATE.fullmatch(name)
+        if match:
+            renamed[f"gates.{match[1]}.{PARTS.get(match[2], match[2])}"] = tensor
     if PLACEHOLDER in state:
-        # Without a learned one it is a buffer of zeros there, which is as good.
-        ours["placeholder"] = state[PLACEHOLDER].reshape(-1)
-    return in_single(ours)
+        # If it is not learned, the published code stores a buffer of zeros, which is equivalent.
+        renamed["placeholder"] = state[PLACEHOLDER].reshape(-1)
+    return to_single_precision(renamed)
 
 
 def published_config(checkpoint: Checkpoint) -> DiffMaskConfig:
-    """The shape of published gates, and the scale of their logits, which stands among the training's settings.
+    """Infer the configuration of published gates from their weights and training settings.
 
     Raises:
-        CheckpointError: The weights are not those of gates, or the settings tell of other ones.
+        CheckpointError: The weights are not those of gates, or contradict the settings.
     """
     state = checkpoint.state
     settings = checkpoint.extra.get(SETTINGS)
     settings = settings if isinstance(settings, Mapping) else {}
     if "mul_activation" not in settings:
         logger.warning(
-            "the published DiffMask checkpoint does not say its mul_activation; taken as %g, and masks are wrong where it was trained "
+            "the published DiffMask checkpoint does not say its mul_activation; taken as %g, and masks are wrong if it was trained "
             "with another, such as 15, the default of the published command line",
             SCALE,
         )
-    numbers = {int(found[1]) for name in state if (found := GATE.fullmatch(name))}
+    numbers = {int(match[1]) for name in state if (match := GATE.fullmatch(name))}
     try:
         hidden, inputs = state["gate.g_hat.0.f.0.weight_v"].shape
         config = DiffMaskConfig(
@@ -76,7 +76,7 @@ def published_config(checkpoint: Checkpoint) -> DiffMaskConfig:
             depth=len(numbers) - 2,
             hidden=hidden,
             mul_activation=_as_float(settings.get("mul_activation", SCALE)),
-            # What the gates began with; what became of it is among the weights.
+            # Only the initial value; the trained one is among the weights.
             add_activation=_as_float(settings.get("add_activation", 5.0)),
             placeholder=PLACEHOLDER in state,
         )
@@ -87,17 +87,17 @@ def published_config(checkpoint: Checkpoint) -> DiffMaskConfig:
 
 
 def _as_float(value: Any) -> Any:
-    """A whole number as a float; what is no number stays, and is refused with all else that a shape cannot be made of."""
+    """Convert an integer to a float; the configuration refuses other types."""
     return float(value) if type(value) is int else value
 
 
 def _expect_same_model(config: DiffMaskConfig, model: Any) -> None:
-    """Refuse settings that tell of another ViT than the weights do."""
+    """Refuse settings that describe another ViT than the weights."""
     fields = model if isinstance(model, Mapping) else getattr(model, "__dict__", {})
-    for field, word, ours in (("hidden_size", "width", config.width), ("num_hidden_layers", "depth", config.depth)):
-        told = fields.get(field, ours)
-        if not isinstance(told, int) or told != ours:
+    for field, word, expected in (("hidden_size", "width", config.width), ("num_hidden_layers", "depth", config.depth)):
+        value = fields.get(field, expected)
+        if not isinstance(value, int) or value != expected:
             raise CheckpointError(
-                f"the checkpoint contradicts itself: its {MODEL} tells of a ViT of {word} {told!r}, its gates are for "
-                f"{word} {ours}"
+                f"the checkpoint contradicts itself: its {MODEL} tells of a ViT of {word} {value!r}, its gates are for "
+                f"{word} {expected}"
             )

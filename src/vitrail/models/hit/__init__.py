@@ -1,4 +1,4 @@
-"""HiT, the Hindered Transformer: configuration, network, and the exact arithmetic of its explanations."""
+"""HiT, the Hindered Transformer: configuration, network, and exact contributions."""
 
 from vitrail.models.hit.config import HIT_SIZES, HiTConfig
 from vitrail.models.hit.contributions import Contributions

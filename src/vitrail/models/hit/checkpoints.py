@@ -1,4 +1,4 @@
-"""The published key names of HiT, and fitting weights to another image or patch size."""
+"""Published names of HiT's weights, and resizing of weights to another image or patch size."""
 
 import math
 import re
@@ -27,15 +27,15 @@ _INSIDE = {"ln_1": "norm1", "ln_2": "norm2", "self_attention": "attention", "mlp
 
 
 def is_published(state: Mapping[str, Tensor]) -> bool:
-    """Whether the key names are those of a published HiT file."""
+    """Return whether weights have the names of a published HiT."""
     return any(_POOLED.fullmatch(name) or _PLAIN.fullmatch(name) for name in state)
 
 
 def may_be_plain_vit(state: Mapping[str, Tensor]) -> bool:
-    """Whether weights under the published names may as well be those of torchvision's VisionTransformer.
+    """Return whether weights under the published names may be those of torchvision's VisionTransformer.
 
-    Without pooling, a HiT has the same names and shapes. But its last layer's patches go nowhere, so that training leaves their norm
-    as it began, with weights of 1 and biases of 0, while it changes the norms before.
+    A HiT without pooling has the same names and shapes. But nothing reads the patches that leave its last layer, so training leaves
+    their norm at its initial weights of 1 and biases of 0, while it changes the other norms.
     """
     if any(_POOLED.fullmatch(name) or _PROJECT.fullmatch(name) for name in state) or "encoder.pos_embedding" not in state:
         return False
@@ -49,34 +49,34 @@ def may_be_plain_vit(state: Mapping[str, Tensor]) -> bool:
 
 
 def to_own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename published keys to ours; names that are unknown stay, so that strict loading lists them."""
-    return {_own_name(name): tensor for name, tensor in state.items()}
+    """Rename published weights to vitrail's names; unknown names stay, so that strict loading lists them."""
+    return {_rename(name): tensor for name, tensor in state.items()}
 
 
-def _own_name(name: str) -> str:
+def _rename(name: str) -> str:
     if match := _PROJECT.fullmatch(name):
         return f"stages.{match[1]}.project.weight"
     if match := _POOLED.fullmatch(name):
-        return f"stages.{match[1]}.layers.{match[2]}.{_inside(match[3])}"
+        return f"stages.{match[1]}.layers.{match[2]}.{_rename_inside_layer(match[3])}"
     if match := _PLAIN.fullmatch(name):
-        return f"stages.0.layers.{match[1]}.{_inside(match[2])}"
+        return f"stages.0.layers.{match[1]}.{_rename_inside_layer(match[2])}"
     for published, own in _TOP.items():
         if name.startswith(published):
             return own + name.removeprefix(published)
     return name
 
 
-def _inside(name: str) -> str:
+def _rename_inside_layer(name: str) -> str:
     first, _, rest = name.partition(".")
     return f"{_INSIDE.get(first, first)}.{rest}"
 
 
 def published_config(state: Mapping[str, Tensor], num_heads: int | None = None) -> HiTConfig:
-    """Read the shape of a published model off its weights.
+    """Infer the configuration of a published model from its weights.
 
     Args:
         state: Weights under published names; the image is taken to be square.
-        num_heads: The one number that weights do not tell; 64 numbers per head if not given, as in the paper.
+        num_heads: Number of attention heads, which weights do not tell; defaults to a head width of 64, as in the paper.
 
     Raises:
         CheckpointError: The weights are not a HiT's.
@@ -84,12 +84,12 @@ def published_config(state: Mapping[str, Tensor], num_heads: int | None = None) 
     own = to_own_names(state)
     try:
         projection, head = own["patch_projection.weight"], own["head.weight"]
-        places = [re.fullmatch(r"stages\.(\d+)\.layers\.(\d+)\.norm1\.weight", name) for name in own]
-        layers = sorted((int(place[1]), int(place[2])) for place in places if place)
+        matches = [re.fullmatch(r"stages\.(\d+)\.layers\.(\d+)\.norm1\.weight", name) for name in own]
+        layers = sorted((int(match[1]), int(match[2])) for match in matches if match)
         stages = sorted({stage for stage, _ in layers})
         if stages != list(range(len(stages))) or not stages:
             raise KeyError(f"stages {', '.join(map(str, stages[:MAX_LISTED])) or 'of layers'}")
-        depths = tuple(sum(at == stage for at, _ in layers) for stage in stages)
+        depths = tuple(sum(number == stage for number, _ in layers) for stage in stages)
         widths = tuple(len(own[f"stages.{stage}.layers.0.norm1.weight"]) for stage in stages)
         hidden = len(own["stages.0.layers.0.mlp.0.weight"])
     except (KeyError, ValueError) as error:
@@ -115,15 +115,15 @@ def published_config(state: Mapping[str, Tensor], num_heads: int | None = None) 
 
 
 def resize_state(state: Mapping[str, Tensor], grid_from: tuple[int, int], config: HiTConfig) -> dict[str, Tensor]:
-    """Fit weights to another image or patch size, for fine-tuning: positions bicubically, patch convolution bilinearly.
+    """Resize weights to another image or patch size, for fine-tuning: positions bicubically, the patch convolution bilinearly.
 
     Args:
-        state: Weights under our names.
-        grid_from: The patch grid that they were trained on.
-        config: The shape to fit.
+        state: Weights under vitrail's names.
+        grid_from: The patch grid of training.
+        config: The configuration to fit.
 
     Returns:
-        The weights without their head where the number of classes differs (the model keeps its own), else all.
+        All weights; without the head if the number of classes differs.
     """
     fitted = dict(state)
     if "positions" in fitted:

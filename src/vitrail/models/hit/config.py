@@ -1,4 +1,4 @@
-"""The shape of a HiT, and the sizes of its paper."""
+"""Configuration of a HiT, and the sizes of the paper."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from vitrail.core.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class HiTConfig:
-    """The shape of a HiT.
+    """Configuration of a HiT.
 
     Args:
         image_size: Height and width in pixels; both divisible by `patch_size`.
@@ -17,7 +17,7 @@ class HiTConfig:
         depths: Layers per stage. Every stage after the first begins with a 2x2 average pool over the patch grid, so one
             stage is the no-pool variant.
         widths: Token width per stage.
-        num_heads: Attention heads, in every stage; divides every width.
+        num_heads: Attention heads in every stage; divides every width.
         mlp_ratio: Hidden width of the MLPs over token width.
         num_classes: Number of logits.
         in_channels: Image channels.
@@ -77,12 +77,12 @@ class HiTConfig:
         return sum(self.depths)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON; `from_dict` gives it back."""
+        """Convert to plain numbers and lists, ready for JSON."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "HiTConfig":
-        """Read what `to_dict` gave."""
+        """Restore from the result of `to_dict`."""
         frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
         return cls(**frozen)
 

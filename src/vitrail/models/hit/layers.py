@@ -19,12 +19,12 @@ ClassTokens = Float[Tensor, "b s d"]
 
 
 class Gathered(NamedTuple):
-    """What one layer's attention did: all that its explanation needs.
+    """Result of one layer's attention, with all that its explanation needs.
 
     Attributes:
-        update: What is added to the class tokens, (b, s, d).
+        update: Update of the class tokens, (b, s, d).
         weights: Attention of the class tokens over the patches, (b, s, h, n).
-        patches: The normalized patches it read, (b, n, d).
+        patches: The normalized patches, (b, n, d).
     """
 
     update: Tensor
@@ -35,11 +35,10 @@ class Gathered(NamedTuple):
 class ClassAttention(nn.Module):
     """Multi-head attention whose only query is the class token.
 
-    With one query per image the keys need not be formed: `q·(W_k x + b_k)` equals `(W_k^T q)·x` plus a constant that the
-    softmax ignores, and the values can be mixed before they are projected. Per patch this costs 2·h·d multiplications in
-    place of 2·d·d, and the result is the same (up to rounding).
+    With one query per image, keys need not be computed: `q·(W_k x + b_k)` equals `(W_k^T q)·x` plus a constant that the softmax
+    ignores; and values can be mixed before their projection. This costs 2·h·d multiplications per patch instead of 2·d·d.
 
-    Differs: packed multi-head attention in the published code projects every patch to a key and a value.
+    Differs: the published code projects every patch to a key and a value; equal up to rounding.
     """
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
@@ -53,18 +52,18 @@ class ClassAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def query(self, class_tokens: ClassTokens) -> Float[Tensor, "b s h e"]:
-        """Project class tokens to scaled queries, `e` = d / h numbers per head."""
+        """Project class tokens to scaled queries; `e` = d / h."""
         weight, bias = self.in_proj_weight.chunk(3)[0], self.in_proj_bias.chunk(3)[0]
         query = nn.functional.linear(class_tokens, weight, bias).unflatten(-1, (self.num_heads, -1))
         return query / math.sqrt(query.shape[-1])
 
     def value_projection(self) -> tuple[Float[Tensor, "h e d"], Float[Tensor, "h e"]]:
-        """Weight and bias that project a patch to its value, per head."""
+        """Return weight and bias that project a patch to its value, per head."""
         weight, bias = self.in_proj_weight.chunk(3)[2], self.in_proj_bias.chunk(3)[2]
         return weight.unflatten(0, (self.num_heads, -1)), bias.unflatten(0, (self.num_heads, -1))
 
     def weights(self, class_tokens: ClassTokens, patches: Patches) -> Float[Tensor, "b s h n"]:
-        """Attention of every class token over the patches, after softmax and dropout."""
+        """Compute attention of every class token over the patches, after softmax and dropout."""
         query = self.query(class_tokens)
         key_weight = self.in_proj_weight.chunk(3)[1].unflatten(0, (self.num_heads, -1))
         probe = torch.einsum("bshe,hed->bshd", query, key_weight)
@@ -82,14 +81,14 @@ class ClassAttention(nn.Module):
 
 
 class HiTLayer(nn.Module):
-    """One layer: the class token gathers from the patches, and every patch thinks for itself.
+    """One layer: the class token attends to the patches, and every patch runs through the MLP.
 
     Source: arXiv:2502.17196, section 3.
     """
 
     def __init__(self, config: HiTConfig, width: int, drop_path: float) -> None:
         super().__init__()
-        hidden = round(width * config.mlp_ratio)  # The ratio may have been read off a width: do not lose one to rounding.
+        hidden = round(width * config.mlp_ratio)  # `round`, since the ratio may have been computed from a width.
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attention = ClassAttention(width, config.num_heads, config.attention_dropout)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
@@ -108,11 +107,11 @@ class HiTLayer(nn.Module):
                 nn.init.normal_(module.bias, std=1e-6)
 
     def gather(self, class_tokens: ClassTokens, patches: Patches) -> Gathered:
-        """The class tokens look at the patches."""
+        """Let the class tokens attend to the patches."""
         return self.attention(self.norm1(class_tokens), self.norm1(patches))
 
     def advance(self, patches: Patches) -> Patches:
-        """The patches after this layer; each depends on itself alone."""
+        """Return the patches after this layer; each depends only on itself."""
         return patches + self.drop_path(self.dropout(self.mlp(self.norm2(patches))))
 
     def forward(self, class_tokens: ClassTokens, patches: Patches, advance: bool) -> tuple[ClassTokens, Patches, Gathered]:
@@ -123,9 +122,9 @@ class HiTLayer(nn.Module):
 
 
 class HiTStage(nn.Module):
-    """Layers of one width on one grid, entered through a 2x2 average pool (not the first stage).
+    """Layers of one width on one grid; every stage but the first begins with a 2x2 average pool.
 
-    Where the width changes, one bias-free linear map serves the patches and the class token alike.
+    Where the width changes, one linear map without bias projects patches and class token.
     """
 
     def __init__(self, config: HiTConfig, stage: int, drop_path: list[float]) -> None:

@@ -1,4 +1,4 @@
-"""The network itself."""
+"""The network of HiT."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,18 +15,10 @@ from vitrail.core.types import Baseline, Images, Keep, Logits, Patches, Relevanc
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.hit.checkpoints import to_own_names
 from vitrail.models.hit.config import HIT_SIZES, HiTConfig
-from vitrail.models.hit.contributions import (
-    AskedTargets,
-    Contributions,
-    LayerSplit,
-    NormMean,
-    decompose,
-    kept_sums,
-    layer_sums,
-    split_layers,
-    spread_attention,
-)
+from vitrail.models.hit.contributions import Contributions, decompose, spread_attention
+from vitrail.models.hit.layer_split import LayerSplit, collect_updates, split_layers, sum_kept_updates
 from vitrail.models.hit.layers import ClassAttention, Gathered, HiTLayer, HiTStage
+from vitrail.models.hit.linear_logits import NormMean, TargetChoice
 from vitrail.models.hit.perturbation import perturbed_class_tokens
 
 Observer = Callable[[HiTStage, HiTLayer, Gathered], None]
@@ -35,9 +27,8 @@ Observer = Callable[[HiTStage, HiTLayer, Gathered], None]
 class HiT(nn.Module):
     """Hindered Transformer: a ViT whose class token is an exact sum over patches.
 
-    Patch tokens never attend to each other; only the class token attends, to the patches. So the final class token is a sum
-    of one vector per layer and patch, and every logit a sum of one number per layer and patch. One stage is the no-pool
-    variant; several stages pool the patch grid in between.
+    Only the class token attends, to the patches. So the final class token is a sum of one vector per layer and patch, and every
+    logit a sum of one number per layer and patch. One stage is the no-pool variant; several stages pool the patches in between.
 
     Args:
         config: The shape; keyword arguments replace single fields of it.
@@ -48,8 +39,8 @@ class HiT(nn.Module):
     Source: Jeanneret, Simon, Jurie, "Disentangling Visual Transformers: Patch-level Interpretability for Image
         Classification", CVPR Workshops 2025, arXiv:2502.17196.
 
-    Differs: One implementation serves both variants. Patches that leave the last layer feed nothing, so their MLP is skipped
-        (its parameters stay, for the published checkpoints, but ask for no gradient and are left out of our own files).
+    Differs: One implementation covers both variants. Nothing reads the patches that leave the last layer, so their MLP is skipped
+        (its parameters stay, for the published checkpoints, but require no gradient and are left out of vitrail files).
     """
 
     def __init__(self, config: HiTConfig | None = None, **fields: Any) -> None:
@@ -61,7 +52,7 @@ class HiT(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.empty(1, 1 + rows * cols, width)) if config.position_embedding else None
         self.dropout = nn.Dropout(config.dropout)
-        rates = torch.linspace(0, config.drop_path, config.num_layers, device="cpu").tolist()  # Also where it is only sketched.
+        rates = torch.linspace(0, config.drop_path, config.num_layers, device="cpu").tolist()  # Also on the meta device.
         ends = [sum(config.depths[: i + 1]) for i in range(len(config.depths))]
         self.stages = nn.ModuleList(
             HiTStage(config, i, rates[end - depth : end])
@@ -90,7 +81,7 @@ class HiT(nn.Module):
         """Embed patches, row by row, before positions.
 
         Raises:
-            InvalidInputError: Images of another size or number of channels.
+            InvalidInputError: The images have another size or number of channels.
         """
         expected = (self.config.in_channels, *self.config.image_size)
         if tuple(images.shape[1:]) != expected:
@@ -106,14 +97,12 @@ class HiT(nn.Module):
     def gather(self, tokens: Tokens, observe: Observer | None = None) -> Float[Tensor, "b last"]:
         """Run the layers on assembled tokens; return the class token before the final norm.
 
-        Without pooling any number of patches is welcome; pooled stages need the whole grid.
-
         Args:
-            tokens: The class token, then patches.
-            observe: Called after every layer with the stage, the layer and what its attention did.
+            tokens: The class token, then patches: any number without pooling, all of them with pooling.
+            observe: Called after every layer with the stage, the layer and the result of its attention.
 
         Raises:
-            InvalidInputError: A pooled HiT got a part of its patches.
+            InvalidInputError: A HiT with pooling got a subset of its patches.
         """
         class_tokens, patches = tokens[:, :1], tokens[:, 1:]
         rows, cols = self.config.grid_size
@@ -138,14 +127,14 @@ class HiT(nn.Module):
         return self.head(self.norm(class_tokens))
 
     def forward_tokens(self, tokens: Tokens) -> Logits:
-        """Logits of assembled tokens; see `gather` for how many patches are welcome."""
+        """Run layers and head on assembled tokens; see `gather` for the number of patches."""
         return self.classify(self.gather(tokens))
 
     def forward(self, images: Images) -> Logits:
         return self.forward_tokens(self.assemble(self.patch_embed(images)))
 
     def contributions(
-        self, images: Images, targets: AskedTargets = None, norm_mean: NormMean = "shared", by_layer: bool = False
+        self, images: Images, targets: TargetChoice = None, norm_mean: NormMean = "shared", by_layer: bool = False
     ) -> Contributions:
         """Split logits exactly into patches and into layers.
 
@@ -153,12 +142,12 @@ class HiT(nn.Module):
             images: A normalized batch.
             targets: Classes to explain: one for all images, one per image (b), several per image (b, c), a function that
                 chooses one of these when it sees the logits, or None for all.
-            norm_mean: How the mean that the final norm subtracts is booked: "shared", a constant, as published, or "own",
-                every part loses its own. Both are complete.
-            by_layer: Whether the patches' parts are kept apart by layer as well (`Contributions.layer_patches`).
+            norm_mean: How to book the mean that the final norm subtracts: "shared", as a constant, as published; or "own",
+                subtracted from every part. Both are complete.
+            by_layer: Whether to return the patches' contributions per layer as well (`Contributions.layer_patches`).
 
         Raises:
-            InvalidInputError: A class that the model does not have, targets of another shape, or a model in training.
+            InvalidInputError: A class does not exist, the targets have another shape, or the model is in training mode.
         """
         self._require_evaluation()
         observed: list[tuple[HiTStage, ClassAttention, Gathered]] = []
@@ -168,7 +157,7 @@ class HiT(nn.Module):
         return decompose(observed, tokens[:, 0], final, self.norm, self.head, grid_size, targets, norm_mean, by_layer)
 
     def rollout(self, images: Images) -> Relevance:
-        """Attention of the class token, mean over heads, summed over layers; pooled cells share theirs among their patches.
+        """Return attention of the class token, mean over heads, summed over layers; pooled cells are spread over their patches.
 
         Sums to the number of layers. Source: arXiv:2502.17196, rollout view.
         """
@@ -179,39 +168,35 @@ class HiT(nn.Module):
         return spread_attention(weights, self.config.grid_size)
 
     def layer_updates(self, images: Images) -> Float[Tensor, "b layers last"]:
-        """The final class token (before the norm) as a sum: its initial value, then one update per layer, 1 + l in all."""
+        """Return the summands of the final class token (before the norm): its initial value, then one update per layer."""
         return self._updates(images)[0]
 
     def ablated_logits(self, images: Images, keep: Bool[Tensor, "k layers"]) -> Float[Tensor, "b k c"]:
-        """Logits when only some layers' updates of the class token are kept, for `k` sets of layers at once.
+        """Return logits with only some layers' updates of the class token, for `k` sets of layers at once.
 
         Args:
             images: A normalized batch.
-            keep: One row a set; True = the layer's update is kept.
+            keep: One row per set; True = the layer's update is kept.
         """
-        return self.classify(kept_sums(self.layer_updates(images), keep))
+        return self.classify(sum_kept_updates(self.layer_updates(images), keep))
 
     def layer_split(
-        self, images: Images, keep: Bool[Tensor, "k layers"], targets: AskedTargets = None, norm_mean: NormMean = "shared"
+        self, images: Images, keep: Bool[Tensor, "k layers"], targets: TargetChoice = None, norm_mean: NormMean = "shared"
     ) -> LayerSplit:
-        """Both from one forward pass: the layers of `contributions`, without the patches, and `ablated_logits`.
-
-        Arguments and errors are theirs.
-        """
+        """Compute the layers of `contributions` and `ablated_logits` from one forward pass; see these for the arguments."""
         updates, final = self._updates(images)
         return split_layers(updates, final, self.norm, self.head, keep, targets, norm_mean)
 
     def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
-        """Logits with patches replaced by a baseline, for every step of a curve at once, exactly.
+        """Return logits with patches replaced by a baseline, for all steps of a curve at once, exactly.
 
-        Since patches do not interact, the patch stream runs once for the images and once for the baseline; every step only
-        picks, per patch, which of the two the class token sees. A pooled cell is processed once for every state that any
-        step puts it in. Equal to one forward pass per step up to rounding.
+        Since patches do not interact, they run once for the images and once for the baseline; every step only picks which of the
+        two the class token reads. A pooled cell runs once per distinct state. Equal to one forward pass per step up to rounding.
 
         Args:
             images: A normalized batch.
-            baseline: What replaces removed patches: as `images`, or a batch of one for all of them.
-            keep: True = the patch of the image, False = the patch of the baseline.
+            baseline: What replaces removed patches: one per image, or a batch of one for all.
+            keep: True = the patch shows the image, False = the baseline.
         """
         self._require_evaluation()
         tokens, replacements = (self.assemble(self.patch_embed(side)) for side in (images, baseline))
@@ -221,12 +206,12 @@ class HiT(nn.Module):
         return self.classify(final)
 
     def _updates(self, images: Images) -> tuple[Float[Tensor, "b parts last"], Float[Tensor, "b last"]]:
-        """The parts of the final class token, and the class token itself, as the network sums it."""
+        """Return the summands of the final class token, and the class token as the network sums it."""
         self._require_evaluation()
         observed: list[tuple[HiTStage, Gathered]] = []
         tokens = self.assemble(self.patch_embed(images))
         final = self.gather(tokens, lambda stage, layer, gathered: observed.append((stage, gathered)))
-        return layer_sums(observed, tokens[:, 0]), final
+        return collect_updates(observed, tokens[:, 0]), final
 
     def _require_evaluation(self) -> None:
         if self.training:
@@ -235,7 +220,7 @@ class HiT(nn.Module):
             )
 
     def load_published(self, state: Mapping[str, Tensor]) -> "HiT":
-        """Load weights under the published key names; returns the model itself.
+        """Load weights under the published names; return the model itself.
 
         Raises:
             CheckpointError: Lists the first missing, unknown and misshapen names.
@@ -244,7 +229,7 @@ class HiT(nn.Module):
         return self
 
     def unused_names(self) -> list[str]:
-        """Names of the weights that no logit depends on: norm and MLP of the patches that leave the last layer."""
+        """List the weights that no logit depends on: norm and MLP of the patches that leave the last layer."""
         prefix = f"stages.{len(self.stages) - 1}.layers.{self.config.depths[-1] - 1}."
         return [name for name in self.state_dict() if name.startswith((f"{prefix}norm2.", f"{prefix}mlp."))]
 

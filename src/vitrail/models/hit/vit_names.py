@@ -1,4 +1,4 @@
-"""The weights of plain ViTs under a HiT's names: torchvision's, timm's and Hugging Face's."""
+"""Rename the weights of plain ViTs of torchvision, timm and Hugging Face to a HiT's names."""
 
 import re
 from collections.abc import Mapping
@@ -51,105 +51,105 @@ _INSIDE = {
     "mlp.linear_1": "mlp.0",
     "mlp.linear_2": "mlp.3",
 }
-_LEFT = re.compile(
+_UNUSED = re.compile(
     r"(embeddings\.)?(reg_token|dist_token|distillation_token|mask_token)|head_dist\..*|distillation_classifier\..*|fc_norm\..*"
     r"|(heads\.)?pre_logits\..*|pooler\..*"
 )
-"""What a HiT has no place for, and can do without: further tokens, further heads, and the norm of a mean over patches."""
+"""Weights that a HiT lacks and does not need: other prefix tokens, other heads, and the norm of a mean over patches."""
 
 
 @dataclass(frozen=True)
-class Renamed:
+class RenamedWeights:
     """A ViT's weights under a HiT's names, in one stage.
 
     Attributes:
-        state: The weights; positions are as they came.
-        left: Names of those that a HiT has no place for.
-        num_prefix_tokens: Tokens before the patches.
+        state: The weights; positions are not resized.
+        unused: Names of weights that a HiT lacks.
+        num_prefix_tokens: Number of tokens before the patches.
     """
 
     state: dict[str, Tensor]
-    left: tuple[str, ...]
+    unused: tuple[str, ...]
     num_prefix_tokens: int
 
 
-def renamed(state: Mapping[str, Tensor]) -> Renamed:
-    """Find out whose weights these are, and call them by a HiT's names.
+def rename_vit_weights(state: Mapping[str, Tensor]) -> RenamedWeights:
+    """Recognize the library of weights, and rename them to a HiT's names.
 
     Layer scales are folded into the projections before them, which is exact.
 
     Raises:
-        CheckpointError: They hold parts that a HiT has not and that change what the network computes, or are no ViT's.
+        CheckpointError: The weights are not a ViT's, or have parts that a HiT lacks and that affect the output.
     """
     if "stages.0.layers.0.norm1.weight" in state:
-        return Renamed(dict(state), (), 1)
+        return RenamedWeights(dict(state), (), 1)
     if is_published(state):  # A HiT without pooling and torchvision's ViT have the same names.
-        left = tuple(name for name in state if _LEFT.fullmatch(name))
-        named = to_own_names({name: tensor for name, tensor in state.items() if name not in left})
-        return Renamed({_modern(name): tensor for name, tensor in named.items()}, left, 1)
-    own, left_out, odd, prefix = {}, [], [], 0
+        unused = tuple(name for name in state if _UNUSED.fullmatch(name))
+        named = to_own_names({name: tensor for name, tensor in state.items() if name not in unused})
+        return RenamedWeights({_update_mlp_name(name): tensor for name, tensor in named.items()}, unused, 1)
+    own, unused_names, unknown, num_prefix = {}, [], [], 0
     for name, tensor in state.items():
         bare = re.sub(r"^(vit|deit)\.", "", name)
-        target = _own_name(bare)
+        target = _rename(bare)
         if target is not None:
             own[target] = tensor
-        elif _LEFT.fullmatch(bare):
-            left_out.append(name)
+        elif _UNUSED.fullmatch(bare):
+            unused_names.append(name)
             if bare.endswith(("reg_token", "dist_token", "distillation_token")):
-                prefix += tensor.shape[1]
+                num_prefix += tensor.shape[1]
         else:
-            odd.append(name)
-    if "patch_projection.weight" not in own or odd:
+            unknown.append(name)
+    if "patch_projection.weight" not in own or unknown:
         raise CheckpointError(
             "expected the weights of a HiT, or of a plain ViT of torchvision, timm or Hugging Face, got "
-            f"{', '.join((odd or list(state))[:4])}, for which a HiT has no place"
+            f"{', '.join((unknown or list(state))[:4])}, for which a HiT has no place"
         )
-    return Renamed(_folded(_packed(own)), tuple(left_out), prefix + ("class_token" in own))
+    return RenamedWeights(_fold_layer_scales(_pack_projections(own)), tuple(unused_names), num_prefix + ("class_token" in own))
 
 
-def _own_name(name: str) -> str | None:
+def _rename(name: str) -> str | None:
     block = _BLOCK.fullmatch(name)
     part, names = (block[2], _INSIDE) if block else (name, _TOP)
-    place = f"stages.0.layers.{block[1]}." if block else ""
+    layer = f"stages.0.layers.{block[1]}." if block else ""
     if part in names:
-        return place + names[part]
+        return layer + names[part]
     if block and part in ("gamma_1", "gamma_2"):
-        return f"{place}scale{part[-1]}"
+        return f"{layer}scale{part[-1]}"
     module, _, last = part.rpartition(".")
     if module not in names or last not in ("weight", "bias", "gamma"):
         return None
     if names[module] == "attention.in_proj":
-        return f"{place}attention.in_proj_{last}"
-    return place + (names[module] if last == "gamma" else f"{names[module]}.{last}")
+        return f"{layer}attention.in_proj_{last}"
+    return layer + (names[module] if last == "gamma" else f"{names[module]}.{last}")
 
 
-def _modern(name: str) -> str:
+def _update_mlp_name(name: str) -> str:
     return name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3.")
 
 
-def _packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values in one matrix; without biases, biases of zero."""
+def _pack_projections(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pack queries, keys and values into one matrix; add biases of zero where there are none."""
     packed = {name: tensor for name, tensor in state.items() if not re.search(r"\.(query|key|value)\.", name)}
     for name in state:
-        place, found, kind = name.partition("query.")
-        if found:
-            parts = [state.get(f"{place}{part}.{kind}") for part in ("query", "key", "value")]
+        layer, separator, kind = name.partition("query.")
+        if separator:
+            parts = [state.get(f"{layer}{part}.{kind}") for part in ("query", "key", "value")]
             if any(part is None for part in parts):
-                raise CheckpointError(f"expected query, key and value of {place}, found some of them only")
-            packed[f"{place}attention.in_proj_{kind}"] = torch.cat([part for part in parts if part is not None])
+                raise CheckpointError(f"expected query, key and value of {layer}, found some of them only")
+            packed[f"{layer}attention.in_proj_{kind}"] = torch.cat([part for part in parts if part is not None])
     for name, tensor in list(packed.items()):
         if name.endswith("in_proj_weight"):
             packed.setdefault(name.replace("_weight", "_bias"), tensor.new_zeros(len(tensor)))
     return packed
 
 
-def _folded(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Layer scales multiplied into the projections before them."""
+def _fold_layer_scales(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Multiply layer scales into the projections before them."""
     folded = {name: tensor for name, tensor in state.items() if not re.search(r"\.scale[12]$", name)}
     for name, scale in state.items():
-        place, found, number = name.rpartition(".scale")
-        if found:
-            projection = f"{place}.attention.out_proj" if number == "1" else f"{place}.mlp.3"
+        layer, separator, number = name.rpartition(".scale")
+        if separator:
+            projection = f"{layer}.attention.out_proj" if number == "1" else f"{layer}.mlp.3"
             folded[f"{projection}.weight"] = state[f"{projection}.weight"] * scale[:, None]
             folded[f"{projection}.bias"] = state[f"{projection}.bias"] * scale
     return folded

@@ -1,4 +1,4 @@
-"""INTR, the interpretable transformer with class-specific queries: configuration, network, and what its queries look at."""
+"""INTR, the interpretable transformer with class-specific queries: configuration, network, attention of the queries."""
 
 from vitrail.models.intr.backbone import Backbone, ResNet
 from vitrail.models.intr.config import INTR_SIZES, INTRConfig

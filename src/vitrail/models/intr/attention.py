@@ -1,4 +1,4 @@
-"""Attention of queries on cells, with weights for those who ask."""
+"""Multi-head attention with optional access to its weights."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 from vitrail.core.types import Attentions
 
 KeyPadding = Bool[Tensor, "b k"]
-"""Which keys are no part of the image."""
+"""Keys that are padding; True = padding."""
 
 
 class Attention(nn.Module):
     """Multi-head attention whose queries, keys and values come from three sources.
 
     Args:
-        width: Of all tokens.
-        num_heads: Divides the width.
-        dropout: On attention weights, in training.
+        width: Width of all tokens.
+        num_heads: Number of heads; divides the width.
+        dropout: Dropout on attention weights, in training.
     """
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
@@ -24,7 +24,7 @@ class Attention(nn.Module):
         self.num_heads, self.dropout = num_heads, dropout
         self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
         for layer in (self.query, self.key, self.value):
-            # As one matrix of three times the width would be drawn, which is how it is published.
+            # As published: initialized as one matrix of three times the width.
             nn.init.xavier_uniform_(layer.weight, gain=2**-0.5)
         nn.init.xavier_uniform_(self.output.weight)
         for layer in (self.query, self.key, self.value, self.output):
@@ -37,26 +37,26 @@ class Attention(nn.Module):
         values: Float[Tensor, "b k d"],
         padding: KeyPadding | None = None,
     ) -> Float[Tensor, "b q d"]:
-        """What every query takes from the values; padded keys give nothing."""
-        gathered = nn.functional.scaled_dot_product_attention(
-            self._heads(self.query(queries)),
-            self._heads(self.key(keys)),
-            self._heads(self.value(values)),
+        """Return the attended values of every query; padded keys are ignored."""
+        attended = nn.functional.scaled_dot_product_attention(
+            self._split_heads(self.query(queries)),
+            self._split_heads(self.key(keys)),
+            self._split_heads(self.value(values)),
             attn_mask=None if padding is None else ~padding[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
         )
-        taken: Tensor = self.output(gathered.transpose(1, 2).flatten(2))
-        return taken
+        output: Tensor = self.output(attended.transpose(1, 2).flatten(2))
+        return output
 
     def weights(
         self, queries: Float[Tensor, "b q d"], keys: Float[Tensor, "b k d"], padding: KeyPadding | None = None
     ) -> Attentions:
-        """How much of every key a query takes; over the keys it sums to 1, and padded ones have 0."""
-        asked, offered = self._heads(self.query(queries)), self._heads(self.key(keys))
-        scores = asked @ offered.mT * asked.shape[-1] ** -0.5
+        """Return attention weights; they sum to 1 over the keys, and padded keys have 0."""
+        query, key = self._split_heads(self.query(queries)), self._split_heads(self.key(keys))
+        scores = query @ key.mT * query.shape[-1] ** -0.5
         if padding is not None:
             scores = scores.masked_fill(padding[:, None, None], -torch.inf)
         return scores.softmax(-1)
 
-    def _heads(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t each"]:
+    def _split_heads(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t e"]:
         return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

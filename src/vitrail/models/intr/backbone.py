@@ -1,4 +1,4 @@
-"""What turns an image into a grid of features: torchvision's ResNets, and the interface of any other."""
+"""Backbones, which turn an image into a grid of features: the interface, and torchvision's ResNets."""
 
 import re
 from abc import ABC, abstractmethod
@@ -22,10 +22,10 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
 class Backbone(nn.Module, ABC):
-    """Abstract: features of an image on a grid of cells.
+    """Abstract: computes features of an image on a grid of cells.
 
     Attributes:
-        num_features: Per cell.
+        num_features: Features per cell.
         stride: Side of a cell in pixels.
         network: A network of another library, without its head.
     """
@@ -40,28 +40,28 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Images) -> Features:
-        """Features of a batch."""
+        """Compute the features of a batch."""
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the features of an image; cells at the right and lower edge may be cut off or left out.
+        """Return rows and columns of the features of an image; cells at the right and lower edge may be cut off or missing.
 
         Raises:
-            InvalidInputError: The network takes no images of this size.
+            InvalidInputError: The network does not take images of this size.
         """
         size = height, width
         if size not in self._grid_sizes:
-            self._grid_sizes[size] = self._measured(height, width)
+            self._grid_sizes[size] = self._measure_grid(height, width)
         return self._grid_sizes[size]
 
-    def _measured(self, height: int, width: int) -> tuple[int, int]:
-        """By a run that computes shapes only: libraries round in many ways."""
+    def _measure_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Measure the grid by a run on the meta device, because libraries round in different ways."""
         state = {name: tensor.to("meta") for name, tensor in chain(self.named_parameters(), self.named_buffers())}
         dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
         try:
             with inspecting(self), torch.no_grad():
                 images = torch.empty(1, 3, height, width, device="meta", dtype=dtype)
                 rows, cols = torch.func.functional_call(self, state, (images,)).shape[2:]
-        except Exception as error:  # Networks refuse sizes by assertions, and fail in any layer.
+        except Exception as error:  # Networks fail in any layer, or by assertions.
             reason = str(error).splitlines()[0] if str(error) else repr(error)
             raise InvalidInputError(
                 f"expected images of a size that the backbone takes, got {height}x{width} pixels, at which it fails: {reason}; choose "
@@ -71,11 +71,11 @@ class Backbone(nn.Module, ABC):
 
 
 class ConvNorm(nn.Module):
-    """A convolution and the batch norm behind it, in one convolution wherever the norm's figures are fixed.
+    """A convolution and the batch norm behind it, folded into one convolution where the norm's statistics are fixed.
 
     Args:
-        conv: Without a bias.
-        norm: Frozen, or one that learns; the latter is folded in evaluation mode only.
+        conv: A convolution without a bias.
+        norm: A frozen or trainable batch norm; a trainable one is folded in evaluation mode only.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> None:
@@ -89,21 +89,21 @@ class ConvNorm(nn.Module):
         mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
         scale = norm.weight * (variance + norm.eps).rsqrt()
         shift = norm.bias - mean * scale
-        # Folded anew in each pass: it costs as much as one pixel's convolution, and weights may change at any time.
+        # Folded in every pass: it costs as much as one pixel's convolution, and weights may change at any time.
         weight = conv.weight * scale[:, None, None, None]
         return nn.functional.conv2d(features, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 class ResNet(Backbone):
-    """A ResNet of torchvision up to its last features, with its batch norms folded into the convolutions.
+    """A torchvision ResNet up to its last features, with batch norms folded into the convolutions.
 
     Args:
         name: resnet18, resnet34, resnet50 or resnet101.
-        frozen: Whether batch norms keep their figures, and stem and first layer their weights.
+        frozen: Whether batch norms keep their statistics, and stem and first layer their weights.
         dilation: Whether the last layer dilates its convolutions instead of halving the resolution: cells of 16 pixels, not 32.
 
     Raises:
-        InvalidInputError: No such network, or one whose blocks cannot be dilated.
+        InvalidInputError: There is no such network, or its blocks cannot be dilated.
     """
 
     def __init__(self, name: str, frozen: bool = True, *, dilation: bool = False) -> None:
@@ -111,14 +111,14 @@ class ResNet(Backbone):
         if name not in RESNETS:
             raise InvalidInputError(f"expected a backbone {', '.join(RESNETS)}, or timm:NAME, got {name!r}")
         if dilation and name in ("resnet18", "resnet34"):
-            raise InvalidInputError(f"expected resnet50 or resnet101 for dilation, which {name} of torchvision has not")
+            raise InvalidInputError(f"expected resnet50 or resnet101 for dilation, which torchvision's {name} does not support")
         network = getattr(torchvision.models, name)(
             norm_layer=FrozenBatchNorm2d if frozen else nn.BatchNorm2d, replace_stride_with_dilation=[False, False, dilation]
         )
         self.num_features, self.stride = network.fc.in_features, 16 if dilation else 32
         del network.fc, network.avgpool
         for module in list(network.modules()):
-            _join(module)
+            _join_norms(module)
         self.network = network
         if frozen:
             for part in (network.conv1, network.layer1):
@@ -126,13 +126,13 @@ class ResNet(Backbone):
 
     def forward(self, images: Images) -> Features:
         net: Any = self.network
-        # The layout that convolutions are fastest in; values stay where they are for everybody else.
+        # The fastest memory layout for convolutions; values are unchanged.
         features = net.maxpool(net.relu(net.conv1(images.contiguous(memory_format=torch.channels_last))))
         return net.layer4(net.layer3(net.layer2(net.layer1(features))))
 
 
-def _join(module: nn.Module) -> None:
-    """Join the convolutions right below a module with their batch norms."""
+def _join_norms(module: nn.Module) -> None:
+    """Join the convolutions among a module's children with their batch norms."""
     children = dict(module.named_children())
     pairs = [(f"conv{i}", f"bn{i}") for i in (1, 2, 3)]
     if isinstance(module, nn.Sequential):
@@ -143,17 +143,17 @@ def _join(module: nn.Module) -> None:
             setattr(module, norm, nn.Identity())
 
 
-def joined_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A torchvision ResNet's weights by the names of `ResNet.network`, without the head."""
-    return {_joined(name): tensor for name, tensor in state.items() if not name.startswith("fc.")}
+def rename_resnet_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a torchvision ResNet's weights to the names of `ResNet.network`, without the head."""
+    return {_rename(name): tensor for name, tensor in state.items() if not name.startswith("fc.")}
 
 
-def _joined(name: str) -> str:
+def _rename(name: str) -> str:
     name = re.sub(r"(^|\.)bn(\d)\.", r"\1conv\2.norm.", name)
     name = re.sub(r"(^|\.)(conv\d)\.weight$", r"\1\2.conv.weight", name)
     return name.replace("downsample.0.", "downsample.0.conv.").replace("downsample.1.", "downsample.0.norm.")
 
 
-def batch_counters(module: nn.Module) -> list[str]:
-    """Names of the counters of batch norms that learn; nothing depends on them, and not every file has them."""
+def batch_counter_names(module: nn.Module) -> list[str]:
+    """List the batch counters of trainable batch norms, which nothing reads and not every file has."""
     return [name for name in module.state_dict() if name.endswith("num_batches_tracked")]

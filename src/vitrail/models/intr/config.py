@@ -1,4 +1,4 @@
-"""The shape of an INTR, and the sizes of its paper."""
+"""Configuration of an INTR, and the sizes of the paper."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,27 +16,27 @@ KINDS: Mapping[type, tuple[str, ...]] = {
 }
 
 MAX_DEPTH = 100
-"""Layers of encoder or decoder; a file that asks for more is up to no good."""
+"""Most layers of encoder or decoder, as a limit for files."""
 
 
 @dataclass(frozen=True)
 class INTRConfig:
-    """The shape of an INTR.
+    """Configuration of an INTR.
 
     Args:
-        backbone: What turns an image into features: resnet18, resnet34, resnet50 or resnet101 (torchvision's), or `timm:NAME`.
-        backbone_options: Of the backbone: `dilation` of a ResNet, any argument of `timm.create_model`.
-        frozen: Whether batch norms keep their figures, and a ResNet's stem and first layer their weights, as published: for a
-            backbone that is trained already.
+        backbone: resnet18, resnet34, resnet50 or resnet101 (torchvision's), or `timm:NAME`.
+        backbone_options: `dilation` for a ResNet, any argument of `timm.create_model` for timm.
+        frozen: Whether batch norms keep their statistics, and a ResNet's stem and first layer their weights, as published; for
+            pretrained backbones.
         num_classes: Number of queries and logits.
-        width: Of tokens and queries; divisible by `num_heads` and, for sine positions, by 4.
-        num_heads: Attention heads, in every layer.
+        width: Width of tokens and queries; divisible by `num_heads` and, for sine positions, by 4.
+        num_heads: Attention heads in every layer.
         mlp_width: Hidden width of the MLPs.
-        encoder_depth: Layers in which the cells of the image attend to each other.
-        decoder_depth: Layers in which the classes attend to each other and then to the image.
-        dropout: After attention and inside MLPs, and on attention weights.
-        pre_norm: Norms in front of attention and MLP, not behind.
-        positions: Of the cells: fixed sines, or learned rows and columns.
+        encoder_depth: Number of layers in which cells attend to each other.
+        decoder_depth: Number of layers in which classes attend to each other and then to the image.
+        dropout: Dropout after attention, inside MLPs, and on attention weights.
+        pre_norm: Whether norms come before attention and MLP, not after.
+        positions: Position encoding of the cells: fixed sines, or learned rows and columns.
     """
 
     backbone: str = "resnet50"
@@ -53,7 +53,7 @@ class INTRConfig:
     positions: Literal["sine", "learned"] = "sine"
 
     def __post_init__(self) -> None:
-        # It may stand in a recipe or a file, where anything may stand.
+        # Values may come from a recipe or a file and be of any type.
         for kind, names in KINDS.items():
             for name in names:
                 value = getattr(self, name)
@@ -79,19 +79,19 @@ class INTRConfig:
             raise InvalidInputError(f"expected 0 <= dropout < 1, got {self.dropout}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON; `from_dict` gives it back."""
+        """Convert to plain numbers and lists, ready for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "INTRConfig":
-        """Read what `to_dict` gave."""
+        """Restore from the result of `to_dict`."""
         return cls(**fields)
 
 
 INTR_SIZES = {f"intr_resnet{depth}": INTRConfig(backbone=f"resnet{depth}") for depth in (18, 34, 50, 101)}
-"""By name; intr_resnet50 is the paper's."""
+"""Configurations by name; intr_resnet50 is the paper's."""
 
-FREE = "intr"
-"""The name under which everything is chosen by fields."""
+CUSTOM = "intr"
+"""Name of an INTR whose configuration is given by fields only."""
 
-INTR_NAMES = (*INTR_SIZES, FREE)
+INTR_NAMES = (*INTR_SIZES, CUSTOM)

@@ -1,4 +1,4 @@
-"""Encoder and decoder layers: attention and MLP around residual branches, norms in front or behind."""
+"""Encoder and decoder layers of INTR: attention and MLP in residual branches, with norms before or after."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,11 @@ Queries = Float[Tensor, "b c d"]
 
 
 class Layer(nn.Module):
-    """Abstract: the residual branches of a layer.
+    """Abstract: a layer of residual branches.
 
     Args:
-        config: The network's shape.
-        num_branches: As many as there are norms.
+        config: Configuration of the network.
+        num_branches: Number of branches, each with its norm.
     """
 
     def __init__(self, config: INTRConfig, num_branches: int) -> None:
@@ -34,17 +34,17 @@ class Layer(nn.Module):
         for linear in (self.mlp[0], self.mlp[3]):
             nn.init.xavier_uniform_(linear.weight)  # type: ignore[arg-type]  # both are linear
 
-    def branch(self, number: int, tokens: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        """Add what a branch makes of the tokens, and normalize on the one side or the other."""
+    def branch(self, number: int, tokens: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Add the output of a branch to the tokens, and normalize before or after."""
         norm = self.norms[number]
         if self.pre_norm:
-            return tokens + self.dropout(change(norm(tokens)))
-        normalized: Tensor = norm(tokens + self.dropout(change(tokens)))
+            return tokens + self.dropout(function(norm(tokens)))
+        normalized: Tensor = norm(tokens + self.dropout(function(tokens)))
         return normalized
 
 
 class EncoderLayer(Layer):
-    """Cells attend to each other; positions are part of queries and keys, not of values."""
+    """Cells attend to each other; positions are added to queries and keys, not to values."""
 
     def __init__(self, config: INTRConfig) -> None:
         super().__init__(config, 2)
@@ -52,33 +52,33 @@ class EncoderLayer(Layer):
 
     def forward(self, cells: Tokens, positions: Tokens, padding: KeyPadding | None) -> Tokens:
         def attend(x: Tensor) -> Tensor:
-            placed = x + positions
-            taken: Tensor = self.attention(placed, placed, x, padding)
-            return taken
+            with_positions = x + positions
+            attended: Tensor = self.attention(with_positions, with_positions, x, padding)
+            return attended
 
         return self.branch(1, self.branch(0, cells, attend), self.mlp)
 
 
 class DecoderLayer(Layer):
-    """Classes attend to each other, then each to the image, whose cells have no positions here."""
+    """Classes attend to each other, then to the image, whose cells have no positions here."""
 
     def __init__(self, config: INTRConfig) -> None:
         super().__init__(config, 3)
         self.attention = Attention(config.width, config.num_heads, config.dropout)
         self.cross_attention = Attention(config.width, config.num_heads, config.dropout)
 
-    def forward(self, found: Queries, queries: Queries, memory: Tokens, padding: KeyPadding | None) -> tuple[Queries, Queries]:
-        """What every class has found after this layer, and what it asked the image for."""
-        asked = []
+    def forward(self, states: Queries, queries: Queries, memory: Tokens, padding: KeyPadding | None) -> tuple[Queries, Queries]:
+        """Return the states of the classes after this layer, and the queries of its cross-attention."""
+        cross_queries = []
 
-        def compare(x: Tensor) -> Tensor:
-            taken: Tensor = self.attention(x + queries, x + queries, x)
-            return taken
+        def attend_to_classes(x: Tensor) -> Tensor:
+            attended: Tensor = self.attention(x + queries, x + queries, x)
+            return attended
 
-        def look(x: Tensor) -> Tensor:
-            asked.append(x + queries)
-            taken: Tensor = self.cross_attention(asked[0], memory, memory, padding)
-            return taken
+        def attend_to_image(x: Tensor) -> Tensor:
+            cross_queries.append(x + queries)
+            attended: Tensor = self.cross_attention(cross_queries[0], memory, memory, padding)
+            return attended
 
-        found = self.branch(1, self.branch(0, found, compare), look)
-        return self.branch(2, found, self.mlp), asked[0]
+        states = self.branch(1, self.branch(0, states, attend_to_classes), attend_to_image)
+        return self.branch(2, states, self.mlp), cross_queries[0]

@@ -1,4 +1,4 @@
-"""The network itself."""
+"""The network of INTR."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,11 +18,11 @@ from vitrail.models.intr.published import to_own_names
 
 
 class Memory(NamedTuple):
-    """An encoded batch.
+    """An encoded batch of images.
 
     Attributes:
         cells: (b, n, d), row by row.
-        padding: (b, n), True where a cell is no part of its image; None where all of them are.
+        padding: (b, n), True where a cell is padding; None without padding.
         grid_size: Rows and columns.
     """
 
@@ -32,37 +32,37 @@ class Memory(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What the classes looked for in a batch, and found.
+    """Output of the decoder for a batch.
 
     Attributes:
         logits: (b, c).
-        found: After every layer, behind the final norm, (l, b, c, d).
-        asked: What every class asked the image for in every layer, (l, b, c, d): the queries of cross-attention.
-        memory: The image.
+        states: State of every class after every layer and the final norm, (l, b, c, d).
+        cross_queries: Queries of every layer's cross-attention to the image, (l, b, c, d).
+        memory: The encoded images.
     """
 
     logits: Tensor
-    found: Tensor
-    asked: Tensor
+    states: Tensor
+    cross_queries: Tensor
     memory: Memory
 
 
 class INTR(nn.Module):
-    """Interpretable transformer: every class has a query of its own that looks for it in the image.
+    """Interpretable transformer: every class has its own query, which searches the image for it.
 
-    A logit says how much of its class the query has found; one vector, the same for all classes, reads it off. So what a class
-    looks at, the cross-attention of its query, is where its evidence was taken from.
+    One presence vector, shared by all classes, turns the final state of each query into a logit. So the cross-attention of a query
+    shows where the evidence for its class comes from.
 
     Args:
-        config: The shape.
-        backbone: What turns images into features; `vitrail.adapters.build` makes both from a name.
+        config: The configuration.
+        backbone: Turns images into features; `vitrail.adapters.build` creates both from a name.
 
     Source: Paul et al., "A Simple Interpretable Transformer for Fine-Grained Image Classification and Analysis", ICLR 2024,
         arXiv:2311.04157; Carion et al. 2020, arXiv:2005.12872.
 
-    Differs: Any backbone. Attention maps are computed after the fact, for the layers and classes asked for, and do not slow down
-        nor change the forward pass. The mean over heads is one, also with norms in front (the published code averages maps of
-        queries without their norm).
+    Differs: Supports any backbone. Attention maps are computed on demand, for the chosen layers and classes, without slowing or
+        changing the forward pass. The mean over heads sums to 1, also with `pre_norm` (the published code averages maps of queries
+        without their norm).
     """
 
     def __init__(self, config: INTRConfig, backbone: Backbone) -> None:
@@ -87,7 +87,7 @@ class INTR(nn.Module):
             padding: True where a pixel is padding.
 
         Raises:
-            InvalidInputError: Images of another number of channels, or a padding of another size.
+            InvalidInputError: The images have another number of channels, or the padding has another size.
         """
         if images.shape[1] != 3:
             raise InvalidInputError(f"expected images of 3 channels, got {images.shape[1]}")
@@ -95,7 +95,7 @@ class INTR(nn.Module):
             raise InvalidInputError(
                 f"expected a padding of shape {(len(images), *images.shape[2:])}, one per pixel, got {tuple(padding.shape)}"
             )
-        images, padding = self._at_least_a_cell(images, padding)
+        images, padding = self._pad_to_one_cell(images, padding)
         features = self.backbone(images)
         if padding is None:
             return self.encode_features(features)
@@ -103,46 +103,46 @@ class INTR(nn.Module):
         return self.encode_features(features, cells)
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the cells of an image; one of less than a cell has one.
+        """Return rows and columns of the cells of an image; at least one each.
 
         Raises:
-            InvalidInputError: The backbone takes no images of this size.
+            InvalidInputError: The backbone does not take images of this size.
         """
         stride = self.backbone.stride
         return self.backbone.grid_size(max(height, stride), max(width, stride))
 
-    def _at_least_a_cell(self, images: Images, padding: Padding | None) -> tuple[Tensor, Tensor | None]:
-        """Fill up images of less than a cell, as small images of a batch are."""
-        lacking = [max(self.backbone.stride - side, 0) for side in images.shape[2:]]
-        if not any(lacking):
+    def _pad_to_one_cell(self, images: Images, padding: Padding | None) -> tuple[Tensor, Tensor | None]:
+        """Pad images that are smaller than a cell."""
+        missing = [max(self.backbone.stride - side, 0) for side in images.shape[2:]]
+        if not any(missing):
             return images, padding
-        known = torch.zeros_like(images[:, 0], dtype=torch.bool) if padding is None else padding
-        below_and_beside = (0, lacking[1], 0, lacking[0])
-        return nn.functional.pad(images, below_and_beside), nn.functional.pad(known, below_and_beside, value=True)
+        mask = torch.zeros_like(images[:, 0], dtype=torch.bool) if padding is None else padding
+        margins = (0, missing[1], 0, missing[0])
+        return nn.functional.pad(images, margins), nn.functional.pad(mask, margins, value=True)
 
     def encode_features(self, features: Features, padding: CellPadding | None = None) -> Memory:
         """Encode the backbone's features; see `encode`."""
         rows, cols = features.shape[2:]
-        everywhere = torch.zeros(1, rows, cols, dtype=torch.bool, device=features.device)
-        positions = self.positions(everywhere if padding is None else padding).to(features.dtype).flatten(2).mT
+        no_padding = torch.zeros(1, rows, cols, dtype=torch.bool, device=features.device)
+        positions = self.positions(no_padding if padding is None else padding).to(features.dtype).flatten(2).mT
         cells, flat = self.projection(features).flatten(2).mT, None if padding is None else padding.flatten(1)
         for layer in self.encoder:
             cells = layer(cells, positions.expand(len(cells), -1, -1), flat)
         return Memory(self.encoder_norm(cells), flat, (rows, cols))
 
     def search(self, memory: Memory) -> Search:
-        """Let every class look for itself."""
+        """Run the decoder: every class searches the image for itself."""
         queries = self.queries.expand(len(memory.cells), -1, -1)
-        state, found, asked = torch.zeros_like(queries), list[Tensor](), list[Tensor]()
+        state, states, cross_queries = torch.zeros_like(queries), list[Tensor](), list[Tensor]()
         for layer in self.decoder:
-            state, question = layer(state, queries, memory.cells, memory.padding)
-            found.append(self.decoder_norm(state))
-            asked.append(question)
-        return Search(self.read(found[-1]), torch.stack(found), torch.stack(asked), memory)
+            state, layer_queries = layer(state, queries, memory.cells, memory.padding)
+            states.append(self.decoder_norm(state))
+            cross_queries.append(layer_queries)
+        return Search(self.score_presence(states[-1]), torch.stack(states), torch.stack(cross_queries), memory)
 
-    def read(self, found: Float[Tensor, "*b c d"]) -> Float[Tensor, "*b c"]:
-        """How much of its class every query has found: the logits, also those of earlier layers."""
-        logits: Tensor = self.presence(found)
+    def score_presence(self, states: Float[Tensor, "*b c d"]) -> Float[Tensor, "*b c"]:
+        """Turn states of the classes, after the last or an earlier layer, into logits."""
+        logits: Tensor = self.presence(states)
         return logits.squeeze(-1)
 
     def forward(self, images: Images, padding: Padding | None = None) -> Logits:
@@ -152,28 +152,28 @@ class INTR(nn.Module):
     def attention(
         self, search: Search, layer: int, classes: Int[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b k h rows cols"]:
-        """Where classes looked: the cross-attention of their queries, per head.
+        """Return the cross-attention of class queries over the cells of the image, per head.
 
         Args:
-            search: Of a batch.
-            layer: Of the decoder; from behind if negative.
-            classes: Per image, the classes asked for; None for all of them.
+            search: Output of `search`.
+            layer: Index of the decoder layer; negative indices count from the end.
+            classes: Classes per image; None for all.
 
         Returns:
-            Over the cells of an image every map sums to 1; padding has 0.
+            Maps that sum to 1 over the cells of an image; padding has 0.
         """
-        asked = search.asked[layer]
+        queries = search.cross_queries[layer]
         if classes is not None:
-            asked = asked.gather(1, classes.unsqueeze(-1).expand(-1, -1, asked.shape[-1]))
+            queries = queries.gather(1, classes.unsqueeze(-1).expand(-1, -1, queries.shape[-1]))
         memory = search.memory
-        maps: Tensor = self.decoder[layer].cross_attention.weights(asked, memory.cells, memory.padding)  # type: ignore[union-attr, operator]
+        maps: Tensor = self.decoder[layer].cross_attention.weights(queries, memory.cells, memory.padding)  # type: ignore[union-attr, operator]
         return maps.transpose(1, 2).unflatten(-1, memory.grid_size)
 
     def load_published(self, state: Mapping[str, Tensor], source: str = "the weights") -> "INTR":
         """Copy weights under the published names.
 
         Raises:
-            CheckpointError: They do not fit; the model is unchanged then.
+            CheckpointError: They do not fit; the model is unchanged.
         """
         load_strictly(self, to_own_names(state), source)
         return self

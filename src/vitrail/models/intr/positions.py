@@ -1,4 +1,4 @@
-"""Where a cell lies in its image, as a vector of the tokens' width."""
+"""Position encodings of the cells of an image."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import InvalidInputError
 
 MAX_CELLS = 50
-"""Rows, and columns, that learned positions know."""
+"""Number of rows, and of columns, of learned positions."""
 
 CellPadding = Bool[Tensor, "b rows cols"]
 Positions = Float[Tensor, "b d rows cols"]
@@ -20,9 +20,9 @@ FULL_TURN = 2 * math.pi
 
 
 class SinePositions(nn.Module):
-    """Sines and cosines of a cell's place in the unpadded part of its image, which is as long as a full turn on either axis.
+    """Sines and cosines of a cell's position in the unpadded part of its image, whose rows and columns each span a full turn.
 
-    The first half of the width tells the row, the second the column.
+    The first half of the width encodes the row, the second the column.
 
     Source: Carion et al. 2020, arXiv:2005.12872, appendix A.4.
     """
@@ -33,9 +33,9 @@ class SinePositions(nn.Module):
 
     def forward(self, padding: CellPadding) -> Positions:
         inside = (~padding).float()  # In single precision whatever the network's, as published.
-        return torch.cat([self._waves(inside.cumsum(axis), axis) for axis in (1, 2)], dim=3).permute(0, 3, 1, 2)
+        return torch.cat([self._encode_axis(inside.cumsum(axis), axis) for axis in (1, 2)], dim=3).permute(0, 3, 1, 2)
 
-    def _waves(self, count: Float[Tensor, "b rows cols"], axis: int) -> Float[Tensor, "b rows cols half"]:
+    def _encode_axis(self, count: Float[Tensor, "b rows cols"], axis: int) -> Float[Tensor, "b rows cols half"]:
         turn = count / (count.select(axis, -1).unsqueeze(axis) + 1e-6) * FULL_TURN
         pairs = torch.arange(self.width // 4, device=count.device, dtype=count.dtype)
         angles = turn.unsqueeze(-1) / TEMPERATURE ** (4 * pairs / self.width)
@@ -43,14 +43,14 @@ class SinePositions(nn.Module):
 
 
 class LearnedPositions(nn.Module):
-    """A learned vector per column, then one per row."""
+    """A learned vector per column, concatenated with one per row."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.rows, self.columns = (nn.Parameter(torch.rand(MAX_CELLS, width // 2)) for _ in range(2))
 
     def forward(self, padding: CellPadding) -> Positions:
-        """Raises `InvalidInputError` for an image of more cells than were learned."""
+        """Raise `InvalidInputError` for an image of more cells than were learned."""
         num_images, rows, cols = padding.shape
         if max(rows, cols) > MAX_CELLS:
             raise InvalidInputError(

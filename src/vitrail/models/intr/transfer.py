@@ -1,4 +1,4 @@
-"""Starting an INTR from a detector: its transformer looks for objects already, and its queries become classes."""
+"""Transfer weights into an INTR from a DETR, whose queries become classes, or from another INTR."""
 
 from collections.abc import Mapping
 
@@ -15,15 +15,15 @@ from vitrail.models.load_report import LoadReport
 PRESENCE = ("presence.weight", "presence.bias")
 
 
-def class_queries(
+def make_class_queries(
     trained: Float[Tensor, "q d"], num_classes: int, noise: Float[Tensor, "new d"] | None = None
 ) -> Float[Tensor, "c d"]:
-    """Queries of classes from those of a detector: the first ones, or all, again and again, until there are enough.
+    """Make class queries from trained queries: the first ones, or all of them repeated.
 
     Args:
-        trained: Of the detector.
-        num_classes: As many are wanted.
-        noise: What is added to every one after the detector's own, so that classes that begin with the same query can part.
+        trained: The trained queries.
+        num_classes: Number of queries to return.
+        noise: Added to the repeated queries, so that classes that start with the same query can diverge.
     """
     repeats = -(-num_classes // len(trained))
     queries = trained.repeat(repeats, 1)[:num_classes].clone()
@@ -33,19 +33,19 @@ def class_queries(
 
 
 def transfer_from_detector(model: INTR, state: Mapping[str, Tensor], source: str, query_noise: float = 0.1) -> LoadReport:
-    """Take over backbone, projection, transformer and queries; the presence vector stays as it was drawn.
+    """Copy backbone, projection, transformer and queries of a DETR; the presence vector stays as initialized.
 
     Args:
-        model: Takes the weights.
-        state: Of a DETR, under its names.
-        source: What to call it in messages.
+        model: Receives the weights.
+        state: Weights of a DETR, under its names.
+        source: Origin of the weights, for messages.
         query_noise: Standard deviation of the noise on repeated queries.
 
     Raises:
-        CheckpointError: A detector of another shape. The model is unchanged then.
+        CheckpointError: The detector has another configuration; the model is unchanged.
     """
     own = to_own_names({name: tensor.float() for name, tensor in state.items() if not name.startswith(DETECTION)})
-    own["queries"] = _fitting(own["queries"], model, source, query_noise)
+    own["queries"] = _fit_queries(own["queries"], model, source, query_noise)
     load_strictly(model, own, source, optional=PRESENCE)
     return LoadReport(tuple(own), PRESENCE, tuple(name for name in state if name.startswith(DETECTION)))
 
@@ -53,30 +53,30 @@ def transfer_from_detector(model: INTR, state: Mapping[str, Tensor], source: str
 def transfer_from_intr(
     model: INTR, state: Mapping[str, Tensor], source: str, keep_head: bool, query_noise: float = 0.1
 ) -> LoadReport:
-    """Take over the weights of an INTR under our names; for other classes its queries become new ones, as those of a detector do.
+    """Copy the weights of an INTR under vitrail's names; for other classes, its queries are treated as those of a DETR.
 
     Args:
-        model: Takes the weights.
-        state: Of an INTR of the same shape.
-        source: What to call it in messages.
-        keep_head: Whether to take the presence vector too, and the queries as they are, where there are as many classes.
+        model: Receives the weights.
+        state: Weights of an INTR of the same configuration.
+        source: Origin of the weights, for messages.
+        keep_head: Whether to copy the presence vector too, and the queries unchanged, if there are as many classes.
         query_noise: See `transfer_from_detector`.
 
     Raises:
-        CheckpointError: Another shape. The model is unchanged then.
+        CheckpointError: The INTR has another configuration; the model is unchanged.
     """
     fitted, num_classes = dict(state), len(model.queries)
     kept = keep_head and len(state["queries"]) == num_classes
     if not kept:
         del fitted["presence.weight"], fitted["presence.bias"]
-    fitted["queries"] = _fitting(state["queries"], model, source, query_noise)
+    fitted["queries"] = _fit_queries(state["queries"], model, source, query_noise)
     new = () if kept else PRESENCE
     load_strictly(model, fitted, source, optional=new)
     return LoadReport(tuple(fitted), new, new)
 
 
-def _fitting(trained: Tensor, model: INTR, source: str, query_noise: float) -> Tensor:
-    """Trained queries as those of a model's classes, with noise on repeated ones from torch's random state."""
+def _fit_queries(trained: Tensor, model: INTR, source: str, query_noise: float) -> Tensor:
+    """Make queries for a model's classes, with noise on repeated ones from torch's random state."""
     num_classes, width = model.queries.shape
     if trained.ndim != 2 or not len(trained) or trained.shape[1] != width:
         raise CheckpointError(
@@ -84,4 +84,4 @@ def _fitting(trained: Tensor, model: INTR, source: str, query_noise: float) -> T
             "and the other sizes of the network that it comes from"
         )
     noise = torch.randn(max(num_classes - len(trained), 0), width) * query_noise
-    return class_queries(trained, num_classes, noise)
+    return make_class_queries(trained, num_classes, noise)

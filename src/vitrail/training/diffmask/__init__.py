@@ -1,1 +1,1 @@
-"""Training of Vision DiffMask."""
+"""Training of Vision DiffMask gates."""

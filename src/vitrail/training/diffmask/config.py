@@ -1,4 +1,4 @@
-"""The recipe of a DiffMask explainer."""
+"""Recipe of a DiffMask explainer."""
 
 from typing import Any, Literal
 
@@ -8,41 +8,44 @@ from vitrail.datasets.augmentation.transforms import AugmentationConfig, Range
 from vitrail.training.sections import ImagesConfig, Recipe, Section
 
 MASK_SECTION = "diffmask"
-"""The section that tells this recipe from that of a classifier."""
+"""Section that makes a recipe one of a DiffMask explainer instead of a classifier."""
 
 
 class MaskConfig(Section):
-    """The gates and what they learn."""
+    """Gates and their optimization."""
 
     model: str
-    """The network to explain: anything that `vitrail.load` knows. It is not changed."""
+    """Network to explain, by any name that `vitrail.load` takes; its weights stay frozen."""
     model_options: dict[str, Any] = Field(default_factory=dict)
-    """For timm, Hugging Face and torchvision, as `vitrail.load` takes them."""
+    """Options of timm, Hugging Face and torchvision, as `vitrail.load` takes them."""
     hidden: int | None = Field(None, ge=1)
     """Width of the gates' hidden layer; null for a quarter of the network's width."""
     mul_activation: float = Field(15.0, gt=0)
-    """Largest part of a gate's logit that the tokens decide."""
+    """Scale of the part of a gate's logit that depends on the tokens."""
     add_activation: float = 8.0
-    """What is added to it at the start: how far open the gates begin."""
+    """Initial bias of a gate's logit: how far open gates start."""
     placeholder: bool = True
-    """Whether what replaces a removed patch is learned; else it is zero."""
+    """Whether the vector that replaces removed patches is learned; otherwise it is zero."""
     eps: float = Field(0.1, ge=0)
-    """How much KL divergence between the whole and the masked prediction is allowed."""
+    """Allowed KL divergence between the predictions for the whole and the masked image, in nats."""
     layers: Literal["uniform", "weighted"] = "uniform"
-    """How the layer of a step is drawn: all alike, or those that have learned their task less often."""
+    """How to sample the layer of a step: uniformly, or learned layers a tenth as often."""
     alpha: float = Field(20.0, ge=0)
-    """The Lagrange multiplier of every layer at the start: what a nat of KL divergence costs."""
+    """Initial Lagrange multiplier of every layer."""
     max_alpha: float = Field(200.0, gt=0)
+    """Largest Lagrange multiplier."""
     learning_rate: float = Field(2e-5, gt=0)
-    """Of the gates."""
+    """Learning rate of the gates."""
     placeholder_learning_rate: float = Field(1e-3, gt=0)
+    """Learning rate of the placeholder."""
     alpha_learning_rate: float = Field(0.3, gt=0)
+    """Learning rate of the Lagrange multipliers."""
     lookahead_alpha: float = Field(0.5, gt=0, le=1)
-    """How far the slow weights follow the fast ones."""
+    """Step of Lookahead's slow weights toward the fast ones, as a share of their distance."""
     lookahead_steps: int = Field(6, ge=1)
-    """Steps between two times that they do."""
+    """Optimizer steps between two updates of Lookahead's slow weights."""
     gradient_clip: float | None = Field(None, gt=0)
-    """Largest norm of the gradient of gates and placeholder; null for no clipping."""
+    """Largest gradient norm of gates and placeholder; null for no clipping."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "MaskConfig":
@@ -52,15 +55,15 @@ class MaskConfig(Section):
 
 
 class MaskScheduleConfig(Section):
-    """How long gates learn: linear warm-up, then a constant learning rate."""
+    """Linear warm-up, then a constant learning rate."""
 
     epochs: int = Field(10, ge=1)
     warmup_steps: int = Field(1200, ge=0)
-    """Steps until the learning rate of gates and placeholder is reached."""
+    """Warm-up steps of the learning rates of gates and placeholder."""
 
 
 class MaskAugmentationConfig(AugmentationConfig):
-    """How training images are varied: not at all unless asked. There are no labels to mix."""
+    """Augmentation of training images: none by default, and no mixing of labels."""
 
     crop_scale: Range = (1.0, 1.0)
     crop_ratio: Range = (1.0, 1.0)
@@ -74,22 +77,22 @@ class MaskAugmentationConfig(AugmentationConfig):
     def _without_labels(self) -> "MaskAugmentationConfig":
         if self.mixup or self.cutmix or self.label_smoothing:
             raise ValueError(
-                "expected no mixup, cutmix and label_smoothing: gates learn from the network's output, not from labels"
+                "expected mixup, cutmix and label_smoothing to be 0: gates learn from the network's output, not from labels"
             )
         return self
 
 
 class PicturesConfig(Section):
-    """Masks drawn while gates learn, beside attention rollout and Grad-CAM of the same images."""
+    """Pictures of the masks during training, next to attention rollout and Grad-CAM of the same images."""
 
     every: int | None = Field(1000, ge=1)
-    """Steps between two sheets; null for none."""
+    """Steps between two contact sheets; null for none."""
     count: int = Field(8, ge=1, le=24)
-    """Validation images on a sheet."""
+    """Validation images per contact sheet."""
 
 
 class MaskTrainingConfig(Recipe):
-    """The recipe of a DiffMask explainer."""
+    """Recipe of a DiffMask explainer."""
 
     diffmask: MaskConfig
     data: ImagesConfig

@@ -1,7 +1,7 @@
-"""The gates that a run leaves behind."""
+"""Callback that writes the gates of a run."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -12,16 +12,16 @@ from vitrail.training.diffmask.learner import MaskLearner
 from vitrail.training.export import BEST, LAST, may_be_best
 
 
+@final
 class MaskExport(Callback):
-    """Write the validated gates whenever they are the best so far, and always as the last.
+    """Write the validated gates: always as the last, and as the best if they beat all before.
 
-    Gates that keep within `eps` nats are better than those that do not; among the former fewer patches win, among the latter the
-    smaller divergence.
+    Gates within `eps` nats beat gates above it. Within `eps`, fewer kept patches are better; above it, a smaller divergence.
 
     Args:
-        folder: Where to write.
-        mask: The gates that are trained.
-        eps: How much divergence is allowed.
+        folder: Folder to write to.
+        mask: Gates in training.
+        eps: Allowed KL divergence in nats.
     """
 
     def __init__(self, folder: Path, mask: TrainedMask, eps: float) -> None:
@@ -31,19 +31,21 @@ class MaskExport(Callback):
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not isinstance(pl_module, MaskLearner):
             return
-        figures = {name.removeprefix("val_"): float(value) for name, value in pl_module.validated().items()}
-        found: dict[str, Any] = {**figures, "epoch": trainer.current_epoch + 1}
-        better = (not self.best or self._order(found) < self._order(self.best)) and may_be_best(trainer, self.folder)
-        if better:
-            self.best = found
+        validated = pl_module.compute_validation_figures()
+        figures: dict[str, Any] = {name.removeprefix("val_"): float(value) for name, value in validated.items()}
+        figures["epoch"] = trainer.current_epoch + 1
+        improved = not self.best or self._rank(figures) < self._rank(self.best)
+        is_best = improved and may_be_best(trainer, self.folder)
+        if is_best:
+            self.best = figures
         if trainer.is_global_zero:
-            write_mask(self.folder / LAST, self.mask, notes={"validation": found})
-            if better:
-                write_mask(self.folder / BEST, self.mask, notes={"validation": found})
+            write_mask(self.folder / LAST, self.mask, notes={"validation": figures})
+            if is_best:
+                write_mask(self.folder / BEST, self.mask, notes={"validation": figures})
 
-    def _order(self, found: dict[str, Any]) -> tuple[bool, float]:
-        broken = found["kl"] > self.eps
-        return broken, found["kl"] if broken else found["kept"]
+    def _rank(self, figures: dict[str, Any]) -> tuple[bool, float]:
+        violated = figures["kl"] > self.eps
+        return violated, figures["kl"] if violated else figures["kept"]
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "network": self.mask.explained.fingerprint}
@@ -51,7 +53,7 @@ class MaskExport(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["network"] != self.mask.explained.fingerprint:
             raise InvalidInputError(
-                f"expected the weights of {self.mask.explained.name} that the run began with, got others: gates learn what one network "
-                "needs; put the former back, or start anew with another --out"
+                f"expected the weights of {self.mask.explained.name} that the run started with, got different ones; gates are valid "
+                "for one network only: restore the old weights, or start a new run with another --out"
             )
         self.best = dict(state_dict["best"])

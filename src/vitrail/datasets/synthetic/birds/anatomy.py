@@ -1,4 +1,4 @@
-"""The parts of a bird, and which species has which variant of them."""
+"""Body parts, and the species that differ in them."""
 
 from typing import Literal, NamedTuple
 
@@ -7,15 +7,15 @@ from vitrail.core.errors import InvalidInputError
 Part = Literal["beak", "wing", "tail", "crest", "legs", "breast"]
 
 PARTS: tuple[Part, ...] = ("beak", "wing", "tail", "crest", "legs", "breast")
-"""What the species may differ in."""
+"""Body parts in which species differ."""
 
 
 class Species(NamedTuple):
-    """A class of birds: the common bird, with one part of another kind.
+    """A class of birds: the common bird with a variant of one part.
 
     Attributes:
         name: Such as "red-billed finch".
-        part: The part that is unlike the common bird's; None for the common bird itself.
+        part: The part that differs from the common bird; None for the common bird itself.
     """
 
     name: str
@@ -37,29 +37,29 @@ SPECIES: tuple[Species, ...] = (
     Species("yellow-billed finch", "beak"),
     Species("white-booted finch", "legs"),
 )
-"""Each part once, then the second variants: the first classes of a small task differ in as many parts as can be."""
+"""First one variant of each part, then second variants, so that a small number of classes covers as many parts as possible."""
 
 
 def separating_parts(a: int, b: int) -> tuple[Part, ...]:
-    """Name the parts on which two classes differ: one or two, or none where the classes are the same.
+    """Return the parts in which two classes differ: one or two parts, or none for equal classes.
 
     Raises:
-        InvalidInputError: No such class.
+        InvalidInputError: There is no such class.
     """
     for label in (a, b):
         if not 0 <= label < len(SPECIES):
             raise InvalidInputError(f"expected a class of 0 to {len(SPECIES) - 1}, got {label}")
     if a == b:
         return ()
-    unlike = {SPECIES[a].part, SPECIES[b].part}
-    return tuple(part for part in PARTS if part in unlike)
+    different = {SPECIES[a].part, SPECIES[b].part}
+    return tuple(part for part in PARTS if part in different)
 
 
 def deciding_parts(label: int, num_classes: int) -> tuple[Part, ...]:
-    """Name the parts that make a bird its class.
+    """Return the parts that decide the class of a bird.
 
-    A species is told by the part that the common bird lacks; the common bird by each part that could have been another.
+    For a species, this is the part that differs from the common bird; for the common bird, every part in which another class differs.
     """
-    others = range(1, num_classes) if label == 0 else (label,)
-    unlike = {SPECIES[other].part for other in others}
-    return tuple(part for part in PARTS if part in unlike)
+    labels = range(1, num_classes) if label == 0 else (label,)
+    deciding = {SPECIES[other].part for other in labels}
+    return tuple(part for part in PARTS if part in deciding)

@@ -1,4 +1,4 @@
-"""Paints a bird of a species, from the tail behind it to the beak in front."""
+"""Painting a bird of a species, from the tail at the back to the beak in front."""
 
 import numpy as np
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from jaxtyping import Float
 from vitrail.datasets.synthetic.birds import outlines
 from vitrail.datasets.synthetic.birds.anatomy import SPECIES
 from vitrail.datasets.synthetic.birds.canvas import Canvas, Color
-from vitrail.datasets.synthetic.birds.geometry import Frame, Points, bend, ellipse, hull, moved, ribbon
+from vitrail.datasets.synthetic.birds.geometry import Frame, Points, bend, ellipse, hull, ribbon, shift
 from vitrail.datasets.synthetic.birds.plumage import Plumage, blend, shade
 from vitrail.datasets.synthetic.birds.pose import Skeleton
 
@@ -16,21 +16,21 @@ COBALT, TURQUOISE, VIOLET = (32, 74, 214), (20, 214, 240), (142, 52, 190)
 
 
 def paint_bird(canvas: Canvas, skeleton: Skeleton, plumage: Plumage, label: int, random: np.random.Generator) -> None:
-    """Paint one bird. As many random numbers are drawn for every species, so that all else can stay the same."""
+    """Paint one bird. All species use the same number of random numbers, so that they differ in nothing but their marks."""
     kind = SPECIES[label].name.split()[0]
     down, scatter = random.random((26, 2)), random.uniform(-0.015, 0.015, outlines.SPOTS.shape)
-    _tail(canvas, skeleton.tail, plumage, kind)
+    _paint_tail(canvas, skeleton.tail, plumage, kind)
     for hip, foot, light in zip(skeleton.hips, skeleton.feet, (0.86, 1.0), strict=True):
-        _leg(canvas, skeleton.bird, hip, foot, plumage, kind, light)
-    _body(canvas, skeleton, plumage, down)
-    _breast(canvas, skeleton.body, plumage, kind, outlines.SPOTS + scatter)
-    _face(canvas, skeleton.head, plumage)
-    _wing(canvas, skeleton.wing, plumage, kind)
-    _crest(canvas, skeleton.head, plumage, kind)
-    _beak(canvas, skeleton.beak, plumage, kind)
+        _paint_leg(canvas, skeleton.bird, hip, foot, plumage, kind, light)
+    _paint_body(canvas, skeleton, plumage, down)
+    _paint_breast(canvas, skeleton.body, plumage, kind, outlines.SPOTS + scatter)
+    _paint_face(canvas, skeleton.head, plumage)
+    _paint_wing(canvas, skeleton.wing, plumage, kind)
+    _paint_crest(canvas, skeleton.head, plumage, kind)
+    _paint_beak(canvas, skeleton.beak, plumage, kind)
 
 
-def _tail(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
+def _paint_tail(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
     if kind == "fork-tailed":
         canvas.fill(frame(outlines.FORKED_TAIL), plumage.mark(INK), "tail")
         canvas.fill_over([frame(edge) for edge in outlines.FORK_EDGES], plumage.mark(SNOW), "tail", over="tail")
@@ -41,7 +41,7 @@ def _tail(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
     canvas.fill_over([frame(outlines.TAIL_END)], shade(color, 0.72), "tail", over="tail")
 
 
-def _leg(
+def _paint_leg(
     canvas: Canvas,
     bird: Frame,
     hip: Float[np.ndarray, " 2"],
@@ -64,24 +64,24 @@ def _leg(
             canvas.fill(bird(tuft), shade(plumage.mark(SNOW), light * tone), "legs")
 
 
-def _body(canvas: Canvas, skeleton: Skeleton, plumage: Plumage, down: Points) -> None:
+def _paint_body(canvas: Canvas, skeleton: Skeleton, plumage: Plumage, down: Points) -> None:
     body, head = skeleton.body, skeleton.head(outlines.HEAD)
     canvas.fill(hull(np.concatenate([body(outlines.BODY), body(outlines.RUMP)])), plumage.back, "body")
     canvas.fill(hull(np.concatenate([head, body(outlines.CHEST)])), plumage.back, "body")
-    strokes = [body(outlines.DOWN + place) for place in down * (0.95, 0.75) - (0.55, 0.4)]
+    strokes = [body(outlines.DOWN + offset) for offset in down * (0.95, 0.75) - (0.55, 0.4)]
     for dark, tone in enumerate((1.1, 0.93)):
         canvas.fill_over(strokes[dark::2], shade(plumage.back, tone), "body", over="body")
 
 
-def _breast(canvas: Canvas, body: Frame, plumage: Plumage, kind: str, places: Points) -> None:
+def _paint_breast(canvas: Canvas, body: Frame, plumage: Plumage, kind: str, speck_centers: Points) -> None:
     color = plumage.mark(ROSE) if kind == "rose-breasted" else plumage.breast
     canvas.fill_over([body(outlines.BREAST)], color, "breast", over="body")
     spotted = kind == "spot-breasted"
     speck, tint = (outlines.SPOT, plumage.mark(UMBER)) if spotted else (outlines.BREAST_DOWN, blend(color, SNOW, 0.35))
-    canvas.fill_over([body(speck + place) for place in places], tint, "breast", over="breast")
+    canvas.fill_over([body(speck + center) for center in speck_centers], tint, "breast", over="breast")
 
 
-def _face(canvas: Canvas, head: Frame, plumage: Plumage) -> None:
+def _paint_face(canvas: Canvas, head: Frame, plumage: Plumage) -> None:
     canvas.fill_over([head(outlines.CAP)], plumage.cap, "body", over="body")
     canvas.fill_over([head(outlines.CHEEK)], plumage.cheek, "body", over="body")
     canvas.fill_over([head(outlines.EYE_RING)], blend(plumage.cap, plumage.cheek, 0.45), "body", over="body")
@@ -89,11 +89,11 @@ def _face(canvas: Canvas, head: Frame, plumage: Plumage) -> None:
     canvas.fill(head(outlines.GLINT), SNOW, "body")
 
 
-def _wing(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
+def _paint_wing(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
     color = plumage.mark(COBALT) if kind == "blue-winged" else plumage.wing
     canvas.fill(frame(outlines.WING), color, "wing")
     for covert in outlines.COVERTS:
-        canvas.fill_over([frame(moved(covert, -0.015, 0.012))], shade(color, 0.82), "wing", over="wing")
+        canvas.fill_over([frame(shift(covert, -0.015, 0.012))], shade(color, 0.82), "wing", over="wing")
         canvas.fill_over([frame(covert)], shade(color, 1.1), "wing", over="wing")
     canvas.fill_over([frame(feather) for feather in outlines.WING_FEATHERS], shade(color, 0.75), "wing", over="wing")
     canvas.fill_over([frame(outlines.WING_EDGE)], shade(color, 1.3), "wing", over="wing")
@@ -101,7 +101,7 @@ def _wing(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
         canvas.fill_over([frame(bar) for bar in outlines.WING_BARS], plumage.mark(SNOW), "wing", over="wing")
 
 
-def _crest(canvas: Canvas, head: Frame, plumage: Plumage, kind: str) -> None:
+def _paint_crest(canvas: Canvas, head: Frame, plumage: Plumage, kind: str) -> None:
     if kind == "crested":
         for spike in outlines.SPIKES:
             canvas.fill(head(spike), plumage.mark(INK), "crest")
@@ -111,7 +111,7 @@ def _crest(canvas: Canvas, head: Frame, plumage: Plumage, kind: str) -> None:
             canvas.fill(head(tip), plumage.mark(INK), "crest")
 
 
-def _beak(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
+def _paint_beak(canvas: Canvas, frame: Frame, plumage: Plumage, kind: str) -> None:
     marks: dict[str, Color] = {"red-billed": SCARLET, "yellow-billed": YELLOW}
     color = plumage.mark(marks[kind]) if kind in marks else plumage.horn
     canvas.fill(frame(outlines.LOWER_BILL), shade(color, 0.8), "beak")

@@ -1,4 +1,4 @@
-"""Curves as polygons, and the frames of reference that a body's joints hang in."""
+"""Curves as polygons, and the coordinate frames of joints."""
 
 from dataclasses import dataclass, field
 
@@ -9,18 +9,18 @@ Points = Float[np.ndarray, "_ xy=2"]
 
 
 def ellipse(x: float, y: float, width: float, height: float, *, corners: int = 36) -> Points:
-    """Outline an ellipse of these half axes."""
+    """Return the outline of an ellipse with half axes `width` and `height`."""
     angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     return np.stack([x + width * np.cos(angles), y + height * np.sin(angles)], axis=1)
 
 
-def moved(points: Points, x: float, y: float) -> Points:
-    """Shift an outline."""
+def shift(points: Points, x: float, y: float) -> Points:
+    """Return a shifted outline."""
     return points + np.array([x, y])
 
 
 def smooth(*knots: tuple[float, float], per_knot: int = 6) -> Points:
-    """Draw a closed curve through the knots (a Catmull-Rom spline)."""
+    """Return a closed curve through the knots (a Catmull-Rom spline)."""
     p1 = np.array(knots, dtype=np.float64)
     p0, p2, p3 = np.roll(p1, 1, axis=0), np.roll(p1, -1, axis=0), np.roll(p1, -2, axis=0)
     t = np.linspace(0, 1, per_knot, endpoint=False)[None, :, None]
@@ -34,13 +34,13 @@ def smooth(*knots: tuple[float, float], per_knot: int = 6) -> Points:
 
 
 def bend(start: tuple[float, float], middle: tuple[float, float], end: tuple[float, float], *, corners: int = 9) -> Points:
-    """Draw an open arc from start to end that is pulled towards the middle (a quadratic Bézier curve)."""
+    """Return an open arc from start to end with control point `middle` (a quadratic Bézier curve)."""
     t = np.linspace(0, 1, corners)[:, None]
     return (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(middle) + t**2 * np.array(end)
 
 
 def ribbon(path: Points, start: float, end: float) -> Points:
-    """Outline a stroke along an open path whose width goes from start to end."""
+    """Return the outline of a stroke along an open path whose width changes from `start` to `end`."""
     along = np.concatenate([path[1:2] - path[:1], path[2:] - path[:-2], path[-1:] - path[-2:-1]])
     across = along[:, ::-1] * (-1.0, 1.0) / np.hypot(along[:, :1], along[:, 1:])
     half = np.linspace(start, end, len(path))[:, None] / 2
@@ -48,7 +48,7 @@ def ribbon(path: Points, start: float, end: float) -> Points:
 
 
 def hull(points: Points) -> Points:
-    """Outline the smallest convex shape around the points (Andrew's monotone chain)."""
+    """Return the convex hull of points (Andrew's monotone chain)."""
     ordered = sorted(map(tuple, points.tolist()))
     chains: list[list[tuple[float, ...]]] = []
     for run in (ordered, ordered[::-1]):
@@ -67,11 +67,11 @@ def _turns_right(a: tuple[float, ...], b: tuple[float, ...], x: float, y: float)
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Where a part's own coordinates lie in those of the picture.
+    """An affine map from the coordinates of a part to those of the image.
 
     Args:
-        matrix: Turns, mirrors and scales.
-        origin: Where (0, 0) lies.
+        matrix: Rotation, reflection and scaling.
+        origin: Image coordinates of (0, 0).
     """
 
     matrix: Float[np.ndarray, "2 2"] = field(default_factory=lambda: np.eye(2))
@@ -81,10 +81,10 @@ class Frame:
         return points @ self.matrix.T + self.origin
 
     def at(self, x: float, y: float) -> Float[np.ndarray, " 2"]:
-        """Place one point."""
+        """Return the image coordinates of one point."""
         return self.matrix @ np.array([x, y]) + self.origin
 
     def joint(self, x: float, y: float, angle: float, stretch: float = 1.0) -> "Frame":
-        """Hang another frame at (x, y), turned clockwise on the screen by an angle in radians, stretched along its own x."""
+        """Return a frame at (x, y), rotated clockwise on the screen by an angle in radians and stretched along its own x axis."""
         turned = np.array([[np.cos(angle) * stretch, -np.sin(angle)], [np.sin(angle) * stretch, np.cos(angle)]])
         return Frame(self.matrix @ turned, self.at(x, y))

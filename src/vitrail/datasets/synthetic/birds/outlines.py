@@ -1,4 +1,4 @@
-"""The shapes of the parts, each in the frame of its joint: x points out of the body, y down, 1 is the body's length."""
+"""Outlines of the parts, each in the frame of its joint: x points away from the body, y down, and the body has length 1."""
 
 import numpy as np
 
@@ -61,4 +61,4 @@ SPOTS = np.array(
 )
 
 TUFTS = ((0.0, 0.21, 0.12, 1.1), (-0.06, 0.13, 0.085, 1.0), (0.065, 0.12, 0.08, 1.04), (0.0, 0.09, 0.085, 1.1))
-"""The feathers of a booted leg: how far along the branch and above it, half their width, how bright."""
+"""Feathers of a booted leg: position along the branch, height above it, half width and brightness."""

@@ -1,4 +1,4 @@
-"""Colors: those that all species share vary from bird to bird, those that tell a species keep their hue."""
+"""Colors of birds: shared colors vary from bird to bird, and colors that mark a species keep their hue."""
 
 import colorsys
 from dataclasses import dataclass
@@ -8,33 +8,33 @@ import numpy as np
 from vitrail.datasets.synthetic.birds.canvas import Color
 
 BACKS = ((0.58, 0.24, 0.56), (0.2, 0.32, 0.52), (0.08, 0.36, 0.52), (0.6, 0.05, 0.56), (0.47, 0.2, 0.5))
-"""Hue, saturation and value of a back: slate, olive, brown, gray, sea green. Muted, so that no species' mark is among them."""
+"""Hue, saturation and value of the back: slate, olive, brown, gray, sea green. Muted, to differ from the marks of all species."""
 
 
 def hsv(hue: float, saturation: float, value: float) -> Color:
-    """Turn hue, saturation and value, each 0 to 1, into 8-bit RGB."""
+    """Convert hue, saturation and value, each from 0 to 1, to 8-bit RGB."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0))
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def shade(color: Color, factor: float) -> Color:
-    """Lighten (a factor above 1) or darken a color."""
+    """Return a lighter (`factor` above 1) or darker color."""
     red, green, blue = (min(max(round(channel * factor), 0), 255) for channel in color)
     return red, green, blue
 
 
 def blend(a: Color, b: Color, share: float) -> Color:
-    """Mix two colors; `share` is that of the second."""
+    """Return a mix of two colors; `share` is the share of the second."""
     red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return red, green, blue
 
 
 @dataclass(frozen=True)
 class Plumage:
-    """The colors of one bird, for whatever species it is.
+    """The colors of one bird, independent of its species.
 
     Attributes:
-        vivid: How bright the marks are that tell a species, about 1.
+        vivid: Brightness factor, about 1, of the colors that mark a species.
     """
 
     back: Color
@@ -69,5 +69,5 @@ class Plumage:
         )
 
     def mark(self, color: Color) -> Color:
-        """A color that tells a species, as bright as this bird's are."""
+        """Return a color that marks a species, at the brightness of this bird."""
         return shade(color, self.vivid)

@@ -1,27 +1,27 @@
-"""How a bird sits: the angles of its joints, and where in the picture they come to lie."""
+"""Poses of a bird: the angles of its joints, and their position in the image."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from vitrail.datasets.synthetic.birds import outlines
-from vitrail.datasets.synthetic.birds.geometry import Frame, Points, moved
+from vitrail.datasets.synthetic.birds.geometry import Frame, Points, shift
 
 
 @dataclass(frozen=True, eq=False)
 class Skeleton:
-    """The frames that the parts hang in.
+    """The frames of the parts of a bird.
 
     Attributes:
-        bird: Upright, its origin the body's center.
-        body: Along the back, x towards the head.
-        head: Its origin the head's center.
-        beak: Its origin where the beak leaves the head.
-        wing: Its origin near the shoulder.
-        tail: x away from the body.
-        hips: Where the far and the near leg leave the body, in the frame `bird`.
-        feet: Where they stand, in the frame `bird`.
-        slope: Of the branch below the feet.
+        bird: Upright; the origin is the center of the body.
+        body: Along the back; x points towards the head.
+        head: The origin is the center of the head.
+        beak: The origin is the base of the beak.
+        wing: The origin is near the shoulder.
+        tail: x points away from the body.
+        hips: Upper ends of the far and the near leg, in the frame `bird`.
+        feet: Their lower ends, in the frame `bird`.
+        slope: Slope of the branch below the feet.
     """
 
     bird: Frame
@@ -35,7 +35,7 @@ class Skeleton:
     slope: float
 
     def reach(self) -> Points:
-        """Points around everything that any species draws in this pose."""
+        """Return points around everything that any species draws in this pose."""
         return np.concatenate(
             [
                 self.body(outlines.BODY),
@@ -43,14 +43,14 @@ class Skeleton:
                 self.tail(outlines.FORKED_TAIL),
                 self.head(np.concatenate([outlines.HEAD, outlines.CREST_REACH])),
                 self.beak(outlines.UPPER_BILL),
-                *(self.bird(moved(self.feet, x, y)) for x, y in ((0.0, 0.1), (0.16, 0.0), (-0.16, 0.0))),
+                *(self.bird(shift(self.feet, x, y)) for x, y in ((0.0, 0.1), (0.16, 0.0), (-0.16, 0.0))),
             ]
         )
 
 
 @dataclass(frozen=True)
 class Pose:
-    """What is random about how a bird sits; angles in radians, clockwise on the screen for a bird that looks right."""
+    """The random parameters of a pose; angles are in radians, clockwise on the screen for a bird that looks right."""
 
     right: bool
     tilt: float
@@ -78,12 +78,12 @@ class Pose:
         )
 
     def skeleton(self, bird: Frame) -> Skeleton:
-        """Hang the joints in a frame of the picture."""
+        """Return the frames of the parts for a bird in the frame `bird`."""
         body = bird.joint(0.0, 0.0, self.tilt)
         upright = Frame().joint(0.0, 0.0, self.tilt)
         neck, hip = upright.at(0.4, -0.17), upright.at(-0.04, 0.26)
         head = bird.joint(float(neck[0]), float(neck[1]), self.nod, 1.0 - 0.12 * self.turn)
-        # The legs come out below the lowest point of the tilted body.
+        # The feet are below the lowest point of the tilted body.
         below = float(upright(outlines.BODY)[:, 1].max()) + self.leg
         hips = np.array([[hip[0] + 0.15, hip[1]], [hip[0] - 0.03, hip[1]]])
         across = hips[:, 0] + np.array([self.stride + 0.04, -self.stride])
@@ -101,7 +101,7 @@ class Pose:
         )
 
     def place(self, size: int, random: np.random.Generator) -> Skeleton:
-        """Put the bird at random into a square picture, so that no part of any species would be cut off."""
+        """Return the frames for a random position in a square image in which no part of any species is cut off."""
         side = 1.0 if self.right else -1.0
         reach = self.skeleton(Frame(np.diag([side, 1.0]))).reach()
         low, high = reach.min(axis=0), reach.max(axis=0)
@@ -109,6 +109,6 @@ class Pose:
         scale = share * size / float((high - low).max())
         margin = 0.03 * size
         room = size - 2 * margin - scale * (high - low)
-        # Mostly low in the picture, where there is a sky over the branch.
+        # Mostly in the lower part of the image, with the sky above the branch.
         origin = margin + room * np.array([x, 0.35 + 0.6 * y]) - scale * low
         return self.skeleton(Frame(scale * np.diag([side, 1.0]), origin))

@@ -1,0 +1,68 @@
+"""Map pixels to the cells of a grid and back: the one definition of which pixel lies in which cell.
+
+Along an axis of `num_pixels`, pixel `p` lies in cell `p * num_cells // num_pixels`. Every pixel lies in exactly one cell; where the cells
+do not divide the pixels, some cells hold one pixel more than others.
+"""
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+
+def index_cells(num_pixels: int, num_cells: int, device: torch.device | None = None) -> Int[Tensor, " pixels"]:
+    """Return, for every pixel along one axis, the index of its cell."""
+    return torch.arange(num_pixels, device=device) * num_cells // num_pixels
+
+
+def expand_cells(cells: Shaped[Tensor, "*b rows cols"], size: tuple[int, int]) -> Shaped[Tensor, "*b height width"]:
+    """Give every pixel the value of its cell.
+
+    Args:
+        cells: Values of any type, one per cell.
+        size: Height and width in pixels.
+    """
+    row_of = index_cells(size[0], cells.shape[-2], cells.device)
+    col_of = index_cells(size[1], cells.shape[-1], cells.device)
+    return cells[..., row_of, :][..., col_of]
+
+
+def sum_cells(pixels: Shaped[Tensor, "b height width"], grid_size: tuple[int, int]) -> Shaped[Tensor, "b rows cols"]:
+    """Sum the pixels of every cell, in the pixels' own type.
+
+    Args:
+        pixels: Values, one per pixel.
+        grid_size: Rows and columns of cells.
+    """
+    (num_images, height, width), (rows, cols) = pixels.shape, grid_size
+    strips = pixels.new_zeros(num_images, rows, width).index_add(1, index_cells(height, rows, pixels.device), pixels)
+    return pixels.new_zeros(num_images, rows, cols).index_add(2, index_cells(width, cols, pixels.device), strips)
+
+
+def count_pixels(
+    size: tuple[int, int], grid_size: tuple[int, int], device: torch.device | None = None
+) -> Int[Tensor, "rows cols"]:
+    """Return how many pixels every cell holds.
+
+    Args:
+        size: Height and width in pixels.
+        grid_size: Rows and columns of cells.
+        device: Where to put the result.
+    """
+    heights, widths = (
+        index_cells(num_pixels, num_cells, device).bincount(minlength=num_cells)
+        for num_pixels, num_cells in zip(size, grid_size, strict=True)
+    )
+    return heights[:, None] * widths
+
+
+def repeat_cells(
+    cells: Shaped[Tensor, "*b rows cols"], grid_size: tuple[int, int]
+) -> Shaped[Tensor, "*b finer_rows finer_cols"]:
+    """Repeat every cell over its block of a finer grid, whose rows and columns are multiples of the cells'.
+
+    Args:
+        cells: Values of any type, one per cell.
+        grid_size: Rows and columns of the finer grid.
+    """
+    rows, cols = cells.shape[-2:]
+    return cells.repeat_interleave(grid_size[0] // rows, -2).repeat_interleave(grid_size[1] // cols, -1)

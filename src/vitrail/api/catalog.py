@@ -1,0 +1,74 @@
+"""Lists of what there is to choose from: models, methods, protocols and metrics."""
+
+from dataclasses import fields
+from typing import Any
+
+from vitrail.adapters import bundled_models
+from vitrail.evaluation.scoring.plan import metric_options
+from vitrail.explainers import EXPLAINERS
+from vitrail.explainers._trained_masks import list_bundled_masks
+from vitrail.metrics import METRICS, PROTOCOLS
+
+MODEL_SOURCES = {
+    "timm:<model>": "a plain, distilled, EVA, DINOv3 or BEiT model; its weights are downloaded",
+    "hf:<owner/name or folder>": "a ViT, DeiT, DINOv2 or BEiT with a classifier; pip install 'vitrail[hf]'",
+    "torchvision:<model>": "a ViT, such as vit_b_16; its weights are downloaded",
+    "hit:<owner/name or file>": "a published HiT from the Hugging Face hub, or on disk",
+    "intr:<owner/name or file>": "a published INTR from the Hugging Face hub, or on disk",
+    "<file or folder>": "a model trained by vitrail, a published HiT or INTR, a folder saved by timm or by transformers",
+}
+
+
+def list_models() -> list[dict[str, str]]:
+    """List the bundled models and mask predictors, and the sources of other models, with what each needs."""
+    bundled = {f"vitrail:{name}": "nothing: bundled with the package" for name in bundled_models()}
+    masks = {
+        f"vitrail:{name}": "nothing: bundled with the package, for the option checkpoint of the method diffmask"
+        for name in list_bundled_masks()
+    }
+    return [{"name": name, "needs": needs} for name, needs in (bundled | masks | MODEL_SOURCES).items()]
+
+
+def list_methods() -> list[dict[str, Any]]:
+    """List the methods: name, paper, requirements, and options with their defaults. All methods also take `precision`."""
+    return [
+        {
+            "name": name,
+            "paper": method.paper,
+            "needs_gradients": method.needs_gradients,
+            "needs_training": method.needs_training,
+            "model": method.needs_model,
+            "options": {
+                option.name: list(option.default) if isinstance(option.default, tuple) else option.default
+                for option in fields(method)
+                if option.name not in ("model", "precision")
+            },
+            "summary": _first_line(method),
+        }
+        for name, method in EXPLAINERS.items()
+    ]
+
+
+def list_protocols() -> list[dict[str, str]]:
+    """List the protocols of insertion and deletion: name, description and source."""
+    return [
+        {"name": name, "description": protocol.description, "source": protocol.source} for name, protocol in PROTOCOLS.items()
+    ]
+
+
+def list_metrics() -> list[dict[str, Any]]:
+    """List the other metrics: name, measures with their directions, requirements, and options with their defaults."""
+    return [
+        {
+            "name": name,
+            "summary": _first_line(metric),
+            "measures": {measure.name: measure.better for measure in metric.measures},
+            "needs_ground_truth": metric.needs_ground_truth,
+            "options": metric_options(name),
+        }
+        for name, metric in METRICS.items()
+    ]
+
+
+def _first_line(documented: type) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,177 @@
+# ruff: noqa: PT028 (the function `test` is no test)
+"""Evaluate a model: its accuracy, the contributions of its layers, and where its class queries look."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vitrail.adapters import Classifier, export_huggingface
+from vitrail.api.models import Model, as_classifier
+from vitrail.core.distributed import rank
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.files import growing_folder, results_folder
+from vitrail.datasets.dataset import Unreadable
+from vitrail.evaluation import Evaluation, evaluate
+from vitrail.evaluation.accuracy import write_accuracy
+from vitrail.evaluation.data_source import TEST_SPLITS, DataSource
+from vitrail.evaluation.layer_files import write_layer_report
+from vitrail.evaluation.layer_report import LayerReport
+from vitrail.evaluation.layers import expect_hit, report_layers
+from vitrail.explainers.intr import INTRQueries
+from vitrail.runs.photo_list import list_folder_photos, list_named_photos, refuse_replacing
+from vitrail.runs.query_photos import PhotoQueries, query_photos
+
+
+def test(
+    model: Model,
+    data: str | Path,
+    limit: int | None = None,
+    *,
+    data_set: str | None = None,
+    split: str | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    out: str | Path | None = None,
+    export: str | Path | None = None,
+    overwrite: bool = False,
+    device: str | None = None,
+    on_result: Callable[[Evaluation], object] = lambda result: None,
+) -> Evaluation:
+    """Measure the accuracy of a model on labeled images.
+
+    Inside `vitrail.core.distributed.process_group`, the processes share the images, and the first one writes the results.
+
+    Args:
+        model: A name (`vitrail.load`), a network, or an adapted network.
+        data: A folder with one subfolder per class, or one that contains such a folder named test or val; with `data_set`, its root.
+        limit: Maximum number of images, evenly spread.
+        data_set: Name of a data set.
+        split: Split of the data set; test if not given, or val if there is no test split.
+        data_options: Options of the data set.
+        batch_size: Images per batch.
+        num_workers: Processes that read images.
+        out: Output folder for accuracy.json.
+        export: Output folder for the model in Hugging Face format, for a model from Hugging Face.
+        overwrite: Whether earlier results are replaced.
+        device: Device for a model given by name.
+        on_result: Called in the first process with the result, before it is written.
+
+    Raises:
+        InvalidInputError: Missing labels, or classes that the model does not have.
+        OutputError: An output folder is not empty, or cannot be written.
+        ImageError: Not a single image could be read.
+    """
+    if export is not None and out is not None and Path(export) == Path(out):
+        raise InvalidInputError(f"expected separate folders for --export and --out, got {out} for both")
+    source = DataSource(Path(data), data_set, split, data_options or {})
+    with ExitStack() as folders:
+        classifier = as_classifier(model, device)
+        images = source.read(classifier.preprocessing, TEST_SPLITS).subsample(limit)
+        is_first, folder = rank() == 0, None
+        # Claim the folders first, so that a bad one fails before the work.
+        if is_first and out is not None:
+            folder = folders.enter_context(results_folder(out, overwrite))
+        if is_first and export is not None:
+            export_huggingface(classifier, folders.enter_context(results_folder(export, overwrite)))
+        result = evaluate(classifier, images, batch_size, num_workers)
+        if is_first:
+            on_result(result)
+        if folder is not None:
+            write_accuracy(folder, classifier.name, result)
+    return result
+
+
+def layers(
+    model: Model,
+    data: str | Path,
+    limit: int | None = None,
+    *,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    device: str | None = None,
+) -> LayerReport:
+    """Measure the contribution of each layer of a HiT, and what the model predicts without it.
+
+    Inside `vitrail.core.distributed.process_group`, the processes share the images, and the first one writes the results.
+
+    Args:
+        model: A HiT: a name (`vitrail.load`), a network, or an adapted network.
+        data: A photo, a folder of photos, or a folder with one subfolder per class, or one that contains such a folder named test or val.
+        limit: Maximum number of images, evenly spread.
+        batch_size: Images per batch.
+        num_workers: Processes that read images.
+        out: Output folder for tables, a picture and a page.
+        overwrite: Whether earlier results are replaced.
+        device: Device for a model given by name.
+
+    Raises:
+        UnsupportedModelError: Not a HiT.
+        OutputError: The output folder is not empty, or cannot be written.
+        ImageError: Not a single image could be read.
+    """
+    with ExitStack() as folders:
+        classifier: Classifier = expect_hit(as_classifier(model, device))
+        images = DataSource(Path(data)).read(classifier.preprocessing, TEST_SPLITS).subsample(limit)
+        # Claim the folder first, so that a bad one fails before the work.
+        folder = folders.enter_context(results_folder(out, overwrite)) if out is not None and rank() == 0 else None
+        report = report_layers(classifier, images, batch_size, num_workers)
+        if folder is not None:
+            write_layer_report(folder, report)
+    return report
+
+
+def queries(
+    model: Model,
+    photos: Iterable[str | Path] = (),
+    out: str | Path = "vitrail-queries",
+    true_class: str | None = None,
+    top: int = 5,
+    *,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    layer: int = -1,
+    overwrite: bool = False,
+    device: str | None = None,
+) -> tuple[list[PhotoQueries], list[Unreadable]]:
+    """Show where the class queries of an INTR look; write one sheet per photo and the attention maps.
+
+    Args:
+        model: An INTR: a name (`vitrail.load`), a network, or an adapted network.
+        photos: Files, which must be readable, and folders, whose unreadable files are skipped.
+        out: Output folder.
+        true_class: Name or index of the true class of the photos; with class folders in `data`, only images of this class are taken.
+        top: Number of classes to compare: the true one, and the most probable others.
+        data: A folder of images instead of `photos`; class folders give the true classes.
+        limit: Maximum number of images of `data`, evenly spread.
+        layer: Decoder layer, from 0; negative numbers count from the end.
+        overwrite: Whether files of earlier results may be replaced.
+        device: Device for a model given by name.
+
+    Returns:
+        The classes shown for each readable photo, and the files that were skipped.
+
+    Raises:
+        InvalidInputError: Both photos and data, or neither; no such class; or an output folder among the photos.
+        OutputError: The output folder is not empty, or cannot be written.
+        ImageError: A named file cannot be read, or none of the files.
+    """
+    files, out = [Path(photo) for photo in photos], Path(out)
+    if bool(files) == (data is not None):
+        raise InvalidInputError(f"expected photos, or a folder by --data, got {'both' if files else 'neither'}")
+    if data is None and limit is not None:
+        raise InvalidInputError("expected --limit together with --data, got photos")
+    # Claim the folder first, so that a bad one fails before the work.
+    with growing_folder(out, overwrite) as folder:
+        explainer = INTRQueries(as_classifier(model, device), layer=layer)
+        if data is None:
+            queried = list_named_photos(files, explainer.model, true_class)
+        else:
+            queried, classifier = list_folder_photos(Path(data), explainer.model, true_class, limit)
+            explainer = replace(explainer, model=classifier)
+        refuse_replacing(queried, out, None if data is None else Path(data))
+        return query_photos(explainer, queried, folder, top)

@@ -1,0 +1,158 @@
+"""Explain photos, in memory or into a folder."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from vitrail.api.models import Model, Options, as_classifier, as_list, default_method, make_explainers
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.files import results_folder
+from vitrail.core.types import Targets
+from vitrail.datasets.dataset import Unreadable
+from vitrail.datasets.image_io import open_image
+from vitrail.datasets.photos import list_photos
+from vitrail.datasets.rgb import to_rgb
+from vitrail.explainers import make_explainer
+from vitrail.explanation import Explanation
+from vitrail.runs.explain_folder import FolderResults
+from vitrail.runs.explain_folder import explain_folder as run_explain_folder
+from vitrail.runs.explain_images import BATCH_SIZE, explain_photos
+from vitrail.runs.explain_photos import SHEET, explain_photos_into, method_folders, refuse_overwriting
+from vitrail.viz.overlay import Smoothing
+
+Photo = str | Path | Image.Image
+
+
+def explain(
+    model: Model,
+    photos: Photo | Sequence[Photo] | Tensor,
+    method: str | None = None,
+    target: int | str | Targets | None = None,
+    **options: Any,
+) -> Explanation:
+    """Explain the prediction of a model for photos.
+
+    Args:
+        model: A name (`vitrail.load`), a network, or an adapted network.
+        photos: Files, opened photos, or a normalized batch.
+        method: Name of a method (`vitrail.list_methods`); if None, hit for a HiT, intr for an INTR, else chefer.
+        target: Class index or name for all photos, an index per photo, or None for the predicted class.
+        options: Options of the method.
+
+    Raises:
+        VitrailError: A file, model, method, target or option cannot be used; the message says what to do.
+
+    Example:
+        >>> import vitrail
+        >>> explanation = vitrail.explain("vitrail:hit-cifar10", "cat.jpg")  # doctest: +SKIP
+    """
+    classifier = as_classifier(model)
+    explainer = make_explainer(method or default_method(classifier), classifier, **options)
+    if isinstance(photos, Tensor):
+        if not photos.is_floating_point():  # `to` below would hide it.
+            raise InvalidInputError(f"expected a normalized batch of floats, got {photos.dtype}; give pixels as opened photos")
+        return explainer.explain(photos.to(classifier.device, classifier.dtype), target)
+    if isinstance(photos, str | Path | Image.Image):
+        photos = [photos]
+    opened = [to_rgb(photo) if isinstance(photo, Image.Image) else open_image(photo) for photo in photos]
+    sources = ["" if isinstance(photo, Image.Image) else str(photo) for photo in photos]
+    return explain_photos(explainer, opened, sources, target)
+
+
+def explain_files(
+    model: Model,
+    photos: Iterable[str | Path],
+    out: str | Path,
+    methods: str | Iterable[str] | None = None,
+    target: int | str | None = None,
+    *,
+    method_options: Options | None = None,
+    smoothing: Smoothing = "nearest",
+    overwrite: bool = False,
+    batch_size: int = BATCH_SIZE,
+    precision: str = "full",
+    device: str | None = None,
+) -> tuple[dict[str, list[Explanation]], list[Unreadable]]:
+    """Explain photos by several methods; write overlays, a contact sheet and the explanations.
+
+    Args:
+        model: As for `explain`.
+        photos: Files, which must be readable, and folders, whose unreadable files are skipped.
+        out: Output folder.
+        methods: Names of methods; the default method if None.
+        target: Class index or name, or None for the predicted class.
+        method_options: Options by method.
+        smoothing: How overlays are enlarged: "nearest" or "bilinear".
+        overwrite: Whether files of earlier results may be replaced.
+        batch_size: Photos per batch.
+        precision: Precision of the network: full, bf16 or fp16.
+        device: Device for a model given by name.
+
+    Returns:
+        By method, the explanations as they are saved: one of all photos, or one per photo if their grids differ; and the skipped files.
+
+    Raises:
+        OutputError: The output folder is not empty, or cannot be written.
+        ImageError: A named file cannot be read, or none of the files.
+    """
+    out = Path(out)
+    # Claim the folder first, so that a bad one fails before the work.
+    with results_folder(out, overwrite) as folder:
+        files = list_photos([Path(photo) for photo in photos], taken=[SHEET])
+        classifier = as_classifier(model, device)
+        names = [default_method(classifier)] if methods is None else as_list(methods)
+        explainers = make_explainers(classifier, names, method_options, precision)
+        folders = method_folders([explainer.name for explainer in explainers], out)
+        refuse_overwriting(files, list(folders.values()), out / f"{SHEET}.png")
+        return explain_photos_into(explainers, files, target, folder, smoothing, batch_size)
+
+
+def explain_folder(
+    model: Model,
+    data: str | Path,
+    out: str | Path,
+    methods: str | Iterable[str] | None = None,
+    target: int | str | None = None,
+    *,
+    limit: int | None = None,
+    method_options: Options | None = None,
+    smoothing: Smoothing = "nearest",
+    overwrite: bool = False,
+    batch_size: int = BATCH_SIZE,
+    num_workers: int = 0,
+    precision: str = "full",
+    device: str | None = None,
+    model_options: Mapping[str, Any] | None = None,
+) -> FolderResults:
+    """Explain every image below a folder, with results per image; resume an interrupted run with the same settings.
+
+    Args:
+        model: As for `explain`.
+        data: A folder of images, flat or with subfolders.
+        out: Output folder, outside of `data`.
+        methods: Names of methods; the default method if None.
+        target: Class index or name, or None for the predicted class.
+        limit: Maximum number of images, evenly spread over the folder.
+        method_options: Options by method.
+        smoothing: How overlays are enlarged: "nearest" or "bilinear".
+        overwrite: Start over: remove earlier results of these methods.
+        batch_size: Images per batch.
+        num_workers: Processes that read images.
+        precision: Precision of the network: full, bf16 or fp16.
+        device: Device for a model given by name.
+        model_options: Options the model was loaded with, to record in run.json.
+
+    Raises:
+        OutputError: `out` holds something else or results of other settings, cannot be written, or is in use by another run.
+        ImageError: Not a single image could be read.
+        ProcessError: A process that reads images was killed.
+    """
+    classifier = as_classifier(model, device)
+    names = [default_method(classifier)] if methods is None else as_list(methods)
+    explainers = make_explainers(classifier, names, method_options, precision)
+    return run_explain_folder(
+        explainers, data, out, target, limit, batch_size, num_workers, smoothing, overwrite, model_options
+    )

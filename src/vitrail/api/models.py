@@ -1,0 +1,125 @@
+"""Models and methods as users name them."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import nn
+
+from vitrail.adapters import Classifier, adapt, load
+from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.explainers import EXPLAINERS, Explainer, make_explainer
+from vitrail.models.hit import HiT
+from vitrail.models.intr import INTR
+
+logger = logging.getLogger(__name__)
+
+Model = str | Path | nn.Module | Classifier
+"""A name or file (`vitrail.load`), a network (`vitrail.adapt`), or an adapted network."""
+
+Options = Mapping[str, Mapping[str, Any]]
+"""Options by the name of their method or metric."""
+
+
+def as_classifier(model: Model, device: str | torch.device | None = None) -> Classifier:
+    """Load a model by name, or adapt a network; return an adapted network as it is.
+
+    Args:
+        model: A name or file, a network, or an adapted network.
+        device: Device for a model that is loaded by name (default: the fastest available); others stay where they are.
+    """
+    if isinstance(model, Classifier):
+        return model
+    return adapt(model) if isinstance(model, nn.Module) else load(model, device=device)
+
+
+def default_method(classifier: Classifier) -> str:
+    """Return the method that is used if none is named: hit for a HiT and intr for an INTR, which explain themselves, else chefer."""
+    return next((name for kind, name in ((HiT, "hit"), (INTR, "intr")) if isinstance(classifier.module, kind)), "chefer")
+
+
+def make_explainers(
+    classifier: Classifier, names: Sequence[str], options: Options | None = None, precision: str = "full"
+) -> list[Explainer]:
+    """Create several methods for one model.
+
+    Args:
+        classifier: The model.
+        names: Names of the methods.
+        options: Options by method; texts and numbers are converted to the type of the option.
+        precision: Precision of methods that have none among their options: full, bf16 or fp16.
+
+    Raises:
+        UnknownNameError: No such method.
+        UnsupportedModelError: A method cannot explain this model.
+        InvalidInputError: Options of a method that is not named, an unknown option, or a value that does not fit.
+    """
+    options = options or {}
+    _expect_named(options, names)
+    common = {} if precision == "full" else {"precision": precision}
+    return [
+        make_explainer(
+            name, classifier, **common | {key: _convert(name, key, value) for key, value in options.get(name, {}).items()}
+        )
+        for name in names
+    ]
+
+
+def make_capable_explainers(
+    classifier: Classifier, names: Sequence[str], options: Options | None = None, precision: str = "full"
+) -> list[Explainer]:
+    """Create those of several methods that can explain a model; skip the others with a warning.
+
+    Args:
+        classifier: The model.
+        names: Names of the methods.
+        options: Options by method.
+        precision: Precision of methods that have none among their options.
+
+    Raises:
+        UnknownNameError: No such method.
+        UnsupportedModelError: None of the methods can explain this model.
+        InvalidInputError: Options of a method that is not named, an unknown option, or a value that does not fit.
+    """
+    options = options or {}
+    _expect_named(options, names)
+    explainers, reasons = list[Explainer](), list[str]()
+    for name in names:
+        EXPLAINERS[name]  # Raises for an unknown method.
+        try:
+            explainers += make_explainers(classifier, [name], {name: options.get(name, {})}, precision)
+        except (UnknownNameError, UnsupportedModelError) as error:  # Also a method without learned weights for this model.
+            reasons.append(str(error))
+    if not explainers:
+        raise UnsupportedModelError(f"none of {','.join(names)} can explain {classifier.name}: {', '.join(reasons[:1])}")
+    for reason in reasons:
+        logger.warning("skipped for %s: %s", classifier.name, reason)
+    return explainers
+
+
+def as_list(names: str | Iterable[str]) -> list[str]:
+    """Return one name or several names as a list."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _expect_named(options: Options, names: Sequence[str]) -> None:
+    for name in options:
+        if name not in names:
+            raise InvalidInputError(
+                f"expected options of {' or '.join(names)}, got options of {name!r}, which is not among the methods"
+            )
+
+
+def _convert(method: str, option: str, value: Any) -> Any:
+    types = get_type_hints(EXPLAINERS[method])
+    if option == "model":  # `make_explainer` takes it separately.
+        raise InvalidInputError(f"method {method!r} has no option model; the model is given once for all methods")
+    if option not in types:
+        return value  # `make_explainer` lists the valid options.
+    try:
+        return TypeAdapter(types[option], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        raise InvalidInputError(f"cannot use {value!r} for {method}.{option}: {error.errors()[0]['msg']}") from error

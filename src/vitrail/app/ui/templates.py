@@ -1,0 +1,30 @@
+"""HTML of the page: short messages, and the way to its templates."""
+
+from collections.abc import Sequence
+
+from vitrail.app.curves import Progress
+from vitrail.viz.html import render
+
+MEASURING, WAITING = "vt-measuring", "vt-waiting"
+"""Classes of what is shown in place of the curves while they are measured, and before that."""
+
+
+def render_template(template: str, **values: object) -> str:
+    """Render a template of `vitrail.app` or of `vitrail.viz`; every value is escaped."""
+    return render(template, "vitrail.app", "vitrail.viz", **values).strip()
+
+
+def render_status(message: str, marks: Sequence[str] = ()) -> str:
+    """Render a message for the status line, which screen readers announce."""
+    return render_template("status.html", message=message, marks=marks)
+
+
+def render_error(message: str) -> str:
+    """Render an error, which screen readers announce at once."""
+    return render_template("error.html", message=message)
+
+
+def render_progress(progress: Progress) -> str:
+    """Render a progress bar of forward passes."""
+    text = f"{progress.done} of {progress.total} forward passes"
+    return render_template("progress.html", mark=MEASURING, text=text, done=progress.done, total=max(progress.total, 1))

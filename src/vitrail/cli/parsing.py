@@ -1,0 +1,90 @@
+"""Parse the texts of options: KEY=VALUE, OWNER.KEY=VALUE, sizes, and lists of names."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from vitrail.core.errors import InvalidInputError
+
+KEY = r"()([A-Za-z_]\w*)"
+OWNER_AND_KEY = r"([\w-]+)\.([A-Za-z_]\w*)"
+
+
+def parse_model_args(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Parse the values of `--model-arg`."""
+    options = _parse_keys(texts, "--model-arg", "pretrained=false")
+    for key, flag in (("device", "--device"), ("image_size", "--image-size"), ("name", "--model")):
+        if key in options:
+            raise InvalidInputError(f"expected arguments of the network, got --model-arg {key}=...; use {flag}")
+    return options
+
+
+def parse_synthetic_options(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Parse the values of `vitrail generate --option`."""
+    options = _parse_keys(texts, "--option", "size=64")
+    if "seed" in options:
+        raise InvalidInputError("expected options of the data set, got --option seed=...; use --seed")
+    return options
+
+
+def parse_data_options(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Parse the values of `--data-option`."""
+    return _parse_keys(texts, "--data-option", "crop_to_box=true")
+
+
+def parse_metric_options(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """Parse the values of `--metric-option`, by metric."""
+    return _parse_owned_keys(texts, "--metric-option", "masks.threshold=0.3")
+
+
+def parse_method_options(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """Parse the values of `--method-option`, by method."""
+    return _parse_owned_keys(texts, "--method-option", "rollout.discard_ratio=0.9")
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Parse `--image-size`: height and width, or one number for both."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower(), re.ASCII)
+    size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if min(size) < 1:
+        raise InvalidInputError(f"expected --image-size as HEIGHTxWIDTH in pixels, e.g. 224x448, got {text!r}")
+    return size
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """Parse names separated by commas; repeated names count once. Return None if the option is not given."""
+    return None if text is None else list(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def _parse_keys(texts: Sequence[str] | None, flag: str, example: str) -> dict[str, Any]:
+    return {key: value for _, key, value in _parse_settings(texts, flag, KEY, example)}
+
+
+def _parse_owned_keys(texts: Sequence[str] | None, flag: str, example: str) -> dict[str, dict[str, Any]]:
+    options: dict[str, dict[str, Any]] = {}
+    for owner, key, value in _parse_settings(texts, flag, OWNER_AND_KEY, example):
+        options.setdefault(owner, {})[key] = value
+    return options
+
+
+def _parse_settings(texts: Sequence[str] | None, flag: str, pattern: str, example: str) -> list[tuple[str, str, Any]]:
+    """Split texts at the equals sign; the key matches a pattern of two groups, the value is YAML."""
+    if not texts:
+        return []
+    from vitrail.core.yaml_io import YAML_ERRORS, read_yaml  # noqa: PLC0415 (only where it is needed)
+
+    settings = list[tuple[str, str, Any]]()
+    for text in texts:
+        key, equals, value = text.partition("=")
+        match = re.fullmatch(pattern, key.strip())
+        if not equals or not match:
+            raise InvalidInputError(f"expected {flag} like {example}, got {text!r}")
+        try:
+            settings.append((match[1], match[2], read_yaml(value)))
+        except YAML_ERRORS as error:
+            raise InvalidInputError(
+                f"cannot read the value of {flag} {text!r}: {getattr(error, 'problem', None) or error}"
+            ) from error
+    return settings

@@ -1,0 +1,126 @@
+"""Print results: scores, explanations, skipped files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from vitrail.datasets.dataset import Unreadable
+    from vitrail.evaluation.scoring.table import Table
+    from vitrail.explanation import Explanation
+    from vitrail.runs.explain_folder import FolderResults
+    from vitrail.runs.query_photos import PhotoQueries
+
+MAX_FILES = 10
+COMPLETENESS = "largest |sum of parts - logit| / largest |logit|"
+
+
+def print_unreadable(unreadable: "Sequence[Unreadable]") -> None:
+    """Print which files were skipped."""
+    for file in unreadable[:MAX_FILES]:
+        reason = file.reason if file.path in file.reason else f"{file.path}: {file.reason}"
+        typer.echo(f"skipped: {reason}", err=True)
+    if unreadable:
+        typer.echo(f"{len(unreadable)} unreadable file(s) were skipped", err=True)
+
+
+def print_scores(table: "Table", changes: Mapping[str, str]) -> None:
+    """Print means, ranks and costs, warnings, and the effect of reduced precision.
+
+    Args:
+        table: The scores.
+        changes: By protocol, where it differs from the published one.
+    """
+    from vitrail.evaluation.scoring.text import table_lines, warning_lines  # noqa: PLC0415 (heavy)
+
+    print_unreadable(table.scores[0].unreadable)
+    typer.echo(f"{', '.join(scores.model for scores in table.scores)}, {table.num_images} images")
+    for line in table_lines(table, changes):
+        typer.echo(line)
+    for line in warning_lines(table.unproven, table.num_images, table.num_compared):
+        typer.echo(f"warning: {line}", err=True)
+    for scores in table.scores:
+        if scores.effect is not None:
+            effect = ", ".join(f"{name} {value:.1e}" for name, value in scores.effect.items())
+            typer.echo(f"{scores.model}: mean effect of reduced precision on the first batch: {effect}")
+
+
+def print_folder(results: "FolderResults", model: str, out: Path) -> None:
+    """Print the summary of an explained folder."""
+    before = f", {results.num_before} of them by an earlier run" if results.num_before else ""
+    typer.echo(f"{model}: {results.num_images} images explained by {', '.join(results.methods)}{before}")
+    for name, error in results.completeness.items():
+        typer.echo(f"completeness error of {name}: {error:.1e} ({COMPLETENESS})")
+    typer.echo(f"wrote images.csv, contact_sheet.png, run.json and a folder per method to {out}")
+
+
+def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top: int, out: Path) -> None:
+    """Print the top classes and the strongest patches of every photo.
+
+    Args:
+        explanations: By method, the explanations of all photos, or one per photo.
+        top: Number of classes and patches.
+        out: Where the results are.
+    """
+    from vitrail.runs.explain_photos import EXPLANATIONS, SHEET  # noqa: PLC0415 (heavy)
+    from vitrail.viz.sheet import MAX_ROWS  # noqa: PLC0415
+
+    several = len(explanations) > 1
+    per_photo = {name: [photo for saved in files for photo in saved] for name, files in explanations.items()}
+    first = next(iter(per_photo.values()))
+    for i, explanation in enumerate(first):
+        classes = ", ".join(f"{name} {probability:.1%}" for name, probability in explanation.top_classes(0, top))
+        typer.echo(f"{explanation.sources[0]}: {classes}")
+        for name, method_values in per_photo.items():
+            typer.echo(f"  {f'{name}: ' if several else ''}{describe_explanation(method_values[i], top)}")
+    for name, files in explanations.items():
+        errors = [error for saved in files if (error := saved.completeness_error()) is not None]
+        if errors:
+            typer.echo(f"completeness error{f' of {name}' if several else ''}: {max(errors):.1e} ({COMPLETENESS})")
+    # Photos with different grids are saved one by one.
+    separate = len(next(iter(explanations.values()))) > 1
+    arrays = ".npz and .json per photo" if separate else f"{EXPLANATIONS}.npz and .json"
+    cut = f" (of the first {MAX_ROWS})" if len(first) > MAX_ROWS else ""
+    if several:
+        typer.echo(
+            f"wrote {SHEET}.png{cut}, and {len(first)} overlay(s), {arrays} per method ({', '.join(explanations)}) to {out}"
+        )
+    else:
+        typer.echo(f"wrote {len(first)} overlay(s), {SHEET}.png{cut}, {arrays} to {out}")
+
+
+def describe_explanation(explanation: "Explanation", top: int) -> str:
+    """Describe the explanation of one photo in a line: the logit and its parts if it is complete, and the strongest patches."""
+    from vitrail.explanation import format_share  # noqa: PLC0415 (heavy)
+
+    target, logit = explanation.class_name(int(explanation.targets[0])), float(explanation.target_logits()[0])
+    patches = explanation.strongest_patches(0, top)
+    if explanation.bias is None:
+        parts = ", ".join(f"row {row} column {col} {value:.3g}" for row, col, value in patches)
+        return f"relevance for {target}; strongest patches: {parts}"
+    parts = ", ".join(f"row {row} column {col} {value:+.3f} ({format_share(value, logit)})" for row, col, value in patches)
+    bias = float(explanation.bias[0])
+    return f"logit of {target} {logit:+.3f} = patches {logit - bias:+.3f} and constants {bias:+.3f}; strongest patches: {parts}"
+
+
+def print_queries(results: "Sequence[PhotoQueries]", model: str, out: Path, one_by_one: bool) -> None:
+    """Print the classes shown for photos.
+
+    Args:
+        results: The classes of each photo.
+        model: Name of the model.
+        out: Where the results are.
+        one_by_one: Whether to print a line per photo.
+    """
+    for result in results if one_by_one else ():
+        notes = [(queried, result.describe_class(queried.index)) for queried in result.classes]
+        classes = ", ".join(f"{each.name} {each.probability:.1%}{f' ({note})' if note else ''}" for each, note in notes)
+        typer.echo(f"{result.photo.path}: {classes}")
+    known = [result for result in results if result.true_class is not None]
+    right = sum(result.true_class == result.predicted for result in known)
+    accuracy = f", the true class predicted in {right} of {len(known)}" if known else ""
+    typer.echo(f"{model}: {len(results)} photo(s){accuracy}")
+    overview = ", queries.png of all photos" if len(results) > 1 else ""
+    typer.echo(f"wrote a sheet and the maps (.safetensors) of every photo{overview}, and queries.json to {out}")

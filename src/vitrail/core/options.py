@@ -1,0 +1,65 @@
+"""Options of methods, metrics and data sets: check their types, or convert plain values from YAML and the command line."""
+
+from collections.abc import Collection, Mapping
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from vitrail.core.errors import InvalidInputError
+
+KINDS: dict[Any, type] = {bool: bool, int: Integral, float: Real, str: str}
+"""Accepted types for every annotation; numpy has number types of its own."""
+
+
+def check_option(name: str, value: Any, annotation: Any) -> None:
+    """Check that an option has the annotated type; nothing is converted.
+
+    Checks numbers, strings, flags, choices (`Literal`) and optional values; accepts everything else.
+
+    Args:
+        name: Name of the option, for messages.
+        value: Its value.
+        annotation: Its type.
+
+    Raises:
+        InvalidInputError: A value of another type, or none of the choices.
+    """
+    if type(None) in get_args(annotation):
+        if value is None:
+            return
+        annotation, *alternatives = [kind for kind in get_args(annotation) if kind is not type(None)]
+        if any(isinstance(value, kind) for kind in alternatives):
+            return
+    if get_origin(annotation) is Literal and value not in get_args(annotation):
+        raise InvalidInputError(f"expected {name} to be one of {', '.join(map(repr, get_args(annotation)))}, got {value!r}")
+    if annotation in KINDS and (
+        not isinstance(value, KINDS[annotation]) or (isinstance(value, bool) and annotation is not bool)
+    ):
+        raise InvalidInputError(f"expected {name} to be of type {annotation.__name__}, got {value!r}")
+    if annotation is int and not -(2**63) <= value < 2**63:
+        raise InvalidInputError(f"expected {name} to fit into 64 bits, got {value}")
+
+
+def convert_options(owner: str, known: Collection[str], types: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert options given as plain values to the annotated types.
+
+    Args:
+        owner: What the options belong to, for messages.
+        known: Names of all its options.
+        types: Type of every option.
+        options: The given values.
+
+    Raises:
+        InvalidInputError: An unknown option, or a value that cannot be converted.
+    """
+    if unknown := sorted(set(options) - set(known)):
+        raise InvalidInputError(f"{owner} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}")
+    converted = dict[str, Any]()
+    for name, value in options.items():
+        try:
+            adapter = TypeAdapter(types[name], config=ConfigDict(arbitrary_types_allowed=True))
+            converted[name] = adapter.validate_python(value)
+        except ValidationError as error:
+            raise InvalidInputError(f"cannot use {value!r} for {owner}.{name}: {error.errors()[0]['msg']}") from error
+    return converted
