@@ -23,7 +23,7 @@ import numpy as np
 from gradio_client import Client, handle_file
 
 from vitrail.adapters import Classifier, load
-from vitrail.app.explain_request import ExplainRequest, answer
+from vitrail.app.explain_request import ExplainRequest, answer_request
 from vitrail.datasets.image_io import open_image
 from vitrail.datasets.synthetic.birds import Birds
 
@@ -45,7 +45,7 @@ def create_queries(folder: Path, classifier: Classifier) -> list[Query]:
     for index in range(NUM_PHOTOS):
         path, target = folder / f"{index}.png", index % classifier.num_classes
         task.draw("test", index).image.save(path)
-        result = answer(classifier, ExplainRequest(open_image(path), (METHOD,), str(target)))
+        result = answer_request(classifier, ExplainRequest(open_image(path), (METHOD,), str(target)))
         queries.append(Query(path, target, result.explanations[METHOD].relevance[0].numpy()))
     return queries
 

@@ -10,13 +10,13 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitrail.adapters import Check, Classifier, adapt
+from vitrail.adapters.cells import sum_cells
 from vitrail.core.errors import InvalidInputError, MissingExtraError
-from vitrail.core.types import Images, Logits, Relevance
+from vitrail.core.types import Images, Logits
 from vitrail.explainers import Attribution, Explainer
 from vitrail.explainers.base import ChooseTargets
 
@@ -146,7 +146,7 @@ class CaptumExplainer(Explainer):
             raise InvalidInputError(
                 f"expected attributions of {tuple(images.shape)}, got {got}; use a method that attributes to the input"
             )
-        return Attribution(logits, targets, _sum_over_cells(pixels.sum(1), self.model.grid_size(images)))
+        return Attribution(logits, targets, sum_cells(pixels.sum(1), self.model.grid_size(images)))
 
 
 def from_captum(method: Callable[[nn.Module], Any], classifier: Classifier, **options: Any) -> CaptumExplainer:
@@ -164,15 +164,6 @@ def from_captum(method: Callable[[nn.Module], Any], classifier: Classifier, **op
         MissingExtraError: captum is not installed.
     """
     return CaptumExplainer(classifier, method, options)
-
-
-def _sum_over_cells(pixels: Float[Tensor, "b height width"], grid_size: tuple[int, int]) -> Relevance:
-    """Sum pixels over the cells of `Classifier.perturbed_logits`."""
-    (num_images, height, width), (rows, cols) = pixels.shape, grid_size
-    row_of = torch.arange(height, device=pixels.device) * rows // height
-    col_of = torch.arange(width, device=pixels.device) * cols // width
-    strips = pixels.new_zeros(num_images, rows, width).index_add(1, row_of, pixels)
-    return pixels.new_zeros(num_images, rows, cols).index_add(2, col_of, strips)
 
 
 def quantus_explain_func(explainer: Explainer) -> Callable[..., NDArray[Any]]:

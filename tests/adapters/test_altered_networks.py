@@ -258,7 +258,7 @@ def test_int8_blocks(library):
 
 @pytest.mark.filterwarnings("ignore")
 def test_all_int8():
-    """Down to the head, and rounded so roughly in a network so small that the rest of the batch counts."""
+    """All layers quantized; in so small a network, rounding makes logits depend on the batch."""
     results = explain_by(quantized(networks.timm_vit()), GRADIENTS, torch.float32)
     for method in GRADIENTS:
         assert re.search("operations without a derivative|what else is in the batch", results[method]), (

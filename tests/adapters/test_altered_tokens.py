@@ -250,7 +250,7 @@ def test_blocks_that_users_checkpoint_without_reentry(library):
 
 
 class Wrapper(nn.Module):
-    """As checkpointing and offloading wrap blocks."""
+    """Wraps a block as checkpointing and offloading do."""
 
     def __init__(self, wrapped: nn.Module) -> None:
         super().__init__()
@@ -290,7 +290,7 @@ def test_torchs_default_precision_does_not_count(method):
 
 
 def test_hooks_that_torch_never_runs_are_not_run():
-    """torch's attention takes the numbers of its projection; pruning recomputes them in a hook that is never called."""
+    """torch's attention reads the projection's weights directly; pruning recomputes them in a hook that is never called."""
     network, images = networks.torchvision_vit(), networks.images("torchvision")
     projection = network.encoder.layers[0].self_attention.out_proj
     prune.random_unstructured(projection, "weight", amount=0.5)
@@ -308,14 +308,14 @@ def test_wrappers_name_the_network_inside():
 
 
 class Passed(NamedTuple):
-    """What blocks pass on, by name."""
+    """Named output of a block."""
 
     tokens: Tensor
     rest: int
 
 
 class Named(nn.Module):
-    """A block that takes and gives more than tokens, by name."""
+    """A block with more inputs and outputs than tokens."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -337,7 +337,7 @@ def test_what_blocks_pass_on_keeps_its_type():
 
 
 class Unpacked(nn.Module):
-    """Ends a row of `Named`."""
+    """Extracts the tokens after the last `Named` block."""
 
     def forward(self, passed: Passed) -> Tensor:
         return passed.tokens

@@ -1,4 +1,4 @@
-"""Several classes of one name: none of them is taken in silence."""
+"""Class names that several classes share are refused or resolved explicitly."""
 
 import logging
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is peculiar to one library: its own attention as an oracle, its masks, its odd heads."""
+"""Specifics of libraries: their own attention as an oracle, masks, unusual heads."""
 
 import networks
 import pytest
@@ -56,7 +56,7 @@ def test_hugging_faces_implementation_is_put_back(implementation):
 
 @torch.no_grad()
 def test_two_models_of_one_configuration():
-    """Both are switched, one is looked at."""
+    """Both models switch their attention; only one is recorded."""
     one = networks.NETWORKS["hf-vit"]()
     other = type(one)(one.config).eval()
     images = networks.images("hf-vit")

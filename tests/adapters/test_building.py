@@ -1,4 +1,4 @@
-"""Networks for training: one call for every library; what a library does not have is refused in our words."""
+"""Building networks for training: one function for every library; unsupported options are refused."""
 
 import networks
 import pytest
@@ -168,7 +168,7 @@ def saved_huggingface(tmp_path, labels: int = 3, channels: int = 3):
 
 @torch.no_grad()
 def test_trained_weights_of_hugging_face(tmp_path):
-    """A new head where the number of classes differs; other sizes of image are fitted."""
+    """The head is new if the number of classes differs; weights are resized to the image size."""
     network, name = saved_huggingface(tmp_path)
     images = torch.randn(2, 3, 32, 32)
     same = build(name, num_classes=3, pretrained=True)
@@ -215,7 +215,7 @@ def test_trained_weights_of_torchvision(monkeypatch, classes):
 @torch.no_grad()
 @pytest.mark.parametrize("classes", [1000, 5])
 def test_trained_weights_of_timm(tmp_path, classes):
-    """From a folder; what it says of the network's shape is written into our file."""
+    """From a folder, whose configuration is stored in the vitrail file."""
     source = timm.create_model("vit_tiny_patch16_224", img_size=64, **VIT)
     networks.shaken(source)
     args = {"img_size": 64, **VIT}
@@ -267,7 +267,7 @@ def test_loading_by_name_goes_on_refusing_what_is_no_vit():
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["googlenet", "squeezenet1_0"])
 def test_networks_whose_heads_are_unlike_others(name):
-    """Auxiliary heads in training, and a convolution for a head."""
+    """Networks with auxiliary heads, or a convolution as head."""
     options = {"init_weights": False} if name == "googlenet" else {}
     classifier = build(f"torchvision:{name}", num_classes=5, **options)
     assert classifier.num_classes == 5

@@ -1,4 +1,4 @@
-"""Networks of other than three channels: gray ones work end to end, others say what they need."""
+"""Networks without three channels: grayscale works end to end, others raise clear errors."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""torch's default device, which users set to the GPU: what we make for ourselves has to say where."""
+"""vitrail's own tensors do not depend on torch's default device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def default(device: torch.device) -> Iterator[None]:
 @pytest.mark.parametrize("on_it", [True, False], ids=["network on it", "network on the cpu"])
 @pytest.mark.parametrize("name", FEWER)
 def test_torchs_default_device_does_not_matter(name, on_it):
-    """Users set it to the GPU; what a method makes for itself has to say where."""
+    """Methods create their tensors on the network's device."""
     images, place = photos(name), "pretended" if on_it else ""
     methods = [method for method in EXPLAINERS if EXPLAINERS[method].refusal(classifier(name)) is None]
     explainers = [build(method, name, place) for method in methods]

@@ -1,4 +1,4 @@
-"""Hugging Face models from folders that `save_pretrained` wrote; downloads are tested up to the wire."""
+"""Hugging Face models from folders that `save_pretrained` wrote; downloads are mocked."""
 
 import json
 import pickle

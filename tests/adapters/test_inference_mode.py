@@ -1,4 +1,4 @@
-"""Inference mode, in which gradients do not exist: around loading, building and explaining."""
+"""Loading, building and explaining inside torch.inference_mode()."""
 
 import networks
 import pytest

@@ -1,4 +1,4 @@
-"""Loading by name and from disk, recognized by content; downloads are tested up to the wire."""
+"""Loading by name and from disk, recognized by content; downloads are mocked."""
 
 import argparse
 import json
@@ -161,7 +161,7 @@ def test_descriptions_that_make_no_sense(tmp_path, changes, message, unchecked):
 
 
 def test_images_of_another_size():
-    """Where the network takes them; refused at once where it does not."""
+    """Set for networks that take any size; refused immediately for others."""
     options = {"pretrained": False, "device": "cpu", "embed_dim": 24, "depth": 1, "num_heads": 3, "image_size": (32, 48)}
     assert vitrail.load("timm:vit_tiny_patch16_224", dynamic_img_size=True, **options).preprocessing.size == (32, 48)
     with pytest.raises(InvalidInputError, match=r"expected images of 224x224 .* got 32x48; resize them, or load .* img_size="):

@@ -1,4 +1,4 @@
-"""How many logits a network gives is read off the network; what gives something else is refused."""
+"""The number of logits is inferred from the network; other outputs are refused."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Cosine(nn.Module):
 
 
 class Pairs(nn.Module):
-    """A small linear layer last, which is not what gives the logits."""
+    """The last linear layer is not the classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def test_classes_are_counted_by_a_forward_pass(library, head, count):
 
 
 class Returning(nn.Module):
-    """Gives its logits in another form."""
+    """Returns its logits in another form."""
 
     def __init__(self, form) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Batches that fit, and what happens when they do not."""
+"""Batches that fit into memory, and retries with smaller ones."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_a_batch_that_does_not_fit_is_halved(message):
     ],
 )
 def test_cuda_has_a_limit_besides_its_memory(monkeypatch, device, total, expected):
-    """Its kernels count the batch on an axis of 65,535, and fail beyond it without a word about memory."""
+    """CUDA kernels fail for more than 65,535 items, with an error that does not mention memory."""
     monkeypatch.setattr(memory, "memory_budget", lambda device: 50 if total == 100 else 1 << 40)
     sizes = []
 

@@ -30,7 +30,7 @@ def noise(height: int, width: int) -> Image.Image:
 
 
 def timms(preprocessing: Preprocessing):
-    """The evaluation transform that timm's own validation script would use."""
+    """Return the evaluation transform of timm's validation script."""
     return create_transform(
         preprocessing.size,
         is_training=False,
@@ -284,7 +284,7 @@ def test_whole_photos_come_to_the_sizes_of_detr(photo_size, size):
 
 
 def detrs_size(height: int, width: int, shorter: int, longest: int) -> tuple[int, int]:
-    """The rule in words, in exact numbers, with its roundings: the shorter side to the nearest, the longer one down."""
+    """The rule in exact fractions, with rounding: the shorter side to the nearest, the longer side down."""
     proportions = Fraction(max(height, width), min(height, width))
     side = shorter if proportions * shorter <= longest else round(longest / proportions)
     sides = side, int(side * proportions)

@@ -1,4 +1,4 @@
-"""Descriptions of Hugging Face image processors, and the pixels that the processors themselves make of a photo."""
+"""Descriptions of Hugging Face image processors give the same pixels as the processors."""
 
 import json
 
@@ -55,7 +55,7 @@ PUBLISHED = {
 
 
 def photo(height: int, width: int) -> Image.Image:
-    """Blurred noise, with edges: smooth enough that the rounding of sizes does not show, uneven enough that shifts do."""
+    """Blurred noise with edges: insensitive to the rounding of sizes, sensitive to shifts."""
     coarse = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
 

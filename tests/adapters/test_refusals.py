@@ -1,4 +1,4 @@
-"""Networks that cannot be seen as Vision Transformers are refused with the reason; heads of one's own are welcome."""
+"""Unsupported networks are refused with a reason; custom heads are supported."""
 
 import networks
 import pytest
@@ -27,11 +27,11 @@ HF = {
 
 
 class MyVisionTransformer(timm.models.VisionTransformer):
-    """Who knows what it does."""
+    """A subclass with unknown steps."""
 
 
 class MyTorchvisionTransformer(TorchvisionVisionTransformer):
-    """Who knows what it does."""
+    """A subclass with unknown steps."""
 
 
 def small_swin() -> nn.Module:
@@ -140,7 +140,7 @@ def test_class_names_that_do_not_fit_are_refused(name):
 )
 @pytest.mark.parametrize("deep", [False, True], ids=["a layer", "several layers"])
 def test_heads_of_ones_own(name, part, deep):
-    """As users put them in to fine-tune: the number of classes is what they give."""
+    """Custom heads for fine-tuning; the number of classes is that of their outputs."""
     module = networks.NETWORKS[name]()
     width = 48 if name == "eva" else 24
     own = nn.Sequential(nn.Linear(width, 9), nn.ReLU(), nn.Linear(9, 7)) if deep else nn.Linear(width, 7)

@@ -1,4 +1,4 @@
-"""Patches that are removed physically: as if no token could ever have looked at them."""
+"""Removing patches equals masking them in all attention."""
 
 import networks
 import pytest
@@ -24,7 +24,7 @@ MIXED_HEADS = (
 
 
 def choice(adapter: ViTAdapter, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Numbers of five patches an image, other ones for every image and in any order; all tokens; the grid."""
+    """Return indices of five patches per image, in random order; all tokens; the grid size."""
     grid = adapter.grid_size(images)
     kept = torch.rand(len(images), grid[0] * grid[1], generator=torch.Generator().manual_seed(4)).argsort(1)[:, :5]
     return kept, adapter.assemble(adapter.patch_embed(images), grid), grid
@@ -35,7 +35,7 @@ def subset(tokens: Tensor, num_prefix: int, kept: Tensor) -> Tensor:
 
 
 def masked_forward(adapter: ViTAdapter, images: Tensor, kept: Tensor, monkeypatch) -> tuple[Tensor, Tensor]:
-    """The network's own forward pass, with torch's attention changed so that removed patches are no keys.
+    """Run the network's own forward pass, with torch's attention modified to mask removed patches as keys.
 
     Returns:
         Its logits, and the tokens after the last block.
@@ -81,7 +81,7 @@ def test_dropping_patches_is_hiding_them_from_attention(name, monkeypatch):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["hit", "timm", "timm-distilled", "beit-shared", "hf-vit", "hf-deit-teacher", "torchvision"])
 def test_dropping_patches_is_taking_their_attention_away(name):
-    """The same through `intercept_attention`: no weight on what is removed, and the others grow so that they sum to one."""
+    """The same through `intercept_attention`, with weights of removed patches set to 0 and the others renormalized."""
     adapter, images = networks.network(name), networks.images(name)
     kept, tokens, grid = choice(adapter, images)
     num_prefix = adapter.num_prefix_tokens

@@ -1,4 +1,4 @@
-"""Saved models are the same when they are loaded."""
+"""Saved models load unchanged."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def test_a_saved_model_is_the_same_when_loaded(tmp_path, half):
 
 @pytest.mark.parametrize("name", ["timm", "torchvision"])
 def test_networks_that_came_from_elsewhere_are_not_saved(tmp_path, name):
-    """Nobody knows how to build them again; a Hugging Face model tells by its configuration."""
+    """vitrail cannot rebuild them; a Hugging Face model has a configuration."""
     with pytest.raises(UnsupportedModelError, match=r"expected a HiT or an INTR, got .*V.*T.*; save it by the library"):
         vitrail.save(networks.network(name), tmp_path / "mine.safetensors")
     assert not list(tmp_path.iterdir())
@@ -119,7 +119,7 @@ def test_variances_beyond_half_precision_stay_whole(tmp_path):
     ],
 )
 def test_export_for_hugging_face(tmp_path, preprocessing):
-    """Read back by transformers and by us, with names of classes, the same logits and the same pixels."""
+    """transformers and vitrail read it back with class names, the same logits and the same pixels."""
     original = vitrail.adapt(networks.huggingface("ViT"), class_names=networks.CLASS_NAMES, preprocessing=preprocessing)
     before = original.module.config.to_dict()
     export_huggingface(original, tmp_path / "folder")

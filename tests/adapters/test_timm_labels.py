@@ -1,4 +1,4 @@
-"""What timm's folders say of the outputs: names of classes, or that they are none."""
+"""Class names of timm models, and embeddings, which are refused."""
 
 import json
 
@@ -74,7 +74,7 @@ def test_embeddings_are_no_classes(name):
 
 
 def test_every_embedding_of_timm_is_known_and_no_classifier_is_taken_for_one():
-    """By the configurations of all tags, without their networks: what timm calls clip has its width as its number of classes."""
+    """Check all of timm's configurations, without building networks: those of CLIP have their width as number of classes."""
     known = 0
     for name in timm.list_models(pretrained=True):
         config = timm.models.get_pretrained_cfg(name).to_dict()

@@ -1,4 +1,4 @@
-"""torchvision's models by name; downloads are tested up to the wire."""
+"""torchvision's models by name; downloads are mocked."""
 
 import networks
 import pytest
@@ -12,7 +12,7 @@ from vitrail.core.errors import InvalidInputError, UnknownNameError, Unsupported
 
 
 def small(name: str = "", weights: None = None, image_size: int = 224) -> torch.nn.Module:
-    """In place of a model that takes long to build; for images of 32x32 whatever is asked for."""
+    """A small substitute for a model that takes long to build; for images of 32x32."""
     return networks.torchvision_vit(num_classes=1000)
 
 
@@ -117,7 +117,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch):
 
 @pytest.mark.parametrize("name", ["ViT_B_16_Weights", "ViT_L_32_Weights", "ViT_H_14_Weights"])
 def test_preprocessing_is_torchvisions_own(name):
-    """Within the rounding of resized pixels, for every set of weights."""
+    """Up to rounding of resized pixels, for every set of weights."""
     import torchvision
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Networks started by name from trained weights of every source; downloads are tested up to the wire."""
+"""Transfer of trained weights by name, from every source; downloads are mocked."""
 
 from dataclasses import asdict
 
@@ -28,7 +28,7 @@ def hit(**fields):
 
 
 def one_of(tmp_path, kind):
-    """A trained network of every kind, saved, and the name that it goes by."""
+    """A saved network of every kind, and its name."""
     path = tmp_path / "source.safetensors"
     if kind == "timm":
         trained = timm_vit()

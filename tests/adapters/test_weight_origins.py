@@ -1,4 +1,4 @@
-"""Weights that look like those of a HiT or an INTR and are not: they are asked about, never guessed."""
+"""Weights that only look like those of a HiT or an INTR are refused with advice."""
 
 import re
 
@@ -13,7 +13,7 @@ from vitrail.core.errors import CheckpointError
 
 
 def trained_as_published():
-    """A HiT without pooling as its training leaves it: the norm of patches that go nowhere has never moved."""
+    """A HiT without pooling after training: the unused norm of the last layer is unchanged."""
     state = dict(golden("hit_nopool").weights)
     last = "encoder.layers.encoder_layer_2.ln_2"
     return state | {f"{last}.weight": torch.ones(48), f"{last}.bias": torch.zeros(48)}

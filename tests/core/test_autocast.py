@@ -1,4 +1,4 @@
-"""Reduced precision where a device has it, a refusal where it has not."""
+"""Autocast: reduced precision on devices that support it, an error on others."""
 
 import pytest
 import torch

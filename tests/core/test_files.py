@@ -14,7 +14,7 @@ from vitrail.core.json_io import read_json
 from vitrail.datasets.named.annotations import read_table
 from vitrail.explanation import Explanation
 from vitrail.models.checkpoints import read_checkpoint
-from vitrail.runs.manifest import Run
+from vitrail.runs.manifest import Manifest
 from vitrail.training.config import read_config
 
 
@@ -266,7 +266,7 @@ SPECIAL = {"a named pipe": lambda path: os.mkfifo(path), "a device": lambda path
 
 @pytest.fixture(params=SPECIAL)
 def special(request, tmp_path):
-    """A file that never ends, or on which a reader waits forever."""
+    """A file that never ends, or whose reader waits forever."""
     path = tmp_path / "special.json"
     try:
         SPECIAL[request.param](path)
@@ -298,7 +298,7 @@ def test_what_reads_files_says_so_of_pipes_and_devices(special, tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).symlink_to(path)
     with pytest.raises(OutputError, match=message):
-        Run.read(tmp_path / "run")
+        Manifest.read(tmp_path / "run")
     with pytest.raises(CheckpointError, match=message):
         read_folder_config(tmp_path / "model")
 

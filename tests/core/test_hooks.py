@@ -13,7 +13,7 @@ class BoomError(Exception):
 
 @contextmanager
 def leaving(ending: str):
-    """Run the block and, where asked, leave it by an error that does not get past here."""
+    """Run the block and, if asked, leave it by an error that is caught here."""
     if ending == "success":
         yield lambda: None
         return

@@ -1,4 +1,4 @@
-"""Stopped from outside: the word, the exit code, the time limit; of one process and of several."""
+"""Stopping on signals: message, exit code and time limit, of one process and of several."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 
 
 def begin(program, **environment):
-    """Start a small program; it says "ready" when it may be stopped."""
+    """Start a small program, which prints "ready" when it may be stopped."""
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)],
         stdout=subprocess.PIPE,

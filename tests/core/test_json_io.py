@@ -1,4 +1,4 @@
-"""JSON that anybody may have written, and JSON for every program."""
+"""Reading untrusted JSON and writing standard JSON."""
 
 import json
 import math

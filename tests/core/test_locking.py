@@ -1,4 +1,4 @@
-"""One run at a time in a folder, also of several processes and threads; what a killed run left does not lock anybody out."""
+"""Locks allow one run per folder, across processes and threads; files of a killed run lock nobody out."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ HOLDER = "import sys; from vitrail.core.locking import only_run\nwith only_run(s
 
 @pytest.fixture
 def holding():
-    """A function that starts a process which holds a folder, and returns it."""
+    """Return a function that starts a process that locks a folder."""
     started = []
 
     def start(folder, work="sys.stdin.read()"):
@@ -116,7 +116,7 @@ def test_folders_of_results_are_written_by_one_run(folder, overwrite, holding, t
 @pytest.mark.parametrize("folder", [results_folder, growing_folder])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_a_killed_run_left_is_removed_and_nothing_else(folder, overwrite, tmp_path):
-    """Half-written files and folders, and the lock; beside them what looks like it and is not."""
+    """Partial files and folders, a lock file, and files that only look like them."""
     (tmp_path / "gone").mkdir()
     gone = tmp_path / "gone"
     (gone / LOCK).touch()

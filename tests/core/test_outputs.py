@@ -1,4 +1,4 @@
-"""What logits mean: a single one, several labels, and one class among all."""
+"""Meaning of logits: a single one, several labels, and one class among all."""
 
 import json
 from dataclasses import replace
@@ -44,7 +44,7 @@ SINGLE = {
 
 
 def batch(name: str) -> torch.Tensor:
-    """A photo's like (a bright square), and noise."""
+    """An image with a bright square, and noise."""
     height, width = SIZE.get(name, (32, 32))
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(5))
     images[0] *= 0.1

@@ -1,4 +1,4 @@
-"""Processes that work together end together, with one message, in a limited time."""
+"""All processes of a run end when one fails, with one message, in a limited time."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def program(tmp_path, work="pass", before="pass", after="pass"):
 
 @pytest.fixture
 def begin(tmp_path, monkeypatch):
-    """A function that starts two processes without anyone who looks after them, as some schedulers do."""
+    """Return a function that starts two processes without a supervisor, as some schedulers do."""
     started = []
 
     def start(work="pass", after="pass"):
@@ -72,7 +72,7 @@ def begin(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_one_that_is_stopped_ends_the_other(begin):
-    """While it works, not only where it waits."""
+    """Also while it works, not only while it waits for others."""
     first, second = begin("time.sleep(100)")
     second.send_signal(signal.SIGTERM)
     assert second.communicate(timeout=30) == ("", "stopped\n")

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from vitrail.cli.options import model_options
+from vitrail.cli.parsing import parse_model_args
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.yaml_io import YAML_ERRORS, read_yaml
 
@@ -29,7 +29,7 @@ from vitrail.core.yaml_io import YAML_ERRORS, read_yaml
 def test_numbers_are_numbers(text, value):
     found = read_yaml(text)
     assert (type(found), found) == (type(value), value)
-    assert model_options([f"option={text}"]) == {"option": value}
+    assert parse_model_args([f"option={text}"]) == {"option": value}
 
 
 @pytest.mark.parametrize("text", ["[1", "2020-13-45", "[" * 10_000, "!!python/object/apply:os.getcwd []"])
@@ -37,9 +37,11 @@ def test_what_cannot_be_read(text):
     with pytest.raises(YAML_ERRORS):
         read_yaml(text)
     with pytest.raises(InvalidInputError, match="cannot read the value of --model-arg"):
-        model_options([f"option={text}"])
+        parse_model_args([f"option={text}"])
 
 
 def test_yaml_is_imported_only_where_values_are_read():
-    code = "import sys, vitrail, vitrail.cli.options; vitrail.cli.options.model_options(None); assert 'yaml' not in sys.modules"
+    code = (
+        "import sys, vitrail, vitrail.cli.parsing; vitrail.cli.parsing.parse_model_args(None); assert 'yaml' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

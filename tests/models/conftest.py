@@ -12,7 +12,7 @@ CASE = golden("diffmask_trainer")
 
 @pytest.fixture
 def write_published(tmp_path):
-    """A function that writes the recorded gates as the published code does, with other settings and more content."""
+    """Return a function that writes the recorded gates as the published code does, with given settings and content."""
 
     def save(settings=CASE.about["settings"], state=None, **others) -> Path:
         path = tmp_path / "epoch=0-step=28.ckpt"

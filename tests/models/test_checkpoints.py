@@ -173,7 +173,7 @@ def test_a_file_that_holds_no_weights(tmp_path, content):
 
 
 class Custom:
-    """Unpickling one makes a folder, which shows that its code has run."""
+    """Unpickling creates a folder, which reveals that code has run."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

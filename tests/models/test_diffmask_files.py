@@ -1,4 +1,4 @@
-"""Trained gates as files: what is written comes back, and what is something else is refused in words."""
+"""Files of trained gates: written and read back; other files are refused."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def file(tmp_path, mask):
 
 @pytest.fixture
 def described(file):
-    """A function that changes the description inside the file, and says what is expected to be refused."""
+    """Return a function that changes the description in the file and expects a refusal."""
 
     def change(**changes):
         about = {**read_checkpoint(file).metadata, **changes}
@@ -147,7 +147,7 @@ def test_something_else_in_the_place_of_gates(tmp_path, content):
 
 
 def test_gates_in_the_place_of_a_model(file):
-    """As a file, as the folder of their run, and without a name of the network that they explain."""
+    """As a file, as the folder of their run, and without the name of the explained network."""
     told = f"^{re.escape(str(file))} holds DiffMask gates, no model: .*trained on \\(timm:any\\), .*--method diffmask --method-option"
     for name in (file, str(file), file.parent):
         with pytest.raises(CheckpointError, match=rf"{told} diffmask\.checkpoint={re.escape(str(file))}\)$"):

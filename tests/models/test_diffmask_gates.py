@@ -1,4 +1,4 @@
-"""The gates of Vision DiffMask: many at once against one by one, votes, placeholders, and whose weights they were trained on."""
+"""The gates of Vision DiffMask: batched against one by one, votes, placeholders, and fingerprints."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_all_gates_at_once_say_what_each_says(config, count, dtype, tolerance):
 
 
 def test_a_gate_is_as_published():
-    """A hidden layer between two tanh, on the first state and the gate's own, scaled; and weight norm's direction has no length."""
+    """The definition: a hidden layer between two tanh, on the first and the gate's own state, with weight normalization."""
     mask, (first, later) = gates(), states(2)
     gate = mask.gates[1]
     inner, outer = gate.inner.weight, gate.outer.weight

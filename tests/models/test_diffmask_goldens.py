@@ -1,4 +1,4 @@
-"""Vision DiffMask against the published code: what its gates see, say, keep, and what the network makes of that."""
+"""Vision DiffMask against the published code: states, gates, masks and masked logits."""
 
 import pytest
 import torch

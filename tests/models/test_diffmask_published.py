@@ -1,4 +1,4 @@
-"""Checkpoints of the published DiffMask, as Lightning writes them: read without running any code that they name."""
+"""Checkpoints of the published DiffMask, as Lightning writes them, are read without running code."""
 
 import pickle
 import re
@@ -161,7 +161,7 @@ def test_a_scale_that_is_no_number_is_refused(write_published, value, unchecked)
 
 
 def test_a_placeholder_of_zeros_is_one(write_published):
-    """Without a learned placeholder the published code keeps zeros under its name."""
+    """Without a learned placeholder the published code stores zeros."""
     state = {**CASE.below("mask."), "gate.placeholder": torch.zeros(1, 1, 32)}
     assert not read_mask(write_published(state=state)).network.placeholder.any()
     del state["gate.placeholder"]

@@ -1,4 +1,4 @@
-"""Checkpoints of the published DiffMask that hold code: refused by its name, and nothing is run."""
+"""Checkpoints of the published DiffMask that contain code are refused by its name, without running it."""
 
 import copyreg
 import importlib
@@ -26,7 +26,7 @@ def vit_config():
 
 
 class Reduced:
-    """Pickled as a call of a function."""
+    """Pickles as a function call."""
 
     def __init__(self, function, *arguments):
         self.function, self.arguments = function, arguments

@@ -1,4 +1,4 @@
-"""The hard concrete distribution: probabilities against counting and against the published code, gradients at any logit."""
+"""The hard concrete distribution: probabilities against samples and the published code, gradients at any logit."""
 
 import math
 
@@ -20,7 +20,7 @@ def recorded(name: str) -> Tensor:
 
 
 def sampled(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Gates, and the gradient of their sum."""
+    """Return gates, and the gradient of their sum."""
     logits = logits.clone().requires_grad_()
     gates = HardConcrete(logits).sample(uniform)
     return gates.detach(), torch.autograd.grad(gates.sum(), logits)[0]
@@ -36,7 +36,7 @@ def test_expected_norm(shape, name):
 
 @pytest.mark.parametrize(("shape", "name"), SHAPES)
 def test_expected_norm_in_double_precision(shape, name):
-    """The published code has its threshold in single precision always, and softplus is linear there beyond 20."""
+    """The published code computes its threshold in single precision, where softplus is linear beyond 20."""
     temperature, (low, high) = shape
     logits, theirs = recorded("in.logits").double(), recorded(f"out64.{name}")
     torch.testing.assert_close(HardConcrete(logits, *shape).log_probability_open(), theirs, rtol=1e-7, atol=0)
@@ -55,7 +55,7 @@ def test_samples_and_gradients_in_double_precision():
 
 
 def test_samples_and_gradients():
-    """In single precision the published code loses digits in a sigmoid: as many as a probability near 1 has lost."""
+    """In single precision the published code loses as many digits in a sigmoid as a probability near 1 has lost."""
     logits, uniform = recorded("in.rs_logits"), recorded("in.rs_u")
     gates, gradient = sampled(logits, uniform)
     exact, slope = sampled(logits.double(), uniform.double())
@@ -106,7 +106,7 @@ def test_nothing_is_infinite_at_any_logit(dtype, noise):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_gate_is_surer_than_its_precision(dtype):
-    """As published: a probability within rounding of 1 is that of the last number before it, and the same noise can undo it."""
+    """As published: a probability that rounds to 1 is clamped to the previous number, which the same noise can undo."""
     logits, noise = torch.tensor([40.0, 1e4, -40.0, -1e4], dtype=dtype), torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=dtype)
     gates, gradient = sampled(logits, noise)
     torch.testing.assert_close(gates, torch.full_like(gates, 0.4), rtol=0, atol=1e-3)
@@ -124,7 +124,7 @@ def test_the_gradient_is_the_slope():
 
 
 def test_single_precision_at_least():
-    """In half, probabilities near 1 are 1, and their logarithm has no gradient."""
+    """In half precision, probabilities near 1 round to 1, and their logarithm has no gradient."""
     log_open = HardConcrete(torch.tensor([12.0], dtype=torch.bfloat16)).log_probability_open()
     torch.testing.assert_close(log_open, nn.functional.logsigmoid(torch.tensor([12 + 0.2 * math.log(5)])))
     assert log_open < 0

@@ -1,4 +1,4 @@
-"""HiT: the invariants of its arithmetic, against independent computations."""
+"""HiT: exactness of contributions and perturbation curves, against independent computations."""
 
 import itertools
 
@@ -117,7 +117,7 @@ def test_contributions_against_hand_made_vectors(model, images):
 
 
 def test_own_mean_ignores_what_the_norm_wipes_out(model, images):
-    """Adding the same number to all dimensions of a layer's output changes no logit: "own" books it nowhere."""
+    """Adding the same number to all dimensions of a layer's output changes no logit; "own" gives it no credit."""
     before = model.contributions(images, norm_mean="own")
     shared = model.contributions(images)
     with torch.no_grad():
@@ -223,7 +223,7 @@ def build_float(model: HiT) -> HiT:
 
 
 def test_a_curve_processes_each_state_once():
-    """Work, counted: a curve of a pooled model runs 2, 5 and 17 states a cell through the MLPs, whatever its steps."""
+    """A curve of a pooled model runs 2, 5 and 17 states per cell through the MLPs, whatever the number of steps."""
     model = networks.hit(depths=(1, 1, 1), widths=(16, 16, 16))
     rows = []
     for stage in model.stages:
@@ -384,6 +384,6 @@ def test_targets_may_be_chosen_from_the_logits(model, images):
 
 
 def test_a_hidden_width_survives_its_ratio():
-    """88 * (120 / 88) is a little less than 120 in floating point."""
+    """88 * (120 / 88) is slightly less than 120 in floating point."""
     model = networks.hit(widths=(88,), mlp_ratio=120 / 88)
     assert model.stages[0].layers[0].mlp[0].out_features == 120

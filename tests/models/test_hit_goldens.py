@@ -22,13 +22,13 @@ def no_grad():
 
 
 def spread(split: Contributions, model: HiT) -> Tensor:
-    """The published map: constants spread evenly over the patches, the head's bias left out."""
+    """The published heatmap: constants spread evenly over the patches, without the head's bias."""
     constants = split.patch_bias - model.head.bias
     return split.patches + (constants / split.patches[0, 0].numel())[..., None, None]
 
 
 def forget(model: HiT, images: Tensor, forgotten: Tensor) -> Contributions:
-    """Split the logits with a part of the class token forgotten, as published; it also changes the norm's statistics."""
+    """Split the logits without a part of the class token, as published, which also changes the norm's statistics."""
     observed = []
     tokens = model.assemble(model.patch_embed(images))
     final = model.gather(tokens, lambda stage, layer, gathered: observed.append((stage, layer.attention, gathered)))
@@ -104,7 +104,7 @@ class TestRecorded:
 
 
 def _pooled_layer_fault(model: HiT, images: Tensor) -> Tensor:
-    """The published pooled layer view: the norm's mean and bias go by the number of patches, not of layers."""
+    """The published pooled layer view divides the norm's mean and bias by the number of patches, not of layers."""
     updates = model.layer_updates(images)
     final = updates.sum(1, keepdim=True)
     num_patches = model.config.grid_size[0] * model.config.grid_size[1]
@@ -115,7 +115,7 @@ def _pooled_layer_fault(model: HiT, images: Tensor) -> Tensor:
 
 
 def _pooled_ablation_fault(model: HiT, images: Tensor, keep: Tensor) -> Tensor:
-    """The published pooled ablation: that faulty norm, with the whole sum's statistics, and then the norm again."""
+    """The published pooled ablation applies that faulty norm, with the statistics of the whole sum, and then the norm again."""
     updates = model.layer_updates(images)
     final = updates.sum(1, keepdim=True)
     num_patches = model.config.grid_size[0] * model.config.grid_size[1]

@@ -1,4 +1,4 @@
-"""Layers of a HiT, split and left out, both from one forward pass."""
+"""Contributions and ablations of a HiT's layers, from one forward pass."""
 
 from dataclasses import replace
 
@@ -78,7 +78,7 @@ def test_ablated_logits_are_the_same_here_and_alone(model, images):
 
 
 def test_without_projections_an_update_is_the_step_of_the_class_token(images):
-    """Watched from outside: the class token before and after every layer."""
+    """The class token before and after every layer, recorded by hooks."""
     model = networks.hit(depths=(3,)).double()
     images, tokens = torch.randn(2, 3, 16, 16).double(), []
     hooks = [

@@ -1,4 +1,4 @@
-"""A HiT that starts from a trained ViT computes what that ViT computes when its attention is hindered."""
+"""A HiT with a ViT's weights computes what the ViT computes when only its class token attends."""
 
 from contextlib import ExitStack
 
@@ -40,7 +40,7 @@ def hit_like(module, **fields) -> HiT:
 
 
 def hindered_logits(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """What a ViT says when its class token attends to the patches alone, nobody else attends, and it has no MLP."""
+    """Compute a ViT's logits when only its class token attends, to the patches only, and has no MLP."""
     adapter = adapt(module)
     prefix = adapter.num_prefix_tokens
 
@@ -67,7 +67,7 @@ def hindered_logits(module: torch.nn.Module, images: torch.Tensor) -> torch.Tens
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", VITS)
-def test_it_says_what_the_hindered_vit_says(name):
+def test_logits_equal_those_of_the_hindered_vit(name):
     vit = VITS[name]()
     model = hit_like(vit)
     report = transfer_to_hit(model, vit.state_dict(), grid=position_grid(vit), num_heads=3, keep_head=True)
@@ -92,7 +92,7 @@ def test_a_head_is_taken_only_where_it_is_asked_for_and_fits():
 
 @torch.no_grad()
 def test_layers_are_taken_in_order_over_pooled_stages():
-    """Also under the old names of torchvision's MLPs."""
+    """Also with the old names of torchvision's MLPs."""
     vit = networks.torchvision_vit(num_layers=4)
     state = {
         name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): tensor
@@ -134,7 +134,7 @@ def test_from_a_published_hit(name):
 
 @torch.no_grad()
 def test_another_image_size_patch_size_and_number_of_channels():
-    """Resized as torchvision does it; a gray image gives what its copies as colors gave."""
+    """Resized as in torchvision; a grayscale image gives the same output as its RGB copy."""
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     vit = networks.torchvision_vit(num_layers=3)
@@ -196,7 +196,7 @@ def test_what_does_not_fit_is_refused_and_the_model_is_unchanged(build, fields, 
 
 
 def test_names_of_older_versions_of_hugging_face():
-    """Files of its hub have these; transformers renames them when it loads."""
+    """Names in files of the hub, which transformers renames when loading."""
     network = networks.huggingface("ViT", num_hidden_layers=3)
     old = {
         "vit.layers.": "vit.encoder.layer.",

@@ -1,4 +1,4 @@
-"""INTR beyond the recordings: backbones, padding, maps, files of the published code, and what it starts from."""
+"""INTR: backbones, padding, attention maps, published files, and transfer of weights."""
 
 import argparse
 import types
@@ -31,7 +31,7 @@ def intr(**fields) -> INTR:
 
 
 def published_state(model: INTR) -> dict[str, torch.Tensor]:
-    """A model's weights under the published names, written here by hand."""
+    """Rename a model's weights to the published names, by an independent implementation."""
     names = {"queries": "query_embed.weight", "positions.rows": "backbone.1.row_embed.weight"}
     names |= {"positions.columns": "backbone.1.col_embed.weight", "encoder_norm.": "transformer.encoder.norm."}
     names |= {"decoder_norm.": "transformer.decoder.norm.", "presence.": "presence_vector.", "projection.": "input_proj."}
@@ -107,7 +107,7 @@ def test_learning_norms_learn():
 
 
 def test_padding_is_not_looked_at():
-    """What lies under the padding does not change what lies beside it, but for the backbone's receptive field."""
+    """The content of padding does not affect the image, except within the backbone's receptive field."""
     model = intr()
     features = torch.randn(1, 512, 3, 4)
     padding = torch.zeros(1, 3, 4, dtype=torch.bool)
@@ -135,7 +135,7 @@ def test_maps_of_some_classes_are_those_of_all():
 
 
 def test_maps_are_what_the_classes_took():
-    """The values of the cells, weighted by the maps, are what cross-attention gives."""
+    """The values of the cells, weighted by the maps, equal the output of cross-attention."""
     model = intr()
     with torch.no_grad():
         search = model.search(model.encode(torch.randn(2, 3, 64, 96)))
@@ -376,7 +376,7 @@ def test_weights_without_a_backbone_are_no_model():
 
 
 class Shapes(TorchDispatchMode):
-    """The shapes of all that operations give."""
+    """Record the shapes of all results of operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -392,7 +392,7 @@ class Shapes(TorchDispatchMode):
 
 @pytest.mark.parametrize("padded", [False, True])
 def test_no_map_is_made_unasked(padded):
-    """Neither of classes over cells, nor of classes over classes; and of one class, only its own."""
+    """No attention weights are stored, of classes over cells or over classes; for one class, only its own."""
     num_classes, cells = 301, 17 * 23
     network = intr(num_classes=num_classes)
     features = torch.randn(1, 512, 17, 23)

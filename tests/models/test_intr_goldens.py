@@ -1,4 +1,4 @@
-"""INTR against the published implementation: from images on, padded batches included."""
+"""INTR against the published implementation, from images to logits, with padded batches."""
 
 import zlib
 
@@ -17,7 +17,7 @@ CASES = ("intr_post_sine", "intr_post_sine_single", "intr_post_learned", "intr_p
 
 
 def draw(seed: int, key: str, shape: tuple[int, ...], scale: float = 1.0, shift: float = 0.0) -> torch.Tensor:
-    """Random numbers as the recording drew them, so that neither images nor the backbone had to be stored."""
+    """Random numbers as drawn by the recording, so that images and backbone need not be stored."""
     generator = np.random.RandomState((seed * 100003 + zlib.crc32(key.encode())) % 2**32)
     return torch.from_numpy((generator.standard_normal(shape) * scale + shift).astype(np.float32))
 

@@ -1,4 +1,4 @@
-"""Files that ask for more than they hold: told before memory is taken."""
+"""Files that ask for more than they hold are refused before memory is allocated."""
 
 import json
 import re

@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 import yaml
-from pages import ROOT, below, blocks, names, page, rows
+from doc_pages import ROOT, below, blocks, names, page, rows
 
 import vitrail
 from vitrail.adapters import adapt

@@ -10,7 +10,7 @@ import torch
 import torchvision
 import typer
 import yaml
-from pages import ROOT, below, blocks, commands, names, page, rows, tables
+from doc_pages import ROOT, below, blocks, commands, names, page, rows, tables
 
 import vitrail
 from goldens import golden

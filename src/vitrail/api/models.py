@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from vitrail.adapters import Classifier, adapt, load
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.options import convert_option
 from vitrail.explainers import EXPLAINERS, Explainer, make_explainer
 from vitrail.models.hit import HiT
 from vitrail.models.intr import INTR
@@ -119,7 +119,4 @@ def _convert(method: str, option: str, value: Any) -> Any:
         raise InvalidInputError(f"method {method!r} has no option model; the model is given once for all methods")
     if option not in types:
         return value  # `make_explainer` lists the valid options.
-    try:
-        return TypeAdapter(types[option], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
-    except ValidationError as error:
-        raise InvalidInputError(f"cannot use {value!r} for {method}.{option}: {error.errors()[0]['msg']}") from error
+    return convert_option(method, option, value, types[option])

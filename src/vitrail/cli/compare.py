@@ -5,17 +5,10 @@ from typing import Annotated
 
 import typer
 
-from vitrail.cli.options import (
-    MODEL,
-    DataOptions,
-    OutputOptions,
-    ScoredMethodOptions,
-    ScoringOptions,
-    SpeedOptions,
-    score_options,
-)
+from vitrail.cli.options import MODEL, DataOptions, OutputOptions, SpeedOptions
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_scores
+from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
 from vitrail.core.errors import InvalidInputError
 
 OUT = OutputOptions(Path("vitrail-compare"))

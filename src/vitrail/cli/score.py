@@ -5,18 +5,10 @@ from typing import Annotated
 
 import typer
 
-from vitrail.cli.options import (
-    METRICS,
-    DataOptions,
-    ModelOptions,
-    OutputOptions,
-    ScoredMethodOptions,
-    ScoringOptions,
-    SpeedOptions,
-    score_options,
-)
+from vitrail.cli.options import METRICS, DataOptions, ModelOptions, OutputOptions, SpeedOptions
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_scores
+from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
 
 OUT = OutputOptions(Path("vitrail-score"))
 

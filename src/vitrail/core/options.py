@@ -41,13 +41,31 @@ def check_option(name: str, value: Any, annotation: Any) -> None:
         raise InvalidInputError(f"expected {name} to fit into 64 bits, got {value}")
 
 
+def convert_option(owner: str, name: str, value: Any, annotation: Any) -> Any:
+    """Convert an option given as a plain value to the annotated type.
+
+    Args:
+        owner: What the option belongs to, for messages.
+        name: Name of the option.
+        value: Its value: strings and numbers come from YAML or the command line.
+        annotation: Its type.
+
+    Raises:
+        InvalidInputError: A value that cannot be converted.
+    """
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        raise InvalidInputError(f"cannot use {value!r} for {owner}.{name}: {error.errors()[0]['msg']}") from error
+
+
 def convert_options(owner: str, known: Collection[str], types: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Convert options given as plain values to the annotated types.
 
     Args:
         owner: What the options belong to, for messages.
         known: Names of all its options.
-        types: Type of every option.
+        types: Type of every option; those without one are not converted.
         options: The given values.
 
     Raises:
@@ -55,11 +73,4 @@ def convert_options(owner: str, known: Collection[str], types: Mapping[str, Any]
     """
     if unknown := sorted(set(options) - set(known)):
         raise InvalidInputError(f"{owner} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}")
-    converted = dict[str, Any]()
-    for name, value in options.items():
-        try:
-            adapter = TypeAdapter(types[name], config=ConfigDict(arbitrary_types_allowed=True))
-            converted[name] = adapter.validate_python(value)
-        except ValidationError as error:
-            raise InvalidInputError(f"cannot use {value!r} for {owner}.{name}: {error.errors()[0]['msg']}") from error
-    return converted
+    return {name: convert_option(owner, name, value, types.get(name, Any)) for name, value in options.items()}

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.options import convert_options
 from vitrail.datasets.dataset import LabeledImages, Transform
 from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.named import DATA, NamedData
 from vitrail.datasets.named.base import keyword_options
-from vitrail.datasets.options import fit_options
 from vitrail.datasets.streaming import StreamedImages
 
 
@@ -76,7 +76,7 @@ def _call_reader(
     if entry.splits is not None and split not in entry.splits:
         note = f"; {entry.note}" if entry.note else ""
         raise InvalidInputError(f"{entry.name} has no split {split!r}, only {' and '.join(entry.splits)}{note}")
-    values = fit_options(entry.name, keyword_options(reader), get_type_hints(reader), options)
+    values = convert_options(entry.name, keyword_options(reader), get_type_hints(reader), options)
     try:
         return reader(root, split, transform, **values)
     except FileNotFoundError as error:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from vitrail.core.errors import InvalidInputError
 
-Arcs = Float[Tensor, "b n n"]
 Series = Float[Tensor, "*b l n"]
 """A centrality of every patch in every layer."""
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.adapters import Check, Classifier, ViTAdapter
+from vitrail.adapters.cells import count_pixels, expand_cells
 from vitrail.core.autocast import Precision, in_precision
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.options import check_option
@@ -171,13 +172,9 @@ class Explainer(ABC):
     def attribute(self, inputs: Images, target: int | Targets | None = None) -> Float[Tensor, "b channels height width"]:
         """Return attributions to pixels, with captum's signature: a patch's relevance is spread evenly over its pixels."""
         relevance = self.explain(inputs, target).relevance
-        row_of, col_of = (
-            torch.arange(num_pixels, device=relevance.device) * num_cells // num_pixels
-            for num_pixels, num_cells in zip(inputs.shape[-2:], relevance.shape[-2:], strict=True)
-        )
-        # Where cells do not divide the image evenly, some have one pixel more than others.
-        num_pixels = row_of.bincount()[row_of][:, None] * col_of.bincount()[col_of]
-        pixels = relevance[:, row_of][:, :, col_of] / (num_pixels * inputs.shape[1])
+        (_, num_channels, height, width), (_, rows, cols) = inputs.shape, relevance.shape
+        num_pixels = count_pixels((height, width), (rows, cols), relevance.device)
+        pixels = expand_cells(relevance, (height, width)) / (expand_cells(num_pixels, (height, width)) * num_channels)
         return pixels.unsqueeze(1).expand_as(inputs).clone()
 
     def _choose_targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:

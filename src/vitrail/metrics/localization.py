@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from vitrail.adapters.cells import count_pixels, sum_cells
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Relevance
@@ -68,14 +69,9 @@ def count_ground_truth_pixels(ground_truth: GroundTruthMasks, grid: tuple[int, i
             f"expected at most as many cells as ground_truth has pixels, got {rows}x{cols} cells on {height}x{width} pixels; "
             "give ground_truth at the size of the images"
         )
-    row_of = torch.arange(height, device=ground_truth.device) * rows // height
-    col_of = torch.arange(width, device=ground_truth.device) * cols // width
     # Integers are exact at any size, and deterministic.
-    counts = torch.zeros(len(ground_truth), rows, width, dtype=torch.int32, device=ground_truth.device)
-    counts.index_add_(1, row_of, ground_truth.int())
-    counts = counts.new_zeros(len(ground_truth), rows, cols).index_add_(2, col_of, counts)
-    num_pixels = row_of.bincount(minlength=rows)[:, None] * col_of.bincount(minlength=cols)
-    return counts.flatten(1), num_pixels.flatten()
+    counts = sum_cells(ground_truth.int(), grid)
+    return counts.flatten(1), count_pixels((height, width), grid, ground_truth.device).flatten()
 
 
 def dilate(ground_truth: GroundTruthMasks, tolerance: int) -> GroundTruthMasks:

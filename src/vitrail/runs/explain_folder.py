@@ -32,7 +32,7 @@ from vitrail.runs.results import (
     write_table,
     write_unreadable,
 )
-from vitrail.runs.run_dir import claim, expect_outside
+from vitrail.runs.run_dir import claim, expect_apart
 from vitrail.viz.overlay import Smoothing
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
 
@@ -102,7 +102,7 @@ def explain_folder(
             f"{num_workers} and {smoothing!r}"
         )
     expect_exists(data)
-    _expect_apart(data, out, names)
+    expect_apart(data, out, names)
     photos = _list_photos(data, limit, model.preprocessing)
     settings = {
         **describe_model(model, target),
@@ -120,16 +120,6 @@ def explain_folder(
             logger.info("%d of %d images are already explained", num_before, len(photos))
         run.explain_missing(dict(zip(names, explainers, strict=True)), target, batch_size, num_workers, smoothing)
         return run.write_summary(names, num_before)
-
-
-def _expect_apart(data: Path, out: Path, methods: Sequence[str]) -> None:
-    """Refuse results inside the folder of images, and images inside the folder of a method's results."""
-    expect_outside(out, data)
-    for name in methods:
-        if real_path(data).is_relative_to(real_path(out / name)) or real_path(out / name).is_relative_to(real_path(data)):
-            raise InvalidInputError(
-                f"expected the images outside of the results, got {data} where the results of {name} go, {out / name}; choose another --out"
-            )
 
 
 def _list_photos(data: Path, limit: int | None, preprocessing: Preprocessing) -> list[PhotoFile]:

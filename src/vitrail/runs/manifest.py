@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vitrail.adapters import Classifier
 from vitrail.core.errors import OutputError
@@ -16,7 +15,7 @@ from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text, parse_json, read_json
 from vitrail.core.outputs import infer_output
 from vitrail.explainers import Explainer
-from vitrail.models.hit import HiT
+from vitrail.models.fingerprint import state_fingerprint
 from vitrail.version import __version__
 
 RUN_FILE = "run.json"
@@ -107,7 +106,7 @@ def describe_model(classifier: Classifier, target: int | str | None) -> dict[str
     return {
         "vitrail": __version__,
         "model": classifier.name,
-        "weights": fingerprint_module(classifier.module),
+        "weights": state_fingerprint(classifier.module),
         "classes": hashlib.sha256(json.dumps(list(classifier.class_names)).encode()).hexdigest()[:32],
         "preprocessing": classifier.preprocessing.to_dict(),
         "target": None if target is None else classifier.class_index(target),
@@ -126,23 +125,9 @@ def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _to_json(value) for key, value in options.items() if key not in DOWNLOAD_OPTIONS}
 
 
-def fingerprint_module(module: nn.Module) -> str:
-    """Return a digest of all used weights and buffers: names, shapes, precision and values."""
-    digest, unused = hashlib.sha256(), set(module.unused_names()) if isinstance(module, HiT) else set[str]()
-    for name, value in sorted(module.state_dict().items()):
-        if name in unused:
-            continue
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        else:
-            digest.update(f"{name} {value!r}\n".encode())
-    return digest.hexdigest()[:32]
-
-
 def _to_json(value: Any) -> Any:
     if isinstance(value, nn.Module):
-        return f"{type(value).__name__} {fingerprint_module(value)}"
+        return f"{type(value).__name__} {state_fingerprint(value)}"
     if isinstance(value, Mapping):
         return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
 """Claim a run directory: start a run in an empty folder, resume a run with the same settings, refuse anything else."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,6 +83,20 @@ def expect_outside(out: Path, data: Path) -> None:
             f"expected an output folder outside of the images, got {out} inside {data}, where pictures would be taken for images; choose "
             "another --out"
         )
+
+
+def expect_apart(data: Path, out: Path, methods: Sequence[str]) -> None:
+    """Refuse results inside the folder of images, and images inside the folder of a method's results.
+
+    Raises:
+        InvalidInputError: `out` lies inside `data`, or `data` inside or around the results of a method.
+    """
+    expect_outside(out, data)
+    for name in methods:
+        if real_path(data).is_relative_to(real_path(out / name)) or real_path(out / name).is_relative_to(real_path(data)):
+            raise InvalidInputError(
+                f"expected the images outside of the results, got {data} where the results of {name} go, {out / name}; choose another --out"
+            )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from vitrail.datasets.options import fit_options
+from vitrail.core.options import convert_options
 from vitrail.datasets.synthetic import birds, counting  # noqa: F401 (registers the data sets)
 from vitrail.datasets.synthetic.base import SYNTHETIC, SyntheticDataset
 
@@ -20,7 +20,7 @@ def make_synthetic(name: str, **options: Any) -> SyntheticDataset:
     """
     dataset_class = SYNTHETIC[name]
     known = [option.name for option in fields(dataset_class)]
-    return dataset_class(**fit_options(name, known, get_type_hints(dataset_class), options))
+    return dataset_class(**convert_options(name, known, get_type_hints(dataset_class), options))
 
 
 def list_synthetic() -> list[dict[str, Any]]:

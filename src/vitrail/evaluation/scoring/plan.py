@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.options import convert_options
 from vitrail.metrics import METRICS, PROTOCOLS, ImageMetric, InsertionDeletion, Measure, Protocol
 
 ALWAYS = "completeness"
@@ -173,13 +172,5 @@ def metric_options(name: str) -> dict[str, Any]:
 
 def _resolve_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of a metric: the given ones, converted to their types, and the defaults of others."""
-    options, types = metric_options(name), get_type_hints(METRICS[name].__init__)
-    for key, value in given.items():
-        if key not in options:
-            raise InvalidInputError(f"metric {name!r} has no option {key}; its options: {', '.join(options) or 'none'}")
-        try:
-            adapter = TypeAdapter(types.get(key, Any), config=ConfigDict(arbitrary_types_allowed=True))
-            options[key] = adapter.validate_python(value)
-        except ValidationError as error:
-            raise InvalidInputError(f"cannot use {value!r} for {name}.{key}: {error.errors()[0]['msg']}") from error
-    return options
+    options = metric_options(name)
+    return options | convert_options(f"metric {name!r}", options, get_type_hints(METRICS[name].__init__), given)

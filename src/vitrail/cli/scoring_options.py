@@ -1,0 +1,114 @@
+"""Options of `vitrail score` and `vitrail compare`, as parameter groups."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vitrail.cli.options import METHODS, METRICS, DataOptions, MethodOptions, OutputOptions, SpeedOptions
+from vitrail.cli.parsing import parse_metric_options
+
+if TYPE_CHECKING:
+    from vitrail.api import ScoreOptions
+
+
+@dataclass(frozen=True)
+class ScoredMethodOptions(MethodOptions):
+    """Which methods to score."""
+
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods, comma-separated; include random as the control (default: random and hit, intr or chefer).",
+            show_default=False,
+            rich_help_panel=METHODS,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What to measure."""
+
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Protocols of insertion and deletion, comma-separated (default: hit, if no --metric is given).",
+            show_default=False,
+            rich_help_panel=METRICS,
+        ),
+    ] = None
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Other metrics, comma-separated; see vitrail list.", show_default=False, rich_help_panel=METRICS),
+    ] = None
+    metric_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric-option",
+            metavar="METRIC.OPTION=VALUE",
+            help="Option of a metric, e.g. masks.threshold=0.3; repeatable.",
+            show_default=False,
+            rich_help_panel=METRICS,
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of steps (default: the protocol's); results are then not comparable to published ones.",
+            show_default=False,
+            rich_help_panel=METRICS,
+        ),
+    ] = None
+    order: Annotated[
+        Literal["most", "least"] | None,
+        typer.Option(
+            help="Relevance of the cells that change first (default: the protocol's).",
+            show_default=False,
+            rich_help_panel=METRICS,
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help='Class to explain, by name or number; "label" for each image\'s label (default: predicted class).',
+            show_default=False,
+            rich_help_panel=METRICS,
+        ),
+    ] = None
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Ground truth: folder of masks, laid out like DATA.", show_default=False, rich_help_panel=METRICS),
+    ] = None
+    boxes: Annotated[bool, typer.Option("--boxes", help="Ground truth: boxes of the data set.", rich_help_panel=METRICS)] = (
+        False
+    )
+
+    @property
+    def options(self) -> dict[str, dict[str, Any]]:
+        """Options by metric."""
+        return parse_metric_options(self.metric_option)
+
+
+def score_options(
+    methods: MethodOptions, scoring: ScoringOptions, data: DataOptions, output: OutputOptions, speed: SpeedOptions
+) -> "ScoreOptions":
+    """Collect the options that `vitrail score` and `vitrail compare` share."""
+    return {
+        "method_options": methods.options,
+        "steps": scoring.steps,
+        "order": scoring.order,
+        "masks": scoring.masks,
+        "boxes": scoring.boxes,
+        "data_set": data.data_set,
+        "split": data.split,
+        "data_options": data.options,
+        "out": output.out,
+        "overwrite": output.overwrite,
+        "batch_size": speed.batch_size,
+        "num_workers": speed.workers,
+        "precision": methods.precision,
+        "device": speed.device,
+    }
