@@ -1,6 +1,7 @@
 """Hugging Face models from folders that `save_pretrained` wrote; downloads are mocked."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -178,6 +179,15 @@ def test_processors_that_make_no_sense(folder, described):
         vitrail.load(describe(folder, **described), device="cpu")
     (folder / "preprocessor_config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"cannot read preprocessor_config.json of .*vit"):
+        vitrail.load(folder, device="cpu")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+@pytest.mark.parametrize(("make", "what"), [(os.mkdir, "Is a directory"), (os.mkfifo, "got a named pipe")])
+def test_a_processor_that_is_no_file_is_not_passed_over(folder, make, what):
+    (folder / "preprocessor_config.json").unlink(missing_ok=True)
+    make(folder / "preprocessor_config.json")
+    with pytest.raises(CheckpointError, match=rf"^cannot read preprocessor_config.json of .*vit: .*{what}$"):
         vitrail.load(folder, device="cpu")
 
 

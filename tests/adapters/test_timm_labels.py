@@ -53,10 +53,12 @@ def test_names_of_classes_that_were_replaced_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [["ant", "bee"], {"7": "ant"}, {"first": "ant"}, ["ant", "bee", 3], 5, {"-1": "ant"}], ids=str
+    "names",
+    [["ant", "bee"], {"7": "ant"}, {"first": "ant"}, ["ant", "bee", 3], 5, {"-1": "ant"}, "abc", ["ant", "bee", None]],
+    ids=str,
 )
 def test_names_that_do_not_fit_are_refused(tmp_path, names):
-    with pytest.raises(CheckpointError, match="expected label_names of the 3 classes of this model"):
+    with pytest.raises(CheckpointError, match=r"expected label_names of the 3 classes of this model.*, got (?!'NoneType')"):
         vitrail.load(saved(tmp_path / "vit", 3, label_names=names), device="cpu")
 
 
@@ -111,6 +113,12 @@ def test_hugging_face_models_without_a_classifier():
             UnsupportedModelError, match="whose classifier is an Identity: it gives features, not the logits of 5"
         ):
             vitrail.adapt(module)
+
+
+def test_a_folder_of_hugging_face_without_classes(tmp_path):
+    networks.huggingface("ViT", num_labels=0).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match="got ViTForImageClassification whose classifier is an Identity"):
+        vitrail.load(tmp_path, device="cpu")
 
 
 def test_timm_class_names_of_a_bare_module():

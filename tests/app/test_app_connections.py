@@ -1,5 +1,6 @@
 """Connections of clients that send no request or read no response."""
 
+import logging
 import socket
 import threading
 import time
@@ -130,3 +131,27 @@ def test_limit_of_open_files_is_raised(monkeypatch):
     assert limits["now"] == (2048, 2048)
     limits["now"] = (9000, 9000)
     assert connections.raise_file_limit() == 9000
+
+
+@pytest.mark.parametrize("path", ["/", "/gradio_api/heartbeat/a", "/large"])
+@pytest.mark.parametrize("pause", [0.0, 0.3], ids=["at once", "when the answer has begun"])
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"5\r\nhellothere\r\n"], ids=["no length", "too long"])
+def test_malformed_http_within_a_request_is_not_logged_as_an_error(monkeypatch, path, pause, rest):
+    failures = list[logging.LogRecord]()
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = failures.append
+    with start_server(monkeypatch) as connect:
+        for name in ("uvicorn.error", "asyncio"):
+            logging.getLogger(name).addHandler(handler)
+        try:
+            begun = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            connection = connect(begun if pause else begun + rest)
+            if pause:
+                time.sleep(pause)
+                connection.sendall(rest)
+            assert read_response(connection).startswith(b"HTTP/1.1 200" if pause else b"HTTP/1.1 400")
+            assert connect(PAGE + b"\r\n").recv(100).startswith(b"HTTP/1.1 200")
+        finally:
+            for name in ("uvicorn.error", "asyncio"):
+                logging.getLogger(name).removeHandler(handler)
+    assert not [record.getMessage() for record in failures]

@@ -16,6 +16,8 @@ from vitrail.models.checkpoints import read_checkpoint, write_checkpoint
 from vitrail.models.limits import MAX_PARAMETERS, build_on_meta, check_numbers, max_parameters
 
 HUGE = 1_000_000_000
+LAME = {"embed_dim": 999_999, "num_heads": 2}
+"""The width is no multiple of the heads."""
 
 
 def own_file(path, architecture="hit", **config):
@@ -111,6 +113,45 @@ def test_a_folder_that_holds_less_than_it_asks_for(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(described))
     with pytest.raises(CheckpointError, match=r"asks for a network of [\d,]+ numbers, its files of weights have [\d,]+ bytes"):
         vitrail.load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("library", ["timm", "huggingface", "hit"])
+def test_a_network_that_fails_half_way_takes_no_memory(tmp_path, library, monkeypatch):
+    """Its parts do not go together, which its library finds after the first of them is made."""
+
+    def in_earnest(weights, *_, **__):
+        assert weights.is_meta, "memory was taken"
+        return weights
+
+    if library == "hit":
+        path = own_file(tmp_path / "hit.safetensors", "timm", name="vit_tiny_patch16_224", options=LAME)
+    elif library == "timm":
+        path = tmp_path
+        shape = {"img_size": 32, "embed_dim": 12, "depth": 1, "num_heads": 3}
+        module = timm.create_model("vit_tiny_patch16_224", num_classes=3, **shape)
+        timm.models.save_for_hf(module, path, model_args=shape, safe_serialization=True)
+        described = json.loads((path / "config.json").read_text())
+        described["model_args"] |= LAME
+        (path / "config.json").write_text(json.dumps(described))
+    else:
+        path = tmp_path
+        networks.huggingface("ViT").save_pretrained(path)
+        described = json.loads((path / "config.json").read_text())
+        described |= {"hidden_size": 30_000, "num_attention_heads": 3, "patch_size": 16, "hidden_act": "none"}
+        (path / "config.json").write_text(json.dumps(described))
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", in_earnest)
+    with pytest.raises(
+        CheckpointError, match=r"asks for a network of [\d,]{9,} numbers, its files of weights have [\d,]{1,9} bytes"
+    ):
+        vitrail.load(path, device="cpu")
+
+
+def test_a_hit_of_more_stages_than_any_grid_has(tmp_path):
+    path = own_file(tmp_path / "hit.safetensors", depths=[1] * 5_000, widths=[12] * 5_000)
+    with pytest.raises(CheckpointError, match=r"understands: expected at most 16 stages, got 5000 depths$"):
+        vitrail.load(path, device="cpu")
+    with pytest.raises(CheckpointError, match=r"\[\.\.\.\]$"):
+        vitrail.load(own_file(tmp_path / "hit.safetensors", depths=[1] * 5_000), device="cpu")
 
 
 def test_the_limit_can_be_moved(monkeypatch):

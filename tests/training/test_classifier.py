@@ -1,6 +1,8 @@
 """Complete runs with every kind of network, loss and teacher, up to loading the saved model."""
 
+import builtins
 import json
+import random
 
 import networks
 import numpy as np
@@ -12,7 +14,7 @@ from run_files import read_column, read_metrics
 import vitrail
 from vitrail.adapters import Preprocessing
 from vitrail.adapters import build as build_network
-from vitrail.core.errors import InvalidInputError, TrainingError
+from vitrail.core.errors import InvalidInputError, OutputError, TrainingError
 from vitrail.datasets.augmentation.transforms import AugmentationConfig
 from vitrail.training import read_config, train
 
@@ -297,7 +299,25 @@ def test_infinite_loss_ends_the_run(configured, monkeypatch, tmp_path):
 
 def test_random_state_of_the_caller_is_preserved(configured, tmp_path):
     torch.manual_seed(11)
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), torch.is_grad_enabled()
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate(), torch.is_grad_enabled()
     train(configured("engine.seed=4"), tmp_path / "run")
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1].tolist(), torch.is_grad_enabled()) == before[1:]
+    assert (np.random.get_state()[1].tolist(), random.getstate(), torch.is_grad_enabled()) == before[1:]
+
+
+def test_libraries_that_draw_while_they_are_imported_leave_the_random_state_too(configured, tmp_path, monkeypatch):
+    imported, drawn = builtins.__import__, []
+
+    def drawing(name, *arguments, **options):
+        if name == "lightning":
+            drawn.append((random.random(), np.random.random(), torch.rand(1)))
+        return imported(name, *arguments, **options)
+
+    (tmp_path / "other").touch()
+    before = torch.get_rng_state(), np.random.get_state()[2], random.getstate()
+    monkeypatch.setattr(builtins, "__import__", drawing)
+    with pytest.raises(OutputError):
+        train(configured(), tmp_path)
+    assert drawn
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[2], random.getstate()) == before[1:]

@@ -28,6 +28,12 @@ def rename(images, old, new):
         folder.rename(folder.with_name(new))
 
 
+def swap(images):
+    """Exchange one image of each class: classes, numbers and labels stay the same."""
+    (images / "train/red/0.png").rename(images / "train/blue/r0.png")
+    (images / "train/blue/0.png").rename(images / "train/red/b0.png")
+
+
 def add(images, name):
     for split in ("train", "test"):
         folder = images / split / name
@@ -44,6 +50,8 @@ def add(images, name):
         (lambda images: (images / "train/red/0.png").unlink(), "train images: 8 then, 7 now"),
         (lambda images: (images / "test/red/0.png").unlink(), "validation images: 4 then, 3 now"),
         (lambda images: (images / "train/red/0.png").rename(images / "train/blue/new.png"), "images have other labels"),
+        (lambda images: (images / "train/red/0.png").rename(images / "train/red/new.png"), "images have other names"),
+        (swap, "images have other names, or were moved to another class"),
     ],
 )
 def test_resume_rejects_other_images(change, message, interrupted, configured, images, snapshot):
@@ -65,6 +73,15 @@ def test_run_without_data_json_resumes_if_its_classes_fit(interrupted, configure
     (interrupted / "data.json").unlink(missing_ok=True)
     train(configured(*STEPS), interrupted, resume=True)
     assert json.loads((interrupted / "data.json").read_text())["class_names"] == ["blue", "red"]
+
+
+def test_moved_images_and_data_json_without_names_resume(interrupted, configured, images):
+    described = json.loads((interrupted / "data.json").read_text())
+    del described["names"]
+    (interrupted / "data.json").write_text(json.dumps(described))
+    moved = f"data.root={images.rename(images.with_name('moved'))}"
+    train(configured(*STEPS, moved, "engine.max_minutes=1e-9"), interrupted, resume=True)
+    train(configured(*STEPS, moved), interrupted, resume=True)
 
 
 @pytest.mark.parametrize("resume", [False, True])

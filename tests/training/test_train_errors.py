@@ -31,6 +31,7 @@ def reject(run_vitrail, recipe, images, run, *overrides):
         ("optimizer.name=adamwww", ["adamwww"]),
         ("augmentation.auto_augment=nonsense", ["nonsense"]),
         ("engine.accelerator=abacus", ["abacus"]),
+        ("engine.accelerator=tpu", ["error: engine: "]),  # Its library is not installed.
     ],
 )
 def test_recipe_with_invalid_values_is_rejected(override, messages, run_vitrail, recipe, images, tmp_path):

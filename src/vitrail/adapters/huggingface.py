@@ -178,15 +178,15 @@ def adapt_huggingface(
             f"expected a Hugging Face model of type {', '.join(FAMILIES)}, got {kind} of type {model_type}, which has no adapter: "
             "patches can be removed one by one from a plain Vision Transformer only"
         )
-    if "ForImageClassification" not in kind or not int(getattr(module.config, "num_labels", 0)):
+    if "ForImageClassification" not in kind:
         raise UnsupportedModelError(
             f"expected a model with a classifier (...ForImageClassification), got {kind}; load it by AutoModelForImageClassification"
         )
-    head = getattr(module, "classifier", None) or getattr(module, "cls_classifier", None)
-    if isinstance(head, nn.Identity):
+    head, num_labels = getattr(module, "classifier", None) or getattr(module, "cls_classifier", None), module.config.num_labels
+    if isinstance(head, nn.Identity) or not num_labels:
         raise UnsupportedModelError(
             f"expected a model with a classifier, got {kind} whose classifier is an Identity: it gives features, not the logits of "
-            f"{module.config.num_labels} classes; give it a Linear and train it"
+            f"{num_labels or 'any'} classes; give it a Linear and train it"
         )
     projection = getattr(getattr(getattr(module.base_model, "embeddings", None), "patch_embeddings", None), "projection", None)
     if projection is None or not _find_blocks(module.base_model):

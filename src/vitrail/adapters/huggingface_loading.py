@@ -17,7 +17,7 @@ from vitrail.adapters.huggingface_processors import PROCESSOR, processor_descrip
 from vitrail.adapters.model_folders import check_weight_files, read_folder_config
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
-from vitrail.core.files import results_folder
+from vitrail.core.files import regular_file, results_folder
 from vitrail.core.hooks import attributes
 from vitrail.core.json_io import json_text, read_json
 from vitrail.models.limits import build_on_meta, check_numbers, expect_enough_bytes
@@ -103,9 +103,9 @@ def load_trained(name: str, config: Any, **options: Any) -> tuple[nn.Module, lis
         UnsupportedModelError: transformers has no classifier of this type.
         CheckpointError: The weights are damaged, unsafe or do not fit, or the network is too large.
     """
-    skeleton = build_on_meta(lambda: build_untrained(name, config), f"hf:{name}")
-    if is_folder(name):
-        expect_enough_bytes(skeleton, check_weight_files(Path(name) / options.get("subfolder", "")), name)
+    num_bytes = check_weight_files(Path(name) / options.get("subfolder", "")) if is_folder(name) else 0
+    skeleton = build_on_meta(lambda: build_untrained(name, config), f"hf:{name}", num_bytes)
+    expect_enough_bytes(skeleton, num_bytes, name)
     try:
         with _silence_transformers():
             module, report = AutoModelForImageClassification.from_pretrained(
@@ -161,20 +161,26 @@ def hub_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_preprocessing(name: str, config: Any, options: dict[str, Any]) -> Preprocessing | None:
-    """Read the preprocessing from the processor's file; None if there is none."""
+    """Read the preprocessing from the processor's file; None if there is none.
+
+    Raises:
+        CheckpointError: The file cannot be read or is invalid.
+    """
     try:
+        own = Path(name) / options.get("subfolder", "") / PROCESSOR
+        if is_folder(name) and own.exists():
+            regular_file(own)  # What is no file is none at all to the hub's client.
         path = cached_file(name, PROCESSOR, _raise_exceptions_for_missing_entries=False, **options)
         described = None if path is None else read_json(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {PROCESSOR} of {name}: {first_line(error)}") from error
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise CheckpointError(f"cannot read {PROCESSOR} of {name}: {reason}") from error
     if described is None:
         return None
     try:
         return processor_preprocessing(described, family_preprocessing(config))
     except InvalidInputError as error:
         raise CheckpointError(f"{PROCESSOR} of {name} is not one that this version understands: {error}") from error
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{PROCESSOR} of {name} is not one that this version understands: {error!r}") from error
 
 
 def first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from torch import nn
@@ -13,11 +14,14 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.plain import CELL_SIZE, adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.rebuilding import ARCHITECTURES
-from vitrail.core.errors import CheckpointError, InvalidInputError, MissingExtraError
+from vitrail.core.errors import CheckpointError, InvalidInputError, MissingExtraError, VitrailError
 from vitrail.core.outputs import check_output
 from vitrail.models.checkpoints import Checkpoint, expect_fit, load_strictly, to_single_precision
 from vitrail.models.hit import HiT
 from vitrail.models.limits import build_on_meta, check_numbers
+
+MAX_REASON_LENGTH = 500
+"""Number of characters of a reason that are shown: values in a file may be as long as the file."""
 
 
 def build_described(checkpoint: Checkpoint, path: Path, **options: Any) -> Classifier:
@@ -42,7 +46,7 @@ def build_described(checkpoint: Checkpoint, path: Path, **options: Any) -> Class
         raise _invalid_description(path, error) from error
     check_numbers(config, source)
     state = to_single_precision(checkpoint.state)
-    skeleton = build_on_meta(build, source)
+    skeleton = build_on_meta(build, source, sum(tensor.nbytes for tensor in state.values()))
     if skeleton is not None:  # Before allocating memory for weights that the file may not have.
         expect_fit(skeleton.state_dict(), state, source, _optional_names(skeleton))
     try:
@@ -66,4 +70,7 @@ def _optional_names(module: nn.Module) -> list[str]:
 
 
 def _invalid_description(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"the description inside {path} is not one that this version understands: {error!r}")
+    reason = str(error) if isinstance(error, VitrailError) else repr(error)
+    return CheckpointError(
+        f"the description inside {path} is not one that this version understands: {shorten(reason, MAX_REASON_LENGTH)}"
+    )

@@ -180,9 +180,9 @@ def _check_source(name: str, pretrained: bool, options: Mapping[str, Any]) -> No
     else:
         config = _fetch_config(path)
         check_numbers(config, f"timm:{name}")
-    skeleton = build_on_meta(lambda: timm.create_model(name, pretrained=False, **options), f"timm:{name}")
-    if local and pretrained:
-        expect_enough_bytes(skeleton, check_weight_files(path), path)
+    num_bytes = check_weight_files(path) if local and pretrained else 0
+    skeleton = build_on_meta(lambda: timm.create_model(name, pretrained=False, **options), f"timm:{name}", num_bytes)
+    expect_enough_bytes(skeleton, num_bytes, path)
 
 
 def _fetch_config(repository: str) -> Mapping[str, Any]:

@@ -58,11 +58,15 @@ def _read_names(names: Any, descriptions: Any, num_classes: int) -> tuple[str, .
     try:
         by_index = {int(index): name for index, name in (names.items() if isinstance(names, Mapping) else enumerate(names))}
         listed = not isinstance(names, Mapping)
+        if isinstance(names, str):
+            raise ValueError(f"{names!r}")
         if (listed and len(by_index) != num_classes) or not set(by_index) <= set(range(num_classes)):
             raise ValueError(f"{len(by_index)} names, up to number {max(by_index)}")
         invalid = next((name for name in by_index.values() if not isinstance(name, str)), None)
-        if invalid is not None or isinstance(names, str) or not isinstance(descriptions, Mapping | None):
-            raise ValueError(f"{invalid if invalid is not None else type(descriptions).__name__!r}")
+        if invalid is not None or None in by_index.values():
+            raise ValueError(f"{invalid!r} among them")
+        if not isinstance(descriptions, Mapping | None):
+            raise ValueError(f"label_descriptions of type {type(descriptions).__name__}, expected an object")
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"expected label_names of the {num_classes} classes of this model, as a list or by index, got {error}"

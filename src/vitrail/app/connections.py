@@ -5,7 +5,7 @@ import logging
 from contextlib import suppress
 from typing import Any, final
 
-from h11 import ConnectionClosed, LocalProtocolError
+from h11 import IDLE, SEND_RESPONSE, ConnectionClosed, LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,16 @@ class LimitedProtocol(H11Protocol):
         elif self._request_timer is None:
             # Further bytes do not restart it.
             self._request_timer = self.loop.call_later(REQUEST_SECONDS, self._close)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer malformed HTTP, also in the middle of a request, whose own response is then dropped."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (IDLE, SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # A response has begun.
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         self._idle_since = self.loop.time()

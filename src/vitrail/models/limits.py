@@ -33,6 +33,9 @@ MAX_COUNTS: Mapping[tuple[str, ...], int] = {
 MAX_TENSORS = 200_000
 """Largest number of tensors of a network."""
 
+NUM_SPARE = 50_000_000
+"""Numbers that building a network may create besides its weights."""
+
 NAMES_OF_CLASSES = ("id2label", "label2id", "label_names", "label_descriptions")
 """Fields whose keys or values are class names."""
 
@@ -76,18 +79,20 @@ def check_numbers(config: Any, source: str) -> None:
             )
 
 
-def build_on_meta(build: Callable[[], Built], source: str) -> Built | None:
+def build_on_meta(build: Callable[[], Built], source: str, num_bytes: int = 0) -> Built | None:
     """Build a network without memory, on the meta device, and refuse one that is too large.
 
     Args:
         build: Builds the network.
         source: Origin of its configuration, for messages.
+        num_bytes: Size of its weight files; 0 if there are none.
 
     Returns:
         The network, whose weights have shapes but no values; None where its library does not support the meta device.
 
     Raises:
-        CheckpointError: It has more than `max_parameters` parameters.
+        CheckpointError: It has more than `max_parameters` parameters; or it fails halfway, after creating far more numbers than its weight
+            files have bytes.
     """
     limit = max_parameters()
     counter = _ParameterCounter(limit)
@@ -100,6 +105,8 @@ def build_on_meta(build: Callable[[], Built], source: str) -> Built | None:
                 f"refused {source}: it asks for a network of more than {limit:,} parameters; set the environment variable {VARIABLE} "
                 "to allow more"
             ) from error
+        if counter.numbers > num_bytes + NUM_SPARE and num_bytes:  # The actual build would allocate them before it fails.
+            raise _too_few_bytes(source, counter.numbers, num_bytes) from error
         return None
 
 
@@ -111,9 +118,13 @@ def expect_enough_bytes(skeleton: nn.Module | None, num_bytes: int, source: str)
     """
     numbers = 0 if skeleton is None else sum(tensor.numel() for tensor in skeleton.state_dict().values())
     if numbers > num_bytes > 0:  # Without files, the library reports what is missing.
-        raise CheckpointError(
-            f"refused {source}: its configuration asks for a network of {numbers:,} numbers, its files of weights have {num_bytes:,} bytes"
-        )
+        raise _too_few_bytes(source, numbers, num_bytes)
+
+
+def _too_few_bytes(source: str, numbers: int, num_bytes: int) -> CheckpointError:
+    return CheckpointError(
+        f"refused {source}: its configuration asks for a network of {numbers:,} numbers, its files of weights have {num_bytes:,} bytes"
+    )
 
 
 class _ParameterCounter(TorchDispatchMode):

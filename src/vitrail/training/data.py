@@ -1,6 +1,7 @@
 """Lightning data module of training and validation images."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from typing import Any, final
 
@@ -69,17 +70,23 @@ class TrainingData(lightning.LightningDataModule):
         return len(images) if isinstance(images, LabeledImages) else images.num_images
 
     def describe(self) -> dict[str, Any]:
-        """Describe what a resumed run must find again: classes in order, numbers of images, and a digest of their labels."""
-        splits, digest = (self.train_images, self.val_images), hashlib.sha256()
+        """Describe what a resumed run must find again: classes in order, numbers of images, and digests of their labels and names."""
+        splits, digest, names = (self.train_images, self.val_images), hashlib.sha256(), hashlib.sha256()
+        root = str(self.config.root)
         for images in splits:
-            if self.labeled and isinstance(images, LabeledImages):
+            if not isinstance(images, LabeledImages):
+                continue
+            if self.labeled:
                 digest.update(np.asarray(images.labels, dtype=np.int64).tobytes() + b"end")
+            for index in range(len(images)):  # Relative to the root, which may have moved.
+                names.update(os.fsencode(images.name(index).removeprefix(root)) + b"\0")
         train, validation = (len(split) if isinstance(split, LabeledImages) else split.num_images for split in splits)
         return {
             "class_names": self.class_names if self.labeled else None,
             "train_images": train,
             "validation_images": validation,
             "labels": digest.hexdigest()[:32],
+            "names": names.hexdigest()[:32],
         }
 
     @property

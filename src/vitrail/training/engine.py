@@ -12,7 +12,7 @@ import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
-from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError
+from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError, VitrailError
 from vitrail.core.files import write_text
 from vitrail.core.peers import Peers
 from vitrail.datasets.workers import explain_killed_workers
@@ -91,7 +91,10 @@ def create_trainer(
             **strategy,
             **options,
         )
-    except (ValueError, TypeError, MisconfigurationException) as error:
+    except VitrailError:
+        raise
+    # Every accelerator reports missing libraries by another error.
+    except (ImportError, RuntimeError, ValueError, TypeError, MisconfigurationException) as error:
         raise InvalidInputError(f"engine: {error}") from error
 
 

@@ -19,6 +19,9 @@ from vitrail.training.sections import Recipe
 
 CONFIG, DATA, SUMMARY = "config.yaml", "data.json", "summary.json"
 
+NAMES = "names"
+"""What descriptions of data did not tell at first."""
+
 CHANGEABLE = (
     "data.root",
     "data.num_workers",
@@ -76,7 +79,7 @@ def record_data(out: Path, data: TrainingData, resumed: bool, first: bool) -> No
         before = None  # Early versions wrote none.
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"cannot read {out / DATA}, which lists the images of the run in {out}: {error}") from error
-    if isinstance(before, dict) and before != now:
+    if isinstance(before, dict) and before != {key: value for key, value in now.items() if key in before or key != NAMES}:
         raise InvalidInputError(
             f"expected the images that the run in {out} started with, got different ones ({_describe_changes(before, now)}); restore "
             "them, or start a new run with another --out"
@@ -97,7 +100,9 @@ def _describe_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     for key in ("train_images", "validation_images"):
         if before.get(key) != now.get(key):
             changes.append(f"{key.replace('_', ' ')}: {before.get(key)} then, {now.get(key)} now")
-    return "; ".join(changes) or "images have other labels"
+    if not changes and before.get("labels") != now.get("labels"):
+        changes.append("images have other labels")
+    return "; ".join(changes) or "images have other names, or were moved to another class"
 
 
 def is_complete(out: Path) -> bool:

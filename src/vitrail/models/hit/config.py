@@ -6,6 +6,9 @@ from typing import Any
 
 from vitrail.core.errors import InvalidInputError
 
+MAX_STAGES = 16
+"""More would pool away the largest grid of patches."""
+
 
 @dataclass(frozen=True)
 class HiTConfig:
@@ -46,6 +49,8 @@ class HiTConfig:
             raise InvalidInputError(
                 f"expected as many depths as widths, all positive, got depths={self.depths} and widths={self.widths}"
             )
+        if len(self.depths) > MAX_STAGES:
+            raise InvalidInputError(f"expected at most {MAX_STAGES} stages, got {len(self.depths)} depths")
         if min(self.patch_size, self.num_heads, self.num_classes, self.in_channels) < 1 or self.mlp_ratio <= 0:
             raise InvalidInputError(
                 f"expected positive patch_size, num_heads, num_classes, in_channels and mlp_ratio, got {self}"
