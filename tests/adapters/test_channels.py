@@ -74,7 +74,7 @@ def test_others_take_tensors_and_refuse_photos(name):
 
 def test_black_of_four_channels():
     images = torch.randn(1, 4, 32, 32)
-    with pytest.raises(InvalidInputError, match=r"expected a preprocessing of 4 channels, to compute black for .* of 3; give"):
+    with pytest.raises(InvalidInputError, match=r"expected a preprocessing of 4 channels to compute black for .* of 3; give"):
         vitrail.adapt(MANY["timm"]()).baseline("black", images)
     own = Preprocessing((32, 32), 1.0, mean=(0.1, 0.2, 0.3, 0.4), std=(0.5,) * 4)
     black = vitrail.adapt(MANY["timm"](), preprocessing=own).baseline("black", images)

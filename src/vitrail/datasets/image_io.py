@@ -12,6 +12,7 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from vitrail.core.errors import ImageError
+from vitrail.core.files import name_kind
 from vitrail.datasets.image_limits import MAX_BYTES, MEGA, Bounds, default_bounds
 from vitrail.datasets.rgb import to_rgb
 from vitrail.datasets.truncation import load_complete
@@ -21,14 +22,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if fi
 decodes before its size is known. MPO is read as JPEG. The suffixes are in `vitrail.datasets.file_search.SUFFIXES`."""
 
 T = TypeVar("T")
-
-_FILE_TYPES = (
-    (stat.S_ISDIR, "the folder"),
-    (stat.S_ISFIFO, "the named pipe"),
-    (stat.S_ISSOCK, "the socket"),
-    (stat.S_ISCHR, "the device"),
-    (stat.S_ISBLK, "the device"),
-)
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -59,8 +52,7 @@ def read_image(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
         status = path.stat()
         # Reading anything but a regular file may block, or never end.
         if not stat.S_ISREG(status.st_mode):
-            kind = next((words for is_type, words in _FILE_TYPES if is_type(status.st_mode)), "something else:")
-            raise ImageError(f"expected an image file, got {kind} {path}")
+            raise ImageError(f"expected an image file, got the {name_kind(status.st_mode)} {path}")
         if status.st_size == 0:
             raise ImageError(f"expected an image file, got an empty one (0 bytes): {path}")
         if status.st_size > MAX_BYTES:
