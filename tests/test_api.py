@@ -171,7 +171,7 @@ def test_metrics_are_listed_as_registered():
     metrics = {entry["name"]: entry for entry in vitrail.list_metrics()}
     assert list(metrics) == list(METRICS)
     masks = metrics["masks"]
-    assert masks["summary"].startswith("A map cut into a mask")
+    assert masks["summary"].startswith("Threshold a map into a mask")
     assert masks["options"] == {"threshold": 0.5}
     assert not masks["needs_ground_truth"]
     assert (masks["measures"]["kept"], masks["measures"]["kl"], masks["measures"]["iou"]) == (None, "lower", "higher")

@@ -219,7 +219,9 @@ def test_one_block_object_used_several_times(library):
     apart = blocks_of(reference)
     for name, _ in list(apart.named_children()):
         getattr(apart, name).load_state_dict(shared[0].state_dict())
-    assert_equal_or_refused(network, reference, "norm1 of block -1 of altered to run once .* it ran 3 times", {"grad-cam"})
+    assert_equal_or_refused(
+        network, reference, "norm1 of block -1 of altered to run once per forward pass, got 3 runs", {"grad-cam"}
+    )
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -47,7 +47,7 @@ def test_every_file_is_written(reported):
     assert (out / "layers.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "index.html").read_text()
     assert page.count('src="data:image/png;base64,') == 1
-    assert all(words in page for words in ("Top-1 accuracy", "Agreement with the whole model", "Mean layer saliency"))
+    assert all(words in page for words in ("Top-1 accuracy", "Agreement with the full model", "Mean layer saliency"))
     assert all(name in printed for name in FILES)
 
 
@@ -133,7 +133,7 @@ def test_photos_without_labels_need_none(run_vitrail, make_photo, tiny_model_fil
     code, printed, err = run_vitrail("layers", tmp_path / "photos", "-m", tiny_model_file, "-o", tmp_path / "out")
     assert code == 0, err
     assert "top-1 is left out: expected one sub-folder of images per class, found photos without a class" in printed
-    assert "agreement with the whole model by the layers that are kept" in printed
+    assert "agreement with the full model by the layers that are kept" in printed
     assert "top1" not in rows_of(tmp_path / "out" / "layers.csv")[0]
     assert "label" not in rows_of(tmp_path / "out" / "images.csv")[0]
     summary = strict_json(tmp_path / "out" / "summary.json")

@@ -75,7 +75,7 @@ def method_values(scores, method):
 
 
 def num_empty(scores):
-    return int((method_values(scores, scores.methods[0])["answer"] == 0).sum())
+    return int((method_values(scores, scores.methods[0])["ground_truth"] == 0).sum())
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_an_image_has_the_same_measures_in_any_batch(classifier, counted, shown)
     assert [row.title for row in rows] == [row.title for row in shown(small, classifier, scan(counted), explainers)]
     assert len({row.title.split("/")[0] for row in rows}) == 12
     (row,) = shown(alone, classifier, scan(counted / "05"), explainers)
-    assert row.answer.sum() == 5 * 16
+    assert row.ground_truth.sum() == 5 * 16
 
 
 def test_the_masks_of_diffmask_are_neither_scaled_nor_replaced_by_zero_alone(classifier, counted, shown):
@@ -251,7 +251,7 @@ def test_photos_without_masks_have_no_ground_truth(classifier, make_photo, shown
     for images in (scan(photos[0].parent), scan(photos[0])):
         scores = score_masks(classifier, images, [Redness(classifier)])
         assert [column.name for column in scores.columns] == ["masks.kept", "masks.agreement", "masks.kl"]
-        assert shown(scores, classifier, images, [Redness(classifier)])[0].answer is None
+        assert shown(scores, classifier, images, [Redness(classifier)])[0].ground_truth is None
 
 
 def test_answers_of_some_images_only_are_an_error(classifier, counted, tmp_path):

@@ -206,7 +206,7 @@ def test_code_for_published_files_runs(tmp_path, monkeypatch, make_photo, caplog
     namespace = {"photos": [photo]}
     with caplog.at_level("WARNING", logger="vitrail"):
         exec(first, namespace)
-    assert "does not say which weights" in caplog.text
+    assert "does not record the weights it was trained on" in caplog.text
     explanation = vitrail.explain(model, photo, method="diffmask", checkpoint="diffmask.ckpt")
     torch.testing.assert_close(namespace["explanation"].relevance, explanation.relevance)
     exec(second, namespace)

@@ -25,6 +25,7 @@ from vitrail.adapters.memory import is_out_of_memory
 from vitrail.adapters.vit_checks import CHECKS
 from vitrail.core.autocast import without_autocast
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError, VitrailError
+from vitrail.core.peers import is_killed_worker
 from vitrail.core.types import Images, Logits
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -112,12 +113,16 @@ def _run(classifier: Classifier, images: Images) -> Logits:
     try:
         return classifier.logits(images)
     except FAILURES as error:
-        if isinstance(error, VitrailError) or is_out_of_memory(error):
+        if isinstance(error, VitrailError) or _is_machine_failure(error):
             raise
         raise UnsupportedModelError(
             f"{classifier.name or type(classifier.module).__name__} fails on {len(images)} normalized images of noise of shape "
             f"{tuple(images.shape[1:])} ({_first_line(error)}); make sure that it classifies images of this shape, one by one too"
         ) from error
+
+
+def _is_machine_failure(error: Exception) -> bool:
+    return is_out_of_memory(error) or is_killed_worker(error)
 
 
 def _first_line(error: Exception) -> str:
@@ -137,7 +142,7 @@ def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logit
     except InvalidInputError:  # Not the network's fault.
         raise
     except FAILURES as error:
-        if is_out_of_memory(error):  # Next time there may be more memory.
+        if _is_machine_failure(error):  # It may work next time.
             raise
         return f"its {check} cannot be followed ({_first_line(error)})"
     return None

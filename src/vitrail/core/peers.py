@@ -27,11 +27,18 @@ ANSWER = 3.0
 
 CONNECTION = re.compile(r"gloo|nccl|c10d|Connection (closed|reset) by peer", re.IGNORECASE)
 
+KILLED_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)|Pin memory thread exited unexpectedly")
+
 _runs = 0
 """Number of process groups that this process has been in."""
 
 _reports: bool | None = None
 """Whether this process reports how the run ended; None while undecided."""
+
+
+def is_killed_worker(error: BaseException) -> bool:
+    """Return whether an error reports a killed data loader worker; torch may raise it at any point of the program."""
+    return KILLED_WORKER.search(str(error)) is not None
 
 
 class Peers:

@@ -1,18 +1,16 @@
 """Errors of data loaders whose worker processes were killed."""
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from vitrail.core.errors import ProcessError
+from vitrail.core.peers import is_killed_worker
 
 FEWER_WORKERS_HINT = "start again with fewer --workers or a smaller --batch-size"
 
 HANDLER_SECONDS = 0.5
 """How long torch's signal handler may take to report the death of a worker whose connection is already broken."""
-
-_KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)|Pin memory thread exited unexpectedly")
 
 
 @contextmanager
@@ -28,7 +26,7 @@ def explain_killed_workers(remedy: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _KILLED.search(str(error)):
+        if not is_killed_worker(error):
             raise
         raise _killed_error(f" ({str(error).splitlines()[0].strip().rstrip('.')})", remedy) from error
     except (ConnectionError, EOFError) as error:  # The worker was killed while it sent an image.

@@ -134,12 +134,15 @@ def test_what_is_only_known_of_some_methods_is_nan_for_the_others(scores):
 
 def test_columns_that_nobody_knows_are_left_out(scores, plan):
     planned, found = ([column.name for column in each.columns] for each in (plan, scores))
-    assert set(planned) - set(found) == {f"masks.{name}" for name in _of_answers()} | {"masks.agreement_own", "masks.kl_own"}
+    assert set(planned) - set(found) == {f"masks.{name}" for name in _names_with_ground_truth()} | {
+        "masks.agreement_own",
+        "masks.kl_own",
+    }
     assert not np.isnan(scores.values).all((0, 1)).any()
 
 
-def _of_answers():
-    return ("answer", "iou", "iou_at_size", "pointing", "pointing_chance")
+def _names_with_ground_truth():
+    return ("ground_truth", "iou", "iou_at_size", "pointing", "pointing_chance")
 
 
 def test_images_and_targets_are_named_in_order(scores, images, classifier):

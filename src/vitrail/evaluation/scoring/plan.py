@@ -173,4 +173,4 @@ def metric_options(name: str) -> dict[str, Any]:
 def _resolve_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of a metric: the given ones, converted to their types, and the defaults of others."""
     options = metric_options(name)
-    return options | convert_options(f"metric {name!r}", options, get_type_hints(METRICS[name].__init__), given)
+    return options | convert_options(name, options, get_type_hints(METRICS[name].__init__), given)
