@@ -142,7 +142,7 @@ def test_position_dependent_attention_needs_kept_indices(name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["hit", "timm", "timm-registers", "hf-vit", "hf-dinov2", "torchvision"])
-def test_where_places_do_not_matter_they_need_not_be_told(name):
+def test_kept_patches_are_optional_where_positions_do_not_matter(name):
     adapter, images = networks.network(name), networks.images(name)
     kept, tokens, grid = choice(adapter, images)
     few = subset(tokens, adapter.num_prefix_tokens, kept)

@@ -58,7 +58,7 @@ def test_a_trained_hit_without_pooling_tells_itself(tmp_path):
     ids=["timm", "hf-vit", "hf-dinov2", "resnet"],
 )
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_others_are_told_how_to_load_them(tmp_path, build, message, prefix):
+def test_weights_of_other_libraries_get_advice_on_how_to_load_them(tmp_path, build, message, prefix):
     path = tmp_path / "weights.pth"
     torch.save({f"{prefix}{name}": tensor for name, tensor in build().state_dict().items()}, path)
     with pytest.raises(CheckpointError, match=f"{message}.*vitrail.adapt"):

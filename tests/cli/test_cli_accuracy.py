@@ -143,7 +143,7 @@ def test_of_a_folder_by_its_name_val_takes_the_place_of_test(labeled, run_vitrai
         (("--split", "test"), "--data-set"),
     ],
 )
-def test_a_data_set_that_cannot_be_read_is_said_in_words(arguments, message, run_vitrail, tiny_model_file, tmp_path):
+def test_a_data_set_that_cannot_be_read_is_one_message(arguments, message, run_vitrail, tiny_model_file, tmp_path):
     code, _out, err = run_vitrail("test", tmp_path, "--model", tiny_model_file, *arguments)
     assert code == 2
     assert err.count("error:") == 1

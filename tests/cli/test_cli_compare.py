@@ -177,7 +177,7 @@ def test_other_settings_need_another_folder(run_compare, run_vitrail, photos, ti
     assert snapshot(out) == before
 
 
-def test_models_of_one_name_are_told_apart_or_refused(run_vitrail, plain_pictures, photos, tiny_model_file, tmp_path):
+def test_models_with_the_same_name_are_distinguished_or_refused(run_vitrail, plain_pictures, photos, tiny_model_file, tmp_path):
     other = vitrail.load(tiny_model_file, device="cpu")
     other.module.head.bias.data += 0.1
     vitrail.save(other, tmp_path / tiny_model_file.name)

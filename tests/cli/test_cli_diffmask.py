@@ -64,10 +64,10 @@ def test_explain_a_folder_and_resume(run_vitrail, make_photo, model_file, run, t
     for i in range(3):
         make_photo(tmp_path / "photos" / f"{i}.png", seed=i)
     common = ("explain", "--data", tmp_path / "photos", "-m", model_file, "--device", "cpu", "--method", "diffmask")
-    for said in ("vit: 3 images explained by diffmask", "3 images explained by diffmask, 3 of them by an earlier run"):
+    for reported in ("vit: 3 images explained by diffmask", "3 images explained by diffmask, 3 of them by an earlier run"):
         code, printed, err = run_vitrail(*common, *option(run), "--out", tmp_path / "out")
         assert code == 0, err
-        assert said in printed
+        assert reported in printed
     described = json.loads((tmp_path / "out" / "run.json").read_text())["methods"]["diffmask"]
     assert described["checkpoint"] == str(run)
 

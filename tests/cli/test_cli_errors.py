@@ -200,7 +200,7 @@ def test_earlier_results_are_not_touched_without_overwrite(command, refused, tmp
     assert snapshot(out) == before
 
 
-def test_a_bad_output_folder_is_told_before_the_work(command, refused, tmp_path, monkeypatch):
+def test_a_bad_output_folder_is_reported_before_the_work(command, refused, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "earlier.txt").write_text("precious")
 

@@ -21,9 +21,9 @@ TINY = ("--train", 10, "--val", 0, "--test", 10, "--option", "patch_size=4")
 def test_birds_are_written_with_their_ground_truth_and_a_picture(run_vitrail, tmp_path):
     out = tmp_path / "data" / "birds"
     options = ("--option", "size=64", "--option", "num_classes=3", "--seed", 7)
-    code, said, _err = run_vitrail("generate", "birds", "--out", out, "--train", 12, "--val", 3, "--test", 6, *options)
+    code, printed, _err = run_vitrail("generate", "birds", "--out", out, "--train", 12, "--val", 3, "--test", 6, *options)
     assert code == 0
-    assert said.splitlines() == [
+    assert printed.splitlines() == [
         "birds: 3 classes, images of 64x64 pixels",
         f"  train 12 images in {out / 'train'}",
         f"  val   3 images in {out / 'val'}",
@@ -76,8 +76,8 @@ def test_workers_and_defaults_change_nothing(run_vitrail, tmp_path, snapshot):
     ],
 )
 def test_what_can_be_mended_ends_in_words_and_code_2(arguments, messages, run_vitrail, tmp_path):
-    code, said, err = run_vitrail("generate", *arguments, "--out", tmp_path / "out")
-    assert (code, said) == (2, "")
+    code, printed, err = run_vitrail("generate", *arguments, "--out", tmp_path / "out")
+    assert (code, printed) == (2, "")
     assert err.count("error:") == 1
     assert "Traceback" not in err
     for message in messages:
@@ -87,7 +87,7 @@ def test_what_can_be_mended_ends_in_words_and_code_2(arguments, messages, run_vi
 
 @pytest.mark.parametrize("option", ["--train", "--seed", "--workers"])
 def test_negative_numbers_are_refused_by_the_parser(option, run_vitrail, tmp_path):
-    code, _said, err = run_vitrail("generate", "birds", "--out", tmp_path / "out", option, -1)
+    code, _printed, err = run_vitrail("generate", "birds", "--out", tmp_path / "out", option, -1)
     assert code == 2
     assert option in err
 
@@ -95,7 +95,7 @@ def test_negative_numbers_are_refused_by_the_parser(option, run_vitrail, tmp_pat
 def test_earlier_results_are_never_replaced(run_vitrail, tmp_path, snapshot):
     assert run_vitrail("generate", "counting", "--out", tmp_path, *TINY)[0] == 0
     before = snapshot(tmp_path)
-    code, _said, err = run_vitrail("generate", "counting", "--out", tmp_path, *TINY)
+    code, _printed, err = run_vitrail("generate", "counting", "--out", tmp_path, *TINY)
     assert code == 2
     assert f"{tmp_path} exists and is not empty; choose another --out" in err
     assert snapshot(tmp_path) == before
@@ -119,18 +119,18 @@ def test_a_stopped_run_leaves_nothing(workers, tmp_path):
                 break
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
-        said, err = run.communicate(timeout=30)
+        printed, err = run.communicate(timeout=30)
     finally:
         run.kill()
-    assert (run.returncode, said) == (130, "")
+    assert (run.returncode, printed) == (130, "")
     assert err.count("stopped\n") == 1
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
 
 
 def test_list_names_the_tasks_and_their_options(run_vitrail):
-    code, said, _err = run_vitrail("list", "--json")
+    code, printed, _err = run_vitrail("list", "--json")
     assert code == 0
-    assert [task["name"] for task in json.loads(said)["synthetic"]] == ["birds", "cifar-counting", "counting"]
-    code, said, _err = run_vitrail("list")
-    assert 'root="data/cifar10"' in said
+    assert [task["name"] for task in json.loads(printed)["synthetic"]] == ["birds", "cifar-counting", "counting"]
+    code, printed, _err = run_vitrail("list")
+    assert 'root="data/cifar10"' in printed

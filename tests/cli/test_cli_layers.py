@@ -141,7 +141,7 @@ def test_photos_without_labels_need_none(run_vitrail, make_photo, tiny_model_fil
     assert set(summary["whole_model"]) == {"agreement", "probability"}
 
 
-def test_folders_of_other_classes_are_told_and_count_as_no_labels(run_vitrail, make_classes, tiny_model_file, tmp_path):
+def test_folders_of_other_classes_count_as_no_labels(run_vitrail, make_classes, tiny_model_file, tmp_path):
     folder = make_classes(("blue", "purple"), 1)
     code, printed, _err = run_vitrail("layers", folder, "-m", tiny_model_file, "-o", tmp_path / "out")
     assert code == 0

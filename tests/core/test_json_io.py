@@ -22,7 +22,7 @@ def test_what_is_not_finite_becomes_null():
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])
 @pytest.mark.parametrize("depth", [MAX_NESTING + 2, 3_000, 200_000])
-def test_deep_nesting_is_told(opening, depth):
+def test_deep_nesting_is_refused(opening, depth):
     closing = "".join({"[": "]", "{": "}"}[mark] for mark in reversed(opening) if mark in "[{")
     with pytest.raises(InvalidInputError, match="expected JSON nested at most 100 levels deep, got more"):
         parse_json(opening * depth + "1" + closing * depth)

@@ -36,7 +36,7 @@ def holding():
         process.communicate()
 
 
-def test_another_process_is_refused_and_told_who_writes(holding, tmp_path):
+def test_another_process_is_refused_with_the_writer_named(holding, tmp_path):
     process = holding(tmp_path)
     with pytest.raises(OutputError, match=rf"another run is writing into .*\(process {process.pid} on "), only_run(tmp_path):
         pass
@@ -159,8 +159,8 @@ def test_commands_refuse_the_folder_of_a_run(holding, run_vitrail, tiny_model_fi
         out.mkdir()
         holding(out)
         before = [path.name for path in out.iterdir()]
-        code, said, err = run_vitrail(*command, "-m", tiny_model_file, "--device", "cpu", "--out", out)
-        assert (code, said, err.count("error: another run is writing into")) == (2, "", 1), err
+        code, printed, err = run_vitrail(*command, "-m", tiny_model_file, "--device", "cpu", "--out", out)
+        assert (code, printed, err.count("error: another run is writing into")) == (2, "", 1), err
         assert [path.name for path in out.iterdir()] == before
-        code, _said, err = run_vitrail(*command, "-m", tiny_model_file, "--device", "cpu", "--out", out, "--overwrite")
+        code, _printed, err = run_vitrail(*command, "-m", tiny_model_file, "--device", "cpu", "--out", out, "--overwrite")
         assert (code, err.count("error: another run is writing into")) == (2, 1), err

@@ -88,8 +88,8 @@ def test_rise_of_a_single_logit_against_its_formula():
     explainer = make_explainer("rise", classifier, num_masks=8)
     masks = explainer.masks((4, 4))
     pixels = masks.view(8, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
-    said = classifier.module(images * pixels).detach()[:, 0].sigmoid()
-    torch.testing.assert_close(explainer.explain(images).relevance.flatten(), said @ masks.float() / 4)
+    probabilities = classifier.module(images * pixels).detach()[:, 0].sigmoid()
+    torch.testing.assert_close(explainer.explain(images).relevance.flatten(), probabilities @ masks.float() / 4)
 
 
 MULTI = {"problem_type": "multi_label_classification"}

@@ -121,8 +121,8 @@ def test_under_torchrun_one_message_says_why(work, before, message, tmp_path):
     start = time.monotonic()
     code, _out, err = run_together(program(tmp_path, work, before))
     assert code != 0
-    said = [line for line in err.splitlines() if line.startswith(("error:", "stopped", "RuntimeError"))]
-    assert said == [message], err
+    reported = [line for line in err.splitlines() if line.startswith(("error:", "stopped", "RuntimeError"))]
+    assert reported == [message], err
     assert "gloo" not in err
     assert time.monotonic() - start < 60
 

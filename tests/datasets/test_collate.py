@@ -40,7 +40,7 @@ def test_smaller_images_are_padded_at_the_bottom_and_on_the_right(with_masks):
     assert batch.unreadable == [Unreadable("bad.png", "damaged")]
 
 
-def test_images_of_one_size_have_no_padding():
+def test_images_of_the_same_size_have_no_padding():
     batch = collate(samples([(4, 6)] * 3, with_masks=True))
     assert batch.padding is None
     assert (batch.images.shape, batch.ground_truth.shape) == ((3, 3, 4, 6), (3, 4, 6))
@@ -63,7 +63,7 @@ def test_collate_by_size_makes_a_batch_per_size(with_masks):
         assert not with_masks or torch.equal(part.ground_truth, torch.stack([sample.ground_truth for sample in members]))
 
 
-def test_collate_by_size_makes_one_batch_of_images_of_one_size():
+def test_collate_by_size_makes_one_batch_per_size():
     (part,) = collate_by_size(samples([(4, 6)] * 3))
     assert part.images.shape == (3, 3, 4, 6)
     assert part.padding is None

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 BY_DEFAULT = ("timm-wide", "timm-no-prefix", "eva-dinov3", "beit-shared", "hf-deit-teacher", "torchvision")
 """One network per mechanism; all others are slow tests."""
 
-SELF_ATTENDING = [
+WITH_SELF_ATTENTION = [
     pytest.param(name, marks=[] if name in BY_DEFAULT else pytest.mark.slow)
     for name in networks.NETWORKS
     if not name.startswith("hit")
@@ -89,7 +89,7 @@ def compare(name, targets=(4, 0), **options):
     return whole
 
 
-@pytest.mark.parametrize("name", SELF_ATTENDING)
+@pytest.mark.parametrize("name", WITH_SELF_ATTENTION)
 def test_every_kind_of_network(name):
     # Without prefix tokens, the out-degree under the sum over heads is the same for all patches up to rounding.
     without_prefix = networks.network(name).num_prefix_tokens == 0

@@ -148,9 +148,9 @@ def test_something_else_in_the_place_of_gates(tmp_path, content):
 
 def test_gates_in_the_place_of_a_model(file):
     """As a file, as the folder of their run, and without the name of the explained network."""
-    told = f"^{re.escape(str(file))} holds DiffMask gates, no model: .*trained on \\(timm:any\\), .*--method diffmask --method-option"
+    reported = f"^{re.escape(str(file))} holds DiffMask gates, no model: .*trained on \\(timm:any\\), .*--method diffmask --method-option"
     for name in (file, str(file), file.parent):
-        with pytest.raises(CheckpointError, match=rf"{told} diffmask\.checkpoint={re.escape(str(file))}\)$"):
+        with pytest.raises(CheckpointError, match=rf"{reported} diffmask\.checkpoint={re.escape(str(file))}\)$"):
             vitrail.load(name)
     write_mask(file, TrainedMask(DiffMask(CONFIG)))
     with pytest.raises(CheckpointError, match=r"load the model that they were trained on, and give them to the method"):

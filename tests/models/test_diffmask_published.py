@@ -112,17 +112,19 @@ def test_lightnings_own_dictionary_is_read_as_one(write_published, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         ({"hidden_size": 64}, "width 64, its gates are for width 32"),
         ({"num_hidden_layers": 3}, "depth 3, its gates are for depth 2"),
     ],
 )
-def test_a_configuration_of_another_model_is_refused(write_published, fields, told):
-    with pytest.raises(CheckpointError, match=f"^the checkpoint contradicts itself: its model_cfg tells of a ViT of {told}$"):
+def test_a_configuration_of_another_model_is_refused(write_published, fields, reported):
+    with pytest.raises(
+        CheckpointError, match=f"^the checkpoint contradicts itself: its model_cfg tells of a ViT of {reported}$"
+    ):
         read_mask(write_published({**SETTINGS, "model_cfg": vit_config(**fields)}))
     # As plain values, too.
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=reported):
         read_mask(write_published({**SETTINGS, "model_cfg": fields}))
 
 
@@ -138,12 +140,12 @@ def test_no_configuration_will_do(write_published, model):
 
 
 @pytest.mark.parametrize("settings", [{}, {"alpha": 2.0}, None, 3])
-def test_without_settings_the_published_scale_is_taken_and_said(write_published, settings, caplog):
+def test_without_settings_the_published_scale_is_used_with_a_warning(write_published, settings, caplog):
     assert read_mask(write_published(settings)).network.config.mul_activation == 10.0
     assert "does not say its mul_activation; taken as 10" in caplog.text
 
 
-def test_with_settings_nothing_is_said(write_published, caplog):
+def test_with_settings_there_is_no_warning(write_published, caplog):
     assert read_mask(write_published({"mul_activation": 15, "add_activation": 8})).network.config.mul_activation == 15.0
     assert not caplog.records
 

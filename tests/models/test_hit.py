@@ -128,7 +128,7 @@ def test_own_mean_ignores_what_the_norm_wipes_out(model, images):
     assert (model.contributions(images).patches - shared.patches).abs().max() > 1e-3
 
 
-def test_asked_classes_are_columns_of_all(model, images):
+def test_selected_classes_are_columns_of_the_whole(model, images):
     full = model.contributions(images)
     one = model.contributions(images, 0)
     torch.testing.assert_close(one.patches, full.patches[:, :1])
@@ -324,7 +324,7 @@ def test_unknown_and_misshapen_published_weights_are_listed():
     assert "and" in str(caught.value)
 
 
-def test_published_names_are_told_apart():
+def test_published_names_are_distinguished():
     names = to_own_names(
         {
             "encoder.layers.block_1.pool.linear.weight": torch.zeros(1),

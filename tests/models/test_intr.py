@@ -123,7 +123,7 @@ def test_padding_is_not_looked_at():
     torch.testing.assert_close(maps[..., :2, :3], whole, rtol=1e-4, atol=1e-6)
 
 
-def test_maps_of_some_classes_are_those_of_all():
+def test_attention_of_some_classes_equals_the_full_attention():
     model = intr(decoder_depth=3)
     with torch.no_grad():
         search = model.search(model.encode(torch.randn(2, 3, 64, 96)))

@@ -65,18 +65,18 @@ def padded(name: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | 
 def test_shape_is_read_off_the_weights(name):
     case = golden(name)
     config = published_config({**case.weights, **backbone_weights(1)}, case.about["config"])
-    told = case.about["config"]
+    published = case.about["config"]
     assert config == INTRConfig(
-        backbone=told["backbone"],
-        num_classes=told["num_queries"],
-        width=told["hidden_dim"],
-        num_heads=told["nheads"],
-        mlp_width=told["dim_feedforward"],
-        encoder_depth=told["enc_layers"],
-        decoder_depth=told["dec_layers"],
-        dropout=told["dropout"],
-        pre_norm=told["pre_norm"],
-        positions=told["position_embedding"],
+        backbone=published["backbone"],
+        num_classes=published["num_queries"],
+        width=published["hidden_dim"],
+        num_heads=published["nheads"],
+        mlp_width=published["dim_feedforward"],
+        encoder_depth=published["enc_layers"],
+        decoder_depth=published["dec_layers"],
+        dropout=published["dropout"],
+        pre_norm=published["pre_norm"],
+        positions=published["position_embedding"],
     )
     assert is_published(case.weights)
     assert not is_detr(case.weights)

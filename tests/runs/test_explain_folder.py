@@ -359,7 +359,7 @@ def test_results_among_the_images_are_refused(explain, data):
     assert not (data / "out").exists()
 
 
-def test_unreadable_images_are_told_and_not_tried_again(explain, data, tmp_path, snapshot, seen):
+def test_unreadable_images_are_reported_and_not_retried(explain, data, tmp_path, snapshot, seen):
     (data / "amber" / "1.png").write_text("no photo")
     (data / "amber" / "1b.jpg").write_bytes(b"")
     results = explain()

@@ -31,8 +31,8 @@ SIZES = ((20, 24), (20, 36), (40, 20), (20, 24))
 
 def write_view(view, path, caption):
     """In place of the sheet, what is on it."""
-    said = [view.title, caption, *([one.name, one.note, one.probability, one.maps.shape] for one in view.classes)]
-    path.write_text(json.dumps(said))
+    summary = [view.title, caption, *([one.name, one.note, one.probability, one.maps.shape] for one in view.classes)]
+    path.write_text(json.dumps(summary))
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
-def said(out):
+def summary(out):
     return json.loads((out / "queries.json").read_text(encoding="utf-8"))
 
 
@@ -112,7 +112,7 @@ def test_maps_and_numbers_are_those_of_the_network(classifier, photos, out, laye
     ]
     found, unreadable = query_photos(INTRQueries(classifier, layer=layer), asked, out, top=3)
     assert unreadable == []
-    table = said(out)
+    table = summary(out)
     assert table["format"] == queries.FORMAT
     assert [one["maps"] for one in table["photos"]] == [f"{name}.safetensors" for name in "abcd"]
     shapes = set()
@@ -172,7 +172,7 @@ def test_unreadable_photos_of_a_folder_are_skipped(classifier, photos, out):
     assert [one.photo.path for one in found] == [photos[0], photos[2], photos[3]]
     assert [file.path for file in unreadable] == [str(photos[1])]
     assert str(photos[1]) in unreadable[0].reason
-    assert [file["path"] for file in said(out)["unreadable"]] == [str(photos[1])]
+    assert [file["path"] for file in summary(out)["unreadable"]] == [str(photos[1])]
     with pytest.raises(ImageError, match=str(photos[1])):
         query_photos(INTRQueries(classifier), list_named_photos([photos[1]], classifier), out)
     for path in photos:
@@ -224,7 +224,7 @@ def test_names_that_are_no_text(classifier, out, photos):
     for photo in photos[1:]:
         photo.unlink()
     query_photos(INTRQueries(classifier), list_folder_photos(photos[0].parent, classifier)[0], out)
-    (entry,) = said(out)["photos"]
+    (entry,) = summary(out)["photos"]
     assert entry["source"] == str(odd)
     assert (out / entry["maps"]).with_suffix(".png").exists()
     # The reader of safetensors opens no file of such a name.
@@ -312,7 +312,7 @@ def test_a_model_without_names_takes_those_of_its_folders(classifier, data):
     assert [(photo.path.parent.name, true) for photo, true in asked] == [("folder-5", named.class_names.index("folder-5"))]
 
 
-def test_no_photo_takes_the_name_of_the_sheet_of_all(classifier, make_photo, tmp_path):
+def test_no_photo_takes_the_name_of_the_overview_sheet(classifier, make_photo, tmp_path):
     paths = [make_photo(tmp_path / "data" / name) for name in ("queries.jpg", "queries-2.png")]
     labels = [photo.result_name for photo, _ in list_folder_photos(tmp_path / "data", classifier)[0]]
     assert len({"queries", *labels}) == 3

@@ -65,12 +65,12 @@ def test_sheet_has_the_photo_and_a_row_per_class(drawn, tmp_path):
     assert len(figure.axes) == len(expected) == 1 + 3 * 3
     for found, picture in zip(pictures(figure), expected, strict=True):
         np.testing.assert_array_equal(found, picture)
-    said = texts(figure)
-    assert {"photo.png", "mean of heads", "head 1", "head 2"} <= set(said)
-    assert "bar-winged finch\n50.0%, true class" in said
-    assert any(text.endswith("\n25.0%, predicted") for text in said)
-    assert any(text.endswith("\n12.5%") for text in said)
-    (notes,) = (text for text in said if text.startswith("Of layer 2."))
+    shown = texts(figure)
+    assert {"photo.png", "mean of heads", "head 1", "head 2"} <= set(shown)
+    assert "bar-winged finch\n50.0%, true class" in shown
+    assert any(text.endswith("\n25.0%, predicted") for text in shown)
+    assert any(text.endswith("\n12.5%") for text in shown)
+    (notes,) = (text for text in shown if text.startswith("Of layer 2."))
     assert "share one color scale" in notes
     assert "The first" not in notes
 

@@ -491,9 +491,9 @@ def test_processes_resume_where_one_stopped(separate, tmp_path, classifier, imag
 def test_processes_without_a_common_folder_are_reported(separate, tmp_path):
     found, _ = separate(2, folder=lambda rank: tmp_path / str(rank))
     # The first that notices may stop the others before they do.
-    told = [each for each in found if isinstance(each, OutputError)]
-    assert told
-    assert "share" in str(told[0])
+    errors = [error for error in found if isinstance(error, OutputError)]
+    assert errors
+    assert "share" in str(errors[0])
 
 
 # Several grids.

@@ -88,7 +88,7 @@ def test_infinite_numbers_are_left_out_and_reported(images, caplog):
     assert "infidelity is left out: it is undefined for every image and method" in caplog.text
 
 
-def test_images_without_numbers_are_left_out_of_means_and_told(images, tmp_path, caplog):
+def test_undefined_numbers_are_excluded_from_means_with_a_warning(images, tmp_path, caplog):
     """One image, of which the model says NaN as soon as something is replaced, takes nothing from the others."""
 
     class Fragile(AdditiveClassifier):
@@ -113,10 +113,10 @@ def test_images_without_numbers_are_left_out_of_means_and_told(images, tmp_path,
     (tmp_path / "out").mkdir()
     table = found.table
     write_results(tmp_path / "out", table)
-    told = "undefined for 1 of 5 images; the mean leaves these out"
-    assert describe_undefined(table, "logit") == [f"insertion_zero_logit, deletion_zero_logit: {told}"]
+    message = "undefined for 1 of 5 images; the mean leaves these out"
+    assert describe_undefined(table, "logit") == [f"insertion_zero_logit, deletion_zero_logit: {message}"]
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count(told) == 2
+    assert page.count(message) == 2
     assert "nan" not in (tmp_path / "out" / "curves.csv").read_text().lower()
 
 

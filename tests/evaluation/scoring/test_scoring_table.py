@@ -161,9 +161,9 @@ def test_a_metrics_rows_say_what_is_better_and_how_sure_it_is():
 
 def test_half_of_the_interval_stands_behind_the_mean():
     found = table({"a": np.arange(40.0)[:, None]})
-    _, [_, [_, said]] = metric_cells(found, "m")
+    _, [_, [_, message]] = metric_cells(found, "m")
     interval = found.intervals["a"]
-    assert said == f"19.50 ±{(interval.high[0] - interval.low[0]) / 2:.2f}"
+    assert message == f"19.50 ±{(interval.high[0] - interval.low[0]) / 2:.2f}"
     assert 2 < (interval.high[0] - interval.low[0]) / 2 < 5  # 1.96 x 11.5 / sqrt(40) = 3.6
 
 

@@ -161,7 +161,7 @@ def test_boxes_become_answers_as_the_model_sees_them(images, classifier):
         Selection(boxes=True).apply(images, classifier, ASKING)
 
 
-def test_a_metric_that_needs_answers_is_refused_where_nobody_knows_them(images, classifier):
+def test_a_metric_that_needs_ground_truth_is_refused_without_it(images, classifier):
     with pytest.raises(InvalidInputError, match="--masks, --boxes or --mosaic"):
         Selection().apply(images, classifier, ASKING)
     assert not isinstance(Selection().apply(images, classifier, PLAN), GroundTruthImages)
