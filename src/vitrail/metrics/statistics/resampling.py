@@ -3,7 +3,7 @@
 All columns share the random draws of the images, so the result of a column does not depend on other columns, up to rounding.
 """
 
-# Not scipy.stats.bootstrap and permutation_test: they would draw anew for each column, average undefined numbers, and double the smaller tail.
+# Not scipy.stats: bootstrap and permutation_test would draw anew for each column, average undefined numbers, and double the smaller tail.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
