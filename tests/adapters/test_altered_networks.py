@@ -349,7 +349,7 @@ def keeps_its_map_beside(self, tokens, **_):
 
 def fused_beside_its_map(self, tokens, **_):
     weights, value, query = list_components(self, tokens)
-    self.kept = self.attn_drop(weights)  # for show: the network goes on with fused attention
+    self.kept = self.attn_drop(weights)  # only kept: the output comes from fused attention
     key = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)[1]
     return out(self, nn.functional.scaled_dot_product_attention(query, key, value))
 

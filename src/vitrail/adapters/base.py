@@ -113,7 +113,8 @@ class ViTAdapter(RecordedBlocks):
     def kept_logits(self, images: Images, keep: Keep) -> Float[Tensor, "b s c"]:
         """Return logits with patches removed: the network runs on the prefix tokens and the kept patches only.
 
-        Steps of all images run together, grouped by their number of kept patches, so that fewer patches mean less work.
+        Steps of all images run together, grouped by their number of kept patches, so that fewer patches mean less work. Steps of an image
+        that keep the same patches run once.
 
         Raises:
             InvalidInputError: The network needs all its patches.
@@ -121,12 +122,16 @@ class ViTAdapter(RecordedBlocks):
         grid_size = self._check_perturbation(images, images, keep)
         with self.verified("parts", "removal", like=images):
             num_prefix, tokens = self.num_prefix_tokens, self.assemble(self.patch_embed(images), grid_size)
-        masks, num_steps = keep.flatten(0, 1), keep.shape[1]
+        owner = torch.arange(len(keep), device=keep.device).repeat_interleave(keep.shape[1])
+        rows = torch.cat([owner[:, None], keep.flatten(0, 1)], 1)
+        # Apple's GPUs cannot sort rows.
+        distinct, index = (rows.cpu() if rows.device.type == "mps" else rows).unique(dim=0, return_inverse=True)
+        owner, masks = distinct[:, 0].to(rows.device), distinct[:, 1:].bool().to(rows.device)
         counts = masks.sum(1)
         logits_of = dict[int, Tensor]()
         for count in counts.unique().tolist():
             members = (counts == count).nonzero().squeeze(1)
-            image_of, kept = members // num_steps, masks[members].nonzero()[:, 1].view(-1, count)
+            image_of, kept = owner[members], masks[members].nonzero()[:, 1].view(-1, count)
 
             def run(batch: slice, image_of: Tensor = image_of, kept: Tensor = kept) -> Tensor:
                 patches = tokens[image_of[batch, None], num_prefix + kept[batch]]
@@ -136,4 +141,4 @@ class ViTAdapter(RecordedBlocks):
             bytes_each = self.bytes_per_pass(count, tokens.shape[2], tokens.element_size())
             logits = run_in_batches(run, len(members), bytes_each, images.device)
             logits_of |= zip(members.tolist(), logits, strict=True)
-        return torch.stack([logits_of[index] for index in range(len(masks))]).unflatten(0, (-1, num_steps))
+        return torch.stack([logits_of[row] for row in index.tolist()]).unflatten(0, keep.shape[:2])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.adapters import Check, Classifier
@@ -88,22 +88,11 @@ class Mutex(Explainer):
 
     def confidences(self, images: Images, masks: Bool[Tensor, "b masks n"], targets: Targets) -> Float[Tensor, "b masks"]:
         """Return the target's probability with only the patches of a mask present; 0 for an empty mask."""
-        distinct, index = _find_distinct_masks(masks)
-        probabilities = self.model.probabilities(self.vit.kept_logits(images, distinct))
-        confidences = probabilities.gather(2, targets[:, None, None].expand(-1, distinct.shape[1], 1)).squeeze(2)
-        return confidences.gather(1, index).where(masks.any(-1), 0)
-
-
-def _find_distinct_masks(masks: Bool[Tensor, "b masks n"]) -> tuple[Bool[Tensor, "b distinct n"], Int[Tensor, "b masks"]]:
-    """Return the distinct masks of every image, and the index of each mask among them.
-
-    Images with fewer distinct masks than others repeat their last one. An empty mask is replaced by a mask that runs anyway.
-    """
-    filled = torch.where(masks.any(-1, keepdim=True), masks, _pick_largest(masks)).cpu()  # Apple's GPUs cannot sort rows.
-    pairs = [image_masks.unique(dim=0, return_inverse=True) for image_masks in filled]
-    num_distinct = max(len(distinct) for distinct, _ in pairs)
-    repeated = [distinct[torch.arange(num_distinct, device="cpu").clamp(max=len(distinct) - 1)] for distinct, _ in pairs]
-    return torch.stack(repeated).to(masks.device), torch.stack([index for _, index in pairs]).to(masks.device)
+        # An empty mask says nothing about any patch. The pass of another mask stands in for it, and costs nothing.
+        filled = torch.where(masks.any(-1, keepdim=True), masks, _pick_largest(masks))
+        probabilities = self.model.probabilities(self.vit.kept_logits(images, filled))
+        confidences = probabilities.gather(2, targets[:, None, None].expand(-1, masks.shape[1], 1)).squeeze(2)
+        return confidences.where(masks.any(-1), 0)
 
 
 def _pick_largest(masks: Bool[Tensor, "b masks n"]) -> Bool[Tensor, "b 1 n"]:

@@ -30,7 +30,7 @@ def derive_seed(*position: int) -> int:
 def seed_all(seed: int) -> None:
     """Seed Python, numpy and torch, on every device in use.
 
-    Skips CUDA until it is initialized: torch would queue the seed for whoever uses CUDA first.
+    Skips CUDA if it is not initialized: torch would apply the seed later, to the first program that uses CUDA.
     """
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # timm's transforms and label mixing draw from numpy's global state
