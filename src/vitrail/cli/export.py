@@ -5,28 +5,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from vitrail.cli.options import load_model
+from vitrail.cli.options import ModelArguments, Overwrite, load_model
 from vitrail.core.errors import InvalidInputError, OutputError
 
 
 def export(
     model: Annotated[str, typer.Argument(help="Any --model of the other commands, such as runs/train/best.safetensors.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Output file, or output folder for Hugging Face.")],
-    model_arg: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model-arg",
-            metavar="KEY=VALUE",
-            help="Argument of the network, e.g. pretrained=false; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    model_arg: ModelArguments = None,
     half: Annotated[bool, typer.Option("--half", help="Store half precision: half the size.")] = False,
     format: Annotated[  # noqa: A002 (the name of the option)
         Literal["vitrail", "huggingface"],
         typer.Option(help="A safetensors file for vitrail.load, or a folder for from_pretrained of transformers."),
     ] = "vitrail",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model with its class names and preprocessing, for vitrail or for Hugging Face."""
     if format == "huggingface" and half:

@@ -27,6 +27,20 @@ MODEL, DATA, METHODS, METRICS, OUTPUT, SPEED = "Model", "Data", "Methods", "Metr
 """Panels of `--help`."""
 
 
+ModelArguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model-arg",
+        metavar="KEY=VALUE",
+        help="Argument of the network, e.g. pretrained=false; repeatable.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.", rich_help_panel=OUTPUT)]
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model."""
@@ -41,16 +55,7 @@ class ModelOptions:
             rich_help_panel=MODEL,
         ),
     ] = None
-    model_arg: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model-arg",
-            metavar="KEY=VALUE",
-            help="Argument of the network, e.g. pretrained=false; repeatable.",
-            show_default=False,
-            rich_help_panel=MODEL,
-        ),
-    ] = None
+    model_arg: ModelArguments = None
     image_size: Annotated[
         str | None,
         typer.Option(
@@ -160,7 +165,7 @@ class OutputOptions:
     """Where results go."""
 
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.", rich_help_panel=OUTPUT)] = Path("vitrail-out")
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.", rich_help_panel=OUTPUT)] = False
+    overwrite: Overwrite = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 MOMENTUM = 0.9
 LEARNED_AGREEMENT, LEARNED_KEPT, LEARNED_STEPS = 0.75, 0.1, 100
-"""A layer counts as learned once it has trained for more than this number of steps, with higher agreement and fewer kept patches than these."""
+"""A layer counts as learned after more than this number of steps, if its agreement is higher and its share of kept patches lower."""
 LEARNED_WEIGHT = 0.1
 
 
