@@ -161,7 +161,20 @@ def keeps_detached_tokens(network: nn.Module) -> None:
         )
 
 
+def traced_mlps(network: nn.Module) -> None:
+    tokens = torch.randn(1, 17, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for block in blocks_of(network):
+        block.mlp = torch.jit.trace(block.mlp, tokens)
+
+
+def scripted_norms(network: nn.Module) -> None:
+    for block in blocks_of(network):
+        name = next(name for name, part in block.named_children() if isinstance(part, nn.LayerNorm))
+        setattr(block, name, torch.jit.script(getattr(block, name)))
+
+
 HARMLESS = [
+    traced_mlps,
     compiled_in_place,
     compiled_forward,
     compiled_blocks_in_place,
@@ -180,6 +193,13 @@ def test_harmless_alterations_do_not_change_heatmaps(library, alter):
     network = LIBRARIES[library]()
     alter(network)
     assert_equal_or_refused(network, library)
+
+
+@pytest.mark.parametrize("library", THOROUGHLY)
+def test_scripted_norms(library):
+    network = LIBRARIES[library]()
+    scripted_norms(network)
+    assert_equal_or_refused(network, library, "scripted or traced LayerNorm, which calls no hooks", {"grad-cam"})
 
 
 @pytest.mark.parametrize("alter", [compiled_attention, keeps_detached_tokens])

@@ -189,7 +189,7 @@ def _list_structure(module: nn.Module) -> tuple[Any, ...]:
         chain.from_iterable(
             (
                 part,
-                type(part).forward,
+                getattr(type(part), "forward", None),  # Scripted and traced modules have none in their class.
                 *filter(callable, vars(part).values()),  # Includes a replaced `forward`.
                 *part._modules.values(),
                 *chain.from_iterable(getattr(part, hooks).values() for hooks in HOOKS),

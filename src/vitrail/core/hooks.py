@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitrail.core.errors import UnsupportedModelError
+
 
 @contextmanager
 def inspecting(module: nn.Module) -> Iterator[None]:
@@ -71,7 +73,7 @@ def uncompiled(module: nn.Module) -> Iterator[None]:
 
 def original(module: Any) -> Any:
     """Return the module inside the wrapper of `torch.compile(module)`; any other module unchanged."""
-    return vars(module).get("_modules", {}).get("_orig_mod", module) if isinstance(module, nn.Module) else module
+    return getattr(module, "_orig_mod", module) if isinstance(module, nn.Module) else module
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -83,12 +85,21 @@ def _is_compiled(module: nn.Module) -> bool:
     )
 
 
+def _expect_hookable(module: nn.Module) -> nn.Module:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnsupportedModelError(
+            f"expected a Python module, got a scripted or traced {getattr(module, 'original_name', 'module')}, which calls no hooks; "
+            "use the module from before torch.jit"
+        )
+    return module
+
+
 @contextmanager
 def forward_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
     """Register forward hooks `(module, inputs, output)` inside the block."""
     with ExitStack() as stack:
         for module, hook in hooks:
-            stack.callback(module.register_forward_hook(hook).remove)
+            stack.callback(_expect_hookable(module).register_forward_hook(hook).remove)
         yield
 
 
@@ -97,7 +108,7 @@ def forward_pre_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> 
     """Register forward pre-hooks `(module, inputs)` inside the block; what they return replaces the inputs."""
     with ExitStack() as stack:
         for module, hook in hooks:
-            stack.callback(module.register_forward_pre_hook(hook).remove)
+            stack.callback(_expect_hookable(module).register_forward_pre_hook(hook).remove)
         yield
 
 
