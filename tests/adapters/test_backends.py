@@ -7,7 +7,7 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 from vitrail.adapters import adapt
-from vitrail.adapters.huggingface_attention import open_attention
+from vitrail.adapters.huggingface.attention import open_attention
 
 HUGGINGFACE = [name for name in networks.NETWORKS if name.startswith("hf-")]
 

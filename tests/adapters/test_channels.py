@@ -11,7 +11,7 @@ from PIL import Image
 
 import vitrail
 from vitrail.adapters import Preprocessing
-from vitrail.adapters.huggingface_processors import processor_preprocessing
+from vitrail.adapters.huggingface.processors import processor_preprocessing
 from vitrail.adapters.plain import adapt_plain
 from vitrail.core.errors import InvalidInputError
 
@@ -134,8 +134,8 @@ def test_preprocessing_of_timm_that_makes_no_sense(described):
 
 @pytest.mark.parametrize("device", ["hpu", "meta", "nonsense", "cuda:99", "vulkan", "cpu:x"])
 def test_devices_are_checked_before_anything_is_loaded(device, monkeypatch):
-    monkeypatch.setattr("vitrail.adapters.sources.read_checkpoint", lambda *_: pytest.fail("read first"))
-    monkeypatch.setitem(vitrail.adapters.sources.SOURCES._entries, "timm", lambda *_, **__: pytest.fail("fetched first"))
+    monkeypatch.setattr("vitrail.adapters.local_files.read_checkpoint", lambda *_: pytest.fail("read first"))
+    monkeypatch.setitem(vitrail.adapters.local_files.SOURCES._entries, "timm", lambda *_, **__: pytest.fail("fetched first"))
     for name in ("vitrail:hit-cifar10", "timm:vit_tiny_patch16_224"):
         with pytest.raises(InvalidInputError, match=r"cannot use device .*; expected cpu, cuda, cuda:0 or mps"):
             vitrail.load(name, device=device)

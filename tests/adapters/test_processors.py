@@ -10,8 +10,8 @@ import transformers
 from PIL import Image
 
 from vitrail.adapters import Preprocessing
-from vitrail.adapters.huggingface import family_preprocessing
-from vitrail.adapters.huggingface_processors import processor_description, processor_preprocessing
+from vitrail.adapters.huggingface.adapter import family_preprocessing
+from vitrail.adapters.huggingface.processors import processor_description, processor_preprocessing
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}

@@ -8,7 +8,7 @@ import timm
 import torch
 
 import vitrail
-from vitrail.adapters.timm_labels import refuse_embedding, timm_class_names
+from vitrail.adapters.timm.labels import refuse_embedding, timm_class_names
 from vitrail.core.errors import CheckpointError, UnsupportedModelError
 
 TINY = {"img_size": 32, "patch_size": 16, "embed_dim": 12, "depth": 1, "num_heads": 3}

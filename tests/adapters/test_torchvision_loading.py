@@ -7,7 +7,7 @@ from torchvision.models import ViT_B_16_Weights
 
 import vitrail
 from vitrail.adapters import Preprocessing
-from vitrail.adapters.torchvision import create_torchvision
+from vitrail.adapters.torchvision.adapter import create_torchvision
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 
 
@@ -121,7 +121,7 @@ def test_preprocessing_is_torchvisions_own(name):
     import torchvision
     from PIL import Image
 
-    from vitrail.adapters.torchvision import weights_preprocessing
+    from vitrail.adapters.torchvision.adapter import weights_preprocessing
 
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(1, 3, 12, 17, generator=generator)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vitrail.adapters.model_folders import read_folder_config
+from vitrail.adapters.folder_checks import read_folder_config
 from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError, VitrailError
 from vitrail.core.files import atomic_write, growing_folder, output_folder, read_text, regular_file, results_folder, write_text
 from vitrail.core.json_io import read_json

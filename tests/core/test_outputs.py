@@ -11,7 +11,7 @@ from torch import nn
 
 import vitrail
 from vitrail.adapters import PlainClassifier, Preprocessing, adapt
-from vitrail.adapters.huggingface_building import view_huggingface
+from vitrail.adapters.huggingface.building import view_huggingface
 from vitrail.adapters.plain import adapt_plain
 from vitrail.core.divergence import kl_divergence
 from vitrail.core.errors import CheckpointError, UnknownNameError, UnsupportedModelError

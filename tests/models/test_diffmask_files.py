@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vitrail
-from vitrail.adapters.sources import load_local
+from vitrail.adapters.local_files import load_local
 from vitrail.core.errors import CheckpointError, OutputError
 from vitrail.models.checkpoints import METADATA_KEY, read_checkpoint
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, TrainedMask, read_mask, write_mask

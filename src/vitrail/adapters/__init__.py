@@ -6,11 +6,11 @@ from vitrail.adapters.building import build
 from vitrail.adapters.classifier import Check, Classifier
 from vitrail.adapters.devices import default_device
 from vitrail.adapters.loading import load
+from vitrail.adapters.local_files import bundled_models
 from vitrail.adapters.plain import PlainClassifier
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.recording import Trace
 from vitrail.adapters.saving import export_huggingface, save
-from vitrail.adapters.sources import bundled_models
 from vitrail.adapters.transfer import read_trained_weights, transfer_weights
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""Choose the adapter of a network by the library of its class."""
+"""Adapt a network: as what its library can look into, else as a plain classifier."""
 
-import importlib
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,19 +8,14 @@ from torch import nn
 
 from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.libraries import find_library
+from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import original
 from vitrail.core.outputs import Output
 
-LIBRARIES = {
-    "vitrail.models.hit": "vitrail.adapters.hit:adapt_hit",
-    "vitrail.models.intr": "vitrail.adapters.intr:adapt_intr",
-    "timm.models": "vitrail.adapters.timm:adapt_timm",
-    "torchvision.models": "vitrail.adapters.torchvision:adapt_torchvision",
-    "transformers": "vitrail.adapters.huggingface:adapt_huggingface",
-}
-"""Adapting function by the module that defines a network's class; a string, so that only the network's own library is imported."""
+logger = logging.getLogger(__name__)
 
 
 def adapt(
@@ -31,49 +26,46 @@ def adapt(
     preprocessing: Preprocessing | None = None,
     output: Output | None = None,
 ) -> Classifier:
-    """Adapt a network: to a `ViTAdapter` if it is a Vision Transformer, else to a `Classifier`.
+    """Adapt a network: to a `ViTAdapter` if vitrail can look into it as a Vision Transformer, else to a `PlainClassifier`.
 
     Args:
-        module: A HiT, an INTR, or a Vision Transformer of timm, Hugging Face or torchvision.
+        module: Any network from images to logits.
         name: Name in results; defaults to the name of the class.
         class_names: One per class, if known.
-        preprocessing: Turns a photo into the network's input; defaults to the network's own, if it has one.
+        preprocessing: Turns a photo into the network's input; defaults to the network's own, if it has one, else ImageNet's.
         output: Meaning of the logits: "softmax", one class among all, or "sigmoid", each class independently (multi-label); defaults
             to the network's configuration, else "softmax". A single logit always means its sigmoid.
 
     Raises:
-        UnsupportedModelError: vitrail has no adapter for the network; the message tells why.
+        UnsupportedModelError: The network is no classifier of images; the message tells why.
     """
     if not isinstance(module, nn.Module):
         raise UnsupportedModelError(
             f"expected a torch.nn.Module, got {type(module).__name__}; names and files go to vitrail.load"
         )
     module = original(module)
+    classifier = view(module, name or type(module).__name__, tuple(class_names), preprocessing)
+    if classifier.class_names:
+        check_class_names(classifier.class_names, classifier.num_classes)
+    return classifier if output is None else replace(classifier, output=output)
+
+
+def view(
+    module: nn.Module, name: str, class_names: tuple[str, ...] = (), preprocessing: Preprocessing | None = None
+) -> Classifier:
+    """View a network as what its library can look into, else, with a message, as a plain classifier."""
     library = find_library(module)
-    if library is not None:
-        file, function = LIBRARIES[library].split(":")
-        adapter: Classifier = getattr(importlib.import_module(file), function)(
-            module, name or type(module).__name__, tuple(class_names), preprocessing
-        )
-        if adapter.class_names:
-            check_class_names(adapter.class_names, adapter.num_classes)
-        return adapter if output is None else replace(adapter, output=output)
-    inside = next((name for name, part in module.named_children() if find_library(original(part)) is not None), None)
-    raise UnsupportedModelError(
-        "expected a HiT, an INTR, or a Vision Transformer of timm, Hugging Face or torchvision, got "
-        f"{type(module).__module__}.{type(module).__qualname__}, which has no adapter"
-        + (
-            ""
-            if inside is None
-            else f"; it wraps one: adapt network.{inside}, and give what the wrapper does to images as a Preprocessing"
-        )
-    )
-
-
-def find_library(module: nn.Module) -> str | None:
-    """Return the key of `LIBRARIES` under which a network's class, or one of its bases, is defined, or None."""
-    for base in type(module).__mro__:
-        for library in LIBRARIES:
-            if base.__module__ == library or base.__module__.startswith(library + "."):
-                return library
-    return None
+    if library is None:
+        kind = f"{type(module).__module__}.{type(module).__qualname__}"
+        reason = f"vitrail has no adapter for a {kind}; see docs/adapters.md to write one"
+    else:
+        try:
+            return library.adapt(module, name, class_names, preprocessing)
+        except UnsupportedModelError as error:
+            if not library.plain:
+                raise
+            reason = str(error)
+        preprocessing = preprocessing or library.preprocessing(module)
+        class_names = class_names or library.class_names(module)
+    logger.info("%s is explained from outside, by methods for any classifier: %s", name, reason)
+    return adapt_plain(module, name, class_names, preprocessing, reason=reason)

@@ -14,7 +14,7 @@ class BuildSpec:
     """How a network was built.
 
     Attributes:
-        architecture: A key of `vitrail.adapters.rebuilding.ARCHITECTURES`.
+        architecture: The `architecture` of a `vitrail.adapters.library.Library`.
         config: Arguments of the build, as plain JSON.
     """
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters.build_spec import BuildSpec
 from vitrail.adapters.class_names import NamedClasses
+from vitrail.adapters.directions import Directions, TextTower
 from vitrail.adapters.logits import expect_logits
 from vitrail.adapters.perturbation import PerturbedClassifier
 from vitrail.adapters.preprocessing import Preprocessing
@@ -50,8 +51,10 @@ class Classifier(NamedClasses, PerturbedClassifier):
         class_names: One name per class, or empty.
         name: Name of the network in results and messages.
         build_spec: How the network was built, where vitrail built it; `vitrail.save` writes it beside the weights.
-        output: Meaning of the logits: "softmax", one class among all; or "sigmoid", each class independently (multi-label). A
-            single logit always means its sigmoid.
+        output: Meaning of the logits, see `vitrail.core.outputs.Output`.
+        output_key: Index or key of the logits in what the network returns, where that is a tuple or a dictionary.
+        directions: Turns the network's embeddings into logits; None where it returns logits itself.
+        text: Embeds texts into the space of the network's embeddings; None where it has no text tower.
     """
 
     module: nn.Module
@@ -60,6 +63,9 @@ class Classifier(NamedClasses, PerturbedClassifier):
     name: str = ""
     build_spec: BuildSpec | None = None
     output: Output = field(default="softmax", kw_only=True)
+    output_key: int | str | None = field(default=None, kw_only=True)
+    directions: Directions | None = field(default=None, kw_only=True)
+    text: TextTower | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_output(self.output)
@@ -76,10 +82,10 @@ class Classifier(NamedClasses, PerturbedClassifier):
 
     @property
     def num_classes(self) -> int:
-        """Number of logits; takes a forward pass where the network's attributes do not tell."""
-        from vitrail.adapters.verification import count_outputs  # noqa: PLC0415 (circular)
+        """Number of logits, by a forward pass: attributes of the network may not tell the truth."""
+        from vitrail.adapters.checks.verification import count_outputs  # noqa: PLC0415 (circular)
 
-        return count_outputs(self)
+        return count_outputs(self) if self.directions is None else self.directions.num_classes
 
     @property
     def probe_size(self) -> tuple[int, int]:
@@ -96,7 +102,12 @@ class Classifier(NamedClasses, PerturbedClassifier):
         Raises:
             UnsupportedModelError: It does not return one row of logits per image.
         """
-        return expect_logits(self.module(images), len(images), self.name)
+        return self._to_logits(self.module(images), len(images))
+
+    def _to_logits(self, output: Any, num_images: int) -> Logits:
+        """Turn what the network or its head returns into logits: every adapter's `logits` and `head` end with it."""
+        logits = expect_logits(output, num_images, self.name, self.output_key)
+        return logits if self.directions is None else self.directions(logits)
 
     def probabilities(self, logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
         """Turn logits into probabilities, in single precision or better."""
@@ -134,7 +145,7 @@ class Classifier(NamedClasses, PerturbedClassifier):
         Raises:
             UnsupportedModelError: A check failed, with the reason.
         """
-        from vitrail.adapters.verification import verified  # noqa: PLC0415 (circular)
+        from vitrail.adapters.checks.verification import verified  # noqa: PLC0415 (circular)
 
         return verified(self, checks, like)
 

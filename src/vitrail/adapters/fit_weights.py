@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitrail.adapters.adapting import find_library
+from vitrail.adapters.libraries import find_source
 from vitrail.adapters.plain import count_head_outputs, head_layers
 from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import load_strictly
@@ -27,7 +27,7 @@ class TrainedWeights:
 
     Attributes:
         state: Tensors by name, as in their library.
-        library: A key of `vitrail.adapters.adapting.LIBRARIES`; empty where a file does not tell.
+        library: A key of `vitrail.adapters.libraries.ENTRIES`; empty where a file does not tell.
         grid: The patch grid of training, for a ViT.
         num_heads: Number of attention heads, if known.
     """
@@ -41,7 +41,7 @@ class TrainedWeights:
 def trained_weights(module: nn.Module, without: Collection[str] = ()) -> TrainedWeights:
     """Return the weights of a trained network, except those in `without`."""
     state = {name: tensor for name, tensor in module.state_dict().items() if name not in without}
-    return TrainedWeights(state, find_library(module) or "", position_grid(module), _num_heads(module))
+    return TrainedWeights(state, find_source(module) or "", position_grid(module), _num_heads(module))
 
 
 def transfer_to_same(module: nn.Module, weights: TrainedWeights, source: str, *, keep_head: bool) -> LoadReport:

@@ -8,8 +8,9 @@ import torch
 
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.devices import check_device
+from vitrail.adapters.libraries import ENTRIES, get_library
+from vitrail.adapters.local_files import BUNDLED, check_bundled, load_bundled, load_local
 from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS
-from vitrail.adapters.sources import BUNDLED, SOURCES, check_bundled, load_local
 from vitrail.adapters.weight_checks import expect_finite_weights
 from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.core.outputs import Output
@@ -42,7 +43,7 @@ def load(
         UnknownNameError: There is no such source, model or file.
         CheckpointError: The weights are damaged, unsafe or do not fit.
         InvalidInputError: The device cannot be used, or an option is unknown.
-        UnsupportedModelError: The network is neither an INTR nor a Vision Transformer that vitrail supports.
+        UnsupportedModelError: The network is no classifier of images.
     """
     name = str(name)
     check_name(name)
@@ -50,7 +51,12 @@ def load(
     source, _, rest = name.partition(":")
     # Weights created in inference mode never let a gradient through.
     with torch.inference_mode(False):
-        classifier = SOURCES[source](rest, **options) if _has_source(name) else load_local(Path(name), **options)
+        if not _has_source(name):
+            classifier = load_local(Path(name), **options)
+        elif source == BUNDLED:
+            classifier = load_bundled(rest, **options)
+        else:
+            classifier = get_library(source).load(rest, **options)
         classifier = classifier if output is None else replace(classifier, output=output)
         expect_finite_weights(classifier.module, name)
         classifier.module.to(chosen).eval()
@@ -71,7 +77,7 @@ def check_name(name: str | Path) -> None:
     elif name and Path(name).exists():
         return
     elif colon and "/" not in source and "\\" not in source and len(source) > 1:
-        raise unknown_name("source of models", source, list(SOURCES))
+        raise unknown_name("source of models", source, [BUNDLED, *ENTRIES])
     else:
         raise UnknownNameError(
             f"no such model: {name!r}; expected an existing file or folder, or a name like vitrail:hit-cifar10 (bundled), "
@@ -81,7 +87,7 @@ def check_name(name: str | Path) -> None:
 
 def _has_source(name: str) -> bool:
     source, colon, _ = name.partition(":")
-    return bool(colon) and source in SOURCES
+    return bool(colon) and source in (BUNDLED, *ENTRIES)
 
 
 def _set_image_size(classifier: Classifier, size: tuple[int, int]) -> Classifier:

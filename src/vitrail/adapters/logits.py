@@ -1,5 +1,6 @@
 """Check the logits that a network returns, what they mean, and whether two computations of them agree."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,24 +20,47 @@ TOLERANCE_QUANTIZED = 0.1
 """Tolerance for networks with quantized layers, whose rounding depends on the whole batch."""
 
 
-def expect_logits(output: Any, num_images: int, name: str) -> Logits:
-    """Return a network's output if it is logits of shape (images, classes).
+def expect_logits(output: Any, num_images: int, name: str, key: int | str | None = None) -> Logits:
+    """Return a network's output if it is logits of shape (images, classes), or one number per image.
+
+    Args:
+        output: What the network returned.
+        num_images: Number of images.
+        name: Name of the network, for messages.
+        key: Index or key of the logits in a tuple, list, dictionary or output object.
 
     Raises:
-        UnsupportedModelError: The output is anything else, such as a tuple, a feature map, or one number per image.
+        UnsupportedModelError: The output is anything else, such as a feature map, or a tuple without a key.
     """
-    if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point() and len(output) == num_images:
-        return output
-    if isinstance(output, Tensor):
-        got = f"a tensor of shape {tuple(output.shape)} and {output.dtype}"
-    elif isinstance(output, tuple | list):
-        got = f"a {type(output).__name__} of {len(output)}"
-    else:
-        got = f"a {type(output).__name__}"
+    if key is not None:
+        output = _select_output(output, key, name)
+    if isinstance(output, Tensor) and output.is_floating_point() and output.ndim in (1, 2) and len(output) == num_images:
+        return output if output.ndim == 2 else output[:, None]
     raise UnsupportedModelError(
-        f"expected {name} to return logits of shape ({num_images} images, classes), got {got}; wrap it in a module that returns one row "
-        "of logits per image"
+        f"expected {name} to return logits of shape ({num_images} images, classes), got {_describe_output(output)}; "
+        + (
+            "wrap it in a module that returns one row of logits per image"
+            if isinstance(output, Tensor)
+            else "name its logits by output_key, an index or a key, as in vitrail.adapt(..., output_key=0)"
+        )
     )
+
+
+def _select_output(output: Any, key: int | str, name: str) -> Any:
+    try:
+        return getattr(output, key) if isinstance(key, str) and hasattr(output, key) else output[key]
+    except (LookupError, TypeError) as error:
+        raise UnsupportedModelError(
+            f"expected {name} to return something with the output_key {key!r}, got {_describe_output(output)}; give one of its keys"
+        ) from error
+
+
+def _describe_output(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)} and {output.dtype}"
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} with the keys {', '.join(map(repr, output))}"
+    return f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple | list) else "")
 
 
 def logits_agree(module: nn.Module, logits: Logits, expected: Logits) -> bool:

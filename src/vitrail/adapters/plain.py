@@ -8,7 +8,7 @@ from torch import nn
 
 from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.logits import configured_output, expect_logits
+from vitrail.adapters.logits import configured_output
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.types import Images, Logits
@@ -24,9 +24,11 @@ class PlainClassifier(Classifier):
 
     Attributes:
         cell_size: Side of the square cells in pixels; where it does not divide the image, cells are larger, to fill it.
+        reason: Why it is not seen as a Vision Transformer, for messages; empty where nobody asked.
     """
 
     cell_size: int = CELL_SIZE
+    reason: str = ""
 
     def grid_size(self, images: Images) -> tuple[int, int]:
         height, width = images.shape[-2:]
@@ -40,7 +42,7 @@ class PlainClassifier(Classifier):
                 raise
             raise InvalidInputError(f"{self.name} takes no images of {images.shape[1]} channels: {error}") from error
         # Hugging Face's models, and those with auxiliary heads, return an object with logits.
-        return expect_logits(getattr(output, "logits", output), len(images), self.name)
+        return self._to_logits(output if self.output_key is not None else getattr(output, "logits", output), len(images))
 
 
 def adapt_plain(
@@ -49,6 +51,7 @@ def adapt_plain(
     class_names: Sequence[str] = (),
     preprocessing: Preprocessing | None = None,
     cell_size: int = CELL_SIZE,
+    reason: str = "",
 ) -> PlainClassifier:
     """Adapt any image classifier as a black box.
 
@@ -69,6 +72,7 @@ def adapt_plain(
         tuple(class_names),
         name,
         cell_size=cell_size,
+        reason=reason,
         output=configured_output(module),
     )
     if class_names:

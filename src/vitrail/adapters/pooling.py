@@ -8,12 +8,6 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.types import Kept, Tokens
 
 
-def linear_head_width(*heads: nn.Module) -> int:
-    """Return the number of logits of heads that are plain linear layers of one width; 0 for others, which need a forward pass."""
-    widths = {head.out_features if type(head) is nn.Linear and not head._forward_hooks else 0 for head in heads}
-    return widths.pop() if len(widths) == 1 else 0
-
-
 def is_feature_head(head: nn.Module) -> bool:
     """Return whether a head passes features through without computing anything."""
     return all(isinstance(part, nn.Identity | nn.Dropout | nn.Sequential) for part in head.modules())

@@ -6,14 +6,13 @@ from typing import Any
 
 import torch
 
-from vitrail.adapters.adapting import find_library
 from vitrail.adapters.build_spec import BuildSpec
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.libraries import find_library, find_source
 from vitrail.adapters.plain import PlainClassifier
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HiT
-from vitrail.models.intr import INTR
 
 
 def save(classifier: Classifier, path: str | Path, *, half: bool = False, notes: Mapping[str, Any] | None = None) -> None:
@@ -52,21 +51,15 @@ def find_build_spec(classifier: Classifier) -> BuildSpec:
     Raises:
         UnsupportedModelError: vitrail did not build it, and its configuration does not tell.
     """
-    module = classifier.module
-    if isinstance(module, HiT):
-        return BuildSpec("hit", module.config.to_dict())
-    if isinstance(module, INTR):
-        return BuildSpec("intr", module.config.to_dict())
     if classifier.build_spec is not None:
         return classifier.build_spec
-    if find_library(module) == "transformers":
-        from vitrail.adapters.huggingface_building import describe_huggingface  # noqa: PLC0415 (heavy, and an extra)
-
-        return describe_huggingface(module)
-    raise UnsupportedModelError(
-        f"expected a HiT or an INTR, got {type(module).__name__}; save it by the library that it comes from, or build it by "
-        "vitrail.adapters.build"
-    )
+    library = find_library(classifier.module)
+    if library is None:
+        raise UnsupportedModelError(
+            f"expected a network that vitrail built or loaded, got {type(classifier.module).__name__}; save it by torch, or build it by "
+            "vitrail.adapters.build"
+        )
+    return library.describe(classifier.module)
 
 
 def export_huggingface(classifier: Classifier, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -81,10 +74,10 @@ def export_huggingface(classifier: Classifier, folder: str | Path, *, overwrite:
         UnsupportedModelError: The network is not one of transformers, or transformers does not support its preprocessing.
         OutputError: The folder is not empty, or cannot be written.
     """
-    if find_library(classifier.module) != "transformers":
+    if find_source(classifier.module) != "hf":
         raise UnsupportedModelError(
             f"expected a network of Hugging Face, got {type(classifier.module).__name__}; vitrail.save writes it as one file"
         )
-    from vitrail.adapters.huggingface_loading import write_folder  # noqa: PLC0415 (heavy, and an extra)
+    from vitrail.adapters.huggingface.loading import write_folder  # noqa: PLC0415 (heavy, and an extra)
 
     write_folder(classifier, Path(folder), overwrite)

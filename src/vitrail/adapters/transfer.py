@@ -1,26 +1,19 @@
 """Transfer trained weights, given by name, into a network: into a HiT also those of a ViT, else those of the same architecture."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vitrail.adapters.adapting import find_library
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import TrainedWeights, trained_weights, transfer_to_same
+from vitrail.adapters.folder_checks import read_folder_config
+from vitrail.adapters.libraries import ENTRIES, find_source, get_library
 from vitrail.adapters.loading import load
-from vitrail.adapters.model_folders import read_folder_config
-from vitrail.adapters.sources import SOURCES
-from vitrail.core.errors import CheckpointError, MissingExtraError
-from vitrail.core.registry import Registry, unknown_name
+from vitrail.adapters.local_files import BUNDLED
+from vitrail.core.errors import CheckpointError
+from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import read_checkpoint
-from vitrail.models.hit import HiT
-from vitrail.models.hit.transfer import transfer_to_hit
-from vitrail.models.intr import INTR
 from vitrail.models.intr.published import published_settings
 from vitrail.models.load_report import LoadReport
-
-TRAINED: Registry[Callable[..., TrainedWeights]] = Registry("source of trained weights")
-"""Readers by the word before the colon, for sources whose networks need not be Vision Transformers."""
 
 
 def transfer_weights(
@@ -48,25 +41,15 @@ def transfer_weights(
     """
     weights = read_trained_weights(name, **options)
     module, source = classifier.module, str(name)
-    if isinstance(module, HiT):
-        return transfer_to_hit(
-            module, weights.state, grid=weights.grid, num_heads=weights.num_heads, keep_head=keep_head, source=source
-        )
-    if isinstance(module, INTR):
-        from vitrail.adapters.intr_transfer import transfer_to_intr  # noqa: PLC0415 (its backbones are heavy)
-
-        return transfer_to_intr(module, weights, source, keep_head=keep_head, query_noise=query_noise)
-    library = find_library(module)
-    if weights.library and weights.library != library:
+    own = find_source(module)
+    if own is None:
+        return transfer_to_same(module, weights, source, keep_head=keep_head)
+    if own not in ("hit", "intr") and weights.library not in ("", own):
         raise CheckpointError(
-            f"expected weights of a {type(module).__name__} of {library}, got {source}, which are of {weights.library}; only HiT and INTR "
+            f"expected weights of a {type(module).__name__} of {own}, got {source}, which are of {weights.library}; only HiT and INTR "
             "take those of other networks"
         )
-    if classifier.build_spec is not None and classifier.build_spec.architecture == "timm":
-        from vitrail.adapters.timm_transfer import transfer_to_timm  # noqa: PLC0415 (timm is heavy)
-
-        return transfer_to_timm(module, classifier.build_spec, weights, source, keep_head)
-    return transfer_to_same(module, weights, source, keep_head=keep_head)
+    return get_library(own).transfer(classifier, weights, source, keep_head=keep_head, query_noise=query_noise)
 
 
 def read_trained_weights(name: str | Path, **options: Any) -> TrainedWeights:
@@ -78,8 +61,8 @@ def read_trained_weights(name: str | Path, **options: Any) -> TrainedWeights:
     """
     source, colon, rest = str(name).partition(":")
     path = Path(name)
-    if colon and source in TRAINED:
-        return TRAINED[source](rest, **options)
+    if colon and source in ENTRIES:
+        return get_library(source).read_weights(rest, **options)
     if path.is_dir() and (path / "config.json").exists():
         folder = "timm:local-dir" if "architecture" in read_folder_config(path) else "hf"
         return read_trained_weights(f"{folder}:{path}", **options)
@@ -87,29 +70,6 @@ def read_trained_weights(name: str | Path, **options: Any) -> TrainedWeights:
         checkpoint = read_checkpoint(path)
         if not checkpoint.metadata:  # A published file: the names of its weights tell the architecture.
             return TrainedWeights(checkpoint.state, num_heads=published_settings(checkpoint.extra).get("nheads"))
-    elif colon and len(source) > 1 and source not in SOURCES and not path.exists():
-        raise unknown_name("source of trained weights", source, sorted({*SOURCES, *TRAINED}))
+    elif colon and len(source) > 1 and source != BUNDLED and not path.exists():
+        raise unknown_name("source of trained weights", source, [BUNDLED, *ENTRIES])
     return trained_weights(load(name, device="cpu", **options).module)
-
-
-@TRAINED.register("timm")
-def _read_timm(name: str, **options: Any) -> TrainedWeights:
-    from vitrail.adapters.timm import make_timm  # noqa: PLC0415 (timm is heavy)
-
-    return trained_weights(make_timm(name, True, options))
-
-
-@TRAINED.register("torchvision")
-def _read_torchvision(name: str, **options: Any) -> TrainedWeights:
-    from vitrail.adapters.torchvision_building import make_trained_torchvision  # noqa: PLC0415 (heavy)
-
-    return trained_weights(make_trained_torchvision(name, **options)[0])
-
-
-@TRAINED.register("hf")
-def _read_huggingface(name: str, **options: Any) -> TrainedWeights:
-    try:
-        from vitrail.adapters.huggingface_building import pretrained_weights  # noqa: PLC0415 (heavy, and an extra)
-    except ImportError as error:
-        raise MissingExtraError(f"hf:{name}", "hf") from error
-    return pretrained_weights(name, options)[0]

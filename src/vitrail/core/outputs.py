@@ -1,4 +1,4 @@
-"""Meaning of a network's logits: one class among all, or independent classes."""
+"""Meaning of a network's outputs: one class among all, independent classes, plain numbers, or an embedding."""
 
 from typing import Literal, get_args
 
@@ -8,8 +8,14 @@ from torch import Tensor
 
 from vitrail.core.registry import unknown_name
 
-Output = Literal["softmax", "sigmoid"]
-"""How logits become probabilities: "softmax" over exclusive classes, or "sigmoid" of independent ones."""
+Output = Literal["softmax", "sigmoid", "none", "embedding"]
+"""Meaning of a network's outputs.
+
+- "softmax": logits of exclusive classes, whose softmax is their probability.
+- "sigmoid": logits of independent classes, whose sigmoids are their probabilities.
+- "none": numbers without probabilities, such as a regression or a similarity; they count as they are.
+- "embedding": coordinates of an embedding, which mean nothing one by one.
+"""
 
 
 def check_output(output: str) -> None:
@@ -23,20 +29,23 @@ def check_output(output: str) -> None:
 
 
 def infer_output(output: Output, num_logits: int) -> Output:
-    """Return "sigmoid" for a single logit, whose softmax is always 1; else `output`."""
-    return "sigmoid" if num_logits == 1 else output
+    """Return "sigmoid" for a single logit of a softmax, which would always be 1; else `output`."""
+    return "sigmoid" if num_logits == 1 and output == "softmax" else output
 
 
 def probabilities(logits: Float[Tensor, "*b c"], output: Output = "softmax") -> Float[Tensor, "*b c"]:
-    """Compute the probability of every class, in single precision or better; of a single logit always its sigmoid."""
+    """Compute the probability of every class, in single precision or better; outputs without probabilities stay as they are."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits.sigmoid() if infer_output(output, logits.shape[-1]) == "sigmoid" else logits.softmax(-1)
+    meaning = infer_output(output, logits.shape[-1])
+    if meaning == "sigmoid":
+        return logits.sigmoid()
+    return logits.softmax(-1) if meaning == "softmax" else logits
 
 
 def ranking(logits: Float[Tensor, "*b c"], output: Output = "softmax") -> Float[Tensor, "*b c"]:
     """Return scores that order the classes by probability."""
     # Sigmoids of large logits are all 1 and would be tied.
-    return logits if infer_output(output, logits.shape[-1]) == "sigmoid" else probabilities(logits, output)
+    return probabilities(logits, output) if infer_output(output, logits.shape[-1]) == "softmax" else logits
 
 
 def decisions(logits: Float[Tensor, "*b c"]) -> Int[Tensor, "*b"]:

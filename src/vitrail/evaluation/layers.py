@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitrail.adapters import Classifier
-from vitrail.adapters.hit import HiTAdapter
+from vitrail.adapters.hit.adapter import HiTAdapter
 from vitrail.core.distributed import gather, rank, world_size
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.outputs import decisions

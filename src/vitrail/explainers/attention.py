@@ -29,6 +29,7 @@ class RawAttention(Explainer):
     head_fusion: HeadFusion = "mean"
 
     paper: ClassVar[str] = "Caron et al. 2021, arXiv:2104.14294"
+    needs_class: ClassVar[bool] = False
     relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights")
 
     def __post_init__(self) -> None:

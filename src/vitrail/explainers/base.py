@@ -65,6 +65,8 @@ class Explainer(ABC):
     relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights", "parts", "head", "gradients")
     """Properties of the adapted network that the method relies on; they are verified before it runs."""
     needs_gradients: ClassVar[bool] = False
+    needs_class: ClassVar[bool] = True
+    """Whether relevance is that of a class. Methods without one explain networks that give an embedding, too."""
     needs_training: ClassVar[bool] = False
     gives_probabilities: ClassVar[bool] = False
     """Whether relevance is the probability of keeping a patch, so that masks need no rescaling."""
@@ -78,6 +80,11 @@ class Explainer(ABC):
 
     def __post_init__(self) -> None:
         reason = type(self).refusal(self.model)
+        if self.needs_class and self.model.output == "embedding":
+            reason = (
+                "the method explains a class, and this network gives an embedding; give it classes by prompts, reference images, a probe "
+                "or a direction (vitrail.similarity, or --prompts, --references, --probe), or choose attention or rollout"
+            )
         if reason:
             raise UnsupportedModelError(f"{self.name} cannot explain {self.model.name}: {reason}")
         types = get_type_hints(type(self))
@@ -179,6 +186,10 @@ class Explainer(ABC):
 
     def _choose_targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
         self.model.check_logits(logits)
+        if self.model.output == "embedding":
+            if target is not None:
+                raise InvalidInputError(f"expected no target for {self.model.name}, which gives an embedding, got {target!r}")
+            return logits.new_zeros(len(logits), dtype=torch.long)
         if target is None:
             return logits.argmax(-1)
         if isinstance(target, Integral | str):

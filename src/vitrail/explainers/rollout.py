@@ -37,6 +37,7 @@ class AttentionRollout(Explainer):
     discard_ratio: float = 0.0
 
     paper: ClassVar[str] = "Abnar & Zuidema 2020, arXiv:2005.00928"
+    needs_class: ClassVar[bool] = False
     relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights")
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from vitrail.adapters import Classifier
-from vitrail.adapters.intr import INTRAdapter
+from vitrail.adapters.intr.adapter import INTRAdapter
 from vitrail.core.errors import InvalidInputError, TrainingError
 from vitrail.core.types import Images, Logits, Padding
 from vitrail.datasets.dataset import Batch

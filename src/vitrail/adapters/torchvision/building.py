@@ -8,13 +8,12 @@ from typing import Any
 from torch import nn
 from torchvision.models import get_model_builder
 
+from vitrail.adapters.adapting import view
 from vitrail.adapters.build_spec import BuildSpec, ModelSpec, lists_to_tuples, translate_error
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import trained_weights, transfer_to_same
-from vitrail.adapters.plain import adapt_plain
-from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.torchvision import adapt_torchvision, fetch_weights, find_weights, make_torchvision, weights_preprocessing
-from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vitrail.adapters.torchvision.creation import fetch_weights, find_weights, make_torchvision, published_preprocessing
+from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import load_strictly
 
@@ -39,7 +38,7 @@ def build_torchvision(name: str, spec: ModelSpec) -> Classifier:
         )
     options = _translate_spec(name, spec)
     module = _make(name, options)
-    classifier = view_torchvision(module, f"torchvision:{name}", (), _preprocessing(known, module))
+    classifier = view(module, f"torchvision:{name}", (), published_preprocessing(known, module))
     classifier = replace(
         classifier,
         build_spec=BuildSpec("torchvision", {"name": name, "options": options}),
@@ -66,16 +65,6 @@ def make_trained_torchvision(name: str, weights: str = "DEFAULT") -> tuple[nn.Mo
     module = make_torchvision(name, {"image_size": chosen.meta["min_size"][0]} if name.startswith("vit_") else {})
     load_strictly(module, fetch_weights(chosen, name), f"torchvision:{name}")
     return module, chosen
-
-
-def view_torchvision(
-    module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
-) -> Classifier:
-    """Adapt a torchvision network as a Vision Transformer if it is one, else as a plain classifier."""
-    try:
-        return adapt_torchvision(module, name, class_names, preprocessing)
-    except UnsupportedModelError:
-        return adapt_plain(module, name, class_names, preprocessing)
 
 
 def rebuild_torchvision(config: Mapping[str, Any]) -> nn.Module:
@@ -127,12 +116,3 @@ def _make(name: str, options: Mapping[str, Any]) -> nn.Module:
     except InvalidInputError as error:
         raise translate_error(error, OUR_NAMES, f"torchvision:{name}") from error
     return module
-
-
-def _preprocessing(known: Any, module: nn.Module) -> Preprocessing | None:
-    """Return the preprocessing of the default weights, at a ViT's own size."""
-    if "DEFAULT" not in known.__members__:
-        return None
-    preprocessing = weights_preprocessing(known["DEFAULT"].transforms())
-    size = getattr(module, "image_size", None)
-    return preprocessing if size is None else replace(preprocessing, size=(size, size))

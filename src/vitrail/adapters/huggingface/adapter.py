@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vitrail.adapters.base import ViTAdapter
-from vitrail.adapters.huggingface_attention import intercept_open_attention
+from vitrail.adapters.huggingface.attention import intercept_open_attention
 from vitrail.adapters.image_checks import expect_channels, expect_multiple, first_convolution
-from vitrail.adapters.logits import configured_output, expect_logits
-from vitrail.adapters.pooling import class_token_weights, expect_kept, linear_head_width, patch_mean_weights, select_kept_pairs
+from vitrail.adapters.logits import configured_output
+from vitrail.adapters.pooling import class_token_weights, expect_kept, patch_mean_weights, select_kept_pairs
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.recording import BlockIntercept
 from vitrail.core.errors import UnsupportedModelError
@@ -27,9 +27,6 @@ from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers", "beit")
 """Supported values of `model_type`."""
-
-HEADS = ("classifier", "cls_classifier", "distillation_classifier")
-"""Names of the classifiers; the logits are the mean where there are two."""
 
 
 @final
@@ -49,13 +46,6 @@ class HuggingFaceViTAdapter(ViTAdapter):
     @property
     def _projection(self) -> nn.Conv2d:
         return first_convolution(self.base.embeddings.patch_embeddings)
-
-    @property
-    def num_classes(self) -> int:
-        return (
-            linear_head_width(*(getattr(self.model, name) for name in HEADS if hasattr(self.model, name)))
-            or super().num_classes
-        )
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -134,7 +124,7 @@ class HuggingFaceViTAdapter(ViTAdapter):
 
     def _run(self, images: Images) -> Logits:
         output = self.model(images, return_dict=True, **self._resizing(images))
-        return expect_logits(getattr(output, "logits", output), len(images), self.name)
+        return self._to_logits(output if self.output_key is not None else getattr(output, "logits", output), len(images))
 
     def _resizing(self, images: Images) -> dict[str, bool]:
         """Return the option by which ViT and DeiT resize their positions to the image; the others always do."""

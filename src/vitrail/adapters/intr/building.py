@@ -6,7 +6,7 @@ from typing import Any
 
 from vitrail.adapters.build_spec import ModelSpec, lists_to_tuples
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.intr import INTR_PREPROCESSING, adapt_intr
+from vitrail.adapters.intr.adapter import INTR_PREPROCESSING, adapt_intr
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import Checkpoint, load_strictly, to_single_precision
@@ -27,7 +27,7 @@ def build_backbone(config: INTRConfig, pretrained: bool = False) -> Backbone:
     """
     options = dict(lists_to_tuples(config.backbone_options))
     if config.backbone.startswith(TIMM):
-        from vitrail.adapters.timm_backbone import TimmBackbone  # noqa: PLC0415 (timm is heavy)
+        from vitrail.adapters.intr.timm_backbone import TimmBackbone  # noqa: PLC0415 (timm is heavy)
 
         return TimmBackbone(config.backbone.removeprefix(TIMM), config.frozen, pretrained, **options)
     if sorted(options) not in ([], ["dilation"]):

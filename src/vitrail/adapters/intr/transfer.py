@@ -1,7 +1,7 @@
 """Transfer weights into an INTR: from a DETR, from an INTR of other classes, or into its backbone only."""
 
-from vitrail.adapters.adapting import find_library
 from vitrail.adapters.fit_weights import TrainedWeights, transfer_to_same
+from vitrail.adapters.libraries import find_source
 from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import load_strictly
 from vitrail.models.intr import INTR
@@ -44,7 +44,7 @@ def transfer_to_intr(model: INTR, weights: TrainedWeights, source: str, *, keep_
 def _transfer_to_backbone(model: INTR, weights: TrainedWeights, source: str) -> LoadReport:
     network = model.backbone.network
     if model.config.backbone.startswith("timm:"):
-        if weights.library not in ("", find_library(network)):
+        if weights.library not in ("", find_source(network)):
             raise CheckpointError(
                 f"expected weights of {model.config.backbone}, the backbone, of a DETR or of an INTR, got {source}, which are of "
                 f"{weights.library}"

@@ -1,18 +1,19 @@
-"""Loaders of models by source: the word before the colon in `timm:vit_base_patch16_224`, and local files and folders."""
+"""Models from files and folders: those that come with the package, vitrail's own, published ones, and folders of other libraries."""
 
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from vitrail.adapters.adapting import adapt
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.intr_building import build_published
-from vitrail.adapters.model_files import build_described
-from vitrail.adapters.model_folders import read_folder_config
+from vitrail.adapters.described_files import build_described
+from vitrail.adapters.folder_checks import read_folder_config
+from vitrail.adapters.hub_files import download
+from vitrail.adapters.intr.building import build_published as build_published_intr
+from vitrail.adapters.libraries import get_library
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
-from vitrail.core.errors import CheckpointError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedModelError
-from vitrail.core.registry import Registry, unknown_name
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import Checkpoint, read_checkpoint
 from vitrail.models.diffmask.files import refuse_mask
 from vitrail.models.hit import HiT
@@ -20,12 +21,9 @@ from vitrail.models.hit.checkpoints import is_published, may_be_plain_vit, publi
 from vitrail.models.intr.published import is_published as is_published_intr
 from vitrail.models.weight_origins import advise_loading, advise_loading_torchvision
 
-Loader = Callable[..., Classifier]
-
-SOURCES: Registry[Loader] = Registry("source of models")
-"""Loaders by the word before the colon."""
-
 BUNDLED = "vitrail"
+"""Source of the models that come with the package."""
+
 WEIGHTS = ("model.safetensors", "best.safetensors")
 
 
@@ -45,50 +43,11 @@ def check_bundled(name: str) -> None:
         raise unknown_name("bundled model", name, bundled_models())
 
 
-@SOURCES.register(BUNDLED)
 def load_bundled(name: str, **options: Any) -> Classifier:
     """Load a model that comes with the package."""
     check_bundled(name)
     path = Path(str(files("vitrail") / "bundled" / name / "model.safetensors"))
     return build_described(read_checkpoint(path), path, **options)
-
-
-@SOURCES.register("hit")
-def load_hit(name: str, **options: Any) -> Classifier:
-    """Load a published HiT: a local file, or `owner/name` or `owner/name/file` on the Hugging Face hub."""
-    return _load_published(name, "hit", surely_hit=True, **options)
-
-
-@SOURCES.register("intr")
-def load_intr(name: str, **options: Any) -> Classifier:
-    """Load a published INTR: a local file, or `owner/name` or `owner/name/file` on the Hugging Face hub."""
-    return _load_published(name, "intr", **options)
-
-
-@SOURCES.register("timm")
-def load_timm(name: str, **options: Any) -> Classifier:
-    """Load a timm model, with trained weights unless `pretrained=False`."""
-    from vitrail.adapters.timm import create_timm  # noqa: PLC0415 (timm is heavy)
-
-    return create_timm(name, **options)
-
-
-@SOURCES.register("hf")
-def load_huggingface(name: str, **options: Any) -> Classifier:
-    """Load a transformers model from a folder or the Hugging Face hub; with random weights if `pretrained=False`."""
-    try:
-        from vitrail.adapters.huggingface_loading import create_huggingface  # noqa: PLC0415 (heavy, and an extra)
-    except ImportError as error:
-        raise MissingExtraError(f"hf:{name}", "hf") from error
-    return create_huggingface(name, **options)
-
-
-@SOURCES.register("torchvision")
-def load_torchvision(name: str, **options: Any) -> Classifier:
-    """Load a torchvision model, with trained weights unless `pretrained=False`."""
-    from vitrail.adapters.torchvision import create_torchvision  # noqa: PLC0415 (heavy)
-
-    return create_torchvision(name, **options)
 
 
 def load_local(path: Path, surely_hit: bool = False, **options: Any) -> Classifier:
@@ -124,7 +83,7 @@ def load_local(path: Path, surely_hit: bool = False, **options: Any) -> Classifi
             )
         return _build_published_hit(checkpoint, str(path), **options)
     if is_published_intr(checkpoint.state):
-        return build_published(checkpoint, str(path), **options)
+        return build_published_intr(checkpoint, str(path), **options)
     raise CheckpointError(
         f"cannot tell what model {path} is: it has no vitrail description, and its keys ({', '.join(list(checkpoint.state)[:3])}, ...) are "
         f"not those of a published HiT or INTR; {advise_loading(checkpoint.state, str(path))}"
@@ -144,41 +103,26 @@ def _build_published_hit(checkpoint: Checkpoint, source: str, num_heads: int | N
 def _load_described_folder(path: Path, **options: Any) -> Classifier:
     config = read_folder_config(path)
     if "architecture" in config:
-        return SOURCES["timm"](f"local-dir:{path}", **options)
+        return get_library("timm").load(f"local-dir:{path}", **options)
     if "model_type" in config:
-        return SOURCES["hf"](str(path), **options)
+        return get_library("hf").load(str(path), **options)
     raise UnsupportedModelError(
         f"expected the config.json of timm (with an architecture) or of transformers (with a model_type) in {path}, got one "
         "with neither"
     )
 
 
-def _load_published(name: str, source: str, **options: Any) -> Classifier:
-    return load_local(Path(name) if Path(name).exists() else _download(name, source), **options)
+def load_published(name: str, source: str, **options: Any) -> Classifier:
+    """Load a published HiT or INTR: a local file, or `owner/name` or `owner/name/file` on the Hugging Face hub.
 
+    Args:
+        name: The file or repository.
+        source: "hit" or "intr"; only a statement that it is a HiT tells some files from torchvision's ViT.
+        options: See `vitrail.load`.
 
-def _download(name: str, source: str) -> Path:
-    """Fetch the file of weights of a hub repository."""
-    from huggingface_hub import hf_hub_download, list_repo_files  # noqa: PLC0415 (heavy, and needed for downloads only)
-
-    owner, _, rest = name.partition("/")
-    repository, _, file = rest.partition("/")
-    if not owner or not repository:
-        raise UnknownNameError(f"no such file: {name!r}; expected a file, or a hub repository as owner/name or owner/name/file")
-    repository = f"{owner}/{repository}"
-    try:
-        if not file:
-            weights = [
-                entry for entry in list_repo_files(repository) if entry.endswith((".safetensors", ".pth", ".pt", ".bin"))
-            ]
-            if len(weights) != 1:
-                choices = ", ".join(f"{source}:{repository}/{name}" for name in weights)
-                raise UnknownNameError(f"expected one file of weights in {repository}, found {len(weights)}; choose: {choices}")
-            file = weights[0]
-        return Path(hf_hub_download(repository, file))
-    except UnknownNameError:
-        raise
-    except Exception as error:  # The hub's client raises its own, requests' and OS errors.
-        raise UnknownNameError(
-            f"cannot fetch {name!r} from the Hugging Face hub: {error}; check the name and the connection"
-        ) from error
+    Raises:
+        UnknownNameError: There is no such file or repository.
+        CheckpointError: The file is damaged, unsafe or something else.
+    """
+    path = Path(name) if Path(name).exists() else download(name, source)
+    return load_local(path, surely_hit=source == "hit", **options)

@@ -1,4 +1,4 @@
-"""Check that the gradient of a network's logits is their slope; see `vitrail.adapters.verification`."""
+"""Check that the gradient of a network's logits is their slope; see `vitrail.adapters.checks.verification`."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
+from vitrail.adapters.checks.vit_checks import CHECKS
 from vitrail.adapters.classifier import Check, Classifier
 from vitrail.adapters.logits import logits_agree
 from vitrail.adapters.memory import is_out_of_memory
-from vitrail.adapters.vit_checks import CHECKS
 from vitrail.core.autocast import without_autocast
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError, VitrailError
 from vitrail.core.peers import is_killed_worker

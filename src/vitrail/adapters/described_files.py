@@ -11,9 +11,9 @@ from torch import nn
 from vitrail.adapters.adapting import adapt
 from vitrail.adapters.build_spec import BuildSpec, lists_to_tuples
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.libraries import get_described_library
 from vitrail.adapters.plain import CELL_SIZE, adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.rebuilding import ARCHITECTURES
 from vitrail.core.errors import CheckpointError, InvalidInputError, MissingExtraError, VitrailError
 from vitrail.core.outputs import check_output
 from vitrail.models.checkpoints import Checkpoint, expect_fit, load_strictly, to_single_precision
@@ -36,12 +36,14 @@ def build_described(checkpoint: Checkpoint, path: Path, **options: Any) -> Class
     described, source = checkpoint.metadata, str(path)
     try:
         architecture, config = described["architecture"], described["config"]
-        build = partial(ARCHITECTURES[architecture], config)
+        build = partial(get_described_library(architecture).rebuild, config)
         preprocessing = Preprocessing.from_dict(described["preprocessing"])
         class_names = tuple(map(str, described["class_names"]))
         cell_size = int(described.get("cell_size", CELL_SIZE))
         output = described.get("output", "softmax")
         check_output(output)
+    except MissingExtraError:
+        raise
     except Exception as error:  # A file may contain anything.
         raise _invalid_description(path, error) from error
     check_numbers(config, source)

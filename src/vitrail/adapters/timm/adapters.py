@@ -15,13 +15,12 @@ from vitrail.adapters.image_checks import expect_channels, expect_multiple, expe
 from vitrail.adapters.pooling import (
     class_token_weights,
     expect_kept,
-    linear_head_width,
     patch_mean_weights,
     select_kept_pairs,
     uniform_weights,
 )
 from vitrail.adapters.recording import BlockIntercept
-from vitrail.adapters.timm_attention import compare_with_class_forward
+from vitrail.adapters.timm.attention import compare_with_class_forward
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import attributes, forward_hooks, original, replaced_methods
 from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
@@ -37,11 +36,6 @@ class TimmAdapter(ViTAdapter):
     def vit(self) -> Any:
         """The network, untyped because timm has no types."""
         return self.module
-
-    @property
-    def num_classes(self) -> int:
-        heads = (self.vit.head, getattr(self.vit, "head_dist", self.vit.head))
-        return linear_head_width(*heads) or super().num_classes
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -93,7 +87,7 @@ class TimmAdapter(ViTAdapter):
         return self.head(tokens)
 
     def head(self, tokens: Tokens) -> Logits:
-        return self.vit.forward_head(self.vit.norm(tokens))
+        return self._to_logits(self.vit.forward_head(self.vit.norm(tokens)), len(tokens))
 
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         pooling, like = self.vit.global_pool, first_convolution(self.vit.patch_embed).weight

@@ -1,4 +1,4 @@
-"""Checks of a Vision Transformer's view, each on one noise image; see `vitrail.adapters.verification`."""
+"""Checks of a Vision Transformer's view, each on one noise image; see `vitrail.adapters.checks.verification`."""
 
 import math
 from collections.abc import Callable
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.block_sequence import BlockSequence
-from vitrail.adapters.classifier import Check
-from vitrail.adapters.gradient_checks import check_gradients
-from vitrail.adapters.landmarks import (
+from vitrail.adapters.checks.gradient_checks import check_gradients
+from vitrail.adapters.checks.landmarks import (
     NOWHERE,
     all_in_place,
     change_landmarks,
@@ -21,6 +20,7 @@ from vitrail.adapters.landmarks import (
     find_changed_patches,
     measure_changes,
 )
+from vitrail.adapters.classifier import Check
 from vitrail.adapters.logits import logits_agree
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import forward_hooks

@@ -7,13 +7,12 @@ from typing import Any
 import timm
 from torch import nn
 
+from vitrail.adapters.adapting import view
 from vitrail.adapters.build_spec import BuildSpec, ModelSpec, is_plain, lists_to_tuples, translate_error
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.plain import adapt_plain
-from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.timm import adapt_timm_vit, make_timm, timm_preprocessing
-from vitrail.adapters.timm_labels import timm_class_names
-from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vitrail.adapters.timm.creation import make_timm
+from vitrail.adapters.timm.labels import timm_class_names
+from vitrail.core.errors import CheckpointError, InvalidInputError
 
 NOT_SHAPE = frozenset({
     "cache_dir", "checkpoint_path", "device", "dtype", "exportable", "feature_cfg", "features_only", "kwargs_filter", "no_jit",
@@ -39,18 +38,10 @@ def build_timm(name: str, spec: ModelSpec) -> Classifier:
     except InvalidInputError as error:
         raise translate_error(error, OUR_NAMES, f"timm:{name}") from error
     names = timm_class_names(module) if spec.pretrained else ()
-    classifier = view_timm(module, f"timm:{name}", names if len(names) == spec.num_classes else (), None)
+    classifier = view(module, f"timm:{name}", names if len(names) == spec.num_classes else ())
     return replace(
         classifier, build_spec=_build_spec(name, module, options), preprocessing=spec.preprocessing(classifier.preprocessing)
     )
-
-
-def view_timm(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> Classifier:
-    """Adapt a timm network as a Vision Transformer if vitrail supports it as one, else as a plain classifier."""
-    try:
-        return adapt_timm_vit(module, name, class_names, preprocessing)
-    except UnsupportedModelError:
-        return adapt_plain(module, name, class_names, preprocessing or timm_preprocessing(module))
 
 
 def rebuild_timm(config: Mapping[str, Any]) -> nn.Module:

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
+from vitrail.adapters.adapting import view
 from vitrail.adapters.build_spec import BuildSpec, ModelSpec, is_plain
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import TrainedWeights, head_names, trained_weights, transfer_to_same
-from vitrail.adapters.huggingface import adapt_huggingface, family_preprocessing, read_class_names
-from vitrail.adapters.huggingface_loading import (
+from vitrail.adapters.huggingface.adapter import family_preprocessing, read_class_names
+from vitrail.adapters.huggingface.loading import (
     build_untrained,
     first_line,
     hub_options,
@@ -22,8 +23,6 @@ from vitrail.adapters.huggingface_loading import (
     read_preprocessing,
     refuse_unknown,
 )
-from vitrail.adapters.plain import adapt_plain
-from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 
 DROP_PATH = ("drop_path_rate",)
@@ -58,7 +57,7 @@ def build_huggingface(name: str, spec: ModelSpec) -> Classifier:
     module = build_untrained(name, config)
     own_preprocessing = None if bare else read_preprocessing(name, config, hub)
     display = name if is_folder(name) else f"hf:{name}"
-    classifier = view_huggingface(module, display, (), spec.preprocessing(own_preprocessing or family_preprocessing(config)))
+    classifier = view(module, display, (), spec.preprocessing(own_preprocessing or family_preprocessing(config)))
     # Fail now rather than after training; saving then need not check again.
     classifier = replace(classifier, build_spec=describe_huggingface(module))
     if spec.pretrained:
@@ -80,18 +79,6 @@ def pretrained_weights(name: str, hub: Mapping[str, Any]) -> tuple[TrainedWeight
     if absent:
         raise CheckpointError(f"expected trained weights for every part of {name} but its head, found none for {absent[0]}")
     return trained_weights(source, without=missing), () if missing else read_class_names(source.config)
-
-
-def view_huggingface(
-    module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
-) -> Classifier:
-    """Adapt a Hugging Face network as a Vision Transformer if vitrail supports it as one, else as a plain classifier."""
-    try:
-        return adapt_huggingface(module, name, class_names, preprocessing)
-    except UnsupportedModelError:
-        if "ForImageClassification" not in type(module).__name__:
-            raise
-        return adapt_plain(module, name, class_names, preprocessing or family_preprocessing(module.config))
 
 
 def describe_huggingface(module: Any) -> BuildSpec:

@@ -11,10 +11,11 @@ from transformers import AutoConfig, AutoModelForImageClassification, Pretrained
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from vitrail.adapters.adapting import view
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.huggingface import HuggingFaceViTAdapter, adapt_huggingface, family_preprocessing
-from vitrail.adapters.huggingface_processors import PROCESSOR, processor_description, processor_preprocessing
-from vitrail.adapters.model_folders import check_weight_files, read_folder_config
+from vitrail.adapters.folder_checks import check_weight_files, read_folder_config
+from vitrail.adapters.huggingface.adapter import family_preprocessing
+from vitrail.adapters.huggingface.processors import PROCESSOR, processor_description, processor_preprocessing
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.core.files import regular_file, results_folder
@@ -25,7 +26,7 @@ from vitrail.models.limits import build_on_meta, check_numbers, expect_enough_by
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
-def create_huggingface(name: str, *, pretrained: bool = True, **options: Any) -> HuggingFaceViTAdapter:
+def create_huggingface(name: str, *, pretrained: bool = True, **options: Any) -> Classifier:
     """Load a model from a folder that `save_pretrained` wrote, or from the Hugging Face hub. Code in it is never run.
 
     Args:
@@ -36,13 +37,13 @@ def create_huggingface(name: str, *, pretrained: bool = True, **options: Any) ->
     Raises:
         UnknownNameError: There is no such folder or repository.
         CheckpointError: The weights are damaged, unsafe or do not fit.
-        UnsupportedModelError: The model is not a Vision Transformer that vitrail supports.
+        UnsupportedModelError: The model does not classify images.
     """
     config = read_config(name, options)
     hub = hub_options(options)
     module = _require_all_weights(*load_trained(name, config, **hub), name) if pretrained else build_untrained(name, config)
     display = name if is_folder(name) else f"hf:{name}"
-    return adapt_huggingface(module, display, (), read_preprocessing(name, config, hub))
+    return view(module, display, (), read_preprocessing(name, config, hub))
 
 
 def is_folder(name: str) -> bool:

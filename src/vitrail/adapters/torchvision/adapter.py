@@ -1,24 +1,21 @@
-"""Create and adapt torchvision's Vision Transformers."""
+"""The adapter of torchvision's Vision Transformer."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import VisionTransformer
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.image_checks import expect_channels, expect_size, first_convolution
-from vitrail.adapters.pooling import class_token_weights, is_feature_head, linear_head_width
+from vitrail.adapters.pooling import class_token_weights, is_feature_head
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.recording import BlockIntercept
-from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import original, replaced_methods
-from vitrail.core.registry import unknown_name
 from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 
@@ -30,11 +27,6 @@ class TorchvisionViTAdapter(ViTAdapter):
     def vit(self) -> Any:
         """The network, untyped because torchvision has no types."""
         return self.module
-
-    @property
-    def num_classes(self) -> int:
-        heads = self.vit.heads
-        return linear_head_width(heads[-1] if isinstance(heads, nn.Sequential) and len(heads) else heads) or super().num_classes
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -67,7 +59,7 @@ class TorchvisionViTAdapter(ViTAdapter):
         return self.head(self.vit.encoder.layers(tokens))
 
     def head(self, tokens: Tokens) -> Logits:
-        return self.vit.heads(self.vit.encoder.ln(tokens)[:, 0])
+        return self._to_logits(self.vit.heads(self.vit.encoder.ln(tokens)[:, 0]), len(tokens))
 
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         return class_token_weights(num_tokens, 1, self.vit.class_token)
@@ -139,84 +131,3 @@ def adapt_torchvision(
     size: Any = module.image_size
     default = Preprocessing((size, size), interpolation="bilinear").for_channels(num_channels)
     return TorchvisionViTAdapter(module, preprocessing or default, class_names, name)
-
-
-def create_torchvision(
-    name: str, *, pretrained: bool = True, weights: str = "DEFAULT", **options: Any
-) -> TorchvisionViTAdapter:
-    """Create a torchvision model by name and adapt it, with the preprocessing and the class names of its weights.
-
-    Args:
-        name: A name from `torchvision.models.list_models`.
-        pretrained: Whether to load trained weights; else they are random.
-        weights: Name of the trained weights, e.g. "IMAGENET1K_SWAG_E2E_V1".
-        options: Arguments of the model.
-
-    Raises:
-        UnknownNameError: There is no such model or weights, or the weights could not be fetched.
-        InvalidInputError: The model does not have these options.
-        UnsupportedModelError: The model is not a Vision Transformer.
-    """
-    known = find_weights(name)
-    if pretrained and weights != "DEFAULT" and weights not in known.__members__:
-        raise unknown_name(f"weights of torchvision:{name}", weights, list(known.__members__))
-    chosen = known[weights] if pretrained else None
-    if chosen is not None and name.startswith("vit_"):  # Models without this option take images of any size.
-        options = {"image_size": chosen.meta["min_size"][0], **options}
-    module = make_torchvision(name, options)
-    adapter = adapt_torchvision(module, f"torchvision:{name}", (), None)
-    if chosen is None:
-        return adapter
-    module.load_state_dict(fetch_weights(chosen, name))
-    return adapt_torchvision(module, adapter.name, tuple(chosen.meta["categories"]), weights_preprocessing(chosen.transforms()))
-
-
-def find_weights(name: str) -> Any:
-    """Return the enumeration of a model's trained weights.
-
-    Raises:
-        UnknownNameError: There is no such classifier.
-    """
-    # Detection and segmentation models are not classifiers, and fetch weights of their backbones unasked.
-    if name not in list_models(module=models):
-        raise unknown_name("torchvision model", name, list_models(module=models, include="vit*"))
-    return get_model_weights(name)
-
-
-def make_torchvision(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """Create an untrained torchvision classifier of any architecture by name.
-
-    Raises:
-        InvalidInputError: The model does not have these options, or their values are incompatible.
-    """
-    try:
-        return get_model(name, weights=None, **options)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise InvalidInputError(f"torchvision cannot create {name!r} with {dict(options)}: {error}") from error
-
-
-def fetch_weights(chosen: Any, name: str) -> dict[str, Tensor]:
-    """Fetch trained weights.
-
-    Raises:
-        UnknownNameError: They could not be fetched.
-    """
-    try:
-        return dict(chosen.get_state_dict(progress=False, check_hash=True, weights_only=True))
-    except Exception as error:  # URL, hash and file errors have no common base.
-        raise UnknownNameError(
-            f"cannot load the weights of torchvision:{name}: {error}; check the connection, or ask for random weights by "
-            "pretrained=False"
-        ) from error
-
-
-def weights_preprocessing(transforms: Any) -> Preprocessing:
-    """Convert the preprocessing of trained weights."""
-    size = transforms.crop_size[0]
-    return Preprocessing(
-        size=(size, size),
-        crop_fraction=size / transforms.resize_size[0],
-        interpolation=transforms.interpolation.value,
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-    )

@@ -1,0 +1,97 @@
+"""Directions in an embedding space, whose agreement with the embedding of an image is a logit."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.outputs import Output
+from vitrail.core.types import Logits
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """A bank of directions: turns embeddings of images into logits.
+
+    The logit of a class is `scale * similarity + bias`, of the direction of that class which the image is most similar to.
+
+    Attributes:
+        vectors: One or several directions per class, (k, d).
+        classes: The class of every direction, (k,); every class from 0 to the largest has at least one.
+        scale: Factor of the similarity.
+        bias: Added to the logits: one for all classes, or one per class, (1,) or (c,).
+        cosine: Whether the similarity is the cosine; else the inner product, as in a linear probe.
+    """
+
+    vectors: Float[Tensor, "k d"]
+    classes: Int[Tensor, " k"]
+    scale: float
+    bias: Float[Tensor, " c"]
+    cosine: bool = True
+
+    def __post_init__(self) -> None:
+        if not torch.isfinite(self.vectors).all() or not torch.isfinite(self.bias).all():
+            raise InvalidInputError("expected directions of finite numbers, got others; check where they come from")
+        if self.cosine and not bool((self.vectors.norm(dim=1) > 0).all()):
+            raise InvalidInputError("expected directions that are not zero, got one of length 0; leave it out")
+        present = self.classes.unique()
+        if not torch.equal(present, torch.arange(len(present), device=present.device)):
+            raise InvalidInputError(
+                f"expected at least one direction for every class from 0, got classes {present.tolist()[:8]}"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return int(self.classes.max()) + 1
+
+    def __call__(self, embeddings: Float[Tensor, "b d"]) -> Logits:
+        """Return the logits of embedded images.
+
+        Raises:
+            InvalidInputError: The embeddings have another width than the directions.
+        """
+        if embeddings.shape[-1] != self.vectors.shape[1]:
+            raise InvalidInputError(
+                f"expected directions of {embeddings.shape[-1]} numbers, as the network's embeddings, got {self.vectors.shape[1]}; use "
+                "those of the same model"
+            )
+        vectors = self.vectors.to(embeddings)
+        if self.cosine:
+            embeddings, vectors = nn.functional.normalize(embeddings, dim=-1), nn.functional.normalize(vectors, dim=-1)
+        similarity = embeddings @ vectors.T
+        if len(vectors) > self.num_classes:  # The nearest direction of every class decides.
+            belongs = self.classes.to(vectors.device) == torch.arange(self.num_classes, device=vectors.device)[:, None]
+            similarity = similarity[:, None].masked_fill(~belongs, float("-inf")).amax(-1)
+        return self.scale * similarity + self.bias.to(embeddings)
+
+
+class TextTower(ABC):
+    """Abstract: embeds texts into the space of a network's image embeddings, as CLIP's text tower does."""
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> Float[Tensor, "k d"]:
+        """Embed texts, without normalizing.
+
+        Raises:
+            InvalidInputError: A text does not fit the tower.
+        """
+
+    @property
+    @abstractmethod
+    def scale(self) -> float:
+        """Learned factor of cosine similarities."""
+
+    @property
+    @abstractmethod
+    def bias(self) -> float:
+        """Learned bias of the logits; 0 where there is none."""
+
+    @property
+    @abstractmethod
+    def output(self) -> Output:
+        """How the model was trained: "softmax" over texts (CLIP), or "sigmoid" per text (SigLIP)."""

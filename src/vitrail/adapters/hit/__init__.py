@@ -1,0 +1,1 @@
+"""HiT as the explainers see it."""

@@ -1,0 +1,79 @@
+"""HiT as a library of networks."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar, final
+
+from torch import nn
+
+from vitrail.adapters.build_spec import BuildSpec, ModelSpec
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.fit_weights import TrainedWeights
+from vitrail.adapters.hit.adapter import HiTAdapter, adapt_hit
+from vitrail.adapters.library import Library
+from vitrail.adapters.local_files import load_published
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.registry import unknown_name
+from vitrail.models.hit import HiT, HiTConfig
+from vitrail.models.hit.transfer import transfer_to_hit
+from vitrail.models.load_report import LoadReport
+
+
+@final
+class HiTLibrary(Library):
+    """Published HiTs, and those that vitrail builds."""
+
+    title: ClassVar[str] = "HiT"
+    architecture: ClassVar[str] = "hit"
+    plain: ClassVar[bool] = False
+
+    def adapt(
+        self, module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
+    ) -> HiTAdapter:
+        return adapt_hit(module, name, class_names, preprocessing)
+
+    def preprocessing(self, module: nn.Module) -> Preprocessing | None:
+        return None
+
+    def load(self, name: str, **options: Any) -> Classifier:
+        """Load a published HiT: a local file, or `owner/name` or `owner/name/file` on the Hugging Face hub."""
+        return load_published(name, "hit", **options)
+
+    def build(self, name: str, spec: ModelSpec) -> Classifier:
+        if spec.pretrained:
+            raise InvalidInputError(
+                f"{name} has no weights of a library; expected pretrained=False, and weights copied by "
+                "vitrail.adapters.transfer_weights"
+            )
+        known = [field.name for field in fields(HiTConfig)]
+        unknown = [option for option in spec.options if option not in known]
+        if unknown:
+            raise unknown_name("field of HiTConfig", unknown[0], known)
+        translated = {key: (key, getattr(spec, key)) for key in ("image_size", "drop_path", "attention_dropout")}
+        given = spec.merge_options(translated, name)
+        try:
+            module = HiT.from_name(name, num_classes=spec.num_classes, in_channels=spec.in_channels, **given)
+        except TypeError as error:
+            raise InvalidInputError(f"cannot build {name} with {given}: {error}") from error
+        return adapt_hit(module, name, (), spec.preprocessing(Preprocessing(module.config.image_size)))
+
+    def rebuild(self, config: Mapping[str, Any]) -> HiT:
+        return HiT.from_config(config)
+
+    def describe(self, module: nn.Module) -> BuildSpec:
+        assert isinstance(module, HiT)
+        return BuildSpec("hit", module.config.to_dict())
+
+    def transfer(
+        self, classifier: Classifier, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float
+    ) -> LoadReport:
+        assert isinstance(classifier.module, HiT)
+        return transfer_to_hit(
+            classifier.module,
+            weights.state,
+            grid=weights.grid,
+            num_heads=weights.num_heads,
+            keep_head=keep_head,
+            source=source,
+        )

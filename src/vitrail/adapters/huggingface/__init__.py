@@ -1,0 +1,1 @@
+"""Hugging Face's networks as the explainers see them."""

@@ -1,0 +1,1 @@
+"""INTR as the explainers see it, with its backbones."""

@@ -1,0 +1,79 @@
+"""What vitrail knows of a library of networks, as one object per library."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import nn
+
+from vitrail.adapters.build_spec import BuildSpec, ModelSpec
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.fit_weights import TrainedWeights, trained_weights, transfer_to_same
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.models.load_report import LoadReport
+
+
+class Library(ABC):
+    """Abstract: sees, loads, builds and rebuilds the networks of one library.
+
+    Class names, part names and options of a library appear in its own folder and nowhere else.
+    """
+
+    title: ClassVar[str]
+    """Name in messages."""
+    architecture: ClassVar[str]
+    """Name in the description inside vitrail's files."""
+    plain: ClassVar[bool] = True
+    """Whether networks that `adapt` refuses are classifiers all the same, to be explained from outside."""
+
+    @abstractmethod
+    def adapt(
+        self, module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
+    ) -> Classifier:
+        """View a network of this library as a Vision Transformer (or as an INTR).
+
+        Raises:
+            UnsupportedModelError: It is none that vitrail can look into, with the reason.
+        """
+
+    @abstractmethod
+    def preprocessing(self, module: nn.Module) -> Preprocessing | None:
+        """Return a network's own preprocessing, whatever its architecture; None if unknown."""
+
+    def class_names(self, module: nn.Module) -> tuple[str, ...]:
+        """Return the class names that a network carries; empty if it has none."""
+        return ()
+
+    @abstractmethod
+    def load(self, name: str, **options: Any) -> Classifier:
+        """Load a trained network by name; see `vitrail.load`."""
+
+    def build(self, name: str, spec: ModelSpec) -> Classifier:
+        """Build a network for training; see `vitrail.build`."""
+        raise InvalidInputError(f"vitrail builds no networks of {self.title} for training; expected timm, hf or torchvision")
+
+    def rebuild(self, config: Mapping[str, Any]) -> nn.Module:
+        """Build the network that a vitrail file describes, without its weights: from names and numbers, never from code."""
+        raise UnsupportedModelError(f"vitrail files cannot describe networks of {self.title}")
+
+    def describe(self, module: nn.Module) -> BuildSpec:
+        """Describe a network that vitrail did not build, for a vitrail file.
+
+        Raises:
+            UnsupportedModelError: The network does not tell how it was built.
+        """
+        raise UnsupportedModelError(
+            f"expected a network that vitrail built or loaded, got {type(module).__name__}; save it by the library that it comes from, or "
+            "build it by vitrail.adapters.build"
+        )
+
+    def read_weights(self, name: str, **options: Any) -> TrainedWeights:
+        """Fetch or read trained weights by name, of any architecture of the library."""
+        return trained_weights(self.load(name, **options).module)
+
+    def transfer(
+        self, classifier: Classifier, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float
+    ) -> LoadReport:
+        """Copy trained weights into a network; see `vitrail.adapters.transfer_weights`."""
+        return transfer_to_same(classifier.module, weights, source, keep_head=keep_head)

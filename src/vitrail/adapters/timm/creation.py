@@ -1,0 +1,78 @@
+"""Create timm's networks by name."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import timm
+from torch import nn
+
+from vitrail.adapters.adapting import view
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.folder_checks import check_weight_files, read_folder_config
+from vitrail.adapters.timm.labels import refuse_embedding, timm_class_names
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
+from vitrail.core.registry import unknown_name
+from vitrail.models.limits import build_on_meta, check_numbers, expect_enough_bytes
+
+
+def create_timm(name: str, *, pretrained: bool = True, **options: Any) -> Classifier:
+    """Create a timm model by name and adapt it.
+
+    Raises:
+        UnknownNameError: timm knows no such model, or its weights could not be fetched.
+        UnsupportedModelError: Its outputs are an embedding.
+    """
+    module = make_timm(name, pretrained, options)
+    if "num_classes" not in options:  # Choosing num_classes implies that the outputs are classes.
+        refuse_embedding(module, f"timm:{name}")
+    return view(module, f"timm:{name}", timm_class_names(module))
+
+
+def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
+    """Create a timm model of any architecture by name.
+
+    Raises:
+        UnknownNameError: timm knows no such model, or its weights could not be fetched.
+        InvalidInputError: The model does not have these options, or their values are incompatible.
+        CheckpointError: The weights or the configuration of a folder are invalid or too large.
+    """
+    if ":" not in name and not timm.is_model(name):
+        raise unknown_name("timm model", name, timm.list_models("*vit*") + timm.list_models("deit*"))
+    check_numbers(options, f"timm:{name}")
+    if ":" in name:
+        _check_source(name, pretrained, options)
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except (TypeError, AssertionError) as error:
+        raise InvalidInputError(f"timm cannot create {name!r} with {dict(options)}: {error}") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # Network, hub and file errors have no common base.
+        if not pretrained:
+            raise InvalidInputError(f"timm cannot create {name!r} with {dict(options)}: {error!r}") from error
+        raise UnknownNameError(
+            f"cannot load the weights of timm:{name}: {error}; check the name and the connection, or ask for random weights by "
+            "pretrained=False"
+        ) from error
+
+
+def _check_source(name: str, pretrained: bool, options: Mapping[str, Any]) -> None:
+    """Check the configuration and weights of a folder or repository before timm builds the network."""
+    source, _, path = name.partition(":")
+    local = source.lower() == "local-dir"
+    if local:
+        read_folder_config(path)
+    else:
+        config = _fetch_config(path)
+        check_numbers(config, f"timm:{name}")
+    num_bytes = check_weight_files(path) if local and pretrained else 0
+    skeleton = build_on_meta(lambda: timm.create_model(name, pretrained=False, **options), f"timm:{name}", num_bytes)
+    expect_enough_bytes(skeleton, num_bytes, path)
+
+
+def _fetch_config(repository: str) -> Mapping[str, Any]:
+    """Fetch the arguments that a hub repository gives to its architecture; empty on errors, which loading reports."""
+    with suppress(Exception):  # Network, hub and file errors have no common base.
+        return dict(timm.models.load_model_config_from_hf(repository)[2])
+    return {}

@@ -1,0 +1,1 @@
+"""torchvision's networks as the explainers see them."""
