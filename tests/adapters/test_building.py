@@ -257,11 +257,13 @@ def test_what_is_no_classifier_is_no_plain_one_either():
         adapt_plain(timm.create_model("resnet10t"), "mine", ["one"])
 
 
-def test_loading_by_name_goes_on_refusing_what_is_no_vit():
-    with pytest.raises(UnsupportedModelError, match="which has no adapter"):
-        vitrail.load("timm:convnext_atto", pretrained=False, device="cpu")
-    with pytest.raises(UnsupportedModelError, match="which has no adapter"):
-        adapt(small("timm-swin").module)
+def test_networks_without_an_adapter_are_plain_classifiers_with_the_reason():
+    named = vitrail.load("timm:convnext_atto", pretrained=False, device="cpu")
+    assert isinstance(named, PlainClassifier)
+    assert "timm's ConvNeXt, which has no adapter" in named.reason
+    given = adapt(small("timm-swin").module)
+    assert isinstance(given, PlainClassifier)
+    assert "attend in windows" in given.reason
 
 
 @torch.no_grad()

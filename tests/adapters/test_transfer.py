@@ -68,7 +68,7 @@ def test_a_hit_starts_from_what_timm_fetches(monkeypatch):
         "timm.create_model", lambda name, pretrained, **options: source if pretrained else pytest.fail("random")
     )
     weights = read_trained_weights("timm:vit_tiny_patch16_224")
-    assert (weights.library, weights.grid, weights.num_heads) == ("timm.models", (4, 6), 3)
+    assert (weights.library, weights.grid, weights.num_heads) == ("timm", (4, 6), 3)
     classifier = hit(image_size=(64, 96))
     transfer_weights(classifier, "timm:vit_tiny_patch16_224")
     corner = classifier.module.positions[:, [0, 1, -1]]  # Corners are aligned.
@@ -79,7 +79,7 @@ def test_a_hit_starts_from_what_timm_fetches(monkeypatch):
 def test_a_hit_starts_from_what_torchvision_fetches(monkeypatch):
     source = networks.torchvision_vit(num_layers=3, mlp_dim=96, num_classes=1000)
     monkeypatch.setattr(
-        "vitrail.adapters.torchvision.get_model",
+        "vitrail.adapters.torchvision.creation.get_model",
         lambda *_, **__: networks.torchvision_vit(num_layers=3, mlp_dim=96, num_classes=1000),
     )
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: source.state_dict())
@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_refused_and_the_network_is_unchanged(tmp_path):
         ("timm.safetensors", "it has further blocks, such as blocks.2"),
         (
             "hit.safetensors",
-            "expected weights of a VisionTransformer of timm.models, got .* only HiT and INTR take those of other",
+            "expected weights of a VisionTransformer of timm, got .* only HiT and INTR take those of other",
         ),
     ]:
         with pytest.raises(CheckpointError, match=message):

@@ -9,7 +9,8 @@ import torch
 from shared_networks import EVERY_NETWORK
 from torch import nn
 
-from vitrail.adapters import adapt, huggingface_attention
+from vitrail.adapters import adapt
+from vitrail.adapters.huggingface import attention as huggingface_attention
 
 
 class ForwardError(Exception):
