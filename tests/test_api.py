@@ -338,7 +338,7 @@ def test_score_into_a_folder_resumes(classifier, labeled, tmp_path, caplog):
     arguments = {"metrics": "sparseness", "out": tmp_path / "out", "batch_size": 2}
     alone = vitrail.score(classifier, labeled, "random", metrics="sparseness", batch_size=2)
     first = vitrail.score(classifier, labeled, "random", **arguments)
-    (tmp_path / "out" / "parts" / "000001.npz").unlink()
+    (tmp_path / "out" / "shards" / "000001.npz").unlink()
     with caplog.at_level("INFO", logger="vitrail"):
         second = vitrail.score(classifier, labeled, "random", **arguments)
     assert f"resuming in {tmp_path / 'out'}" in caplog.text
@@ -363,7 +363,7 @@ def test_compare_skips_methods_that_a_model_does_not_support(classifier, photo, 
 @pytest.mark.usefixtures("plain_pictures")
 def test_compare_into_a_folder_has_a_folder_per_model(classifier, photo, tmp_path):
     table = vitrail.compare([classifier], photo, "random", metrics="sparseness", out=tmp_path / "out")
-    assert (tmp_path / "out" / "models" / classifier.name / "parts" / "000000.npz").is_file()
+    assert (tmp_path / "out" / "models" / classifier.name / "shards" / "000000.npz").is_file()
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["models"] == [classifier.name]
     assert table.methods == ["random"]
 

@@ -94,12 +94,12 @@ def test_a_comparison_resumes(run_compare, photos):
     expected = results_of(out)
     for name in (*expected, "index.html"):
         (out / name).unlink()
-    (out / "models" / "vit" / "parts" / "000001.npz").write_bytes(b"PK")
-    kept = (out / "models" / "tiny" / "parts" / "000001.npz").stat().st_mtime_ns
+    (out / "models" / "vit" / "shards" / "000001.npz").write_bytes(b"PK")
+    kept = (out / "models" / "tiny" / "shards" / "000001.npz").stat().st_mtime_ns
     _out, _printed, err = run_compare(photos[0].parent, *options)
     assert err.count("resuming in") == 2
     assert results_of(out) == expected
-    assert (out / "models" / "tiny" / "parts" / "000001.npz").stat().st_mtime_ns == kept
+    assert (out / "models" / "tiny" / "shards" / "000001.npz").stat().st_mtime_ns == kept
 
 
 def test_unsupported_methods_are_skipped_and_reported(run_compare, photos):

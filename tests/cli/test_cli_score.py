@@ -51,7 +51,7 @@ def test_the_table_of_images_holds_the_parts_and_the_areas_under_their_curves(sc
     assert list(rows[0]) == ["image", "target", "method", *COLUMNS]
     assert [(row["image"], row["method"]) for row in rows] == [(str(path), method) for method in METHODS for path in photos]
     assert sorted(path.name for path in (out / "parts").iterdir()) == ["000000.npz", "000001.npz", "000002.npz"]
-    assert parts["places"].tolist() == [0, 1, 2, 3, 4]
+    assert parts["indices"].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(parts["diffmask.fractions"], [0, 7 / 16, 14 / 16, 1])
     np.testing.assert_allclose(parts["hit.fractions"], np.arange(197) / 196, atol=1e-6)
     for i, method in enumerate(METHODS):

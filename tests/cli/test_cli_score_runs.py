@@ -61,10 +61,10 @@ def test_what_is_missing_or_damaged_is_measured_again(how, run_score, photos, wh
 
     out, expected = whole
     leave_only_parts(out)
-    spoil(out / "parts" / "000001.npz", how)
-    (out / "parts" / ".partial-abcdefgh.npz").write_bytes(b"half")
+    spoil(out / "shards" / "000001.npz", how)
+    (out / "shards" / ".partial-abcdefgh.npz").write_bytes(b"half")
     (out / ".partial-abcdefgh.json").write_bytes(b"half")
-    others = {name: (out / "parts" / name).stat().st_mtime_ns for name in ("000000.npz", "000002.npz")}
+    others = {name: (out / "shards" / name).stat().st_mtime_ns for name in ("000000.npz", "000002.npz")}
     explained, attribution = [], HiTContributions.attribution
 
     def counted(self, images, *arguments, **options):
@@ -78,16 +78,16 @@ def test_what_is_missing_or_damaged_is_measured_again(how, run_score, photos, wh
     assert "5 images" in printed
     # One image for the cost, the batch of two, and all five for the sheet.
     assert explained == [1, 2, *[1] * 5]
-    assert {name: (out / "parts" / name).stat().st_mtime_ns for name in others} == others
+    assert {name: (out / "shards" / name).stat().st_mtime_ns for name in others} == others
     assert not list(out.rglob(".partial-*"))
 
 
 def test_a_run_that_is_done_says_the_same_again(run_score, photos, whole):
     out, expected = whole
-    before = {path.name: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
     run_score(photos[0].parent, *OPTIONS)
     assert results_of(out) == expected
-    assert {path.name: path.stat().st_mtime_ns for path in (out / "parts").iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in (out / "shards").iterdir()} == before
 
 
 def test_a_run_that_fails_half_way_resumes(run_vitrail, run_score, photos, whole, tiny_model_file, tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_run_that_fails_half_way_resumes(run_vitrail, run_score, photos, whole
     assert (code, out, err.count("error:")) == (2, "", 1), err
     assert "No space left on device" in err
     files = {path.relative_to(tmp_path / "other").as_posix() for path in (tmp_path / "other").rglob("*") if path.is_file()}
-    assert files == {"run.json", "parts/000000.npz"}
+    assert files == {"run.json", "shards/000000.npz"}
     json.loads((tmp_path / "other" / "run.json").read_text())
     gone_on, _printed, err = run_score(photos[0].parent, *OPTIONS, out="other")
     assert "resuming in" in err
@@ -186,7 +186,7 @@ def test_overwrite_starts_afresh(run_score, photos, whole):
     out, _expected = whole
     run_score(photos[1], *OPTIONS, "--steps", 5, "--overwrite")
     assert [row["image"] for row in rows_of(out / "images.csv")] == [str(photos[1])] * 2
-    assert [path.name for path in (out / "parts").iterdir()] == ["000000.npz"]
+    assert [path.name for path in (out / "shards").iterdir()] == ["000000.npz"]
     assert list_components(out)["hit.scores"].shape == (2, 1, 4, 6)
     assert json.loads((out / "run.json").read_text())["num_images"] == 1
 
@@ -221,10 +221,10 @@ def test_unreadable_files_are_skipped_named_and_counted(run_score, photos):
     assert all(path in err for path in bad)
     assert all(path in (out / "index.html").read_text() for path in bad)
     assert [row["image"] for row in rows_of(out / "images.csv") if row["method"] == "hit"] == list(map(str, photos))
-    assert list_components(out)["places"].tolist() == [0, 1, 3, 4, 7]
+    assert list_components(out)["indices"].tolist() == [0, 1, 3, 4, 7]
     # What was skipped is remembered by a run that goes on.
     expected = results_of(out)
-    (out / "parts" / "000001.npz").unlink()
+    (out / "shards" / "000001.npz").unlink()
     _out, _printed, err = run_score(folder, *options)
     assert "3 unreadable file(s) were skipped" in err
     assert results_of(out) == expected
@@ -261,13 +261,13 @@ def test_a_run_that_was_killed_resumes(run_score, make_photo, tiny_model_file, t
         [*map(str, command), "-o", str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         deadline = time.monotonic() + 200
-        while not (tmp_path / "killed" / "parts" / "000001.npz").exists():
+        while not (tmp_path / "killed" / "shards" / "000001.npz").exists():
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    done = sorted(path.name for path in (tmp_path / "killed" / "parts").glob("0*.npz"))
+    done = sorted(path.name for path in (tmp_path / "killed" / "shards").glob("0*.npz"))
     assert 2 <= len(done) < 20
     assert not (tmp_path / "killed" / "summary.json").exists()
     gone_on, _printed, err = run_score(tmp_path / "photos", *options, out="killed")

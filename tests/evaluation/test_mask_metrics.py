@@ -346,7 +346,7 @@ def test_the_shares_of_two_processes_are_brought_together(folder, classifier, co
     explainers = [make_explainer(name, classifier) for name in ("hit", "random")]
     measure = partial(score_masks, classifier, scan(counted / folder), explainers, batch_size=4)
     alone, shares = measure(), []
-    engine = "vitrail.evaluation.scoring.engine"
+    engine = "vitrail.runs.loop"
     monkeypatch.setattr(f"{engine}.world_size", lambda: 2)
     monkeypatch.setattr(f"{engine}.gather", send)
     for number in (0, 1):

@@ -18,11 +18,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def list_components(folder: Path) -> dict[str, np.ndarray]:
     """What the batches of a run hold, put together along the images; points of curves as they are."""
     found = dict[str, list[np.ndarray]]()
-    for path in sorted((folder / "parts").glob("*.npz")):
+    for path in sorted((folder / "shards").glob("*.npz")):
         with np.load(path) as arrays:
             for name in arrays.files:
                 found.setdefault(name, []).append(arrays[name])
-    axes = {"places": 0, "targets": 0, "values": 1}
+    axes = {"indices": 0, "targets": 0, "values": 1}
     axes |= {name: 1 for name in found if name.endswith((".scores", ".ends"))}
     return {name: np.concatenate(some, axes[name]) if name in axes else some[0] for name, some in found.items()}
 

@@ -4,23 +4,19 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+import numpy as np
 
 from vitrail.adapters import Classifier
-from vitrail.core.distributed import gather, rank, world_size
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text
-from vitrail.core.outputs import ranking
 from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Unreadable
-from vitrail.datasets.sampler import ProcessShare
-from vitrail.datasets.workers import FEWER_WORKERS_HINT, explain_killed_workers
-from vitrail.evaluation.batches import read_batches, sort_unreadable
-from vitrail.runs.results import expect_readable
+from vitrail.evaluation.predictions import predict
+from vitrail.runs.shards import list_unreadable
 
 logger = logging.getLogger(__name__)
+
+MEASURES = ("top1", "top5", "confidence")
 
 
 @dataclass(frozen=True)
@@ -42,36 +38,38 @@ class Evaluation:
     unreadable: list[Unreadable] = field(default_factory=list)
 
 
-@explain_killed_workers(FEWER_WORKERS_HINT)
-def evaluate(classifier: Classifier, images: LabeledImages, batch_size: int = 64, num_workers: int = 0) -> Evaluation:
+def evaluate(
+    classifier: Classifier,
+    images: LabeledImages,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    folder: Path | None = None,
+    key: str = "",
+) -> Evaluation:
     """Measure accuracy on a folder with one sub-folder per class.
 
-    Inside `vitrail.core.distributed.process_group`, the processes share the images and all return the same numbers. No image is counted
-    twice, so they equal those of one process.
+    Inside `vitrail.core.distributed.process_group`, the processes share the images and all return the same numbers: those of one process.
+
+    Args:
+        classifier: The model.
+        images: Images with labels.
+        batch_size: Images per batch.
+        num_workers: Processes that read images.
+        folder: Folder for the results of every batch, shared by all processes; batches with results there are not computed again.
+        key: Identifies the run; batches in the folder with another key are computed again.
 
     Raises:
         InvalidInputError: No labels, classes that the model does not have, a model with one logit, or logits that are not finite.
         ImageError: Not a single image could be read.
         ProcessError: A process that reads images was killed.
     """
-    num_classes = expect_several_classes(classifier)
-    images = with_model_labels(images, classifier)
-    top1, top5 = (MulticlassAccuracy(num_classes, top_k=k, average="micro") for k in (1, min(5, num_classes)))
-    # In double precision, the sum does not depend on the order of the images.
-    confidence, unreadable, count = MeanMetric().set_dtype(torch.float64), list[Unreadable](), 0
-    share = ProcessShare(len(images), rank(), world_size())
-    with classifier.inspecting(), torch.no_grad():
-        for batch in read_batches(classifier, images, share, batch_size, num_workers, "testing", unreadable):
-            logits = classifier.check_logits(classifier.logits(batch.images)).float()
-            ranked = ranking(logits, classifier.output).cpu()
-            top1.update(ranked, batch.labels)
-            top5.update(ranked, batch.labels)
-            confidence.update(classifier.probabilities(logits).amax(-1).cpu())
-            count += len(batch.images)
-    count, unreadable = sum(gather([count])), sort_unreadable(gather(unreadable), images)
-    expect_readable(count, len(images), unreadable)
-    # The metrics are reduced over processes by torchmetrics.
-    return Evaluation(float(top1.compute()), float(top5.compute()), float(confidence.compute()), count, unreadable)
+    expect_several_classes(classifier)
+    shards = predict(
+        *(classifier, with_model_labels(images, classifier), batch_size, num_workers, "testing"), folder=folder, key=key
+    )
+    # In double precision, and in the order of the images.
+    means = {name: float(np.concatenate([getattr(shard, name) for shard in shards]).mean()) for name in MEASURES}
+    return Evaluation(**means, num_images=sum(shard.num_images for shard in shards), unreadable=list_unreadable(shards))
 
 
 def expect_several_classes(classifier: Classifier) -> int:

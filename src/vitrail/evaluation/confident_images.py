@@ -1,16 +1,10 @@
 """Select the images that a model classifies correctly and confidently, to build mosaics from them."""
 
-import torch
-
 from vitrail.adapters import Classifier
-from vitrail.core.distributed import gather, rank, world_size
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.outputs import ranking
-from vitrail.datasets.dataset import LabeledImages, Unreadable
-from vitrail.datasets.sampler import ProcessShare
+from vitrail.datasets.dataset import LabeledImages
 from vitrail.evaluation.accuracy import expect_several_classes, with_model_labels
-from vitrail.evaluation.batches import index_by_name, read_batches
-from vitrail.runs.results import expect_readable
+from vitrail.evaluation.predictions import predict
 
 
 def confident_images(
@@ -34,20 +28,11 @@ def confident_images(
     if not 0 <= threshold <= 1:
         raise InvalidInputError(f"expected a threshold between 0 and 1, got {threshold}")
     expect_several_classes(classifier)
-    images = with_model_labels(images, classifier)
-    predictions, unreadable = list[tuple[str, float, bool]](), list[Unreadable]()
-    share = ProcessShare(len(images), rank(), world_size())
-    with classifier.inspecting(), torch.no_grad():
-        for batch in read_batches(classifier, images, share, batch_size, num_workers, "choosing", unreadable):
-            logits = classifier.check_logits(classifier.logits(batch.images)).float()
-            classes = ranking(logits, classifier.output).cpu().argmax(-1, keepdim=True)
-            confidence = classifier.probabilities(logits).cpu().gather(1, classes).squeeze(1)
-            correct = classes.squeeze(1) == batch.labels
-            predictions += zip(batch.paths, confidence.tolist(), correct.tolist(), strict=True)
-    predictions, unreadable = gather(predictions), gather(unreadable)
-    expect_readable(len(predictions), len(images), unreadable)
-    indices = index_by_name(images)
+    shards = predict(classifier, with_model_labels(images, classifier), batch_size, num_workers, "choosing")
     confident = [
-        (-probability, indices[path]) for path, probability, right in predictions if right and probability >= threshold
+        (-float(confidence), int(index))
+        for shard in shards
+        for index, right, confidence in zip(shard.indices, shard.top1, shard.confidence, strict=True)
+        if right and confidence >= threshold
     ]
     return [index for _, index in sorted(confident)]

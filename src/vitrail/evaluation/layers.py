@@ -1,39 +1,47 @@
 """Measure the contribution of each layer of a HiT over many images, from one forward pass per image."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitrail.adapters import Classifier
 from vitrail.adapters.hit.adapter import HiTAdapter
-from vitrail.core.distributed import gather, rank, world_size
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.outputs import decisions
 from vitrail.core.types import Logits
-from vitrail.datasets.dataset import LabeledImages, Unreadable
-from vitrail.datasets.sampler import ProcessShare
-from vitrail.datasets.workers import FEWER_WORKERS_HINT, explain_killed_workers
+from vitrail.datasets.collate import collate_by_size
+from vitrail.datasets.dataset import Batch, LabeledImages
 from vitrail.evaluation.accuracy import expect_several_classes, with_model_labels
-from vitrail.evaluation.batches import index_by_name, read_batches, sort_unreadable
+from vitrail.evaluation.batches import index_by_name, move_readable, unreadable_files
 from vitrail.evaluation.layer_report import Ablation, LayerReport
-from vitrail.runs.results import expect_readable
+from vitrail.models.hit import HiT
+from vitrail.runs.loop import Batches, Pass
+from vitrail.runs.shards import Shard, ShardStore, list_unreadable
 
 
-class _LayerBatch(NamedTuple):
-    """The results of one batch, with tensors on the CPU, as processes exchange them."""
+@dataclass(frozen=True, eq=False)
+class _LayerShard(Shard):
+    """The results of one batch; see `LayerReport`."""
 
-    paths: list[str]
-    labels: Tensor
-    targets: Tensor
-    confidence: Tensor
-    logits: Tensor
-    layers: Tensor
-    bias: Tensor
-    predicted: Tensor
-    probabilities: Tensor
-    errors: Tensor
+    indices: Int[np.ndarray, " b"]
+    labels: Int[np.ndarray, " b"]
+    targets: Int[np.ndarray, " b"]
+    confidence: Float[np.ndarray, " b"]
+    logits: Float[np.ndarray, " b"]
+    layers: Float[np.ndarray, "b l"]
+    bias: Float[np.ndarray, " b"]
+    predicted: Int[np.ndarray, "b k"]
+    probabilities: Float[np.ndarray, "b k"]
+    errors: Float[np.ndarray, " b"]
+
+    @property
+    def num_images(self) -> int:
+        return len(self.indices)
 
 
 def layer_ablations(num_layers: int) -> list[Ablation]:
@@ -62,8 +70,14 @@ def expect_hit(classifier: Classifier) -> HiTAdapter:
     return classifier
 
 
-@explain_killed_workers(FEWER_WORKERS_HINT)
-def report_layers(classifier: Classifier, images: LabeledImages, batch_size: int = 64, num_workers: int = 0) -> LayerReport:
+def report_layers(
+    classifier: Classifier,
+    images: LabeledImages,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    folder: Path | None = None,
+    key: str = "",
+) -> LayerReport:
     """Ablate the layers of a HiT, and compute each layer's contribution to the predicted class, in one forward pass per image.
 
     Labels are used for accuracy only. Without labels that the model knows, accuracy is left out, and `no_labels` gives the reason.
@@ -71,74 +85,92 @@ def report_layers(classifier: Classifier, images: LabeledImages, batch_size: int
     Inside `vitrail.core.distributed.process_group`, the processes share the images and all return the same numbers: those of one process,
     in its order.
 
+    Args:
+        classifier: The model.
+        images: Images, with or without labels.
+        batch_size: Images per batch.
+        num_workers: Processes that read images.
+        folder: Folder for the results of every batch, shared by all processes; batches with results there are not computed again.
+        key: Identifies the run; batches in the folder with another key are computed again.
+
     Raises:
         UnsupportedModelError: Not a HiT.
         ImageError: Not a single image could be read.
         ProcessError: A process that reads images was killed.
     """
-    expect_hit(classifier)
     no_labels = None
+    hit = expect_hit(classifier).hit
     try:
         expect_several_classes(classifier)
         images = with_model_labels(images, classifier)
     except InvalidInputError as error:
         no_labels = str(error)
-    batches, unreadable = _ablate(classifier, images, batch_size, num_workers)
-    batches, unreadable = gather(batches), sort_unreadable(gather(unreadable), images)
-    paths = [path for batch in batches for path in batch.paths]
-    expect_readable(len(paths), len(images), unreadable)
-    indices = index_by_name(images)
-    order = sorted(range(len(paths)), key=lambda position: indices[paths[position]])
-    columns = zip(*(batch[1:] for batch in batches), strict=True)
-    total = _LayerBatch([paths[position] for position in order], *(torch.cat(column)[order] for column in columns))
-    labels = total.labels if no_labels is None else None
+    store = None if folder is None else ShardStore(folder, key, _LayerShard)
+    batches = Batches(images, batch_size, collate_by_size, num_workers)
+    with classifier.inspecting(), classifier.verified("parts"), torch.no_grad():
+        shards = Pass(batches, _AblateLayers(classifier, hit, index_by_name(images)), "ablating layers", store).run()
+    total = {
+        entry.name: torch.from_numpy(np.concatenate([getattr(shard, entry.name) for shard in shards]))
+        for entry in fields(_LayerShard)
+        if entry.name != "unreadable"
+    }
+    labels, targets = total["labels"] if no_labels is None else None, total["targets"]
     return LayerReport(
         model=classifier.name,
-        ablations=layer_ablations(expect_hit(classifier).hit.config.num_layers),
-        paths=total.paths,
-        targets=total.targets,
-        target_names=[classifier.class_name(index) for index in total.targets.tolist()],
+        ablations=layer_ablations(hit.config.num_layers),
+        paths=[images.name(index) for index in total["indices"].tolist()],
+        targets=targets,
+        target_names=[classifier.class_name(index) for index in targets.tolist()],
         labels=labels,
         label_names=None if labels is None else [classifier.class_name(index) for index in labels.tolist()],
         no_labels=no_labels,
-        confidence=total.confidence,
-        logits=total.logits,
-        layers=total.layers,
-        bias=total.bias,
-        predicted=total.predicted,
-        probabilities=total.probabilities,
-        completeness_error=float(total.errors.max()),
-        unreadable=unreadable,
+        **{name: total[name] for name in ("confidence", "logits", "layers", "bias", "predicted", "probabilities")},
+        completeness_error=float(total["errors"].max()),
+        unreadable=list_unreadable(shards),
     )
 
 
-def _ablate(
-    classifier: Classifier, images: LabeledImages, batch_size: int, num_workers: int
-) -> tuple[list[_LayerBatch], list[Unreadable]]:
-    """Take this process's share of the images through the network, with all ablations of the class token."""
-    hit = expect_hit(classifier).hit
-    ablations = layer_ablations(hit.config.num_layers)
-    keep = _keep_masks(ablations, hit.config.num_layers).to(classifier.device)
-    results, unreadable = list[_LayerBatch](), list[Unreadable]()
-    share = ProcessShare(len(images), rank(), world_size())
-    with classifier.inspecting(), classifier.verified("parts"), torch.no_grad():
-        for batch in read_batches(classifier, images, share, batch_size, num_workers, "ablating layers", unreadable):
-            split = hit.layer_split(batch.images, keep, lambda logits: classifier.check_logits(logits).argmax(1, keepdim=True))
-            # Probabilities, in single precision at least.
-            whole, ablated = (classifier.probabilities(logits.float()) for logits in (split.logits, split.ablated))
-            targets_per_ablation = split.targets.unsqueeze(1).expand(-1, len(ablations), -1)
-            tensors = (
-                split.targets[:, 0],
-                whole.gather(1, split.targets)[:, 0],
-                split.target_logits()[:, 0].float(),
-                split.layers[:, 0].float(),
-                split.bias[:, 0].float(),
-                _predict(split.ablated, split.logits),
-                ablated.gather(2, targets_per_ablation)[..., 0],
-                split.completeness_errors().float(),
-            )
-            results.append(_LayerBatch(batch.paths, batch.labels, *(tensor.cpu() for tensor in tensors)))
-    return results, unreadable
+class _AblateLayers:
+    """Takes one batch through the network, with all ablations of the class token."""
+
+    def __init__(self, classifier: Classifier, hit: HiT, indices: dict[str, int]) -> None:
+        self.classifier, self.hit, self.indices = classifier, hit, indices
+        self.keep = _keep_masks(layer_ablations(hit.config.num_layers), hit.config.num_layers).to(classifier.device)
+
+    def __call__(self, number: int, read: Iterator[Sequence[Batch]]) -> _LayerShard:
+        batches = next(read)
+        parts = [self._ablate(batch) for batch in move_readable(batches, self.classifier)]
+        columns = [np.concatenate(column) for column in zip(self._empty(), *parts, strict=True)]
+        order = columns[0].argsort(kind="stable")
+        return _LayerShard(*(column[order] for column in columns), unreadable=unreadable_files(batches))
+
+    def _empty(self) -> tuple[np.ndarray, ...]:
+        """Return the arrays of a batch without images."""
+        num_ablations, num_layers = self.keep.shape
+        count, value = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        layers, ablated = np.zeros((0, num_layers), np.float32), np.zeros((0, num_ablations), np.float32)
+        return count, count, count, value, value, layers, value, ablated.astype(np.int64), ablated, value
+
+    def _ablate(self, batch: Batch) -> tuple[np.ndarray, ...]:
+        classifier = self.classifier
+        split = self.hit.layer_split(
+            batch.images, self.keep, lambda logits: classifier.check_logits(logits).argmax(1, keepdim=True)
+        )
+        # Probabilities, in single precision at least.
+        whole, ablated = (classifier.probabilities(logits.float()) for logits in (split.logits, split.ablated))
+        targets_per_ablation = split.targets.unsqueeze(1).expand(-1, len(self.keep), -1)
+        tensors = (
+            batch.labels,
+            split.targets[:, 0],
+            whole.gather(1, split.targets)[:, 0],
+            split.target_logits()[:, 0].float(),
+            split.layers[:, 0].float(),
+            split.bias[:, 0].float(),
+            _predict(split.ablated, split.logits),
+            ablated.gather(2, targets_per_ablation)[..., 0],
+            split.completeness_errors().float(),
+        )
+        return (np.array([self.indices[path] for path in batch.paths]), *(tensor.cpu().numpy() for tensor in tensors))
 
 
 def _predict(ablated: Float[Tensor, "b k c"], logits: Logits) -> Int[Tensor, "b k"]:

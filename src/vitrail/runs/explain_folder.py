@@ -6,33 +6,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from torch.utils.data import DataLoader
-
 from vitrail.adapters import Preprocessing
+from vitrail.core.distributed import gather, rank
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.files import output_folder, real_path
-from vitrail.core.locking import only_run
-from vitrail.core.progress import progress
+from vitrail.core.files import real_path
 from vitrail.datasets.dataset import NO_LABEL, Unreadable
 from vitrail.datasets.file_search import expect_exists, images_below
 from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.photos import PhotoFile, relative_name, result_names
-from vitrail.datasets.sampler import fixed_generator, read_on_cpu
-from vitrail.datasets.workers import FEWER_WORKERS_HINT, explain_killed_workers
 from vitrail.explainers import Explainer, check_method_names
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_images import BATCH_SIZE, explain_images
 from vitrail.runs.explain_photos import SHEET, OpenedPhoto, PhotoReader, draw
+from vitrail.runs.loop import Batches
 from vitrail.runs.manifest import Manifest, describe_method, describe_model, describe_options
 from vitrail.runs.results import (
     ImageResult,
     MethodResults,
     expect_readable,
     read_unreadable,
+    remove_results,
     write_table,
     write_unreadable,
 )
-from vitrail.runs.run_dir import claim, expect_apart
+from vitrail.runs.run_dir import RunDirectory, expect_apart
 from vitrail.viz.overlay import Smoothing
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
 
@@ -76,10 +73,12 @@ def explain_folder(
     computed. The table images.csv and a contact sheet follow at the end; run.json records the settings. Batches are a fixed partition
     of the sorted files, and existing results are never rewritten, so a resumed run ends with the same bytes as an uninterrupted one.
 
+    Inside `vitrail.core.distributed.process_group`, the processes share the batches; the first one writes table and sheet.
+
     Args:
         explainers: Methods tied to one model.
         data: A folder of images, with or without class folders.
-        out: Output folder, outside of `data`.
+        out: Output folder, outside of `data`, shared by all processes.
         target: Class to explain, or None for the predicted one.
         limit: Maximum number of images, evenly spread over the folder.
         batch_size: Images per batch.
@@ -96,14 +95,12 @@ def explain_folder(
     names, model, data, out = check_method_names(explainers), explainers[0].model, Path(data), Path(out)
     if any(explainer.model is not model for explainer in explainers):
         raise InvalidInputError("expected methods tied to one model, got several models")
-    if batch_size < 1 or num_workers < 0 or smoothing not in get_args(Smoothing):
-        raise InvalidInputError(
-            f"expected a batch_size of at least 1, num_workers of at least 0 and smoothing 'nearest' or 'bilinear', got {batch_size}, "
-            f"{num_workers} and {smoothing!r}"
-        )
+    if smoothing not in get_args(Smoothing):
+        raise InvalidInputError(f"expected smoothing 'nearest' or 'bilinear', got {smoothing!r}")
     expect_exists(data)
     expect_apart(data, out, names)
     photos = _list_photos(data, limit, model.preprocessing)
+    batches = Batches(PhotoReader(photos, model.preprocessing), batch_size, _keep_list, num_workers)
     settings = {
         **describe_model(model, target),
         "model_options": describe_options(model_options or {}),
@@ -112,14 +109,18 @@ def explain_folder(
         "smoothing": smoothing,
     }
     methods = {name: describe_method(explainer) for name, explainer in zip(names, explainers, strict=True)}
-    with only_run(output_folder(out)), explain_killed_workers(FEWER_WORKERS_HINT):
-        manifest = claim(out, Manifest(settings, methods), overwrite)
-        run = _FolderRun(out, data, photos, PhotoReader(photos, model.preprocessing), list(manifest.methods))
+
+    def remove(methods: Sequence[str]) -> None:
+        for name in methods:
+            remove_results(out / name)
+
+    with RunDirectory(out, Manifest(settings, methods), overwrite, remove, can_grow=True).claimed() as manifest:
+        run = _FolderRun(out, data, photos, batches, list(manifest.methods))
         num_before = run.count_done(names)
-        if num_before:
+        if num_before and rank() == 0:
             logger.info("%d of %d images are already explained", num_before, len(photos))
-        run.explain_missing(dict(zip(names, explainers, strict=True)), target, batch_size, num_workers, smoothing)
-        return run.write_summary(names, num_before)
+        run.explain_missing(dict(zip(names, explainers, strict=True)), target, smoothing)
+        return run.summarize(names, num_before)
 
 
 def _list_photos(data: Path, limit: int | None, preprocessing: Preprocessing) -> list[PhotoFile]:
@@ -139,7 +140,7 @@ class _FolderRun:
     out: Path
     data: Path
     photos: Sequence[PhotoFile]
-    reader: PhotoReader
+    batches: Batches
     methods: Sequence[str]
     results: dict[str, dict[int, ImageResult]] = field(default_factory=dict)
     unreadable: dict[int, Unreadable] = field(default_factory=dict)
@@ -154,7 +155,7 @@ class _FolderRun:
         known = read_unreadable(self.out)
         for index in range(len(self.photos)):
             # Try again, which costs little: the file may have been repaired.
-            if self.source(index) in known and isinstance(entry := self.reader[index], Unreadable):
+            if self.source(index) in known and isinstance(entry := self.batches.images[index], Unreadable):
                 self.unreadable[index] = entry
 
     def source(self, index: int) -> str:
@@ -169,29 +170,23 @@ class _FolderRun:
     def count_done(self, names: Sequence[str]) -> int:
         return sum(all(index in self.results[name] for name in names) for index in range(len(self.photos)))
 
-    def explain_missing(
-        self,
-        explainers: Mapping[str, Explainer],
-        target: int | str | None,
-        batch_size: int,
-        num_workers: int,
-        smoothing: Smoothing,
-    ) -> None:
+    def explain_missing(self, explainers: Mapping[str, Explainer], target: int | str | None, smoothing: Smoothing) -> None:
         """Explain the missing images, in whole batches, so that every image is computed together with the same others."""
-        starts = range(0, len(self.photos), batch_size)
-        batches = [list(range(start, min(start + batch_size, len(self.photos)))) for start in starts]
-        pending = [batch for batch in batches if not all(self.is_done(name, index) for name in explainers for index in batch)]
-        loader: DataLoader[Any] = DataLoader(
-            self.reader, batch_sampler=pending, num_workers=num_workers, collate_fn=_keep_list, generator=fixed_generator()
-        )
-        for batch, entries in zip(pending, progress(read_on_cpu(loader), len(pending), "explaining"), strict=True):
-            opened = {i: entry for i, entry in zip(batch, entries, strict=True) if isinstance(entry, OpenedPhoto)}
-            self._record_unreadable(
-                {i: entry for i, entry in zip(batch, entries, strict=True) if isinstance(entry, Unreadable)}
-            )
+        indices = {number: batch for number in range(self.batches.num_shards) for batch in self.batches.indices(number)}
+        pending = [
+            number
+            for number, batch in indices.items()
+            if not all(self.is_done(name, index) for name in explainers for index in batch)
+        ]
+        gather([None])  # All processes must see the same results as missing, before any is written.
+        for number, read in self.batches.read(pending, "explaining"):
+            entries = dict(zip(indices[number], next(read), strict=True))
+            opened = {index: entry for index, entry in entries.items() if isinstance(entry, OpenedPhoto)}
+            self._record_unreadable({index: entry for index, entry in entries.items() if isinstance(entry, Unreadable)})
             for name, explainer in explainers.items():
                 if not all(self.is_done(name, index) for index in opened):
                     self._explain_batch(name, explainer, opened, target, smoothing)
+        self._gather_results()
 
     def _explain_batch(
         self, name: str, explainer: Explainer, opened: Mapping[int, OpenedPhoto], target: int | str | None, smoothing: Smoothing
@@ -212,16 +207,24 @@ class _FolderRun:
             self._write_unreadable()
 
     def _write_unreadable(self) -> None:
-        write_unreadable(self.out, [(self.source(index), file.reason) for index, file in sorted(self.unreadable.items())])
+        if rank() == 0:
+            write_unreadable(self.out, [(self.source(index), file.reason) for index, file in sorted(self.unreadable.items())])
 
-    def write_summary(self, names: Sequence[str], num_before: int) -> FolderResults:
-        """Write the table, the contact sheet and the list of unreadable files."""
+    def _gather_results(self) -> None:
+        """Exchange results between the processes; also waits until all have written theirs."""
+        for name in self.methods:
+            self.results[name] = dict(gather(list(self.results[name].items())))
+        self.unreadable = dict(gather(list(self.unreadable.items())))
+
+    def summarize(self, names: Sequence[str], num_before: int) -> FolderResults:
+        """Write the table, the contact sheet and the list of unreadable files in the first process; return the summary in all."""
         unreadable = [file for _, file in sorted(self.unreadable.items())]
         self._write_unreadable()
         expect_readable(sum(map(len, self.results.values())), len(self.photos), unreadable)
-        photos = [(photo.result_name, self.source(index)) for index, photo in enumerate(self.photos)]
-        write_table(self.out, photos, list(self.files.values()), self.results)
-        self._write_sheet()
+        if rank() == 0:
+            photos = [(photo.result_name, self.source(index)) for index, photo in enumerate(self.photos)]
+            write_table(self.out, photos, list(self.files.values()), self.results)
+            self._write_sheet()
         completeness = dict[str, float]()
         for name in names:
             errors = [result.completeness_error for result in self.results[name].values()]
@@ -235,7 +238,7 @@ class _FolderRun:
             explanations = [
                 explanation for name in self.methods if index in self.results[name] and (explanation := self.read(name, index))
             ]
-            if explanations and isinstance(entry := self.reader[index], OpenedPhoto):
+            if explanations and isinstance(entry := self.batches.images[index], OpenedPhoto):
                 rows.append(replace(entry.row, explanations=explanations).reduced())
             if len(rows) == MAX_ROWS:
                 break

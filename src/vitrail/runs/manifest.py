@@ -14,6 +14,7 @@ from vitrail.core.errors import OutputError
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text, parse_json, read_json
 from vitrail.core.outputs import infer_output
+from vitrail.datasets.dataset import LabeledImages
 from vitrail.explainers import Explainer
 from vitrail.models.fingerprint import state_fingerprint
 from vitrail.version import __version__
@@ -22,6 +23,9 @@ RUN_FILE = "run.json"
 FORMAT = "vitrail run 2"
 OLD_FORMAT = "vitrail run 1"
 """The format of vitrail 0.1.0."""
+
+METRICS = "metrics"
+"""Setting of a scoring run: protocols and metrics with their options."""
 
 DOWNLOAD_OPTIONS = ("token", "cache_dir", "local_files_only")
 """Model options that do not affect results; the token is a secret."""
@@ -93,11 +97,17 @@ class Manifest:
             _flatten({**manifest.settings, **{name: manifest.methods[name] for name in manifest.methods if name in shared}})
             for manifest in (self, other)
         )
-        return [
-            DIGESTS.get(key) or f"{key}: {before.get(key, 'nothing')} there, {now.get(key, 'nothing')} now"
+        differences = {
+            key: DIGESTS.get(key) or f"{key}: {before.get(key, 'nothing')} there, {now.get(key, 'nothing')} now"
             for key in dict.fromkeys([*before, *now])
             if before.get(key) != now.get(key)
-        ]
+        }
+        measured = [list(manifest.settings.get(METRICS, {})) for manifest in (self, other)]
+        if measured[0] != measured[1]:
+            # One line instead of one per option of each metric that only one of them measures.
+            differences = {key: line for key, line in differences.items() if not key.startswith(f"{METRICS}.")}
+            differences[METRICS] = f"protocols and metrics: {', '.join(measured[0])} there, {', '.join(measured[1])} now"
+        return list(differences.values())
 
 
 def describe_model(classifier: Classifier, target: int | str | None) -> dict[str, Any]:
@@ -140,3 +150,16 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     for key, value in content.items():
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": json.dumps(value)}
     return flat
+
+
+def fingerprint_images(images: LabeledImages) -> str:
+    """Return a digest of the images, in order: names, labels, and sizes of files."""
+    digest = hashlib.sha256()
+    for index, label in enumerate(images.labels):
+        name = images.name(index)
+        try:
+            size = Path(name).stat().st_size
+        except OSError:  # Not a file, or unreadable, which is reported elsewhere.
+            size = -1
+        digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]

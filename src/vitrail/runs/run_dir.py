@@ -1,59 +1,142 @@
 """Claim a run directory: start a run in an empty folder, resume a run with the same settings, refuse anything else."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from vitrail.core.distributed import gather, rank
 from vitrail.core.errors import InvalidInputError, OutputError
 from vitrail.core.files import discard_partials, output_folder, real_path
+from vitrail.core.locking import only_run
 from vitrail.runs.manifest import RUN_FILE, Manifest
-from vitrail.runs.results import remove_results
 
 logger = logging.getLogger(__name__)
 
+Options = Mapping[str, Any]
 
-def claim(folder: Path, manifest: Manifest, overwrite: bool) -> Manifest:
-    """Claim a folder for a run: an empty one, or one with a run of the same settings, to resume it or to add methods.
 
-    Args:
-        folder: Folder for the results; created with its parents.
+@dataclass(frozen=True)
+class RunDirectory:
+    """A folder for the results of one run.
+
+    Attributes:
+        folder: The folder; created with its parents.
         manifest: The settings of the run.
-        overwrite: Whether to start over: earlier results of these methods are removed.
-
-    Returns:
-        The manifest with all methods that have results in the folder.
-
-    Raises:
-        OutputError: The folder holds something else or another run, or cannot be written.
+        overwrite: Whether to start over: earlier results are removed.
+        remove_results: Removes the results of these methods.
+        subfolders: Subfolders in which a killed run may have left files half-written.
+        can_grow: Whether methods may be added to an earlier run, whose results then stay.
     """
-    manifest = manifest.to_json_types()
-    output_folder(folder)
-    try:
-        earlier = Manifest.read(folder)
-    except OutputError:
-        if not overwrite:
-            raise
-        earlier = None
-    with report_write_errors(folder):
-        if not overwrite:
-            _expect_same_run(folder, manifest, earlier)
+
+    folder: Path
+    manifest: Manifest
+    overwrite: bool
+    remove_results: Callable[[Sequence[str]], None]
+    subfolders: Sequence[str] = ()
+    can_grow: bool = False
+
+    @contextmanager
+    def claimed(self) -> Iterator[Manifest]:
+        """Lock and claim the folder in the first process, while the others wait; yield the manifest of all methods in the folder.
+
+        Raises:
+            OutputError: The folder holds something else or another run, cannot be written, or is in use by another run.
+        """
+        if rank():
+            gather([None])
+            yield self.manifest.to_json_types()
+            return
+        with only_run(output_folder(self.folder)):
+            resumes = not self.overwrite and (self.folder / RUN_FILE).exists()
+            manifest = self.claim()
+            if resumes:
+                logger.info("resuming in %s", self.folder)
+            gather([None])  # Other processes must not read the folder before it is claimed.
+            yield manifest
+
+    def expect_claimable(self) -> None:
+        """Refuse a folder that `claim` would refuse, without changing anything in it.
+
+        Raises:
+            OutputError: The folder holds something else or another run, or cannot be written.
+        """
+        folder = self.folder
+        # A missing folder is not created: its closest existing parent shows whether it can be.
+        existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+        output_folder(existing if existing.is_dir() else folder)
+        if existing == folder and not self.overwrite:
+            self._read_same_run()
+
+    def claim(self) -> Manifest:
+        """Claim the folder: an empty one, or one with a run of the same settings, to resume it or to add methods.
+
+        Returns:
+            The manifest with all methods that have results in the folder.
+
+        Raises:
+            OutputError: The folder holds something else or another run, or cannot be written.
+        """
+        manifest = self.manifest.to_json_types()
+        output_folder(self.folder)
+        earlier = self._read_earlier()
         kept = dict(earlier.methods) if earlier else {}
-        discard_partials(folder, [*kept, *manifest.methods])
-        if overwrite:
-            if earlier and earlier.settings != manifest.settings:
-                for name in sorted(kept.keys() - manifest.methods.keys()):
-                    logger.warning(
-                        "the results of %s in %s were made with other settings; they stay but are ignored", name, folder
-                    )
-                kept = {}
-            # Results that the manifest does not list are refused: after an interruption here, none is taken for a new one.
-            Manifest(manifest.settings, {name: kept[name] for name in kept if name not in manifest.methods}).write(folder)
-            for name in manifest.methods:
-                remove_results(folder / name)
-    merged = Manifest(manifest.settings, {**kept, **manifest.methods})
-    merged.write(folder)
-    return merged
+        with report_write_errors(self.folder):
+            if self.overwrite:
+                kept = self._keep_others(kept, earlier)
+                # Results that the manifest does not list do not count: after an interruption here, none is taken for a new one.
+                Manifest(manifest.settings, kept).write(self.folder)
+                self.remove_results(list(manifest.methods))
+            discard_partials(self.folder, [*kept, *manifest.methods, *self.subfolders])
+        merged = Manifest(manifest.settings, {**kept, **manifest.methods})
+        merged.write(self.folder)
+        return merged
+
+    def _read_earlier(self) -> Manifest | None:
+        """Return the manifest of an earlier run; where it is overwritten, of any run that can be read."""
+        if not self.overwrite:
+            return self._read_same_run()
+        try:
+            return Manifest.read(self.folder)
+        except OutputError:
+            return None
+
+    def _keep_others(self, methods: Mapping[str, Options], earlier: Manifest | None) -> dict[str, Options]:
+        """Return the methods of an earlier run whose results stay: those of the same settings that are not run again."""
+        others = {name: options for name, options in methods.items() if name not in self.manifest.methods}
+        if not self.can_grow or earlier is None:
+            return {}
+        if earlier.settings == self.manifest.to_json_types().settings:
+            return others
+        for name in sorted(others):
+            logger.warning(
+                "the results of %s in %s were made with other settings; they stay but are ignored", name, self.folder
+            )
+        return {}
+
+    def _read_same_run(self) -> Manifest | None:
+        """Return the manifest of the folder if its run has the same settings; None if the folder is empty."""
+        manifest, earlier = self.manifest.to_json_types(), Manifest.read(self.folder)
+        if earlier is None:
+            expect_no_other_files(self.folder)
+            return None
+        differences = earlier.differences(manifest)
+        if not self.can_grow and list(earlier.methods) != list(manifest.methods):
+            differences.append(f"methods: {', '.join(earlier.methods)} there, {', '.join(manifest.methods)} now")
+        if differences:
+            raise OutputError(
+                f"{self.folder} holds the results of a run with other settings ({'; '.join(differences)}); choose another --out, or add "
+                "--overwrite to start over"
+            )
+        for name in sorted(manifest.methods.keys() - earlier.methods.keys()):
+            if any((self.folder / name).rglob("*.npz")):
+                raise OutputError(
+                    f"{self.folder / name} holds results that {self.folder / RUN_FILE} does not list; choose another --out, or add "
+                    "--overwrite"
+                )
+        return earlier
 
 
 def expect_no_other_files(folder: Path) -> None:
@@ -106,19 +189,3 @@ def report_write_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from error
-
-
-def _expect_same_run(folder: Path, manifest: Manifest, earlier: Manifest | None) -> None:
-    if earlier is None:
-        expect_no_other_files(folder)
-        return
-    if differences := earlier.differences(manifest):
-        raise OutputError(
-            f"{folder} holds the results of a run with other settings ({'; '.join(differences)}); choose another --out, or add --overwrite "
-            "to start over"
-        )
-    for name in sorted(manifest.methods.keys() - earlier.methods.keys()):
-        if any((folder / name).rglob("*.npz")):
-            raise OutputError(
-                f"{folder / name} holds results that {folder / RUN_FILE} does not list; choose another --out, or add --overwrite"
-            )

@@ -2,6 +2,7 @@
 
 import pickle
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from samples import CLASS_NAMES
+from together import Together
 from torch.utils.data import DataLoader
 
 from vitrail.adapters import Preprocessing, load
@@ -20,10 +22,9 @@ from vitrail.datasets.collate import collate
 from vitrail.datasets.dataset import NO_LABEL, LabeledArrays, LabeledFiles, Unreadable
 from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.ground_truth import attach_ground_truth
-from vitrail.datasets.sampler import ProcessShare
 from vitrail.datasets.synthetic.mosaics import make_mosaics, without_cropping
-from vitrail.evaluation.batches import read_batches
 from vitrail.evaluation.confident_images import confident_images
+from vitrail.runs import loop
 
 pytest_plugins = ("tiny",)
 
@@ -233,7 +234,7 @@ def test_mosaics_are_not_cropped_for_the_model(tiny_model_file):
     pixels = np.zeros((4, 16, 16), np.uint8)
     pixels[1] = 255
     grids = make_mosaics(LabeledArrays(pixels, [0, 1, 2, 3], CLASS_NAMES[:4], classifier.preprocessing, "white"))
-    [batch] = read_batches(classifier, grids, ProcessShare(len(grids)), 4, 0, "reading", [])
+    batch = collate([grids[index] for index in range(len(grids))])
     white = classifier.preprocessing.denormalize(batch.images).mean(1) > 0.5
     assert white.flatten(1).sum(1).tolist() == [64] * 4
     for seen, mask, label in zip(white, batch.ground_truth, batch.labels.tolist(), strict=True):
@@ -291,26 +292,9 @@ def test_bad_thresholds_and_unlabeled_photos_are_refused(classified):
         confident_images(classifier, replace(images, class_names=[]))
 
 
-class SentError(Exception):
-    """Raised with the items that a process sends to the others."""
-
-
 def test_two_processes_find_the_same_images_as_one(classified, monkeypatch):
     classifier, images, _ = classified
-
-    def send(items):
-        raise SentError(items)
-
-    find = partial(confident_images, classifier, images, batch_size=4, threshold=0.0)
-    alone, shares = find(), []
-    monkeypatch.setattr("vitrail.evaluation.confident_images.world_size", lambda: 2)
-    monkeypatch.setattr("vitrail.evaluation.confident_images.gather", send)
-    for number in (0, 1):
-        monkeypatch.setattr("vitrail.evaluation.confident_images.rank", lambda number=number: number)
-        with pytest.raises(SentError) as sent:
-            find()
-        shares.append(sent.value.args[0])
-    assert [len(share) for share in shares] == [18, 17]
-    gathered = iter([shares[1] + shares[0], []])
-    monkeypatch.setattr("vitrail.evaluation.confident_images.gather", lambda items: next(gathered))
-    assert find() == alone
+    find = partial(confident_images, images=images, batch_size=4, threshold=0.0)
+    alone = find(classifier)
+    models = [replace(classifier, module=deepcopy(classifier.module)) for _ in range(2)]
+    assert Together(2, monkeypatch, loop).run(lambda rank: find(models[rank])) == [alone, alone]

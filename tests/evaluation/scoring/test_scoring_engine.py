@@ -1,6 +1,5 @@
 """One pass over the images: the numbers of every metric by itself, whatever the batches, workers, processes and interruptions."""
 
-import threading
 import zipfile
 from functools import partial
 
@@ -11,17 +10,20 @@ from additive import AdditiveClassifier
 from any_size import any_size
 from samples import CLASS_NAMES, noisy_photo
 from scored import LOGIT, SHADES, AlsoRecording, Exact, Recording, additive, gray_photos
+from together import Together
 
 from vitrail.adapters import load
 from vitrail.core.errors import ImageError, InvalidInputError, OutputError
 from vitrail.datasets.dataset import Unreadable
 from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation.accuracy import with_model_labels
-from vitrail.evaluation.scoring import Plan, engine, score
+from vitrail.evaluation.scoring import Plan, score
 from vitrail.evaluation.scoring.selection import LABEL
-from vitrail.evaluation.scoring.shards import CurveShard, Shard, shard_file
+from vitrail.evaluation.scoring.shards import CurveShard, ScoreShard
 from vitrail.explainers import make_explainer
 from vitrail.metrics import METRICS, InsertionDeletion, Protocol
+from vitrail.runs import loop
+from vitrail.runs.shards import ShardStore
 
 pytest_plugins = ("tiny",)
 
@@ -156,7 +158,10 @@ def test_images_and_targets_are_named_in_order(scores, images, classifier):
 
 
 def test_every_image_is_explained_once_by_every_method(classifier, images, plan, monkeypatch):
-    monkeypatch.setattr(engine, "count_passes_of_first", lambda classifier, images, explainers: [1.0] * len(explainers))
+    monkeypatch.setattr(
+        "vitrail.evaluation.scoring.engine.count_passes_of_first",
+        lambda classifier, images, explainers: [1.0] * len(explainers),
+    )
     explainers = [Recording(classifier), AlsoRecording(classifier)]
     score(classifier, images, explainers, plan, batch_size=4)
     expected = [float(sample.image.double().sum()) for sample in readable(images)]
@@ -175,7 +180,10 @@ def test_what_the_model_says_is_shared_by_methods_and_metrics(tmp_path, monkeypa
         return own(self, images)
 
     monkeypatch.setattr(AdditiveClassifier, "logits", logits)
-    monkeypatch.setattr(engine, "count_passes_of_first", lambda classifier, images, explainers: [1.0] * len(explainers))
+    monkeypatch.setattr(
+        "vitrail.evaluation.scoring.engine.count_passes_of_first",
+        lambda classifier, images, explainers: [1.0] * len(explainers),
+    )
 
     def passes(explainers, metrics):
         asked.clear()
@@ -278,10 +286,10 @@ def _needs_ground_truth():
     return Plan.create((), [next(name for name, metric in METRICS.items() if metric.needs_ground_truth)])
 
 
-# Parts.
+# Shards.
 
 
-def a_part(**fields):
+def a_shard(**fields):
     generator = np.random.default_rng(0)
     floats = partial(generator.random, dtype=np.float32)
     curves = {"hit": CurveShard(floats(5), floats((2, 3, 4, 5)), floats((2, 3, 4, 2)))}
@@ -289,32 +297,36 @@ def a_part(**fields):
     values[0, 1, 2] = np.nan
     unreadable = (Unreadable("a/ü\udcff.png", "no picture"),)
     made = {"indices": np.array([4, 5, 7]), "targets": np.array([0, 6, 0]), "values": values, "seconds": generator.random(2)}
-    return Shard(**{**made, "curves": curves, "effect": None, "unreadable": unreadable, **fields})
+    return ScoreShard(**{**made, "curves": curves, "effect": None, "unreadable": unreadable, **fields})
 
 
 @pytest.mark.parametrize("effect", [None, np.array([0.5, np.nan, 0.0, 1.0])], ids=["exact", "reduced"])
-def test_a_part_comes_back_as_it_was(effect, tmp_path):
-    part = a_part(effect=effect)
-    part.save(tmp_path / "part.npz")
-    again = Shard.load(tmp_path / "part.npz")
+def test_a_shard_comes_back_as_it_was(effect, tmp_path):
+    shard = a_shard(effect=effect)
+    store = ShardStore(tmp_path, "key", ScoreShard)
+    store.load_finished(1)
+    store.save(0, shard)
+    again = store.read(0)
     for name in ("indices", "targets", "values", "seconds"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(part, name))
-        assert getattr(again, name).dtype == getattr(part, name).dtype
+        np.testing.assert_array_equal(getattr(again, name), getattr(shard, name))
+        assert getattr(again, name).dtype == getattr(shard, name).dtype
     assert list(again.curves) == ["hit"]
     for name in ("fractions", "scores", "ends"):
-        np.testing.assert_array_equal(getattr(again.curves["hit"], name), getattr(part.curves["hit"], name))
-    assert again.unreadable == part.unreadable
+        np.testing.assert_array_equal(getattr(again.curves["hit"], name), getattr(shard.curves["hit"], name))
+    assert again.unreadable == shard.unreadable
     assert (again.effect is None) == (effect is None)
     if effect is not None:
         np.testing.assert_array_equal(again.effect, effect)
 
 
-def test_a_part_of_no_images_comes_back(tmp_path):
+def test_a_shard_of_no_images_comes_back(tmp_path):
     empty = np.zeros(0, dtype=np.int64)
-    part = a_part(indices=empty, targets=empty, values=np.zeros((2, 0, 4)), curves={})
-    part.save(tmp_path / "part.npz")
-    again = Shard.load(tmp_path / "part.npz")
-    assert (len(again.indices), again.values.shape, again.curves, again.unreadable) == (0, (2, 0, 4), {}, part.unreadable)
+    shard = a_shard(indices=empty, targets=empty, values=np.zeros((2, 0, 4)), curves={})
+    store = ShardStore(tmp_path, "key", ScoreShard)
+    store.load_finished(1)
+    store.save(0, shard)
+    again = store.read(0)
+    assert (len(again.indices), again.values.shape, again.curves, again.unreadable) == (0, (2, 0, 4), {}, shard.unreadable)
 
 
 def _foreign_archive(path):
@@ -340,11 +352,12 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_a_spoilt_part_is_none(how, tmp_path):
-    path = tmp_path / "part.npz"
-    a_part().save(path)
-    SPOILT[how](path)
-    assert Shard.load(path) is None
+def test_a_spoilt_shard_is_none(how, tmp_path):
+    store = ShardStore(tmp_path, "key", ScoreShard)
+    store.load_finished(1)
+    store.save(0, a_shard())
+    SPOILT[how](store.file(0))
+    assert store.load(0) is None
 
 
 def _flipped():
@@ -352,19 +365,21 @@ def _flipped():
     return range(0, 2400, 7)
 
 
-def test_a_part_with_a_bad_byte_is_none_or_unharmed(tmp_path):
-    path, part = tmp_path / "part.npz", a_part()
-    part.save(path)
+def test_a_shard_with_a_bad_byte_is_none_or_unharmed(tmp_path):
+    store, shard = ShardStore(tmp_path, "key", ScoreShard), a_shard()
+    store.load_finished(1)
+    store.save(0, shard)
+    path = store.file(0)
     whole, damaged = path.read_bytes(), 0
     for at in _flipped():
         spoilt = bytearray(whole)
         spoilt[at % len(whole)] ^= 0xFF
         path.write_bytes(spoilt)
-        again = Shard.load(path)
+        again = store.load(0)
         damaged += again is None
         if again is not None:
-            np.testing.assert_array_equal(again.values, part.values)
-            np.testing.assert_array_equal(again.curves["hit"].scores, part.curves["hit"].scores)
+            np.testing.assert_array_equal(again.values, shard.values)
+            np.testing.assert_array_equal(again.curves["hit"].scores, shard.curves["hit"].scores)
     assert damaged > 100
 
 
@@ -372,13 +387,14 @@ def test_a_part_with_a_bad_byte_is_none_or_unharmed(tmp_path):
 def test_a_spoilt_batch_is_measured_again_and_no_other(how, tmp_path, classifier, images, cheap_plan):
     recording = Recording(classifier)
     first = score(classifier, images, [recording], cheap_plan, batch_size=4, folder=tmp_path)
-    SPOILT[how](shard_file(tmp_path, 1))
+    store = ShardStore(tmp_path, "", ScoreShard)
+    SPOILT[how](store.file(1))
     again = Recording(classifier)
     second = score(classifier, images, [again], cheap_plan, batch_size=4, folder=tmp_path)
     assert_same(first, second)
     # The second batch, and one image whose passes are counted.
     assert sorted(again.calls) == sorted([recording.calls[1], 1])
-    assert Shard.load(shard_file(tmp_path, 1)) is not None
+    assert store.load(1) is not None
 
 
 def test_a_run_that_was_stopped_resumes(tmp_path, scores, classifier, images, cheap_plan):
@@ -386,56 +402,18 @@ def test_a_run_that_was_stopped_resumes(tmp_path, scores, classifier, images, ch
     whole = score(classifier, images, [*methods, Recording(classifier)], cheap_plan, batch_size=2)
     with pytest.raises(RuntimeError, match="power"):
         score(classifier, images, [*methods, Recording(classifier, fails_at=3)], cheap_plan, batch_size=2, folder=tmp_path)
-    left = sorted(path.name for path in (tmp_path / "parts").iterdir())
+    left = sorted(path.name for path in (tmp_path / "shards").iterdir())
     assert left == ["000000.npz", "000001.npz", "000002.npz"]
-    before = [(tmp_path / "parts" / name).read_bytes() for name in left]
+    before = [(tmp_path / "shards" / name).read_bytes() for name in left]
     rest = Recording(classifier)
     resumed = score(classifier, images, [*methods, rest], cheap_plan, batch_size=2, folder=tmp_path)
     assert_same(whole, resumed)
-    assert [(tmp_path / "parts" / name).read_bytes() for name in left] == before
+    assert [(tmp_path / "shards" / name).read_bytes() for name in left] == before
     assert len(rest.calls) == 2 + 1
-    assert len(list((tmp_path / "parts").iterdir())) == 5
+    assert len(list((tmp_path / "shards").iterdir())) == 5
 
 
 # Several processes.
-
-
-class Together:
-    """Processes as threads: each has a rank, and `gather` waits for all of them."""
-
-    def __init__(self, count, monkeypatch):
-        self.count, self.own = count, threading.local()
-        self.barrier, self.sent = threading.Barrier(count, timeout=60), [None] * count
-        monkeypatch.setattr(engine, "rank", lambda: self.own.rank)
-        monkeypatch.setattr(engine, "world_size", lambda: count)
-        monkeypatch.setattr(engine, "gather", self.gather)
-
-    def gather(self, items):
-        self.barrier.wait()
-        self.sent[self.own.rank] = list(items)
-        self.barrier.wait()
-        found = [item for some in self.sent for item in some]
-        self.barrier.wait()
-        return found
-
-    def run(self, function):
-        """What `function(rank)` returns or raises in every process."""
-        results = [None] * self.count
-
-        def process(rank):
-            self.own.rank = rank
-            try:
-                results[rank] = function(rank)
-            except Exception as error:  # noqa: BLE001 (looked at by the test)
-                results[rank] = error
-                self.barrier.abort()
-
-        threads = [threading.Thread(target=process, args=(rank,)) for rank in range(self.count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return results
 
 
 @pytest.fixture
@@ -451,7 +429,7 @@ def separate(tiny_model_file, images, cheap_plan, monkeypatch):
             return score(loaded[rank], images, methods, cheap_plan, batch_size=batch_size, folder=folder(rank))
 
         with monkeypatch.context() as patch:
-            found = Together(count, patch).run(one)
+            found = Together(count, patch, loop).run(one)
         return found, [each.calls for each in recording]
 
     return run

@@ -14,9 +14,10 @@ from torch import Tensor
 from vitrail.adapters import Classifier
 from vitrail.core.autocast import in_precision
 from vitrail.datasets.dataset import Batch, Unreadable
+from vitrail.evaluation.batches import move_readable, unreadable_files
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.selection import LABEL
-from vitrail.evaluation.scoring.shards import CurveShard, Shard, expect_one_grid
+from vitrail.evaluation.scoring.shards import CurveShard, ScoreShard, expect_one_grid
 from vitrail.explainers import Explainer
 from vitrail.explanation import Explanation
 from vitrail.metrics import Curves, InsertionDeletion, MetricBatch
@@ -42,26 +43,19 @@ class BatchMeasurer:
     target: int | str | None
     indices: Mapping[str, int]
 
-    def measure_shard(self, batches: Sequence[Batch], with_effect: bool) -> Shard:
+    def measure_shard(self, batches: Sequence[Batch], with_effect: bool) -> ScoreShard:
         """Measure the images of one loader batch, grouped by size.
 
         Args:
             batches: One batch per image size.
             with_effect: Whether to measure the effect of reduced precision, if a method has it.
         """
-        measured, unreadable = list[_MeasuredBatch](), list[Unreadable]()
-        device, dtype = self.classifier.device, self.classifier.dtype
-        for batch in batches:
-            unreadable += batch.unreadable
-            if len(batch.images):
-                ground_truth = None if batch.ground_truth is None else batch.ground_truth.to(device)
-                batch = batch._replace(images=batch.images.to(device, dtype), ground_truth=ground_truth)
-                measured.append(self._measure_batch(batch))
-        shard = _merge(measured, self.plan, len(self.explainers), tuple(unreadable))
+        measured = [self._measure_batch(batch) for batch in move_readable(batches, self.classifier)]
+        shard = _merge(measured, self.plan, len(self.explainers), unreadable_files(batches))
         reduced = any(explainer.precision != "full" for explainer in self.explainers)
         return replace(shard, effect=self._measure_effect(batches, shard)) if with_effect and reduced and measured else shard
 
-    def _measure_effect(self, batches: Sequence[Batch], shard: Shard) -> Float[np.ndarray, " columns"]:
+    def _measure_effect(self, batches: Sequence[Batch], shard: ScoreShard) -> Float[np.ndarray, " columns"]:
         """Return the mean difference in magnitude that reduced precision makes, per column."""
         exact = replace(self, explainers=[replace(explainer, precision="full") for explainer in self.explainers])
         differences = np.abs(shard.values - exact.measure_shard(batches, with_effect=False).values)
@@ -127,12 +121,12 @@ class _MeasuredBatch:
     seconds: Float[np.ndarray, " methods"]
 
 
-def _merge(measured: Sequence[_MeasuredBatch], plan: Plan, num_methods: int, unreadable: tuple[Unreadable, ...]) -> Shard:
+def _merge(measured: Sequence[_MeasuredBatch], plan: Plan, num_methods: int, unreadable: tuple[Unreadable, ...]) -> ScoreShard:
     """Merge batches of several image sizes into one shard, in the order of the images."""
     if not measured:
         empty = np.zeros(0, dtype=np.int64)
         values = np.zeros((num_methods, 0, len(plan.columns)))
-        return Shard(empty, empty, values, np.zeros(num_methods), {}, None, unreadable)
+        return ScoreShard(empty, empty, values, np.zeros(num_methods), unreadable=unreadable)
     indices = np.concatenate([batch.indices for batch in measured])
     order = indices.argsort(kind="stable")
     curves = {}
@@ -144,7 +138,7 @@ def _merge(measured: Sequence[_MeasuredBatch], plan: Plan, num_methods: int, unr
     targets = np.concatenate([batch.targets for batch in measured])
     values = np.concatenate([batch.values for batch in measured], 1)
     seconds = np.sum([batch.seconds for batch in measured], 0)
-    return Shard(indices[order], targets[order], values[:, order], seconds, curves, None, unreadable)
+    return ScoreShard(indices[order], targets[order], values[:, order], seconds, curves, unreadable=unreadable)
 
 
 def _stack_curves(name: str, curves: Sequence[Curves]) -> CurveShard:

@@ -6,8 +6,8 @@ import numpy as np
 
 from vitrail.core.files import output_folder
 from vitrail.evaluation.scoring.files import write_comparisons, write_curves, write_images, write_summary
-from vitrail.evaluation.scoring.run_dir import PICTURES, remove_stale_results
 from vitrail.evaluation.scoring.scores import Scores
+from vitrail.evaluation.scoring.stale_results import PICTURES, remove_stale_results
 from vitrail.evaluation.scoring.table import Table
 from vitrail.evaluation.scoring.text import (
     describe_undefined,

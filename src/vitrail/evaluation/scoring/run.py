@@ -1,14 +1,12 @@
 """Score models into a run directory: claim it, measure or resume, and write the results."""
 
-import hashlib
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitrail.adapters import Classifier
-from vitrail.core.distributed import gather, rank
+from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import output_folder
 from vitrail.core.json_io import json_text, parse_json
@@ -19,16 +17,16 @@ from vitrail.evaluation.scoring.cost import count_passes_of_first
 from vitrail.evaluation.scoring.engine import score
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.report import file_name, write_results
-from vitrail.evaluation.scoring.run_dir import claim, expect_claimable
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.selection import LABEL, Selection
+from vitrail.evaluation.scoring.shards import ScoreShard
 from vitrail.evaluation.scoring.sheets import write_sheets
+from vitrail.evaluation.scoring.stale_results import PICTURES
 from vitrail.evaluation.scoring.table import Table
 from vitrail.explainers import Explainer
-from vitrail.runs.manifest import Manifest, describe_method, describe_model
-from vitrail.runs.run_dir import expect_outside
-
-logger = logging.getLogger(__name__)
+from vitrail.runs.manifest import METRICS, Manifest, describe_method, describe_model, fingerprint_images
+from vitrail.runs.run_dir import RunDirectory, expect_outside
+from vitrail.runs.shards import FOLDER, ShardStore
 
 MODELS = "models"
 """Subfolder of a comparison with one run directory per model."""
@@ -94,16 +92,16 @@ class ScoringRun:
             OutputError: As `score_into`.
         """
         settings = {"compared": list(names), **self.source.describe(), "metrics": self._describe_plan()}
-        manifest = Manifest(settings, {})
         all_scores, captions = list[Scores](), dict[str, str]()
+        directory = self._directory(folder, Manifest(settings, {}))
         with ExitStack() as locks:
 
             def occupy() -> None:
                 locks.enter_context(only_run(output_folder(folder)))
-                claim(folder, manifest, self.overwrite)
+                directory.claim()
 
             if rank() == 0 and folder.exists():
-                expect_claimable(folder, manifest, self.overwrite)
+                directory.expect_claimable()
             subfolders = list[Path]()
             for classifier, explainers in models:
                 subfolder = Path(MODELS) / file_name(classifier.name)
@@ -153,20 +151,17 @@ class ScoringRun:
             "batch_size": self.batch_size,
             "num_images": len(images),
             "images": fingerprint_images(images),
-            "metrics": self._describe_plan(),
+            METRICS: self._describe_plan(),
         }
         manifest = Manifest(settings, {explainer.name: describe_method(explainer) for explainer in explainers})
+        directory = self._directory(folder, manifest)
         if rank() == 0:
-            expect_claimable(folder, manifest, self.overwrite)
+            directory.expect_claimable()
         # A trial run, before earlier results are replaced.
         passes = count_passes_of_first(classifier, images, explainers)
-        if rank() == 0:
-            if before_writing is not None:
-                before_writing()
-            locks.enter_context(only_run(output_folder(folder)))
-            if claim(folder, manifest, self.overwrite):
-                logger.info("resuming in %s", folder)
-        gather([None])  # Other processes must not read the folder before it is claimed.
+        if rank() == 0 and before_writing is not None:
+            before_writing()
+        locks.enter_context(directory.claimed())
         scores = score(
             classifier,
             images,
@@ -181,6 +176,10 @@ class ScoringRun:
         )
         return scores, write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
 
+    def _directory(self, folder: Path, manifest: Manifest) -> RunDirectory:
+        shards = ShardStore(folder, manifest.key, ScoreShard)
+        return RunDirectory(folder, manifest, self.overwrite, lambda methods: shards.remove(), [FOLDER, PICTURES])
+
     def _read_images(self, classifier: Classifier) -> LabeledImages:
         images = self.source.read(classifier.preprocessing)
         return self.selection.apply(images, classifier, self.plan, max(self.batch_size, 64), self.num_workers)
@@ -191,16 +190,3 @@ class ScoringRun:
 
     def _describe_plan(self) -> object:
         return parse_json(json_text(self.plan.options))
-
-
-def fingerprint_images(images: LabeledImages) -> str:
-    """Return a digest of the images, in order: names, labels, and sizes of files."""
-    digest = hashlib.sha256()
-    for index, label in enumerate(images.labels):
-        name = images.name(index)
-        try:
-            size = Path(name).stat().st_size
-        except OSError:  # Not a file, or unreadable, which is reported elsewhere.
-            size = -1
-        digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()[:32]

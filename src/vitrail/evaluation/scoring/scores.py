@@ -14,9 +14,10 @@ from vitrail.adapters import Classifier
 from vitrail.core.registry import unknown_name
 from vitrail.datasets.dataset import LabeledImages, Unreadable
 from vitrail.evaluation.scoring.plan import ALWAYS, Column, Plan
-from vitrail.evaluation.scoring.shards import CurveShard, Shard, expect_one_grid
+from vitrail.evaluation.scoring.shards import CurveShard, ScoreShard, expect_one_grid
 from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.statistics import Intervals, bootstrap_interval
+from vitrail.runs.shards import list_unreadable
 
 if TYPE_CHECKING:
     from vitrail.evaluation.scoring.table import Table
@@ -68,7 +69,7 @@ class Scores:
     cost: Mapping[str, Cost]
     effect: Mapping[str, float] | None = None
     unreadable: Sequence[Unreadable] = ()
-    _read_shards: Callable[[], Iterator[Shard]] = field(default=lambda: iter(()), repr=False)
+    _read_shards: Callable[[], Iterator[ScoreShard]] = field(default=lambda: iter(()), repr=False)
 
     @classmethod
     def from_shards(
@@ -77,9 +78,9 @@ class Scores:
         methods: Sequence[str],
         plan: Plan,
         images: LabeledImages,
-        shards: Sequence[Shard],
+        shards: Sequence[ScoreShard],
         passes: Sequence[float],
-        read_shards: Callable[[], Iterator[Shard]],
+        read_shards: Callable[[], Iterator[ScoreShard]],
     ) -> "Scores":
         """Concatenate shards, in the order of the images.
 
@@ -115,7 +116,7 @@ class Scores:
             effect=None
             if effect is None
             else {column.name: float(effect[i]) for column, i in zip(columns, defined, strict=True)},
-            unreadable=[file for shard in shards for file in shard.unreadable],
+            unreadable=list_unreadable(shards),
             _read_shards=read_shards,
         )
 

@@ -1,24 +1,18 @@
-"""The results of one batch of images as a file: runs resume from these, and processes exchange them."""
+"""The scores of one batch of images, as a shard of a scoring run."""
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.files import atomic_write, regular_file
-from vitrail.core.json_io import json_text, parse_json
 from vitrail.datasets.dataset import Unreadable
+from vitrail.runs.shards import Shard
 
-FOLDER = "parts"
-
-ARRAYS = {"places": "indices", "targets": "targets", "values": "values", "seconds": "seconds"}
-"""Names of arrays in a file, and the attributes they hold."""
+ARRAYS = ("indices", "targets", "values", "seconds")
+CURVES = ("fractions", "scores", "ends")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +25,8 @@ class CurveShard:
 
 
 @dataclass(frozen=True, eq=False)
-class Shard:
-    """The results of one batch of images.
+class ScoreShard(Shard):
+    """The scores of one batch of images.
 
     Attributes:
         indices: Indices of the images in the data set, ascending.
@@ -41,7 +35,6 @@ class Shard:
         seconds: Time of the explanations, per method.
         curves: Curves by protocol.
         effect: In the first batch, if precision is reduced: the mean difference in magnitude that this makes, per column.
-        unreadable: Files of the batch that were skipped.
     """
 
     indices: Int[np.ndarray, " images"]
@@ -50,51 +43,31 @@ class Shard:
     seconds: Float[np.ndarray, " methods"]
     curves: Mapping[str, CurveShard] = field(default_factory=dict)
     effect: Float[np.ndarray, " columns"] | None = None
-    unreadable: tuple[Unreadable, ...] = ()
 
-    def save(self, path: Path, key: str = "") -> None:
-        """Write the shard atomically, with the key of its run."""
-        arrays: dict[str, Any] = {name: getattr(self, attribute) for name, attribute in ARRAYS.items()}
+    @property
+    def num_images(self) -> int:
+        return len(self.indices)
+
+    def to_arrays(self) -> dict[str, Any]:
+        arrays = {name: getattr(self, name) for name in ARRAYS}
         if self.effect is not None:
             arrays["effect"] = self.effect
         for protocol, curves in self.curves.items():
-            arrays |= {f"{protocol}.{name}": getattr(curves, name) for name in ("fractions", "scores", "ends")}
-        arrays["key"] = np.array(key)
-        # File names need not be UTF-8; JSON escapes what is not.
-        arrays["unreadable"] = np.array(json_text(self.unreadable))
-        with atomic_write(path) as partial:
-            np.savez_compressed(partial, **arrays)
+            arrays |= {f"{protocol}.{name}": getattr(curves, name) for name in CURVES}
+        return arrays
 
     @classmethod
-    def load(cls, path: Path, with_curves: bool = True, key: str = "") -> "Shard | None":
-        """Read a shard; return None if it is missing, damaged, or of another run: its batch has to be measured again.
+    def from_arrays(cls, arrays: Mapping[str, Any], unreadable: tuple[Unreadable, ...]) -> "ScoreShard":
+        protocols = [name.removesuffix(".fractions") for name in arrays if name.endswith(".fractions")]
+        return cls(
+            **{name: arrays[name] for name in ARRAYS},
+            curves={protocol: CurveShard(*(arrays[f"{protocol}.{name}"] for name in CURVES)) for protocol in protocols},
+            effect=arrays.get("effect"),
+            unreadable=unreadable,
+        )
 
-        Args:
-            path: The file.
-            with_curves: Whether to keep the curves, which take most of the memory; they are read in any case, to verify the file.
-            key: The key of the run.
-        """
-        try:
-            with np.load(regular_file(path), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            if str(arrays["key"]) != key:
-                return None
-            protocols = [name.removesuffix(".fractions") for name in arrays if name.endswith(".fractions") and with_curves]
-            return cls(
-                **{attribute: arrays[name] for name, attribute in ARRAYS.items()},
-                curves={
-                    protocol: CurveShard(*(arrays[f"{protocol}.{name}"] for name in ("fractions", "scores", "ends")))
-                    for protocol in protocols
-                },
-                effect=arrays.get("effect"),
-                unreadable=tuple(Unreadable(*entry) for entry in parse_json(str(arrays["unreadable"]))),
-            )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
-            return None  # An archive can be damaged in many ways.
-
-    def without_curves(self) -> "Shard":
-        """Return the shard without its curves, which take most of the memory."""
-        return replace(self, curves={})
+    def without_bulk(self) -> "ScoreShard":
+        return replace(self, curves={})  # They take most of the memory.
 
 
 def expect_one_grid(protocol: str, fractions: Iterable[Float[np.ndarray, " points"]]) -> None:
@@ -109,8 +82,3 @@ def expect_one_grid(protocol: str, fractions: Iterable[Float[np.ndarray, " point
             f"expected maps of one grid for {protocol}, whose points are counted in cells, got several grids; score these methods or "
             "images separately, or use a protocol with a number of steps or with shares"
         )
-
-
-def shard_file(folder: Path, number: int) -> Path:
-    """Return the path of a batch's results."""
-    return folder / FOLDER / f"{number:06d}.npz"
