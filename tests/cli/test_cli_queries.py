@@ -76,7 +76,7 @@ def test_a_photo_of_which_nothing_is_known(run_vitrail, intr_file, photo, tmp_pa
     out = tmp_path / "out"
     code, printed, err = run_vitrail("queries", photo, "-m", intr_file, "--device", "cpu", "--top", 2, "-o", out)
     assert (code, err) == (0, "")
-    assert sorted(path.name for path in out.iterdir()) == ["cat.png", "cat.safetensors", "queries.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["cat.png", "cat.safetensors", "queries.json", "run.json", "shards"]
     table, maps = written(out)
     logits, every = by_hand(intr_file, photo)
     best = logits.topk(2).indices.tolist()
@@ -219,7 +219,7 @@ def test_an_interruption_leaves_what_is_drawn(run_vitrail, intr_file, data, tmp_
     out = tmp_path / "out"
     code, _printed, err = run_vitrail("queries", data / BEE, "-m", intr_file, "-o", out)
     assert code != 0, err
-    assert sorted(path.name for path in out.iterdir()) == ["0.png", "0.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "0.safetensors", "run.json", "shards"]
 
 
 def test_pictures_never_replace_photos(refused, intr_file, photo, data, snapshot, tmp_path):

@@ -150,7 +150,7 @@ def test_sheets_say_which_class_is_true_and_which_is_predicted(classifier, photo
     logits, _ = every_map(classifier, photos[0], -1)
     best, worst = int(logits.argmax()), int(logits.argmin())
     for true, notes in ((worst, ["true class", "predicted"]), (best, ["true class", ""]), (None, ["predicted", ""])):
-        query_photos(INTRQueries(classifier), [QueriedPhoto(PhotoFile(photos[0], "a", True), true)], out, top=2)
+        query_photos(INTRQueries(classifier), [QueriedPhoto(PhotoFile(photos[0], "a", True), true)], out, 2, str(true))
         title, caption, *classes = json.loads((out / "a.png").read_text())
         assert (title, caption) == ("a.png", "Cross-attention of decoder layer 3 of 3.")
         assert [note for _, note, _, _ in classes] == notes
@@ -178,7 +178,7 @@ def test_unreadable_photos_of_a_folder_are_skipped(classifier, photos, out):
     for path in photos:
         path.write_text("no photo")
     with pytest.raises(ImageError, match=r"not one of 4 images could be read; the first: .*a\.png"):
-        query_photos(INTRQueries(classifier), list_named_photos([photos[0].parent], classifier), out)
+        query_photos(INTRQueries(classifier), list_named_photos([photos[0].parent], classifier), out, key="other")
 
 
 def test_a_photo_of_less_than_a_cell_is_looked_at(classifier, photos, out):
@@ -193,9 +193,8 @@ def test_what_is_drawn_stays_when_the_work_is_interrupted(classifier, photos, ou
     asked = list_named_photos(photos, classifier)
     query_photos(INTRQueries(classifier), asked, out)
     whole = snapshot(out)
-    for file in out.iterdir():
-        if file.stem != "queries":
-            file.unlink()
+    for file in (path for path in out.rglob("*") if path.is_file() and path.stem != "queries"):
+        file.unlink()
 
     def interrupted(view, path, caption):
         if path.stem == "c":
@@ -207,6 +206,7 @@ def test_what_is_drawn_stays_when_the_work_is_interrupted(classifier, photos, ou
         with pytest.raises(KeyboardInterrupt):
             query_photos(INTRQueries(classifier), asked, out)
     assert {file.name for file in out.iterdir()} == {
+        "shards",
         "a.png",
         "a.safetensors",
         "b.png",

@@ -11,7 +11,7 @@ from vitrail.adapters import Classifier, export_huggingface
 from vitrail.api.models import Model, as_classifier
 from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.files import growing_folder, results_folder
+from vitrail.core.files import results_folder
 from vitrail.datasets.dataset import Unreadable
 from vitrail.evaluation import Evaluation, evaluate
 from vitrail.evaluation.accuracy import write_accuracy
@@ -19,9 +19,13 @@ from vitrail.evaluation.data_source import TEST_SPLITS, DataSource
 from vitrail.evaluation.layer_files import write_layer_report
 from vitrail.evaluation.layer_report import LayerReport
 from vitrail.evaluation.layers import expect_hit, report_layers
+from vitrail.evaluation.run import claimed_for
 from vitrail.explainers.intr import INTRQueries
+from vitrail.runs.manifest import Manifest, describe_model, fingerprint_files
 from vitrail.runs.photo_list import list_folder_photos, list_named_photos, refuse_replacing
 from vitrail.runs.query_photos import PhotoQueries, query_photos
+from vitrail.runs.run_dir import RunDirectory
+from vitrail.runs.shards import FOLDER, remove_shards
 
 
 def test(
@@ -53,7 +57,7 @@ def test(
         data_options: Options of the data set.
         batch_size: Images per batch.
         num_workers: Processes that read images.
-        out: Output folder for accuracy.json.
+        out: Run directory for accuracy.json. An interrupted run with the same settings resumes.
         export: Output folder for the model in Hugging Face format, for a model from Hugging Face.
         overwrite: Whether earlier results are replaced.
         device: Device for a model given by name.
@@ -67,20 +71,20 @@ def test(
     if export is not None and out is not None and Path(export) == Path(out):
         raise InvalidInputError(f"expected separate folders for --export and --out, got {out} for both")
     source = DataSource(Path(data), data_set, split, data_options or {})
+    classifier = as_classifier(model, device)
+    images = source.read(classifier.preprocessing, TEST_SPLITS).subsample(limit)
     with ExitStack() as folders:
-        classifier = as_classifier(model, device)
-        images = source.read(classifier.preprocessing, TEST_SPLITS).subsample(limit)
-        is_first, folder = rank() == 0, None
+        folder, key = None if out is None else Path(out), ""
         # Claim the folders first, so that a bad one fails before the work.
-        if is_first and out is not None:
-            folder = folders.enter_context(results_folder(out, overwrite))
-        if is_first and export is not None:
-            export_huggingface(classifier, folders.enter_context(results_folder(export, overwrite)))
-        result = evaluate(classifier, images, batch_size, num_workers)
-        if is_first:
-            on_result(result)
         if folder is not None:
-            write_accuracy(folder, classifier.name, result)
+            key = folders.enter_context(claimed_for("test", folder, classifier, source, images, batch_size, overwrite))
+        if export is not None and rank() == 0:
+            export_huggingface(classifier, folders.enter_context(results_folder(export, overwrite)))
+        result = evaluate(classifier, images, batch_size, num_workers, folder, key)
+        if rank() == 0:
+            on_result(result)
+            if folder is not None:
+                write_accuracy(folder, classifier.name, result)
     return result
 
 
@@ -105,7 +109,7 @@ def layers(
         limit: Maximum number of images, evenly spread.
         batch_size: Images per batch.
         num_workers: Processes that read images.
-        out: Output folder for tables, a picture and a page.
+        out: Run directory for tables, a picture and a page. An interrupted run with the same settings resumes.
         overwrite: Whether earlier results are replaced.
         device: Device for a model given by name.
 
@@ -114,14 +118,17 @@ def layers(
         OutputError: The output folder is not empty, or cannot be written.
         ImageError: Not a single image could be read.
     """
-    with ExitStack() as folders:
-        classifier: Classifier = expect_hit(as_classifier(model, device))
-        images = DataSource(Path(data)).read(classifier.preprocessing, TEST_SPLITS).subsample(limit)
-        # Claim the folder first, so that a bad one fails before the work.
-        folder = folders.enter_context(results_folder(out, overwrite)) if out is not None and rank() == 0 else None
-        report = report_layers(classifier, images, batch_size, num_workers)
-        if folder is not None:
-            write_layer_report(folder, report)
+    classifier: Classifier = expect_hit(as_classifier(model, device))
+    source = DataSource(Path(data))
+    images = source.read(classifier.preprocessing, TEST_SPLITS).subsample(limit)
+    if out is None:
+        return report_layers(classifier, images, batch_size, num_workers)
+    # Claim the folder first, so that a bad one fails before the work.
+    with claimed_for("layers", Path(out), classifier, source, images, batch_size, overwrite) as key:
+        report = report_layers(classifier, images, batch_size, num_workers, Path(out), key)
+        if rank() == 0:
+            with results_folder(out, overwrite=True) as folder:
+                write_layer_report(folder, report)
     return report
 
 
@@ -139,6 +146,8 @@ def queries(
     device: str | None = None,
 ) -> tuple[list[PhotoQueries], list[Unreadable]]:
     """Show where the class queries of an INTR look; write one sheet per photo and the attention maps.
+
+    Inside `vitrail.core.distributed.process_group`, the processes share the photos. An interrupted run with the same settings resumes.
 
     Args:
         model: An INTR: a name (`vitrail.load`), a network, or an adapted network.
@@ -165,13 +174,21 @@ def queries(
         raise InvalidInputError(f"expected photos, or a folder by --data, got {'both' if files else 'neither'}")
     if data is None and limit is not None:
         raise InvalidInputError("expected --limit together with --data, got photos")
-    # Claim the folder first, so that a bad one fails before the work.
-    with growing_folder(out, overwrite) as folder:
-        explainer = INTRQueries(as_classifier(model, device), layer=layer)
-        if data is None:
-            queried = list_named_photos(files, explainer.model, true_class)
-        else:
-            queried, classifier = list_folder_photos(Path(data), explainer.model, true_class, limit)
-            explainer = replace(explainer, model=classifier)
-        refuse_replacing(queried, out, None if data is None else Path(data))
-        return query_photos(explainer, queried, folder, top)
+    explainer = INTRQueries(as_classifier(model, device), layer=layer)
+    if data is None:
+        queried = list_named_photos(files, explainer.model, true_class)
+    else:
+        queried, classifier = list_folder_photos(Path(data), explainer.model, true_class, limit)
+        explainer = replace(explainer, model=classifier)
+    refuse_replacing(queried, out, None if data is None else Path(data))
+    settings = {
+        "command": "queries",
+        **describe_model(explainer.model, None),
+        "layer": explainer.layer,
+        "top": top,
+        "photos": fingerprint_files([photo.path for photo, _ in queried]),
+        "true_classes": [true_class for _, true_class in queried],
+    }
+    manifest = Manifest(settings, {})
+    with RunDirectory(out, manifest, overwrite, lambda methods: remove_shards(out), [FOLDER]).claimed():
+        return query_photos(explainer, queried, out, top, manifest.key)

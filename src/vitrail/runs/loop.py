@@ -1,7 +1,7 @@
 """One pass over images in fixed batches: shared among processes, read ahead of the network, resumed from shards."""
 
 from collections.abc import Callable, Iterator, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic
 
@@ -13,7 +13,7 @@ from vitrail.core.progress import progress
 from vitrail.datasets.sampler import fixed_generator, read_on_cpu
 from vitrail.datasets.workers import FEWER_WORKERS_HINT, explain_killed_workers
 from vitrail.runs.results import expect_readable
-from vitrail.runs.shards import S, ShardStore, list_unreadable
+from vitrail.runs.shards import S, ShardStore, list_unreadable, remove_shards
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +96,14 @@ class Pass(Generic[S]):
         compute: Computes a shard from its number and its batches.
         description: What is being done, for the progress.
         store: Where shards are kept; None keeps them in memory.
+        accept: Whether a shard from an earlier run still counts.
     """
 
     batches: Batches
     compute: Callable[[int, Iterator[Any]], S]
     description: str
-    store: ShardStore[S] | None = field(default=None)
+    store: ShardStore[S] | None = None
+    accept: Callable[[S], bool] = lambda shard: True
 
     def run(self) -> list[S]:
         """Compute the shards that are missing; return those of all processes in order, without their bulk where they are stored.
@@ -112,7 +114,8 @@ class Pass(Generic[S]):
             ProcessError: A process that reads images was killed.
         """
         num_shards = self.batches.num_shards
-        shards = {} if self.store is None else self.store.load_finished(num_shards)
+        finished = {} if self.store is None else self.store.load_finished(num_shards)
+        shards = {number: shard for number, shard in finished.items() if self.accept(shard)}
         # Before anything is written: all processes must see the same shards as finished.
         gather([None])
         pending = [number for number in range(num_shards) if number not in shards]
@@ -123,7 +126,12 @@ class Pass(Generic[S]):
                 shard = shard.without_bulk()
             shards[number] = shard
         ordered = self._collect(shards, num_shards)
-        expect_readable(sum(shard.num_images for shard in ordered), self.batches.num_images, list_unreadable(ordered))
+        num_read = sum(shard.num_images for shard in ordered)
+        if not num_read and self.store is not None:
+            gather([None])  # Every process has read the shards of the others.
+            if rank() == 0:
+                remove_shards(self.store.folder)  # Nothing to resume from.
+        expect_readable(num_read, self.batches.num_images, list_unreadable(ordered))
         return ordered
 
     def read_all(self, shards: Sequence[S]) -> Iterator[S]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ DOWNLOAD_OPTIONS = ("token", "cache_dir", "local_files_only")
 
 DIGESTS = {
     "images": "images: the names, labels or sizes of files differ",
+    "photos": "photos: the names or sizes of files differ",
+    "true_classes": "true classes: they differ",
     "classes": "classes: the class names of the model differ",
 }
 """Messages for settings that are stored as a digest only."""
@@ -153,10 +155,18 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def fingerprint_images(images: LabeledImages) -> str:
-    """Return a digest of the images, in order: names, labels, and sizes of files."""
+    """Return a digest of labeled images, in order: names, labels, and sizes of files."""
+    return _fingerprint((images.name(index), label) for index, label in enumerate(images.labels))
+
+
+def fingerprint_files(paths: Sequence[Path]) -> str:
+    """Return a digest of files, in order: names and sizes."""
+    return _fingerprint((str(path), None) for path in paths)
+
+
+def _fingerprint(entries: Iterable[tuple[str, int | None]]) -> str:
     digest = hashlib.sha256()
-    for index, label in enumerate(images.labels):
-        name = images.name(index)
+    for name, label in entries:
         try:
             size = Path(name).stat().st_size
         except OSError:  # Not a file, or unreadable, which is reported elsewhere.

@@ -1,8 +1,9 @@
 """Claim a run directory: start a run in an empty folder, resume a run with the same settings, refuse anything else."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,17 @@ class RunDirectory:
             gather([None])
             yield self.manifest.to_json_types()
             return
+        created = not self.folder.exists()
+        try:
+            with self._locked() as manifest:
+                yield manifest
+        except BaseException:
+            if created:
+                self._remove_if_empty()
+            raise
+
+    @contextmanager
+    def _locked(self) -> Iterator[Manifest]:
         with only_run(output_folder(self.folder)):
             resumes = not self.overwrite and (self.folder / RUN_FILE).exists()
             manifest = self.claim()
@@ -56,6 +68,13 @@ class RunDirectory:
                 logger.info("resuming in %s", self.folder)
             gather([None])  # Other processes must not read the folder before it is claimed.
             yield manifest
+
+    def _remove_if_empty(self) -> None:
+        """Remove a folder that holds no result yet."""
+        files = [path for path in self.folder.rglob("*") if not path.is_dir()]
+        if files in ([], [self.folder / RUN_FILE]):
+            with suppress(OSError):
+                shutil.rmtree(self.folder)
 
     def expect_claimable(self) -> None:
         """Refuse a folder that `claim` would refuse, without changing anything in it.

@@ -116,10 +116,11 @@ class ShardStore(Generic[S]):
         """Read all shards with their bulk, one after the other."""
         return (self.read(number) for number in range(num_shards))
 
-    def remove(self) -> None:
-        """Remove all shards, of whatever run."""
-        for path in (self.folder / FOLDER).glob("[0-9]" * 6 + ".npz"):
-            path.unlink()
+
+def remove_shards(folder: Path) -> None:
+    """Remove all shards of a run directory, of whatever run."""
+    for path in (folder / FOLDER).glob("[0-9]" * 6 + ".npz"):
+        path.unlink()
 
 
 def list_unreadable(shards: Sequence[Shard]) -> list[Unreadable]:

@@ -19,14 +19,13 @@ from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.report import file_name, write_results
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.selection import LABEL, Selection
-from vitrail.evaluation.scoring.shards import ScoreShard
 from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.evaluation.scoring.stale_results import PICTURES
 from vitrail.evaluation.scoring.table import Table
 from vitrail.explainers import Explainer
 from vitrail.runs.manifest import METRICS, Manifest, describe_method, describe_model, fingerprint_images
 from vitrail.runs.run_dir import RunDirectory, expect_outside
-from vitrail.runs.shards import FOLDER, ShardStore
+from vitrail.runs.shards import FOLDER, remove_shards
 
 MODELS = "models"
 """Subfolder of a comparison with one run directory per model."""
@@ -177,8 +176,7 @@ class ScoringRun:
         return scores, write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
 
     def _directory(self, folder: Path, manifest: Manifest) -> RunDirectory:
-        shards = ShardStore(folder, manifest.key, ScoreShard)
-        return RunDirectory(folder, manifest, self.overwrite, lambda methods: shards.remove(), [FOLDER, PICTURES])
+        return RunDirectory(folder, manifest, self.overwrite, lambda methods: remove_shards(folder), [FOLDER, PICTURES])
 
     def _read_images(self, classifier: Classifier) -> LabeledImages:
         images = self.source.read(classifier.preprocessing)
