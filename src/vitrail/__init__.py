@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vitrail.core.errors import VitrailError
     from vitrail.explanation import Explanation
     from vitrail.metrics import Protocol
+    from vitrail.runs.open_run import open_run
 
 _MODULES = {
     "Classifier": "vitrail.adapters",
@@ -30,6 +31,7 @@ _MODULES = {
     "list_metrics": "vitrail.api",
     "list_protocols": "vitrail.api",
     "load": "vitrail.adapters",
+    "open_run": "vitrail.runs.open_run",
     "save": "vitrail.adapters",
     "score": "vitrail.api",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "list_metrics",
     "list_protocols",
     "load",
+    "open_run",
     "save",
     "score",
 ]

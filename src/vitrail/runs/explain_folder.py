@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from vitrail.adapters import Preprocessing
 from vitrail.core.distributed import gather, rank
@@ -18,8 +18,9 @@ from vitrail.explainers import Explainer, check_method_names
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_images import BATCH_SIZE, explain_images
 from vitrail.runs.explain_photos import SHEET, OpenedPhoto, PhotoReader, draw
+from vitrail.runs.explain_shards import IMAGES_PER_SHARD, PICTURES, Pictures, ShardedRun
 from vitrail.runs.loop import Batches
-from vitrail.runs.manifest import Manifest, describe_method, describe_model, describe_options
+from vitrail.runs.manifest import Manifest, describe_method, describe_model, describe_options, fingerprint_files
 from vitrail.runs.results import (
     ImageResult,
     MethodResults,
@@ -30,6 +31,7 @@ from vitrail.runs.results import (
     write_unreadable,
 )
 from vitrail.runs.run_dir import RunDirectory, expect_apart
+from vitrail.runs.shards import FOLDER, remove_shards
 from vitrail.viz.overlay import Smoothing
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
 
@@ -66,12 +68,19 @@ def explain_folder(
     smoothing: Smoothing = "nearest",
     overwrite: bool = False,
     model_options: Mapping[str, Any] | None = None,
+    file_format: Literal["files", "shards"] = "files",
+    pictures: Pictures = 100,
+    half: bool = False,
 ) -> FolderResults:
     """Explain every image below a folder by every method; resume an interrupted run with the same settings.
 
-    Each image and method gives `out/METHOD/IMAGE.npz`, `.json` (`Explanation.load`) and `.png` (overlay), written as soon as they are
-    computed. The table images.csv and a contact sheet follow at the end; run.json records the settings. Batches are a fixed partition
-    of the sorted files, and existing results are never rewritten, so a resumed run ends with the same bytes as an uninterrupted one.
+    With the format "files", each image and method gives `out/METHOD/IMAGE.npz`, `.json` (`Explanation.load`) and `.png` (overlay), written
+    as soon as they are computed. The table images.csv and a contact sheet follow at the end; run.json records the settings. Batches are a
+    fixed partition of the sorted files, and existing results are never rewritten, so a resumed run ends with the same bytes as an
+    uninterrupted one.
+
+    With the format "shards", the explanations of `IMAGES_PER_SHARD` images lie in one file, and a sample of the images is drawn into
+    `out/pictures`; `vitrail.open_run` reads them by image. Memory does not grow with the number of images.
 
     Inside `vitrail.core.distributed.process_group`, the processes share the batches; the first one writes table and sheet.
 
@@ -86,6 +95,9 @@ def explain_folder(
         smoothing: How overlays are enlarged.
         overwrite: Start over: remove earlier results of these methods.
         model_options: Options the model was loaded with, to record in run.json.
+        file_format: "files": three files per image and method; or "shards".
+        pictures: Of shards: how many images to draw, evenly spread; or "all" or "none".
+        half: Of shards: whether to store relevance and logits in half precision.
 
     Raises:
         OutputError: `out` holds something else or results of other settings, cannot be written, or is in use by another run.
@@ -100,7 +112,8 @@ def explain_folder(
     expect_exists(data)
     expect_apart(data, out, names)
     photos = _list_photos(data, limit, model.preprocessing)
-    batches = Batches(PhotoReader(photos, model.preprocessing), batch_size, _keep_list, num_workers)
+    per_shard = max(IMAGES_PER_SHARD // max(batch_size, 1), 1) if file_format == "shards" else 1
+    batches = Batches(PhotoReader(photos, model.preprocessing), batch_size, _keep_list, num_workers, per_shard)
     settings = {
         **describe_model(model, target),
         "model_options": describe_options(model_options or {}),
@@ -108,18 +121,29 @@ def explain_folder(
         "batch_size": batch_size,
         "smoothing": smoothing,
     }
+    if file_format == "shards":
+        settings |= {"file_format": file_format, "pictures": pictures, "half": half, "num_images": len(photos)}
+        settings |= {"photos": fingerprint_files([photo.path for photo in photos])}
     methods = {name: describe_method(explainer) for name, explainer in zip(names, explainers, strict=True)}
 
     def remove(methods: Sequence[str]) -> None:
+        remove_shards(out)
         for name in methods:
             remove_results(out / name)
 
-    with RunDirectory(out, Manifest(settings, methods), overwrite, remove, can_grow=True).claimed() as manifest:
+    asked = Manifest(settings, methods)
+    by_name = dict(zip(names, explainers, strict=True))
+    directory = RunDirectory(out, asked, overwrite, remove, [FOLDER, PICTURES], can_grow=file_format == "files")
+    with directory.claimed() as manifest:
+        if file_format == "shards":
+            sharded = ShardedRun(out, data, batches, by_name, target, pictures, half, smoothing, asked.key)
+            num_images, unreadable = sharded.run()
+            return FolderResults(num_images, 0, {}, unreadable, names)
         run = _FolderRun(out, data, photos, batches, list(manifest.methods))
         num_before = run.count_done(names)
         if num_before and rank() == 0:
             logger.info("%d of %d images are already explained", num_before, len(photos))
-        run.explain_missing(dict(zip(names, explainers, strict=True)), target, smoothing)
+        run.explain_missing(by_name, target, smoothing)
         return run.summarize(names, num_before)
 
 

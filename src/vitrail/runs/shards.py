@@ -119,7 +119,7 @@ class ShardStore(Generic[S]):
 
 def remove_shards(folder: Path) -> None:
     """Remove all shards of a run directory, of whatever run."""
-    for path in (folder / FOLDER).glob("[0-9]" * 6 + ".npz"):
+    for path in (folder / FOLDER).glob("[0-9]" * 6 + ".*"):
         path.unlink()
 
 

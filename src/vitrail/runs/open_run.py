@@ -1,0 +1,155 @@
+"""Read the explanations of a finished run by image, lazily."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from vitrail.core.errors import CheckpointError, UnknownNameError
+from vitrail.core.files import regular_file
+from vitrail.core.json_io import read_json
+from vitrail.core.registry import unknown_name
+from vitrail.explanation import Explanation
+from vitrail.runs.explanation_shards import open_shard, unpack
+from vitrail.runs.manifest import RUN_FILE, Manifest
+from vitrail.runs.results import IMAGES_FILE
+from vitrail.runs.shards import FOLDER
+from vitrail.viz.tables import read_csv
+
+MODEL_FILE = "model.json"
+"""Name, class names and meaning of outputs of the model, for runs whose explanations lie in shards."""
+
+
+@dataclass(frozen=True)
+class ExplanationRun(Mapping[str, "MethodExplanations"]):
+    """The explanations of a run, by method: `run["rollout"][31415]`, `run["rollout"]["cats/7.jpg"]`.
+
+    Attributes:
+        folder: The run directory.
+        manifest: What was asked.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @cached_property
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of images.csv, one per explained image."""
+        try:
+            return list(read_csv(regular_file(self.folder / IMAGES_FILE)))
+        except (OSError, csv.Error) as error:
+            raise CheckpointError(
+                f"cannot read {self.folder / IMAGES_FILE}: {error}; run the same `vitrail explain` again to finish the run"
+            ) from error
+
+    @cached_property
+    def images(self) -> list[str]:
+        """File of every explained image, relative to the data."""
+        return [row["image"] for row in self.rows]
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Index of every image by its file."""
+        return {name: index for index, name in enumerate(self.images)}
+
+    @cached_property
+    def names(self) -> dict[str, Any]:
+        """Model, class names and output, as `Explanation` takes them."""
+        described = read_json(self.folder / MODEL_FILE)
+        return described | {"class_names": tuple(described["class_names"])}
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether explanations lie in shards, or in files of their own."""
+        return self.manifest.settings.get("file_format") == "shards"
+
+    def __getitem__(self, method: str) -> "MethodExplanations":
+        if method not in self.manifest.methods:
+            raise unknown_name("method of this run", method, list(self.manifest.methods))
+        return MethodExplanations(self, method)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.manifest.methods)
+
+    def __len__(self) -> int:
+        return len(self.manifest.methods)
+
+
+@dataclass(frozen=True)
+class MethodExplanations(Sequence[Explanation]):
+    """The explanations of all images by one method; each is read when it is asked for."""
+
+    run: ExplanationRun
+    method: str
+
+    def __len__(self) -> int:
+        return len(self.run.images)
+
+    @overload
+    def __getitem__(self, image: int | str) -> Explanation: ...
+    @overload
+    def __getitem__(self, image: slice) -> list[Explanation]: ...
+    def __getitem__(self, image: int | str | slice) -> Explanation | list[Explanation]:
+        """Return the explanation of an image, by index or by file name.
+
+        Raises:
+            IndexError: There is no such index.
+            UnknownNameError: There is no such file in the run.
+            CheckpointError: The result is damaged or missing.
+        """
+        if isinstance(image, slice):
+            return [self[index] for index in range(*image.indices(len(self)))]
+        if isinstance(image, str):
+            if image not in self.run.index:
+                raise UnknownNameError(f"no image {image!r} in {self.run.folder}; expected a file as images.csv names it")
+            image = self.run.index[image]
+        row = self.run.rows[image]
+        if not self.run.in_shards:
+            return Explanation.load(self.run.folder / row[f"{self.method}_file"])
+        with open_shard(self.run.folder / FOLDER / row["shard"]) as (file, description):
+            starts = _first_cells(file.get_tensor(f"{self.method}.grid"))
+            return unpack(file, self.method, int(row["row"]), starts, description, self.run.names)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        """Read all explanations in order; a shard is opened once."""
+        if not self.run.in_shards:
+            yield from (self[index] for index in range(len(self)))
+            return
+        for name in dict.fromkeys(row["shard"] for row in self.run.rows):
+            with open_shard(self.run.folder / FOLDER / name) as (file, description):
+                starts = _first_cells(file.get_tensor(f"{self.method}.grid"))
+                for row in range(len(starts)):
+                    yield unpack(file, self.method, row, starts, description, self.run.names)
+
+
+def open_run(path: str | Path) -> ExplanationRun:
+    """Open the run directory of `vitrail explain --data`, to read its explanations by image.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        CheckpointError: There is no finished run of explanations.
+
+    Example:
+        >>> import vitrail
+        >>> run = vitrail.open_run("vitrail-out")  # doctest: +SKIP
+        >>> run["rollout"]["cats/7.jpg"].relevance.shape  # doctest: +SKIP
+    """
+    folder = Path(path)
+    manifest = Manifest.read(folder)
+    if manifest is None or not manifest.methods or not (folder / IMAGES_FILE).exists():
+        raise CheckpointError(
+            f"expected the folder of a finished `vitrail explain --data` ({RUN_FILE} and {IMAGES_FILE}), got {folder}"
+        )
+    return ExplanationRun(folder, manifest)
+
+
+def _first_cells(grids: torch.Tensor) -> torch.Tensor:
+    """Return the index of the first cell of every image."""
+    cells = grids.long().prod(1)
+    return cells.cumsum(0) - cells
