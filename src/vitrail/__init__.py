@@ -10,7 +10,7 @@ from vitrail.version import __version__
 
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, load, save
-    from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, score
+    from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, score, similarity
     from vitrail.core.errors import VitrailError
     from vitrail.explanation import Explanation
     from vitrail.metrics import Protocol
@@ -32,6 +32,7 @@ _MODULES = {
     "load": "vitrail.adapters",
     "save": "vitrail.adapters",
     "score": "vitrail.api",
+    "similarity": "vitrail.api",
 }
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "load",
     "save",
     "score",
+    "similarity",
 ]
 
 
