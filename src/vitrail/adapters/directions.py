@@ -78,10 +78,8 @@ class Directions:
                 f"expected directions of {embeddings.shape[-1]} numbers, as the network's embeddings, got {self.vectors.shape[1]}; use "
                 "those of the same model"
             )
-        device, dtype = (
-            embeddings.device,
-            embeddings.dtype,
-        )  # Named, because the gradient check follows the embeddings themselves.
+        # By device and type: `to(embeddings)` would look as if the gradient of the embeddings were cut.
+        device, dtype = embeddings.device, embeddings.dtype
         vectors = self.vectors.to(device, dtype)
         if self.cosine:
             embeddings, vectors = nn.functional.normalize(embeddings, dim=-1), nn.functional.normalize(vectors, dim=-1)

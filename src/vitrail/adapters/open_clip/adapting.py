@@ -17,7 +17,7 @@ from vitrail.adapters.open_clip.text import OpenClipText
 from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.subclasses import is_unchanged
-from vitrail.adapters.timm.adapting import adapt_timm_vit
+from vitrail.adapters.timm.adapting import adapt_timm
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.hooks import original
 
@@ -91,7 +91,7 @@ def _adapt_trunk(tower: Any, name: str, class_names: tuple[str, ...], preprocess
         raise UnsupportedModelError(
             "expected an image tower of timm alone, got layers after it; only methods for any classifier apply"
         )
-    return adapt_timm_vit(tower.trunk, name, class_names, preprocessing)
+    return adapt_timm(tower.trunk, name, class_names, preprocessing)
 
 
 def open_clip_preprocessing(module: nn.Module) -> Preprocessing:
