@@ -179,7 +179,8 @@ def expect_embedding(classifier: Classifier) -> None:
     if classifier.output != "embedding":
         raise UnsupportedModelError(
             f"expected a network that gives an embedding, got {classifier.name}, which has a head for classes; load it without its head "
-            "(timm: num_classes=0, torchvision: heads=nn.Identity(), Hugging Face: the model class without ForImageClassification)"
+            "(timm: num_classes=0, torchvision: heads=nn.Identity(), Hugging Face: the model class without ForImageClassification), "
+            "or say vitrail.adapt(..., output='embedding') if its outputs are one"
         )
 
 

@@ -18,7 +18,7 @@ from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.subclasses import is_unchanged
 from vitrail.adapters.timm.adapting import adapt_timm
-from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import original
 
 MODELS = (CLIP, CustomTextCLIP, CoCa)
@@ -98,7 +98,7 @@ def open_clip_preprocessing(module: nn.Module) -> Preprocessing:
     """Return a model's own preprocessing; where it carries none, that of CLIP at the size of its image tower.
 
     Raises:
-        InvalidInputError: It pads photos.
+        UnsupportedModelError: It pads photos.
     """
     tower: Any = image_tower(module)
     fields: Mapping[str, Any] = getattr(tower, "preprocess_cfg", {})
@@ -106,7 +106,7 @@ def open_clip_preprocessing(module: nn.Module) -> Preprocessing:
     height, width = (size, size) if isinstance(size, int) else size
     mode = fields.get("resize_mode", "shortest")
     if mode not in CROP_MODES:
-        raise InvalidInputError(
+        raise UnsupportedModelError(
             f"expected a resize_mode of {' or '.join(CROP_MODES)}, got {mode!r}, which pads photos; give vitrail.adapt a Preprocessing"
         )
     return Preprocessing(
