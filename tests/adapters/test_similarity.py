@@ -1,6 +1,7 @@
 """Networks that give an embedding, compared with texts, reference images, probes and directions."""
 
 import copy
+import math
 
 import clip_networks
 import numpy as np
@@ -14,6 +15,8 @@ import vitrail
 from vitrail import similarity
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.explainers import EXPLAINERS
+from vitrail.metrics import PROTOCOLS
+from vitrail.metrics.perturbation import perturbation_curves
 
 
 @pytest.fixture
@@ -206,6 +209,19 @@ def test_removing_patches_measures_the_similarity(tower, images):
     torch.testing.assert_close(logits[0, 1].detach(), (row @ encode(tower, "cat").T)[0])
 
 
+def test_curves_are_the_similarity_of_changed_images(tower, images):
+    compared, image = similarity(tower, prompts=["cat"]), images[:1]
+    explanation = vitrail.explain(compared, image, method="input-x-gradient")
+    curves = perturbation_curves(compared, image, explanation, PROTOCOLS["hit"])
+    order = explanation.relevance.flatten().argsort(descending=True, stable=True)
+    direction = encode(tower, "cat")
+    for fraction, score in zip(curves.fractions.tolist(), curves["deletion_zero"][0].tolist(), strict=True):
+        keep = torch.ones(16)
+        keep[order[: math.ceil(round(fraction * 16, 3))]] = 0
+        changed = image * keep.view(1, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
+        assert score == pytest.approx(float(embed(tower, changed) @ direction.T), abs=1e-5)
+
+
 @pytest.mark.parametrize("protocol", ["tokens", "hit"])
 @pytest.mark.parametrize("prompts", [["cat"], ["cat", "dog"]])
 def test_scores_of_a_similarity(tower, photos, tmp_path, protocol, prompts):
@@ -333,3 +349,32 @@ def test_references_in_and_beside_folders_are_refused(tower, photos, tmp_path):
 def test_an_unknown_prompt_as_target_is_refused(tower, images):
     with pytest.raises(UnknownNameError, match="unknown class 'bird'"):
         vitrail.explain(similarity(tower, prompts=["cat", "dog"]), images, target="bird")
+
+
+def test_any_network_from_images_to_embeddings(photos):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 6, 8, 8), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    plain = vitrail.adapt(network, name="mine", output="embedding", preprocessing=vitrail.Preprocessing((32, 32)))
+    compared = similarity(plain, references=photos[:2])
+    images = plain.prepare(photos)
+    rows = nn.functional.normalize(network(images), dim=-1)
+    torch.testing.assert_close(compared.logits(images), rows @ rows[:2].T)
+    assert vitrail.explain(compared, images, method="occlusion").relevance.std() > 0
+
+
+@pytest.mark.slow
+def test_the_documented_birds_are_most_similar_to_their_species(tmp_path):
+    """docs/clip.md: the bundled network without its head, and twenty references per species."""
+    from typer.testing import CliRunner
+
+    import vitrail.api
+    from vitrail.cli.main import app
+
+    options = ["--train", "180", "--val", "0", "--test", "60", "--option", "size=64", "--option", "num_classes=9"]
+    assert CliRunner().invoke(app, ["generate", "birds", "--out", str(tmp_path), *options]).exit_code == 0
+    model = vitrail.load("vitrail:vit-birds", device="cpu")
+    model.module.reset_classifier(0)
+    birds = similarity(
+        vitrail.adapt(model.module, name="vit-birds", preprocessing=model.preprocessing), references=tmp_path / "train"
+    )
+    assert vitrail.api.test(birds, tmp_path / "test").top1 == 1

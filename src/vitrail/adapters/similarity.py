@@ -23,8 +23,8 @@ PLACEHOLDER = "{}"
 """Where a template takes the prompt."""
 
 NO_TEXT_TOWER = (
-    "expected a network with a text tower for prompts (Hugging Face's CLIP and SigLIP families, open_clip), got {name}; compare with "
-    "reference images, a linear probe or a direction instead"
+    "expected a network with a text tower for prompts (Hugging Face's CLIP and SigLIP families, open_clip; timm has image towers only, "
+    "whose weights open_clip has with their text towers), got {name}; compare with reference images, a linear probe or a direction instead"
 )
 
 

@@ -187,7 +187,7 @@ def test_padded_photos_are_refused():
     model = clip_networks.open_clip_model(layers=1)
     model.visual.preprocess_cfg = {"resize_mode": "longest"}
     with pytest.raises(
-        InvalidInputError, match="expected a resize_mode of shortest or squash, got 'longest', which pads photos"
+        UnsupportedModelError, match="expected a resize_mode of shortest or squash, got 'longest', which pads photos"
     ):
         adapt(model)
     assert adapt(model, preprocessing=Preprocessing((32, 32))).preprocessing.size == (32, 32)
