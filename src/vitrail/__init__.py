@@ -10,7 +10,7 @@ from vitrail.version import __version__
 
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, load, save
-    from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, score
+    from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, score, similarity
     from vitrail.core.errors import VitrailError
     from vitrail.explanation import Explanation
     from vitrail.metrics import Protocol
@@ -34,6 +34,7 @@ _MODULES = {
     "open_run": "vitrail.runs.open_run",
     "save": "vitrail.adapters",
     "score": "vitrail.api",
+    "similarity": "vitrail.api",
 }
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "open_run",
     "save",
     "score",
+    "similarity",
 ]
 
 

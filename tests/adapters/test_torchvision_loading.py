@@ -7,8 +7,8 @@ from torchvision.models import ViT_B_16_Weights
 
 import vitrail
 from vitrail.adapters import Preprocessing
-from vitrail.adapters.torchvision.adapter import create_torchvision
-from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.adapters.torchvision.creation import create_torchvision
+from vitrail.core.errors import InvalidInputError, UnknownNameError
 
 
 def small(name: str = "", weights: None = None, image_size: int = 224) -> torch.nn.Module:
@@ -51,7 +51,6 @@ def test_random_weights():
             InvalidInputError,
             "cannot create 'vit_b_16' with {'num_layers': 1}",
         ),
-        ("resnet18", {}, UnsupportedModelError, "got torchvision's ResNet, which has no adapter"),
         (
             "fasterrcnn_resnet50_fpn",
             {"pretrained": False},
@@ -67,7 +66,7 @@ def test_names_and_options_that_do_not_exist(name, options, error, message, monk
 
 
 def test_images_of_another_size(monkeypatch):
-    monkeypatch.setattr("vitrail.adapters.torchvision.get_model", small)
+    monkeypatch.setattr("vitrail.adapters.torchvision.creation.get_model", small)
     with pytest.raises(
         InvalidInputError, match=r"expected images of 32x32 pixels .* got 64x64; resize them, or load the model with other"
     ):
@@ -75,7 +74,7 @@ def test_images_of_another_size(monkeypatch):
 
 
 def test_up_to_the_wire(monkeypatch):
-    monkeypatch.setattr("vitrail.adapters.torchvision.get_model", small)
+    monkeypatch.setattr("vitrail.adapters.torchvision.creation.get_model", small)
     fetched, state = [], small().state_dict()
 
     def fetch(url, **options):
@@ -96,7 +95,9 @@ def test_up_to_the_wire(monkeypatch):
 
 def test_weights_for_another_size(monkeypatch):
     seen = {}
-    monkeypatch.setattr("vitrail.adapters.torchvision.get_model", lambda name, **options: seen.update(options) or small())
+    monkeypatch.setattr(
+        "vitrail.adapters.torchvision.creation.get_model", lambda name, **options: seen.update(options) or small()
+    )
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: small().state_dict())
     loaded = vitrail.load("torchvision:vit_b_16", weights="IMAGENET1K_SWAG_E2E_V1", device="cpu")
     assert seen["image_size"] == 384
@@ -107,7 +108,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("vitrail.adapters.torchvision.get_model", small)
+    monkeypatch.setattr("vitrail.adapters.torchvision.creation.get_model", small)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
     with pytest.raises(
         UnknownNameError, match=r"cannot load the weights of torchvision:vit_b_16: no route; .* pretrained=False"
@@ -121,7 +122,7 @@ def test_preprocessing_is_torchvisions_own(name):
     import torchvision
     from PIL import Image
 
-    from vitrail.adapters.torchvision.adapter import weights_preprocessing
+    from vitrail.adapters.torchvision.creation import weights_preprocessing
 
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(1, 3, 12, 17, generator=generator)

@@ -1,5 +1,6 @@
 """Directions in an embedding space, whose agreement with the embedding of an image is a logit."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,15 @@ class Directions:
     cosine: bool = True
 
     def __post_init__(self) -> None:
+        if (
+            self.vectors.ndim != 2
+            or self.classes.shape != self.vectors.shape[:1]
+            or self.bias.shape not in ((1,), (self.num_classes,))
+        ):
+            raise InvalidInputError(
+                "expected directions (k, d), a class of each, and one bias or one per class, got the shapes "
+                f"{', '.join(str(tuple(part.shape)) for part in (self.vectors, self.classes, self.bias))}; check where they come from"
+            )
         if not torch.isfinite(self.vectors).all() or not torch.isfinite(self.bias).all():
             raise InvalidInputError("expected directions of finite numbers, got others; check where they come from")
         if self.cosine and not bool((self.vectors.norm(dim=1) > 0).all()):
@@ -49,6 +59,14 @@ class Directions:
         """Number of logits."""
         return int(self.classes.max()) + 1
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all numbers, to tell comparisons apart."""
+        digest = hashlib.sha256(f"{self.scale} {self.cosine}".encode())
+        for values in (self.vectors, self.classes, self.bias):
+            digest.update(f"{values.dtype} {tuple(values.shape)} {values.tolist()}".encode())
+        return digest.hexdigest()[:32]
+
     def __call__(self, embeddings: Float[Tensor, "b d"]) -> Logits:
         """Return the logits of embedded images.
 
@@ -60,14 +78,16 @@ class Directions:
                 f"expected directions of {embeddings.shape[-1]} numbers, as the network's embeddings, got {self.vectors.shape[1]}; use "
                 "those of the same model"
             )
-        vectors = self.vectors.to(embeddings)
+        # By device and type: `to(embeddings)` would look as if the gradient of the embeddings were cut.
+        device, dtype = embeddings.device, embeddings.dtype
+        vectors = self.vectors.to(device, dtype)
         if self.cosine:
             embeddings, vectors = nn.functional.normalize(embeddings, dim=-1), nn.functional.normalize(vectors, dim=-1)
         similarity = embeddings @ vectors.T
         if len(vectors) > self.num_classes:  # The nearest direction of every class decides.
             belongs = self.classes.to(vectors.device) == torch.arange(self.num_classes, device=vectors.device)[:, None]
             similarity = similarity[:, None].masked_fill(~belongs, float("-inf")).amax(-1)
-        return self.scale * similarity + self.bias.to(embeddings)
+        return self.scale * similarity + self.bias.to(device, dtype)
 
 
 class TextTower(ABC):

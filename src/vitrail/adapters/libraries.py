@@ -35,6 +35,7 @@ ENTRIES: Mapping[str, _Entry] = {
     "intr": _Entry(("vitrail.models.intr",), "vitrail.adapters.intr.library:INTRLibrary"),
     "timm": _Entry(("timm.models",), "vitrail.adapters.timm.library:TimmLibrary"),
     "torchvision": _Entry(("torchvision.models",), "vitrail.adapters.torchvision.library:TorchvisionLibrary"),
+    "open_clip": _Entry(("open_clip",), "vitrail.adapters.open_clip.library:OpenClipLibrary", extra="clip"),
     "hf": _Entry(("transformers",), "vitrail.adapters.huggingface.library:HuggingFaceLibrary", extra="hf"),
 }
 """All libraries, by the word before the colon in `timm:vit_base_patch16_224`."""

@@ -25,9 +25,14 @@ def save(classifier: Classifier, path: str | Path, *, half: bool = False, notes:
         notes: Further information, ready for JSON, to store in the file.
 
     Raises:
-        UnsupportedModelError: vitrail does not know how to rebuild the network.
+        UnsupportedModelError: vitrail does not know how to rebuild the network, or it is compared with prompts, references or others.
         OutputError: The file cannot be written; an older file stays intact.
     """
+    if classifier.directions is not None:
+        raise UnsupportedModelError(
+            f"expected a network as it was loaded, got {classifier.name}, whose directions a file cannot hold; save the network without "
+            "them, and call vitrail.similarity after loading"
+        )
     module = classifier.module
     spec = find_build_spec(classifier)
     description = {

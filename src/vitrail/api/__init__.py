@@ -5,6 +5,7 @@ from vitrail.api.evaluation import layers, queries, test
 from vitrail.api.explanations import explain, explain_files, explain_folder
 from vitrail.api.models import Model, as_classifier, default_method, make_explainers
 from vitrail.api.scores import ScoreOptions, compare, score
+from vitrail.api.similarity import similarity
 from vitrail.api.training import read_recipe, train
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "queries",
     "read_recipe",
     "score",
+    "similarity",
     "test",
     "train",
 ]

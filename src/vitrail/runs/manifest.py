@@ -123,6 +123,7 @@ def describe_model(classifier: Classifier, target: int | str | None) -> dict[str
         "preprocessing": classifier.preprocessing.to_dict(),
         "target": None if target is None else classifier.class_index(target),
         **({"output": output} if output != "softmax" else {}),
+        **({"directions": classifier.directions.fingerprint} if classifier.directions is not None else {}),
     }
 
 

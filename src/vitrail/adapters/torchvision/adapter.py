@@ -1,7 +1,7 @@
 """The adapter of torchvision's Vision Transformer."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, final
 
 import torch
@@ -14,8 +14,11 @@ from vitrail.adapters.image_checks import expect_channels, expect_size, first_co
 from vitrail.adapters.pooling import class_token_weights, is_feature_head
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.recording import BlockIntercept
+from vitrail.adapters.subclasses import is_unchanged
+from vitrail.adapters.torch_attention import show_torch_attention
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.hooks import original, replaced_methods
+from vitrail.core.hooks import original
+from vitrail.core.outputs import Output
 from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 
@@ -64,44 +67,9 @@ class TorchvisionViTAdapter(ViTAdapter):
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         return class_token_weights(num_tokens, 1, self.vit.class_token)
 
-    @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
-        # The weights that torch's MultiheadAttention returns are not on the path of the gradients, so its arithmetic is
-        # repeated here.
-        attentions: list[Any] = [original(block.self_attention) for block in blocks]
-        for index, attention in enumerate(attentions):
-            if type(attention) is not nn.MultiheadAttention or not attention._qkv_same_embed_dim or not attention.batch_first:
-                raise UnsupportedModelError(
-                    f"expected torch's MultiheadAttention in every block of {self.name}, got {type(attention).__name__} in block {index}, "
-                    "whose attention vitrail cannot see; merge adapters such as LoRA into the weights first"
-                )
-        opened = [_OpenAttention(attention, block, intercept) for block, attention in zip(blocks, attentions, strict=True)]
-        with replaced_methods("forward", [(attention.attention, attention) for attention in opened]):
-            yield
-
-
-class _OpenAttention:
-    """The forward pass of self-attention, batch first, with the attention weights in the graph."""
-
-    def __init__(self, attention: Any, block: nn.Module, intercept: BlockIntercept) -> None:
-        outer = vars(attention).get("forward")
-        self.attention, self.block = attention, block
-        # Nested contexts: the outer intercepts come first.
-        self.intercepts: list[BlockIntercept] = (
-            [*outer.intercepts, intercept] if isinstance(outer, _OpenAttention) else [intercept]
-        )
-
-    def __call__(self, query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
-        attention = self.attention
-        projected = nn.functional.linear(query, attention.in_proj_weight, attention.in_proj_bias)
-        queries, keys, values = projected.unflatten(-1, (3, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
-        weights = (queries * attention.head_dim**-0.5 @ keys.mT).softmax(-1)
-        weights = nn.functional.dropout(weights, attention.dropout, attention.training)
-        for intercept in self.intercepts:
-            weights = intercept(self.block, weights)
-        heads = (weights @ values).transpose(1, 2).flatten(2)
-        # As torch does: the projection's weights without its hooks.
-        return nn.functional.linear(heads, attention.out_proj.weight, attention.out_proj.bias), None
+    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> AbstractContextManager[None]:
+        attentions: list[Any] = [block.self_attention for block in blocks]
+        return show_torch_attention(self.name, blocks, attentions, intercept)
 
 
 def adapt_torchvision(
@@ -110,12 +78,16 @@ def adapt_torchvision(
     """Adapt a torchvision network as a Vision Transformer; the preprocessing defaults to ImageNet's at the model's own size.
 
     Raises:
-        UnsupportedModelError: The network has another architecture, no classifier, or overlapping patches.
+        UnsupportedModelError: The network has another architecture, or overlapping patches.
     """
-    if type(module) is not VisionTransformer:
+    if not is_unchanged(module, VisionTransformer, "_process_input"):
+        kind = f"expected torchvision's VisionTransformer, got torchvision's {type(module).__name__}, which"
+        if isinstance(module, VisionTransformer):
+            raise UnsupportedModelError(
+                f"{kind} changes its forward pass; adapt a VisionTransformer with its weights, or write an adapter"
+            )
         raise UnsupportedModelError(
-            f"expected torchvision's VisionTransformer, got torchvision's {type(module).__name__}, which has no adapter: patches "
-            "can be removed one by one from a plain Vision Transformer only"
+            f"{kind} has no adapter: patches can be removed one by one from a plain Vision Transformer only"
         )
     if isinstance(module.conv_proj, nn.Sequential):
         raise UnsupportedModelError(
@@ -123,11 +95,7 @@ def adapt_torchvision(
         )
     vit: Any = module
     num_channels = first_convolution(vit.conv_proj).in_channels
-    heads: Any = module.heads
-    if is_feature_head(heads):
-        raise UnsupportedModelError(
-            "expected a classifier, got a VisionTransformer whose heads give features; give it a Linear as heads and train it"
-        )
     size: Any = module.image_size
     default = Preprocessing((size, size), interpolation="bilinear").for_channels(num_channels)
-    return TorchvisionViTAdapter(module, preprocessing or default, class_names, name)
+    output: Output = "embedding" if is_feature_head(vit.heads) else "softmax"
+    return TorchvisionViTAdapter(module, preprocessing or default, class_names, name, output=output)

@@ -1,0 +1,1 @@
+"""open_clip's networks as the explainers see them."""
