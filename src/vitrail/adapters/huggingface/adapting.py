@@ -11,6 +11,7 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.huggingface.adapter import find_base, find_blocks, find_patch_embedding
 from vitrail.adapters.huggingface.families import FAMILIES
 from vitrail.adapters.huggingface.preprocessing import family_name, family_preprocessing
+from vitrail.adapters.huggingface.text import has_text_tower
 from vitrail.adapters.libraries import get_library
 from vitrail.adapters.logits import configured_output
 from vitrail.adapters.preprocessing import Preprocessing
@@ -55,7 +56,11 @@ def adapt_huggingface(
         )
     own = preprocessing or family_preprocessing(model.config)
     if CLASSIFIER not in kind:
-        return FAMILIES[model_type](module, own, class_names, name, output="embedding")
+        no_tokenizer = (
+            "it was given without its tokenizer; set text=vitrail.adapters.huggingface.text.HuggingFaceText(model, tokenizer)"
+        )
+        problem = no_tokenizer if has_text_tower(module) else f"{kind} has no text tower"
+        return FAMILIES[model_type](module, own, class_names, name, output="embedding", text_problem=problem)
     head, num_labels = getattr(module, "classifier", None) or getattr(module, "cls_classifier", None), model.config.num_labels
     if isinstance(head, nn.Identity) or not num_labels:
         raise UnsupportedModelError(

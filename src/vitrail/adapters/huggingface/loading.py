@@ -18,8 +18,13 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.folder_checks import check_weight_files, read_folder_config
 from vitrail.adapters.huggingface.adapter import HuggingFaceViTAdapter
 from vitrail.adapters.huggingface.adapting import choose_class
-from vitrail.adapters.huggingface.preprocessing import family_preprocessing
-from vitrail.adapters.huggingface.processors import PROCESSOR, processor_description, processor_preprocessing
+from vitrail.adapters.huggingface.preprocessing import family_preprocessing, whole_patches
+from vitrail.adapters.huggingface.processors import (
+    COMBINED_PROCESSOR,
+    PROCESSOR,
+    processor_description,
+    processor_preprocessing,
+)
 from vitrail.adapters.huggingface.text import read_text_tower
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
@@ -59,7 +64,8 @@ def create_huggingface(name: str, *, pretrained: bool = True, **options: Any) ->
     if not isinstance(classifier, HuggingFaceViTAdapter):
         return classifier
     text, problem = read_text_tower(name, module, hub)
-    return replace(classifier, text=text, text_problem=problem)
+    fitting = whole_patches(classifier.preprocessing, classifier.patch_size, classifier.name)
+    return replace(classifier, preprocessing=fitting, text=text, text_problem=problem)
 
 
 def is_folder(name: str) -> bool:
@@ -200,21 +206,29 @@ def read_preprocessing(name: str, config: Any, options: dict[str, Any]) -> Prepr
     Raises:
         CheckpointError: The file cannot be read or is invalid.
     """
-    try:
-        own = Path(name) / options.get("subfolder", "") / PROCESSOR
-        if is_folder(name) and own.exists():
-            regular_file(own)  # What is no file is none at all to the hub's client.
-        path = cached_file(name, PROCESSOR, _raise_exceptions_for_missing_entries=False, **options)
-        described = None if path is None else read_json(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise CheckpointError(f"cannot read {PROCESSOR} of {name}: {reason}") from error
+    described = _read_description(name, PROCESSOR, options)
+    if described is None:  # A processor of images and texts has them in one file.
+        both = _read_description(name, COMBINED_PROCESSOR, options)
+        described = both.get("image_processor") if isinstance(both, Mapping) else None
     if described is None:
         return None
     try:
         return processor_preprocessing(described, family_preprocessing(config))
     except InvalidInputError as error:
         raise CheckpointError(f"{PROCESSOR} of {name} is not one that this version understands: {error}") from error
+
+
+def _read_description(name: str, file: str, options: dict[str, Any]) -> Any:
+    """Read a JSON file of a model; None if there is none."""
+    try:
+        own = Path(name) / options.get("subfolder", "") / file
+        if is_folder(name) and own.exists():
+            regular_file(own)  # What is no file is none at all to the hub's client.
+        path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **options)
+        return None if path is None else read_json(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise CheckpointError(f"cannot read {file} of {name}: {reason}") from error
 
 
 def first_line(error: Exception) -> str:

@@ -1,8 +1,12 @@
 """The preprocessing of published Hugging Face models, by family."""
 
+import logging
+from dataclasses import replace
 from typing import Any
 
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+
+logger = logging.getLogger(__name__)
 
 HALF = ((0.5,) * 3, (0.5,) * 3)
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
@@ -53,3 +57,16 @@ def _size(vision: Any) -> tuple[int, int]:
     else:
         side = getattr(vision, "image_size", 224)  # A ResNet has no image_size.
     return (side[0], side[1]) if isinstance(side, list | tuple) else (side, side)
+
+
+def whole_patches(preprocessing: Preprocessing, patch_size: tuple[int, int], name: str) -> Preprocessing:
+    """Round the size of images down to whole patches, as networks do that drop the last pixels, with a message.
+
+    SigLIP of 14-pixel patches on 384 pixels sees 27 x 27 patches, 378 pixels; what it drops could not be explained.
+    """
+    height, width = (side - side % patch for side, patch in zip(preprocessing.size, patch_size, strict=True))
+    if not preprocessing.fixed or (height, width) == preprocessing.size or not height or not width:
+        return preprocessing
+    published = "x".join(map(str, preprocessing.size))
+    logger.info("%s sees photos of %dx%d pixels, whole patches, instead of %s", name, height, width, published)
+    return replace(preprocessing, size=(height, width))

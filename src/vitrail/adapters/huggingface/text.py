@@ -8,11 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoTokenizer
+from transformers.utils.hub import cached_file
 
 from vitrail.adapters.directions import TextTower
 from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.core.hooks import inspecting
 from vitrail.core.outputs import Output
+
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+"""Files that contain the words of a tokenizer."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +51,17 @@ class HuggingFaceText(TextTower):
             raise InvalidInputError("expected at least one text to embed, got none")
         fixed = self.output == "sigmoid"
         # Not truncated: the embedding of a part of a text is another text's.
-        tokens = self._tokenizer(
-            list(texts), padding="max_length" if fixed else True, max_length=self._max_tokens, return_tensors="pt"
-        )
+        padding = {"padding": "max_length", "max_length": self._max_tokens} if fixed else {"padding": True}
+        tokens = self._tokenizer(list(texts), return_tensors="pt", **padding)
         if (num_tokens := tokens["input_ids"].shape[1]) > self._max_tokens:
             longest = max(texts, key=len)
             raise InvalidInputError(
                 f"expected texts of at most {self._max_tokens} tokens, got one of {num_tokens}: {longest[:60]!r}...; shorten it"
+            )
+        vocabulary, largest = int(self._model.config.text_config.vocab_size), int(tokens["input_ids"].max())
+        if largest >= vocabulary:
+            raise InvalidInputError(
+                f"expected a tokenizer of {vocabulary} tokens, got token {largest} from it; use the tokenizer of the same model"
             )
         device = next(self._model.text_model.parameters()).device
         inputs = {key: tokens[key].to(device) for key in ("input_ids", "attention_mask") if key in tokens}
@@ -100,6 +108,10 @@ def read_text_tower(name: str, model: Any, options: Mapping[str, Any]) -> tuple[
 
 def _read_tokenizer(name: str, options: Mapping[str, Any]) -> Any:
     try:
+        # transformers makes a tokenizer without words from none of these.
+        found = [cached_file(name, file, _raise_exceptions_for_missing_entries=False, **options) for file in VOCABULARIES]
+        if not any(found):
+            raise FileNotFoundError(f"none of the files {', '.join(VOCABULARIES)} exists")
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # Missing and damaged files raise many kinds of errors.
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
