@@ -8,7 +8,7 @@ import transformers
 from networks import shaken
 from torch import Tensor, nn
 
-WIDTHS = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48}
+WIDTHS = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 48}
 VISION = WIDTHS | {"image_size": 32, "patch_size": 8}
 TEXT = WIDTHS | {"vocab_size": 32, "max_position_embeddings": 16}
 LABELS = 5

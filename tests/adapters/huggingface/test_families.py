@@ -128,7 +128,7 @@ def test_the_text_tower_keeps_its_own_attention(images):
     classifier = adapt(network)
     with classifier.record(attentions=True) as trace, torch.no_grad():
         classifier.logits(images)
-    assert len(trace.attentions) == 2
+    assert len(trace.attentions) == 3
     assert network.config.text_config._attn_implementation == "eager"
     assert network.config.vision_config._attn_implementation == "sdpa"
 
