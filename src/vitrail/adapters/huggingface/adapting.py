@@ -100,8 +100,9 @@ def published_class(module: nn.Module) -> str:
 
 
 def read_class_names(config: Any) -> tuple[str, ...]:
-    """Return the names of the classes; empty for the default names LABEL_0, LABEL_1, ..."""
-    names = [config.id2label[index] for index in range(config.num_labels)]
+    """Return the names of the classes; empty where they have none but the default LABEL_0, LABEL_1, ..."""
+    described = config.id2label or {}
+    names = [described.get(index, f"LABEL_{index}") for index in range(config.num_labels)]
     return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else tuple(names)
 
 
