@@ -18,7 +18,7 @@ from vitrail.explainers import EXPLAINERS, make_explainer
 EVERY = [name if name in families.REPRESENTATIVES else pytest.param(name, marks=pytest.mark.slow) for name in families.NETWORKS]
 OPTIONS = {"rise": {"num_masks": 8}, "integrated-gradients": {"num_steps": 2}, "mutex": {}}
 FEW = [
-    name if name in ("data2vec", "DINOv3ViTModel", "CLIPModel") else pytest.param(name, marks=pytest.mark.slow)
+    name if name in ("DINOv3ViTModel", "CLIPModel") else pytest.param(name, marks=pytest.mark.slow)
     for name in families.NETWORKS
 ]
 METHODS = [

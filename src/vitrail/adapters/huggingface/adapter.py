@@ -148,7 +148,8 @@ class HuggingFaceViTAdapter(ViTAdapter):
     def run(self, images: Images) -> Any:
         """Run the model's own forward pass, or that of the image tower of a model of images and texts."""
         forward = getattr(self.model, "get_image_features", self.model)
-        return forward(pixel_values=images, return_dict=True, **self.resizing(images))
+        # Positional, as hooks of users see positional arguments only.
+        return forward(images, return_dict=True, **self.resizing(images))
 
     def _read(self, output: Any, num_images: int) -> Logits:
         """Find logits or embedding in what the model returned."""

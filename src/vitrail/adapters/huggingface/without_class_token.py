@@ -61,7 +61,7 @@ class Siglip2(WithoutClassToken):
     def run(self, images: Images) -> Any:
         forward = getattr(self.model, "get_image_features", self.model)
         # Without padding no patch is masked.
-        return forward(pixel_values=self._flatten(images), pixel_attention_mask=None, spatial_shapes=self._shapes(images))
+        return forward(self._flatten(images), pixel_attention_mask=None, spatial_shapes=self._shapes(images), return_dict=True)
 
     def embed(self, images: Images) -> Tokens:
         return self.base.embeddings(self._flatten(images), self._shapes(images))
