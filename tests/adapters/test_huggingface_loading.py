@@ -12,6 +12,7 @@ import transformers
 
 import vitrail
 from vitrail.adapters import Preprocessing
+from vitrail.adapters.plain import PlainClassifier
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 
 SQUASHED = Preprocessing((32, 32), 1.0, "squash", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -139,13 +140,18 @@ def test_code_in_a_folder_is_not_run(folder):
 def test_backbones_and_other_architectures(tmp_path):
     small = named().config
     transformers.ViTModel(small).save_pretrained(tmp_path / "backbone")
+    assert vitrail.load(tmp_path / "backbone", device="cpu").output == "embedding"
     with pytest.raises(CheckpointError, match=r"found none for classifier.bias, classifier.weight; it is a backbone without"):
-        vitrail.load(tmp_path / "backbone", device="cpu")
-    assert vitrail.load(tmp_path / "backbone", device="cpu", pretrained=False).num_classes == 5
+        vitrail.load(tmp_path / "backbone", device="cpu", num_labels=5)
+    assert vitrail.load(tmp_path / "backbone", device="cpu", pretrained=False, num_labels=5).num_classes == 5
     swin = transformers.SwinConfig(image_size=32, embed_dim=12, depths=[1, 1], num_heads=[1, 2], window_size=4)
     transformers.SwinForImageClassification(swin).save_pretrained(tmp_path / "swin")
-    with pytest.raises(UnsupportedModelError, match="got SwinForImageClassification of type swin, which has no adapter"):
-        vitrail.load(tmp_path / "swin", device="cpu")
+    plain = vitrail.load(tmp_path / "swin", device="cpu")
+    assert isinstance(plain, PlainClassifier)
+    assert "got SwinForImageClassification of type swin, which has no adapter" in plain.reason
+    transformers.SwinModel(swin).save_pretrained(tmp_path / "swin-backbone")
+    with pytest.raises(CheckpointError, match=r"found none for classifier.bias, classifier.weight; it is a backbone without"):
+        vitrail.load(tmp_path / "swin-backbone", device="cpu")
     bert = transformers.BertConfig(
         hidden_size=12, num_hidden_layers=1, num_attention_heads=1, intermediate_size=12, vocab_size=30
     )

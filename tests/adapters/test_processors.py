@@ -10,7 +10,7 @@ import transformers
 from PIL import Image
 
 from vitrail.adapters import Preprocessing
-from vitrail.adapters.huggingface.adapter import family_preprocessing
+from vitrail.adapters.huggingface.preprocessing import family_preprocessing
 from vitrail.adapters.huggingface.processors import processor_description, processor_preprocessing
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 

@@ -12,7 +12,7 @@ from vitrail.adapters.adapting import view
 from vitrail.adapters.build_spec import BuildSpec, ModelSpec, is_plain
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import TrainedWeights, head_names, trained_weights, transfer_to_same
-from vitrail.adapters.huggingface.adapter import family_preprocessing, read_class_names
+from vitrail.adapters.huggingface.adapting import read_class_names
 from vitrail.adapters.huggingface.loading import (
     build_untrained,
     first_line,
@@ -23,6 +23,7 @@ from vitrail.adapters.huggingface.loading import (
     read_preprocessing,
     refuse_unknown,
 )
+from vitrail.adapters.huggingface.preprocessing import family_preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 
 DROP_PATH = ("drop_path_rate",)

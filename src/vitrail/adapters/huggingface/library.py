@@ -8,7 +8,7 @@ from torch import nn
 from vitrail.adapters.build_spec import BuildSpec, ModelSpec
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import TrainedWeights
-from vitrail.adapters.huggingface.adapter import adapt_huggingface, family_preprocessing, read_class_names
+from vitrail.adapters.huggingface.adapting import adapt_huggingface, read_class_names, wrapped_preprocessing
 from vitrail.adapters.huggingface.building import (
     build_huggingface,
     describe_huggingface,
@@ -16,6 +16,7 @@ from vitrail.adapters.huggingface.building import (
     rebuild_huggingface,
 )
 from vitrail.adapters.huggingface.loading import create_huggingface
+from vitrail.adapters.huggingface.preprocessing import family_preprocessing
 from vitrail.adapters.library import Library
 from vitrail.adapters.preprocessing import Preprocessing
 
@@ -33,7 +34,7 @@ class HuggingFaceLibrary(Library):
         return adapt_huggingface(module, name, class_names, preprocessing)
 
     def preprocessing(self, module: Any) -> Preprocessing:
-        return family_preprocessing(module.config)
+        return wrapped_preprocessing(module) if hasattr(module, "timm_model") else family_preprocessing(module.config)
 
     def class_names(self, module: Any) -> tuple[str, ...]:
         return read_class_names(module.config)

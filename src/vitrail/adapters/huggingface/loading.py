@@ -1,8 +1,10 @@
 """Load Hugging Face models by name or folder, with their preprocessing, and export them as folders."""
 
 import copy
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,24 @@ from transformers.utils.hub import cached_file
 from vitrail.adapters.adapting import view
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.folder_checks import check_weight_files, read_folder_config
-from vitrail.adapters.huggingface.adapter import family_preprocessing
-from vitrail.adapters.huggingface.processors import PROCESSOR, processor_description, processor_preprocessing
+from vitrail.adapters.huggingface.adapter import HuggingFaceViTAdapter
+from vitrail.adapters.huggingface.adapting import choose_class
+from vitrail.adapters.huggingface.preprocessing import family_preprocessing, whole_patches
+from vitrail.adapters.huggingface.processors import (
+    COMBINED_PROCESSOR,
+    PROCESSOR,
+    processor_description,
+    processor_preprocessing,
+)
+from vitrail.adapters.huggingface.text import read_text_tower
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.core.files import regular_file, results_folder
 from vitrail.core.hooks import attributes
 from vitrail.core.json_io import json_text, read_json
 from vitrail.models.limits import build_on_meta, check_numbers, expect_enough_bytes
+
+logger = logging.getLogger(__name__)
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
@@ -37,13 +49,23 @@ def create_huggingface(name: str, *, pretrained: bool = True, **options: Any) ->
     Raises:
         UnknownNameError: There is no such folder or repository.
         CheckpointError: The weights are damaged, unsafe or do not fit.
-        UnsupportedModelError: The model does not classify images.
+        UnsupportedModelError: The model neither classifies nor embeds images.
     """
     config = read_config(name, options)
     hub = hub_options(options)
-    module = _require_all_weights(*load_trained(name, config, **hub), name) if pretrained else build_untrained(name, config)
-    display = name if is_folder(name) else f"hf:{name}"
-    return view(module, display, (), read_preprocessing(name, config, hub))
+    # Who gives a number of classes wants a classifier.
+    kind = AutoModelForImageClassification if "num_labels" in options else choose_class(config)
+    module = (
+        _require_all_weights(*load_trained(name, config, kind, **hub), name)
+        if pretrained
+        else build_untrained(name, config, kind)
+    )
+    classifier = view(module, name if is_folder(name) else f"hf:{name}", (), read_preprocessing(name, config, hub))
+    if not isinstance(classifier, HuggingFaceViTAdapter):
+        return classifier
+    text, problem = read_text_tower(name, module, hub)
+    fitting = whole_patches(classifier.preprocessing, classifier.patch_size, classifier.name)
+    return replace(classifier, preprocessing=fitting, text=text, text_problem=problem)
 
 
 def is_folder(name: str) -> bool:
@@ -88,7 +110,10 @@ def refuse_unknown(model_type: str, unknown: Collection[str]) -> None:
         )
 
 
-def _require_all_weights(module: nn.Module, missing: list[str], name: str) -> nn.Module:
+def _require_all_weights(module: Any, missing: list[str], name: str) -> nn.Module:
+    if missing and all(key.startswith("pooler.") for key in missing):
+        logger.info("%s has no weights for its pooler, so that its embedding is what the pooler would read", name)
+        module.pooler, missing = None, []
     if missing:
         raise CheckpointError(
             f"expected trained weights for every part of {name}, found none for {', '.join(missing[:5])}; it is a backbone without "
@@ -97,19 +122,27 @@ def _require_all_weights(module: nn.Module, missing: list[str], name: str) -> nn
     return module
 
 
-def load_trained(name: str, config: Any, **options: Any) -> tuple[nn.Module, list[str]]:
+def load_trained(
+    name: str, config: Any, kind: Any = AutoModelForImageClassification, **options: Any
+) -> tuple[nn.Module, list[str]]:
     """Load a model with its trained weights; also return the names of weights without trained values, which are random.
+
+    Args:
+        name: A folder or hub repository.
+        config: The configuration of the model.
+        kind: Class to load it by, an automatic one or the model's own.
+        options: Where to fetch it, e.g. `revision`.
 
     Raises:
         UnsupportedModelError: transformers has no classifier of this type.
         CheckpointError: The weights are damaged, unsafe or do not fit, or the network is too large.
     """
     num_bytes = check_weight_files(Path(name) / options.get("subfolder", "")) if is_folder(name) else 0
-    skeleton = build_on_meta(lambda: build_untrained(name, config), f"hf:{name}", num_bytes)
+    skeleton = build_on_meta(lambda: build_untrained(name, config, kind), f"hf:{name}", num_bytes)
     expect_enough_bytes(skeleton, num_bytes, name)
     try:
         with _silence_transformers():
-            module, report = AutoModelForImageClassification.from_pretrained(
+            module, report = kind.from_pretrained(
                 name, config=config, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
     except Exception as error:
@@ -141,18 +174,24 @@ def _silence_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def build_untrained(name: str, config: Any) -> nn.Module:
+def build_untrained(name: str, config: Any, kind: Any = AutoModelForImageClassification) -> nn.Module:
     """Build a model from a configuration, with random weights.
+
+    Args:
+        name: Name of the model, for messages.
+        config: Its configuration.
+        kind: Class to build, an automatic one or the model's own.
 
     Raises:
         UnsupportedModelError: transformers has no classifier of this type, or its parts are incompatible.
     """
     try:
-        build: Any = AutoModelForImageClassification.from_config
-        return build(config, trust_remote_code=False)
+        module: nn.Module = kind.from_config(config, trust_remote_code=False) if hasattr(kind, "from_config") else kind(config)
+        return module
     except Exception as error:  # Invalid sizes and unknown activations raise many kinds of errors.
+        what = "classifier" if kind is AutoModelForImageClassification else kind.__name__
         raise UnsupportedModelError(
-            f"cannot build a classifier of type {config.model_type} for {name}: {first_line(error)}"
+            f"cannot build a {what} of type {config.model_type} for {name}: {first_line(error)}"
         ) from error
 
 
@@ -167,21 +206,29 @@ def read_preprocessing(name: str, config: Any, options: dict[str, Any]) -> Prepr
     Raises:
         CheckpointError: The file cannot be read or is invalid.
     """
-    try:
-        own = Path(name) / options.get("subfolder", "") / PROCESSOR
-        if is_folder(name) and own.exists():
-            regular_file(own)  # What is no file is none at all to the hub's client.
-        path = cached_file(name, PROCESSOR, _raise_exceptions_for_missing_entries=False, **options)
-        described = None if path is None else read_json(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise CheckpointError(f"cannot read {PROCESSOR} of {name}: {reason}") from error
+    described = _read_description(name, PROCESSOR, options)
+    if described is None:  # A processor of images and texts has them in one file.
+        both = _read_description(name, COMBINED_PROCESSOR, options)
+        described = both.get("image_processor") if isinstance(both, Mapping) else None
     if described is None:
         return None
     try:
         return processor_preprocessing(described, family_preprocessing(config))
     except InvalidInputError as error:
         raise CheckpointError(f"{PROCESSOR} of {name} is not one that this version understands: {error}") from error
+
+
+def _read_description(name: str, file: str, options: dict[str, Any]) -> Any:
+    """Read a JSON file of a model; None if there is none."""
+    try:
+        own = Path(name) / options.get("subfolder", "") / file
+        if is_folder(name) and own.exists():
+            regular_file(own)  # What is no file is none at all to the hub's client.
+        path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **options)
+        return None if path is None else read_json(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise CheckpointError(f"cannot read {file} of {name}: {reason}") from error
 
 
 def first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 
 PROCESSOR = "preprocessor_config.json"
+COMBINED_PROCESSOR = "processor_config.json"
 
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """torchvision's name by Pillow's number, which the files use."""

@@ -1,0 +1,198 @@
+"""The families of Hugging Face's Vision Transformers, one class each, by `model_type`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.models.data2vec.modeling_data2vec_vision import Data2VecVisionSelfAttention
+
+from vitrail.adapters.huggingface.adapter import HuggingFaceViTAdapter
+from vitrail.adapters.huggingface.without_class_token import IJepa, Siglip, Siglip2
+from vitrail.adapters.pooling import class_token_weights, patch_mean_weights
+from vitrail.adapters.recording import BlockIntercept
+from vitrail.core.hooks import forward_hooks, original, replaced_methods
+from vitrail.core.types import Images, Kept, Patches, Tokens
+
+
+@final
+class ViT(HuggingFaceViTAdapter):
+    """ViT: a class token, and learned positions."""
+
+    class_prefix: ClassVar[str] = "ViT"
+
+
+@final
+class ViTMSN(HuggingFaceViTAdapter):
+    """ViT-MSN: as ViT, without a pooler."""
+
+    class_prefix: ClassVar[str] = "ViTMSN"
+
+
+@final
+class DeiT(HuggingFaceViTAdapter):
+    """DeiT: a class token and a distillation token, which has a classifier of its own in the model with a teacher."""
+
+    class_prefix: ClassVar[str] = "DeiT"
+
+    def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
+        return class_token_weights(
+            num_tokens, 2 if hasattr(self.model, "distillation_classifier") else 1, self._embedder_weight
+        )
+
+
+class Dinov2Classifier(HuggingFaceViTAdapter):
+    """Abstract: DINOv2, whose classifier reads the class token and the mean of the patches, concatenated."""
+
+    resizes_on_request: ClassVar[bool] = False
+
+    def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
+        class_token = super().pooling_weights(num_tokens)
+        if not hasattr(self.model, "classifier"):
+            return class_token
+        return (class_token + patch_mean_weights(num_tokens, self.num_prefix_tokens, class_token)) / 2
+
+
+@final
+class Dinov2(Dinov2Classifier):
+    """DINOv2 without registers."""
+
+    class_prefix: ClassVar[str] = "Dinov2"
+
+
+@final
+class Dinov2WithRegisters(Dinov2Classifier):
+    """DINOv2 with register tokens."""
+
+    class_prefix: ClassVar[str] = "Dinov2WithRegisters"
+
+
+@final
+class DINOv3(HuggingFaceViTAdapter):
+    """DINOv3: a class token, registers, and rotary positions of the patches. transformers has no classifier of it."""
+
+    class_prefix: ClassVar[str] = "DINOv3ViT"
+    resizes_on_request: ClassVar[bool] = False
+
+    def position_parts(self) -> list[nn.Module]:
+        return [self.base.rope_embeddings]
+
+    def select_positions(self, positions: Any, kept: Kept) -> Any:
+        return tuple(rotation[kept][:, None] for rotation in positions)  # (b, 1 for all heads, n, width of a head).
+
+
+class MeanPooled(HuggingFaceViTAdapter):
+    """Abstract: BEiT and its descendants, which pool patches or take the class token, as their configuration says."""
+
+    resizes_on_request: ClassVar[bool] = False
+
+    def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
+        if self.base.config.use_mean_pooling:
+            return patch_mean_weights(num_tokens, self.num_prefix_tokens, self._embedder_weight)
+        return super().pooling_weights(num_tokens)
+
+
+@final
+class Beit(MeanPooled):
+    """BEiT: relative positions."""
+
+    class_prefix: ClassVar[str] = "Beit"
+
+
+@final
+class Data2VecVision(MeanPooled):
+    """Data2Vec-Vision: as BEiT, with attention that transformers' `AttentionInterface` does not reach."""
+
+    class_prefix: ClassVar[str] = "Data2VecVision"
+
+    def embedder_output(self, patches: Patches, grid_size: tuple[int, int]) -> Any:
+        return patches, grid_size
+
+    def embeddings_output(self, tokens: Tokens) -> Any:
+        return tokens, None
+
+    def block_output(self, tokens: Tokens) -> Any:
+        return (tokens,)
+
+    @contextmanager
+    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
+        # Computed step by step, as the library itself does without fused attention, weights pass through dropout.
+        attentions = {block: original(_self_attention(block)) for block in blocks}
+        explicit = [(part, Data2VecVisionSelfAttention.forward.__get__(part)) for part in attentions.values()]
+        hooks = [(part.dropout, _make_hook(block, intercept)) for block, part in attentions.items()]
+        with replaced_methods("forward", explicit), forward_hooks(hooks):
+            yield
+
+
+def _self_attention(block: Any) -> Any:
+    return block.attention.attention
+
+
+def _make_hook(block: nn.Module, intercept: BlockIntercept) -> Any:
+    return lambda _module, _inputs, weights: intercept(block, weights)
+
+
+@final
+class ViTMAE(HuggingFaceViTAdapter):
+    """ViT-MAE's encoder on whole images: nothing is masked, and patches stay in order, as with a mask_ratio of 0."""
+
+    class_prefix: ClassVar[str] = "ViTMAE"
+
+    def run(self, images: Images) -> Any:
+        with self._unmasked():
+            return super().run(images)
+
+    def embed(self, images: Images) -> Tokens:
+        with self._unmasked():
+            return super().embed(images)
+
+    @contextmanager
+    def _unmasked(self) -> Iterator[None]:
+        with replaced_methods("random_masking", [(self.base.embeddings, lambda patches, *_, **__: (patches, None, None))]):
+            yield
+
+    def embeddings_output(self, tokens: Tokens) -> Any:
+        return tokens, None, None
+
+
+class Clip(HuggingFaceViTAdapter):
+    """Abstract: CLIP and its descendants: the projected class token as embedding, the mean of the patches for a classifier."""
+
+    def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
+        if hasattr(self.model, "classifier"):
+            return patch_mean_weights(num_tokens, self.num_prefix_tokens, self._embedder_weight)
+        return super().pooling_weights(num_tokens)
+
+
+@final
+class OpenAIClip(Clip):
+    """CLIP."""
+
+    class_prefix: ClassVar[str] = "CLIP"
+
+
+@final
+class MetaClip2(Clip):
+    """MetaCLIP 2."""
+
+    class_prefix: ClassVar[str] = "MetaClip2"
+
+
+FAMILIES: dict[str, type[HuggingFaceViTAdapter]] = {
+    "vit": ViT,
+    "deit": DeiT,
+    "dinov2": Dinov2,
+    "dinov2_with_registers": Dinov2WithRegisters,
+    "dinov3_vit": DINOv3,
+    "beit": Beit,
+    "data2vec-vision": Data2VecVision,
+    "vit_msn": ViTMSN,
+    "vit_mae": ViTMAE,
+    "ijepa": IJepa,
+    "clip": OpenAIClip,
+    "metaclip_2": MetaClip2,
+    "siglip": Siglip,
+    "siglip2": Siglip2,
+}
+"""All families by `model_type`: add one here."""
