@@ -147,6 +147,13 @@ class TimmAdapter(ViTAdapter):
         replaced = [attention for attention in self.find_attentions(self.blocks) if "forward" in vars(attention)]
         return compare_with_class_forward(replaced) if replaced else None
 
+    def refuse_options(self) -> None:
+        """Refuse a network whose options add steps that the adapter cannot follow.
+
+        Raises:
+            UnsupportedModelError: It has such options.
+        """
+
     def find_attentions(self, blocks: Sequence[nn.Module]) -> list[Any]:
         """Return the self-attention of every block."""
         # A parallel block is its own attention.

@@ -62,6 +62,7 @@ def _adapt_vit(
             "create it with a pooling, such as global_pool='avg'"
         )
     vit = family(module, preprocessing, class_names, name, output=output)
+    vit.refuse_options()
     embedding = original(vit.embedding)
     # A convolutional stem, or overlapping patches, would mix patches before perturbed_logits replaces them.
     if type(embedding) not in vit.embeddings:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters.pooling import uniform_weights
 from vitrail.adapters.timm.adapters import TimmAdapter
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import attributes
 from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
@@ -98,6 +99,13 @@ class TimmEncoderAdapter(TimmRotaryAdapter):
     @property
     def vit(self) -> Any:
         return self.module.encoder
+
+    def refuse_options(self) -> None:
+        if self.vit.global_pool:
+            raise UnsupportedModelError(
+                f"expected patches that reach the classifier one by one, got a {type(self.module).__name__} that merges neighbors "
+                f"(encoder_pool={self.vit.global_pool!r}); create it with encoder_pool=''"
+            )
 
     def assemble(self, patches: Patches, grid_size: tuple[int, int]) -> Tokens:
         return self.vit._pos_embed(patches.unflatten(1, grid_size))[0]
