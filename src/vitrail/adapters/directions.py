@@ -60,14 +60,16 @@ class Directions:
                 f"expected directions of {embeddings.shape[-1]} numbers, as the network's embeddings, got {self.vectors.shape[1]}; use "
                 "those of the same model"
             )
-        vectors = self.vectors.to(embeddings)
+        # By device and type: `to(embeddings)` would look as if the gradient of the embeddings were cut.
+        device, dtype = embeddings.device, embeddings.dtype
+        vectors = self.vectors.to(device, dtype)
         if self.cosine:
             embeddings, vectors = nn.functional.normalize(embeddings, dim=-1), nn.functional.normalize(vectors, dim=-1)
         similarity = embeddings @ vectors.T
         if len(vectors) > self.num_classes:  # The nearest direction of every class decides.
             belongs = self.classes.to(vectors.device) == torch.arange(self.num_classes, device=vectors.device)[:, None]
             similarity = similarity[:, None].masked_fill(~belongs, float("-inf")).amax(-1)
-        return self.scale * similarity + self.bias.to(embeddings)
+        return self.scale * similarity + self.bias.to(device, dtype)
 
 
 class TextTower(ABC):
