@@ -149,7 +149,9 @@ def test_a_head_of_ones_own_makes_a_classifier():
     ],
 )
 def test_tokens_are_neither_classes_nor_an_embedding(name, options):
-    with pytest.raises(UnsupportedModelError, match=r"expected one vector per image.*create it with a pooling, such as global_pool='avg'"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"expected one vector per image.*create it with a pooling, such as global_pool='avg'"
+    ):
         vitrail.load(f"timm:{name}", pretrained=False, device="cpu", **options)
 
 

@@ -29,7 +29,9 @@ def relpos(**options: Any) -> nn.Module:
 
 
 def naflex(**options: Any) -> nn.Module:
-    config = NaFlexVitCfg(**({"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "pos_embed_grid_size": (3, 3)} | options))
+    config = NaFlexVitCfg(
+        **({"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "pos_embed_grid_size": (3, 3)} | options)
+    )
     return networks.shaken(NaFlexVit(config, num_classes=5), spread=0.15)
 
 

@@ -181,7 +181,8 @@ def summarize(rows: list[Row]) -> dict[str, float]:
     return {
         "tags": len(rows),
         "usable by some method": sum(map(usable, rows)) / len(rows),
-        "in ViT-like modules, usable by all gradient and attention methods": sum(map(transparent, vit_like)) / max(len(vit_like), 1),
+        "in ViT-like modules, usable by all gradient and attention methods": sum(map(transparent, vit_like))
+        / max(len(vit_like), 1),
         "crashes": sum(row.kind == "crash" or row.failure.startswith("crash") for row in rows),
         "wrong logits": sum(row.failure.startswith("wrong") for row in rows),
     }

@@ -22,7 +22,9 @@ ANY_SIZE = ("naflex", "naflex-map", "naflex-linear", "naflex-rope", "naflex-mixe
 
 @cache
 def family(name) -> ViTAdapter:
-    classifier = adapt(timm_families.FAMILIES[name](), name=name, preprocessing=vitrail.Preprocessing(size=(32, 32), crop_fraction=1.0))
+    classifier = adapt(
+        timm_families.FAMILIES[name](), name=name, preprocessing=vitrail.Preprocessing(size=(32, 32), crop_fraction=1.0)
+    )
     assert isinstance(classifier, ViTAdapter), classifier.reason
     # Coordinates of the embedding stand for classes, for methods that need one.
     return replace(classifier, output="softmax")

@@ -78,7 +78,9 @@ class TimmCaitAdapter(TimmAdapter):
     @contextmanager
     def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
         attentions = self.find_attentions(blocks)
-        hooks = [(attention.proj_w, _make_mixing_hook(block, intercept)) for block, attention in zip(blocks, attentions, strict=True)]
+        hooks = [
+            (attention.proj_w, _make_mixing_hook(block, intercept)) for block, attention in zip(blocks, attentions, strict=True)
+        ]
         with attributes([self.vit], grad_checkpointing=False), forward_pre_hooks(hooks):
             yield
 
