@@ -20,6 +20,7 @@ from torch import nn
 
 import vitrail
 from vitrail.adapters import ViTAdapter, adapt
+from vitrail.adapters.checks.verification import FAILURES
 from vitrail.core.errors import VitrailError
 
 VIT_LIKE = (
@@ -83,7 +84,7 @@ def classify(tag: str) -> Row:
             _ran.add(architecture)
     except VitrailError as error:
         return Row(tag, module, "refused", str(error))
-    except Exception as error:  # A crash is a result of the sweep.
+    except FAILURES as error:  # A crash is a result of the sweep.
         return Row(tag, module, "crash", f"{type(error).__name__}: {error}"[:300])
     kind = "ViT" if isinstance(classifier, ViTAdapter) else "plain"
     kind += ", embedding" if classifier.output == "embedding" else ""
@@ -107,7 +108,7 @@ def check_small(architecture: str) -> str:
             own, parts = network(images), vit.forward_tokens(vit.assemble(vit.patch_embed(images), grid_size), grid_size)
     except VitrailError as error:
         return str(error)
-    except Exception as error:  # A crash is a result of the sweep.
+    except FAILURES as error:
         return f"crash: {type(error).__name__}: {error}"[:300]
     error = float((parts - own).abs().max() / own.abs().max())
     return "" if error <= 1e-5 else f"wrong logits by {error:.1e}"
@@ -127,7 +128,7 @@ def build_small(architecture: str) -> nn.Module:
     for shape in shapes:
         try:
             return timm.create_model(architecture, pretrained=False, num_classes=5, **shape)
-        except (TypeError, ValueError, AssertionError, RuntimeError):
+        except FAILURES:
             continue
     raise RuntimeError(f"cannot build {architecture}")
 

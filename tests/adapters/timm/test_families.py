@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import cache
 
-import networks
 import pytest
 import timm_families
 import torch

@@ -67,8 +67,8 @@ def _adapt_vit(
     # A convolutional stem, or overlapping patches, would mix patches before perturbed_logits replaces them.
     if type(embedding) not in vit.embeddings:
         raise UnsupportedModelError(
-            f"expected patches that are embedded one by one (timm's {vit.embeddings[0].__name__}), got {type(embedding).__name__}, in which "
-            "they overlap"
+            f"expected patches that are embedded one by one (timm's {vit.embeddings[0].__name__}), got {type(embedding).__name__}, in "
+            "which they overlap"
         )
     _ = vit.embedding_weight  # Refuses overlapping patches.
     for block, attention in zip(vit.blocks, vit.find_attentions(vit.blocks), strict=True):
