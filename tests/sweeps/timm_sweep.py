@@ -20,6 +20,7 @@ from torch import nn
 
 import vitrail
 from vitrail.adapters import ViTAdapter, adapt
+from vitrail.adapters.adapting import view
 from vitrail.adapters.checks.verification import FAILURES
 from vitrail.core.errors import VitrailError
 
@@ -73,14 +74,15 @@ def build_on_meta(tag: str) -> Any:
 
 
 def classify(tag: str) -> Row:
-    """Adapt a network and, once per architecture, run it on the meta device, which checks the shape of what it returns."""
+    """View a network and, once per architecture, run it on the meta device, which checks the shape of what it returns."""
     architecture, module = tag.split(".")[0], _find_module(tag)
     try:
-        classifier = adapt(build_on_meta(tag), name=tag)
+        network = build_on_meta(tag)
+        classifier = view(network, tag)
         if architecture not in _ran:
-            num_outputs, promised = classifier.num_classes, classifier.module.num_classes
-            if promised not in (0, num_outputs):
-                return Row(tag, module, "crash", f"{num_outputs} outputs of {promised}")
+            num_outputs = classifier.num_classes
+            if network.num_classes not in (0, num_outputs):
+                return Row(tag, module, "crash", f"{num_outputs} outputs of {network.num_classes}")
             _ran.add(architecture)
     except VitrailError as error:
         return Row(tag, module, "refused", str(error))

@@ -43,5 +43,6 @@ def _convert_preprocessing(module: nn.Module) -> Preprocessing:
 
 
 def _count_channels(module: nn.Module) -> int:
-    """Return the number of channels that a network takes, by its first convolution; 3 if it has none."""
-    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), 3)
+    """Return the number of channels that a network takes, by its first convolution or its own word; 3 if it has neither."""
+    stated = getattr(getattr(module, "embeds", module), "in_chans", 3)
+    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), stated)
