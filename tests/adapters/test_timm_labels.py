@@ -133,8 +133,10 @@ def test_a_network_without_its_head_is_an_embedding(name, options, kind):
         assert EXPLAINERS["rollout"](adapted).explain(images).relevance.std() > 0
 
 
-def test_a_head_of_ones_own_makes_a_classifier():
-    module = timm.create_model("vit_tiny_patch16_224", num_classes=0, **TINY)
+@pytest.mark.parametrize(("name", "num_classes"), [("vit_tiny_patch16_224", 0), ("vit_base_patch32_clip_224.openai", 512)])
+def test_a_head_of_ones_own_makes_a_classifier(name, num_classes):
+    module = timm.create_model(name, num_classes=num_classes, **TINY)
+    assert vitrail.adapt(module).output == "embedding"
     module.head = torch.nn.Linear(12, 7)
     classifier = vitrail.adapt(module)
     assert (classifier.output, classifier.num_classes, classifier.class_names) == ("softmax", 7, ())

@@ -7,6 +7,7 @@ from typing import Any
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
+from vitrail.adapters.plain import count_head_outputs
 from vitrail.adapters.pooling import is_feature_head
 from vitrail.core.errors import CheckpointError
 
@@ -53,6 +54,7 @@ def _is_image_tower(module: nn.Module) -> bool:
     return (
         EMBEDDING.search(trained_as) is not None
         and num_outputs == described.get("num_classes")
+        and count_head_outputs(module) in (0, num_outputs)  # Else the head was replaced.
         and not described.get("label_names")
         and infer_imagenet_subset(module) is None
     )
