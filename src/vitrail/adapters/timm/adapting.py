@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.plain import PlainClassifier
+from vitrail.adapters.plain import UNPOOLED, PlainClassifier
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.timm.adapters import TimmAdapter
 from vitrail.adapters.timm.added import TimmCaitAdapter, TimmViTAdapter
@@ -28,9 +28,6 @@ FAMILIES: tuple[type[TimmAdapter], ...] = (
 STEPS = ("forward", "forward_features", "forward_head", "pool", "_pool", "_pos_embed", "_forward_embeds", "forward_cls")
 """Methods by which timm's networks compute; a derived class that replaces none computes the same."""
 
-TOKENS = ("", "merge", "align")
-"""Values of `global_pool` with which networks return several tokens per image."""
-
 
 def adapt_timm(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> Classifier:
     """Adapt a user's timm network: as a Vision Transformer or, if it embeds images, at least as a plain embedding.
@@ -46,7 +43,7 @@ def adapt_timm(module: nn.Module, name: str, class_names: tuple[str, ...], prepr
     try:
         return _adapt_vit(module, name, class_names, preprocessing, output)
     except UnsupportedModelError as error:
-        if output != "embedding" or getattr(module, "global_pool", None) in TOKENS:
+        if output != "embedding" or getattr(module, "global_pool", None) in UNPOOLED:
             raise
         logger.info("%s is an embedding explained from outside: %s", name, error)
         return PlainClassifier(module, preprocessing, (), name, output=output, reason=str(error))
@@ -56,7 +53,7 @@ def _adapt_vit(
     module: Any, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing, output: Output
 ) -> TimmAdapter:
     family = _find_family(type(module))
-    if module.global_pool in TOKENS:
+    if module.global_pool in UNPOOLED:
         raise UnsupportedModelError(
             f"expected one vector per image, got a {type(module).__name__} that gives one per patch (global_pool={module.global_pool!r}); "
             "create it with a pooling, such as global_pool='avg'"
