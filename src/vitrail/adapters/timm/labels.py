@@ -7,7 +7,7 @@ from typing import Any
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from vitrail.adapters.plain import count_head_outputs
+from vitrail.adapters.plain import count_head_outputs, head_layers
 from vitrail.adapters.pooling import is_feature_head
 from vitrail.core.errors import CheckpointError
 
@@ -40,10 +40,14 @@ def returns_embedding(module: nn.Module) -> bool:
 
 
 def _is_headless(module: Any) -> bool:
+    empty = getattr(module, "num_classes", None) == 0
     if not hasattr(module, "get_classifier"):
-        return getattr(module, "num_classes", None) == 0
+        return empty
     heads = module.get_classifier()
-    return all(is_feature_head(head) for head in (heads if isinstance(heads, tuple) else (heads,)))
+    # Some heads still pool where they classify nothing.
+    return (empty and not head_layers(module)) or all(
+        is_feature_head(head) for head in (heads if isinstance(heads, tuple) else (heads,))
+    )
 
 
 def _is_image_tower(module: nn.Module) -> bool:
