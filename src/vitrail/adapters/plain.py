@@ -16,6 +16,9 @@ from vitrail.core.types import Images, Logits
 CELL_SIZE = 16
 """Default side of a cell in pixels: the most common patch size of ViTs, so that heatmaps and scores of both are comparable."""
 
+UNPOOLED = ("", "none", "soft", "merge", "align")
+"""Values of timm's `global_pool` with which networks return several vectors per image."""
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -61,10 +64,16 @@ def adapt_plain(
     """
     if cell_size < 1:
         raise InvalidInputError(f"expected a cell_size of at least 1 pixel, got {cell_size}")
-    head = module.get_classifier() if hasattr(module, "get_classifier") else None  # type: ignore[operator]  # timm's
-    if isinstance(head, nn.Identity) or getattr(module, "global_pool", None) == "":
+    pooling = getattr(module, "global_pool", None)  # timm's
+    if isinstance(pooling, str) and pooling in UNPOOLED:
         raise UnsupportedModelError(
-            f"expected a classifier, got a {type(module).__name__} that gives features; create it with num_classes=... and pooling"
+            f"expected one vector per image, got a {type(module).__name__} that gives one per patch (global_pool={pooling!r}); create it "
+            "with a pooling, such as global_pool='avg'"
+        )
+    head = module.get_classifier() if hasattr(module, "get_classifier") else None  # type: ignore[operator]  # timm's
+    if isinstance(head, nn.Identity):
+        raise UnsupportedModelError(
+            f"expected a classifier, got a {type(module).__name__} that gives features; create it with num_classes=..."
         )
     classifier = PlainClassifier(
         module,

@@ -32,10 +32,10 @@ def uniform_weights(num_tokens: int, like: Tensor) -> Float[Tensor, " t"]:
     return like.new_full((num_tokens,), 1 / num_tokens)
 
 
-def select_kept_pairs(bias: Float[Tensor, "*one h t t"], kept: Kept) -> Float[Tensor, "b h t2 t2"]:
-    """Select the rows and columns of the class token and of the kept patches."""
-    with_class = torch.nn.functional.pad(kept + 1, (1, 0))
-    return bias.flatten(0, -3)[:, with_class[:, :, None], with_class[:, None, :]].transpose(0, 1)
+def select_kept_pairs(bias: Float[Tensor, "*one h t t"], kept: Kept, num_prefix_tokens: int = 1) -> Float[Tensor, "b h t2 t2"]:
+    """Select the rows and columns of the class token, if there is one, and of the kept patches."""
+    tokens = torch.nn.functional.pad(kept + num_prefix_tokens, (num_prefix_tokens, 0))
+    return bias.flatten(0, -3)[:, tokens[:, :, None], tokens[:, None, :]].transpose(0, 1)
 
 
 def expect_kept(tokens: Tokens, num_prefix_tokens: int, grid_size: tuple[int, int], kept: Kept | None, name: str) -> None:

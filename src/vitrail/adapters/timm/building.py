@@ -10,7 +10,7 @@ from torch import nn
 from vitrail.adapters.adapting import view
 from vitrail.adapters.build_spec import BuildSpec, ModelSpec, is_plain, lists_to_tuples, translate_error
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.timm.creation import make_timm
+from vitrail.adapters.timm.creation import as_classifier, make_timm
 from vitrail.adapters.timm.labels import timm_class_names
 from vitrail.core.errors import CheckpointError, InvalidInputError
 
@@ -38,7 +38,7 @@ def build_timm(name: str, spec: ModelSpec) -> Classifier:
     except InvalidInputError as error:
         raise translate_error(error, OUR_NAMES, f"timm:{name}") from error
     names = timm_class_names(module) if spec.pretrained else ()
-    classifier = view(module, f"timm:{name}", names if len(names) == spec.num_classes else ())
+    classifier = as_classifier(view(module, f"timm:{name}", names if len(names) == spec.num_classes else ()))
     return replace(
         classifier, build_spec=_build_spec(name, module, options), preprocessing=spec.preprocessing(classifier.preprocessing)
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -10,7 +11,7 @@ from torch import nn
 from vitrail.adapters.adapting import view
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.folder_checks import check_weight_files, read_folder_config
-from vitrail.adapters.timm.labels import refuse_embedding, timm_class_names
+from vitrail.adapters.timm.labels import timm_class_names
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.core.registry import unknown_name
 from vitrail.models.limits import build_on_meta, check_numbers, expect_enough_bytes
@@ -21,12 +22,16 @@ def create_timm(name: str, *, pretrained: bool = True, **options: Any) -> Classi
 
     Raises:
         UnknownNameError: timm knows no such model, or its weights could not be fetched.
-        UnsupportedModelError: Its outputs are an embedding.
+        UnsupportedModelError: It gives one vector per patch.
     """
     module = make_timm(name, pretrained, options)
-    if "num_classes" not in options:  # Choosing num_classes implies that the outputs are classes.
-        refuse_embedding(module, f"timm:{name}")
-    return view(module, f"timm:{name}", timm_class_names(module))
+    classifier = view(module, f"timm:{name}", timm_class_names(module))
+    return as_classifier(classifier) if options.get("num_classes") else classifier
+
+
+def as_classifier(classifier: Classifier) -> Classifier:
+    """Take outputs for classes, because their number was chosen, also where published weights make them an embedding."""
+    return replace(classifier, output="softmax") if classifier.output == "embedding" else classifier
 
 
 def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Class names of timm networks, and refusal of networks whose outputs are embeddings."""
+"""What the outputs of timm networks are: named classes, or an embedding."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,9 @@ from typing import Any
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from vitrail.core.errors import CheckpointError, UnsupportedModelError
+from vitrail.adapters.plain import count_head_outputs, head_layers
+from vitrail.adapters.pooling import is_feature_head
+from vitrail.core.errors import CheckpointError
 
 EMBEDDING = re.compile(r"clip|_pe_", re.IGNORECASE)
 """Pattern in the names of image-text networks, whose outputs are embeddings."""
@@ -21,6 +23,8 @@ def timm_class_names(module: nn.Module) -> tuple[str, ...]:
     """
     described: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
     names, num_classes = described.get("label_names"), int(getattr(module, "num_classes", 0))
+    if not num_classes:
+        return ()
     if names and num_classes == described.get("num_classes"):  # Else the head was replaced.
         return _read_names(names, described.get("label_descriptions"), num_classes)
     subset = infer_imagenet_subset(module)
@@ -30,27 +34,34 @@ def timm_class_names(module: nn.Module) -> tuple[str, ...]:
     return tuple(info.index_to_description(index) for index in range(info.num_classes()))
 
 
-def refuse_embedding(module: nn.Module, name: str) -> None:
-    """Refuse a network with published weights whose outputs are an embedding, such as CLIP's image tower.
+def returns_embedding(module: nn.Module) -> bool:
+    """Return whether a network's outputs are an embedding: it has no classifier, or is the image tower of an image-text model."""
+    return _is_headless(module) or _is_image_tower(module)
 
-    Raises:
-        UnsupportedModelError: The outputs are an embedding.
-    """
+
+def _is_headless(module: Any) -> bool:
+    empty = getattr(module, "num_classes", None) == 0
+    if not hasattr(module, "get_classifier"):
+        return empty
+    heads = module.get_classifier()
+    # Some heads still pool where they classify nothing.
+    return (empty and not head_layers(module)) or all(
+        is_feature_head(head) for head in (heads if isinstance(heads, tuple) else (heads,))
+    )
+
+
+def _is_image_tower(module: nn.Module) -> bool:
+    """Return whether the number of outputs is still that of published image-text weights, which name no classes."""
     described: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
     num_outputs = getattr(module, "num_classes", None)
     trained_as = f"{described.get('architecture', '')}.{described.get('tag', '')}"
-    if (
-        EMBEDDING.search(trained_as)
-        and num_outputs  # Missing classifiers are reported elsewhere.
+    return (
+        EMBEDDING.search(trained_as) is not None
         and num_outputs == described.get("num_classes")
+        and count_head_outputs(module) in (0, num_outputs)  # Else the head was replaced.
         and not described.get("label_names")
         and infer_imagenet_subset(module) is None
-    ):
-        raise UnsupportedModelError(
-            f"expected a classifier, got {name}, whose {num_outputs} outputs are an embedding of the image (as CLIP's are), "
-            "not classes; choose a fine-tuned one (timm names them ..._ft_in1k), create it with num_classes=... and train its head, or, "
-            "where they are classes, give class_names to vitrail.adapt"
-        )
+    )
 
 
 def _read_names(names: Any, descriptions: Any, num_classes: int) -> tuple[str, ...]:

@@ -1,17 +1,20 @@
 """The preprocessing that a timm model was trained with."""
 
+import logging
+
 from timm.data import resolve_model_data_config
 from torch import nn
 
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.core.errors import CheckpointError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 
 def timm_preprocessing(module: nn.Module) -> Preprocessing:
     """Return the preprocessing that a timm model was trained with, at the size that it was created for.
 
     Raises:
-        UnsupportedModelError: vitrail does not support its crop mode.
         CheckpointError: The model's description of it is invalid.
     """
     try:
@@ -23,16 +26,23 @@ def timm_preprocessing(module: nn.Module) -> Preprocessing:
 def _convert_preprocessing(module: nn.Module) -> Preprocessing:
     config = resolve_model_data_config(module)
     # The pretrained configuration ignores img_size=....
-    size = getattr(getattr(module, "patch_embed", None), "img_size", None) or config["input_size"][1:]
-    if config["crop_mode"] not in ("center", "squash"):
-        raise UnsupportedModelError(
-            f"expected preprocessing with a center crop or squashing, got timm's crop_mode {config['crop_mode']!r}"
-        )
+    embedding = getattr(getattr(module, "encoder", module), "patch_embed", None)
+    size = getattr(embedding, "img_size", None) or config["input_size"][1:]
+    crop_mode = config["crop_mode"]
+    if crop_mode not in ("center", "squash"):
+        logger.warning("vitrail crops photos to the center, where timm's crop_mode %r would pad them", crop_mode)
+        crop_mode = "center"
     return Preprocessing(
         size=tuple(size),
         crop_fraction=config["crop_pct"],
-        crop_mode=config["crop_mode"],
+        crop_mode=crop_mode,
         interpolation=config["interpolation"],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-    )
+    ).for_channels(_count_channels(module))
+
+
+def _count_channels(module: nn.Module) -> int:
+    """Return the number of channels that a network takes, by its first convolution or its own word; 3 if it has neither."""
+    stated = getattr(getattr(module, "embeds", module), "in_chans", 3)
+    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), stated)
