@@ -47,16 +47,14 @@ def _is_file(given: str | Path) -> bool:
 
 def _read_file(path: Path, what: str) -> list[str]:
     try:
-        if path.suffix.lower() == ".json":
-            return _from_json(read_json(path), path, what)
-        text = regular_file(path).read_text(encoding="utf-8-sig")
+        content = read_json(path) if path.suffix.lower() == ".json" else regular_file(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InvalidInputError(f"cannot read the {what} in {path}: {error.strerror or error}") from error
     except ValueError as error:
-        if isinstance(error, InvalidInputError):
-            raise
         raise InvalidInputError(f"cannot read the {what} in {path}: {error}") from error
-    lines = [line.strip() for line in text.rstrip().splitlines()]
+    if not isinstance(content, str):
+        return _from_json(content, path, what)
+    lines = [line.strip() for line in content.rstrip().splitlines()]
     blank = next((number for number, line in enumerate(lines, 1) if not line), None)
     if blank is not None:
         raise InvalidInputError(f"expected one of the {what} per line in {path}, got an empty line {blank}")

@@ -44,7 +44,7 @@ def _read_size(size: Any) -> tuple[int, int] | None:
     return (size[1], size[2]) if isinstance(size, list | tuple) and len(size) == 3 else None
 
 
-def _read_channels(values: Any, channels: int) -> tuple[float, ...] | None:
+def _read_channels(values: Any, channels: int) -> tuple[Any, ...] | None:
     """Read one number per channel, or one for all."""
     if not isinstance(values, list | tuple):
         return None
