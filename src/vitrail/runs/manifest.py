@@ -7,9 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from vitrail.adapters import Classifier
+from vitrail.adapters.directions import Directions
 from vitrail.core.errors import OutputError
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text, parse_json, read_json
@@ -35,6 +37,7 @@ DIGESTS = {
     "photos": "photos: the names or sizes of files differ",
     "true_classes": "true classes: they differ",
     "classes": "classes: the class names of the model differ",
+    "directions": "directions: the prompts, references or probe of the model differ",
 }
 """Messages for settings that are stored as a digest only."""
 
@@ -123,6 +126,8 @@ def describe_model(classifier: Classifier, target: int | str | None) -> dict[str
         "preprocessing": classifier.preprocessing.to_dict(),
         "target": None if target is None else classifier.class_index(target),
         **({"output": output} if output != "softmax" else {}),
+        **({"output_key": classifier.output_key} if classifier.output_key is not None else {}),
+        **({"directions": _digest_directions(classifier.directions)} if classifier.directions is not None else {}),
     }
 
 
@@ -135,6 +140,15 @@ def describe_method(explainer: Explainer) -> dict[str, Any]:
 def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that a model was loaded with, ready for JSON, without download options and secrets."""
     return {key: _to_json(value) for key, value in options.items() if key not in DOWNLOAD_OPTIONS}
+
+
+def _digest_directions(directions: Directions) -> str:
+    """Return a digest of everything that turns embeddings into logits."""
+    digest = hashlib.sha256(f"{directions.scale} {directions.cosine}\n".encode())
+    for tensor in (directions.vectors, directions.classes, directions.bias):
+        values = tensor.detach().to("cpu", torch.float64)
+        digest.update(f"{tuple(values.shape)}\n".encode() + values.numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _to_json(value: Any) -> Any:
