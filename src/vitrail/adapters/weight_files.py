@@ -108,10 +108,10 @@ def _build(
     match = match_weights(skeleton, checkpoint, str(path), key)
     spec = _fit_spec(spec, skeleton, match.state, num_classes)
     classifier = library.build(settings.name, spec)
-    said = load_match(classifier.module, match, str(path))
+    notes = load_match(classifier.module, match, str(path))
     if not spec.num_classes:
-        said = f"{said}; it has no head: an embedding, without classes".removeprefix("; ")
-    _report(path, name, said)
+        notes = f"{notes}; it has no head: an embedding, without classes".removeprefix("; ")
+    _report(path, name, notes)
     if settings.class_map and not classifier.class_names:
         logger.info("%s was trained with the class map %s; give it as class names", path, settings.class_map)
     try:
@@ -150,8 +150,8 @@ def _fit_spec(spec: ModelSpec, skeleton: nn.Module, state: Mapping[str, Tensor],
     return replace(spec, image_size=(side * height, side * width))
 
 
-def _report(path: Path, name: str, said: str) -> None:
-    logger.info("weights of %s from %s%s", name, path, f": {said}" if said else "")
+def _report(path: Path, name: str, notes: str) -> None:
+    logger.info("weights of %s from %s%s", name, path, f": {notes}" if notes else "")
 
 
 def _name(name: str, path: Path) -> str:

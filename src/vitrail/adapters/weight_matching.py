@@ -95,12 +95,12 @@ def load_match(module: nn.Module, match: Match, source: str) -> str:
     load_strictly(module, to_single_precision(state), source, optional=untrained)
     parts = dict.fromkeys(name.rpartition(".")[0] or name for name in (*match.outside, *ignored))
     listed = ", ".join(list(parts)[:MAX_LISTED]) + (f" and {len(parts) - MAX_LISTED} more" if len(parts) > MAX_LISTED else "")
-    said = (
+    notes = (
         f"took the weights under {match.key}" if match.key else "",
         f"stripped the prefix {match.prefix}." if match.prefix else "",
         f"ignored {listed}" if parts else "",
     )
-    return ", ".join(filter(None, said))
+    return ", ".join(filter(None, notes))
 
 
 def _join(*parts: str) -> str:

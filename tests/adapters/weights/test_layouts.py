@@ -66,7 +66,7 @@ def load(tmp_path, content, **options):
     return vitrail.load(f"timm:{TIMM}", weights=str(tmp_path / "best.pth"), device="cpu", **SHAPE, **options)
 
 
-def test_what_was_taken_stripped_and_ignored_is_said(tmp_path, caplog):
+def test_the_log_tells_what_was_taken_stripped_and_ignored(tmp_path, caplog):
     state = trained_timm().state_dict()
     content = {"teacher": with_projector(state) | {"backbone.head_dist.weight": torch.ones(3, 24)}, "student": {}}
     with caplog.at_level(logging.INFO, "vitrail"):
