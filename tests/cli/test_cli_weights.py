@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from weight_files import SHAPE, TIMM, train_py, trained_timm, under
 
+from vitrail.core.errors import UnknownNameError
+
 pytest_plugins = ("tiny",)
 
 ARGUMENTS = [word for name, value in SHAPE.items() for word in ("--model-arg", f"{name}={value}")]
@@ -21,6 +23,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save("photo.png")
+    (tmp_path / "data").mkdir()
+    Image.fromarray(noise).save("data/0.png")
     module = trained_timm(img_size=32)
     torch.save(train_py(module, model_kwargs=SHAPE | {"img_size": 32}), "model_best.pth.tar")
     torch.save({"state_dict": under("model.", module.state_dict())}, "lightning.ckpt")
@@ -51,7 +55,7 @@ def test_explain_by_a_name_and_a_file_and_resume_only_with_the_same(folder, run_
     command = (
         "explain",
         "--data",
-        ".",
+        "data",
         "-m",
         f"timm:{TIMM}",
         "--weights",
@@ -88,7 +92,7 @@ def test_your_own_code(folder, run_vitrail):
     ("arguments", "message"),
     [
         (("-m", f"timm:{TIMM}", "--weights", "nowhere.pth"), "cannot read the checkpoint nowhere.pth: No such file"),
-        (("-m", f"timm:{TIMM}", "--weights", "lightning.ckpt"), "holds 13 of its"),
+        (("-m", f"timm:{TIMM}", "--weights", "lightning.ckpt"), "it holds 18 of its 150 weights; missing"),
         (("-m", "model_best.pth.tar", "--class-names", "a,b"), "expected 3 class names, one per logit, got 2"),
         (("-m", "model_best.pth.tar", "--class-names", "no.txt"), "cannot read the class names in no.txt: No such file"),
         (
@@ -109,14 +113,25 @@ def test_what_is_refused(arguments, message, folder, run_vitrail):
     assert not (folder / "vitrail-explain").exists()
 
 
+def test_clients_of_the_page_cannot_name_code(folder):
+    from vitrail.app.model_pool import ModelPool
+
+    pool = ModelPool([f"{folder}/net.py:net"], loader=lambda name: pytest.fail(f"loaded {name}"))
+    assert pool.names == ("net.py:net",)  # Without the operator's folders.
+    for name in (f"{folder}/net.py:net", "net.py:other", "os.path:join", "timm:vit_tiny_patch16_224"):
+        with pytest.raises(UnknownNameError, match="unknown model"), pool.use(name):
+            pass
+
+
+@pytest.mark.slow
 def test_every_command_takes_the_same(folder, run_vitrail):
     for place in ("a", "b"):
-        (folder / "data" / place).mkdir(parents=True)
-        Image.open("photo.png").save(folder / "data" / place / "0.png")
+        (folder / "classes" / place).mkdir(parents=True)
+        Image.open("photo.png").save(folder / "classes" / place / "0.png")
     model = ("--class-names", "a,b,c", "--device", "cpu")
-    out, _ = expect(run_vitrail, "test", "data", "-m", "model_best.pth.tar", *model)
+    out, _ = expect(run_vitrail, "test", "classes", "-m", "model_best.pth.tar", *model)
     assert f"timm:{TIMM} (model_best.pth.tar) on 2 images" in out
-    expect(run_vitrail, "score", "data", "-m", "model_best.pth.tar", *model, "--method", "random,attention", "--steps", "2")
+    expect(run_vitrail, "score", "classes", "-m", "model_best.pth.tar", *model, "--method", "random,attention", "--steps", "2")
     expect(run_vitrail, "export", "model_best.pth.tar", "--class-names", "a,b,c", "-o", "mine.safetensors")
     out, _ = expect(
         run_vitrail,
@@ -131,9 +146,9 @@ def test_every_command_takes_the_same(folder, run_vitrail):
         "2",
     )
     assert "mine" in out
-    _, err = expect(run_vitrail, "compare", "data", "-m", "a.pth,b.pth", "--weights", "lightning.ckpt", code=2)
+    _, err = expect(run_vitrail, "compare", "classes", "-m", "a.pth,b.pth", "--weights", "lightning.ckpt", code=2)
     assert "expected --weights with one model, got 2: a.pth,b.pth" in err
-    _, err = expect(run_vitrail, "compare", "data", code=2)
+    _, err = expect(run_vitrail, "compare", "classes", code=2)
     assert "expected models by --model, separated by commas, got none" in err
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vitrail.adapters import adapting
 from vitrail.adapters.build_spec import ModelSpec
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import POSITIONS, head_names, position_grid
@@ -18,6 +19,7 @@ from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.training_settings import TrainingSettings
 from vitrail.adapters.weight_matching import load_match, match_weights
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
+from vitrail.core.hooks import attributes
 from vitrail.models.checkpoints import Checkpoint, read_checkpoint
 from vitrail.models.limits import build_on_meta
 
@@ -124,8 +126,10 @@ def _build(
 def _build_skeleton(library: Library, name: str, spec: ModelSpec, title: str, checkpoint: Checkpoint) -> nn.Module:
     """Build the network without memory, where its library can, to learn the names and shapes of its weights."""
     num_bytes = sum(tensor.nbytes for state in checkpoint.states.values() for tensor in state.values())
-    skeleton = build_on_meta(lambda: library.build(name, spec).module, title, num_bytes)
-    return library.build(name, spec).module if skeleton is None else skeleton
+    # The network itself is described when it is built.
+    with attributes([logging.getLogger(adapting.__name__)], disabled=True):
+        skeleton = build_on_meta(lambda: library.build(name, spec).module, title, num_bytes)
+        return library.build(name, spec).module if skeleton is None else skeleton
 
 
 def _fit_spec(spec: ModelSpec, skeleton: nn.Module, state: Mapping[str, Tensor], num_classes: int | None) -> ModelSpec:
