@@ -10,6 +10,7 @@ import torch
 from weight_files import SHAPE, TIMM, images, same_logits, train_py, trained_timm
 
 import vitrail
+from vitrail.adapters import PlainClassifier
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 
 
@@ -167,3 +168,22 @@ def test_class_names_are_one_per_logit(tmp_path):
     path = save(tmp_path, trained_timm().state_dict())
     with pytest.raises(UnsupportedModelError, match="expected 3 class names, one per logit, got 2"):
         vitrail.load(f"timm:{TIMM}", weights=path, device="cpu", class_names=["a", "b"], **SHAPE)
+
+
+def test_a_file_without_a_head_is_an_embedding(tmp_path, monkeypatch, caplog):
+    """The adapters of embeddings are tested with their libraries; here a stand-in, to see what is asked for."""
+    build = vitrail.adapters.timm.library.build_timm
+
+    def build_embedding(name, spec):
+        if spec.num_classes:
+            return build(name, spec)
+        return PlainClassifier(timm.create_model(name, num_classes=0, **SHAPE), name=name, output="embedding")
+
+    monkeypatch.setattr("vitrail.adapters.timm.library.build_timm", build_embedding)
+    module = trained_timm(num_classes=0)
+    state = {f"backbone.{name}": tensor for name, tensor in module.state_dict().items()}
+    path = save(tmp_path, {"teacher": state | {"head.mlp.0.weight": torch.ones(4, 24)}})
+    with caplog.at_level(logging.INFO, "vitrail"):
+        classifier = vitrail.load(f"timm:{TIMM}", weights=path, device="cpu", **SHAPE)
+    same_logits(classifier, module, images())
+    assert "ignored head.mlp.0; it has no head: an embedding, without classes" in caplog.text
