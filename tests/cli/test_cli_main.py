@@ -81,7 +81,7 @@ def test_an_interrupt_ends_in_exit_code_130_and_one_word(run_vitrail, monkeypatc
 def test_an_unnamed_model_is_the_bundled_one_and_the_message_says_how_to_name_ones_own(
     run_vitrail, monkeypatch, tiny_model_file, make_photo, tmp_path
 ):
-    monkeypatch.setattr("vitrail.cli.options.DEFAULT_MODEL", str(tiny_model_file))
+    monkeypatch.setattr("vitrail.cli.model_options.DEFAULT_MODEL", str(tiny_model_file))
     photo = make_photo(tmp_path / "a.png")
     code, _out, err = run_vitrail("explain", photo, "--out", tmp_path / "named")
     assert code == 0
@@ -94,7 +94,7 @@ def test_an_unnamed_model_is_the_bundled_one_and_the_message_says_how_to_name_on
 
 @pytest.mark.usefixtures("plain_pictures")
 def test_quiet_prints_only_results_and_errors(run_vitrail, monkeypatch, tiny_model_file, make_photo, tmp_path):
-    monkeypatch.setattr("vitrail.cli.options.DEFAULT_MODEL", str(tiny_model_file))
+    monkeypatch.setattr("vitrail.cli.model_options.DEFAULT_MODEL", str(tiny_model_file))
     photo = make_photo(tmp_path / "photos" / "a.png")
     make_photo(tmp_path / "photos" / "b.png")
     code, out, err = run_vitrail(

@@ -224,7 +224,7 @@ def test_photos_of_the_same_grid_share_a_file(classifier, photos, tmp_path, blan
 
 @pytest.mark.parametrize("methods", ["occlusion", "occlusion,random"])
 def test_the_command_reports_one_file_per_photo(methods, classifier, photos, run_vitrail, tmp_path, monkeypatch, blank_sheets):
-    monkeypatch.setattr("vitrail.cli.options.load_model", lambda *_: classifier)
+    monkeypatch.setattr("vitrail.cli.model_options.load_model", lambda *_: classifier)
     out = tmp_path / "out"
     code, printed, err = run_vitrail("explain", *photos[:3], "--method", methods, "--out", out)
     assert code == 0, err

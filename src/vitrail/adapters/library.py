@@ -10,6 +10,7 @@ from vitrail.adapters.build_spec import BuildSpec, ModelSpec
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import TrainedWeights, trained_weights, transfer_to_same
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.training_settings import TrainingSettings
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.models.load_report import LoadReport
 
@@ -71,6 +72,10 @@ class Library(ABC):
     def read_weights(self, name: str, **options: Any) -> TrainedWeights:
         """Fetch or read trained weights by name, of any architecture of the library."""
         return trained_weights(self.load(name, **options).module)
+
+    def read_training(self, extra: Mapping[str, Any]) -> TrainingSettings | None:
+        """Read which network the library's training script names in a checkpoint, beside the weights; None if it names none."""
+        return None
 
     def transfer(
         self, classifier: Classifier, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float

@@ -1,20 +1,33 @@
 """Load a model by name or from disk, with its weights, preprocessing and class names."""
 
+import importlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from vitrail.adapters.class_name_files import read_names
+from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.devices import check_device
 from vitrail.adapters.libraries import ENTRIES, get_library
-from vitrail.adapters.local_files import BUNDLED, check_bundled, load_bundled, load_local
+from vitrail.adapters.local_files import BUNDLED, check_bundled, find_folder_source, load_bundled, load_local
 from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS
+from vitrail.adapters.user_code import check_user_code, is_user_code, load_user_code
 from vitrail.adapters.weight_checks import expect_finite_weights
+from vitrail.adapters.weight_files import fill_with_weights, load_with_weights
 from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.core.outputs import Output
 from vitrail.core.registry import unknown_name
+
+Names = str | Path | Sequence[str]
+"""Names: a list, a text with commas, or a file; see `vitrail.adapters.class_name_files.read_names`."""
+
+FROM_FILES = ("hit", "intr")
+"""Sources whose files describe the network, so that names alone build none."""
 
 
 def load(
@@ -23,44 +36,120 @@ def load(
     device: str | torch.device | None = None,
     image_size: tuple[int, int] | None = None,
     output: Output | None = None,
+    output_key: int | str | None = None,
+    weights: str | Path | None = None,
+    weights_key: str | None = None,
+    class_names: Names | None = None,
+    prompts: Names | None = None,
+    templates: Names | None = None,
+    references: str | Path | None = None,
+    reference: Literal["mean", "nearest"] | None = None,
+    probe: str | Path | None = None,
+    direction: Tensor | None = None,
     **options: Any,
 ) -> Classifier:
     """Load a model with its preprocessing and class names, ready to explain.
 
     Args:
         name: `vitrail:<bundled name>`, `timm:<model>`, `hf:<hub repository or folder>`, `torchvision:<model>`,
-            `hit:<hub repository or file>`, `intr:<hub repository or file>`, or a local file or folder, recognized by its content.
+            `hit:<hub repository or file>`, `intr:<hub repository or file>`, a local file or folder, recognized by its content, or
+            `file.py:function`, code of your own that returns a network or a `Classifier`.
         device: Where to put the model; defaults to CUDA, else MPS, else the CPU.
         image_size: Height and width that photos are resized to, for networks that take any; defaults to the network's own. For
             networks that take whole photos: the limits of the shorter and of the longer side.
-        output: Meaning of the logits: "softmax", one class among all, or "sigmoid", each class independently (multi-label); defaults
-            to what the file or the configuration says, else "softmax". A single logit always means its sigmoid.
+        output: Meaning of the logits: "softmax", one class among all, "sigmoid", each class independently (multi-label), or "none",
+            plain numbers; defaults to what the file or the configuration says, else "softmax". A single logit of classes always means
+            its sigmoid.
+        output_key: Index or key of the logits, where the network returns a tuple or a dictionary.
+        weights: Your own weights for the network: a safetensors file, or a checkpoint of torch. Then nothing is downloaded, and classes,
+            channels and image size are those of the file. Torchvision also takes the names of its own weights.
+        weights_key: Which weights to take, where the file holds several, e.g. "state_dict", "teacher" or "model_ema".
+        class_names: One per class: a list, a text with commas, or a file (one name per line, or JSON).
+        prompts: For networks with a text tower: texts whose similarity to the image is explained, as for `class_names`.
+        templates: Templates of prompts, e.g. "a photo of a {}"; several are averaged.
+        references: Folder of reference images, one subfolder per class, whose similarity to the image is explained.
+        reference: Whether the mean or the nearest reference image of a class counts; defaults to the mean.
+        probe: File of a linear probe on the network's embedding.
+        direction: One direction per class in the network's embedding, (c, d) or (d,).
         options: For timm, Hugging Face and torchvision: `pretrained=False` for random weights, and the options of their own
-            functions: any argument of `timm.create_model`, fields of the Hugging Face configuration, torchvision's `weights`. For
-            published HiT files: `num_heads`. For published INTR files that do not tell them: `nheads`, `dilation`.
+            functions: any argument of `timm.create_model`, fields of the Hugging Face configuration. For published HiT files:
+            `num_heads`. For published INTR files that do not tell them: `nheads`, `dilation`. For your own code: its arguments.
 
     Raises:
         UnknownNameError: There is no such source, model or file.
         CheckpointError: The weights are damaged, unsafe or do not fit.
-        InvalidInputError: The device cannot be used, or an option is unknown.
+        InvalidInputError: The device cannot be used, an option is unknown, or your code raised an error.
         UnsupportedModelError: The network is no classifier of images.
     """
     name = str(name)
     check_name(name)
     chosen = check_device(device)  # Before anything is downloaded or read.
-    source, _, rest = name.partition(":")
+    names = None if class_names is None else read_names(class_names)
+    targets = {
+        "prompts": None if prompts is None else read_names(prompts, "prompts"),
+        "templates": None if templates is None else read_names(templates, "templates"),
+        "references": references,
+        "reference": reference,
+        "probe": probe,
+        "direction": direction,
+    }
     # Weights created in inference mode never let a gradient through.
     with torch.inference_mode(False):
-        if not _has_source(name):
-            classifier = load_local(Path(name), **options)
-        elif source == BUNDLED:
-            classifier = load_bundled(rest, **options)
-        else:
-            classifier = get_library(source).load(rest, **options)
+        classifier = _load(name, weights, weights_key, options)
         classifier = classifier if output is None else replace(classifier, output=output)
+        classifier = classifier if output_key is None else replace(classifier, output_key=output_key)
         expect_finite_weights(classifier.module, name)
         classifier.module.to(chosen).eval()
-    return classifier if image_size is None else _set_image_size(classifier, image_size)
+        classifier = classifier if image_size is None else _set_image_size(classifier, image_size)
+        given = {key: value for key, value in targets.items() if value is not None}
+        if given:
+            return _explain_similarity(classifier, given, names)
+    if names is not None:
+        check_class_names(names, classifier.num_classes)
+        classifier = replace(classifier, class_names=names)
+    return classifier
+
+
+def _load(name: str, weights: str | Path | None, key: str | None, options: dict[str, Any]) -> Classifier:
+    """Load a model by name, with its own weights or those of a file."""
+    source, _, rest = name.partition(":")
+    if weights is not None and source == "torchvision" and not _is_path(weights):
+        options, weights = {**options, "weights": weights}, None
+    if weights is None:
+        return _load_by_name(name, key, options)
+    path = Path(weights)
+    if not _has_source(name) and Path(name).is_dir() and (Path(name) / "config.json").exists():
+        source, rest = find_folder_source(Path(name))
+    elif not _has_source(name) or source in (BUNDLED, *FROM_FILES):
+        return fill_with_weights(_load_by_name(name, None, options), path, key)
+    return load_with_weights(source, rest, path, key, **options)
+
+
+def _load_by_name(name: str, key: str | None, options: dict[str, Any]) -> Classifier:
+    source, _, rest = name.partition(":")
+    if not _has_source(name):
+        if key is not None:
+            options = {**options, "weights_key": key}
+        return load_user_code(name, **options) if _is_code(name) else load_local(Path(name), **options)
+    if key is not None:
+        raise InvalidInputError(f"expected weights_key together with weights, got {key!r} alone")
+    return load_bundled(rest, **options) if source == BUNDLED else get_library(source).load(rest, **options)
+
+
+def _is_path(weights: str | Path) -> bool:
+    """Return whether this is a file, rather than a name of torchvision's weights."""
+    return isinstance(weights, Path) or "." in weights or "/" in weights or Path(weights).exists()
+
+
+def _is_code(name: str) -> bool:
+    """Return whether a name is a function in a user's code; an existing file of that name counts as a file."""
+    return is_user_code(name) and not _has_source(name) and not Path(name).exists()
+
+
+def _explain_similarity(classifier: Classifier, targets: dict[str, Any], names: tuple[str, ...] | None) -> Classifier:
+    similarity = importlib.import_module("vitrail.adapters.similarity").similarity  # Only where it is needed.
+    explained: Classifier = similarity(classifier, **targets, **({} if names is None else {"class_names": names}))
+    return explained
 
 
 def check_name(name: str | Path) -> None:
@@ -76,12 +165,15 @@ def check_name(name: str | Path) -> None:
             check_bundled(rest)
     elif name and Path(name).exists():
         return
+    elif is_user_code(name):
+        check_user_code(name)
     elif colon and "/" not in source and "\\" not in source and len(source) > 1:
         raise unknown_name("source of models", source, [BUNDLED, *ENTRIES])
     else:
         raise UnknownNameError(
             f"no such model: {name!r}; expected an existing file or folder, or a name like vitrail:hit-cifar10 (bundled), "
-            "timm:vit_base_patch16_224, hf:<folder or hub repository>, torchvision:vit_b_16, hit:<hub repository> or intr:<hub repository>"
+            "timm:vit_base_patch16_224, hf:<folder or hub repository>, torchvision:vit_b_16, hit:<hub repository>, "
+            "intr:<hub repository> or file.py:function (your own code)"
         )
 
 

@@ -12,6 +12,7 @@ from vitrail.adapters.hub_files import download
 from vitrail.adapters.intr.building import build_published as build_published_intr
 from vitrail.adapters.libraries import get_library
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
+from vitrail.adapters.weight_files import load_self_described
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import Checkpoint, read_checkpoint
@@ -50,12 +51,13 @@ def load_bundled(name: str, **options: Any) -> Classifier:
     return build_described(read_checkpoint(path), path, **options)
 
 
-def load_local(path: Path, surely_hit: bool = False, **options: Any) -> Classifier:
-    """Load a vitrail file, a published HiT or INTR file, or a folder that holds one or that timm or transformers saved.
+def load_local(path: Path, surely_hit: bool = False, weights_key: str | None = None, **options: Any) -> Classifier:
+    """Load a vitrail file, a published HiT or INTR, a checkpoint that names its network, or a folder of one, of timm or transformers.
 
     Args:
         path: The file or folder.
         surely_hit: Whether the user states that it is a HiT, which weights alone may not tell.
+        weights_key: Group of weights to take from a checkpoint that holds several.
         options: See `vitrail.load`.
 
     Raises:
@@ -75,6 +77,8 @@ def load_local(path: Path, surely_hit: bool = False, **options: Any) -> Classifi
     refuse_mask(checkpoint, path)
     if checkpoint.metadata:
         return build_described(checkpoint, path, **options)
+    if not surely_hit and (classifier := load_self_described(checkpoint, path, weights_key, **options)) is not None:
+        return classifier
     if is_published(checkpoint.state):
         if not surely_hit and may_be_plain_vit(checkpoint.state):
             raise CheckpointError(
@@ -101,11 +105,21 @@ def _build_published_hit(checkpoint: Checkpoint, source: str, num_heads: int | N
 
 
 def _load_described_folder(path: Path, **options: Any) -> Classifier:
+    source, name = find_folder_source(path)
+    return get_library(source).load(name, **options)
+
+
+def find_folder_source(path: Path) -> tuple[str, str]:
+    """Return the library that saved a folder, and the folder's name there.
+
+    Raises:
+        UnsupportedModelError: Its config.json is not one of timm or transformers.
+    """
     config = read_folder_config(path)
     if "architecture" in config:
-        return get_library("timm").load(f"local-dir:{path}", **options)
+        return "timm", f"local-dir:{path}"
     if "model_type" in config:
-        return get_library("hf").load(str(path), **options)
+        return "hf", str(path)
     raise UnsupportedModelError(
         f"expected the config.json of timm (with an architecture) or of transformers (with a model_type) in {path}, got one "
         "with neither"

@@ -15,7 +15,9 @@ MODEL_SOURCES = {
     "torchvision:<model>": "a ViT, such as vit_b_16; its weights are downloaded",
     "hit:<owner/name or file>": "a published HiT from the Hugging Face hub, or on disk",
     "intr:<owner/name or file>": "a published INTR from the Hugging Face hub, or on disk",
-    "<file or folder>": "a model trained by vitrail, a published HiT or INTR, a folder saved by timm or by transformers",
+    "<file or folder>": "a model trained by vitrail, a published HiT or INTR, a train.py checkpoint, a folder of timm or transformers",
+    "<name> --weights <file>": "your weights for a network of timm, hf or torchvision, such as timm:vit_base_patch16_224",
+    "<file.py>:<function>": "your own code: a function that returns a network or an adapter",
 }
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -17,8 +18,30 @@ from vitrail.models.intr import INTR
 
 logger = logging.getLogger(__name__)
 
-Model = str | Path | nn.Module | Classifier
-"""A name or file (`vitrail.load`), a network (`vitrail.adapt`), or an adapted network."""
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model by name, with options of `vitrail.load`, to be loaded when it is needed.
+
+    Attributes:
+        name: See `vitrail.load`.
+        options: Keyword arguments of `vitrail.load`.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def each(cls, names: Iterable[str], options: Mapping[str, Any]) -> "list[NamedModel]":
+        """Return several models with the same options."""
+        return [cls(name, options) for name in names]
+
+    def __str__(self) -> str:
+        return f"{self.name} {dict(self.options)}" if self.options else self.name
+
+
+Model = str | Path | nn.Module | Classifier | NamedModel
+"""A name or file (`vitrail.load`), also with options, a network (`vitrail.adapt`), or an adapted network."""
 
 Options = Mapping[str, Mapping[str, Any]]
 """Options by the name of their method or metric."""
@@ -28,12 +51,15 @@ def as_classifier(model: Model, device: str | torch.device | None = None) -> Cla
     """Load a model by name, or adapt a network; return an adapted network as it is.
 
     Args:
-        model: A name or file, a network, or an adapted network.
+        model: A name or file, also with options, a network, or an adapted network.
         device: Device for a model that is loaded by name (default: the fastest available); others stay where they are.
     """
     if isinstance(model, Classifier):
         return model
-    return adapt(model) if isinstance(model, nn.Module) else load(model, device=device)
+    if isinstance(model, nn.Module):
+        return adapt(model)
+    named = model if isinstance(model, NamedModel) else NamedModel(str(model))
+    return load(named.name, device=device, **named.options)
 
 
 def default_method(classifier: Classifier) -> str:

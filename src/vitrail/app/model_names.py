@@ -25,14 +25,14 @@ class OfferedModel:
 
     @classmethod
     def of(cls, name: str) -> "OfferedModel":
-        """Find the path in a name: `/models/birds.safetensors`, `hf:/models/birds`, `timm:local-dir:/models/birds`."""
-        candidates = (name, name.partition(":")[2], name.rpartition(":")[2])
+        """Find the path in a name: `/models/birds.safetensors`, `hf:/models/birds`, `timm:local-dir:/models/birds`, `/nets.py:birds`."""
+        candidates = (name, name.partition(":")[2], name.rpartition(":")[2], name.rpartition(":")[0])
         return cls(name, next((path for path in candidates if path and Path(path).exists()), ""))
 
     @property
     def display_name(self) -> str:
         """The name with the last part of the path only."""
-        return self.name.removesuffix(self.path) + self._last if self.path else self.name
+        return self.name.replace(self.path, self._last, 1) if self.path else self.name
 
     @property
     def _last(self) -> str:

@@ -1,12 +1,13 @@
 """The server: starts the page offline, within limits, and removes everything when it ends."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from vitrail.adapters.loading import check_name
+from vitrail.adapters import Classifier
+from vitrail.adapters.loading import check_name, load
 from vitrail.app.cleanup import drop_idle_sessions, repeat_cleanup
 from vitrail.app.environment import LOOPBACK, large_memory_blocks, offline_environment
 from vitrail.app.hosts import AllowedHosts, list_allowed_hosts
@@ -50,6 +51,7 @@ def serving(
     limits: Limits | None = None,
     max_loaded: int | None = None,
     more_hosts: Sequence[str] = (),
+    loader: Callable[[str], Classifier] = load,
 ) -> Iterator[RunningServer]:
     """Serve the page for the block, then remove all its files.
 
@@ -62,6 +64,7 @@ def serving(
         limits: Limits of requests.
         max_loaded: Number of models that stay in memory; all if None.
         more_hosts: Additional host names that browsers may use, see `vitrail.app.hosts.list_allowed_hosts`.
+        loader: Loads a model by name.
 
     Raises:
         MissingExtraError: Without the extra `app`.
@@ -73,7 +76,7 @@ def serving(
     for name in models:
         check_name(name)
     limits, hosts = limits or Limits(), list_allowed_hosts(host, more_hosts)
-    pool = ModelPool(models, max_loaded)
+    pool = ModelPool(models, max_loaded, loader)
     with (
         temporary_folders() as folders,
         offline_environment(folders.uploads, host),

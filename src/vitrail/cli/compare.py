@@ -1,11 +1,11 @@
 """`vitrail compare`: score the methods of several models side by side."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from vitrail.cli.options import MODEL, DataOptions, OutputOptions, SpeedOptions
+from vitrail.cli.model_options import ModelsOptions
+from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedOptions
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_scores
 from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
@@ -15,11 +15,8 @@ OUT = OutputOptions(Path("vitrail-compare"))
 
 
 def compare(
-    data: Annotated[Path, typer.Argument(help="Photo, folder of photos, or folder with one subfolder per class.")],
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", help="Models, comma-separated; see vitrail explain --help.", rich_help_panel=MODEL),
-    ],
+    data: DataArgument,
+    model: ModelsOptions,
     images: DataOptions,
     methods: ScoredMethodOptions,
     scoring: ScoringOptions,
@@ -27,9 +24,9 @@ def compare(
     output: OutputOptions = OUT,
 ) -> None:
     """Score several models on the same images; write one table and page of all methods. Interrupted runs resume."""
-    names = [name.strip() for name in model.split(",")]
-    if len(set(names)) < len(names) or not all(names):
-        raise InvalidInputError(f"expected models separated by commas, each once, got {model!r}")
+    names = model.names
+    if names is None:
+        raise InvalidInputError("expected models by --model, separated by commas, got none")
     options = score_options(methods, scoring, images, output, speed)
     metrics, protocols = parse_names(scoring.metric) or [], parse_names(scoring.protocol)
     from vitrail import api  # noqa: PLC0415 (heavy)
@@ -39,7 +36,15 @@ def compare(
     plan = create_plan(protocols, metrics, scoring.options, scoring.steps, scoring.order)
     with process_group():
         table = api.compare(
-            *(names, data, methods.names, protocols, metrics, images.limit, scoring.target),
+            *(
+                api.NamedModel.each(names, model.keywords),
+                data,
+                methods.names,
+                protocols,
+                metrics,
+                images.limit,
+                scoring.target,
+            ),
             options=scoring.options,
             **options,
         )

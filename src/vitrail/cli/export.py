@@ -5,14 +5,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from vitrail.cli.options import ModelArguments, Overwrite, load_model
+from vitrail.cli.model_options import LoadOptions, load_model
+from vitrail.cli.options import Overwrite
 from vitrail.core.errors import InvalidInputError, OutputError
 
 
 def export(
     model: Annotated[str, typer.Argument(help="Any --model of the other commands, such as runs/train/best.safetensors.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Output file, or output folder for Hugging Face.")],
-    model_arg: ModelArguments = None,
+    options: LoadOptions,
     half: Annotated[bool, typer.Option("--half", help="Store half precision: half the size.")] = False,
     format: Annotated[  # noqa: A002 (the name of the option)
         Literal["vitrail", "huggingface"],
@@ -29,7 +30,7 @@ def export(
     from vitrail.adapters import export_huggingface, save  # noqa: PLC0415 (heavy)
     from vitrail.core.files import output_folder  # noqa: PLC0415
 
-    classifier = load_model(model, "cpu", model_arg)
+    classifier = load_model(model, "cpu", options.keywords)
     if format == "huggingface":
         export_huggingface(classifier, out, overwrite=overwrite)
     else:

@@ -12,6 +12,7 @@ def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each dataclass among a command's parameters by its fields, so that typer makes an option of every field.
 
     The fields are `Annotated` with `typer.Option`. Their defaults are those of the class, or of the parameter's default if it has one.
+    Fields of a class come before those that it inherits.
     """
     hints = get_type_hints(command, include_extras=True)
     groups, parameters = dict[str, type](), list[Parameter]()
@@ -27,7 +28,7 @@ def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
             Parameter(
                 field.name, Parameter.KEYWORD_ONLY, default=getattr(defaults, field.name), annotation=annotations[field.name]
             )
-            for field in fields(group)
+            for field in sorted(fields(group), key=lambda field: field.name not in group.__annotations__)
         ]
 
     @wraps(command)

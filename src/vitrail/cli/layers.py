@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from vitrail.cli.options import LARGE_BATCHES, LimitOptions, ModelOptions, OutputOptions, SpeedOptions
+from vitrail.cli.model_options import ModelOptions
+from vitrail.cli.options import LARGE_BATCHES, LimitOptions, OutputOptions, SpeedOptions
 from vitrail.cli.printing import print_unreadable
 
 OUT = OutputOptions(Path("vitrail-layers"))

@@ -1,80 +1,29 @@
 """Options that several commands share, as parameter groups."""
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from vitrail.cli.parsing import (
     parse_data_options,
     parse_method_options,
-    parse_model_args,
     parse_names,
-    parse_size,
 )
 
-if TYPE_CHECKING:
-    from vitrail.adapters import Classifier
-
-logger = logging.getLogger("vitrail")
-
-DEFAULT_MODEL = "vitrail:hit-cifar10"
-
-MODEL, DATA, METHODS, METRICS, OUTPUT, SPEED = "Model", "Data", "Methods", "Metrics", "Output", "Speed"
+DATA, METHODS, METRICS, OUTPUT, SPEED = "Data", "Methods", "Metrics", "Output", "Speed"
 """Panels of `--help`."""
 
 
-ModelArguments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model-arg",
-        metavar="KEY=VALUE",
-        help="Argument of the network, e.g. pretrained=false; repeatable.",
-        show_default=False,
-        rich_help_panel=MODEL,
-    ),
-]
-
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.", rich_help_panel=OUTPUT)]
 
+DataArgument = Annotated[Path, typer.Argument(help="Photo, folder of photos, or folder with one subfolder per class.")]
 
-@dataclass(frozen=True)
-class ModelOptions:
-    """Which model."""
-
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="vitrail:NAME, timm:NAME, hf:NAME, torchvision:NAME, hit:NAME, intr:NAME, a file or a folder; see vitrail list.",
-            show_default=False,
-            rich_help_panel=MODEL,
-        ),
-    ] = None
-    model_arg: ModelArguments = None
-    image_size: Annotated[
-        str | None,
-        typer.Option(
-            "--image-size",
-            metavar="HEIGHTxWIDTH",
-            help="Input size (default: the model's).",
-            show_default=False,
-            rich_help_panel=MODEL,
-        ),
-    ] = None
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of the network."""
-        return parse_model_args(self.model_arg)
-
-    def load(self, device: str | None) -> "Classifier":
-        """Load the model."""
-        return load_model(self.model, device, self.model_arg, self.image_size)
+TestDataArgument = Annotated[
+    Path,
+    typer.Argument(help="Folder with one subfolder per class, or with such a folder named test or val; see also --data-set."),
+]
 
 
 @dataclass(frozen=True)
@@ -84,6 +33,17 @@ class LimitOptions:
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Maximum number of images, evenly spread.", show_default=False, rich_help_panel=DATA),
+    ] = None
+
+
+@dataclass(frozen=True)
+class PhotoOptions(LimitOptions):
+    """Which images: photos, or a folder."""
+
+    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.", show_default=False)] = None
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of images, instead of photos.", show_default=False, rich_help_panel=DATA),
     ] = None
 
 
@@ -161,6 +121,18 @@ class MethodOptions:
 
 
 @dataclass(frozen=True)
+class TargetOptions:
+    """Which class."""
+
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Class to explain, by name or number (default: predicted class).", show_default=False, rich_help_panel=METHODS
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class OutputOptions:
     """Where results go."""
 
@@ -189,19 +161,3 @@ class SpeedOptions(DeviceOptions):
 
 
 LARGE_BATCHES = SpeedOptions(batch_size=64)
-
-
-def load_model(
-    name: str | None, device: str | None, model_args: Sequence[str] | None = None, image_size: str | None = None
-) -> "Classifier":
-    """Load the named model, or the default one with a message.
-
-    Raises:
-        InvalidInputError: Arguments that are not KEY=VALUE, or a malformed size.
-    """
-    arguments, size = parse_model_args(model_args), parse_size(image_size)
-    from vitrail.adapters import load  # noqa: PLC0415 (heavy)
-
-    if name is None:
-        logger.info("using the bundled %s; choose another by --model, e.g. --model timm:vit_base_patch16_224", DEFAULT_MODEL)
-    return load(DEFAULT_MODEL if name is None else name, device=device, image_size=size, **arguments)

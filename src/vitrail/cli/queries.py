@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from vitrail.cli.options import DATA, METHODS, DeviceOptions, LimitOptions, ModelOptions, OutputOptions
+from vitrail.cli.model_options import ModelOptions
+from vitrail.cli.options import DATA, METHODS, DeviceOptions, OutputOptions, PhotoOptions
 from vitrail.cli.printing import print_queries, print_unreadable
 from vitrail.core.errors import InvalidInputError
 
@@ -14,23 +15,13 @@ OUT = OutputOptions(Path("vitrail-queries"))
 
 def queries(
     model: ModelOptions,
-    limit: LimitOptions,
+    images: PhotoOptions,
     speed: DeviceOptions,
-    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.", show_default=False)] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            help="Folder of images instead of photos; subfolders are true classes.",
-            show_default=False,
-            rich_help_panel=DATA,
-        ),
-    ] = None,
     true_class: Annotated[
         str | None,
         typer.Option(
             "--class",
-            help="True class of the photos, by name or number; takes only this class of --data.",
+            help="True class of the photos, by name or number (default: the subfolder of --data); takes only this class.",
             show_default=False,
             rich_help_panel=DATA,
         ),
@@ -51,11 +42,11 @@ def queries(
 
     classifier = model.load(speed.device)
     results, unreadable = api.queries(
-        *(classifier, photos or [], output.out, true_class, top),
-        data=data,
-        limit=limit.limit,
+        *(classifier, images.photos or [], output.out, true_class, top),
+        data=images.data,
+        limit=images.limit,
         layer=layer,
         overwrite=output.overwrite,
     )
     print_unreadable(unreadable)
-    print_queries(results, classifier.name, output.out, one_by_one=data is None)
+    print_queries(results, classifier.name, output.out, one_by_one=images.data is None)

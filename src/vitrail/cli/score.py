@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from vitrail.cli.options import METRICS, DataOptions, ModelOptions, OutputOptions, SpeedOptions
+from vitrail.cli.model_options import ModelOptions
+from vitrail.cli.options import METRICS, DataArgument, DataOptions, OutputOptions, SpeedOptions
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_scores
 from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
@@ -14,7 +15,7 @@ OUT = OutputOptions(Path("vitrail-score"))
 
 
 def score(
-    data: Annotated[Path, typer.Argument(help="Photo, folder of photos, or folder with one subfolder per class.")],
+    data: DataArgument,
     model: ModelOptions,
     images: DataOptions,
     methods: ScoredMethodOptions,

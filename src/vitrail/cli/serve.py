@@ -1,29 +1,16 @@
 """`vitrail serve`: run the web page."""
 
-import os
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from types import FrameType
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from vitrail.cli.options import DEFAULT_MODEL
-from vitrail.core.errors import InvalidInputError
+from vitrail.cli.model_options import DEFAULT_MODEL, ModelsOptions
+from vitrail.cli.signals import exit_now, interrupt_on_signals
 
 
 def serve(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Models to offer, comma-separated; see vitrail explain --help (default: all bundled models).",
-            show_default=False,
-        ),
-    ] = None,
+    model: ModelsOptions,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,
@@ -41,56 +28,23 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a web page that explains photos by the models and methods you choose. Fully offline."""
-    from vitrail.adapters import bundled_models  # noqa: PLC0415 (heavy)
+    from vitrail.adapters import bundled_models, load  # noqa: PLC0415 (heavy)
     from vitrail.app.environment import LOOPBACKS  # noqa: PLC0415
     from vitrail.app.limits import MEGABYTE, Limits  # noqa: PLC0415
     from vitrail.app.server import serving  # noqa: PLC0415
 
     # The default model comes first.
     bundled = sorted((f"vitrail:{name}" for name in bundled_models()), key=lambda name: (name != DEFAULT_MODEL, name))
-    names = bundled if model is None else [name.strip() for name in model.split(",")]
-    if not all(names):
-        raise InvalidInputError(f"expected names of models, separated by commas, got {model!r}")
+    names = model.names or bundled
     limits = Limits(
         num_bytes=round(max_megabytes * MEGABYTE), num_pixels=round(max_megapixels * MEGABYTE), num_waiting=max_waiting
     )
-    with _interrupt_on_signals() as received:
+    with interrupt_on_signals() as received:
         try:
-            with serving(names, host, port, limits, max_models, allow_host or ()) as running:
+            with serving(names, host, port, limits, max_models, allow_host or (), partial(load, **model.keywords)) as running:
                 typer.echo(f"serving {', '.join(names)} at {running.url} (stop by Ctrl+C)")
                 if host not in LOOPBACKS:
                     typer.echo("warning: other machines can reach this page without a password", err=True)
                 running.wait()
         except KeyboardInterrupt:
-            _exit_now(received)
-
-
-@contextmanager
-def _interrupt_on_signals() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt in the block on the first Ctrl+C or SIGTERM; yield a list that then holds the signal's number."""
-    received = list[int]()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for signal_number in before:
-            # Not SIG_IGN: Python prints a message when a signal that is already pending is ignored.
-            signal.signal(signal_number, lambda number, frame: None)
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, end)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _exit_now(received: Sequence[int]) -> None:
-    with suppress(OSError):  # The terminal may be closed.
-        typer.echo("stopped", err=True)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    # The interpreter would wait for busy threads of Gradio, perhaps for minutes; their results are not needed.
-    os._exit(128 + (received or [signal.SIGINT])[0])
+            exit_now(received)

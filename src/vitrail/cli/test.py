@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitrail.cli.options import LARGE_BATCHES, OUTPUT, DataOptions, ModelOptions, SpeedOptions
+from vitrail.cli.model_options import ModelOptions
+from vitrail.cli.options import LARGE_BATCHES, OUTPUT, DataOptions, Overwrite, SpeedOptions, TestDataArgument
 from vitrail.cli.printing import print_unreadable
 
 if TYPE_CHECKING:
@@ -13,12 +14,7 @@ if TYPE_CHECKING:
 
 
 def test(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder with one subfolder per class, or with such a folder named test or val; root of --data-set."
-        ),
-    ],
+    data: TestDataArgument,
     model: ModelOptions,
     images: DataOptions,
     out: Annotated[
@@ -34,7 +30,7 @@ def test(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.", rich_help_panel=OUTPUT)] = False,
+    overwrite: Overwrite = False,
     speed: SpeedOptions = LARGE_BATCHES,
 ) -> None:
     """Measure top-1 and top-5 accuracy and the mean confidence."""

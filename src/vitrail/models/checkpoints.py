@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import CheckpointError, OutputError
 from vitrail.core.files import atomic_write, regular_file
 from vitrail.core.json_io import json_text, parse_json
-from vitrail.models.file_contents import find_tensor_fault, refuse_zip_bomb
+from vitrail.models.file_contents import choose_state, find_states, find_tensor_fault, refuse_zip_bomb
 
 METADATA_KEY = "vitrail"
 MAX_LISTED = 6
@@ -28,6 +28,16 @@ MAX_LISTED = 6
 
 class Inert:
     """Replaces an object of a foreign class in a pickled file: holds its state, without code."""
+
+
+class Ignored:
+    """Replaces a value in a pickled file that is not needed, such as a path or a number of numpy among training settings."""
+
+    def __init__(self, *_: Any) -> None:
+        """Accept any arguments."""
+
+    def __setstate__(self, _: Any) -> None:
+        """Accept any state."""
 
 
 STAND_INS: Mapping[str, type] = {
@@ -41,8 +51,15 @@ STAND_INS: Mapping[str, type] = {
         ),
         dict,
     ),
-}
-"""Replacements of foreign classes in published checkpoints, such as settings of Lightning or of a model."""
+    **dict.fromkeys(
+        (
+            "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "pathlib.PosixPath",
+            "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath",
+        ),
+        Ignored,
+    ),
+}  # fmt: skip
+"""Replacements of foreign classes in checkpoints, such as settings of Lightning or of a model."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +67,16 @@ class Checkpoint:
     """Content of a weight file.
 
     Attributes:
-        state: Named tensors.
+        state: Named tensors: those under "model" or "state_dict" in a file that holds several groups.
         metadata: vitrail's description of the model; empty for other files.
         extra: Plain values beside the tensors, e.g. the training arguments of a published file.
+        states: All groups of named tensors, by their key in the file ("" at its top), e.g. also "state_dict_ema".
     """
 
     state: dict[str, Tensor]
     metadata: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    states: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -77,7 +96,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     checkpoint = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path)
-    invalid = [f"{name} ({fault})" for name, tensor in checkpoint.state.items() if (fault := find_tensor_fault(tensor))]
+    tensors = [item for state in checkpoint.states.values() for item in state.items()]
+    invalid = [f"{name} ({fault})" for name, tensor in tensors if (fault := find_tensor_fault(tensor))]
     if invalid:
         more = f" and {len(invalid) - MAX_LISTED} more" if len(invalid) > MAX_LISTED else ""
         raise CheckpointError(
@@ -208,7 +228,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         raise CheckpointError(f"the description inside {path} is not JSON: {error}") from error
     if not isinstance(described, dict):
         raise CheckpointError(f"expected a JSON object as the description inside {path}, got {type(described).__name__}")
-    return Checkpoint(state, described)
+    return Checkpoint(state, described, states={"": state})
 
 
 def _read_pickled(path: Path) -> Checkpoint:
@@ -231,11 +251,11 @@ def _read_pickled(path: Path) -> Checkpoint:
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"expected a dictionary of tensors in {path}, got {type(content).__name__}")
-    nested = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), dict)), content)
-    state = {name: value for name, value in nested.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if not state:
+    states = find_states(content)
+    if not states:
         raise CheckpointError(
             f"expected named tensors in {path}, found none; top-level keys: {', '.join(map(str, list(content)[:8]))}"
         )
-    extra = {name: value for name, value in content.items() if value is not nested and not isinstance(value, Tensor)}
-    return Checkpoint(state, extra=extra)
+    key = choose_state(states)
+    extra = {name: value for name, value in content.items() if name != key and not isinstance(value, Tensor)}
+    return Checkpoint(states[key], extra=extra, states=states)

@@ -12,61 +12,56 @@ class _Library:
     """A kind of network.
 
     Attributes:
-        pattern: Matches a name of its weights.
+        pattern: Occurs in a name of its weights, at the start or after a dot.
         what: The network, in words.
-        build: Python code that builds it.
+        example: Name of such a network for `vitrail.load`.
     """
 
-    pattern: re.Pattern[str]
+    pattern: str
     what: str
-    build: str
+    example: str
 
 
-_TORCHVISION = _Library(
-    re.compile(r"encoder\.layers\.encoder_layer_\d+\..+"),
-    "a ViT of torchvision",
-    "torchvision.models.vit_b_16(num_classes=...)",
-)
+_TORCHVISION = _Library(r"encoder\.layers\.encoder_layer_\d+\.", "a ViT of torchvision", "torchvision:vit_b_16")
 
 _LIBRARIES = (
     _TORCHVISION,
+    _Library(r"(blocks\.\d+\.attn\.qkv|patch_embed\.proj)\.", "a ViT of timm, DeiT, MAE or DINO", "timm:vit_base_patch16_224"),
     _Library(
-        re.compile(r"(blocks\.\d+\.attn\.qkv|patch_embed\.proj)\..+"),
-        "a ViT of timm, DeiT, MAE or DINO",
-        'timm.create_model("vit_base_patch16_224", num_classes=...)',
+        r"(vit|deit|beit|dinov2|dinov2_with_registers)\.(embeddings|encoder|layers?)\.", "a ViT of Hugging Face", "hf:FOLDER"
     ),
-    _Library(
-        re.compile(r"(vit|deit|beit|dinov2|dinov2_with_registers)\.(embeddings|encoder|layers?)\..+"),
-        "a ViT of Hugging Face",
-        "transformers.AutoModelForImageClassification.from_config(config)",
-    ),
-    _Library(re.compile(r"layer1\.0\.conv1\.weight"), "a ResNet of torchvision or timm", "timm.create_model(...)"),
-    _Library(
-        re.compile(r"(visual|vision_model|text_model|transformer\.resblocks)\..+"), "a CLIP", "open_clip.create_model(...)"
-    ),
+    _Library(r"layer1\.0\.conv1\.weight", "a ResNet of torchvision or timm", "timm:resnet50"),
+    _Library(r"(visual|vision_model|text_model|transformer\.resblocks)\.", "a CLIP", "hf:FOLDER"),
 )
 
 
+def describe_origin(state: Mapping[str, Tensor]) -> str:
+    """Say which network's weights these look like, as the end of a sentence; empty if unknown."""
+    library = _find(state)
+    return "" if library is None else f"; they look like those of {library.what}"
+
+
 def advise_loading(state: Mapping[str, Tensor], path: str) -> str:
-    """Say which network's weights these look like, and how to load them in Python."""
-    names = [re.sub(r"^(module|_orig_mod|backbone|teacher|student)\.", "", name) for name in state]
-    library = next((entry for entry in _LIBRARIES if any(entry.pattern.fullmatch(name) for name in names)), None)
-    looks = "" if library is None else f"they look like those of {library.what}; "
-    return f"{looks}{_explain_in_python('module = ...' if library is None else f'module = {library.build}', path)}"
+    """Say which network's weights these look like, and how to load them."""
+    looks = describe_origin(state).removeprefix("; ")
+    return f"{looks}{'; ' if looks else ''}{_name_the_network(_find(state), path)}"
 
 
 def advise_loading_torchvision(path: str) -> str:
-    """Say how to load the weights of a torchvision ViT in Python."""
-    return _explain_in_python(f"module = {_TORCHVISION.build}", path)
+    """Say how to load the weights of a torchvision ViT."""
+    return _name_the_network(_TORCHVISION, path)
 
 
-def _explain_in_python(build: str, path: str) -> str:
-    read = (
-        f"safetensors.torch.load_file({path!r})"
-        if path.endswith(".safetensors")
-        else f"torch.load({path!r}, weights_only=True)"
+def _find(state: Mapping[str, Tensor]) -> _Library | None:
+    return next(
+        (entry for entry in _LIBRARIES if any(re.search(rf"(^|\.){entry.pattern}", name) for name in state)),
+        None,
     )
+
+
+def _name_the_network(library: _Library | None, path: str) -> str:
+    example = "timm:NAME" if library is None else library.example
     return (
-        f"build the network in Python, load its weights, and give it to vitrail.adapt: {build}; "
-        f"module.load_state_dict({read}); classifier = vitrail.adapt(module)"
+        f"name the network too, as in --model {example} --weights {path}, or vitrail.load({example!r}, weights={path!r}); a network that "
+        "you build in Python goes to vitrail.adapt"
     )

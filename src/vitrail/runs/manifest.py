@@ -35,6 +35,7 @@ DIGESTS = {
     "photos": "photos: the names or sizes of files differ",
     "true_classes": "true classes: they differ",
     "classes": "classes: the class names of the model differ",
+    "directions": "directions: the prompts, references or probe of the model differ",
 }
 """Messages for settings that are stored as a digest only."""
 
@@ -123,6 +124,7 @@ def describe_model(classifier: Classifier, target: int | str | None) -> dict[str
         "preprocessing": classifier.preprocessing.to_dict(),
         "target": None if target is None else classifier.class_index(target),
         **({"output": output} if output != "softmax" else {}),
+        **({"output_key": classifier.output_key} if classifier.output_key is not None else {}),
         **({"directions": classifier.directions.fingerprint} if classifier.directions is not None else {}),
     }
 

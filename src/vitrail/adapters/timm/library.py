@@ -15,7 +15,9 @@ from vitrail.adapters.timm.building import build_timm, rebuild_timm
 from vitrail.adapters.timm.creation import create_timm, make_timm
 from vitrail.adapters.timm.labels import timm_class_names
 from vitrail.adapters.timm.preprocessing import timm_preprocessing
+from vitrail.adapters.timm.training_files import read_training
 from vitrail.adapters.timm.transfer import transfer_to_timm
+from vitrail.adapters.training_settings import TrainingSettings
 from vitrail.models.load_report import LoadReport
 
 
@@ -49,6 +51,9 @@ class TimmLibrary(Library):
 
     def read_weights(self, name: str, **options: Any) -> TrainedWeights:
         return trained_weights(make_timm(name, True, options))
+
+    def read_training(self, extra: Mapping[str, Any]) -> TrainingSettings | None:
+        return read_training(extra)
 
     def transfer(
         self, classifier: Classifier, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float

@@ -13,6 +13,8 @@ from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.torchvision.adapter import adapt_torchvision
 from vitrail.adapters.torchvision.building import build_torchvision, make_trained_torchvision, rebuild_torchvision
 from vitrail.adapters.torchvision.creation import create_torchvision
+from vitrail.adapters.torchvision.training_files import read_training
+from vitrail.adapters.training_settings import TrainingSettings
 
 
 @final
@@ -42,3 +44,6 @@ class TorchvisionLibrary(Library):
 
     def read_weights(self, name: str, **options: Any) -> TrainedWeights:
         return trained_weights(make_trained_torchvision(name, **options)[0])
+
+    def read_training(self, extra: Mapping[str, Any]) -> TrainingSettings | None:
+        return read_training(extra)

@@ -1,0 +1,148 @@
+"""Options that say which model a command loads, and how, as parameter groups."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vitrail.cli.parsing import parse_model_args, parse_size
+from vitrail.core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from vitrail.adapters import Classifier
+
+logger = logging.getLogger("vitrail")
+
+DEFAULT_MODEL = "vitrail:hit-cifar10"
+
+MODEL = "Model"
+"""Panel of `--help`."""
+
+
+def model_option(*names: str, help: str, metavar: str | None = None) -> Any:  # noqa: A002 (typer's name)
+    """Return an option of the panel "Model" that may be left out."""
+    return typer.Option(*names, help=help, metavar=metavar, show_default=False, rich_help_panel=MODEL)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded: its arguments, weights, classes, and what its output means."""
+
+    model_arg: Annotated[
+        list[str] | None,
+        model_option("--model-arg", metavar="KEY=VALUE", help="Argument of the network, e.g. pretrained=false; repeatable."),
+    ] = None
+    image_size: Annotated[
+        str | None, model_option("--image-size", metavar="HEIGHTxWIDTH", help="Input size (default: the model's).")
+    ] = None
+    weights: Annotated[
+        str | None, model_option("--weights", help="Your weights for the network: a file; nothing is downloaded.")
+    ] = None
+    weights_key: Annotated[str | None, model_option("--weights-key", help="Which of several weights in the file.")] = None
+    class_names: Annotated[str | None, model_option("--class-names", help="File of class names, or a,b,c.")] = None
+    output: Annotated[
+        Literal["softmax", "sigmoid", "none"] | None,
+        model_option("--output", help="Meaning of the logits (default: the model's)."),
+    ] = None
+    output_key: Annotated[
+        str | None, model_option("--output-key", help="Index or key of the logits in the network's output.")
+    ] = None
+    prompts: Annotated[str | None, model_option("--prompts", help="Explain similarity to texts: a,b,c, or a file.")] = None
+    templates: Annotated[
+        str | None, model_option("--templates", help="Templates of --prompts, averaged, e.g. 'a photo of a {}'.")
+    ] = None
+    references: Annotated[
+        Path | None, model_option("--references", help="Explain similarity to images: folder with one subfolder per class.")
+    ] = None
+    reference_mode: Annotated[
+        Literal["mean", "nearest"] | None, model_option("--reference-mode", help="Reference of a class (default: mean).")
+    ] = None
+    probe: Annotated[Path | None, model_option("--probe", help="File of a linear probe on the embedding.")] = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the network."""
+        return parse_model_args(self.model_arg)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """All keyword arguments of `vitrail.load` but the device.
+
+        Raises:
+            InvalidInputError: Malformed values, or an option that is also given by `--model-arg`.
+        """
+        key = self.output_key
+        given = {
+            "image_size": parse_size(self.image_size),
+            "weights": self.weights,
+            "weights_key": self.weights_key,
+            "class_names": self.class_names,
+            "output": self.output,
+            "output_key": int(key) if key is not None and key.removeprefix("-").isdecimal() else key,
+            "prompts": self.prompts,
+            "templates": self.templates,
+            "references": self.references,
+            "reference": self.reference_mode,
+            "probe": self.probe,
+        }
+        options, arguments = {name: value for name, value in given.items() if value is not None}, self.arguments
+        if twice := options.keys() & arguments.keys():
+            raise InvalidInputError(f"expected --{min(twice).replace('_', '-')} once, got --model-arg {min(twice)}=... as well")
+        return {**arguments, **options}
+
+
+@dataclass(frozen=True)
+class ModelOptions(LoadOptions):
+    """Which model."""
+
+    model: Annotated[
+        str | None,
+        model_option(
+            "--model",
+            "-m",
+            help="vitrail:NAME, timm:NAME, hf:NAME, torchvision:NAME, hit:NAME, intr:NAME, FILE, FOLDER or file.py:FUNCTION.",
+        ),
+    ] = None
+
+    def load(self, device: str | None) -> "Classifier":
+        """Load the model, or the default one with a message."""
+        return load_model(self.model, device, self.keywords)
+
+
+@dataclass(frozen=True)
+class ModelsOptions(LoadOptions):
+    """Which models."""
+
+    model: Annotated[str | None, model_option("--model", "-m", help="Models, comma-separated; see vitrail explain --help.")] = (
+        None
+    )
+
+    @property
+    def names(self) -> list[str] | None:
+        """Names of the models; None if not given.
+
+        Raises:
+            InvalidInputError: A name is empty or given twice, or several models would share one file of weights.
+        """
+        if self.model is None:
+            return None
+        names = [name.strip() for name in self.model.split(",")]
+        if len(set(names)) < len(names) or not all(names):
+            raise InvalidInputError(f"expected models separated by commas, each once, got {self.model!r}")
+        if len(names) > 1 and (
+            shared := next((key for key in ("weights", "weights_key", "probe") if getattr(self, key)), None)
+        ):
+            raise InvalidInputError(f"expected --{shared.replace('_', '-')} with one model, got {len(names)}: {self.model}")
+        return names
+
+
+def load_model(name: str | None, device: str | None, options: Mapping[str, Any]) -> "Classifier":
+    """Load the named model, or the default one with a message."""
+    from vitrail.adapters import load  # noqa: PLC0415 (heavy)
+
+    if name is None:
+        logger.info("using the bundled %s; choose another by --model, e.g. --model timm:vit_base_patch16_224", DEFAULT_MODEL)
+    return load(DEFAULT_MODEL if name is None else name, device=device, **options)
