@@ -68,10 +68,16 @@ def test_names_that_do_not_fit_are_refused(tmp_path, names):
 @pytest.mark.parametrize(
     "name",
     [
-        "vit_base_patch16_clip_224.openai", "vit_pe_core_tiny_patch16_384.fb", "eva02_base_patch16_clip_224.merged2b",
-        "vit_xsmall_patch16_clip_224", "vit_base_patch16_siglip_224.webli", "vit_small_patch14_dinov2", "resnet50_clip.openai", "samvit_base_patch16.sa1b",
+        "vit_base_patch16_clip_224.openai",
+        "vit_pe_core_tiny_patch16_384.fb",
+        "eva02_base_patch16_clip_224.merged2b",
+        "vit_xsmall_patch16_clip_224",
+        "vit_base_patch16_siglip_224.webli",
+        "vit_small_patch14_dinov2",
+        "resnet50_clip.openai",
+        "samvit_base_patch16.sa1b",
     ],
-)  # fmt: skip
+)
 def test_towers_are_embeddings_and_no_classes(name):
     with torch.device("meta"):
         published, own = timm.create_model(name), timm.create_model(name, num_classes=7)
