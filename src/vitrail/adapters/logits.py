@@ -48,6 +48,8 @@ def expect_logits(output: Any, num_images: int, name: str, key: int | str | None
 
 def _select_output(output: Any, key: int | str, name: str) -> Any:
     try:
+        if isinstance(output, Tensor):
+            raise TypeError("a tensor has rows, not keys")
         return getattr(output, key) if isinstance(key, str) and hasattr(output, key) else output[key]
     except (LookupError, TypeError) as error:
         raise UnsupportedModelError(
