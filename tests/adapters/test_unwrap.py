@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from torchvision import transforms
 from torchvision.transforms import v2
 
+import vitrail
 from vitrail.adapters import PlainClassifier, Preprocessing, ViTAdapter, adapt
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.explainers import make_explainer
@@ -206,6 +207,15 @@ def test_integrated_gradients_of_a_normalized_network_sum_to_the_difference_from
     with torch.no_grad():
         image, black = (networks.own_logits(wrapped, x).gather(1, TARGETS[:, None])[:, 0] for x in (IMAGES, 0 * IMAGES))
     torch.testing.assert_close(explanation.relevance.sum((1, 2)), image - black, rtol=1e-2, atol=1e-3)
+
+
+def test_a_network_behind_a_normalization_is_not_saved_without_it(tmp_path):
+    classifier = adapt(nn.Sequential(Normalize(), networks.huggingface("ViT").double()))
+    with pytest.raises(UnsupportedModelError, match="normalization_scale"):
+        vitrail.save(classifier, tmp_path / "model.safetensors")
+    with pytest.raises(UnsupportedModelError, match="adapt and export the network inside"):
+        vitrail.adapters.export_huggingface(classifier, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_pixels_up_to_255():

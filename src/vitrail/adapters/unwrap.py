@@ -268,6 +268,11 @@ def _normalize_input(module: nn.Module, normalization: Normalization) -> nn.Modu
     return root
 
 
+def normalizes_inside(module: nn.Module) -> bool:
+    """Return whether a network is a copy that normalizes its images as the wrapper that it came from."""
+    return any(name.endswith("normalization_scale") for name, _ in module.named_buffers())
+
+
 def _normalize(part: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (inputs[0] * part.normalization_scale + part.normalization_shift, *inputs[1:])
 
