@@ -1,14 +1,14 @@
 """LeGrad: gradients of every block's own prediction with respect to its attention."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from vitrail.adapters import Check, Classifier
 from vitrail.core.hooks import forward_pre_hooks
-from vitrail.core.types import Images
+from vitrail.core.types import Images, Tokens
 from vitrail.explainers._attention import check_starting_block, to_grid
 from vitrail.explainers._gradients import target_gradients
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
@@ -24,14 +24,18 @@ class LeGrad(Explainer):
     Args:
         model: Any ViT; a HiT only if its width is constant.
         starting_block: First block to use.
+        pooling: What the head reads of a block: "head" its own tokens, "mean" the mean of all tokens in place of each, as the published
+            code does for CLIP.
 
     Source: Bousselham et al. 2024, section 3.2, arXiv:2404.03214.
 
-    Differs: the score of a block is the target logit of the classifier's own head, not a similarity to a text; the map is not
-    scaled to [0, 1].
+    Differs: the score of a block is the target logit of the network's own head; the map is not scaled to [0, 1], and is the mean over
+    blocks, not the sum. The published map for CLIP and one text is, up to that scale, `vitrail.similarity(model, prompts=[text])` with
+    pooling "mean" and the last two blocks (`starting_block` = number of blocks - 2).
     """
 
     starting_block: int = 0
+    pooling: Literal["head", "mean"] = "head"
 
     paper: ClassVar[str] = "Bousselham et al. 2024, arXiv:2404.03214"
     needs_gradients: ClassVar[bool] = True
@@ -56,11 +60,15 @@ class LeGrad(Explainer):
         ):
             logits = self.vit.logits(images)
         targets = choose(logits)
-        scores = torch.stack([self.vit.head(tokens) for tokens in trace.hidden_states[1:][used]]).sum(0)
+        scores = torch.stack([self.vit.head(self._pool(tokens)) for tokens in trace.hidden_states[1:][used]]).sum(0)
         gradients = target_gradients(scores, targets, trace.attentions)
         prefix, grid_size = self.vit.num_prefix_tokens, self.vit.grid_size(images)
         maps = [to_grid(gradient.clamp_min(0).mean((1, 2)), prefix, grid_size) for gradient in gradients]
         return Attribution(logits, targets, sum(maps[1:], maps[0]) / len(maps))
+
+    def _pool(self, tokens: Tokens) -> Tokens:
+        # In place of every token, because heads differ in which they read.
+        return tokens if self.pooling == "head" else tokens.mean(1, keepdim=True).expand_as(tokens)
 
 
 def _detach_inputs(block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
