@@ -94,15 +94,16 @@ def unwrap(module: nn.Module, output_key: int | str | None = None) -> Unwrapped:
             "into a network without FSDP and give that"
         )
     module = _strip(module)
-    if _adapt(module) is not None:
+    library = find_library(module)
+    if _adapt(module) is not None or (library is not None and not library.plain):
         return Unwrapped(module, output_key=output_key)
     found = list({id(part): (path, part) for path, part in _find_networks(module)}.values())
     if len(found) > 1:
-        names = ", ".join(f"network.{path}" for path, _ in found)
+        names = ", ".join(path for path, _ in found)
         return Unwrapped(
             module, None, output_key, f"it holds {len(found)} networks that vitrail knows; to look into one, give it: {names}"
         )
-    if not found:
+    if not found and library is None:
         found = list(_find_holder(module))
     if not found:
         return Unwrapped(module, output_key=output_key)
@@ -135,12 +136,12 @@ def _adapt(module: nn.Module) -> Classifier | None:
     return None
 
 
-def _find_networks(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _find_networks(module: nn.Module, path: str = "network") -> Iterator[tuple[str, nn.Module]]:
     """List the outermost networks inside that vitrail can look into, with the attribute that holds each."""
     for name, child in module.named_children():
-        here, inner = f"{path}[{name}]" if name.isdigit() else f"{path}.{name}", _strip(child)
+        here, inner = _name_part(path, name), _strip(child)
         if _adapt(inner) is not None:
-            yield here.removeprefix("."), inner
+            yield here, inner
         else:
             yield from _find_networks(inner, here)
 
@@ -150,26 +151,32 @@ def _find_holder(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     everything = {id(parameter) for parameter in module.parameters()}
     for name, child in module.named_children():
         if everything and everything == {id(parameter) for parameter in child.parameters()}:
-            yield name, _strip(child)
+            yield _name_part("network", name), _strip(child)
+
+
+def _name_part(path: str, name: str) -> str:
+    return f"{path}[{name}]" if name.isdigit() else f"{path}.{name}"
 
 
 def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | str | None) -> Unwrapped:
     """Return the network inside if the module gives its logits, on images that are the same or normalized first."""
-    known = _adapt(inner) or _view_plain(inner)
-    outside = Unwrapped(
-        module,
-        output_key=output_key,
-        note=f"it holds a {type(inner).__name__}, whose output it does not pass on unchanged; to look into that, give network.{path}",
-    )
+    known, outside = _adapt(inner), Unwrapped(module, output_key=output_key)
+    if known is None:
+        known = _view_plain(inner)
+    else:
+        note = f"it holds a {type(inner).__name__}, whose output it does not pass on unchanged; to look into that, give {path}"
+        outside = replace(outside, note=note)
     try:
         images = _make_images(known)
         expected, received = _run_spied(module, inner, images, output_key)
     except UnsupportedModelError as error:
         return replace(outside, note=str(error))
     except NotImplementedError as error:
+        if isinstance(known, PlainClassifier):
+            return outside
         raise UnsupportedModelError(
             f"expected a network that takes images, got a {type(module).__name__} without a forward pass; give the network that it "
-            f"holds: network.{path}"
+            f"holds: {path}"
         ) from error
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError):
         return outside
@@ -183,10 +190,10 @@ def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | s
         return next((Unwrapped(inner, output_key=key) for key in agreeing), outside)
     preprocessing = normalization.preprocessing_before(known.preprocessing)
     if preprocessing is None:
-        return replace(outside, note=f"it changes the images before network.{path}, by more than a normalization of pixels")
+        return replace(outside, note=f"it changes the images before {path}, by more than a normalization of pixels")
     outside = replace(outside, preprocessing=preprocessing)
     if isinstance(known, PlainClassifier):
-        return replace(outside, note="")
+        return outside
     normalizing = _normalize_input(inner, normalization)
     agreeing = (key for key in keys if _gives(replace(known, module=normalizing, output_key=key), images, expected))
     return next((Unwrapped(normalizing, preprocessing, key) for key in agreeing), outside)
