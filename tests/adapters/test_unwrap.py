@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import logging
 
 import lightning
 import networks
@@ -285,6 +286,22 @@ def test_wrappers_that_change_something_are_explained_from_outside(library, kind
     assert isinstance(classifier, PlainClassifier)
     assert "give network.model" in classifier.reason
     torch.testing.assert_close(classifier.logits(IMAGES), wrapped(IMAGES))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda network: torch.compile(network, backend="eager"), AveragedModel])
+def test_wrappers_with_hooks_of_their_own(wrap):
+    wrapped = wrap(networks.timm_vit().double())
+    wrapped.register_forward_hook(lambda part, inputs, output: output * torch.arange(5))
+    classifier = adapt(wrapped, preprocessing=SMALL)
+    assert isinstance(classifier, PlainClassifier)
+    with torch.no_grad():
+        torch.testing.assert_close(classifier.logits(IMAGES), wrapped(IMAGES))
+
+
+def test_the_log_says_what_images_mean(caplog):
+    with caplog.at_level(logging.INFO, logger="vitrail"):
+        adapt(nn.Sequential(Normalize().float(), networks.timm_vit()), name="mine")
+    assert caplog.messages == ["mine normalizes its images itself: photos are scaled only, and tensors must not be normalized"]
 
 
 def test_two_networks_inside():

@@ -171,13 +171,13 @@ def tumor(bias: float):
     return module
 
 
-def test_a_single_logit_is_said_to_be_a_sigmoid(caplog):
+def test_a_single_logit_is_announced_as_a_sigmoid(caplog):
     with caplog.at_level(logging.INFO, logger="vitrail"):
         classifier = adapt(tumor(0), name="tumor", preprocessing=SMALL)
         explain(classifier, num_masks=2)
         explain(classifier, num_masks=2)
-    said = [record.message for record in caplog.records if "one logit" in record.message]
-    assert said == ["tumor has one logit: explained as sigmoid; give output='none' for a regression"]
+    messages = [record.message for record in caplog.records if "one logit" in record.message]
+    assert messages == ["tumor has one logit: explained as sigmoid; give output='none' for a regression"]
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="vitrail"):
         explain(adapt(tumor(0), output="none", preprocessing=SMALL), num_masks=2)

@@ -50,6 +50,8 @@ def adapt(
     found = unwrap(module, output_key)
     title = name or type(found.module).__name__
     own = preprocessing or found.preprocessing
+    if found.preprocessing is not None:
+        logger.info("%s normalizes its images itself: photos are scaled only, and tensors must not be normalized", title)
     classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
     return classifier if output is None else replace(classifier, output=output)
 

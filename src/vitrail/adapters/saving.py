@@ -8,9 +8,9 @@ import torch
 
 from vitrail.adapters.build_spec import BuildSpec
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.input_normalization import normalizes_inside
 from vitrail.adapters.libraries import find_library, find_source
 from vitrail.adapters.plain import PlainClassifier
-from vitrail.adapters.unwrap import normalizes_inside
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HiT

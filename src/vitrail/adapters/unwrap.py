@@ -4,17 +4,16 @@ Nothing is believed by name except for torch's own wrappers: a module inside sta
 logits of that module. Where the whole changes the images first, it must do so by a factor and a shift per channel.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.input_normalization import fit_normalization, make_images, normalize_input
 from vitrail.adapters.libraries import find_library
 from vitrail.adapters.logits import expect_logits, logits_agree
 from vitrail.adapters.plain import PlainClassifier
@@ -24,38 +23,8 @@ from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import inspecting, original, replaced_methods, uncompiled
 from vitrail.core.types import Images
 
-LARGE = 256.0
-"""Beyond every pixel, so that the fit of a factor does not drown in rounding."""
-
 SHARDED = "torch.distributed.fsdp"
 """Package of wrappers whose weights are spread over processes."""
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """What a wrapper does to images before the network inside: `images * scale + shift`, per channel.
-
-    Attributes:
-        scale: Factor per channel.
-        shift: Added per channel.
-    """
-
-    scale: Float[Tensor, " channels"]
-    shift: Float[Tensor, " channels"]
-
-    def __call__(self, images: Images) -> Images:
-        return images * self.scale.view(-1, 1, 1) + self.shift.view(-1, 1, 1)
-
-    def preprocessing_before(self, inner: Preprocessing) -> Preprocessing | None:
-        """Return the preprocessing of the wrapper: pixels in [0, 1] or in [0, 255]; None where its numbers fit neither."""
-        mean, std = -self.shift / self.scale, 1 / self.scale
-        if bool(((mean > 0) & (mean < 1) & (std > 0) & (std <= 1)).all()):
-            largest = 1.0
-        elif bool(((mean >= 0) & (mean < 255) & (std > 2) & (std < 256)).all()):
-            largest = 255.0
-        else:
-            return None
-        return replace(inner, mean=(0.0,) * len(mean), std=(1 / largest,) * len(mean))
 
 
 @dataclass(frozen=True)
@@ -115,13 +84,16 @@ def _strip(module: nn.Module) -> nn.Module:
     """Remove wrappers that are known to pass everything on: torch's own, and averages of weights without a forward pass."""
     while True:
         inner = original(module)
-        if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel) or (
-            _has_no_forward(inner) and list(inner._modules) == ["module"]
-        ):
+        passes_on = isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel) and "forward" not in vars(inner)
+        if passes_on or (_has_no_forward(inner) and list(inner._modules) == ["module"]):
             inner = inner.module
-        if inner is module:
+        if inner is module or _has_hooks(module):
             return module
         module = inner
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _has_no_forward(module: nn.Module) -> bool:
@@ -167,7 +139,7 @@ def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | s
         note = f"it holds a {type(inner).__name__}, whose output it does not pass on unchanged; to look into that, give {path}"
         outside = replace(outside, note=note)
     try:
-        images = _make_images(known)
+        images = make_images(known)
         expected, received = _run_spied(module, inner, images, output_key)
     except UnsupportedModelError as error:
         return replace(outside, note=str(error))
@@ -180,7 +152,7 @@ def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | s
         ) from error
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError):
         return outside
-    normalization = None if received is None else _fit(images, received)
+    normalization = None if received is None else fit_normalization(images, received)
     if received is None or normalization is None:
         return outside
     # The network inside may return its logits alone, or as the whole does.
@@ -194,7 +166,7 @@ def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | s
     outside = replace(outside, preprocessing=preprocessing)
     if isinstance(known, PlainClassifier):
         return outside
-    normalizing = _normalize_input(inner, normalization)
+    normalizing = normalize_input(inner, normalization)
     agreeing = (key for key in keys if _gives(replace(known, module=normalizing, output_key=key), images, expected))
     return next((Unwrapped(normalizing, preprocessing, key) for key in agreeing), outside)
 
@@ -203,16 +175,6 @@ def _view_plain(module: nn.Module) -> Classifier:
     library = find_library(module)
     own = None if library is None else library.preprocessing(module)
     return PlainClassifier(module, own or Preprocessing(), name=type(module).__name__)
-
-
-def _make_images(classifier: Classifier) -> Float[Tensor, "4 channels height width"]:
-    """Return an image of zeros, one of `LARGE`, pixels from 0 to 1, and noise beyond them, which shows what is not linear."""
-    shape = (classifier.preprocessing.num_channels, *classifier.probe_size)
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.rand(1, *shape, generator=generator, device="cpu")
-    noise = 3 * torch.randn(1, *shape, generator=generator, device="cpu")
-    images = torch.cat([torch.zeros_like(pixels), torch.full_like(pixels, LARGE), pixels, noise])
-    return images.to(classifier.device, classifier.dtype)
 
 
 def _run_spied(module: nn.Module, inner: nn.Module, images: Images, key: int | str | None) -> tuple[Tensor, Images | None]:
@@ -238,18 +200,6 @@ def _run_spied(module: nn.Module, inner: nn.Module, images: Images, key: int | s
     return logits, seen[0][0] if len(seen) == 1 and len(seen[0]) == 1 else None
 
 
-def _fit(images: Images, received: Tensor) -> Normalization | None:
-    """Find factor and shift per channel between a module's images and those that a network inside receives; None if there are none."""
-    if received.shape != images.shape or received.dtype != images.dtype:
-        return None
-    images, rounding = images.double(), torch.finfo(images.dtype).eps
-    zero, large = (received[index].double().flatten(1).mean(1) for index in (0, 1))
-    fitted = Normalization((large - zero) / LARGE, zero)
-    tolerance = 8 * rounding * Normalization(fitted.scale.abs(), zero.abs())(images.abs())
-    close = bool(((fitted(images) - received.double()).abs() <= tolerance).all())
-    return fitted if close and bool((fitted.scale != 0).all()) else None
-
-
 @torch.no_grad()
 def _gives(classifier: Classifier, images: Images, expected: Tensor) -> bool:
     """Return whether a network gives these logits."""
@@ -257,36 +207,3 @@ def _gives(classifier: Classifier, images: Images, expected: Tensor) -> bool:
         logits = classifier.logits(images)
         return logits.shape == expected.shape and logits_agree(classifier.module, logits[2:], expected[2:])
     return False
-
-
-def _normalize_input(module: nn.Module, normalization: Normalization) -> nn.Module:
-    """Copy a network, sharing all weights, so that its first convolution, which embeds patches, normalizes images.
-
-    The numbers are buffers of the copy: it moves between devices with them, and no file of weights can be mistaken for the original's.
-    """
-    path = next((path for path, part in module.named_modules() if isinstance(part, nn.Conv2d)), "")
-    root = part = _share(module)
-    for name in filter(None, path.split(".")):
-        part._modules[name] = part = _share(part._modules[name])
-    like = next(part.parameters())
-    for name in ("scale", "shift"):
-        part.register_buffer(f"normalization_{name}", getattr(normalization, name).to(like).view(-1, 1, 1))
-    part.register_forward_pre_hook(_normalize, prepend=True)
-    return root
-
-
-def normalizes_inside(module: nn.Module) -> bool:
-    """Return whether a network is a copy that normalizes its images as the wrapper that it came from."""
-    return any(name.endswith("normalization_scale") for name, _ in module.named_buffers())
-
-
-def _normalize(part: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (inputs[0] * part.normalization_scale + part.normalization_shift, *inputs[1:])
-
-
-def _share(module: Any) -> Any:
-    """Copy a module whose parts and parameters are the same objects, but may be replaced one by one."""
-    shared = copy.copy(module)
-    for name in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set", "_forward_pre_hooks"):
-        vars(shared)[name] = vars(module)[name].copy()
-    return shared

@@ -130,6 +130,8 @@ def list_usable_methods(classifier: Classifier) -> list[str]:
 
 def list_class_choices(classifier: Classifier) -> list[str]:
     """Return a text per class that `ExplainRequest.target` takes: its name, or its number if it has no unique name."""
+    if classifier.output == "embedding":
+        return []
     names = [classifier.class_name(index) for index in range(classifier.num_classes)]
     return _unique_choices(names, bool(classifier.class_names))
 
@@ -146,7 +148,7 @@ def move_to_cpu(explanation: Explanation) -> Explanation:
 
 
 def _is_usable(name: str, classifier: Classifier) -> bool:
-    if EXPLAINERS[name].refusal(classifier):
+    if EXPLAINERS[name].refusal(classifier) or (classifier.output == "embedding" and EXPLAINERS[name].needs_class):
         return False
     if not EXPLAINERS[name].needs_training:
         return True
