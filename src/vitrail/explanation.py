@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.core.files import atomic_write, regular_file
 from vitrail.core.json_io import json_text, read_json
-from vitrail.core.outputs import Output, check_output, infer_output, probabilities, ranking
+from vitrail.core.outputs import Output, check_output, infer_output, probabilities, ranking, value_name
 from vitrail.core.types import Logits, Relevance, Targets
 
 FORMAT = "vitrail explanation 1"
@@ -25,7 +25,7 @@ class Explanation:
 
     Attributes:
         relevance: Raw relevance, with the sign and scale of the method.
-        targets: The explained class of every image.
+        targets: The explained class of every image; 0 for an embedding.
         logits: The model's logits.
         method: Name of the method.
         bias: The part of the target logit that belongs to no patch, so that the sum of relevance plus bias is the logit; None if
@@ -91,7 +91,7 @@ class Explanation:
 
     @property
     def probabilities(self) -> Float[Tensor, "b c"]:
-        """The probability of every class."""
+        """The probability of every class; outputs without probabilities as they are."""
         return probabilities(self.logits, self.output)
 
     @property
@@ -193,6 +193,10 @@ class Explanation:
         """Return the name of a class, or "class 7" without names."""
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
 
+    def target_name(self, image: int = 0) -> str:
+        """Return the name of the explained class of an image; "embedding" where there is none."""
+        return "embedding" if self.output == "embedding" else self.class_name(int(self.targets[image]))
+
     def strongest_patches(self, image: int, count: int) -> list[tuple[int, int, float]]:
         """Return row, column and relevance of the most relevant patches, best first; ties are taken row by row."""
         values = self.relevance[image].flatten()
@@ -200,7 +204,9 @@ class Explanation:
         return [(patch // cols, patch % cols, float(values[patch])) for patch in order]
 
     def top_classes(self, image: int, count: int) -> list[tuple[str, float]]:
-        """Return name and probability of the most probable classes."""
+        """Return name and probability of the most probable classes, or name and value of the largest outputs; none of an embedding."""
+        if self.output == "embedding":
+            return []
         indices = ranking(self.logits[image], self.output).topk(min(count, self.logits.shape[1])).indices
         values = self.probabilities[image][indices]
         return [(self.class_name(index), value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)]
@@ -213,9 +219,9 @@ class Explanation:
             {
                 "source": self.sources[i] if self.sources else "",
                 "target": int(self.targets[i]),
-                "target_name": self.class_name(int(self.targets[i])),
-                "logit": float(self.target_logits()[i]),
-                "top": [{"class": name, "probability": probability} for name, probability in self.top_classes(i, 5)],
+                "target_name": self.target_name(i),
+                "logit": None if self.output == "embedding" else float(self.target_logits()[i]),
+                "top": [{"class": name, value_name(self.output): value} for name, value in self.top_classes(i, 5)],
             }
             for i in range(len(self))
         ]

@@ -191,9 +191,10 @@ def _replace_network(explainer: Explainer, module: nn.Module) -> Explainer:
     elif type(module) is type(model.module):  # the network itself or a copy
         model = replace(model, module=module)
     else:
-        model = adapt(
-            module, name=model.name, class_names=model.class_names, preprocessing=model.preprocessing, output=model.output
+        other = adapt(
+            module, name=model.name, preprocessing=model.preprocessing, output=model.output, output_key=model.output_key
         )
+        model = replace(other, class_names=model.class_names, directions=model.directions, text=model.text)
     return replace(explainer, model=model)
 
 

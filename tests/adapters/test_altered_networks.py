@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-from vitrail.adapters import adapt
+from vitrail.adapters import PlainClassifier, adapt
 from vitrail.core.errors import UnsupportedModelError, VitrailError
 from vitrail.explainers import make_explainer
 
@@ -545,8 +545,9 @@ def test_blocks_that_users_checkpoint():
 def test_a_backbone_of_another_kind():
     network = networks.huggingface("ViT")
     network.vit = nn.Sequential(nn.Flatten(), nn.LazyLinear(24))
-    with pytest.raises(UnsupportedModelError, match="expected the embeddings and the layers of a Hugging Face vit"):
-        adapt(network)
+    classifier = adapt(network)
+    assert isinstance(classifier, PlainClassifier)
+    assert "expected the embeddings and the layers of a Hugging Face vit" in classifier.reason
 
 
 def test_a_backbone_of_another_depth():

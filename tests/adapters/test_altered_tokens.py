@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
-from vitrail.adapters import adapt
+from vitrail.adapters import PlainClassifier, adapt
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.explainers import make_explainer
 
@@ -303,9 +303,16 @@ def test_hooks_that_torch_never_runs_are_not_run():
         torch.testing.assert_close(network(images), before)
 
 
-def test_wrappers_name_the_network_inside():
-    with pytest.raises(UnsupportedModelError, match=r"it wraps one: adapt network\.wrapped"):
-        adapt(Wrapper(networks.timm_vit()))
+def test_a_wrapped_network_is_the_network_inside():
+    network = networks.timm_vit()
+    assert adapt(Wrapper(network)).module is network
+    network.register_forward_hook(lambda part, inputs, output: -output)  # Part of the network itself.
+    assert adapt(Wrapper(network)).module is network
+    wrapped = Wrapper(network)
+    wrapped.register_forward_hook(lambda part, inputs, output: -output)
+    classifier = adapt(wrapped)
+    assert isinstance(classifier, PlainClassifier)
+    assert classifier.reason.endswith("to look into that, give network.wrapped")
 
 
 class Passed(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vitrail.adapters import adapt
+from vitrail.adapters import Preprocessing, ViTAdapter, adapt
 from vitrail.adapters.plain import adapt_plain
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
@@ -99,7 +99,6 @@ class Output:
         (lambda logits: [logits], "a list of 1"),
         (lambda logits: {"scores": logits}, "a dict"),
         (lambda logits: Output(logits), "a Output"),
-        (lambda logits: logits[:, 0], r"a tensor of shape \(\d,\)"),
         (lambda logits: logits.argmax(-1, keepdim=True), r"a tensor of shape \(\d, 1\) and torch.int64"),
         (lambda logits: logits[:, :, None], r"a tensor of shape \(\d, 5, 1\)"),
     ],
@@ -109,6 +108,51 @@ def test_other_outputs_are_refused(library, form, got):
     for classifier in (adapt(network, name="mine"), adapt_plain(network, "mine", cell_size=8)):
         with pytest.raises(UnsupportedModelError, match=rf"expected mine to return logits of shape .*, got {got}"):
             make_explainer("occlusion", classifier).explain(IMAGES)
+
+
+@pytest.mark.parametrize("library", BUILDERS)
+def test_one_number_per_image_is_a_single_logit(library):
+    network = with_head(library, Returning(lambda logits: logits[:, 0]))
+    small = Preprocessing((32, 32), 1.0)
+    for classifier in (adapt(network), adapt_plain(network, "mine", preprocessing=small, cell_size=8)):
+        assert classifier.num_classes == 1
+        explanation = make_explainer("occlusion", classifier).explain(IMAGES)
+        assert (explanation.logits.shape, explanation.output) == ((3, 1), "sigmoid")
+        torch.testing.assert_close(explanation.logits[:, 0], networks.own_logits(network, IMAGES).detach().squeeze())
+
+
+@pytest.mark.parametrize("library", BUILDERS)
+@pytest.mark.parametrize(
+    ("form", "key"),
+    [
+        (lambda logits: (logits.mean(), logits), 1),
+        (lambda logits: {"scores": logits, "mean": logits.mean()}, "scores"),
+        (lambda logits: Output(logits), "scores"),
+    ],
+    ids=["tuple", "dictionary", "object"],
+)
+def test_logits_are_found_by_their_key(library, form, key):
+    network = with_head(library, Returning(form))
+    plain = with_head(library, network_head := Returning(lambda logits: logits))
+    network_head.load_state_dict(getattr(network, HEADS[library]).state_dict())
+    if library == "huggingface":
+        # There the head's output is the model's `logits`, whatever it is.
+        with pytest.raises(UnsupportedModelError, match="output_key"):
+            adapt(network, output_key=key, class_names=networks.CLASS_NAMES)
+        return
+    classifier = adapt(network, output_key=key, class_names=networks.CLASS_NAMES)
+    assert isinstance(classifier, ViTAdapter)
+    for method in ("chefer", "grad-cam", "occlusion", "mutex"):
+        found, expected = (make_explainer(method, each).explain(IMAGES) for each in (classifier, adapt(plain)))
+        torch.testing.assert_close(found.relevance, expected.relevance)
+        torch.testing.assert_close(found.logits, expected.logits)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_a_key_of_a_tensor_is_refused(library):
+    """A row of logits, as long as the batch, would pass for one number per image."""
+    with pytest.raises(UnsupportedModelError, match=r"expected .* to return something with the output_key 0, got a tensor"):
+        adapt(BUILDERS[library](), output_key=0, class_names=networks.CLASS_NAMES)
 
 
 @pytest.mark.parametrize("library", BUILDERS)

@@ -1,4 +1,6 @@
-"""Unsupported networks are refused with a reason; custom heads are supported."""
+"""Networks that vitrail cannot look into are explained from outside, with the reason; custom heads are supported."""
+
+import re
 
 import networks
 import pytest
@@ -11,7 +13,7 @@ from torch import nn
 from torchvision.models.vision_transformer import ConvStemConfig
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionVisionTransformer
 
-from vitrail.adapters import adapt
+from vitrail.adapters import PlainClassifier, adapt
 from vitrail.core.errors import UnsupportedModelError
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 5}
@@ -56,11 +58,11 @@ def with_part(module: nn.Module, name: str, part: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: nn.Linear(2, 2), "vitrail has no adapter for a torch.nn.modules.linear.Linear; see docs/adapters.md"),
         (
-            lambda: nn.Linear(2, 2),
-            "expected a HiT, an INTR, or a Vision Transformer .* got torch.nn.modules.linear.Linear, which has no adapter",
+            lambda: nn.Sequential(networks.timm_vit(), nn.Softmax(-1)),
+            r"it holds a VisionTransformer, whose output it does not pass on unchanged; to look into that, give network\[0\]",
         ),
-        (lambda: nn.Sequential(networks.timm_vit()), "got torch.nn.modules.container.Sequential, which has no adapter"),
         (
             lambda: timm.models.SwinTransformer(img_size=32, patch_size=4, num_classes=5, **WINDOWS),
             "got timm's SwinTransformer, which has no adapter: its tokens are merged or attend in windows",
@@ -114,11 +116,22 @@ def with_part(module: nn.Module, name: str, part: nn.Module) -> nn.Module:
             lambda: with_part(networks.torchvision_vit(), "heads", nn.Identity()),
             "expected a classifier, .* heads give features",
         ),
+    ],
+)
+def test_other_networks_are_explained_from_outside_with_the_reason(build, message):
+    classifier = adapt(build())
+    assert isinstance(classifier, PlainClassifier)
+    assert re.search(message, classifier.reason)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
         (lambda: networks.hit().stages[0], "its part HiTStage"),
         (lambda: networks.hit(in_channels=1), "a network of 1 channels"),
     ],
 )
-def test_other_networks_are_refused_with_the_reason(build, message):
+def test_parts_of_own_networks_are_refused(build, message):
     with pytest.raises(UnsupportedModelError, match=message):
         adapt(build())
 

@@ -11,7 +11,6 @@ from torch import nn
 
 import vitrail
 from vitrail.adapters import PlainClassifier, Preprocessing, adapt
-from vitrail.adapters.huggingface.building import view_huggingface
 from vitrail.adapters.plain import adapt_plain
 from vitrail.core.divergence import kl_divergence
 from vitrail.core.errors import CheckpointError, UnknownNameError, UnsupportedModelError
@@ -100,7 +99,7 @@ def multi_convnext():
 
     config = transformers.ConvNextConfig(num_labels=3, hidden_sizes=[4, 4, 8, 8], depths=[1, 1, 1, 1], num_channels=3, **MULTI)
     torch.manual_seed(0)
-    return view_huggingface(networks.shaken(transformers.ConvNextForImageClassification(config)), "convnext", (), None)
+    return adapt(networks.shaken(transformers.ConvNextForImageClassification(config)), preprocessing=Preprocessing((32, 32)))
 
 
 @pytest.mark.parametrize(
@@ -134,9 +133,11 @@ def test_configurations_that_say_nothing_else_are_softmax():
 
 
 def test_a_regression_has_no_probabilities():
-    for options in ({"num_labels": 1}, {"num_labels": 3}):
-        with pytest.raises(UnsupportedModelError, match="expected a classifier, got a ViTForImageClassification with config"):
-            seen(networks.huggingface("ViT", problem_type="regression", **options))
+    for num_labels in (1, 3):
+        classifier = seen(networks.huggingface("ViT", problem_type="regression", num_labels=num_labels))
+        logits = torch.randn(4, num_labels)
+        assert classifier.output == "none"
+        assert torch.equal(classifier.probabilities(logits), logits)
 
 
 def test_an_unknown_output_is_refused(unchecked):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -11,8 +12,8 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.libraries import find_library
 from vitrail.adapters.plain import adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.unwrap import unwrap
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.hooks import original
 from vitrail.core.outputs import Output
 
 logger = logging.getLogger(__name__)
@@ -25,47 +26,85 @@ def adapt(
     class_names: Sequence[str] = (),
     preprocessing: Preprocessing | None = None,
     output: Output | None = None,
+    output_key: int | str | None = None,
 ) -> Classifier:
     """Adapt a network: to a `ViTAdapter` if vitrail can look into it as a Vision Transformer, else to a `PlainClassifier`.
+
+    A network inside a wrapper, such as those of `torch.compile`, PEFT or Lightning, is looked into where it is certain that the wrapper
+    passes its output on; see `vitrail.adapters.unwrap`. Images are always those that `module` takes.
 
     Args:
         module: Any network from images to logits.
         name: Name in results; defaults to the name of the class.
         class_names: One per class, if known.
         preprocessing: Turns a photo into the network's input; defaults to the network's own, if it has one, else ImageNet's.
-        output: Meaning of the logits: "softmax", one class among all, or "sigmoid", each class independently (multi-label); defaults
-            to the network's configuration, else "softmax". A single logit always means its sigmoid.
+        output: Meaning of the logits, see `vitrail.core.outputs.Output`; defaults to what the network's configuration says, else to
+            "sigmoid" for a single logit and "softmax" for several.
+        output_key: Index or key of the logits, where the network returns a tuple, a dictionary or an object.
 
     Raises:
         UnsupportedModelError: The network is no classifier of images; the message tells why.
     """
     if not isinstance(module, nn.Module):
-        raise UnsupportedModelError(
-            f"expected a torch.nn.Module, got {type(module).__name__}; names and files go to vitrail.load"
-        )
-    module = original(module)
-    classifier = view(module, name or type(module).__name__, tuple(class_names), preprocessing)
-    if classifier.class_names:
-        check_class_names(classifier.class_names, classifier.num_classes)
+        raise UnsupportedModelError(_explain_no_module(module))
+    found = unwrap(module, output_key)
+    title = name or type(found.module).__name__
+    own = preprocessing or found.preprocessing
+    if found.preprocessing is not None:
+        logger.info("%s normalizes its images itself: photos are scaled only, and tensors must not be normalized", title)
+    classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
     return classifier if output is None else replace(classifier, output=output)
 
 
+def _explain_no_module(value: Any) -> str:
+    held = [f".{key}" for key, part in getattr(value, "__dict__", {}).items() if isinstance(part, nn.Module)]
+    remedy = f"give the network that it holds: {', '.join(held)}" if held else "names and files go to vitrail.load"
+    return f"expected a torch.nn.Module, got {type(value).__name__}; {remedy}"
+
+
 def view(
-    module: nn.Module, name: str, class_names: tuple[str, ...] = (), preprocessing: Preprocessing | None = None
+    module: nn.Module,
+    name: str,
+    class_names: tuple[str, ...] = (),
+    preprocessing: Preprocessing | None = None,
+    *,
+    output_key: int | str | None = None,
+    note: str = "",
 ) -> Classifier:
-    """View a network as what its library can look into, else, with a message, as a plain classifier."""
+    """View a network as what its library can look into, else, with a message, as a plain classifier.
+
+    Args:
+        module: The network.
+        name: Name in results.
+        class_names: One per class; defaults to the network's own.
+        preprocessing: Defaults to the network's own.
+        output_key: Index or key of the logits in what it returns.
+        note: What else is known of why it cannot be looked into.
+    """
+    classifier = _look(module, name, class_names, preprocessing, note)
+    if output_key is not None:
+        classifier = replace(classifier, output_key=output_key)
+    if classifier.class_names:
+        check_class_names(classifier.class_names, classifier.num_classes)
+    return classifier
+
+
+def _look(
+    module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None, note: str
+) -> Classifier:
     library = find_library(module)
     if library is None:
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
-        reason = f"vitrail has no adapter for a {kind}; see docs/adapters.md to write one"
+        reason = note or f"vitrail has no adapter for a {kind}; see docs/adapters.md to write one"
     else:
         try:
             return library.adapt(module, name, class_names, preprocessing)
         except UnsupportedModelError as error:
             if not library.plain:
                 raise
-            reason = str(error)
+            reason = f"{error}; {note}" if note else str(error)
         preprocessing = preprocessing or library.preprocessing(module)
         class_names = class_names or library.class_names(module)
     logger.info("%s is explained from outside, by methods for any classifier: %s", name, reason)
-    return adapt_plain(module, name, class_names, preprocessing, reason=reason)
+    # Names are checked once the place of the logits is known.
+    return replace(adapt_plain(module, name, (), preprocessing, reason=reason), class_names=class_names)

@@ -48,6 +48,8 @@ def expect_logits(output: Any, num_images: int, name: str, key: int | str | None
 
 def _select_output(output: Any, key: int | str, name: str) -> Any:
     try:
+        if isinstance(output, Tensor):
+            raise TypeError("a tensor has rows, not keys")
         return getattr(output, key) if isinstance(key, str) and hasattr(output, key) else output[key]
     except (LookupError, TypeError) as error:
         raise UnsupportedModelError(
@@ -76,16 +78,7 @@ def logits_agree(module: nn.Module, logits: Logits, expected: Logits) -> bool:
 
 
 def configured_output(module: nn.Module) -> Output:
-    """Read the meaning of a network's logits off transformers' `problem_type`; "softmax" if not set.
-
-    Raises:
-        UnsupportedModelError: The network is a regression.
-    """
+    """Read the meaning of a network's logits off transformers' `problem_type`; "softmax" if not set."""
     config: Any = getattr(module, "config", None)
-    kind = getattr(config, "problem_type", None)
-    if kind == "regression":
-        raise UnsupportedModelError(
-            f"expected a classifier, got a {type(module).__name__} with config.problem_type 'regression', whose numbers are no logits of "
-            "classes; if they are, set config.problem_type to 'single_label_classification' or 'multi_label_classification'"
-        )
-    return "sigmoid" if kind == "multi_label_classification" else "softmax"
+    meanings: dict[str | None, Output] = {"regression": "none", "multi_label_classification": "sigmoid"}
+    return meanings.get(getattr(config, "problem_type", None), "softmax")

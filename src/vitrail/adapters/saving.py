@@ -8,6 +8,7 @@ import torch
 
 from vitrail.adapters.build_spec import BuildSpec
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.input_normalization import normalizes_inside
 from vitrail.adapters.libraries import find_library, find_source
 from vitrail.adapters.plain import PlainClassifier
 from vitrail.core.errors import UnsupportedModelError
@@ -82,6 +83,11 @@ def export_huggingface(classifier: Classifier, folder: str | Path, *, overwrite:
     if find_source(classifier.module) != "hf":
         raise UnsupportedModelError(
             f"expected a network of Hugging Face, got {type(classifier.module).__name__}; vitrail.save writes it as one file"
+        )
+    if normalizes_inside(classifier.module):
+        raise UnsupportedModelError(
+            f"expected a network without a normalization before it, which {type(classifier.module).__name__} has as part of a wrapper; "
+            "adapt and export the network inside, with a Preprocessing of that mean and std"
         )
     from vitrail.adapters.huggingface.loading import write_folder  # noqa: PLC0415 (heavy, and an extra)
 

@@ -121,8 +121,8 @@ def _photo_section(
         colors = f"colors from {format_number(scale.low)} to {format_number(scale.high)}"
         pictures.append(Picture(file, f"{method} for {side.target}, {colors}. {summarize(method)}"))
     title = f"{prefix.strip('_').upper()}: {side.row.title}" if prefix else side.row.title
-    text = f"{side.model} gives {side.target} a probability of {side.probability:.1%}."
-    return Section(title, text, pictures, class_table(side.classes[:TOP]))
+    text = f"{side.model}: {side.target}" + (f", {value}." if (value := side.describe_target()) else ".")
+    return Section(title, text, pictures, class_table(side.classes[:TOP], side.output))
 
 
 def _curves_section(path: Path, curves: Mapping[str, Curves], prefix: str) -> Section:

@@ -12,7 +12,7 @@ from vitrail.adapters import Classifier
 from vitrail.api import default_method, make_explainers
 from vitrail.app.explanation_parts import ExplanationParts, split_explanation
 from vitrail.core.errors import InvalidInputError, VitrailError
-from vitrail.core.outputs import ranking
+from vitrail.core.outputs import Output, format_value, ranking, value_name
 from vitrail.core.types import Images
 from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.explanation import Explanation
@@ -72,14 +72,22 @@ class ExplainResult:
     @property
     def target(self) -> str:
         """Name of the explained class."""
-        explanation = self.row.explanations[0]
-        return explanation.class_name(int(explanation.targets[0]))
+        return self.row.explanations[0].target_name()
+
+    @property
+    def output(self) -> Output:
+        """What the model's outputs mean."""
+        return self.row.explanations[0].output
 
     @property
     def probability(self) -> float:
-        """Probability of the explained class."""
+        """Probability of the explained class; its value, for outputs without probabilities."""
         explanation = self.row.explanations[0]
         return float(explanation.probabilities[0, int(explanation.targets[0])])
+
+    def describe_target(self) -> str:
+        """Return what is explained, with its probability or value: "probability 93.1%"."""
+        return "" if self.output == "embedding" else f"{value_name(self.output)} {format_value(self.probability, self.output)}"
 
     @property
     def model(self) -> str:
@@ -122,6 +130,8 @@ def list_usable_methods(classifier: Classifier) -> list[str]:
 
 def list_class_choices(classifier: Classifier) -> list[str]:
     """Return a text per class that `ExplainRequest.target` takes: its name, or its number if it has no unique name."""
+    if classifier.output == "embedding":
+        return []
     names = [classifier.class_name(index) for index in range(classifier.num_classes)]
     return _unique_choices(names, bool(classifier.class_names))
 
@@ -138,7 +148,7 @@ def move_to_cpu(explanation: Explanation) -> Explanation:
 
 
 def _is_usable(name: str, classifier: Classifier) -> bool:
-    if EXPLAINERS[name].refusal(classifier):
+    if EXPLAINERS[name].refusal(classifier) or (classifier.output == "embedding" and EXPLAINERS[name].needs_class):
         return False
     if not EXPLAINERS[name].needs_training:
         return True
@@ -151,6 +161,8 @@ def _is_usable(name: str, classifier: Classifier) -> bool:
 
 
 def _rank_classes(explanation: Explanation) -> list[tuple[str, float]]:
+    if explanation.output == "embedding":
+        return []
     probabilities = explanation.probabilities[0]
     names = [explanation.class_name(index) for index in range(len(probabilities))]
     choices = _unique_choices(names, bool(explanation.class_names))

@@ -22,6 +22,7 @@ from vitrail.app.limits import Limits
 from vitrail.app.model_pool import ModelPool
 from vitrail.app.photos import open_upload
 from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.outputs import value_name
 from vitrail.core.registry import unknown_name
 from vitrail.metrics import PROTOCOLS, Curves
 
@@ -175,8 +176,8 @@ def result_to_json(side: ExplainResult, parts: bool = False) -> dict[str, Any]:
         "target": side.target,
         "target_index": int(first.targets[0]),
         "logit": float(first.target_logits()[0]),
-        "probability": side.probability,
-        "top": [{"class": name, "probability": share} for name, share in side.classes[:TOP]],
+        value_name(side.output): side.probability,
+        "top": [{"class": name, value_name(side.output): share} for name, share in side.classes[:TOP]],
         "maps": maps,
     }
 

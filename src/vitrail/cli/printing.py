@@ -64,6 +64,7 @@ def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top:
         top: Number of classes and patches.
         out: Where the results are.
     """
+    from vitrail.core.outputs import format_value  # noqa: PLC0415 (heavy)
     from vitrail.runs.explain_photos import EXPLANATIONS, SHEET  # noqa: PLC0415 (heavy)
     from vitrail.viz.sheet import MAX_ROWS  # noqa: PLC0415
 
@@ -71,8 +72,9 @@ def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top:
     per_photo = {name: [photo for saved in files for photo in saved] for name, files in explanations.items()}
     first = next(iter(per_photo.values()))
     for i, explanation in enumerate(first):
-        classes = ", ".join(f"{name} {probability:.1%}" for name, probability in explanation.top_classes(0, top))
-        typer.echo(f"{explanation.sources[0]}: {classes}")
+        named = explanation.top_classes(0, top)
+        classes = ", ".join(f"{name} {format_value(value, explanation.output)}" for name, value in named)
+        typer.echo(f"{explanation.sources[0]}: {classes or 'an embedding, without classes'}")
         for name, method_values in per_photo.items():
             typer.echo(f"  {f'{name}: ' if several else ''}{describe_explanation(method_values[i], top)}")
     for name, files in explanations.items():
@@ -95,7 +97,7 @@ def describe_explanation(explanation: "Explanation", top: int) -> str:
     """Describe the explanation of one photo in a line: the logit and its parts if it is complete, and the strongest patches."""
     from vitrail.explanation import format_share  # noqa: PLC0415 (heavy)
 
-    target, logit = explanation.class_name(int(explanation.targets[0])), float(explanation.target_logits()[0])
+    target, logit = explanation.target_name(), float(explanation.target_logits()[0])
     patches = explanation.strongest_patches(0, top)
     if explanation.bias is None:
         parts = ", ".join(f"row {row} column {col} {value:.3g}" for row, col, value in patches)

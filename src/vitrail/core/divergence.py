@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from vitrail.core.outputs import Output, infer_output
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.outputs import Output, has_probabilities, infer_output
 
 
 def kl_divergence(
@@ -18,7 +19,15 @@ def kl_divergence(
         changed: Logits.
         output: Meaning of the logits. For "sigmoid", as for a single logit, classes are independent: their divergences add up to that
             of the joint distribution.
+
+    Raises:
+        InvalidInputError: The outputs have no probabilities.
     """
+    if not has_probabilities(output):
+        raise InvalidInputError(
+            f"expected a classifier to compare its probabilities (KL divergence), got outputs without probabilities (output {output!r}); "
+            "choose what compares values"
+        )
     first, second = (logits.to(torch.promote_types(logits.dtype, torch.float32)) for logits in (original, changed))
     if infer_output(output, first.shape[-1]) == "sigmoid":
         terms = _weight_terms(logsigmoid(first), logsigmoid(second)) + _weight_terms(logsigmoid(-first), logsigmoid(-second))

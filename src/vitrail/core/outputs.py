@@ -13,7 +13,7 @@ Output = Literal["softmax", "sigmoid", "none", "embedding"]
 
 - "softmax": logits of exclusive classes, whose softmax is their probability.
 - "sigmoid": logits of independent classes, whose sigmoids are their probabilities.
-- "none": numbers without probabilities, such as a regression or a similarity; they count as they are.
+- "none": numbers without probabilities, such as a regression or a similarity; they count as they are, and predict no class.
 - "embedding": coordinates of an embedding, which mean nothing one by one.
 """
 
@@ -42,6 +42,21 @@ def probabilities(logits: Float[Tensor, "*b c"], output: Output = "softmax") -> 
     return logits.softmax(-1) if meaning == "softmax" else logits
 
 
+def has_probabilities(output: Output) -> bool:
+    """Return whether outputs are logits of classes, which have probabilities."""
+    return output in ("softmax", "sigmoid")
+
+
+def value_name(output: Output) -> str:
+    """Return what a number of `probabilities` is called: a probability or, where there are none, a value."""
+    return "probability" if has_probabilities(output) else "value"
+
+
+def format_value(value: float, output: Output, digits: int = 1) -> str:
+    """Format a number of `probabilities`: a probability in per cent with so many digits, a value with four figures."""
+    return f"{value:.{digits}%}" if has_probabilities(output) else f"{value:.4g}"
+
+
 def ranking(logits: Float[Tensor, "*b c"], output: Output = "softmax") -> Float[Tensor, "*b c"]:
     """Return scores that order the classes by probability."""
     # Sigmoids of large logits are all 1 and would be tied.
@@ -51,3 +66,11 @@ def ranking(logits: Float[Tensor, "*b c"], output: Output = "softmax") -> Float[
 def decisions(logits: Float[Tensor, "*b c"]) -> Int[Tensor, "*b"]:
     """Return the predicted class: that of the largest logit; for a single logit 1 if its probability is at least 0.5, else 0."""
     return logits.argmax(-1) if logits.shape[-1] > 1 else (logits[..., 0] >= 0).long()
+
+
+def same_decision(
+    first: Float[Tensor, "*#b c"], second: Float[Tensor, "*#b c"], output: Output = "softmax"
+) -> Float[Tensor, "*b"]:
+    """Return 1 where two predictions are the same class, else 0; NaN for outputs that predict no class."""
+    same = (decisions(first) == decisions(second)).to(torch.promote_types(first.dtype, torch.float32))
+    return same if has_probabilities(output) else torch.full_like(same, torch.nan)

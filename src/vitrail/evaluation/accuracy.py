@@ -10,6 +10,7 @@ from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text
+from vitrail.core.outputs import has_probabilities
 from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Unreadable
 from vitrail.evaluation.predictions import predict
 from vitrail.runs.shards import list_unreadable
@@ -76,8 +77,13 @@ def expect_several_classes(classifier: Classifier) -> int:
     """Return the number of classes of a model with at least two.
 
     Raises:
-        InvalidInputError: The model has one logit: class folders do not say which of them means yes.
+        InvalidInputError: Its outputs are no classes, or it has one logit: class folders do not say which of them means yes.
     """
+    if not has_probabilities(classifier.output):
+        raise InvalidInputError(
+            f"expected a classifier, got {classifier.name}, whose outputs are no classes (output {classifier.output!r}), so that there is "
+            "no accuracy; compare Classifier.logits with your numbers instead"
+        )
     if classifier.num_classes < 2:
         raise InvalidInputError(
             f"expected a model of at least two classes, got {classifier.name} with one logit: class folders do not say which class means "

@@ -12,7 +12,7 @@ from torch import Tensor
 from vitrail.adapters import Classifier
 from vitrail.adapters.hit.adapter import HiTAdapter
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
-from vitrail.core.outputs import decisions
+from vitrail.core.outputs import decisions, has_probabilities
 from vitrail.core.types import Logits
 from vitrail.datasets.collate import collate_by_size
 from vitrail.datasets.dataset import Batch, LabeledImages
@@ -95,11 +95,16 @@ def report_layers(
 
     Raises:
         UnsupportedModelError: Not a HiT.
+        InvalidInputError: Its outputs are no classes.
         ImageError: Not a single image could be read.
         ProcessError: A process that reads images was killed.
     """
-    no_labels = None
     hit = expect_hit(classifier).hit
+    if not has_probabilities(classifier.output):
+        raise InvalidInputError(
+            f"expected a HiT that predicts classes, got {classifier.name} with output {classifier.output!r}; explain single photos instead"
+        )
+    no_labels = None
     try:
         expect_several_classes(classifier)
         images = with_model_labels(images, classifier)

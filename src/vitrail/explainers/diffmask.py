@@ -15,6 +15,7 @@ from vitrail.adapters import Check, Classifier
 from vitrail.core.divergence import kl_divergence
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.options import check_option
+from vitrail.core.outputs import has_probabilities
 from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images, Logits, Relevance
 from vitrail.explainers._attention import to_grid
@@ -85,6 +86,8 @@ class VisionDiffMask(Explainer):
     def refusal(cls, model: Classifier) -> str | None:
         if isinstance(model.module, HiT) and len(model.module.config.widths) > 1:
             return "the patches of this HiT are merged from stage to stage, so gates cannot follow them"
+        if not has_probabilities(model.output):
+            return "its gates compare probabilities, and this network gives numbers without; choose another method"
         return super().refusal(model)
 
     def __post_init__(self) -> None:

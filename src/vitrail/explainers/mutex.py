@@ -23,7 +23,8 @@ class Mutex(Explainer):
     """The target's probability with only the patches of a mask present, averaged over the masks that keep a patch.
 
     Each mask keeps the patches with the largest values of one statistic over blocks, of one centrality (in-degree or out-degree),
-    in the attention network of one reduction of the heads: 3 x 2 x 9 masks.
+    in the attention network of one reduction of the heads: 3 x 2 x 9 masks. For outputs without probabilities (`Classifier.output`
+    "none"), the value itself takes the place of the probability.
 
     Args:
         model: A ViT whose patches attend to each other.

@@ -21,6 +21,8 @@ from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Expl
 class Rise(Explainer):
     """The target's probability under random masks, summed over the masks that keep a patch, over the expected number of them.
 
+    For outputs without probabilities (`Classifier.output` "none"), the value itself takes the place of the probability.
+
     Args:
         model: Any classifier.
         num_masks: Number of masks; all images share them.

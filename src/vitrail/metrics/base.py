@@ -213,11 +213,16 @@ METRICS: Registry[type[ImageMetric]] = Registry("metric")
 
 
 def check_device(classifier: Classifier, images: Images) -> None:
-    """Check that images are on the model's device.
+    """Check that a model has outputs to measure, and images on its device.
 
     Raises:
-        InvalidInputError: They are on another one.
+        InvalidInputError: It gives an embedding, or the images are elsewhere.
     """
+    if classifier.output == "embedding":
+        raise InvalidInputError(
+            f"expected a model with classes or values to measure, got {classifier.name}, which gives an embedding; give it classes by "
+            "prompts, reference images, a probe or a direction (vitrail.similarity, or --prompts, --references, --probe)"
+        )
     if images.device != classifier.device:
         raise InvalidInputError(
             f"expected images on {classifier.device}, like the model, got images on {images.device}; move them with "

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.core.divergence import kl_divergence
-from vitrail.core.outputs import Output, decisions, probabilities
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.outputs import Output, decisions, has_probabilities, probabilities
 from vitrail.core.registry import unknown_name
 from vitrail.core.types import Logits, Targets
 from vitrail.metrics.protocol import Protocol, Score
@@ -28,7 +29,15 @@ def score_logits(
         targets: The explained classes.
         score: What to compute, see `Curve`.
         output: What logits mean, see `Classifier.output`.
+
+    Raises:
+        InvalidInputError: "kl" or "top1" of outputs that are no classes.
     """
+    if score in ("kl", "top1") and not has_probabilities(output):
+        raise InvalidInputError(
+            f"expected a classifier to measure {score}, got outputs without probabilities (output {output!r}); choose a protocol of the "
+            "score probability, which is then the value itself, or logit"
+        )
     if score == "kl":
         return kl_divergence(original[:, None, None], logits, output)
     if score == "top1":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitrail.core.divergence import kl_divergence
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.outputs import Output, decisions
+from vitrail.core.outputs import Output, has_probabilities, same_decision
 from vitrail.core.types import Keep, Logits, Relevance
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, ExplainFunction, ImageMetric, Measure, Measurements, MetricBatch, PatchReplacer
@@ -40,7 +40,8 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         )
     }
 )
-"""All measures by name, in the order of all tables. The last four are NaN for images with an empty ground truth."""
+"""All measures by name, in the order of all tables. The last four are NaN for images with an empty ground truth, agreement
+and KL for outputs without probabilities."""
 
 
 def check_threshold(threshold: float) -> None:
@@ -112,8 +113,9 @@ def measure_masks(
     values = dict.fromkeys(MEASURES, undefined) | {"kept": masks.flatten(1).float().mean(1)}
     for suffix, changed in (("", masked_logits), ("_own", own_logits)):
         if changed is not None:
-            agree = (decisions(changed) == decisions(logits)).float()
+            agree = same_decision(changed, logits, output).float()
             values[f"agreement{suffix}"] = agree.where(changed.isfinite().all(-1), torch.nan)
+        if changed is not None and has_probabilities(output):
             values[f"kl{suffix}"] = kl_divergence(logits.to(relevance.dtype), changed.to(relevance.dtype), output)
     if ground_truth is None:
         return values

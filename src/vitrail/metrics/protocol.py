@@ -28,8 +28,9 @@ class Curve:
 
     Attributes:
         baseline: Name of a baseline for `Classifier.baseline`; or "removed", which removes patch tokens from the network.
-        score: "probability" or "logit" of the explained class; "top1": 1 if that class is predicted, else 0 (for a network with a
-            single logit: 1 if its probability is at least 0.5); "kl": KL(image || changed image) over all classes, in nats.
+        score: "probability" or "logit" of the explained class (the value itself, for outputs without probabilities); "top1": 1 if that
+            class is predicted, else 0 (for a network with a single logit: 1 if its probability is at least 0.5); "kl": KL(image ||
+            changed image) over all classes, in nats. The last two are for classifiers only.
         order: "most" changes the most relevant cells first, "least" the least relevant ones.
         direction: "insertion" goes from the baseline to the image, "deletion" from the image to the baseline.
     """

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.outputs import decisions
+from vitrail.core.outputs import same_decision
 from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images
 from vitrail.explanation import Explanation
@@ -96,13 +96,14 @@ class Stability(ImageMetric):
         self.noise, self.num_samples, self.seed, self.share = noise, num_samples, seed, share
 
     def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
-        original, predicted, samples = at_least_float32(explanation.relevance), decisions(batch.logits), []
+        original, predicted, samples = at_least_float32(explanation.relevance), batch.logits, []
         for noise in draw_noise(batch.images, self.num_samples, self.seed, torch.randn):
             noisy = batch.images + noise.mul(self.noise).to(batch.images)
             relevance = explainer(noisy, explanation.targets).to(original)  # type: ignore[misc]  # `measure_batch` checks
             with batch.classifier.inspecting(), torch.no_grad():
                 logits = batch.classifier.logits(noisy)
-            same = (decisions(logits) == predicted).to(original).where(logits.isfinite().all(-1), torch.nan)
+            same = same_decision(logits, predicted, batch.classifier.output).to(original)
+            same = same.where(logits.isfinite().all(-1), torch.nan)
             similarities = spearman(original, relevance), top_overlap(original, relevance, self.share)
             samples.append(torch.stack([*(values.to(original) for values in similarities), same], 1))
         return torch.stack(samples).nanmean(0)

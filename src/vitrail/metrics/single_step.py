@@ -5,6 +5,8 @@ from typing import Any, final
 import torch
 
 from vitrail.core.baselines import check_baseline
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.outputs import has_probabilities
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, ExplainFunction, ImageMetric, Measure, Measurements, MetricBatch
 from vitrail.metrics.steps import rank_cells
@@ -50,6 +52,11 @@ class SingleStep(ImageMetric):
         self.baseline, self.share = baseline, share
 
     def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
+        if not has_probabilities(batch.classifier.output):
+            raise InvalidInputError(
+                f"expected a classifier for single-step, which compares probabilities, got {batch.classifier.name} with output "
+                f"{batch.classifier.output!r}; choose insertion and deletion curves"
+            )
         ranks = rank_cells(explanation.relevance)
         relevant = ranks < count_cells_of_share(self.share, ranks.shape[1])
         logits = logits_without_cells(batch, torch.stack([~relevant, relevant], 1), explanation.grid, self.baseline)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from vitrail.core.errors import CheckpointError, ImageError, OutputError
 from vitrail.core.files import atomic_write, output_folder, regular_file
+from vitrail.core.outputs import has_probabilities
 from vitrail.datasets.dataset import Unreadable
 from vitrail.explanation import Explanation, is_description
 from vitrail.viz.tables import read_csv, write_csv
@@ -21,12 +22,12 @@ END_OF_PNG = b"IEND\xaeB`\x82"
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The numbers of one image and method in images.csv."""
+    """The numbers of one image and method in images.csv; None where the network gives none."""
 
     target: int
     target_name: str
-    probability: float
-    logit: float
+    probability: float | None
+    logit: float | None
     completeness_error: float | None
 
     @classmethod
@@ -35,9 +36,9 @@ class ImageResult:
         target = int(explanation.targets[0])
         return cls(
             target,
-            explanation.class_name(target),
-            float(explanation.probabilities[0, target]),
-            float(explanation.logits[0, target]),
+            explanation.target_name(),
+            float(explanation.probabilities[0, target]) if has_probabilities(explanation.output) else None,
+            None if explanation.output == "embedding" else float(explanation.logits[0, target]),
             explanation.completeness_error(),
         )
 
@@ -113,7 +114,8 @@ def write_table(
         first = next((results[method.method][index] for method in methods if index in results[method.method]), None)
         if first is None:
             continue
-        row = [source, first.target, first.target_name, f"{first.probability:.6g}", f"{first.logit:.6g}"]
+        numbers = ["" if value is None else f"{value:.6g}" for value in (first.probability, first.logit)]
+        row = [source, first.target, first.target_name, *numbers]
         for method in methods:
             result = results[method.method].get(index)
             row.append(method.file(label).relative_to(folder).as_posix() if result else "")

@@ -2,14 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 
+from vitrail.core.outputs import Output, format_value, value_name
 from vitrail.explanation import Explanation, format_share
 from vitrail.metrics import Curves
 from vitrail.viz.report import Table
 
 
-def class_table(classes: Sequence[tuple[str, float]]) -> Table:
-    """Tabulate classes with their probabilities."""
-    return Table(["class", "probability"], [[name, f"{probability:.2%}"] for name, probability in classes])
+def class_table(classes: Sequence[tuple[str, float]], output: Output = "softmax") -> Table:
+    """Tabulate classes with their probabilities or values.
+
+    Args:
+        classes: Names and numbers.
+        output: What the numbers mean.
+    """
+    return Table(["class", value_name(output)], [[name, format_value(value, output, digits=2)] for name, value in classes])
 
 
 def patch_table(explanation: Explanation, count: int) -> Table:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitrail.core.files import atomic_write
+from vitrail.core.outputs import has_probabilities, value_name
 from vitrail.explanation import Explanation
 from vitrail.viz.ground_truth import fade_outside
 from vitrail.viz.overlay import fade, overlay
@@ -90,15 +91,16 @@ def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int) -> None:
     first = 1 + (row.ground_truth is not None)
     for cell, explanation in zip(cells[first:], row.explanations, strict=False):
         _draw_explanation(cell, row, explanation)
-    cells[num_cells - 1].axis("on")
-    _draw_classes(cells[num_cells - 1], row.explanations[0])
+    if row.explanations[0].output != "embedding":
+        cells[num_cells - 1].axis("on")
+        _draw_classes(cells[num_cells - 1], row.explanations[0])
 
 
 def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation) -> None:
     keep = row.kept.get(explanation.method)
     if keep is None:
         axes.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
-        text = explanation.class_name(int(explanation.targets[0]))
+        text = explanation.target_name()
     else:
         axes.imshow(fade(row.photo, keep, row.box, side=320))
         text = f"{round(float(keep.sum()), 1):g} of {keep.numel()} cells"
@@ -106,12 +108,14 @@ def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation) -> No
 
 
 def _draw_classes(axes: Axes, explanation: Explanation) -> None:
-    names, probabilities = zip(*explanation.top_classes(0, 5), strict=True)
+    names, values = zip(*explanation.top_classes(0, 5), strict=True)
     # Bars are placed by position, not by name: two classes may share a (shortened) name.
     positions = range(len(names))[::-1]
-    axes.barh(positions, probabilities, color="0.55")
+    axes.barh(positions, values, color="0.55")
     axes.set_yticks(positions, [_shorten(name) for name in names])
-    axes.set(xlim=(0, 1), title="probability")
+    axes.set(title=value_name(explanation.output))
+    if has_probabilities(explanation.output):
+        axes.set(xlim=(0, 1))
     axes.title.set_fontsize(9)
     axes.tick_params(labelsize=8)
 

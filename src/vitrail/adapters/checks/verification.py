@@ -5,6 +5,7 @@ property that a method relies on is tested on noise images before first use. Res
 changes; weights may change freely.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,6 +28,8 @@ from vitrail.core.autocast import without_autocast
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError, VitrailError
 from vitrail.core.peers import is_killed_worker
 from vitrail.core.types import Images, Logits
+
+logger = logging.getLogger(__name__)
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -87,7 +90,7 @@ def count_outputs(classifier: Classifier) -> int:
     results = _find_results(classifier)
     if results.num_outputs is None:
         with _isolate(classifier), torch.no_grad():
-            results.num_outputs = _run(classifier, _make_noise(classifier)[:1]).shape[1]
+            return _keep_count(classifier, results, _run(classifier, _make_noise(classifier)[:1]))
     return results.num_outputs
 
 
@@ -99,7 +102,7 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
             noise = _make_noise(classifier, like)
             with torch.no_grad():
                 in_batch, alone = _run(classifier, noise)[:1], _run(classifier, noise[:1])
-            results.num_outputs = alone.shape[1]
+            _keep_count(classifier, results, alone)
             if not torch.isfinite(alone).all():
                 raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
             for check in missing:
@@ -107,6 +110,14 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
     for check in checks:
         if (reason := results.failures[check]) is not None:
             raise UnsupportedModelError(f"cannot explain {classifier.name or type(classifier.module).__name__}: {reason}")
+
+
+def _keep_count(classifier: Classifier, results: _Results, logits: Logits) -> int:
+    """Keep the number of logits, and say what a single one means."""
+    if results.num_outputs is None and logits.shape[1] == 1 and classifier.output == "softmax":
+        logger.info("%s has one logit: explained as sigmoid; give output='none' for a regression", classifier.name)
+    results.num_outputs = num_outputs = logits.shape[1]
+    return num_outputs
 
 
 def _run(classifier: Classifier, images: Images) -> Logits:

@@ -19,6 +19,7 @@ from vitrail.app.ui.render import Look, render_curves, render_results
 from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, OPACITY_JS, WAITING_JS
 from vitrail.app.ui.templates import MEASURING, WAITING, render_error, render_progress, render_status
 from vitrail.core.errors import VitrailError
+from vitrail.core.outputs import format_value
 from vitrail.metrics import Curves
 
 NO_RESULT = "expected an explained photo, got none; press Explain first"
@@ -65,7 +66,9 @@ def _connect_explain(
         sides = [service.explain(photo, model, methods, target)]
         if compare:
             sides.append(service.explain(photo_b or photo, model, methods, target_b))
-        predictions = " and ".join(f"{side.row.title}: {side.target}, {side.probability:.1%}" for side in sides)
+        predictions = " and ".join(
+            f"{side.row.title}: {side.target}, {format_value(side.probability, side.output)}" for side in sides
+        )
         choices = gr.update(choices=_list_choices(sides[0])), gr.update(choices=_list_choices(sides[-1]))
         status = render_status(f"Explained. {predictions}.")
         return sides, None, status, _render_results(sides, palette, smooth), "", *choices, None
@@ -197,7 +200,7 @@ def _report_refusal(event: Any, status: gr.HTML) -> None:
 
 def _list_choices(side: ExplainResult) -> list[str | tuple[str, str]]:
     """List the most probable classes, then all others by name."""
-    top = [(f"{name} ({share:.1%})", name) for name, share in side.classes[:TOP]]
+    top = [(f"{name} ({format_value(share, side.output)})", name) for name, share in side.classes[:TOP]]
     rest = sorted(name for name, _ in side.classes[TOP:])
     return [PREDICTED, *top, *rest]
 

@@ -13,6 +13,7 @@ from vitrail.app.explain_request import TOP, ExplainResult, summarize
 from vitrail.app.explanation_parts import ExplanationParts
 from vitrail.app.ui.scales import Scale, share_scales
 from vitrail.app.ui.templates import render_template
+from vitrail.core.outputs import format_value, has_probabilities
 from vitrail.explanation import Explanation
 from vitrail.metrics import Curves
 from vitrail.viz.curves import plot_perturbation
@@ -120,9 +121,13 @@ def _head(side: ExplainResult, label: str) -> dict[str, Any]:
         "label": label,
         "title": side.row.title,
         "target": side.target,
-        "probability": f"{side.probability:.1%}",
+        "value": side.describe_target(),
+        "ranked": f"Most probable classes of {side.model}"
+        if has_probabilities(side.output)
+        else f"Largest outputs of {side.model}",
+        "bars": has_probabilities(side.output),
         "model": side.model,
-        "classes": [(_class_title(side, name), f"{share:.1%}") for name, share in side.classes[:TOP]],
+        "classes": [(_class_title(side, name), format_value(share, side.output)) for name, share in side.classes[:TOP]],
     }
 
 

@@ -1,0 +1,209 @@
+"""Find the network inside wrappers: compiled, parallel, averaged, with LoRA, of Lightning, with a normalization before it.
+
+Nothing is believed by name except for torch's own wrappers: a module inside stands for the whole only if, on noise, the whole gives the
+logits of that module. Where the whole changes the images first, it must do so by a factor and a shift per channel.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.input_normalization import fit_normalization, make_images, normalize_input
+from vitrail.adapters.libraries import find_library
+from vitrail.adapters.logits import expect_logits, logits_agree
+from vitrail.adapters.plain import PlainClassifier
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.core.autocast import without_autocast
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.hooks import inspecting, original, replaced_methods, uncompiled
+from vitrail.core.types import Images
+
+SHARDED = "torch.distributed.fsdp"
+"""Package of wrappers whose weights are spread over processes."""
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """What to adapt in place of a module.
+
+    Attributes:
+        module: The network inside, or the module itself.
+        preprocessing: Turns a photo into its input; None for the network's own.
+        output_key: Index or key of the logits in what it returns.
+        note: Why it is the module itself although there is a network inside, for messages.
+    """
+
+    module: nn.Module
+    preprocessing: Preprocessing | None = None
+    output_key: int | str | None = None
+    note: str = ""
+
+
+def unwrap(module: nn.Module, output_key: int | str | None = None) -> Unwrapped:
+    """Find the network inside a module, where it is certain that it computes the same.
+
+    The user's objects stay as they are. A network behind a normalization becomes a copy that shares its weights and normalizes its
+    input, so that it takes the wrapper's images.
+
+    Args:
+        module: Any network.
+        output_key: Index or key of the logits in what it returns.
+
+    Raises:
+        UnsupportedModelError: Its weights are spread over processes, or it cannot be run while the network inside can.
+    """
+    if any(base.__module__.startswith(SHARDED) for part in module.modules() for base in type(part).__mro__):
+        raise UnsupportedModelError(
+            f"expected a network in one piece, got a {type(module).__name__} whose weights are spread over processes (FSDP); gather them "
+            "into a network without FSDP and give that"
+        )
+    module = _strip(module)
+    library = find_library(module)
+    if _adapt(module) is not None or (library is not None and not library.plain):
+        return Unwrapped(module, output_key=output_key)
+    found = list({id(part): (path, part) for path, part in _find_networks(module)}.values())
+    if len(found) > 1:
+        names = ", ".join(path for path, _ in found)
+        return Unwrapped(
+            module, None, output_key, f"it holds {len(found)} networks that vitrail knows; to look into one, give it: {names}"
+        )
+    if not found and library is None:
+        found = list(_find_holder(module))
+    if not found:
+        return Unwrapped(module, output_key=output_key)
+    path, inner = found[0]
+    return _compare(module, inner, path, output_key)
+
+
+def _strip(module: nn.Module) -> nn.Module:
+    """Remove wrappers that are known to pass everything on: torch's own, and averages of weights without a forward pass."""
+    while True:
+        inner = original(module)
+        passes_on = isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel) and "forward" not in vars(inner)
+        if passes_on or (_has_no_forward(inner) and list(inner._modules) == ["module"]):
+            inner = inner.module
+        if inner is module or _has_hooks(module):
+            return module
+        module = inner
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _has_no_forward(module: nn.Module) -> bool:
+    return getattr(type(module), "forward", None) is nn.Module.forward and "forward" not in vars(module)
+
+
+def _adapt(module: nn.Module) -> Classifier | None:
+    """Adapt a network as one that vitrail can look into; None if it cannot."""
+    with suppress(UnsupportedModelError):
+        if (library := find_library(module)) is not None:
+            return library.adapt(module, type(module).__name__, (), None)
+    return None
+
+
+def _find_networks(module: nn.Module, path: str = "network") -> Iterator[tuple[str, nn.Module]]:
+    """List the outermost networks inside that vitrail can look into, with the attribute that holds each."""
+    for name, child in module.named_children():
+        here, inner = _name_part(path, name), _strip(child)
+        if _adapt(inner) is not None:
+            yield here, inner
+        else:
+            yield from _find_networks(inner, here)
+
+
+def _find_holder(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """List the one part that holds all parameters, which may be a network behind a normalization."""
+    everything = {id(parameter) for parameter in module.parameters()}
+    for name, child in module.named_children():
+        if everything and everything == {id(parameter) for parameter in child.parameters()}:
+            yield _name_part("network", name), _strip(child)
+
+
+def _name_part(path: str, name: str) -> str:
+    return f"{path}[{name}]" if name.isdigit() else f"{path}.{name}"
+
+
+def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | str | None) -> Unwrapped:
+    """Return the network inside if the module gives its logits, on images that are the same or normalized first."""
+    known, outside = _adapt(inner), Unwrapped(module, output_key=output_key)
+    if known is None:
+        known = _view_plain(inner)
+    else:
+        note = f"it holds a {type(inner).__name__}, whose output it does not pass on unchanged; to look into that, give {path}"
+        outside = replace(outside, note=note)
+    try:
+        images = make_images(known)
+        expected, received = _run_spied(module, inner, images, output_key)
+    except UnsupportedModelError as error:
+        return replace(outside, note=str(error))
+    except NotImplementedError as error:
+        if isinstance(known, PlainClassifier):
+            return outside
+        raise UnsupportedModelError(
+            f"expected a network that takes images, got a {type(module).__name__} without a forward pass; give the network that it "
+            f"holds: {path}"
+        ) from error
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError):
+        return outside
+    normalization = None if received is None else fit_normalization(images, received)
+    if received is None or normalization is None:
+        return outside
+    # The network inside may return its logits alone, or as the whole does.
+    keys = list(dict.fromkeys((None, output_key)))
+    if torch.equal(images, received):
+        agreeing = (key for key in keys if _gives(replace(known, output_key=key), images, expected))
+        return next((Unwrapped(inner, output_key=key) for key in agreeing), outside)
+    preprocessing = normalization.preprocessing_before(known.preprocessing)
+    if preprocessing is None:
+        return replace(outside, note=f"it changes the images before {path}, by more than a normalization of pixels")
+    outside = replace(outside, preprocessing=preprocessing)
+    if isinstance(known, PlainClassifier):
+        return outside
+    normalizing = normalize_input(inner, normalization)
+    agreeing = (key for key in keys if _gives(replace(known, module=normalizing, output_key=key), images, expected))
+    return next((Unwrapped(normalizing, preprocessing, key) for key in agreeing), outside)
+
+
+def _view_plain(module: nn.Module) -> Classifier:
+    library = find_library(module)
+    own = None if library is None else library.preprocessing(module)
+    return PlainClassifier(module, own or Preprocessing(), name=type(module).__name__)
+
+
+def _run_spied(module: nn.Module, inner: nn.Module, images: Images, key: int | str | None) -> tuple[Tensor, Images | None]:
+    """Run a module; return its logits and the images that a network inside receives, or None if it does not run once."""
+    seen: list[Any] = []
+    own = inner.forward
+
+    def spy(*inputs: Any, **options: Any) -> Any:
+        seen.append([value for value in (*inputs, *options.values()) if isinstance(value, Tensor)])
+        return own(*inputs, **options)
+
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        inspecting(module),
+        uncompiled(module),
+        without_autocast(images.device),
+        replaced_methods("forward", [(inner, spy)]),
+    ):
+        output = module(images.clone())
+    output = output if key is not None else getattr(output, "logits", output)
+    logits = expect_logits(output, len(images), type(module).__name__, key)
+    return logits, seen[0][0] if len(seen) == 1 and len(seen[0]) == 1 else None
+
+
+@torch.no_grad()
+def _gives(classifier: Classifier, images: Images, expected: Tensor) -> bool:
+    """Return whether a network gives these logits."""
+    with suppress(UnsupportedModelError), torch.inference_mode(False), classifier.inspecting(), without_autocast(images.device):
+        logits = classifier.logits(images)
+        return logits.shape == expected.shape and logits_agree(classifier.module, logits[2:], expected[2:])
+    return False
