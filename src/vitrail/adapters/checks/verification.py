@@ -5,13 +5,13 @@ property that a method relies on is tested on noise images before first use. Res
 changes; weights may change freely.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import is_
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -28,6 +28,8 @@ from vitrail.core.errors import InvalidInputError, UnsupportedModelError, Vitrai
 from vitrail.core.peers import is_killed_worker
 from vitrail.core.types import Images, Logits
 
+T = TypeVar("T")
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError)
@@ -42,11 +44,13 @@ class _Results:
         structure: See `_list_structure`.
         failures: By check: why it failed, or None where it passed.
         num_outputs: Number of logits, once known.
+        found: What `remember` was given, by key.
     """
 
     structure: tuple[Any, ...]
     failures: dict[Check, str | None] = field(default_factory=dict)
     num_outputs: int | None = None
+    found: dict[Hashable, Any] = field(default_factory=dict)
 
 
 _RESULTS: WeakKeyDictionary[Classifier, _Results] = WeakKeyDictionary()
@@ -91,6 +95,15 @@ def count_outputs(classifier: Classifier) -> int:
     return results.num_outputs
 
 
+def remember(classifier: Classifier, key: Hashable, find: Callable[[], T]) -> T:
+    """Return what `find` finds out about the structure of a network, from one call until the structure changes."""
+    found = _find_results(classifier).found
+    if key not in found:
+        found[key] = find()
+    result: T = found[key]
+    return result
+
+
 def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Images | None) -> None:
     results = _find_results(classifier)
     missing = [check for check in checks if check not in results.failures]
@@ -133,10 +146,10 @@ def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logit
     """Return why a check fails, or None where it passes."""
     if check == "logits":
         return None if logits_agree(classifier.module, in_batch, alone) else _explain_unstable_logits(classifier, image, alone)
-    if not isinstance(classifier, ViTAdapter):
+    if check != "gradients" and not isinstance(classifier, ViTAdapter):
         return f"it is no Vision Transformer, and has no {check} to look at"
     try:
-        CHECKS[check](classifier, image, alone)
+        CHECKS[check](classifier, image, alone)  # type: ignore[arg-type]  # Gradients are those of any classifier.
     except UnsupportedModelError as error:
         return str(error)
     except InvalidInputError:  # Not the network's fault.
