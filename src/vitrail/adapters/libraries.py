@@ -36,6 +36,7 @@ ENTRIES: Mapping[str, _Entry] = {
     "timm": _Entry(("timm.models",), "vitrail.adapters.timm.library:TimmLibrary"),
     "torchvision": _Entry(("torchvision.models",), "vitrail.adapters.torchvision.library:TorchvisionLibrary"),
     "hf": _Entry(("transformers",), "vitrail.adapters.huggingface.library:HuggingFaceLibrary", extra="hf"),
+    "vit-pytorch": _Entry(("vit_pytorch",), "vitrail.adapters.vit_pytorch.library:VitPytorchLibrary"),
 }
 """All libraries, by the word before the colon in `timm:vit_base_patch16_224`."""
 
