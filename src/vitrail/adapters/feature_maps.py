@@ -1,9 +1,8 @@
 """Find the feature map of a network that vitrail does not know: the last one that its logits are computed from."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -45,7 +44,6 @@ class Layout:
         return output.movedim(self.axis, -1).flatten(1, -2)[:, self.num_prefix :]
 
 
-@final
 @dataclass(frozen=True)
 class FeatureMap:
     """A layer whose output is a feature map.
@@ -117,7 +115,10 @@ class _Search:
 
     def __init__(self, classifier: Classifier, images: Images) -> None:
         self.classifier, self.size = classifier, (images.shape[2], images.shape[3])
-        self.modules = {name: module for name, module in classifier.module.named_modules() if name and _is_hookable(module)}
+        scripted = torch.jit.ScriptModule  # Calls no hooks.
+        self.modules = {
+            name: part for name, part in classifier.module.named_modules() if name and not isinstance(part, scripted)
+        }
         # Blobs of color: networks that average over the image tell two images of mere noise hardly apart.
         generator = torch.Generator().manual_seed(0)
         blobs = torch.rand(2, images.shape[1], 4, 4, generator=generator, dtype=torch.float32, device="cpu")
@@ -234,8 +235,7 @@ class _Search:
         return note
 
     def _run(self, images: Images, hooks: dict[str, Any]) -> Logits:
-        with ExitStack() as stack:
-            stack.enter_context(forward_hooks([(self.modules[name], hook) for name, hook in hooks.items()]))
+        with forward_hooks([(self.modules[name], hook) for name, hook in hooks.items()]):
             return self.classifier.logits(images)
 
 
@@ -251,7 +251,3 @@ def check_layer(classifier: Classifier, layer: str) -> None:
             f"expected the name of a layer of {classifier.name}, got {layer!r}; its outermost layers: "
             + ", ".join(name for name in names if "." not in name)
         )
-
-
-def _is_hookable(module: nn.Module) -> bool:
-    return not isinstance(module, torch.jit.ScriptModule)

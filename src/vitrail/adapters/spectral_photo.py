@@ -27,4 +27,4 @@ class SpectralPhoto(Image.Image):
         return self.samples
 
     def __setstate__(self, state: Any) -> None:
-        self.__init__(state)  # type: ignore[misc]  # As in pickling.
+        self.__init__(state)

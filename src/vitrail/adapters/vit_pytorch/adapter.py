@@ -32,7 +32,7 @@ class Layer(nn.Module):
     def forward(self, tokens: Tokens) -> Tokens:
         """Run the layer as the network does."""
         tokens = self.attention(tokens) + tokens
-        return self.mlp(tokens) + tokens  # type: ignore[no-any-return]
+        return self.mlp(tokens) + tokens
 
 
 @final
@@ -57,7 +57,7 @@ class VitPytorchAdapter(ViTAdapter):
         return self.vit.cls_token if hasattr(self.vit, "cls_token") else positions.new_zeros(0, positions.shape[1])
 
     @cached_property
-    def blocks(self) -> Sequence[nn.Module]:  # type: ignore[override]  # Hooks need the same modules every time.
+    def blocks(self) -> Sequence[nn.Module]:
         return [Layer(attention, mlp) for attention, mlp in self.vit.transformer.layers]
 
     def grid_size(self, images: Images) -> tuple[int, int]:
@@ -72,11 +72,11 @@ class VitPytorchAdapter(ViTAdapter):
     def _transform(self, tokens: Tokens) -> Tokens:
         for layer in self.blocks:
             tokens = layer(tokens)
-        return self.vit.transformer.norm(tokens)  # type: ignore[no-any-return]
+        return self.vit.transformer.norm(tokens)
 
     def patch_embed(self, images: Images) -> Patches:
         self.grid_size(images)
-        return self.vit.to_patch_embedding(images)  # type: ignore[no-any-return]
+        return self.vit.to_patch_embedding(images)
 
     def assemble(self, patches: Patches, grid_size: tuple[int, int]) -> Tokens:
         tokens = torch.cat([self.prefix_tokens.expand(len(patches), -1, -1), patches], 1)
