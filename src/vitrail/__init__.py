@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from vitrail.version import __version__
 
 if TYPE_CHECKING:
-    from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, load, save
+    from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, save
     from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, score, similarity
+    from vitrail.api.loading import load
     from vitrail.core.errors import VitrailError
     from vitrail.explanation import Explanation
     from vitrail.metrics import Protocol
@@ -30,7 +31,7 @@ _MODULES = {
     "list_methods": "vitrail.api",
     "list_metrics": "vitrail.api",
     "list_protocols": "vitrail.api",
-    "load": "vitrail.adapters",
+    "load": "vitrail.api.loading",
     "open_run": "vitrail.runs.open_run",
     "save": "vitrail.adapters",
     "score": "vitrail.api",

@@ -66,7 +66,7 @@ def test_others_take_tensors_and_refuse_photos(name):
     module = MANY[name]()
     classifier = vitrail.adapt(module)
     channels = next(tensor.shape[1] for tensor in module.parameters() if tensor.ndim == 4)
-    with pytest.raises(InvalidInputError, match=r"expected (images of \d channels|a network of 1 or 3 channels for photos)"):
+    with pytest.raises(InvalidInputError, match=r"expected (images of \d channels|a photo of \d channels)"):
         vitrail.explain(classifier, photo())
     images = torch.randn(1, channels, 32, 32)
     assert torch.isfinite(vitrail.explainers.make_explainer("rollout", classifier).explain(images).relevance).all()
@@ -135,7 +135,7 @@ def test_preprocessing_of_timm_that_makes_no_sense(described):
 @pytest.mark.parametrize("device", ["hpu", "meta", "nonsense", "cuda:99", "vulkan", "cpu:x"])
 def test_devices_are_checked_before_anything_is_loaded(device, monkeypatch):
     monkeypatch.setattr("vitrail.adapters.local_files.read_checkpoint", lambda *_: pytest.fail("read first"))
-    monkeypatch.setitem(vitrail.adapters.local_files.SOURCES._entries, "timm", lambda *_, **__: pytest.fail("fetched first"))
+    monkeypatch.setattr("vitrail.adapters.timm.library.TimmLibrary.load", lambda *_, **__: pytest.fail("fetched first"))
     for name in ("vitrail:hit-cifar10", "timm:vit_tiny_patch16_224"):
         with pytest.raises(InvalidInputError, match=r"cannot use device .*; expected cpu, cuda, cuda:0 or mps"):
             vitrail.load(name, device=device)

@@ -21,7 +21,8 @@ class TestRefusals:
         options = {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
         convnext = build("timm:convnext_atto", num_classes=3, class_names=list("abc"), image_size=(64, 64), **options)
         with pytest.raises(
-            UnsupportedModelError, match=r"^diffmask cannot explain timm:convnext_atto: it needs a Vision Transformer$"
+            UnsupportedModelError,
+            match=r"^diffmask cannot explain timm:convnext_atto: it needs a Vision Transformer, and .*; methods for any",
         ):
             make_explainer("diffmask", convnext, checkpoint=networks.gates(networks.network("timm")))
 

@@ -86,7 +86,7 @@ class ViTAdapter(RecordedBlocks):
         # Residual stream, MLP and projections, and attention scores for up to width / 64 heads.
         return num_tokens * (16 * width + 2 * num_tokens * max(width // 64, 1)) * element_size
 
-    def _bytes_per_image(self, images: Images) -> int:
+    def bytes_per_image(self, images: Images) -> int:
         rows, cols = self.grid_size(images)
         width = self.prefix_tokens.shape[-1]
         return images[0].numel() * images.element_size() + self.bytes_per_pass(rows * cols, width, images.element_size())

@@ -5,8 +5,8 @@ do not divide the pixels, some cells hold one pixel more than others.
 """
 
 import torch
-from jaxtyping import Int, Shaped
-from torch import Tensor
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
 
 
 def index_cells(num_pixels: int, num_cells: int, device: torch.device | None = None) -> Int[Tensor, " pixels"]:
@@ -66,3 +66,19 @@ def repeat_cells(
     """
     rows, cols = cells.shape[-2:]
     return cells.repeat_interleave(grid_size[0] // rows, -2).repeat_interleave(grid_size[1] // cols, -1)
+
+
+def resample_cells(
+    cells: Float[Tensor, "b rows cols"], size: tuple[int, int], grid_size: tuple[int, int]
+) -> Float[Tensor, "b new_rows new_cols"]:
+    """Bring values to another grid: enlarge them bilinearly to pixels, and average these over the cells of the grid.
+
+    Args:
+        cells: Values on a grid that may be coarser or finer; those on the same grid are returned as they are.
+        size: Height and width of the image in pixels.
+        grid_size: Rows and columns of the new grid.
+    """
+    if cells.shape[1:] == grid_size:
+        return cells
+    pixels = nn.functional.interpolate(cells[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    return sum_cells(pixels, grid_size) / count_pixels(size, grid_size, cells.device)

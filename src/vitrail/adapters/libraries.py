@@ -37,6 +37,7 @@ ENTRIES: Mapping[str, _Entry] = {
     "torchvision": _Entry(("torchvision.models",), "vitrail.adapters.torchvision.library:TorchvisionLibrary"),
     "open_clip": _Entry(("open_clip",), "vitrail.adapters.open_clip.library:OpenClipLibrary", extra="clip"),
     "hf": _Entry(("transformers",), "vitrail.adapters.huggingface.library:HuggingFaceLibrary", extra="hf"),
+    "vit-pytorch": _Entry(("vit_pytorch",), "vitrail.adapters.vit_pytorch.library:VitPytorchLibrary"),
 }
 """All libraries, by the word before the colon in `timm:vit_base_patch16_224`."""
 

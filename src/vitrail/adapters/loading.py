@@ -1,13 +1,11 @@
 """Load a model by name or from disk, with its weights, preprocessing and class names."""
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from vitrail.adapters.class_name_files import read_names
 from vitrail.adapters.class_names import check_class_names
@@ -40,12 +38,6 @@ def load(
     weights: str | Path | None = None,
     weights_key: str | None = None,
     class_names: Names | None = None,
-    prompts: Names | None = None,
-    templates: Names | None = None,
-    references: str | Path | None = None,
-    reference: Literal["mean", "nearest"] | None = None,
-    probe: str | Path | None = None,
-    direction: Tensor | None = None,
     **options: Any,
 ) -> Classifier:
     """Load a model with its preprocessing and class names, ready to explain.
@@ -65,12 +57,6 @@ def load(
             channels and image size are those of the file. Torchvision also takes the names of its own weights.
         weights_key: Which weights to take, where the file holds several, e.g. "state_dict", "teacher" or "model_ema".
         class_names: One per class: a list, a text with commas, or a file (one name per line, or JSON).
-        prompts: For networks with a text tower: texts whose similarity to the image is explained, as for `class_names`.
-        templates: Templates of prompts, e.g. "a photo of a {}"; several are averaged.
-        references: Folder of reference images, one subfolder per class, whose similarity to the image is explained.
-        reference: Whether the mean or the nearest reference image of a class counts; defaults to the mean.
-        probe: File of a linear probe on the network's embedding.
-        direction: One direction per class in the network's embedding, (c, d) or (d,).
         options: For timm, Hugging Face and torchvision: `pretrained=False` for random weights, and the options of their own
             functions: any argument of `timm.create_model`, fields of the Hugging Face configuration. For published HiT files:
             `num_heads`. For published INTR files that do not tell them: `nheads`, `dilation`. For your own code: its arguments.
@@ -85,14 +71,6 @@ def load(
     check_name(name)
     chosen = check_device(device)  # Before anything is downloaded or read.
     names = None if class_names is None else read_names(class_names)
-    targets = {
-        "prompts": None if prompts is None else read_names(prompts, "prompts"),
-        "templates": None if templates is None else read_names(templates, "templates"),
-        "references": references,
-        "reference": reference,
-        "probe": probe,
-        "direction": direction,
-    }
     # Weights created in inference mode never let a gradient through.
     with torch.inference_mode(False):
         classifier = _load(name, weights, weights_key, options)
@@ -101,9 +79,6 @@ def load(
         expect_finite_weights(classifier.module, name)
         classifier.module.to(chosen).eval()
         classifier = classifier if image_size is None else _set_image_size(classifier, image_size)
-        given = {key: value for key, value in targets.items() if value is not None}
-        if given:
-            return _explain_similarity(classifier, given, names)
     if names is not None:
         check_class_names(names, classifier.num_classes)
         classifier = replace(classifier, class_names=names)
@@ -144,12 +119,6 @@ def _is_path(weights: str | Path) -> bool:
 def _is_code(name: str) -> bool:
     """Return whether a name is a function in a user's code; an existing file of that name counts as a file."""
     return is_user_code(name) and not _has_source(name) and not Path(name).exists()
-
-
-def _explain_similarity(classifier: Classifier, targets: dict[str, Any], names: tuple[str, ...] | None) -> Classifier:
-    similarity = importlib.import_module("vitrail.adapters.similarity").similarity  # Only where it is needed.
-    explained: Classifier = similarity(classifier, **targets, **({} if names is None else {"class_names": names}))
-    return explained
 
 
 def check_name(name: str | Path) -> None:

@@ -94,10 +94,11 @@ class PerturbedClassifier(ABC):
             replacement = baseline if len(baseline) == 1 else baseline[image_of]
             return self.logits(torch.where(select(image_of, step_of).unsqueeze(1), images[image_of], replacement))
 
-        bytes_each = self._bytes_per_image(images)
+        bytes_each = self.bytes_per_image(images)
         return run_in_batches(run, len(images) * num_steps, bytes_each, images.device).unflatten(0, (-1, num_steps))
 
-    def _bytes_per_image(self, images: Images) -> int:
+    def bytes_per_image(self, images: Images) -> int:
+        """Estimate the memory of one image's forward pass without gradients."""
         # A guess for convolutional networks: a hundred feature maps of the input's size.
         return images[0].numel() * images.element_size() * 100
 

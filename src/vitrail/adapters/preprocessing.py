@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from vitrail.adapters.spectral_photo import SpectralPhoto
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.core.types import Images
 
@@ -21,6 +22,9 @@ MAX_RESIZED_PIXELS = 100_000_000
 """Largest resized photo, before the crop."""
 
 CROP_MODES = ("center", "squash", "whole")
+
+TENSOR_INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "nearest-exact")
+"""Interpolations of photos that are no pictures."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -37,8 +41,8 @@ class Preprocessing:
         crop_mode: "center" keeps the aspect ratio and crops; "squash" stretches the photo, then crops; "whole" keeps the aspect
             ratio and the whole photo, so that images differ in size (`resize_within`).
         interpolation: Name of a torchvision interpolation mode.
-        mean: Per channel, in [0, 1]; one number for a grayscale network. Photos have one or three channels; images for networks
-            with other numbers of channels must be prepared elsewhere.
+        mean: Per channel, in [0, 1]; one number for a grayscale network. Networks with neither one nor three channels take spectral
+            photos, see `vitrail.adapters.spectral_photo`.
         std: Per channel, in [0, 1].
     """
 
@@ -83,6 +87,11 @@ class Preprocessing:
     def num_channels(self) -> int:
         """Number of channels of the images."""
         return len(self.mean)
+
+    @classmethod
+    def unnormalized(cls, num_channels: int, size: tuple[int, int] = (224, 224), **fields: Any) -> "Preprocessing":
+        """Return a preprocessing that leaves pixels between 0 and 1, for any number of channels."""
+        return cls(size, **{"mean": (0.0,) * num_channels, "std": (1.0,) * num_channels, **fields})
 
     def for_channels(self, num_channels: int) -> "Preprocessing":
         """Adapt to another number of channels: for a grayscale network average mean and std over colors, else change nothing."""
@@ -133,21 +142,38 @@ class Preprocessing:
 
         Raises:
             ImageError: The resized photo would exceed `MAX_RESIZED_PIXELS`.
-            InvalidInputError: The network takes neither one nor three channels.
+            InvalidInputError: The photo does not have the network's number of channels.
         """
-        if self.num_channels not in (1, 3):
-            raise InvalidInputError(
-                f"expected a network of 1 or 3 channels for photos, got a preprocessing of {self.num_channels}; prepare its images "
-                "yourself, and explain them as tensors"
-            )
         self.check(image)
         size, cropped = list(self.resized_size(image.height, image.width)), list(self.seen_size(image.height, image.width))
-        image = image.convert("L" if self.num_channels == 1 else "RGB")
-        resized = transforms.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
-        pixels = transforms.to_dtype(
-            transforms.pil_to_tensor(transforms.center_crop(resized, cropped)), torch.float32, scale=True
-        )
-        return transforms.normalize(pixels, list(self.mean), list(self.std))
+        mode = InterpolationMode(self.interpolation)
+        photo: Any = self._read_samples(image) if isinstance(image, SpectralPhoto) else self._convert(image)
+        pixels = transforms.center_crop(transforms.resize(photo, size, mode, antialias=True), cropped)
+        if isinstance(pixels, Image.Image):
+            pixels = transforms.to_dtype(transforms.pil_to_tensor(pixels), torch.float32, scale=True)
+        # Bicubic interpolation of floating-point numbers overshoots.
+        return transforms.normalize(pixels.clamp(0, 1), list(self.mean), list(self.std))
+
+    def _convert(self, image: Image.Image) -> Image.Image:
+        if self.num_channels not in (1, 3):
+            raise InvalidInputError(
+                f"expected a photo of {self.num_channels} channels, as the network's preprocessing, got one of 1 or 3; save it as .npy, or "
+                "as TIFF with a page per channel"
+            )
+        return image.convert("L" if self.num_channels == 1 else "RGB")
+
+    def _read_samples(self, photo: SpectralPhoto) -> Float[Tensor, "channels height width"]:
+        if len(photo.samples) != self.num_channels:
+            raise InvalidInputError(
+                f"expected a photo of {self.num_channels} channels, as the network's preprocessing, got {len(photo.samples)}; pass "
+                "vitrail.adapt a Preprocessing whose mean and std have one number per channel of its photos"
+            )
+        if self.interpolation not in TENSOR_INTERPOLATIONS:
+            raise InvalidInputError(
+                f"expected an interpolation of {', '.join(TENSOR_INTERPOLATIONS)} for photos of {self.num_channels} channels, got "
+                f"{self.interpolation!r}; choose one of these"
+            )
+        return torch.from_numpy(photo.samples)
 
     def region(self, mask: Bool[np.ndarray, "rows cols"]) -> Bool[Tensor, "height width"]:
         """Resize and crop a mask of a photo as the photo itself, by nearest neighbor.

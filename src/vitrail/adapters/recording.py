@@ -37,10 +37,32 @@ class Trace:
 class RecordedBlocks(Classifier):
     """Abstract: a classifier whose blocks can be recorded and whose attention weights can be changed."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        blocks = self.blocks
+        if not blocks:
+            raise UnsupportedModelError(
+                f"expected at least one block in {self.name}, got none; let the adapter's blocks list them"
+            )
+        for index, block in enumerate(blocks):
+            if not isinstance(block, nn.Module) or isinstance(block, nn.ModuleList | nn.ModuleDict):
+                raise UnsupportedModelError(
+                    f"expected every block of {self.name} to be a module that runs, from tokens (b, t, d) to tokens, got a "
+                    f"{type(block).__name__} as block {index}, whose forward pass hooks cannot see; wrap its parts in one module, as in "
+                    "docs/adapters.md"
+                )
+        if {id(block) for block in blocks} != {id(block) for block in self.blocks}:
+            raise UnsupportedModelError(
+                f"expected the same blocks of {self.name} every time, got new modules; make the adapter's blocks a cached_property"
+            )
+
     @property
     @abstractmethod
     def blocks(self) -> Sequence[nn.Module]:
-        """The transformer blocks, first to last."""
+        """The transformer blocks, first to last: the same modules every time, each of which runs from tokens to tokens."""
 
     @abstractmethod
     def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> AbstractContextManager[None]:

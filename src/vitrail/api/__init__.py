@@ -1,11 +1,11 @@
 """The public functions of vitrail: everything that the command line does, in one call each."""
 
 from vitrail.api.catalog import list_methods, list_metrics, list_models, list_protocols
+from vitrail.api.embeddings import similarity
 from vitrail.api.evaluation import layers, queries, test
 from vitrail.api.explanations import explain, explain_files, explain_folder
 from vitrail.api.models import Model, NamedModel, as_classifier, default_method, make_explainers
 from vitrail.api.scores import ScoreOptions, compare, score
-from vitrail.api.similarity import similarity
 from vitrail.api.training import read_recipe, train
 
 __all__ = [

@@ -9,7 +9,8 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from vitrail.adapters import Classifier, adapt, load
+from vitrail.adapters import Classifier, PlainClassifier, adapt
+from vitrail.api.loading import load
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.core.options import convert_option
 from vitrail.explainers import EXPLAINERS, Explainer, make_explainer
@@ -63,7 +64,15 @@ def as_classifier(model: Model, device: str | torch.device | None = None) -> Cla
 
 
 def default_method(classifier: Classifier) -> str:
-    """Return the method that is used if none is named: hit for a HiT and intr for an INTR, which explain themselves, else chefer."""
+    """Return the method that is used if none is named.
+
+    hit for a HiT and intr for an INTR, which explain themselves; rollout for a network that gives an embedding, which has no class to
+    explain; occlusion for a network that vitrail cannot look into; else chefer.
+    """
+    if classifier.output == "embedding":
+        return "rollout"
+    if isinstance(classifier, PlainClassifier):
+        return "occlusion"
     return next((name for kind, name in ((HiT, "hit"), (INTR, "intr")) if isinstance(classifier.module, kind)), "chefer")
 
 

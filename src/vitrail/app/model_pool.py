@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from threading import Event, Lock
 from typing import final
 
-from vitrail.adapters import Classifier, load
+from vitrail.adapters import Classifier
+from vitrail.api.loading import load
 from vitrail.app.model_names import map_display_names
 from vitrail.core.errors import InvalidInputError, VitrailError
 from vitrail.core.registry import unknown_name

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitrail.adapters import Classifier
-from vitrail.adapters.loading import check_name, load
+from vitrail.adapters.loading import check_name
+from vitrail.api.loading import load
 from vitrail.app.cleanup import drop_idle_sessions, repeat_cleanup
 from vitrail.app.environment import LOOPBACK, large_memory_blocks, offline_environment
 from vitrail.app.hosts import AllowedHosts, list_allowed_hosts

@@ -141,7 +141,7 @@ class ModelsOptions(LoadOptions):
 
 def load_model(name: str | None, device: str | None, options: Mapping[str, Any]) -> "Classifier":
     """Load the named model, or the default one with a message."""
-    from vitrail.adapters import load  # noqa: PLC0415 (heavy)
+    from vitrail.api.loading import load  # noqa: PLC0415 (heavy)
 
     if name is None:
         logger.info("using the bundled %s; choose another by --model, e.g. --model timm:vit_base_patch16_224", DEFAULT_MODEL)

@@ -28,7 +28,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a web page that explains photos by the models and methods you choose. Fully offline."""
-    from vitrail.adapters import bundled_models, load  # noqa: PLC0415 (heavy)
+    from vitrail.adapters import bundled_models  # noqa: PLC0415 (heavy)
+    from vitrail.api.loading import load  # noqa: PLC0415
     from vitrail.app.environment import LOOPBACKS  # noqa: PLC0415
     from vitrail.app.limits import MEGABYTE, Limits  # noqa: PLC0415
     from vitrail.app.server import serving  # noqa: PLC0415

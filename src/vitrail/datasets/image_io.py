@@ -1,4 +1,4 @@
-"""Opening image files of any kind as upright 8-bit RGB, with one kind of error for everything that can go wrong."""
+"""Opening image files of any kind as upright 8-bit RGB, or with any number of channels, with one kind of error for everything."""
 
 import re
 import stat
@@ -15,6 +15,7 @@ from vitrail.core.errors import ImageError
 from vitrail.core.files import name_kind
 from vitrail.datasets.image_limits import MAX_BYTES, MEGA, Bounds, default_bounds
 from vitrail.datasets.rgb import to_rgb
+from vitrail.datasets.spectral import read_array, read_pages
 from vitrail.datasets.truncation import load_complete
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()))
@@ -24,17 +25,27 @@ decodes before its size is known. MPO is read as JPEG. The suffixes are in `vitr
 T = TypeVar("T")
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """Open an image file as upright 8-bit RGB.
+def open_image(path: str | Path, num_channels: int = 3) -> Image.Image:
+    """Open an image file as upright 8-bit RGB, or as a `SpectralPhoto` of any number of channels.
 
     EXIF rotation is applied, transparent pixels are blended over white, and palette, CMYK, gray-scale and 16-bit images are converted.
-    An animation yields its first frame.
+    An animation yields its first frame. Arrays (`.npy`) are spectral photos, and so are TIFF files for a network that takes neither one nor
+    three channels, which have a page per channel.
+
+    Args:
+        path: The file.
+        num_channels: Number of channels that the network takes.
 
     Raises:
         ImageError: The file is missing, not a regular file, empty, damaged, truncated, of a format that is not in `FORMATS`, larger than
             `vitrail.datasets.image_limits` allows, or has samples of unknown range.
     """
-    return read_image(path, to_rgb)
+    bounds = default_bounds()
+    if Path(path).suffix.lower() == ".npy":
+        return _read(Path(path), lambda file: read_array(Path(path), bounds))
+    if num_channels in (1, 3) or Path(path).suffix.lower() not in (".tif", ".tiff"):
+        return read_image(path, to_rgb)
+    return read_image(path, lambda image: read_pages(image, num_channels, bounds))
 
 
 def read_image(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
@@ -48,6 +59,10 @@ def read_image(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
         ImageError: As for `open_image`.
     """
     path, bounds = Path(path), default_bounds()
+    return _read(path, lambda file: _decode(file, str(path), convert, bounds, FORMATS))
+
+
+def _read(path: Path, decode: Callable[[BufferedReader], T]) -> T:
     try:
         status = path.stat()
         # Reading anything but a regular file may block, or never end.
@@ -61,7 +76,7 @@ def read_image(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
                 "first"
             )
         with path.open("rb") as file:
-            return _decode(file, str(path), convert, bounds, FORMATS)
+            return decode(file)
     except FileNotFoundError:
         raise ImageError(f"no such image file: {path}") from None
     except (OSError, ValueError) as error:  # A path with a null character is a ValueError.

@@ -43,7 +43,7 @@ class PhotoFile:
             ImageError: The photo is required, and cannot be read or is not suitable for the model.
         """
         try:
-            image = open_image(self.path)
+            image = open_image(self.path, preprocessing.num_channels)
             preprocessing.check(image)
         except ImageError as error:
             reason = str(error) if str(self.path) in str(error) else f"cannot use {self.path}: {error}"

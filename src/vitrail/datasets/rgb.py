@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
+from vitrail.adapters.spectral_photo import SpectralPhoto
 from vitrail.core.errors import ImageError
 
 _16_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -19,11 +20,13 @@ _BAND = 1 << 22
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a decoded image as upright 8-bit RGB, by the rules of `vitrail.datasets.image_io.open_image`.
+    """Return a decoded image as upright 8-bit RGB, by the rules of `vitrail.datasets.image_io.open_image`; a spectral photo as it is.
 
     Raises:
         ImageError: Samples are floating-point numbers outside [0, 1], or 32-bit integers, whose white level is unknown.
     """
+    if isinstance(image, SpectralPhoto):
+        return image
     convert = _choose_conversion(image)
     if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)

@@ -32,6 +32,7 @@ def target_gradients(
             "as rollout or occlusion"
         )
     scores = logits.gather(1, targets[:, None]).sum()
+    _refuse_unused([index for index, source in enumerate(sources) if not source.requires_grad])
     try:
         gradients = torch.autograd.grad(scores, sources, allow_unused=True)
     except RuntimeError as error:
@@ -41,15 +42,18 @@ def target_gradients(
         raise UnsupportedModelError(
             "the network checkpoints activations, which hides its blocks; turn gradient checkpointing off"
         ) from error
-    unused = [index for index, gradient in enumerate(gradients) if gradient is None]
+    _refuse_unused([index for index, gradient in enumerate(gradients) if gradient is None])
+    if not allow_zero:
+        _refuse_zero(gradients[-1])
+    return gradients
+
+
+def _refuse_unused(unused: list[int]) -> None:
     if unused:
         raise UnsupportedModelError(
             f"the target logit does not depend on what block {unused[0]} computes: a part of the network detaches, recomputes or "
             "replaces it; choose a method that needs no gradients, such as rollout or occlusion"
         )
-    if not allow_zero:
-        _refuse_zero(gradients[-1])
-    return gradients
 
 
 def _refuse_zero(gradient: Tensor) -> None:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitrail.adapters import Check, Classifier, ViTAdapter
+from vitrail.adapters import Check, Classifier, PlainClassifier, ViTAdapter
 from vitrail.adapters.cells import count_pixels, expand_cells
 from vitrail.core.autocast import Precision, in_precision
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
@@ -76,7 +76,11 @@ class Explainer(ABC):
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:
         """Return why this method cannot explain a model, or None if it can."""
-        return None if cls.needs_model == "any" or isinstance(model, ViTAdapter) else "it needs a Vision Transformer"
+        if cls.needs_model == "any" or isinstance(model, ViTAdapter):
+            return None
+        reason = f", and {model.reason}" if isinstance(model, PlainClassifier) and model.reason else ""
+        others = ", ".join(name for name, method in EXPLAINERS.items() if method.needs_model == "any")
+        return f"it needs a Vision Transformer{reason}; methods for any classifier: {others}"
 
     def __post_init__(self) -> None:
         reason = type(self).refusal(self.model)
@@ -161,9 +165,11 @@ class Explainer(ABC):
     @property
     def checks(self) -> list[Check]:
         """Properties of this network that are verified before the method runs."""
-        if not isinstance(self.model, ViTAdapter):
-            return []
-        return [check for check in self.relies_on if check != "gradients" or self.needs_gradients]
+        return [
+            check
+            for check in self.relies_on
+            if (self.needs_gradients if check == "gradients" else isinstance(self.model, ViTAdapter))
+        ]
 
     @contextmanager
     def _inspecting(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Grad-CAM on the tokens of one block."""
+"""Grad-CAM on the tokens of one block, or on a feature map."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.adapters import Check
+from vitrail.adapters import Check, ViTAdapter
+from vitrail.adapters.cells import resample_cells
+from vitrail.adapters.feature_maps import check_layer, find_feature_map
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.hooks import forward_hooks
 from vitrail.core.precision import at_least_float32
@@ -30,39 +32,60 @@ NORMS = {
 @final
 @dataclass(frozen=True, eq=False)
 class GradCam(Explainer):
-    """The positive part of the tokens of one block, with every channel weighted by the mean of its gradient over the patches.
+    """The positive part of a feature map, with every channel weighted by the mean of its gradient over the positions.
 
-    With a class token, nothing reads the patches after the last block, so they have no gradient there. The default is the last site
-    where they have one: the input of the last block's attention. If the head reads patches, it is the output of the last block.
+    On a ViT, the map is the patches of one block. With a class token, nothing reads the patches after the last block, so they have no
+    gradient there. The default is the last site where they have one: the input of the last block's attention. If the head reads patches,
+    it is the output of the last block.
+
+    On any other network, the map is the last one from which alone the logits are computed, see `vitrail.adapters.feature_maps`. If its
+    grid differs from that of the cells, relevance is enlarged bilinearly to pixels, which are then averaged over the cells.
 
     Args:
-        model: Any ViT.
-        block: Index of the block; -1 is the last.
+        model: Any classifier with a feature map.
+        block: Index of the block of a ViT; -1 is the last.
         site: Site in the block: "input", "norm1" (after the norm before attention), "norm2" (after the norm before the MLP) or
             "output"; None chooses the default described above.
+        layer: Name of the layer that gives the feature map, for networks other than ViTs; None finds it.
         eigen_smooth: Use the first principal component of the weighted activations instead of their sum, which is less noisy;
             its sign is chosen to agree with the sum.
 
     Source: Selvaraju et al. 2017, equations 1 and 2, arXiv:1610.02391; on tokens after Gildenblat (pytorch-grad-cam).
 
-    Differs: maps are neither scaled nor enlarged.
+    Differs: maps are not scaled, and those of ViTs not enlarged.
     """
 
     block: int = -1
     site: Site | None = None
+    layer: str | None = None
     eigen_smooth: bool = False
 
     paper: ClassVar[str] = "Selvaraju et al. 2017, arXiv:1610.02391"
     needs_gradients: ClassVar[bool] = True
+    needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ("places", "pooling_weights", "gradients")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.model, ViTAdapter):
+            if self.block != -1 or self.site is not None:
+                raise InvalidInputError(f"expected no block and no site for {self.model.name}, which is no ViT; name a layer")
+            if self.layer is not None:
+                check_layer(self.model, self.layer)
+            return
+        if self.layer is not None:
+            raise InvalidInputError(
+                f"expected no layer for {self.model.name}, which is a ViT, got {self.layer!r}; give block and site"
+            )
         check_block(self.block, len(self.vit.blocks))
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
+        images = images.requires_grad_()
+        return self._explain_tokens(images, choose) if isinstance(self.model, ViTAdapter) else self._explain_map(images, choose)
+
+    def _explain_tokens(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size, prefix = self.vit.grid_size(images), self.vit.num_prefix_tokens
-        logits, tokens = self._run(images.requires_grad_(), grid_size)
+        logits, tokens = self._run(images, grid_size)
         targets = choose(logits)
         [gradient] = target_gradients(logits, targets, [tokens])
         if not gradient[:, prefix:].any():
@@ -70,12 +93,33 @@ class GradCam(Explainer):
                 f"the logit of {self.model.name} does not depend on the patches at site {self.site or self._default_site(grid_size)!r} of "
                 f"block {self.block}, so their gradients are zero; choose the site 'norm1' or 'input', or an earlier block"
             )
-        weighted = tokens.detach()[:, prefix:] * gradient[:, prefix:].mean(1, keepdim=True)  # equation 1
+        values = torch.nn.functional.pad(self._weigh(tokens[:, prefix:], gradient[:, prefix:]), (prefix, 0))
+        return Attribution(logits, targets, to_grid(values, prefix, grid_size))
+
+    def _explain_map(self, images: Images, choose: ChooseTargets) -> Attribution:
+        found = find_feature_map(self.model, images, self.layer)
+        outputs: list[Tensor] = []
+
+        def keep(module: torch.nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            outputs.append(output)
+            return output.clone()  # The network may write into it.
+
+        with forward_hooks([(self.model.module.get_submodule(found.layer), keep)]):
+            logits = self.model.logits(images)
+        targets = choose(logits)
+        gradients = target_gradients(logits, targets, outputs)
+        cam = self._weigh(*(found.layout.to_tokens(part) for part in (outputs[0], gradients[0])))
+        size = images.shape[2], images.shape[3]
+        return Attribution(
+            logits, targets, resample_cells(cam.unflatten(1, found.layout.grid_size), size, self.model.grid_size(images))
+        )
+
+    def _weigh(self, tokens: Float[Tensor, "b n d"], gradient: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
+        weighted = tokens.detach() * gradient.mean(1, keepdim=True)  # equation 1
         cam = weighted.sum(-1)
         if self.eigen_smooth:
             cam = _principal_component(at_least_float32(weighted), at_least_float32(cam)).to(cam.dtype)
-        values = torch.nn.functional.pad(cam.clamp_min(0), (prefix, 0))  # equation 2
-        return Attribution(logits, targets, to_grid(values, prefix, grid_size))
+        return cam.clamp_min(0)  # equation 2
 
     def _run(self, images: Images, grid_size: tuple[int, int]) -> tuple[Tensor, Tokens]:
         site = self.site or self._default_site(grid_size)

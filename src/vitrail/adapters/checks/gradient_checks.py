@@ -7,21 +7,21 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vitrail.adapters.base import ViTAdapter
+from vitrail.adapters.classifier import Classifier
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.types import Images, Logits
 
 
-def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:
+def check_gradients(classifier: Classifier, image: Images, expected: Logits) -> None:
     """Check that the graph of the logits reaches the image, leaves nothing out, and yields the slope of the logits."""
-    if any(parameter.is_inference() for parameter in vit.module.parameters()):
+    if any(parameter.is_inference() for parameter in classifier.module.parameters()):
         raise UnsupportedModelError(
             "its weights were created inside torch.inference_mode() and let no gradient through; create or load it outside"
         )
     image, cuts = image.clone().requires_grad_(), _Cuts()
     with torch.enable_grad():
         with cuts:
-            logits = vit.logits(image)
+            logits = classifier.logits(image)
         if not logits.requires_grad:
             raise UnsupportedModelError(
                 "no gradient passes from its logits to the image: it runs without gradients (torch.no_grad, quantized or exported "
@@ -50,7 +50,7 @@ def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:
         raise UnsupportedModelError(
             "no gradient passes from its logits to the image; choose attention, rollout, mutex, occlusion or rise"
         )
-    if not _is_slope(vit, image.detach(), gradients[0], weights, expected):
+    if not _is_slope(classifier, image.detach(), gradients[0], weights, expected):
         raise UnsupportedModelError(
             "the gradient of its logits is not their slope: backward hooks, guided or straight-through backward passes change it; remove "
             "them, or choose attention, rollout, mutex, occlusion or rise"
@@ -58,16 +58,16 @@ def check_gradients(vit: ViTAdapter, image: Images, expected: Logits) -> None:
 
 
 @torch.no_grad()
-def _is_slope(vit: ViTAdapter, image: Images, gradient: Tensor, weights: Tensor, expected: Logits) -> bool:
+def _is_slope(classifier: Classifier, image: Images, gradient: Tensor, weights: Tensor, expected: Logits) -> bool:
     """Return whether a small step along the gradient changes the logits as predicted. Half precision is too coarse to tell."""
     length, scale = gradient.norm(), (expected * weights).abs().max()
     if image.dtype not in (torch.float32, torch.float64) or not length or not torch.isfinite(length) or not scale:
         return True
-    for share in (1e-2, 2e-3):  # Where curvature spoils the first step, the second one decides.
+    for share in (1e-2, 2e-3, 4e-4):  # Where curvature or kinks spoil a step, the next one decides.
         step = share * torch.minimum(scale / length, image.norm())
         if step * length < 1e3 * torch.finfo(image.dtype).eps * scale:
             return True  # The logits hardly depend on the image: the change is lost in rounding.
-        moved = [(vit.logits(image + sign * step * gradient / length) * weights).sum() for sign in (1, -1)]
+        moved = [(classifier.logits(image + sign * step * gradient / length) * weights).sum() for sign in (1, -1)]
         if abs(float((moved[0] - moved[1]) / (2 * step * length)) - 1) < 0.03:
             return True
     return False

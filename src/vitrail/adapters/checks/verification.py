@@ -6,13 +6,13 @@ changes; weights may change freely.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import is_
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -31,6 +31,8 @@ from vitrail.core.types import Images, Logits
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError)
@@ -45,11 +47,13 @@ class _Results:
         structure: See `_list_structure`.
         failures: By check: why it failed, or None where it passed.
         num_outputs: Number of logits, once known.
+        found: What `remember` was given, by key.
     """
 
     structure: tuple[Any, ...]
     failures: dict[Check, str | None] = field(default_factory=dict)
     num_outputs: int | None = None
+    found: dict[Hashable, Any] = field(default_factory=dict)
 
 
 _RESULTS: WeakKeyDictionary[Classifier, _Results] = WeakKeyDictionary()
@@ -92,6 +96,15 @@ def count_outputs(classifier: Classifier) -> int:
         with _isolate(classifier), torch.no_grad():
             return _keep_count(classifier, results, _run(classifier, _make_noise(classifier)[:1]))
     return results.num_outputs
+
+
+def remember(classifier: Classifier, key: Hashable, find: Callable[[], T]) -> T:
+    """Return what `find` finds out about the structure of a network, from one call until the structure changes."""
+    found = _find_results(classifier).found
+    if key not in found:
+        found[key] = find()
+    result: T = found[key]
+    return result
 
 
 def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Images | None) -> None:
@@ -144,10 +157,10 @@ def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logit
     """Return why a check fails, or None where it passes."""
     if check == "logits":
         return None if logits_agree(classifier.module, in_batch, alone) else _explain_unstable_logits(classifier, image, alone)
-    if not isinstance(classifier, ViTAdapter):
+    if check != "gradients" and not isinstance(classifier, ViTAdapter):
         return f"it is no Vision Transformer, and has no {check} to look at"
     try:
-        CHECKS[check](classifier, image, alone)
+        CHECKS[check](classifier, image, alone)  # type: ignore[arg-type]  # Gradients are those of any classifier.
     except UnsupportedModelError as error:
         return str(error)
     except InvalidInputError:  # Not the network's fault.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.block_sequence import BlockSequence
+from vitrail.adapters.checks.attention_use import check_isolation, check_use
 from vitrail.adapters.checks.gradient_checks import check_gradients
 from vitrail.adapters.checks.landmarks import (
     NOWHERE,
@@ -145,7 +146,8 @@ def check_attention(vit: ViTAdapter, image: Images, expected: Logits) -> None:
                 "attention take softmax attention only"
             )
     if vit.patches_attend:
-        _check_isolated_patches(vit, image)
+        check_use(vit, image)
+        check_isolation(vit, _check_isolated_patches(vit, image))
     if not logits_agree(vit.module, logits, expected):
         raise UnsupportedModelError(
             "with its attention weights computed explicitly it gives other logits than by itself: a part of its attention was replaced "
@@ -168,8 +170,8 @@ def check_places(vit: ViTAdapter, image: Images, expected: Logits) -> None:
         _check_isolated_patches(vit, image)  # Attention may have carried the change elsewhere.
 
 
-def _check_isolated_patches(vit: ViTAdapter, image: Images) -> None:
-    """Check, with every token attending to itself only, that patches keep their index as tokens and as keys."""
+def _check_isolated_patches(vit: ViTAdapter, image: Images) -> list[Tensor]:
+    """Check, with every token attending to itself only, that patches keep their index as tokens and as keys; return hidden states."""
     landmarks = choose_landmarks(vit, image)
     indices: list[list[int]] = []
 
@@ -186,6 +188,7 @@ def _check_isolated_patches(vit: ViTAdapter, image: Images) -> None:
         raise UnsupportedModelError(
             "its blocks reorder or merge tokens, so that attention cannot be followed from block to block"
         )
+    return trace.hidden_states
 
 
 @torch.no_grad()

@@ -41,13 +41,13 @@ class INTRAdapter(Classifier):
         """Return the logits after every decoder layer; the last are the model's logits."""
         return self.intr.score_presence(self.intr.search(self.intr.encode(images, padding)).states)
 
-    def _bytes_per_image(self, images: Images) -> int:
+    def bytes_per_image(self, images: Images) -> int:
         config, size = self.intr.config, images.element_size()
         rows, cols = self.grid_size(images)
         # Besides the backbone's early feature maps: tokens, and attention scores where no kernel avoids storing them.
         tokens = rows * cols + config.num_classes
         wide = tokens * (8 * config.width + config.mlp_width) + config.num_heads * tokens * max(rows * cols, config.num_classes)
-        return super()._bytes_per_image(images) + wide * size
+        return super().bytes_per_image(images) + wide * size
 
 
 def adapt_intr(module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> INTRAdapter:

@@ -1,0 +1,1 @@
+"""Networks of vit-pytorch (lucidrains) as the explainers see them."""

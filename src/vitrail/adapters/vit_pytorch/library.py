@@ -1,0 +1,33 @@
+"""vit-pytorch (lucidrains) as a library of networks: networks that a user has built and trained."""
+
+from typing import Any, ClassVar, final
+
+from torch import nn
+
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.library import Library
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.vit_pytorch.adapter import adapt_vit_pytorch
+from vitrail.core.errors import InvalidInputError
+
+
+@final
+class VitPytorchLibrary(Library):
+    """Classifiers of vit-pytorch, which has no trained weights and no names of networks."""
+
+    title: ClassVar[str] = "vit-pytorch"
+    architecture: ClassVar[str] = "vit-pytorch"
+
+    def adapt(
+        self, module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
+    ) -> Classifier:
+        return adapt_vit_pytorch(module, name, class_names, preprocessing)
+
+    def preprocessing(self, module: nn.Module) -> Preprocessing | None:
+        return None
+
+    def load(self, name: str, **options: Any) -> Classifier:
+        raise InvalidInputError(
+            f"expected a library with trained networks, got vit-pytorch:{name}; build the network, load its weights, and pass it to "
+            "vitrail.adapt"
+        )
