@@ -146,7 +146,8 @@ def check_attention(vit: ViTAdapter, image: Images, expected: Logits) -> None:
                 "attention take softmax attention only"
             )
     if vit.patches_attend:
-        check_use(vit, image)
+        if comparison is None:
+            check_use(vit, image)
         check_isolation(vit, _check_isolated_patches(vit, image))
     if not logits_agree(vit.module, logits, expected):
         raise UnsupportedModelError(
