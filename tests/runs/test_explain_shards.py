@@ -76,7 +76,7 @@ def test_shards_hold_what_files_hold(explain, classifier, data, tmp_path):
     rows = (tmp_path / "shards" / "images.csv").read_text().splitlines()
     assert rows[0] == "image,target,target_name,probability,logit,shard,row"
     assert len(list((tmp_path / "shards" / "shards").iterdir())) == 2
-    assert sorted(path.name for path in (tmp_path / "shards" / "pictures" / "hit").rglob("*.png")) == ["0.png", "1.png"]
+    assert sorted(path.name for path in (tmp_path / "shards" / "pictures" / "hit").rglob("*.png")) == ["1.png", "2.png"]
 
 
 def test_half_precision_is_asked_for(explain, tmp_path):

@@ -1,7 +1,7 @@
 """Read the explanations of a finished run by image, lazily."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ MODEL_FILE = "model.json"
 
 
 @dataclass(frozen=True)
-class ExplanationRun(Mapping[str, "MethodExplanations"]):
+class ExplanationRun:
     """The explanations of a run, by method: `run["rollout"][31415]`, `run["rollout"]["cats/7.jpg"]`.
 
     Attributes:
@@ -80,7 +80,7 @@ class ExplanationRun(Mapping[str, "MethodExplanations"]):
 
 
 @dataclass(frozen=True)
-class MethodExplanations(Sequence[Explanation]):
+class MethodExplanations:
     """The explanations of all images by one method; each is read when it is asked for."""
 
     run: ExplanationRun
