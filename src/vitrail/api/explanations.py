@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 from torch import Tensor
@@ -21,6 +21,7 @@ from vitrail.runs.explain_folder import FolderResults
 from vitrail.runs.explain_folder import explain_folder as run_explain_folder
 from vitrail.runs.explain_images import BATCH_SIZE, explain_photos
 from vitrail.runs.explain_photos import SHEET, explain_photos_into, method_folders, refuse_overwriting
+from vitrail.runs.explain_shards import Pictures
 from vitrail.viz.overlay import Smoothing
 
 Photo = str | Path | Image.Image
@@ -126,8 +127,13 @@ def explain_folder(
     precision: str = "full",
     device: str | None = None,
     model_options: Mapping[str, Any] | None = None,
+    file_format: Literal["files", "shards"] = "files",
+    pictures: Pictures = 100,
+    half: bool = False,
 ) -> FolderResults:
     """Explain every image below a folder, with results per image; resume an interrupted run with the same settings.
+
+    Inside `vitrail.core.distributed.process_group`, the processes share the images. `vitrail.open_run` reads the results.
 
     Args:
         model: As for `explain`.
@@ -144,6 +150,9 @@ def explain_folder(
         precision: Precision of the network: full, bf16 or fp16.
         device: Device for a model given by name.
         model_options: Options the model was loaded with, to record in run.json.
+        file_format: "files": three files per image and method; "shards": one file for many images, for very large folders.
+        pictures: Of shards: how many images to draw, evenly spread; or "all" or "none".
+        half: Of shards: whether to store relevance and logits in half precision.
 
     Raises:
         OutputError: `out` holds something else or results of other settings, cannot be written, or is in use by another run.
@@ -154,5 +163,8 @@ def explain_folder(
     names = [default_method(classifier)] if methods is None else as_list(methods)
     explainers = make_explainers(classifier, names, method_options, precision)
     return run_explain_folder(
-        explainers, data, out, target, limit, batch_size, num_workers, smoothing, overwrite, model_options
+        *(explainers, data, out, target, limit, batch_size, num_workers, smoothing, overwrite, model_options),
+        file_format=file_format,
+        pictures=pictures,
+        half=half,
     )

@@ -141,6 +141,27 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
+class ExplanationOptions(OutputOptions):
+    """What is written of explanations."""
+
+    file_format: Annotated[
+        Literal["files", "shards"],
+        typer.Option("--format", help="Of --data: files per image, or shards of many images.", rich_help_panel=OUTPUT),
+    ] = "files"
+    pictures: Annotated[str, typer.Option(help="Images of shards to draw: a number, all or none.", rich_help_panel=OUTPUT)] = (
+        "100"
+    )
+    half: Annotated[bool, typer.Option("--half", help="Half precision in shards.", rich_help_panel=OUTPUT)] = False
+    smooth: Annotated[bool, typer.Option(help="Blend patches in overlays.", rich_help_panel=OUTPUT)] = False
+    top: Annotated[int, typer.Option(min=1, help="Number of classes and patches to print.", rich_help_panel=OUTPUT)] = 3
+
+    @property
+    def smoothing(self) -> Literal["nearest", "bilinear"]:
+        """How overlays are enlarged."""
+        return "bilinear" if self.smooth else "nearest"
+
+
+@dataclass(frozen=True)
 class DeviceOptions:
     """Which device."""
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from vitrail.core.errors import InvalidInputError
 
@@ -51,6 +51,15 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if min(size) < 1:
         raise InvalidInputError(f"expected --image-size as HEIGHTxWIDTH in pixels, e.g. 224x448, got {text!r}")
     return size
+
+
+def parse_count(text: str, flag: str) -> int | Literal["all", "none"]:
+    """Parse a number, "all" or "none"."""
+    if text == "all" or text == "none":
+        return text
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise InvalidInputError(f"expected {flag} as a number, all or none, got {text!r}")
+    return int(text)
 
 
 def parse_names(text: str | None) -> list[str] | None:

@@ -53,7 +53,8 @@ def print_folder(results: "FolderResults", model: str, out: Path) -> None:
     typer.echo(f"{model}: {results.num_images} images explained by {', '.join(results.methods)}{before}")
     for name, error in results.completeness.items():
         typer.echo(f"completeness error of {name}: {error:.1e} ({COMPLETENESS})")
-    typer.echo(f"wrote images.csv, contact_sheet.png, run.json and a folder per method to {out}")
+    written = "shards and pictures" if results.in_shards else "contact_sheet.png and a folder per method"
+    typer.echo(f"wrote images.csv, run.json, {written} to {out}")
 
 
 def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top: int, out: Path) -> None:

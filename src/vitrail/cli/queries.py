@@ -39,14 +39,18 @@ def queries(
             "expected an INTR by --model, such as the folder of a run; the bundled vitrail:intr-birds is one"
         )
     from vitrail import api  # noqa: PLC0415 (heavy)
+    from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
 
-    classifier = model.load(speed.device)
-    results, unreadable = api.queries(
-        *(classifier, images.photos or [], output.out, true_class, top),
-        data=images.data,
-        limit=images.limit,
-        layer=layer,
-        overwrite=output.overwrite,
-    )
+    with process_group():
+        classifier = model.load(speed.device)
+        results, unreadable = api.queries(
+            *(classifier, images.photos or [], output.out, true_class, top),
+            data=images.data,
+            limit=images.limit,
+            layer=layer,
+            overwrite=output.overwrite,
+        )
+        if rank():
+            return
     print_unreadable(unreadable)
     print_queries(results, classifier.name, output.out, one_by_one=images.data is None)

@@ -48,6 +48,7 @@ class FolderResults:
         completeness: The largest completeness error of each method that accounts for the whole logit.
         unreadable: Files that were skipped.
         methods: Names of the methods.
+        in_shards: Whether explanations lie in shards, or in files of their own.
     """
 
     num_images: int
@@ -55,6 +56,7 @@ class FolderResults:
     completeness: dict[str, float]
     unreadable: list[Unreadable]
     methods: list[str]
+    in_shards: bool = False
 
 
 def explain_folder(
@@ -138,7 +140,7 @@ def explain_folder(
         if file_format == "shards":
             sharded = ShardedRun(out, data, batches, by_name, target, pictures, half, smoothing, asked.key)
             num_images, unreadable = sharded.run()
-            return FolderResults(num_images, 0, {}, unreadable, names)
+            return FolderResults(num_images, 0, {}, unreadable, names, in_shards=True)
         run = _FolderRun(out, data, photos, batches, list(manifest.methods))
         num_before = run.count_done(names)
         if num_before and rank() == 0:
