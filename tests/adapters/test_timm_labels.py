@@ -168,11 +168,14 @@ def test_a_tower_built_for_training_is_a_classifier():
     assert (built.output, built.num_classes) == ("softmax", 512)
 
 
-def test_photos_that_timm_would_pad_are_cropped(caplog):
-    options = {"embed_dim": 16, "depth": 1, "num_heads": 2}
-    padded = vitrail.load("timm:deepseek_vit_412m", pretrained=False, device="cpu", **options)
-    assert padded.preprocessing.crop_mode == "center"
-    assert "crop_mode 'border' would pad" in caplog.text
+@pytest.mark.parametrize(
+    ("overlay", "fraction"), [({"crop_mode": "border"}, 0.9), ({"crop_pct": 1.15}, 1.0)], ids=["border", "above 1"]
+)
+def test_photos_that_timm_would_pad_are_cropped(overlay, fraction, caplog):
+    module = timm.create_model("vit_tiny_patch16_224", pretrained_cfg_overlay=overlay, **TINY)
+    preprocessing = vitrail.adapt(module).preprocessing
+    assert (preprocessing.crop_mode, preprocessing.crop_fraction) == ("center", fraction)
+    assert "where timm would pad them" in caplog.text
 
 
 def test_channels_of_networks_without_an_adapter():

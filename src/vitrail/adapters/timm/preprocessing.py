@@ -28,13 +28,15 @@ def _convert_preprocessing(module: nn.Module) -> Preprocessing:
     # The pretrained configuration ignores img_size=....
     embedding = getattr(getattr(module, "encoder", module), "patch_embed", None)
     size = getattr(embedding, "img_size", None) or config["input_size"][1:]
-    crop_mode = config["crop_mode"]
-    if crop_mode not in ("center", "squash"):
-        logger.warning("vitrail crops photos to the center, where timm's crop_mode %r would pad them", crop_mode)
-        crop_mode = "center"
+    crop_mode, crop_fraction = config["crop_mode"], config["crop_pct"]
+    if crop_mode not in ("center", "squash") or crop_fraction > 1:
+        logger.warning(
+            "vitrail crops photos to the center, where timm would pad them (%s, crop_pct=%s)", crop_mode, crop_fraction
+        )
+        crop_mode, crop_fraction = "center", min(crop_fraction, 1.0)
     return Preprocessing(
         size=tuple(size),
-        crop_fraction=config["crop_pct"],
+        crop_fraction=crop_fraction,
         crop_mode=crop_mode,
         interpolation=config["interpolation"],
         mean=tuple(config["mean"]),
