@@ -55,8 +55,9 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 def parse_count(text: str, flag: str) -> int | Literal["all", "none"]:
     """Parse a number, "all" or "none"."""
-    if text == "all" or text == "none":
-        return text
+    words: dict[str, Literal["all", "none"]] = {"all": "all", "none": "none"}
+    if text in words:
+        return words[text]
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise InvalidInputError(f"expected {flag} as a number, all or none, got {text!r}")
     return int(text)
