@@ -44,9 +44,7 @@ def main() -> None:
     scores = make_scores(num_images)
     names = [f"column {number}" for number in range(COLUMNS)]
     size = sum(values.nbytes for values in scores.values()) / 1024**3
-    print(
-        f"{num_images:,} images x {METHODS} methods x {COLUMNS} columns: {size:.2f} GiB of scores, made in {time.perf_counter() - start:.1f} s"
-    )
+    print(f"{num_images:,} images x {METHODS} methods x {COLUMNS} columns: {size:.2f} GiB")
     start = time.perf_counter()
     intervals = {name: bootstrap_interval(values) for name, values in scores.items()}
     means = np.stack([interval.mean for interval in intervals.values()])
