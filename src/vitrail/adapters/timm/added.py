@@ -1,8 +1,7 @@
 """Adapters of timm's networks whose positions are added to the tokens."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from jaxtyping import Float
 from timm.layers import Attention, AttentionRope
@@ -13,7 +12,6 @@ from timm.models.vision_transformer import ParallelScalingBlock, VisionTransform
 from torch import Tensor, nn
 
 from vitrail.adapters.pooling import class_token_weights, uniform_weights
-from vitrail.adapters.recording import BlockIntercept
 from vitrail.adapters.timm.adapters import TimmAdapter
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.types import Logits, Patches, Tokens
@@ -75,7 +73,7 @@ class TimmCaitAdapter(TimmAdapter):
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         return uniform_weights(num_tokens, self.embedding_weight)
 
-    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> AbstractContextManager[None]:
+    def find_attentions(self, blocks: Sequence[nn.Module]) -> list[Any]:
         raise UnsupportedModelError(
             "it mixes its heads after the softmax, with a bias by which every patch reads every other one; choose a method that needs no "
             "attention, such as input-x-gradient, grad-cam or occlusion"
