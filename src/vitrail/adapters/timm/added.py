@@ -1,7 +1,7 @@
 """Adapters of timm's networks whose positions are added to the tokens."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from contextlib import AbstractContextManager
+from typing import ClassVar, final
 
 from jaxtyping import Float
 from timm.layers import Attention, AttentionRope
@@ -73,7 +73,7 @@ class TimmCaitAdapter(TimmAdapter):
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         return uniform_weights(num_tokens, self.embedding_weight)
 
-    def find_attentions(self, blocks: Sequence[nn.Module]) -> list[Any]:
+    def compared_attention(self) -> AbstractContextManager[None] | None:
         raise UnsupportedModelError(
             "it mixes its heads after the softmax, with a bias by which every patch reads every other one; choose a method that needs no "
             "attention, such as input-x-gradient, grad-cam or occlusion"
