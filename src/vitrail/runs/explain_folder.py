@@ -113,7 +113,7 @@ def explain_folder(
         raise InvalidInputError(f"expected smoothing 'nearest' or 'bilinear', got {smoothing!r}")
     expect_exists(data)
     expect_apart(data, out, names)
-    photos = _list_photos(data, limit, model.preprocessing)
+    photos = list_folder(data, model.preprocessing, limit)
     per_shard = max(IMAGES_PER_SHARD // max(batch_size, 1), 1) if file_format == "shards" else 1
     batches = Batches(PhotoReader(photos, model.preprocessing), batch_size, _keep_list, num_workers, per_shard)
     settings = {
@@ -149,7 +149,12 @@ def explain_folder(
         return run.summarize(names, num_before)
 
 
-def _list_photos(data: Path, limit: int | None, preprocessing: Preprocessing) -> list[PhotoFile]:
+def list_folder(data: Path, preprocessing: Preprocessing, limit: int | None = None) -> list[PhotoFile]:
+    """List the images below a folder, or at most `limit` of them, evenly spread.
+
+    Raises:
+        InvalidInputError: There are none.
+    """
     # Classes do not matter here: images may lie beside class folders.
     paths = [data] if data.is_file() else images_below(data)
     if not paths:

@@ -134,9 +134,12 @@ class Pass(Generic[S]):
         expect_readable(num_read, self.batches.num_images, list_unreadable(ordered))
         return ordered
 
-    def read_all(self, shards: Sequence[S]) -> Iterator[S]:
-        """Read the shards of a finished run again, with their bulk, one after the other."""
-        return iter(shards) if self.store is None else self.store.read_all(self.batches.num_shards)
+    def reader(self, shards: Sequence[S]) -> Callable[[], Iterator[S]]:
+        """Return a function that reads the shards of a finished run again, with their bulk, one after the other."""
+        store, num_shards = self.store, self.batches.num_shards
+        if store is None:
+            return lambda: iter(shards)
+        return lambda: store.read_all(num_shards)  # Without holding the shards in memory.
 
     def _collect(self, shards: dict[int, S], num_shards: int) -> list[S]:
         """Return the shards of all processes in order."""
