@@ -1,8 +1,6 @@
 """One's own weights, class names and code, from the command line."""
 
 import json
-import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -152,27 +150,25 @@ def test_every_command_takes_the_same(folder, run_vitrail):
     assert "expected models by --model, separated by commas, got none" in err
 
 
-def test_targets_of_similarity_reach_their_module(folder, run_vitrail, monkeypatch):
+def test_targets_of_similarity_reach_their_function(folder, run_vitrail, monkeypatch):
     asked = {}
 
     def similarity(classifier, **targets):
         asked.update(targets)
         return classifier
 
-    fake = ModuleType("vitrail.adapters.similarity")
-    fake.similarity = similarity
-    monkeypatch.setitem(sys.modules, "vitrail.adapters.similarity", fake)
+    monkeypatch.setattr("vitrail.api.embeddings.similarity", similarity)
     (folder / "prompts.txt").write_text("a cat, asleep\na dog\n")
     expect(
         run_vitrail,
         *("explain", "photo.png", "-m", "model_best.pth.tar", "--prompts", "prompts.txt", "--templates", "a photo of {}"),
         *("--references", "refs", "--reference-mode", "nearest", "--probe", "probe.pt", "--class-names", "ant,bee"),
     )
-    assert asked.pop("probe").name == "probe.pt"
-    assert asked.pop("references").name == "refs"
+    assert (asked.pop("probe").name, asked.pop("references").name) == ("probe.pt", "refs")
     assert asked == {
-        "prompts": ("a cat, asleep", "a dog"),
-        "templates": ("a photo of {}",),
+        "prompts": "prompts.txt",
+        "templates": "a photo of {}",
         "reference": "nearest",
+        "direction": None,
         "class_names": ("ant", "bee"),
     }

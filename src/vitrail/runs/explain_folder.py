@@ -14,6 +14,7 @@ from vitrail.datasets.dataset import NO_LABEL, Unreadable
 from vitrail.datasets.file_search import expect_exists, images_below
 from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.photos import PhotoFile, relative_name, result_names
+from vitrail.datasets.workers import FEWER_WORKERS_HINT, explain_killed_workers
 from vitrail.explainers import Explainer, check_method_names
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_images import BATCH_SIZE, explain_images
@@ -201,6 +202,7 @@ class _FolderRun:
     def count_done(self, names: Sequence[str]) -> int:
         return sum(all(index in self.results[name] for name in names) for index in range(len(self.photos)))
 
+    @explain_killed_workers(FEWER_WORKERS_HINT)
     def explain_missing(self, explainers: Mapping[str, Explainer], target: int | str | None, smoothing: Smoothing) -> None:
         """Explain the missing images, in whole batches, so that every image is computed together with the same others."""
         indices = {number: batch for number in range(self.batches.num_shards) for batch in self.batches.indices(number)}

@@ -78,13 +78,12 @@ class Batches:
             collate_fn=self.collate,
             generator=fixed_generator(),
         )
-        with explain_killed_workers(FEWER_WORKERS_HINT):
-            batches = read_on_cpu(loader)
-            shown = progress(batches, len(loader), description) if rank() == 0 else batches
-            for number, indices in zip(own, by_shard, strict=True):
-                yield number, islice(shown, len(indices))
-            for _ in shown:  # Ends the progress.
-                raise AssertionError("expected no batch after the last shard")
+        batches = read_on_cpu(loader)
+        shown = progress(batches, len(loader), description) if rank() == 0 else batches
+        for number, indices in zip(own, by_shard, strict=True):
+            yield number, islice(shown, len(indices))
+        for _ in shown:  # Ends the progress.
+            raise AssertionError("expected no batch after the last shard")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +104,7 @@ class Pass(Generic[S]):
     store: ShardStore[S] | None = None
     accept: Callable[[S], bool] = lambda shard: True
 
+    @explain_killed_workers(FEWER_WORKERS_HINT)
     def run(self) -> list[S]:
         """Compute the shards that are missing; return those of all processes in order, without their bulk where they are stored.
 

@@ -1,5 +1,6 @@
 """Adapters of timm's networks whose positions are added to the tokens."""
 
+from contextlib import AbstractContextManager
 from typing import ClassVar, final
 
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters.pooling import class_token_weights, uniform_weights
 from vitrail.adapters.timm.adapters import TimmAdapter
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.types import Logits, Patches, Tokens
 
 
@@ -70,3 +72,9 @@ class TimmCaitAdapter(TimmAdapter):
 
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         return uniform_weights(num_tokens, self.embedding_weight)
+
+    def compared_attention(self) -> AbstractContextManager[None] | None:
+        raise UnsupportedModelError(
+            "it mixes its heads after the softmax, with a bias by which every patch reads every other one; choose a method that needs no "
+            "attention, such as input-x-gradient, grad-cam or occlusion"
+        )
