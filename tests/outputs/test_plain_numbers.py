@@ -177,7 +177,7 @@ def test_a_single_logit_is_announced_as_a_sigmoid(caplog):
         explain(classifier, num_masks=2)
         explain(classifier, num_masks=2)
     messages = [record.message for record in caplog.records if "one logit" in record.message]
-    assert messages == ["tumor has one logit: explained as sigmoid; give output='none' for a regression"]
+    assert messages == ["tumor has one logit: explained as sigmoid; give output='none' (--output none) for a regression"]
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="vitrail"):
         explain(adapt(tumor(0), output="none", preprocessing=SMALL), num_masks=2)

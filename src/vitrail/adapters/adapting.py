@@ -50,8 +50,10 @@ def adapt(
     found = unwrap(module, output_key)
     title = name or type(found.module).__name__
     own = preprocessing or found.preprocessing
-    if found.preprocessing is not None:
+    if found.normalizes:
         logger.info("%s normalizes its images itself: photos are scaled only, and tensors must not be normalized", title)
+    elif found.preprocessing is not None and preprocessing is None:
+        logger.info("photos are prepared for %s as for the network inside it", title)
     classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
     return classifier if output is None else replace(classifier, output=output)
 

@@ -73,9 +73,12 @@ def load(
     names = None if class_names is None else read_names(class_names)
     # Weights created in inference mode never let a gradient through.
     with torch.inference_mode(False):
-        classifier = _load(name, weights, weights_key, options)
-        classifier = classifier if output is None else replace(classifier, output=output)
-        classifier = classifier if output_key is None else replace(classifier, output_key=output_key)
+        given: dict[str, Any] = {"output": output, "output_key": output_key}
+        meaning = {field: value for field, value in given.items() if value is not None}
+        if _is_code(name):  # Whether a network inside a wrapper computes the same depends on them.
+            classifier = _load(name, weights, weights_key, {**options, **meaning})
+        else:
+            classifier = replace(_load(name, weights, weights_key, options), **meaning)
         expect_finite_weights(classifier.module, name)
         classifier.module.to(chosen).eval()
         classifier = classifier if image_size is None else _set_image_size(classifier, image_size)
