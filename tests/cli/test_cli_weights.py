@@ -1,8 +1,6 @@
 """One's own weights, class names and code, from the command line."""
 
 import json
-import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -103,6 +101,8 @@ def test_your_own_code(folder, run_vitrail):
             ("-m", "model_best.pth.tar", "--output", "sigmoid", "--model-arg", "output=none"),
             "expected --output once, got --model-arg",
         ),
+        (("-m", "net.py"), "expected a function of net.py that returns the network, as in net.py:build, got the file alone"),
+        (("-m", "model_best.pth.tar", "--mean", "x"), "expected --mean as a number, or numbers separated by commas, got 'x'"),
         (("-m", "lightning.ckpt"), "--model timm:vit_base_patch16_224 --weights lightning.ckpt"),
         (("-m", "vitrail:hit-cifar10", "--weights-key", "ema"), "expected weights_key together with weights, got 'ema' alone"),
     ],
@@ -159,10 +159,7 @@ def test_targets_of_similarity_reach_their_module(folder, run_vitrail, monkeypat
         asked.update(targets)
         return classifier
 
-    fake = ModuleType("vitrail.adapters.similarity")
-    fake.similarity = similarity
-    monkeypatch.setitem(sys.modules, "vitrail.adapters.similarity", fake)
-    (folder / "prompts.txt").write_text("a cat, asleep\na dog\n")
+    monkeypatch.setattr("vitrail.api.embeddings.similarity", similarity)
     expect(
         run_vitrail,
         *("explain", "photo.png", "-m", "model_best.pth.tar", "--prompts", "prompts.txt", "--templates", "a photo of {}"),
@@ -170,9 +167,10 @@ def test_targets_of_similarity_reach_their_module(folder, run_vitrail, monkeypat
     )
     assert asked.pop("probe").name == "probe.pt"
     assert asked.pop("references").name == "refs"
+    assert asked.pop("direction") is None
     assert asked == {
-        "prompts": ("a cat, asleep", "a dog"),
-        "templates": ("a photo of {}",),
+        "prompts": "prompts.txt",
+        "templates": "a photo of {}",
         "reference": "nearest",
         "class_names": ("ant", "bee"),
     }

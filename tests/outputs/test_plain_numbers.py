@@ -7,14 +7,17 @@ import math
 import networks
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from vitrail import similarity
 from vitrail.adapters import Preprocessing, adapt
-from vitrail.cli.printing import print_explanations
+from vitrail.cli.printing import describe_explanation, print_explanations
 from vitrail.core.divergence import kl_divergence
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.outputs import same_decision
-from vitrail.evaluation.accuracy import expect_several_classes
+from vitrail.datasets.folder import ImageFolder
+from vitrail.evaluation.accuracy import evaluate, expect_several_classes, write_accuracy
 from vitrail.explainers import make_explainer
 from vitrail.explanation import Explanation
 from vitrail.metrics import METRICS
@@ -157,6 +160,28 @@ def test_decisions_agree_only_where_there_are_any():
     first, second = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[0.0, 9.0], [0.0, 9.0]])
     assert same_decision(first, second).tolist() == [1, 0]
     assert same_decision(first, second, "none").isnan().all()
+
+
+def test_printed_numbers_are_values_of_outputs():
+    explanation = make_explainer("integrated-gradients", regression(), num_steps=4).explain(IMAGES[:1])
+    assert explanation.target_name() == "output 0"
+    assert describe_explanation(explanation, 1).startswith("value of output 0 ")
+
+
+def test_similarities_have_an_accuracy_but_no_confidence(tmp_path):
+    tower = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # The mean color.
+    tower.register_parameter("unused", nn.Parameter(torch.zeros(1)))
+    for name, color in (("red", (250, 20, 20)), ("green", (20, 250, 20))):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (32, 32), color).save(tmp_path / name / "0.png")
+    pixels = Preprocessing.unnormalized(3, (32, 32))
+    compared = similarity(adapt(tower, preprocessing=pixels, output="embedding"), references=tmp_path)
+    assert compared.output == "none"
+    found = evaluate(compared, ImageFolder.scan(tmp_path, pixels))
+    assert (found.top1, found.num_images) == (1, 2)
+    assert math.isnan(found.confidence)
+    write_accuracy(tmp_path, "tower", found)
+    assert '"mean_confidence": null' in (tmp_path / "accuracy.json").read_text()
 
 
 # A single logit.

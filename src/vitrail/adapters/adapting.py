@@ -10,13 +10,15 @@ from torch import nn
 from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.libraries import find_library
-from vitrail.adapters.plain import adapt_plain
+from vitrail.adapters.plain import PlainClassifier, adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.unwrap import unwrap
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.outputs import Output
 
 logger = logging.getLogger(__name__)
+
+OUTSIDE = "%s is explained from outside, by methods for any classifier: %s"
 
 
 def adapt(
@@ -100,13 +102,16 @@ def _look(
         reason = note or f"vitrail has no adapter for a {kind}; see docs/adapters.md to write one"
     else:
         try:
-            return library.adapt(module, name, class_names, preprocessing)
+            classifier = library.adapt(module, name, class_names, preprocessing)
+            if isinstance(classifier, PlainClassifier):  # An embedding of another architecture.
+                logger.info(OUTSIDE, name, classifier.reason)
+            return classifier
         except UnsupportedModelError as error:
             if not library.plain:
                 raise
             reason = f"{error}; {note}" if note else str(error)
         preprocessing = preprocessing or library.preprocessing(module)
         class_names = class_names or library.class_names(module)
-    logger.info("%s is explained from outside, by methods for any classifier: %s", name, reason)
+    logger.info(OUTSIDE, name, reason)
     # Names are checked once the place of the logits is known.
     return replace(adapt_plain(module, name, (), preprocessing, reason=reason), class_names=class_names)

@@ -107,6 +107,18 @@ def test_torchvisions_script_names_its_network(tmp_path):
     assert (ours.size, ours.crop_fraction, ours.interpolation) == ((96, 96), 0.75, "bicubic")
 
 
+def test_torchvision_without_a_head(tmp_path):
+    from torchvision.models import get_model
+
+    module = networks.shaken(get_model("resnet18"), spread=0.02)
+    module.fc = torch.nn.Identity()
+    classifier = vitrail.load("torchvision:resnet18", weights=save(tmp_path, module.state_dict()), device="cpu")
+    same_logits(classifier, module, images(64))
+    assert (classifier.output, classifier.num_classes) == ("embedding", 512)
+    with pytest.raises(UnsupportedModelError, match=r"this network gives an embedding; give it .* --probe\)$"):
+        vitrail.explain(classifier, images(64))
+
+
 def test_a_name_of_torchvisions_own_weights_is_no_file(monkeypatch):
     def create(name, **options):
         raise LookupError(f"{name} {options}")
