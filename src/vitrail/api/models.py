@@ -69,10 +69,10 @@ def default_method(classifier: Classifier) -> str:
     hit for a HiT and intr for an INTR, which explain themselves; rollout for a network that gives an embedding, which has no class to
     explain; occlusion for a network that vitrail cannot look into; else chefer.
     """
-    if classifier.output == "embedding":
-        return "rollout"
     if isinstance(classifier, PlainClassifier):
         return "occlusion"
+    if classifier.output == "embedding":
+        return "rollout"
     return next((name for kind, name in ((HiT, "hit"), (INTR, "intr")) if isinstance(classifier.module, kind)), "chefer")
 
 
