@@ -193,12 +193,18 @@ class Explanation:
             raise CheckpointError(f"cannot read the explanation {path}: {error}") from error
 
     def class_name(self, index: int) -> str:
-        """Return the name of a class, or "class 7" without names."""
-        return self.class_names[index] if index < len(self.class_names) else f"class {index}"
+        """Return the name of a class, or "class 7" without names; "output 7" where outputs are plain numbers."""
+        if index < len(self.class_names):
+            return self.class_names[index]
+        return f"{'output' if self.output == 'none' else 'class'} {index}"
+
+    def _distinct_name(self, index: int) -> str:
+        name = self.class_name(index)
+        return f"{name} (class {index})" if self.class_names.count(name) > 1 else name
 
     def target_name(self, image: int = 0) -> str:
         """Return the name of the explained class of an image; "embedding" where there is none."""
-        return "embedding" if self.output == "embedding" else self.class_name(int(self.targets[image]))
+        return "embedding" if self.output == "embedding" else self._distinct_name(int(self.targets[image]))
 
     def strongest_patches(self, image: int, count: int) -> list[tuple[int, int, float]]:
         """Return row, column and relevance of the most relevant patches, best first; ties are taken row by row."""
@@ -212,7 +218,7 @@ class Explanation:
             return []
         indices = ranking(self.logits[image], self.output).topk(min(count, self.logits.shape[1])).indices
         values = self.probabilities[image][indices]
-        return [(self.class_name(index), value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)]
+        return [(self._distinct_name(index), value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)]
 
     def _tensors(self) -> dict[str, Tensor]:
         return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}

@@ -43,6 +43,12 @@ def test_a_target_by_an_ambiguous_name():
         vitrail.explain(classifier, Image.new("RGB", (16, 16)), target="crane")
 
 
+def test_results_tell_classes_of_one_name_apart():
+    explanation = vitrail.explain(model(), Image.new("RGB", (16, 16)), target=3)
+    assert explanation.target_name() == "crane (class 3)"
+    assert {name for name, _ in explanation.top_classes(0, 5)} == {"crane (class 0)", "bee", "cat", "crane (class 3)", "emu"}
+
+
 def test_many_of_a_name_are_not_all_listed():
     with pytest.raises(InvalidInputError, match=r"the classes 0, 1, 2, 3 and 4 of"):
         model(("gull",) * 5).class_index("gull")

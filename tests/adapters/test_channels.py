@@ -122,7 +122,7 @@ def test_a_silent_processor_of_a_gray_model():
 
 @pytest.mark.parametrize(
     "described",
-    [{"crop_pct": 7}, {"mean": ["a", "b", "c"]}, {"crop_pct": "x"}, {"std": [0, 0, 0]}, {"mean": None, "std": 3}],
+    [{"crop_pct": -1}, {"mean": ["a", "b", "c"]}, {"crop_pct": "x"}, {"std": [0, 0, 0]}, {"mean": None, "std": 3}],
     ids=str,
 )
 def test_preprocessing_of_timm_that_makes_no_sense(described):
@@ -139,3 +139,23 @@ def test_devices_are_checked_before_anything_is_loaded(device, monkeypatch):
     for name in ("vitrail:hit-cifar10", "timm:vit_tiny_patch16_224"):
         with pytest.raises(InvalidInputError, match=r"cannot use device .*; expected cpu, cuda, cuda:0 or mps"):
             vitrail.load(name, device=device)
+
+
+def test_the_normalization_of_ones_own_channels(tmp_path):
+    (tmp_path / "nets.py").write_text(
+        "import timm\n\n\ndef six():\n"
+        "    return timm.create_model('vit_tiny_patch16_224', img_size=32, in_chans=6, depth=1, embed_dim=24, num_heads=3)\n"
+    )
+    name = f"{tmp_path}/nets.py:six"
+    samples = np.random.default_rng(0).integers(0, 256, (40, 40, 6), dtype=np.uint8)
+    np.save(tmp_path / "photo.npy", samples)
+    classifier = vitrail.load(name, device="cpu", mean=0.5, std=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert (classifier.preprocessing.mean, classifier.preprocessing.std) == ((0.5,) * 6, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
+    explanation = vitrail.explain(classifier, tmp_path / "photo.npy", method="occlusion")
+    assert explanation.relevance.std() > 0
+    with pytest.raises(InvalidInputError, match=r"or load the network with these numbers \(--mean, --std\)"):
+        vitrail.explain(vitrail.load(name, device="cpu"), tmp_path / "photo.npy", method="occlusion")
+    with pytest.raises(InvalidInputError, match="expected mean and std of 6 numbers, one per channel, or of one for all, got"):
+        vitrail.load(name, device="cpu", mean=[0.5, 0.5], std=1.0)
+    with pytest.raises(InvalidInputError, match="expected mean and std together, got mean alone"):
+        vitrail.load(name, device="cpu", mean=0.5)

@@ -170,8 +170,11 @@ def test_a_head_that_changes_its_width_afterwards(library):
 
 @pytest.mark.parametrize("library", BUILDERS)
 @pytest.mark.parametrize("head", [nn.Identity(), nn.Sequential(), nn.Sequential(nn.Dropout(0.1), nn.Identity())])
-def test_heads_that_pass_features_on_are_refused(library, head):
-    if library == "huggingface":
-        pytest.skip("refused by its number of labels")
-    with pytest.raises(UnsupportedModelError, match="expected a classifier"):
-        adapt(with_head(library, head))
+def test_heads_that_pass_features_on_give_an_embedding(library, head):
+    network = with_head(library, head.eval())
+    classifier = adapt(network)
+    assert (classifier.output, classifier.class_names, classifier.num_classes) == ("embedding", (), 24)
+    with torch.no_grad():
+        torch.testing.assert_close(classifier.logits(IMAGES), networks.own_logits(network, IMAGES))
+    with pytest.raises(UnsupportedModelError, match="the method explains a class, and this network gives an embedding"):
+        make_explainer("chefer", classifier)

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models.vision_transformer import ConvStemConfig
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionVisionTransformer
 
-from vitrail.adapters import PlainClassifier, adapt
+from vitrail.adapters import PlainClassifier, ViTAdapter, adapt
 from vitrail.core.errors import UnsupportedModelError
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 5}
@@ -29,11 +29,17 @@ HF = {
 
 
 class MyVisionTransformer(timm.models.VisionTransformer):
-    """A subclass with unknown steps."""
+    """A subclass with a step of its own."""
+
+    def forward_head(self, x, pre_logits=False):
+        return super().forward_head(x.flip(1), pre_logits)
 
 
 class MyTorchvisionTransformer(TorchvisionVisionTransformer):
-    """A subclass with unknown steps."""
+    """A subclass with a step of its own."""
+
+    def forward(self, x):
+        return super().forward(x).flip(1)
 
 
 def small_swin() -> nn.Module:
@@ -72,10 +78,8 @@ def with_part(module: nn.Module, name: str, part: nn.Module) -> nn.Module:
             "got timm's Hiera, which has no adapter: its tokens are merged or attend in windows",
         ),
         (lambda: timm.models.ResNet(timm.models.resnet.BasicBlock, [1, 1, 1, 1]), "got timm's ResNet, which has no adapter$"),
-        (lambda: timm.models.VisionTransformerRelPos(**TINY), "got timm's VisionTransformerRelPos, which has no adapter"),
         (lambda: timm.models.VisionTransformerSAM(**TINY), "got timm's VisionTransformerSAM, which has no adapter"),
-        (lambda: timm.models.Cait(**TINY), "got timm's Cait, which has no adapter"),
-        (lambda: MyVisionTransformer(**TINY), "got timm's MyVisionTransformer, which has no adapter"),
+        (lambda: MyVisionTransformer(**TINY), "got MyVisionTransformer, which replaces forward_head"),
         (
             lambda: timm.create_model("vit_tiny_r_s16_p8_224", embed_dim=24, depth=1, num_heads=3, img_size=32),
             "expected patches that are embedded one by one .* got HybridEmbed, in which they overlap",
@@ -86,35 +90,19 @@ def with_part(module: nn.Module, name: str, part: nn.Module) -> nn.Module:
             "one self-attention each, got timm's DiffParallelScalingBlock",
         ),
         (
-            lambda: networks.timm_vit(num_classes=0),
-            r"expected a classifier, got a VisionTransformer .*\(num_classes=0, .*'token'\)",
-        ),
-        (lambda: networks.timm_vit(global_pool=""), r"expected a classifier, .* global_pool=''\); create it with num_classes"),
-        (lambda: networks.eva(num_classes=0), r"expected a classifier, got a Eva that gives features"),
-        (lambda: networks.beit(num_classes=0), r"expected a classifier, got a Beit that gives features"),
-        (
-            lambda: transformers.ViTModel(transformers.ViTConfig(**HF)),
-            r"expected a model with a classifier \(...ForImageClassification\), got ViTModel; load it by AutoModelFor",
-        ),
-        (
             lambda: transformers.ViTForMaskedImageModeling(transformers.ViTConfig(**HF, encoder_stride=8)),
             "expected a model with a classifier .* got ViTForMaskedImageModeling",
         ),
-        (lambda: networks.huggingface("ViT", num_labels=0), "expected a model with a classifier"),
         (small_swin, "expected a Hugging Face model of type vit, deit, dinov2, .* got SwinForImageClassification of type swin"),
         (torchvision_resnet, "got torchvision's ResNet, which has no adapter: patches can be removed one by one"),
         (torchvision_swin, "got torchvision's SwinTransformer, which has no adapter"),
         (
             lambda: MyTorchvisionTransformer(32, 8, 1, 3, 24, 48),
-            "got torchvision's MyTorchvisionTransformer, which has no adapter",
+            "got torchvision's MyTorchvisionTransformer, which changes its forward pass",
         ),
         (
             lambda: networks.torchvision_vit(conv_stem_configs=[ConvStemConfig(8, 3, 2) for _ in range(3)]),
             "embedded one by one, got a stem of convolutions, in which they overlap",
-        ),
-        (
-            lambda: with_part(networks.torchvision_vit(), "heads", nn.Identity()),
-            "expected a classifier, .* heads give features",
         ),
     ],
 )
@@ -122,6 +110,31 @@ def test_other_networks_are_explained_from_outside_with_the_reason(build, messag
     classifier = adapt(build())
     assert isinstance(classifier, PlainClassifier)
     assert re.search(message, classifier.reason)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: networks.timm_vit(num_classes=0),
+        lambda: networks.eva(num_classes=0),
+        lambda: networks.beit(num_classes=0),
+        lambda: networks.huggingface("ViT", num_labels=0),
+        lambda: transformers.ViTModel(transformers.ViTConfig(**HF)),
+    ],
+)
+def test_networks_without_a_head_are_embeddings(build):
+    classifier = adapt(build())
+    assert isinstance(classifier, ViTAdapter)
+    assert (classifier.output, classifier.class_names, classifier.num_classes) == (
+        "embedding",
+        (),
+        classifier.prefix_tokens.shape[1],
+    )
+
+
+def test_vectors_per_patch_are_refused():
+    with pytest.raises(UnsupportedModelError, match=r"gives one per patch \(global_pool=''\); create it with a pooling"):
+        adapt(networks.timm_vit(global_pool="", num_classes=0))
 
 
 @pytest.mark.parametrize(

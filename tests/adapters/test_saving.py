@@ -32,7 +32,8 @@ def test_a_saved_model_is_the_same_when_loaded(tmp_path, half):
 def test_networks_that_came_from_elsewhere_are_not_saved(tmp_path, name):
     """vitrail cannot rebuild them; a Hugging Face model has a configuration."""
     with pytest.raises(
-        UnsupportedModelError, match=r"expected a network that vitrail built or loaded, got .*V.*T.*; save it by the library"
+        UnsupportedModelError,
+        match=r"vitrail built or loaded, got VisionTransformer; save it by the library",
     ):
         vitrail.save(networks.network(name), tmp_path / "mine.safetensors")
     assert not list(tmp_path.iterdir())
@@ -108,6 +109,11 @@ def test_variances_beyond_half_precision_stay_whole(tmp_path):
     plain.module.bn1.running_var.fill_(1e6)
     vitrail.save(plain, tmp_path / "mine.safetensors", half=True)
     assert vitrail.load(tmp_path / "mine.safetensors", device="cpu").module.bn1.running_var.eq(1e6).all()
+
+
+def test_export_keeps_what_outputs_mean(tmp_path):
+    export_huggingface(vitrail.adapt(networks.huggingface("ViT"), output="none"), tmp_path / "folder")
+    assert vitrail.load(tmp_path / "folder", device="cpu").output == "none"
 
 
 @torch.no_grad()

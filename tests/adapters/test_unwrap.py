@@ -288,6 +288,20 @@ def test_wrappers_that_change_something_are_explained_from_outside(library, kind
     torch.testing.assert_close(classifier.logits(IMAGES), wrapped(IMAGES))
 
 
+def test_wrappers_explained_from_outside_take_photos_as_the_network_inside(caplog):
+    inside = networks.timm_vit()
+    inside.pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    resnet = networks_resnet()
+    resnet.pretrained_cfg = {"input_size": (3, 48, 48), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    with caplog.at_level(logging.INFO, logger="vitrail"):
+        changed = adapt(Changes(inside, after=lambda logits: logits / 2), name="half")
+        passed_on = adapt(Trained(resnet))
+    assert "photos are prepared for half as for the network inside it" in caplog.messages
+    for classifier, size in ((changed, (32, 32)), (passed_on, (48, 48))):
+        assert isinstance(classifier, PlainClassifier)
+        assert (classifier.preprocessing.size, classifier.preprocessing.mean) == (size, (0.1, 0.2, 0.3))
+
+
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda network: torch.compile(network, backend="eager"), AveragedModel])
 def test_wrappers_with_hooks_of_their_own(wrap):
     wrapped = wrap(networks.timm_vit().double())
@@ -315,6 +329,7 @@ def test_two_networks_inside():
 
     classifier = adapt(Both())
     assert isinstance(classifier, PlainClassifier)
+    assert classifier.preprocessing.size == (32, 32)
     assert classifier.reason.endswith(
         "it holds 2 networks that vitrail knows; to look into one, give it: network.student, network.teachers[0]"
     )

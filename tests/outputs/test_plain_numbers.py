@@ -7,14 +7,17 @@ import math
 import networks
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from vitrail import similarity
 from vitrail.adapters import Preprocessing, adapt
-from vitrail.cli.printing import print_explanations
+from vitrail.cli.printing import describe_explanation, print_explanations
 from vitrail.core.divergence import kl_divergence
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.outputs import same_decision
-from vitrail.evaluation.accuracy import expect_several_classes
+from vitrail.datasets.folder import ImageFolder
+from vitrail.evaluation.accuracy import evaluate, expect_several_classes, write_accuracy
 from vitrail.explainers import make_explainer
 from vitrail.explanation import Explanation
 from vitrail.metrics import METRICS
@@ -159,6 +162,28 @@ def test_decisions_agree_only_where_there_are_any():
     assert same_decision(first, second, "none").isnan().all()
 
 
+def test_printed_numbers_are_values_of_outputs():
+    explanation = make_explainer("integrated-gradients", regression(), num_steps=4).explain(IMAGES[:1])
+    assert explanation.target_name() == "output 0"
+    assert describe_explanation(explanation, 1).startswith("value of output 0 ")
+
+
+def test_similarities_have_an_accuracy_but_no_confidence(tmp_path):
+    tower = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # The mean color.
+    tower.register_parameter("unused", nn.Parameter(torch.zeros(1)))
+    for name, color in (("red", (250, 20, 20)), ("green", (20, 250, 20))):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (32, 32), color).save(tmp_path / name / "0.png")
+    pixels = Preprocessing.unnormalized(3, (32, 32))
+    compared = similarity(adapt(tower, preprocessing=pixels, output="embedding"), references=tmp_path)
+    assert compared.output == "none"
+    found = evaluate(compared, ImageFolder.scan(tmp_path, pixels))
+    assert (found.top1, found.num_images) == (1, 2)
+    assert math.isnan(found.confidence)
+    write_accuracy(tmp_path, "tower", found)
+    assert '"mean_confidence": null' in (tmp_path / "accuracy.json").read_text()
+
+
 # A single logit.
 
 
@@ -177,7 +202,7 @@ def test_a_single_logit_is_announced_as_a_sigmoid(caplog):
         explain(classifier, num_masks=2)
         explain(classifier, num_masks=2)
     messages = [record.message for record in caplog.records if "one logit" in record.message]
-    assert messages == ["tumor has one logit: explained as sigmoid; give output='none' for a regression"]
+    assert messages == ["tumor has one logit: explained as sigmoid; give output='none' (--output none) for a regression"]
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="vitrail"):
         explain(adapt(tumor(0), output="none", preprocessing=SMALL), num_masks=2)

@@ -10,13 +10,15 @@ from torch import nn
 from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.libraries import find_library
-from vitrail.adapters.plain import adapt_plain
+from vitrail.adapters.plain import PlainClassifier, adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.unwrap import unwrap
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.outputs import Output
 
 logger = logging.getLogger(__name__)
+
+OUTSIDE = "%s is explained from outside, by methods for any classifier: %s"
 
 
 def adapt(
@@ -50,8 +52,10 @@ def adapt(
     found = unwrap(module, output_key)
     title = name or type(found.module).__name__
     own = preprocessing or found.preprocessing
-    if found.preprocessing is not None:
+    if found.normalizes:
         logger.info("%s normalizes its images itself: photos are scaled only, and tensors must not be normalized", title)
+    elif found.preprocessing is not None and preprocessing is None:
+        logger.info("photos are prepared for %s as for the network inside it", title)
     classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
     if classifier.class_names:
         check_class_names(classifier.class_names, classifier.num_classes)
@@ -96,13 +100,16 @@ def _look(
         reason = note or f"vitrail has no adapter for a {kind}; see docs/adapters.md to write one"
     else:
         try:
-            return library.adapt(module, name, class_names, preprocessing)
+            classifier = library.adapt(module, name, class_names, preprocessing)
+            if isinstance(classifier, PlainClassifier):  # An embedding of another architecture.
+                logger.info(OUTSIDE, name, classifier.reason)
+            return classifier
         except UnsupportedModelError as error:
             if not library.plain:
                 raise
             reason = f"{error}; {note}" if note else str(error)
         preprocessing = preprocessing or library.preprocessing(module)
         class_names = class_names or library.class_names(module)
-    logger.info("%s is explained from outside, by methods for any classifier: %s", name, reason)
+    logger.info(OUTSIDE, name, reason)
     # Names are checked once the place of the logits is known.
     return replace(adapt_plain(module, name, (), preprocessing, reason=reason), class_names=class_names)

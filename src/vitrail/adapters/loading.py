@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vitrail.adapters.class_name_files import read_names
 from vitrail.adapters.class_names import check_class_names
@@ -38,6 +39,8 @@ def load(
     weights: str | Path | None = None,
     weights_key: str | None = None,
     class_names: Names | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     **options: Any,
 ) -> Classifier:
     """Load a model with its preprocessing and class names, ready to explain.
@@ -57,6 +60,9 @@ def load(
             channels and image size are those of the file. Torchvision also takes the names of its own weights.
         weights_key: Which weights to take, where the file holds several, e.g. "state_dict", "teacher" or "model_ema".
         class_names: One per class: a list, a text with commas, or a file (one name per line, or JSON).
+        mean: Mean of the pixels, which range from 0 to 1, that normalization subtracts: one per channel, or one for all; defaults to the
+            model's own. Networks of neither one nor three channels often have none.
+        std: Standard deviation that it divides by; 0 and 1 normalize nothing.
         options: For timm, Hugging Face and torchvision: `pretrained=False` for random weights, and the options of their own
             functions: any argument of `timm.create_model`, fields of the Hugging Face configuration. For published HiT files:
             `num_heads`. For published INTR files that do not tell them: `nheads`, `dilation`. For your own code: its arguments.
@@ -73,12 +79,16 @@ def load(
     names = None if class_names is None else read_names(class_names)
     # Weights created in inference mode never let a gradient through.
     with torch.inference_mode(False):
-        classifier = _load(name, weights, weights_key, options)
-        classifier = classifier if output is None else replace(classifier, output=output)
-        classifier = classifier if output_key is None else replace(classifier, output_key=output_key)
+        given: dict[str, Any] = {"output": output, "output_key": output_key}
+        meaning = {field: value for field, value in given.items() if value is not None}
+        if _is_code(name):  # Whether a network inside a wrapper computes the same depends on them.
+            classifier = _load(name, weights, weights_key, {**options, **meaning})
+        else:
+            classifier = replace(_load(name, weights, weights_key, options), **meaning)
         expect_finite_weights(classifier.module, name)
         classifier.module.to(chosen).eval()
         classifier = classifier if image_size is None else _set_image_size(classifier, image_size)
+        classifier = _set_normalization(classifier, mean, std)
     if names is not None:
         check_class_names(names, classifier.num_classes)
         classifier = replace(classifier, class_names=names)
@@ -90,6 +100,8 @@ def _load(name: str, weights: str | Path | None, key: str | None, options: dict[
     source, _, rest = name.partition(":")
     if weights is not None and source == "torchvision" and not _is_path(weights):
         options, weights = {**options, "weights": weights}, None
+    if weights is not None and source == "open_clip":  # It reads its files itself, for both towers.
+        options, weights = {**options, "pretrained": str(weights)}, None
     if weights is None:
         return _load_by_name(name, key, options)
     path = Path(weights)
@@ -133,7 +145,10 @@ def check_name(name: str | Path) -> None:
         if source == BUNDLED:
             check_bundled(rest)
     elif name and Path(name).exists():
-        return
+        if name.endswith(".py"):
+            raise UnknownNameError(
+                f"expected a function of {name} that returns the network, as in {name}:build, got the file alone"
+            )
     elif is_user_code(name):
         check_user_code(name)
     elif colon and "/" not in source and "\\" not in source and len(source) > 1:
@@ -149,6 +164,24 @@ def check_name(name: str | Path) -> None:
 def _has_source(name: str) -> bool:
     source, colon, _ = name.partition(":")
     return bool(colon) and source in (BUNDLED, *ENTRIES)
+
+
+def _set_normalization(
+    classifier: Classifier, mean: float | Sequence[float] | None, std: float | Sequence[float] | None
+) -> Classifier:
+    if mean is None and std is None:
+        return classifier
+    if mean is None or std is None:
+        raise InvalidInputError(f"expected mean and std together, got {'std' if mean is None else 'mean'} alone")
+    layers = (part for part in classifier.module.modules() if isinstance(part, nn.Conv2d))
+    count = next((layer.in_channels for layer in layers), classifier.preprocessing.num_channels)
+    values = [tuple(given) if isinstance(given, Sequence) else (given,) for given in (mean, std)]
+    both = [numbers * count if len(numbers) == 1 else numbers for numbers in values]
+    if any(len(numbers) != count for numbers in both):
+        raise InvalidInputError(
+            f"expected mean and std of {count} numbers, one per channel, or of one for all, got {mean} and {std}"
+        )
+    return replace(classifier, preprocessing=replace(classifier.preprocessing, mean=both[0], std=both[1]))
 
 
 def _set_image_size(classifier: Classifier, size: tuple[int, int]) -> Classifier:

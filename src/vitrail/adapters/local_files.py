@@ -65,6 +65,8 @@ def load_local(path: Path, surely_hit: bool = False, weights_key: str | None = N
             torchvision's ViT.
     """
     if path.is_dir():
+        if (path / "open_clip_config.json").exists():
+            return get_library("open_clip").load(str(path), **options)
         if (path / "config.json").exists():
             return _load_described_folder(path, **options)
         weights = next((path / name for name in WEIGHTS if (path / name).exists()), None)

@@ -41,7 +41,7 @@ def expect_logits(output: Any, num_images: int, name: str, key: int | str | None
         + (
             "wrap it in a module that returns one row of logits per image"
             if isinstance(output, Tensor)
-            else "name its logits by output_key, an index or a key, as in vitrail.adapt(..., output_key=0)"
+            else "name its logits by output_key, an index or a key, as in vitrail.adapt(..., output_key=0) or --output-key 0"
         )
     )
 

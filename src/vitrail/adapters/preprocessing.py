@@ -166,7 +166,8 @@ class Preprocessing:
         if len(photo.samples) != self.num_channels:
             raise InvalidInputError(
                 f"expected a photo of {self.num_channels} channels, as the network's preprocessing, got {len(photo.samples)}; pass "
-                "vitrail.adapt a Preprocessing whose mean and std have one number per channel of its photos"
+                "vitrail.adapt a Preprocessing whose mean and std have one number per channel, or load the network with these numbers "
+                "(--mean, --std)"
             )
         if self.interpolation not in TENSOR_INTERPOLATIONS:
             raise InvalidInputError(

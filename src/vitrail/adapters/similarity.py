@@ -14,17 +14,20 @@ from vitrail.adapters.directions import Directions
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.outputs import Output
 from vitrail.core.precision import at_least_float32
-from vitrail.core.types import Images
 
 Reference = Literal["mean", "nearest"]
 """How the reference images of a class become its direction: their mean embedding, or each its own, of which the nearest decides."""
+
+Batch = Float[Tensor, "_ channels height width"]
+"""Normalized images; batches of one class may differ in size."""
 
 PLACEHOLDER = "{}"
 """Where a template takes the prompt."""
 
 NO_TEXT_TOWER = (
     "expected a network with a text tower for prompts (Hugging Face's CLIP and SigLIP families, open_clip; timm has image towers only, "
-    "whose weights open_clip has with their text towers), got {name}; compare with reference images, a linear probe or a direction instead"
+    "whose weights open_clip has with their text towers), got {name}{problem}; "
+    "compare with reference images, a linear probe or a direction instead"
 )
 
 
@@ -48,7 +51,8 @@ def compare_with_texts(
     """
     expect_embedding(classifier)
     if classifier.text is None:
-        raise UnsupportedModelError(NO_TEXT_TOWER.format(name=classifier.name))
+        problem = getattr(classifier, "text_problem", "")  # Of Hugging Face's models.
+        raise UnsupportedModelError(NO_TEXT_TOWER.format(name=classifier.name, problem=problem and f" ({problem})"))
     sentences = [(name, sentence) for name, group in texts.items() for sentence in fill_templates(group, templates)]
     empty = [name for name, group in texts.items() if not group or any(not text.strip() for text in group)]
     if empty or not sentences:
@@ -84,7 +88,7 @@ def fill_templates(texts: Sequence[str], templates: Sequence[str]) -> list[str]:
 
 
 def compare_with_images(
-    classifier: Classifier, references: Mapping[str, Sequence[Images]], reference: Reference = "mean"
+    classifier: Classifier, references: Mapping[str, Sequence[Batch]], reference: Reference = "mean"
 ) -> Classifier:
     """Classify images by their cosine similarity to reference images; logits are similarities, without probabilities.
 

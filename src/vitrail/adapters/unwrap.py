@@ -34,6 +34,7 @@ class Unwrapped:
     Attributes:
         module: The network inside, or the module itself.
         preprocessing: Turns a photo into its input; None for the network's own.
+        normalizes: Whether the module normalizes its images itself, so that the preprocessing leaves that out.
         output_key: Index or key of the logits in what it returns.
         note: Why it is the module itself although there is a network inside, for messages.
     """
@@ -42,6 +43,7 @@ class Unwrapped:
     preprocessing: Preprocessing | None = None
     output_key: int | str | None = None
     note: str = ""
+    normalizes: bool = False
 
 
 def unwrap(module: nn.Module, output_key: int | str | None = None) -> Unwrapped:
@@ -69,9 +71,9 @@ def unwrap(module: nn.Module, output_key: int | str | None = None) -> Unwrapped:
     found = list({id(part): (path, part) for path, part in _find_networks(module)}.values())
     if len(found) > 1:
         names = ", ".join(path for path, _ in found)
-        return Unwrapped(
-            module, None, output_key, f"it holds {len(found)} networks that vitrail knows; to look into one, give it: {names}"
-        )
+        note = f"it holds {len(found)} networks that vitrail knows; to look into one, give it: {names}"
+        first = _adapt(found[0][1])
+        return Unwrapped(module, None if first is None else first.preprocessing, output_key, note)
     if not found and library is None:
         found = list(_find_holder(module))
     if not found:
@@ -132,10 +134,9 @@ def _name_part(path: str, name: str) -> str:
 
 def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | str | None) -> Unwrapped:
     """Return the network inside if the module gives its logits, on images that are the same or normalized first."""
-    known, outside = _adapt(inner), Unwrapped(module, output_key=output_key)
-    if known is None:
-        known = _view_plain(inner)
-    else:
+    known = _adapt(inner) or _view_plain(inner)
+    outside = Unwrapped(module, known.preprocessing, output_key)
+    if not isinstance(known, PlainClassifier):
         note = f"it holds a {type(inner).__name__}, whose output it does not pass on unchanged; to look into that, give {path}"
         outside = replace(outside, note=note)
     try:
@@ -163,12 +164,12 @@ def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | s
     preprocessing = normalization.preprocessing_before(known.preprocessing)
     if preprocessing is None:
         return replace(outside, note=f"it changes the images before {path}, by more than a normalization of pixels")
-    outside = replace(outside, preprocessing=preprocessing)
+    outside = replace(outside, preprocessing=preprocessing, normalizes=True)
     if isinstance(known, PlainClassifier):
         return outside
     normalizing = normalize_input(inner, normalization)
     agreeing = (key for key in keys if _gives(replace(known, module=normalizing, output_key=key), images, expected))
-    return next((Unwrapped(normalizing, preprocessing, key) for key in agreeing), outside)
+    return next((Unwrapped(normalizing, preprocessing, key, normalizes=True) for key in agreeing), outside)
 
 
 def _view_plain(module: nn.Module) -> Classifier:

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 from vitrail.adapters.adapting import adapt
 from vitrail.adapters.classifier import Classifier
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError, VitrailError
+from vitrail.core.outputs import Output
 
 FILE = re.compile(r"(?P<file>.+\.py):(?P<function>[^:/\\]+)")
 MODULE = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)+):(?P<function>[A-Za-z_]\w*)")
@@ -38,12 +40,16 @@ def check_user_code(name: str) -> None:
         raise UnknownNameError(f"no such file: {match['file']!r}, of which {match['function']} should build the network")
 
 
-def load_user_code(name: str, **arguments: Any) -> Classifier:
+def load_user_code(
+    name: str, output: Output | None = None, output_key: int | str | None = None, **arguments: Any
+) -> Classifier:
     """Call a user's function, and adapt the network that it returns.
 
     Args:
         name: `path/file.py:function` or `package.module:function`. The function returns a `torch.nn.Module` or a `Classifier`.
-        arguments: Its arguments.
+        output: Meaning of the logits of a network, see `vitrail.adapt`.
+        output_key: Index or key of the logits in what a network returns.
+        arguments: Arguments of the function.
 
     Raises:
         UnknownNameError: There is no such file or function.
@@ -66,9 +72,10 @@ def load_user_code(name: str, **arguments: Any) -> Classifier:
         with _errors_of(where):
             built = build(**arguments)
     if isinstance(built, Classifier):
-        return built
+        given: dict[str, Any] = {"output": output, "output_key": output_key}
+        return replace(built, **{field: value for field, value in given.items() if value is not None})
     if isinstance(built, nn.Module):
-        return adapt(built, name=function)
+        return adapt(built, name=function, output=output, output_key=output_key)
     raise UnsupportedModelError(f"expected {name} to return a torch.nn.Module or a Classifier, got {type(built).__name__}")
 
 

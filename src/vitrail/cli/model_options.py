@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitrail.cli.parsing import parse_model_args, parse_size
+from vitrail.cli.parsing import parse_model_args, parse_numbers, parse_size
 from vitrail.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class LoadOptions:
         str | None, model_option("--weights", help="Your weights for the network: a file; nothing is downloaded.")
     ] = None
     weights_key: Annotated[str | None, model_option("--weights-key", help="Which of several weights in the file.")] = None
+    mean: Annotated[
+        str | None, model_option("--mean", help="Mean of pixels from 0 to 1: one number, or a,b,c (default: the model's).")
+    ] = None
+    std: Annotated[str | None, model_option("--std", help="Standard deviation of pixels, with --mean.")] = None
     class_names: Annotated[str | None, model_option("--class-names", help="File of class names, or a,b,c.")] = None
     output: Annotated[
         Literal["softmax", "sigmoid", "none"] | None,
@@ -79,6 +83,8 @@ class LoadOptions:
             "image_size": parse_size(self.image_size),
             "weights": self.weights,
             "weights_key": self.weights_key,
+            "mean": parse_numbers(self.mean, "--mean"),
+            "std": parse_numbers(self.std, "--std"),
             "class_names": self.class_names,
             "output": self.output,
             "output_key": int(key) if key is not None and key.removeprefix("-").isdecimal() else key,

@@ -91,7 +91,8 @@ class MethodOptions:
     method: Annotated[
         str | None,
         typer.Option(
-            help="Methods, comma-separated (default: hit for HiT, intr for INTR, else chefer).",
+            help="Methods, comma-separated (default: hit for HiT, intr for INTR, chefer for other ViTs, rollout for embeddings, else "
+            "occlusion).",
             show_default=False,
             rich_help_panel=METHODS,
         ),

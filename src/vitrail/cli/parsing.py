@@ -53,6 +53,14 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
+def parse_numbers(text: str | None, flag: str) -> list[float] | None:
+    """Parse numbers separated by commas; None if the option is not given."""
+    try:
+        return None if text is None else [float(number) for number in text.split(",")]
+    except ValueError as error:
+        raise InvalidInputError(f"expected {flag} as a number, or numbers separated by commas, got {text!r}") from error
+
+
 def parse_count(text: str, flag: str) -> int | Literal["all", "none"]:
     """Parse a number, "all" or "none"."""
     words: dict[str, Literal["all", "none"]] = {"all": "all", "none": "none"}

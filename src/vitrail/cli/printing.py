@@ -104,7 +104,8 @@ def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top:
 
 def describe_explanation(explanation: "Explanation", top: int) -> str:
     """Describe the explanation of one photo in a line: the logit and its parts if it is complete, and the strongest patches."""
-    from vitrail.explanation import format_share  # noqa: PLC0415 (heavy)
+    from vitrail.core.outputs import has_probabilities  # noqa: PLC0415 (heavy)
+    from vitrail.explanation import format_share  # noqa: PLC0415
 
     target, logit = explanation.target_name(), float(explanation.target_logits()[0])
     patches = explanation.strongest_patches(0, top)
@@ -113,7 +114,10 @@ def describe_explanation(explanation: "Explanation", top: int) -> str:
         return f"relevance for {target}; strongest patches: {parts}"
     parts = ", ".join(f"row {row} column {col} {value:+.3f} ({format_share(value, logit)})" for row, col, value in patches)
     bias = float(explanation.bias[0])
-    return f"logit of {target} {logit:+.3f} = patches {logit - bias:+.3f} and constants {bias:+.3f}; strongest patches: {parts}"
+    number = "logit" if has_probabilities(explanation.output) else "value"
+    return (
+        f"{number} of {target} {logit:+.3f} = patches {logit - bias:+.3f} and constants {bias:+.3f}; strongest patches: {parts}"
+    )
 
 
 def print_queries(results: "Sequence[PhotoQueries]", model: str, out: Path, one_by_one: bool) -> None:

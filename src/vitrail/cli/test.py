@@ -1,5 +1,6 @@
 """`vitrail test`: measure the accuracy of a model."""
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,8 +44,8 @@ def test(
         def print_result(result: "Evaluation") -> None:
             print_unreadable(result.unreadable)
             typer.echo(
-                f"{classifier.name} on {result.num_images} images: top-1 {result.top1:.2%}, top-5 {result.top5:.2%}, "
-                f"mean confidence {result.confidence:.3f}"
+                f"{classifier.name} on {result.num_images} images: top-1 {result.top1:.2%}, top-5 {result.top5:.2%}"
+                + ("" if isnan(result.confidence) else f", mean confidence {result.confidence:.3f}")
             )
 
         api.test(

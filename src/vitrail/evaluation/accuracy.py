@@ -1,6 +1,7 @@
 """Measure the accuracy of a model on labeled images."""
 
 import logging
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Evaluation:
     Attributes:
         top1: Share of images whose label is the most probable class.
         top5: Share of images whose label is among the five most probable classes.
-        confidence: Mean probability of the most probable class.
+        confidence: Mean probability of the most probable class; NaN for similarities, which have none.
         num_images: Number of images read.
         unreadable: Files that were skipped.
     """
@@ -64,22 +65,28 @@ def evaluate(
         ImageError: Not a single image could be read.
         ProcessError: A process that reads images was killed.
     """
-    expect_several_classes(classifier)
+    expect_several_classes(classifier, compared=True)
     shards = predict(
         *(classifier, with_model_labels(images, classifier), batch_size, num_workers, "testing"), folder=folder, key=key
     )
     # In double precision, and in the order of the images.
     means = {name: float(np.concatenate([getattr(shard, name) for shard in shards]).mean()) for name in MEASURES}
+    if not has_probabilities(classifier.output):
+        means["confidence"] = math.nan
     return Evaluation(**means, num_images=sum(shard.num_images for shard in shards), unreadable=list_unreadable(shards))
 
 
-def expect_several_classes(classifier: Classifier) -> int:
+def expect_several_classes(classifier: Classifier, compared: bool = False) -> int:
     """Return the number of classes of a model with at least two.
+
+    Args:
+        classifier: The model.
+        compared: Whether similarities, of which the largest decides, count as classes.
 
     Raises:
         InvalidInputError: Its outputs are no classes, or it has one logit: class folders do not say which of them means yes.
     """
-    if not has_probabilities(classifier.output):
+    if not has_probabilities(classifier.output) and not (compared and classifier.directions is not None):
         raise InvalidInputError(
             f"expected a classifier, got {classifier.name}, whose outputs are no classes (output {classifier.output!r}), so that there is "
             "no accuracy; compare Classifier.logits with your numbers instead"
@@ -142,7 +149,7 @@ def write_accuracy(folder: Path, model: str, result: Evaluation) -> None:
         "model": model,
         "top1": result.top1,
         "top5": result.top5,
-        "mean_confidence": result.confidence,
+        "mean_confidence": None if math.isnan(result.confidence) else result.confidence,
         "num_images": result.num_images,
         "unreadable": [file._asdict() for file in result.unreadable],
     }

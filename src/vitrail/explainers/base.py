@@ -87,8 +87,8 @@ class Explainer(ABC):
         if self.needs_class and self.model.output == "embedding":
             reason = (
                 "the method explains a class, and this network gives an embedding; give it classes by prompts, reference images, a probe "
-                "or a direction (vitrail.similarity, or --prompts, --references, --probe), or choose attention or rollout"
-            )
+                "or a direction (vitrail.similarity, or --prompts, --references, --probe)"
+            ) + (", or choose attention or rollout" if isinstance(self.model, ViTAdapter) else "")
         if reason:
             raise UnsupportedModelError(f"{self.name} cannot explain {self.model.name}: {reason}")
         types = get_type_hints(type(self))

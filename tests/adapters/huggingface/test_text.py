@@ -10,7 +10,7 @@ import vitrail
 from vitrail.adapters import adapt
 from vitrail.adapters.directions import Directions
 from vitrail.adapters.huggingface.text import HuggingFaceText
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 
 PAIRED = {"CLIPModel": "softmax", "MetaClip2Model": "softmax", "SiglipModel": "sigmoid", "Siglip2Model": "sigmoid"}
 
@@ -71,6 +71,8 @@ def test_a_folder(tmp_path, name):
     without = vitrail.load(tmp_path, device="cpu")
     assert without.text is None
     assert f"cannot load the tokenizer of {tmp_path}" in without.text_problem
+    with pytest.raises(UnsupportedModelError, match=r"got \S+ \(cannot load the tokenizer .*beside the weights\); compare"):
+        vitrail.similarity(without, prompts=TEXTS)
     tokenizer().save_pretrained(tmp_path)
     loaded = vitrail.load(f"hf:{tmp_path}", device="cpu")
     assert loaded.output == "embedding"

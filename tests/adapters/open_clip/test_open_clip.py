@@ -244,6 +244,7 @@ def test_loading_by_name_and_from_a_file(small_architecture, tmp_path, images):
     for name, options in [
         (f"open_clip:{small_architecture}", {"pretrained": str(tmp_path / "weights.pt")}),
         (f"open_clip:{small_architecture}/{tmp_path / 'weights.pt'}", {}),
+        (f"open_clip:{small_architecture}", {"weights": tmp_path / "weights.pt"}),
     ]:
         loaded = vitrail.load(name, device="cpu", **options)
         compared = similarity(loaded, prompts=["a cat", "a dog"])
@@ -252,6 +253,23 @@ def test_loading_by_name_and_from_a_file(small_architecture, tmp_path, images):
         )
         assert loaded.name.startswith("open_clip:tiny-ViT/")
     assert vitrail.load("open_clip:tiny-ViT", pretrained=False, device="cpu").name == "open_clip:tiny-ViT"
+
+
+def test_a_folder_is_recognized(tmp_path, images):
+    import json
+
+    from safetensors.torch import save_file
+
+    model = clip_networks.open_clip_model()
+    shape = {"embed_dim": 16, "vision_cfg": clip_networks.VISION, "text_cfg": clip_networks.TEXT}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": shape, "preprocess_cfg": {"mean": [0.5] * 3}}))
+    save_file(
+        {name: values.contiguous() for name, values in model.state_dict().items()}, tmp_path / "open_clip_model.safetensors"
+    )
+    for name in (tmp_path, f"open_clip:{tmp_path}", f"open_clip:local-dir:{tmp_path}"):
+        loaded = vitrail.load(name, device="cpu")
+        torch.testing.assert_close(loaded.logits(images), model.encode_image(images))
+        assert loaded.preprocessing.mean == (0.5,) * 3
 
 
 LOADING = {

@@ -10,7 +10,6 @@ import torch
 from weight_files import SHAPE, TIMM, images, same_logits, train_py, trained_timm
 
 import vitrail
-from vitrail.adapters import PlainClassifier
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 
 
@@ -108,6 +107,18 @@ def test_torchvisions_script_names_its_network(tmp_path):
     assert (ours.size, ours.crop_fraction, ours.interpolation) == ((96, 96), 0.75, "bicubic")
 
 
+def test_torchvision_without_a_head(tmp_path):
+    from torchvision.models import get_model
+
+    module = networks.shaken(get_model("resnet18"), spread=0.02)
+    module.fc = torch.nn.Identity()
+    classifier = vitrail.load("torchvision:resnet18", weights=save(tmp_path, module.state_dict()), device="cpu")
+    same_logits(classifier, module, images(64))
+    assert (classifier.output, classifier.num_classes) == ("embedding", 512)
+    with pytest.raises(UnsupportedModelError, match=r"this network gives an embedding; give it .* --probe\)$"):
+        vitrail.explain(classifier, images(64))
+
+
 def test_a_name_of_torchvisions_own_weights_is_no_file(monkeypatch):
     def create(name, **options):
         raise LookupError(f"{name} {options}")
@@ -170,20 +181,15 @@ def test_class_names_are_one_per_logit(tmp_path):
         vitrail.load(f"timm:{TIMM}", weights=path, device="cpu", class_names=["a", "b"], **SHAPE)
 
 
-def test_a_file_without_a_head_is_an_embedding(tmp_path, monkeypatch, caplog):
-    """The adapters of embeddings are tested with their libraries; here a stand-in, to see what is asked for."""
-    build = vitrail.adapters.timm.library.build_timm
-
-    def build_embedding(name, spec):
-        if spec.num_classes:
-            return build(name, spec)
-        return PlainClassifier(timm.create_model(name, num_classes=0, **SHAPE), name=name, output="embedding")
-
-    monkeypatch.setattr("vitrail.adapters.timm.library.build_timm", build_embedding)
+def test_a_file_without_a_head_is_an_embedding(tmp_path, caplog):
     module = trained_timm(num_classes=0)
     state = {f"backbone.{name}": tensor for name, tensor in module.state_dict().items()}
     path = save(tmp_path, {"teacher": state | {"head.mlp.0.weight": torch.ones(4, 24)}})
     with caplog.at_level(logging.INFO, "vitrail"):
         classifier = vitrail.load(f"timm:{TIMM}", weights=path, device="cpu", **SHAPE)
     same_logits(classifier, module, images())
+    assert classifier.output == "embedding"
     assert "ignored head.mlp.0; it has no head: an embedding, without classes" in caplog.text
+    compared = vitrail.load(f"timm:{TIMM}", weights=path, device="cpu", direction=torch.ones(24), **SHAPE)
+    expected = torch.nn.functional.cosine_similarity(module(images()), torch.ones(1, 24))
+    torch.testing.assert_close(compared.logits(images())[:, 0], expected)

@@ -8,6 +8,7 @@ import torch
 from weight_files import SHAPE, TIMM, same_logits, trained_timm
 
 import vitrail
+from vitrail.adapters import ViTAdapter
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 
 CODE = """
@@ -39,6 +40,20 @@ def number():
 def broken(depth):
     layers = [1, 2]
     return layers[depth]
+
+
+class Pair(timm.models.vision_transformer.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+
+    def forward(self, images):
+        logits = self.net(images)
+        return logits.mean(), logits
+
+
+def pair():
+    return Pair()
 """
 
 
@@ -54,6 +69,13 @@ def test_a_function_that_returns_a_network(code):
     classifier = vitrail.load(f"{code}:network", device="cpu", depth=2, class_names="x,y,z")
     assert (len(classifier.blocks), classifier.class_names) == (2, ("x", "y", "z"))
     assert sys.path == paths
+
+
+def test_the_place_of_the_logits_is_known_when_the_network_is_adapted(code):
+    classifier = vitrail.load(f"{code}:pair", device="cpu", output="sigmoid", output_key=1)
+    assert isinstance(classifier, ViTAdapter)
+    assert (classifier.output, classifier.num_classes) == ("sigmoid", 3)
+    assert vitrail.load(f"{code}:adapter", device="cpu", output="none").output == "none"
 
 
 def test_a_function_that_returns_an_adapter(code, monkeypatch, tmp_path):

@@ -128,7 +128,9 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
 def _keep_count(classifier: Classifier, results: _Results, logits: Logits) -> int:
     """Keep the number of logits, and say what a single one means."""
     if results.num_outputs is None and logits.shape[1] == 1 and classifier.output == "softmax":
-        logger.info("%s has one logit: explained as sigmoid; give output='none' for a regression", classifier.name)
+        logger.info(
+            "%s has one logit: explained as sigmoid; give output='none' (--output none) for a regression", classifier.name
+        )
     results.num_outputs = num_outputs = logits.shape[1]
     return num_outputs
 

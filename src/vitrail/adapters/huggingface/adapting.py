@@ -14,11 +14,15 @@ from vitrail.adapters.huggingface.preprocessing import family_name, family_prepr
 from vitrail.adapters.huggingface.text import has_text_tower
 from vitrail.adapters.libraries import get_library
 from vitrail.adapters.logits import configured_output
+from vitrail.adapters.pooling import is_feature_head
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import UnsupportedModelError
 
 CLASSIFIER = "ForImageClassification"
 """Part of the names of classes with a classifier."""
+
+HEADS = ("classifier", "cls_classifier")
+"""Names of classifiers in models."""
 
 HEADLESS = ("Model", "VisionModel", "VisionModelWithProjection")
 """What follows the prefix of a family in the names of its classes without a classifier."""
@@ -61,11 +65,10 @@ def adapt_huggingface(
         )
         problem = no_tokenizer if has_text_tower(module) else f"{kind} has no text tower"
         return FAMILIES[model_type](module, own, class_names, name, output="embedding", text_problem=problem)
-    head, num_labels = getattr(module, "classifier", None) or getattr(module, "cls_classifier", None), model.config.num_labels
-    if isinstance(head, nn.Identity) or not num_labels:
-        raise UnsupportedModelError(
-            f"expected a model with a classifier, got {kind} whose classifier is an Identity: it gives features, not the logits of "
-            f"{num_labels or 'any'} classes; give it a Linear and train it, or take {headless_classes(model_type)[0]} for its embedding"
+    head = next((head for name in HEADS if (head := getattr(module, name, None)) is not None), None)
+    if head is not None and is_feature_head(head):
+        return FAMILIES[model_type](
+            module, own, class_names, name, output="embedding", text_problem=f"{kind} has no text tower"
         )
     names = class_names or read_class_names(model.config)
     return FAMILIES[model_type](module, own, names, name, output=configured_output(module))

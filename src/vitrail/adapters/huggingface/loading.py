@@ -246,6 +246,8 @@ def write_folder(classifier: Classifier, folder: Path, overwrite: bool) -> None:
         config.label2id = {name: index for index, name in enumerate(classifier.class_names)}
     if classifier.output == "sigmoid" and classifier.num_classes > 1:
         config.problem_type = "multi_label_classification"
+    if classifier.output == "none":
+        config.problem_type = "regression"
     with results_folder(folder, overwrite) as partial:
         with attributes([module], config=config):  # Leaves the user's own configuration unchanged.
             module.save_pretrained(partial, safe_serialization=True)

@@ -23,7 +23,7 @@ def load_open_clip(name: str, *, pretrained: str | bool = True, **options: Any) 
     """Load a model of open_clip with its preprocessing and its text tower.
 
     Args:
-        name: `NAME/TAG`, `NAME` where there is one tag, `hf-hub:owner/repository`, or `local-dir:folder`.
+        name: `NAME/TAG`, `NAME` where there is one tag, `hf-hub:owner/repository`, or a folder.
         pretrained: Tag or file of the weights, instead of the tag in the name; False for random weights.
         options: Arguments of `open_clip.create_model`.
 
@@ -32,6 +32,7 @@ def load_open_clip(name: str, *, pretrained: str | bool = True, **options: Any) 
         CheckpointError: The file of the weights is damaged, unsafe, or does not fit.
         InvalidInputError: The model does not have these options.
     """
+    name = f"local-dir:{name}" if Path(name).is_dir() else name
     if name.startswith(SCHEMES):
         module = _create(name, {"load_weights": pretrained is not False, **options})
         return adapt_open_clip(module, f"open_clip:{name}", (), None, model_name=name)
@@ -83,11 +84,11 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return open_clip.create_model(name, **options)
-    except (TypeError, AssertionError) as error:
-        raise InvalidInputError(f"open_clip cannot create {name!r} with {options}: {error}") from error
     except Exception as error:  # Network, hub and file errors have no common base.
-        if isinstance(source := options.get("pretrained"), str) and Path(source).is_file():
+        if isinstance(source := options.get("pretrained"), str) and Path(source).is_file() and not isinstance(error, TypeError):
             raise CheckpointError(f"expected weights of open_clip:{name} in {source}, got others: {error}") from error
+        if isinstance(error, TypeError | AssertionError):
+            raise InvalidInputError(f"open_clip cannot create {name!r} with {options}: {error}") from error
         raise UnknownNameError(
             f"cannot load open_clip:{name}: {error}; check the name and the connection, or ask for random weights by pretrained=False"
         ) from error

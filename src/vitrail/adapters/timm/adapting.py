@@ -1,6 +1,5 @@
 """Choose the adapter of a timm network by its class."""
 
-import logging
 from typing import Any
 
 from torch import nn
@@ -17,8 +16,6 @@ from vitrail.adapters.timm.rotary import TimmEncoderAdapter, TimmEvaAdapter, Tim
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import original
 from vitrail.core.outputs import Output
-
-logger = logging.getLogger(__name__)
 
 FAMILIES: tuple[type[TimmAdapter], ...] = (
     TimmViTAdapter, TimmCaitAdapter, TimmEvaAdapter, TimmNaFlexAdapter, TimmEncoderAdapter, TimmBeitAdapter, TimmRelPosAdapter,
@@ -45,7 +42,6 @@ def adapt_timm(module: nn.Module, name: str, class_names: tuple[str, ...], prepr
     except UnsupportedModelError as error:
         if output != "embedding" or getattr(module, "global_pool", None) in UNPOOLED:
             raise
-        logger.info("%s is an embedding explained from outside: %s", name, error)
         return PlainClassifier(module, preprocessing, (), name, output=output, reason=str(error))
 
 

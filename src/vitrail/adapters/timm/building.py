@@ -38,7 +38,8 @@ def build_timm(name: str, spec: ModelSpec) -> Classifier:
     except InvalidInputError as error:
         raise translate_error(error, OUR_NAMES, f"timm:{name}") from error
     names = timm_class_names(module) if spec.pretrained else ()
-    classifier = as_classifier(view(module, f"timm:{name}", names if len(names) == spec.num_classes else ()))
+    classifier = view(module, f"timm:{name}", names if len(names) == spec.num_classes else ())
+    classifier = as_classifier(classifier) if spec.num_classes else classifier
     return replace(
         classifier, build_spec=_build_spec(name, module, options), preprocessing=spec.preprocessing(classifier.preprocessing)
     )

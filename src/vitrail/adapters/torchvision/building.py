@@ -12,6 +12,7 @@ from vitrail.adapters.adapting import view
 from vitrail.adapters.build_spec import BuildSpec, ModelSpec, lists_to_tuples, translate_error
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import trained_weights, transfer_to_same
+from vitrail.adapters.plain import head_layers
 from vitrail.adapters.torchvision.creation import fetch_weights, find_weights, make_torchvision, published_preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.core.registry import unknown_name
@@ -25,7 +26,7 @@ NOT_SHAPE = ("weights", "pretrained", "progress")
 
 
 def build_torchvision(name: str, spec: ModelSpec) -> Classifier:
-    """Build a torchvision network for training.
+    """Build a torchvision network for training, or one that gives an embedding, if it has no classes.
 
     Raises:
         UnknownNameError: torchvision knows no such model, or its weights could not be fetched.
@@ -37,6 +38,10 @@ def build_torchvision(name: str, spec: ModelSpec) -> Classifier:
             f"expected in_channels=3 for torchvision:{name}, which takes no other, got {spec.in_channels}; timm's networks take any"
         )
     options = _translate_spec(name, spec)
+    if not spec.num_classes:
+        module = _without_head(_make(name, options | {"num_classes": 1}))
+        classifier = view(module, f"torchvision:{name}", (), published_preprocessing(known, module))
+        return replace(classifier, output="embedding", preprocessing=spec.preprocessing(classifier.preprocessing))
     module = _make(name, options)
     classifier = view(module, f"torchvision:{name}", (), published_preprocessing(known, module))
     classifier = replace(
@@ -103,6 +108,14 @@ def _translate_spec(name: str, spec: ModelSpec) -> dict[str, Any]:
     if name.startswith("maxvit"):
         translated["input_size"] = ("image_size", size)
     return spec.merge_options(translated, f"torchvision:{name}")
+
+
+def _without_head(module: nn.Module) -> nn.Module:
+    """Let a network pass on what its classifier reads."""
+    for head in head_layers(module):
+        path = next(path for path, part in module.named_modules() if part is head)
+        module.set_submodule(path, nn.Identity())
+    return module
 
 
 def _make(name: str, options: Mapping[str, Any]) -> nn.Module:
