@@ -14,6 +14,7 @@ from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.core.files import atomic_write, regular_file
 from vitrail.core.json_io import json_text, read_json
 from vitrail.core.outputs import Output, check_output, infer_output, probabilities, ranking, value_name
+from vitrail.core.peers import is_killed_worker
 from vitrail.core.types import Logits, Relevance, Targets
 
 FORMAT = "vitrail explanation 1"
@@ -187,6 +188,8 @@ class Explanation:
                 sources=sources if any(sources) else (),
             )
         except Exception as error:  # zip, JSON, missing keys and wrong shapes raise errors of many types
+            if is_killed_worker(error):  # Raised wherever the program happens to be.
+                raise
             raise CheckpointError(f"cannot read the explanation {path}: {error}") from error
 
     def class_name(self, index: int) -> str:

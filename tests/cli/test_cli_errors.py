@@ -72,7 +72,7 @@ def test_commands_on_folders_name_what_cannot_be_read(kind, command, refused, ti
     assert str(folder) in err
     left = {path.name for path in (tmp_path / "out").iterdir()} if (tmp_path / "out").exists() else set()
     # Scoring remembers what it was asked, and what it could not read.
-    assert left <= ({"run.json", "parts"} if command == "score" else set())
+    assert left <= ({"run.json", "shards"} if command == "score" else set())
 
 
 @pytest.mark.parametrize("command", ["score", "test"])
@@ -244,14 +244,14 @@ WRITERS = {
 WRITES = {
     "explain": ["pictures", "plots", "arrays", "texts", "temporary folders"],
     "score": ["plots", "arrays", "texts", "tables"],
-    "test": ["texts", "temporary folders"],
+    "test": ["texts", "arrays"],
 }
 
 
 def expect_whole(before, after, name):
-    """Nothing of a failed run is half there; of `score --overwrite`, batches and their description may be gone or new."""
-    if name == "score":
-        replaced = [path for path in before if path.startswith("parts/") or path == "run.json"]
+    """Nothing of a failed run is half there; with `--overwrite`, batches of a run and their description may be gone or new."""
+    if name in ("score", "test"):
+        replaced = [path for path in before if path.startswith("shards/") or path == "run.json"]
         before, after = ({path: found[path] for path in found if path not in replaced} for found in (before, after))
     assert after == before
 
@@ -268,12 +268,11 @@ def test_a_full_disk_leaves_earlier_results_whole_and_no_partial_files(
     before = snapshot(out)
     assert before
     monkeypatch.setattr(WRITERS[kind], raise_os_error(errno.ENOSPC))
-    # The accuracy is printed before it is written: it took long to find.
-    err = refused(*arguments, "--overwrite", out_expected=arguments[0] == "test")
+    err = refused(*arguments, "--overwrite")
     assert "No space left on device" in err
     expect_whole(before, snapshot(out), arguments[0])
     assert {entry.name for entry in out.iterdir() if entry.is_dir()} <= (
-        {"parts", "pictures"} if arguments[0] == "score" else set()
+        {"score": {"shards", "pictures"}, "test": {"shards"}}.get(arguments[0], set())
     )
 
 

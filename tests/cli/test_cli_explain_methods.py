@@ -51,7 +51,7 @@ def test_photos_are_opened_once_for_all_methods(photos, run_vitrail, tiny_model_
     from vitrail.datasets import photos as module
 
     opened, open_image = [], module.open_image
-    monkeypatch.setattr(module, "open_image", lambda path: (opened.append(path), open_image(path))[1])
+    monkeypatch.setattr(module, "open_image", lambda path, *options: (opened.append(path), open_image(path, *options))[1])
     methods = "hit,hit-rollout,random"
     assert run_vitrail("explain", *photos, "-m", tiny_model_file, "--method", methods, "--out", tmp_path / "out")[0] == 0
     assert opened == photos

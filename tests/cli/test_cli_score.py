@@ -30,7 +30,7 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
     assert code == 0, err
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
         *("run.json", "summary.json", "cost.json", "images.csv", "comparisons.csv", "curves.csv", "index.html"),
-        *("extremes.png", "masks.png", "parts/000000.npz", "parts/000001.npz"),
+        *("extremes.png", "masks.png", "shards/000000.npz", "shards/000001.npz"),
         *(f"pictures/{name}.png" for name in ("hit", "curves-hit", "curves-hit-normalized", "masks", "completeness")),
     }
     for path in out.rglob("*.png"):
@@ -50,7 +50,7 @@ def test_the_table_of_images_holds_the_parts_and_the_areas_under_their_curves(sc
     rows, parts = rows_of(out / "images.csv"), list_components(out)
     assert list(rows[0]) == ["image", "target", "method", *COLUMNS]
     assert [(row["image"], row["method"]) for row in rows] == [(str(path), method) for method in METHODS for path in photos]
-    assert sorted(path.name for path in (out / "parts").iterdir()) == ["000000.npz", "000001.npz", "000002.npz"]
+    assert sorted(path.name for path in (out / "shards").iterdir()) == ["000000.npz", "000001.npz", "000002.npz"]
     assert parts["indices"].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(parts["diffmask.fractions"], [0, 7 / 16, 14 / 16, 1])
     np.testing.assert_allclose(parts["hit.fractions"], np.arange(197) / 196, atol=1e-6)

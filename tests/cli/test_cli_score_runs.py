@@ -289,5 +289,5 @@ def test_two_processes_write_what_one_writes(photos, tiny_model_file, tmp_path):
         assert printed.count("tiny, 5 images") == 1
         assert err.count("1 unreadable file(s) were skipped") == 1
         found.append(results_of(tmp_path / str(processes)))
-        assert len(list((tmp_path / str(processes) / "parts").glob("*.npz"))) == 3
+        assert len(list((tmp_path / str(processes) / "shards").glob("*.npz"))) == 3
     assert found[0] == found[1]

@@ -37,7 +37,7 @@ def test_an_image_of_another_size_is_another_run(run_score, refused_again, photo
 def test_batches_of_another_run_are_measured_again(run_score, photos):
     """As if a `parts` that could not be removed had been left over."""
     out, _printed, _err = run_score(photos[0].parent, *OPTIONS)
-    expected, part = results_of(out), out / "parts" / "000001.npz"
+    expected, part = results_of(out), out / "shards" / "000001.npz"
     with np.load(part) as file:
         arrays = dict(file)
     arrays["values"], arrays["key"] = arrays["values"] + 1, np.array("another")
@@ -48,7 +48,7 @@ def test_batches_of_another_run_are_measured_again(run_score, photos):
 
 def test_overwriting_removes_nothing_that_is_not_ours(run_score, photos, tmp_path):
     out = tmp_path / "out"
-    mine = [out / "parts" / "thesis.tex", out / "pictures" / "holiday.png", out / "notes.txt"]
+    mine = [out / "shards" / "thesis.tex", out / "pictures" / "holiday.png", out / "notes.txt"]
     for file in mine:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("mine")

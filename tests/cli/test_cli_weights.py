@@ -152,7 +152,7 @@ def test_every_command_takes_the_same(folder, run_vitrail):
     assert "expected models by --model, separated by commas, got none" in err
 
 
-def test_targets_of_similarity_reach_their_module(folder, run_vitrail, monkeypatch):
+def test_targets_of_similarity_reach_their_function(folder, run_vitrail, monkeypatch):
     asked = {}
 
     def similarity(classifier, **targets):
@@ -160,17 +160,17 @@ def test_targets_of_similarity_reach_their_module(folder, run_vitrail, monkeypat
         return classifier
 
     monkeypatch.setattr("vitrail.api.embeddings.similarity", similarity)
+    (folder / "prompts.txt").write_text("a cat, asleep\na dog\n")
     expect(
         run_vitrail,
         *("explain", "photo.png", "-m", "model_best.pth.tar", "--prompts", "prompts.txt", "--templates", "a photo of {}"),
         *("--references", "refs", "--reference-mode", "nearest", "--probe", "probe.pt", "--class-names", "ant,bee"),
     )
-    assert asked.pop("probe").name == "probe.pt"
-    assert asked.pop("references").name == "refs"
-    assert asked.pop("direction") is None
+    assert (asked.pop("probe").name, asked.pop("references").name) == ("probe.pt", "refs")
     assert asked == {
         "prompts": "prompts.txt",
         "templates": "a photo of {}",
         "reference": "nearest",
+        "direction": None,
         "class_names": ("ant", "bee"),
     }

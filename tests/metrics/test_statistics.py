@@ -4,6 +4,7 @@ import inspect
 import itertools
 import time
 import tracemalloc
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from vitrail.metrics.statistics import (
     find_unproven_methods,
     holm,
     mean_ranks,
+    p_value_errors,
     paired_p_values,
     ranks,
     resampling,
@@ -365,6 +367,59 @@ def test_refused_directions():
         inspect.unwrap(check_directions)(["higher", "highest"], 2)  # Below the types' own check, which only tests have.
 
 
+# More images than can be resampled.
+
+
+def test_normal_intervals_are_those_of_the_bootstrap(monkeypatch):
+    values = np.random.default_rng(0).gamma(2.0, size=(3000, 3))
+    values[:500, 1], values[:, 2] = NAN, 4.0
+    resampled = bootstrap_interval(values, resamples=20_000, level=0.9)
+    monkeypatch.setattr(resampling, "MAX_RESAMPLED", 2999)
+    normal = bootstrap_interval(values, level=0.9)
+    np.testing.assert_array_equal(normal.count, [3000, 2500, 3000])
+    np.testing.assert_array_equal(normal.mean, resampled.mean)
+    width = resampled.high - resampled.low
+    np.testing.assert_allclose(normal.low, resampled.low, atol=0.03 * width.max())
+    np.testing.assert_allclose(normal.high, resampled.high, atol=0.03 * width.max())
+    assert normal.low[2] == normal.high[2] == 4
+    expected = NormalDist(values[:, 0].mean(), values[:, 0].std() / 3000**0.5)
+    np.testing.assert_allclose([normal.low[0], normal.high[0]], [expected.inv_cdf(0.05), expected.inv_cdf(0.95)], rtol=1e-9)
+
+
+def test_normal_p_values_are_within_their_error(monkeypatch):
+    """Of 14 images, all 16,384 sign choices can be counted."""
+    generator = np.random.default_rng(1)
+    differences = generator.normal([[0.0, 0.4, 1.0]], 1.0, (14, 3))
+    monkeypatch.setattr(resampling, "EXACT_IMAGES", 14)
+    exact = paired_p_values(differences)
+    np.testing.assert_array_equal(p_value_errors(differences, exact), 0)
+    monkeypatch.setattr(resampling, "EXACT_IMAGES", 12)
+    drawn = paired_p_values(differences, resamples=2000)
+    errors = p_value_errors(differences, drawn, 2000)
+    assert (np.abs(drawn - exact) < 5 * errors + 1e-3).all()
+    monkeypatch.setattr(resampling, "MAX_RESAMPLED", 13)
+    normal = paired_p_values(differences)
+    bounds = p_value_errors(differences, normal)
+    assert (np.abs(normal - exact) <= bounds).all()
+    assert (np.abs(normal - exact) < 0.03).all()
+    assert (bounds < 1).all()
+
+
+def test_normal_p_values_of_very_many_images():
+    generator = np.random.default_rng(2)
+    differences = generator.normal([0, 0.01, 0.05], 1, (30_000, 3))
+    differences[:, 0] -= differences[:, 0].mean()
+    differences[:100, 2] = NAN
+    p_values = paired_p_values(differences)
+    errors = p_value_errors(differences, p_values)
+    statistic = np.nansum(differences, 0) / np.sqrt(np.nansum(differences**2, 0))
+    np.testing.assert_allclose(p_values, [2 * NormalDist().cdf(-abs(z)) for z in statistic], rtol=1e-6, atol=1e-14)
+    assert p_values[0] == pytest.approx(1)
+    assert p_values[2] < 1e-10
+    assert (errors < 0.02).all()
+    assert paired_p_values(np.zeros((30_000, 1)))[0] == 1
+
+
 # Comparisons.
 
 
@@ -410,6 +465,7 @@ def test_comparisons_are_those_of_the_parts(images):
                 each.second,
                 *(float(end[0]) for end in (interval.mean, interval.low, interval.high)),
                 float(paired_p_values(differences, 200, seed=4)[0]),
+                float(p_value_errors(differences, paired_p_values(differences, 200, seed=4), 200)[0]),
                 each.p_adjusted,
                 int((~np.isnan(differences)).sum()),
             )

@@ -64,3 +64,6 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "deepseek": lambda: encoder(DeepseekVitClassifier),
 }
 """Every kind of position, pooling and patch embedding of the families, and a class that derives from one."""
+
+WITHOUT_ATTENTION = ("cait", "cait-average")
+"""Families whose attention cannot be shown."""

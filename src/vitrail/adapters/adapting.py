@@ -57,6 +57,8 @@ def adapt(
     elif found.preprocessing is not None and preprocessing is None:
         logger.info("photos are prepared for %s as for the network inside it", title)
     classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
+    if classifier.class_names:
+        check_class_names(classifier.class_names, classifier.num_classes)
     return classifier if output is None else replace(classifier, output=output)
 
 
@@ -86,11 +88,7 @@ def view(
         note: What else is known of why it cannot be looked into.
     """
     classifier = _look(module, name, class_names, preprocessing, note)
-    if output_key is not None:
-        classifier = replace(classifier, output_key=output_key)
-    if classifier.class_names:
-        check_class_names(classifier.class_names, classifier.num_classes)
-    return classifier
+    return classifier if output_key is None else replace(classifier, output_key=output_key)
 
 
 def _look(

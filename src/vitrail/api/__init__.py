@@ -2,6 +2,7 @@
 
 from vitrail.api.catalog import list_methods, list_metrics, list_models, list_protocols
 from vitrail.api.embeddings import similarity
+from vitrail.api.estimates import estimate_folder, estimate_scores
 from vitrail.api.evaluation import layers, queries, test
 from vitrail.api.explanations import explain, explain_files, explain_folder
 from vitrail.api.models import Model, NamedModel, as_classifier, default_method, make_explainers
@@ -15,6 +16,8 @@ __all__ = [
     "as_classifier",
     "compare",
     "default_method",
+    "estimate_folder",
+    "estimate_scores",
     "explain",
     "explain_files",
     "explain_folder",

@@ -97,7 +97,7 @@ def score(
         mosaic: Grid pointing game: cells per side of mosaics, made of images that the model classifies confidently.
         more: See `ScoreOptions`.
     """
-    run = _make_run(data, protocol, metrics, limit, target, options, mosaic, more)
+    run = make_run(data, protocol, metrics, limit, target, options, mosaic, more)
     classifier = as_classifier(model, more.get("device"))
     names = [default_method(classifier), CONTROL] if methods is None else as_list(methods)
     explainers = make_explainers(classifier, names, more.get("method_options"), more.get("precision", "full"))
@@ -135,15 +135,15 @@ def compare(
         options: As for `score`.
         more: See `ScoreOptions`.
     """
-    run = _make_run(data, protocol, metrics, limit, target, options, None, more)
+    run = make_run(data, protocol, metrics, limit, target, options, None, more)
     models = list(models)
-    prepared = _prepare(models, None if methods is None else as_list(methods), more)
+    prepared = prepare_models(models, None if methods is None else as_list(methods), more)
     if (out := more.get("out")) is not None:
         return run.compare_into(Path(out), [_describe(model) for model in models], prepared)
     return Table.from_scores([run.score(classifier, explainers) for classifier, explainers in prepared])
 
 
-def _prepare(
+def prepare_models(
     models: Sequence[Model], methods: Sequence[str] | None, more: ScoreOptions
 ) -> Iterator[tuple[Classifier, Sequence[Explainer]]]:
     """Load one model after the other, and create the methods that can explain it."""
@@ -160,7 +160,7 @@ def _describe(model: Model) -> str:
     return type(model).__name__ if isinstance(model, nn.Module) else str(model)
 
 
-def _make_run(
+def make_run(
     data: str | Path,
     protocol: str | Protocol | Iterable[str] | None,
     metrics: str | Iterable[str],
@@ -170,6 +170,7 @@ def _make_run(
     mosaic: int | None,
     more: ScoreOptions,
 ) -> ScoringRun:
+    """Put the arguments of `score` together as a run."""
     if unknown := more.keys() - ScoreOptions.__annotations__.keys():
         raise InvalidInputError(f"expected options of score, got {', '.join(sorted(unknown))}; see vitrail.api.ScoreOptions")
     protocols = protocol if protocol is None or isinstance(protocol, str | Protocol) else list(protocol)

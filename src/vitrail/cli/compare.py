@@ -7,7 +7,7 @@ import typer
 from vitrail.cli.model_options import ModelsOptions
 from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedOptions
 from vitrail.cli.parsing import parse_names
-from vitrail.cli.printing import print_scores
+from vitrail.cli.printing import print_estimates, print_scores
 from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
 from vitrail.core.errors import InvalidInputError
 
@@ -35,19 +35,12 @@ def compare(
 
     plan = create_plan(protocols, metrics, scoring.options, scoring.steps, scoring.order)
     with process_group():
-        table = api.compare(
-            *(
-                api.NamedModel.each(names, model.keywords),
-                data,
-                methods.names,
-                protocols,
-                metrics,
-                images.limit,
-                scoring.target,
-            ),
-            options=scoring.options,
-            **options,
-        )
+        models = api.NamedModel.each(names, model.keywords)
+        asked = (data, methods.names, protocols, metrics, images.limit, scoring.target, scoring.options)
+        if scoring.dry_run:
+            print_estimates(api.estimate_scores(models, *asked, **options))
+            return
+        table = api.compare(models, *asked, **options)
         if rank():
             return
     print_scores(table, plan.changes())

@@ -5,8 +5,7 @@ from typing import Any
 
 from vitrail.cli.model_options import ModelOptions
 from vitrail.cli.options import ExplanationOptions, MethodOptions, PhotoOptions, SpeedOptions, TargetOptions
-from vitrail.cli.parsing import parse_count
-from vitrail.cli.printing import print_explanations, print_folder, print_unreadable
+from vitrail.cli.printing import print_estimates, print_explanations, print_folder, print_unreadable
 from vitrail.core.errors import InvalidInputError
 
 OUT = ExplanationOptions(Path("vitrail-explain"))
@@ -23,9 +22,8 @@ def explain(
     """Explain predictions: write overlays, a contact sheet and raw relevance; print top classes and strongest patches."""
     if bool(images.photos) == (images.data is not None):
         raise InvalidInputError(f"expected photos, or a folder by --data, got {'both' if images.photos else 'neither'}")
-    pictures = parse_count(output.pictures, "--pictures")
-    if images.data is None and (images.limit is not None or speed.workers or output.file_format == "shards"):
-        raise InvalidInputError("expected --limit, --workers and --format shards together with --data, got photos")
+    if images.data is None and (images.limit is not None or speed.workers or output.file_format == "shards" or output.dry_run):
+        raise InvalidInputError("expected --limit, --workers, --dry-run and --format shards together with --data, got photos")
     from vitrail import api  # noqa: PLC0415 (heavy)
     from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
 
@@ -36,24 +34,21 @@ def explain(
         "batch_size": speed.batch_size,
         "precision": methods.precision,
     }
-    where = (output.out, methods.names, target.target)
     if images.data is None:
-        explanations, unreadable = api.explain_files(model.load(speed.device), images.photos or [], *where, **options)
+        explanations, unreadable = api.explain_files(
+            *(model.load(speed.device), images.photos or [], output.out, methods.names, target.target), **options
+        )
         print_unreadable(unreadable)
         print_explanations(explanations, output.top, output.out)
         return
+    options |= {"limit": images.limit, "num_workers": speed.workers, "model_options": model.arguments}
+    options |= {"file_format": output.file_format, "pictures": output.num_pictures, "half": output.half}
     with process_group():
         classifier = model.load(speed.device)
-        results = api.explain_folder(
-            *(classifier, images.data, *where),
-            limit=images.limit,
-            num_workers=speed.workers,
-            model_options=model.arguments,
-            file_format=output.file_format,
-            pictures=pictures,
-            half=output.half,
-            **options,
-        )
+        if output.dry_run:
+            print_estimates([api.estimate_folder(classifier, images.data, methods.names, target.target, **options)])
+            return
+        results = api.explain_folder(classifier, images.data, output.out, methods.names, target.target, **options)
         if rank():
             return
     print_unreadable(results.unreadable)

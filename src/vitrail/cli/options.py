@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vitrail.cli.parsing import (
+    parse_count,
     parse_data_options,
     parse_method_options,
     parse_names,
@@ -133,6 +134,12 @@ class TargetOptions:
     ] = None
 
 
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Measure the first images, print the expected cost; write nothing.", rich_help_panel=SPEED),
+]
+
+
 @dataclass(frozen=True)
 class OutputOptions:
     """Where results go."""
@@ -155,6 +162,12 @@ class ExplanationOptions(OutputOptions):
     half: Annotated[bool, typer.Option("--half", help="Half precision in shards.", rich_help_panel=OUTPUT)] = False
     smooth: Annotated[bool, typer.Option(help="Blend patches in overlays.", rich_help_panel=OUTPUT)] = False
     top: Annotated[int, typer.Option(min=1, help="Number of classes and patches to print.", rich_help_panel=OUTPUT)] = 3
+    dry_run: DryRun = False
+
+    @property
+    def num_pictures(self) -> int | Literal["all", "none"]:
+        """How many images of shards are drawn."""
+        return parse_count(self.pictures, "--pictures")
 
     @property
     def smoothing(self) -> Literal["nearest", "bilinear"]:

@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from vitrail.datasets.dataset import Unreadable
+    from vitrail.evaluation.estimate import Estimate
     from vitrail.evaluation.scoring.table import Table
     from vitrail.explanation import Explanation
     from vitrail.runs.explain_folder import FolderResults
@@ -24,6 +25,13 @@ def print_unreadable(unreadable: "Sequence[Unreadable]") -> None:
         typer.echo(f"skipped: {reason}", err=True)
     if unreadable:
         typer.echo(f"{len(unreadable)} unreadable file(s) were skipped", err=True)
+
+
+def print_estimates(estimates: "Sequence[Estimate]") -> None:
+    """Print what a run will cost, for every model."""
+    for estimate in estimates:
+        for line in estimate.lines():
+            typer.echo(line)
 
 
 def print_scores(table: "Table", changes: Mapping[str, str]) -> None:

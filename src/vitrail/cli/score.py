@@ -8,7 +8,7 @@ import typer
 from vitrail.cli.model_options import ModelOptions
 from vitrail.cli.options import METRICS, DataArgument, DataOptions, OutputOptions, SpeedOptions
 from vitrail.cli.parsing import parse_names
-from vitrail.cli.printing import print_scores
+from vitrail.cli.printing import print_estimates, print_scores
 from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
 
 OUT = OutputOptions(Path("vitrail-score"))
@@ -41,12 +41,12 @@ def score(
 
     plan = create_plan(protocols, metrics, scoring.options, scoring.steps, scoring.order)
     with process_group():
-        scores = api.score(
-            *(model.load(speed.device), data, methods.names, protocols, metrics, images.limit, scoring.target),
-            options=scoring.options,
-            mosaic=mosaic,
-            **options,
-        )
+        asked = (data, methods.names, protocols, metrics, images.limit, scoring.target, scoring.options, mosaic)
+        classifier = model.load(speed.device)
+        if scoring.dry_run:
+            print_estimates(api.estimate_scores([classifier], *asked, **options))
+            return
+        scores = api.score(classifier, *asked, **options)
         if rank():
             return
     print_scores(scores.table, plan.changes())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitrail.cli.options import METHODS, METRICS, DataOptions, MethodOptions, OutputOptions, SpeedOptions
+from vitrail.cli.options import METHODS, METRICS, DataOptions, DryRun, MethodOptions, OutputOptions, SpeedOptions
 from vitrail.cli.parsing import parse_metric_options
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class ScoredMethodOptions(MethodOptions):
 @dataclass(frozen=True)
 class ScoringOptions:
     """What to measure."""
+
+    dry_run: DryRun = False
 
     protocol: Annotated[
         str | None,

@@ -14,6 +14,7 @@ from vitrail.datasets.dataset import NO_LABEL, Unreadable
 from vitrail.datasets.file_search import expect_exists, images_below
 from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.photos import PhotoFile, relative_name, result_names
+from vitrail.datasets.workers import FEWER_WORKERS_HINT, explain_killed_workers
 from vitrail.explainers import Explainer, check_method_names
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_images import BATCH_SIZE, explain_images
@@ -113,7 +114,7 @@ def explain_folder(
         raise InvalidInputError(f"expected smoothing 'nearest' or 'bilinear', got {smoothing!r}")
     expect_exists(data)
     expect_apart(data, out, names)
-    photos = _list_photos(data, limit, model.preprocessing)
+    photos = list_folder(data, model.preprocessing, limit)
     per_shard = max(IMAGES_PER_SHARD // max(batch_size, 1), 1) if file_format == "shards" else 1
     batches = Batches(PhotoReader(photos, model.preprocessing), batch_size, _keep_list, num_workers, per_shard)
     settings = {
@@ -149,7 +150,12 @@ def explain_folder(
         return run.summarize(names, num_before)
 
 
-def _list_photos(data: Path, limit: int | None, preprocessing: Preprocessing) -> list[PhotoFile]:
+def list_folder(data: Path, preprocessing: Preprocessing, limit: int | None = None) -> list[PhotoFile]:
+    """List the images below a folder, or at most `limit` of them, evenly spread.
+
+    Raises:
+        InvalidInputError: There are none.
+    """
     # Classes do not matter here: images may lie beside class folders.
     paths = [data] if data.is_file() else images_below(data)
     if not paths:
@@ -196,6 +202,7 @@ class _FolderRun:
     def count_done(self, names: Sequence[str]) -> int:
         return sum(all(index in self.results[name] for name in names) for index in range(len(self.photos)))
 
+    @explain_killed_workers(FEWER_WORKERS_HINT)
     def explain_missing(self, explainers: Mapping[str, Explainer], target: int | str | None, smoothing: Smoothing) -> None:
         """Explain the missing images, in whole batches, so that every image is computed together with the same others."""
         indices = {number: batch for number in range(self.batches.num_shards) for batch in self.batches.indices(number)}

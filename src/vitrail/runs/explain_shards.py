@@ -72,7 +72,7 @@ class ShardedRun:
         unreadable = list_unreadable(shards)
         if rank() == 0:
             write_unreadable(self.out, [(relative_name(Path(file.path), self.data), file.reason) for file in unreadable])
-            write_csv(self.out / IMAGES_FILE, HEAD, self._rows(run.read_all(shards), store, names))
+            write_csv(self.out / IMAGES_FILE, HEAD, self._rows(run.reader(shards)(), store, names))
         return sum(shard.num_images for shard in shards), unreadable
 
     def _compute(self, number: int, read: Iterator[list[OpenedPhoto | Unreadable]]) -> ExplanationShard:

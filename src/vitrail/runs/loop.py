@@ -78,13 +78,12 @@ class Batches:
             collate_fn=self.collate,
             generator=fixed_generator(),
         )
-        with explain_killed_workers(FEWER_WORKERS_HINT):
-            batches = read_on_cpu(loader)
-            shown = progress(batches, len(loader), description) if rank() == 0 else batches
-            for number, indices in zip(own, by_shard, strict=True):
-                yield number, islice(shown, len(indices))
-            for _ in shown:  # Ends the progress.
-                raise AssertionError("expected no batch after the last shard")
+        batches = read_on_cpu(loader)
+        shown = progress(batches, len(loader), description) if rank() == 0 else batches
+        for number, indices in zip(own, by_shard, strict=True):
+            yield number, islice(shown, len(indices))
+        for _ in shown:  # Ends the progress.
+            raise AssertionError("expected no batch after the last shard")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +104,7 @@ class Pass(Generic[S]):
     store: ShardStore[S] | None = None
     accept: Callable[[S], bool] = lambda shard: True
 
+    @explain_killed_workers(FEWER_WORKERS_HINT)
     def run(self) -> list[S]:
         """Compute the shards that are missing; return those of all processes in order, without their bulk where they are stored.
 
@@ -134,9 +134,12 @@ class Pass(Generic[S]):
         expect_readable(num_read, self.batches.num_images, list_unreadable(ordered))
         return ordered
 
-    def read_all(self, shards: Sequence[S]) -> Iterator[S]:
-        """Read the shards of a finished run again, with their bulk, one after the other."""
-        return iter(shards) if self.store is None else self.store.read_all(self.batches.num_shards)
+    def reader(self, shards: Sequence[S]) -> Callable[[], Iterator[S]]:
+        """Return a function that reads the shards of a finished run again, with their bulk, one after the other."""
+        store, num_shards = self.store, self.batches.num_shards
+        if store is None:
+            return lambda: iter(shards)
+        return lambda: store.read_all(num_shards)  # Without holding the shards in memory.
 
     def _collect(self, shards: dict[int, S], num_shards: int) -> list[S]:
         """Return the shards of all processes in order."""

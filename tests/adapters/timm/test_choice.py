@@ -14,6 +14,7 @@ from timm.models.qwen3_vit import Qwen3VitClassifier
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.adapters.directions import Directions
 from vitrail.adapters.plain import PlainClassifier
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.explainers.base import EXPLAINERS
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 5}
@@ -83,37 +84,20 @@ def test_derived_attention_that_changes_nothing():
     assert len(trace.attentions) == 3
 
 
-@torch.no_grad()
-def test_cait_shows_its_softmax_before_heads_are_mixed():
-    module = timm_families.cait()
-    adapter, images = adapt(module), networks.images("timm")
-    with adapter.record(attentions=True, hidden_states=True) as trace:
-        adapter.logits(images)
-    for block, tokens, recorded in zip(module.blocks, trace.hidden_states, trace.attentions, strict=False):
-        attention = block.attn
-        query, key, _ = attention.qkv(block.norm1(tokens)).chunk(3, -1)
-        scores = torch.stack([q @ k.mT / 8**0.5 for q, k in zip(query.split(8, -1), key.split(8, -1), strict=True)], -1)
-        expected = attention.proj_l(scores).softmax(2).movedim(-1, 1)
-        torch.testing.assert_close(recorded, expected, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_cait_continues_with_the_weights_that_it_is_given():
-    """With equal weights everywhere, every patch reads the mean of all values, whatever the queries are."""
+def test_cait_mixes_its_heads_with_a_bias():
+    """With weights of zero everywhere, its patches read each other all the same."""
     module = timm_families.cait(depth=1)
-    adapter, images = adapt(module), networks.images("timm")
-    with adapter.intercept_attention(adapter.blocks, lambda weights: torch.full_like(weights, 1 / weights.shape[-1])):
-        logits = adapter.logits(images)
-    tokens = module.patch_embed(images) + module.pos_embed
+    tokens = torch.randn(1, 16, 24, generator=torch.Generator().manual_seed(0))
     (block,) = module.blocks
-    value = block.attn.qkv(block.norm1(tokens)).chunk(3, -1)[2].unflatten(-1, (3, 8))
-    mixed = block.attn.proj_w(torch.full((3,), 1.0))  # Of heads that give every patch a share of 1.
-    read = (value.mean(1, keepdim=True) * (mixed - block.attn.proj_w.bias)[:, None]) + value.sum(1, keepdim=True) * (
-        block.attn.proj_w.bias[:, None]
-    )
-    tokens = tokens + block.gamma_1 * block.attn.proj(read.flatten(2).expand_as(tokens))
-    tokens = tokens + block.gamma_2 * block.mlp(block.norm2(tokens))
-    torch.testing.assert_close(logits, module.forward_head(module.norm(module.forward_cls(tokens))), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        block.attn.proj_w.weight.zero_()
+        block.attn.proj_w.bias.fill_(0.5)
+        other = tokens.clone()
+        other[:, 3] = torch.randn(24, generator=torch.Generator().manual_seed(1))
+        assert not torch.allclose(block(tokens)[:, 5], block(other)[:, 5])
+    adapter = adapt(timm_families.cait())
+    with pytest.raises(UnsupportedModelError, match="mixes its heads after the softmax, with a bias"):
+        EXPLAINERS["rollout"](adapter).explain(networks.images("timm"))
 
 
 @pytest.mark.parametrize("name", ["siglip", "naflex-map"])

@@ -60,10 +60,10 @@ def _is_in_graph(vit: ViTAdapter, image: Images, indices: list[int]) -> bool:
         return weights * factors[-1]
 
     with torch.enable_grad(), vit.intercept_attention([vit.blocks[index] for index in indices], scale):
-        logits = vit.logits(image)
-    if not logits.requires_grad:
+        logit = vit.logits(image).sum()
+    if not logit.requires_grad:
         return False
-    return all(gradient is not None for gradient in torch.autograd.grad(logits.sum(), factors, allow_unused=True))
+    return all(gradient is not None for gradient in torch.autograd.grad(logit, factors, allow_unused=True))
 
 
 def check_isolation(vit: ViTAdapter, states: list[Tensor]) -> None:

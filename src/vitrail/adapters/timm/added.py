@@ -1,7 +1,6 @@
 """Adapters of timm's networks whose positions are added to the tokens."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import ClassVar, final
 
 from jaxtyping import Float
@@ -13,9 +12,8 @@ from timm.models.vision_transformer import ParallelScalingBlock, VisionTransform
 from torch import Tensor, nn
 
 from vitrail.adapters.pooling import class_token_weights, uniform_weights
-from vitrail.adapters.recording import BlockIntercept
 from vitrail.adapters.timm.adapters import TimmAdapter
-from vitrail.core.hooks import attributes, forward_pre_hooks
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.types import Logits, Patches, Tokens
 
 
@@ -47,8 +45,8 @@ class TimmViTAdapter(TimmAdapter):
 class TimmCaitAdapter(TimmAdapter):
     """timm's `Cait`: patches attend to each other, then a class token pools them by attention.
 
-    The class token belongs to the head, like other attention pooling. Attention is shown before its heads are mixed, where it consists
-    of probabilities.
+    The class token belongs to the head, like other attention pooling. Heads are mixed after the softmax, with a bias by which every patch
+    reads every other one, whatever the weights: methods that read attention are refused.
     """
 
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Cait,)
@@ -75,16 +73,8 @@ class TimmCaitAdapter(TimmAdapter):
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         return uniform_weights(num_tokens, self.embedding_weight)
 
-    @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
-        attentions = self.find_attentions(blocks)
-        hooks = [
-            (attention.proj_w, _make_mixing_hook(block, intercept)) for block, attention in zip(blocks, attentions, strict=True)
-        ]
-        with attributes([self.vit], grad_checkpointing=False), forward_pre_hooks(hooks):
-            yield
-
-
-def _make_mixing_hook(block: nn.Module, intercept: BlockIntercept) -> Callable[..., tuple[Tensor]]:
-    """Show weights before a layer that mixes heads, which has them last: (b, q, k, h)."""
-    return lambda _, inputs: (intercept(block, inputs[0].permute(0, 3, 1, 2)).permute(0, 2, 3, 1),)
+    def compared_attention(self) -> AbstractContextManager[None] | None:
+        raise UnsupportedModelError(
+            "it mixes its heads after the softmax, with a bias by which every patch reads every other one; choose a method that needs no "
+            "attention, such as input-x-gradient, grad-cam or occlusion"
+        )

@@ -62,7 +62,7 @@ def score(
     run = Pass(batches, measure, "scoring", store)
     shards = run.run()
     passes = count_passes_of_first(classifier, images, explainers) if passes is None else passes
-    return Scores.from_shards(classifier, names, plan, images, shards, passes, lambda: run.read_all(shards))
+    return Scores.from_shards(classifier, names, plan, images, shards, passes, run.reader(shards))
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,13 +26,13 @@ def write_images(folder: Path, table: Table) -> None:
 
 def write_comparisons(folder: Path, table: Table) -> None:
     """Write comparisons.csv: all pairs of methods on every measure that has a direction."""
-    head = ["measure", "first", "second", "difference", "low", "high", "p", "p_adjusted", "images"]
+    head = ["measure", "first", "second", "difference", "low", "high", "p", "p_error", "p_adjusted", "images"]
     rows = [
         [
             pair.measure,
             pair.first,
             pair.second,
-            *map(_cell, (pair.difference, pair.low, pair.high, pair.p, pair.p_adjusted)),
+            *map(_cell, (pair.difference, pair.low, pair.high, pair.p, pair.p_error, pair.p_adjusted)),
             pair.count,
         ]
         for pair in table.comparisons

@@ -55,8 +55,18 @@ class ScoringRun:
 
     def score(self, classifier: Classifier, explainers: Sequence[Explainer]) -> Scores:
         """Score a model in memory."""
-        images, target = self._read_images(classifier), self._target(classifier)
-        return score(classifier, images, explainers, self.plan, target, self.batch_size, self.num_workers)
+        return self.measure(None, classifier, explainers)
+
+    def measure(
+        self,
+        folder: Path | None,
+        classifier: Classifier,
+        explainers: Sequence[Explainer],
+        passes: Sequence[float] | None = None,
+    ) -> Scores:
+        """Score a model in memory, or with shards in a folder; claim nothing and write no report."""
+        images, target = self.read_images(classifier), self._target(classifier)
+        return score(classifier, images, explainers, self.plan, target, self.batch_size, self.num_workers, folder, passes)
 
     def score_into(self, folder: Path, classifier: Classifier, explainers: Sequence[Explainer]) -> Scores:
         """Score a model, or resume an interrupted run with the same settings; write tables, pictures and a page.
@@ -141,7 +151,7 @@ class ScoringRun:
         if self.selection.root is not None:
             expect_outside(folder, self.selection.root)
         target = self._target(classifier)
-        images = self._read_images(classifier)
+        images = self.read_images(classifier)
         settings = {
             **describe_model(classifier, None),
             **self.source.describe(),
@@ -178,7 +188,8 @@ class ScoringRun:
     def _directory(self, folder: Path, manifest: Manifest) -> RunDirectory:
         return RunDirectory(folder, manifest, self.overwrite, lambda methods: remove_shards(folder), [FOLDER, PICTURES])
 
-    def _read_images(self, classifier: Classifier) -> LabeledImages:
+    def read_images(self, classifier: Classifier) -> LabeledImages:
+        """Read the images and choose those that are scored."""
         images = self.source.read(classifier.preprocessing)
         return self.selection.apply(images, classifier, self.plan, max(self.batch_size, 64), self.num_workers)
 

@@ -106,7 +106,7 @@ class Scores:
             model=classifier.name,
             methods=tuple(methods),
             columns=columns,
-            values=values[:, :, defined],
+            values=values if len(defined) == len(plan.columns) else values[:, :, defined],
             targets=targets,
             target_names=[classifier.class_name(int(target)) for target in targets],
             paths=[images.name(int(index)) for index in indices],

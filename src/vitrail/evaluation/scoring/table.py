@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.evaluation.scoring.plan import Column
@@ -70,8 +70,13 @@ class Table:
             undefined = np.full(len(each), np.nan)
             for method in each.methods:
                 numbers = each.method_values(method)
-                values[names[method]] = np.stack(
-                    [numbers[:, positions[column.name]] if column.name in positions else undefined for column in columns], 1
+                # Without a copy where there is one model: the scores of a million images take a gigabyte.
+                values[names[method]] = (
+                    numbers
+                    if len(scores) == 1
+                    else np.stack(
+                        [numbers[:, positions[column.name]] if column.name in positions else undefined for column in columns], 1
+                    )
                 )
                 cost[names[method]] = each.cost[method]
                 if CONTROL in each.methods and method != CONTROL:
@@ -120,8 +125,7 @@ class Table:
         directed = [i for i, column in enumerate(self.columns) if column.measure.better]
         if len(self.values) < 2 or not directed:
             return []
-        values = {name: numbers[:, directed] for name, numbers in self.values.items()}
-        return compare_pairs(values, [self.names[i] for i in directed])
+        return compare_pairs(self._select(self.methods, directed), [self.names[i] for i in directed])
 
     @cached_property
     def unproven(self) -> list[UnprovenMethod]:
@@ -130,10 +134,15 @@ class Table:
         for control in dict.fromkeys(self.controls.values()):
             group = [control, *(name for name, own_control in self.controls.items() if own_control == control)]
             defined = np.flatnonzero(self.intervals[control].count)
-            values = {name: self.values[name][:, defined] for name in group}
+            values = self._select(group, defined)
             names, better = [self.names[i] for i in defined], [self._better[i] for i in defined]
             unproven += find_unproven_methods(values, names, better, control)
         return unproven
+
+    def _select(self, methods: Sequence[str], columns: Sequence[int] | Int[np.ndarray, " some"]) -> dict[str, np.ndarray]:
+        """Return the numbers of some methods and columns; without a copy where these are all columns."""
+        everything = len(columns) == len(self.columns)
+        return {name: self.values[name] if everything else self.values[name][:, columns] for name in methods}
 
     @property
     def _means(self) -> Float[np.ndarray, "methods columns"]:

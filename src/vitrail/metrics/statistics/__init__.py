@@ -2,7 +2,7 @@
 
 from vitrail.metrics.statistics.comparison import CONTROL, Comparison, UnprovenMethod, compare_pairs, find_unproven_methods
 from vitrail.metrics.statistics.multiplicity import holm, mean_ranks, ranks
-from vitrail.metrics.statistics.resampling import Intervals, bootstrap_interval, paired_p_values
+from vitrail.metrics.statistics.resampling import Intervals, bootstrap_interval, p_value_errors, paired_p_values
 
 __all__ = [
     "CONTROL",
@@ -14,6 +14,7 @@ __all__ = [
     "find_unproven_methods",
     "holm",
     "mean_ranks",
+    "p_value_errors",
     "paired_p_values",
     "ranks",
 ]

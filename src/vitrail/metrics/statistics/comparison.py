@@ -11,7 +11,14 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.registry import unknown_name
 from vitrail.metrics.base import Better
 from vitrail.metrics.statistics.multiplicity import check_directions, holm
-from vitrail.metrics.statistics.resampling import CHUNK, bootstrap_interval, check_values, mean_and_count, paired_p_values
+from vitrail.metrics.statistics.resampling import (
+    CHUNK,
+    bootstrap_interval,
+    check_values,
+    mean_and_count,
+    p_value_errors,
+    paired_p_values,
+)
 
 CONTROL = "random"
 """Name of the method that every other method should beat."""
@@ -35,6 +42,7 @@ class Comparison:
         low: Lower end of the bootstrap interval of this pair, not corrected for the number of pairs.
         high: Upper end of the interval.
         p: P-value of the sign-flip test for a difference of 0.
+        p_error: How far p may be from that of all sign choices, see `p_value_errors`.
         p_adjusted: The p-value after Holm's correction over all pairs of this measure.
         count: Number of images where both are defined.
     """
@@ -46,6 +54,7 @@ class Comparison:
     low: float
     high: float
     p: float
+    p_error: float
     p_adjusted: float
     count: int
 
@@ -107,14 +116,28 @@ def compare_pairs(
     for block, differences in _compute_differences(table, contrasts):
         intervals = bootstrap_interval(differences, bootstrap_resamples, level, seed)
         p_values.append(paired_p_values(differences, permutation_resamples, seed))
-        comparisons += list(zip(block, intervals.mean, intervals.low, intervals.high, intervals.count, strict=True))
+        errors = p_value_errors(differences, p_values[-1], permutation_resamples)
+        comparisons += list(zip(block, intervals.mean, intervals.low, intervals.high, errors, intervals.count, strict=True))
     if not comparisons:
         return []
     tests = np.concatenate(p_values).reshape(len(measures), len(pairs))
     adjusted = [float(p) for row in tests for p in holm(row)]
     return [
-        Comparison(measures[column], first, second, float(mean), float(low), float(high), float(p), corrected, int(count))
-        for ((column, first, second), mean, low, high, count), p, corrected in zip(
+        Comparison(
+            *(
+                measures[column],
+                first,
+                second,
+                float(mean),
+                float(low),
+                float(high),
+                float(p),
+                float(error),
+                corrected,
+                int(count),
+            )
+        )
+        for ((column, first, second), mean, low, high, error, count), p, corrected in zip(
             comparisons, tests.ravel(), adjusted, strict=True
         )
     ]

@@ -1,6 +1,7 @@
 """Bootstrap intervals of means over images, and sign-flip tests, for many columns at once.
 
-All columns share the random draws of the images, so the result of a column does not depend on other columns, up to rounding.
+All columns share the random draws of the images, so the result of a column does not depend on other columns, up to rounding. Above
+`MAX_RESAMPLED` images, both use the normal distribution that they approach (`vitrail.metrics.statistics.normal`).
 """
 
 # Not scipy.stats: bootstrap and permutation_test would draw anew for each column, average undefined numbers, and double the smaller tail.
@@ -12,9 +13,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.metrics.statistics.normal import normal_error_bounds, normal_interval, normal_p_values
 
 EXACT_IMAGES = 12
 """Up to this number of images, tests enumerate all 2^n sign choices (4096 at most)."""
+
+MAX_RESAMPLED = 20_000
+"""Up to this number of images, intervals and tests are resampled, in time proportional to images and resamples."""
 
 CHUNK = 2**21
 """How many numbers to draw at once (16 MiB in double precision); results do not depend on it."""
@@ -47,7 +52,7 @@ def bootstrap_interval(
 
     A resample draws as many images as there are, with replacement; its mean is over the images where the column is defined, and
     resamples without such images are dropped. With fewer than about 20 images intervals are too narrow; with one image they are a
-    point.
+    point. Above `MAX_RESAMPLED` images, the interval is that of the normal distribution with the same standard error.
 
     Args:
         values: One number per image and column; NaN where undefined.
@@ -63,8 +68,10 @@ def bootstrap_interval(
     values = check_values(values, resamples)
     if not 0 < level < 1:
         raise InvalidInputError(f"expected a level between 0 and 1, both excluded, got {level}; 0.95 is usual")
-    defined = ~np.isnan(values)
     mean, count = mean_and_count(values)
+    if len(values) > MAX_RESAMPLED:
+        return Intervals(mean, *normal_interval(values, mean, count, level), count)
+    defined = ~np.isnan(values)
     # Deviations from the mean keep their digits even if the mean is large, and are exactly 0 for a single image.
     deviations = np.where(defined, values - mean, 0.0)
     stacked = np.concatenate([deviations, defined], axis=1)
@@ -87,7 +94,7 @@ def paired_p_values(
     If two methods are exchangeable, every difference could equally have the opposite sign. p is the share of sign choices whose mean
     is at least as far from 0 as the observed one. Up to `EXACT_IMAGES` images, all choices are enumerated and p is exact, at least
     2^(1-n). With more images, choices are random and p is `(1 + num_as_far) / (1 + resamples)`, which counts the observed signs as
-    one choice, so p is never 0.
+    one choice, so p is never 0. Above `MAX_RESAMPLED` images, p is that of the normal distribution; `p_value_errors` bounds its error.
 
     Args:
         differences: First method minus second, per image and pair; NaN where either is undefined.
@@ -110,11 +117,28 @@ def paired_p_values(
     p_values = np.full(len(count), np.nan)
     for pair in np.flatnonzero((count > 0) & (count <= EXACT_IMAGES)):
         p_values[pair] = _exact_p_value(differences[defined[:, pair], pair : pair + 1])
-    many = np.flatnonzero(count > EXACT_IMAGES)
+    very_many = np.flatnonzero(count > MAX_RESAMPLED)
+    p_values[very_many] = normal_p_values(differences[:, very_many])
+    many = np.flatnonzero((count > EXACT_IMAGES) & (count <= MAX_RESAMPLED))
     if len(many):
         # An undefined image adds 0 with either sign.
         p_values[many] = _sampled_p_values(np.where(defined, differences, 0.0)[:, many], resamples, seed)
     return p_values
+
+
+def p_value_errors(
+    differences: Float[np.ndarray, "images pairs"], p_values: Float[np.ndarray, " pairs"], resamples: int = 10_000
+) -> Float[np.ndarray, " pairs"]:
+    """Return how far the p-values of `paired_p_values` may be from those of all sign choices.
+
+    0 where all choices were enumerated; the standard error where they were drawn; a bound on the error of the normal distribution above
+    `MAX_RESAMPLED` images.
+    """
+    count = (~np.isnan(differences)).sum(0)
+    errors = np.where(count <= EXACT_IMAGES, 0.0, np.sqrt(p_values * (1 - p_values) / resamples))
+    very_many = np.flatnonzero(count > MAX_RESAMPLED)
+    errors[very_many] = normal_error_bounds(differences[:, very_many])
+    return np.where(count > 0, errors, np.nan)
 
 
 def mean_and_count(

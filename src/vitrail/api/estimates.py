@@ -1,0 +1,123 @@
+"""Estimate what a run will cost, from its first images, without writing anything where the results would go."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Unpack
+
+from vitrail.adapters import Classifier
+from vitrail.api.explanations import explain_folder
+from vitrail.api.models import Model, as_classifier, as_list, default_method, make_explainers
+from vitrail.api.scores import ScoreOptions, make_run, prepare_models
+from vitrail.core.errors import ImageError
+from vitrail.datasets.dataset import Unreadable
+from vitrail.evaluation.estimate import Estimate
+from vitrail.evaluation.scoring.cost import count_passes, count_passes_of_first
+from vitrail.explainers import Explainer
+from vitrail.metrics import Protocol
+from vitrail.runs.explain_folder import list_folder
+
+NUM_BATCHES = 2
+"""Batches that are measured."""
+
+
+def estimate_folder(
+    model: Model, data: str | Path, methods: str | Iterable[str] | None = None, target: int | str | None = None, **options: Any
+) -> Estimate:
+    """Estimate the cost of `explain_folder` on the device of the model.
+
+    The first look at the network does not count. Pictures of shards are not drawn.
+
+    Args:
+        model: As for `explain_folder`.
+        data: As for `explain_folder`.
+        methods: As for `explain_folder`.
+        target: As for `explain_folder`.
+        options: Further options of `explain_folder`; `overwrite` has no effect.
+
+    Raises:
+        ImageError: The first image cannot be read.
+    """
+    classifier = as_classifier(model, options.pop("device", None))
+    names = [default_method(classifier)] if methods is None else as_list(methods)
+    explainers = make_explainers(classifier, names, options.get("method_options"), options.get("precision", "full"))
+    photos = list_folder(Path(data), classifier.preprocessing, options.pop("limit", None))
+    first = photos[0].open(classifier.preprocessing)
+    if isinstance(first, Unreadable):
+        raise ImageError(f"expected a first image that can be read, got {first.path}: {first.reason}")
+    passes = count_passes(classifier, explainers, classifier.prepare(first))
+    num_measured = min(NUM_BATCHES * options.get("batch_size", 16), len(photos))
+    options |= {"pictures": "none"} if options.get("file_format") == "shards" else {}
+    with TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        explain_folder(classifier, data, Path(folder) / "out", names, target, **{**options, "limit": num_measured})
+        seconds = time.perf_counter() - start
+        num_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    return _make_estimate(classifier, explainers, passes, len(photos), num_measured, seconds, num_bytes)
+
+
+def estimate_scores(
+    models: Iterable[Model],
+    data: str | Path,
+    methods: str | Iterable[str] | None = None,
+    protocol: str | Protocol | Iterable[str] | None = None,
+    metrics: str | Iterable[str] = (),
+    limit: int | None = None,
+    target: int | str | None = None,
+    options: Any = None,
+    mosaic: int | None = None,
+    **more: Unpack[ScoreOptions],
+) -> list[Estimate]:
+    """Estimate the cost of `score` or `compare`, one estimate per model.
+
+    Tables and pictures at the end of a run do not count.
+
+    Args:
+        models: As for `compare`.
+        data: As for `score`.
+        methods: As for `score`.
+        protocol: As for `score`.
+        metrics: As for `score`.
+        limit: As for `score`.
+        target: As for `score`.
+        options: As for `score`.
+        mosaic: As for `score`.
+        more: See `ScoreOptions`; `out` and `overwrite` have no effect.
+    """
+    run = make_run(data, protocol, metrics, limit, target, options, mosaic, more)
+    estimates = list[Estimate]()
+    for classifier, explainers in prepare_models(list(models), None if methods is None else as_list(methods), more):
+        images = run.read_images(classifier)
+        passes = count_passes_of_first(classifier, images, explainers)  # Includes the first look at the network.
+        num_images = len(images)
+        num_measured = min(NUM_BATCHES * run.batch_size, num_images)
+        sample = replace(run, selection=replace(run.selection, limit=num_measured))
+        with TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            sample.measure(Path(folder), classifier, explainers, passes)
+            seconds = time.perf_counter() - start
+            num_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*.npz"))
+        estimates.append(_make_estimate(classifier, explainers, passes, num_images, num_measured, seconds, num_bytes))
+    return estimates
+
+
+def _make_estimate(
+    classifier: Classifier,
+    explainers: Sequence[Explainer],
+    passes: Sequence[float],
+    num_images: int,
+    num_measured: int,
+    seconds: float,
+    num_bytes: int,
+) -> Estimate:
+    return Estimate(
+        model=classifier.name,
+        device=str(classifier.device),
+        num_images=num_images,
+        num_measured=num_measured,
+        passes={explainer.name: count for explainer, count in zip(explainers, passes, strict=True)},
+        seconds_per_image=seconds / num_measured,
+        bytes_per_image=num_bytes / num_measured,
+    )

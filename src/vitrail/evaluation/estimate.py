@@ -1,0 +1,61 @@
+"""What a run will cost, measured on its first images before anything is paid."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PROCESSES = (1, 8, 32)
+"""Numbers of processes for which the total is given."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The expected cost of a run.
+
+    Attributes:
+        model: Name of the model.
+        device: Where it was measured.
+        num_images: Number of images of the run.
+        num_measured: Number of images that were measured, together.
+        passes: By method: floating-point operations of one explanation, divided by those of a forward pass.
+        seconds_per_image: Time of one image by all methods, with reading, measures and writing.
+        bytes_per_image: Disk that the results of one image take.
+    """
+
+    model: str
+    device: str
+    num_images: int
+    num_measured: int
+    passes: Mapping[str, float] = field(default_factory=dict)
+    seconds_per_image: float = 0.0
+    bytes_per_image: float = 0.0
+
+    def lines(self) -> list[str]:
+        """Return the estimate as lines of text."""
+        passes = ", ".join(f"{name} {count:.3g}" for name, count in self.passes.items())
+        total = self.seconds_per_image * self.num_images
+        times = ", ".join(
+            f"{format_seconds(total / count)} in {count} process{'es' if count > 1 else ''}" for count in PROCESSES
+        )
+        return [
+            f"{self.model} on {self.device}: {self.num_images} images; measured on {self.num_measured}, nothing was written",
+            f"forward passes per image: {passes}",
+            f"{self.seconds_per_image:.3g} s per image; expected time: {times}, each with a device of its own",
+            f"expected disk: {format_bytes(self.bytes_per_image * self.num_images)}",
+        ]
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration: "42 s", "7 min", "3.5 h" or "12 days"."""
+    for limit, unit, length in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds / 86_400:.3g} days"
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Format a size in the largest unit below it."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
