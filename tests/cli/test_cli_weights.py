@@ -103,6 +103,7 @@ def test_your_own_code(folder, run_vitrail):
         ),
         (("-m", "net.py"), "expected a function of net.py that returns the network, as in net.py:build, got the file alone"),
         (("-m", "model_best.pth.tar", "--mean", "x"), "expected --mean as a number, or numbers separated by commas, got 'x'"),
+        (("-m", f"timm:{TIMM},timm:vit_base_patch16_224"), f"expected one model, got 'timm:{TIMM},timm:vit_base_patch16_224'"),
         (("-m", "lightning.ckpt"), "--model timm:vit_base_patch16_224 --weights lightning.ckpt"),
         (("-m", "vitrail:hit-cifar10", "--weights-key", "ema"), "expected weights_key together with weights, got 'ema' alone"),
     ],

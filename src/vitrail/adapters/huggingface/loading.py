@@ -249,6 +249,6 @@ def write_folder(classifier: Classifier, folder: Path, overwrite: bool) -> None:
     if classifier.output == "none":
         config.problem_type = "regression"
     with results_folder(folder, overwrite) as partial:
-        with attributes([module], config=config):  # Leaves the user's own configuration unchanged.
+        with _silence_transformers(), attributes([module], config=config):  # Leaves the user's own configuration unchanged.
             module.save_pretrained(partial, safe_serialization=True)
         (partial / PROCESSOR).write_text(json_text(description, indent=2) + "\n", encoding="utf-8")
