@@ -97,7 +97,7 @@ class Explanation:
 
     @property
     def signed(self) -> bool:
-        """Whether relevance can be negative; true for decompositions of the logit, even if no value is negative."""
+        """Whether relevance can be negative; always for decompositions of the logit."""
         return self.bias is not None or bool((self.relevance < 0).any())
 
     def target_logits(self) -> Float[Tensor, " b"]:
@@ -246,20 +246,6 @@ class Explanation:
         }
 
 
-def is_description(path: Path) -> bool:
-    """Return whether a file is the .json that `Explanation.save` writes beside its arrays."""
-    try:
-        description = read_json(path)
-    except (OSError, ValueError):
-        return False
-    return isinstance(description, dict) and description.get("format") == FORMAT
-
-
 def _npz(path: str | Path) -> Path:
     path = Path(path)
     return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
-
-
-def format_share(part: float, whole: float) -> str:
-    """Format a part of a logit in per cent; "of nothing" if the logit is zero."""
-    return f"{part / whole:.1%}" if whole else "of nothing"

@@ -51,7 +51,7 @@ def killed(arguments, out, after):
 
 
 def kill_and_go_on(run_vitrail, make_photo, snapshot, tmp_path, monkeypatch, kills, more=()):
-    monkeypatch.setattr("vitrail.runs.explain_folder.MAX_ROWS", 2)  # A killed program never gets there; drawing takes long.
+    monkeypatch.setattr("vitrail.runs.explain_files.MAX_ROWS", 2)  # A killed program never gets there; drawing takes long.
     for i in range(40):
         make_photo(tmp_path / "data" / f"{i % 3}" / f"{i}.png", seed=i, size=(40, 32))
     (tmp_path / "data" / "1" / "broken.png").write_text("no photo")

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 import vitrail
 from goldens import golden
 from vitrail.core.errors import CheckpointError
-from vitrail.models.checkpoints import Inert, read_checkpoint
+from vitrail.models.checkpoints import read_checkpoint
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, Explained, read_mask
 from vitrail.models.diffmask.published import PARTS, published_state
+from vitrail.models.stand_ins import Inert
 
 CASE = golden("diffmask_trainer")
 SETTINGS = CASE.about["settings"]

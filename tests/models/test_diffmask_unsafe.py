@@ -14,8 +14,9 @@ import torch
 import vitrail
 from goldens import golden
 from vitrail.core.errors import CheckpointError
-from vitrail.models.checkpoints import Inert, read_checkpoint
+from vitrail.models.checkpoints import read_checkpoint
 from vitrail.models.diffmask import read_mask
+from vitrail.models.stand_ins import Inert
 
 CASE = golden("diffmask_trainer")
 SETTINGS = CASE.about["settings"]

@@ -33,8 +33,8 @@ def write_rows(rows, path):
 def _small_pictures(monkeypatch):
     """Drawing is not what is tested here."""
     monkeypatch.setattr("vitrail.runs.explain_photos.overlay", partial(overlay, side=8))
-    monkeypatch.setattr("vitrail.runs.explain_folder.MAX_ROWS", 3)
-    monkeypatch.setattr("vitrail.runs.explain_folder.contact_sheet", write_rows)
+    monkeypatch.setattr("vitrail.runs.explain_files.MAX_ROWS", 3)
+    monkeypatch.setattr("vitrail.runs.explain_files.contact_sheet", write_rows)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_the_run_is_described(explain, data, classifier, tmp_path):
 
 
 @pytest.mark.parametrize("times", [0, 1, 7])
-@pytest.mark.parametrize("kind", ["numpy.savez_compressed", "vitrail.runs.explain_folder.draw"])
+@pytest.mark.parametrize("kind", ["numpy.savez_compressed", "vitrail.runs.explain_files.draw"])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(kind, times, explain, tmp_path, snapshot, monkeypatch, seen):
     explain(out=tmp_path / "whole")
     with monkeypatch.context() as patch:

@@ -22,6 +22,7 @@ from vitrail.explainers.intr import INTRQueries
 from vitrail.runs import query_photos as queries
 from vitrail.runs.photo_list import QueriedPhoto, list_folder_photos, list_named_photos, refuse_replacing
 from vitrail.runs.query_photos import choose_classes, query_photos
+from vitrail.runs.query_results import FORMAT
 
 pytest_plugins = ("tiny",)
 
@@ -113,7 +114,7 @@ def test_maps_and_numbers_are_those_of_the_network(classifier, photos, out, laye
     found, unreadable = query_photos(INTRQueries(classifier, layer=layer), asked, out, top=3)
     assert unreadable == []
     table = summary(out)
-    assert table["format"] == queries.FORMAT
+    assert table["format"] == FORMAT
     assert [one["maps"] for one in table["photos"]] == [f"{name}.safetensors" for name in "abcd"]
     shapes = set()
     assert (table["layer"], table["num_layers"], table["num_heads"]) == (layer % 3, 3, 4)

@@ -12,7 +12,7 @@ from vitrail.adapters.cells import expand_cells, sum_cells
 from vitrail.adapters.checks.verification import remember
 from vitrail.adapters.classifier import Classifier
 from vitrail.core.autocast import without_autocast
-from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import forward_hooks, uncompiled
 from vitrail.core.types import Images, Logits
 
@@ -237,17 +237,3 @@ class _Search:
     def _run(self, images: Images, hooks: dict[str, Any]) -> Logits:
         with forward_hooks([(self.modules[name], hook) for name, hook in hooks.items()]):
             return self.classifier.logits(images)
-
-
-def check_layer(classifier: Classifier, layer: str) -> None:
-    """Check that a network has a layer of this name.
-
-    Raises:
-        InvalidInputError: It has none.
-    """
-    names = [name for name, _ in classifier.module.named_modules() if name]
-    if layer not in names:
-        raise InvalidInputError(
-            f"expected the name of a layer of {classifier.name}, got {layer!r}; its outermost layers: "
-            + ", ".join(name for name in names if "." not in name)
-        )

@@ -89,6 +89,6 @@ def export_huggingface(classifier: Classifier, folder: str | Path, *, overwrite:
             f"expected a network without a normalization before it, which {type(classifier.module).__name__} has as part of a wrapper; "
             "adapt and export the network inside, with a Preprocessing of that mean and std"
         )
-    from vitrail.adapters.huggingface.loading import write_folder  # noqa: PLC0415 (heavy, and an extra)
+    from vitrail.adapters.huggingface.export import write_folder  # noqa: PLC0415 (heavy, and an extra)
 
     write_folder(classifier, Path(folder), overwrite)

@@ -23,7 +23,8 @@ from vitrail.evaluation.run import claimed_for
 from vitrail.explainers.intr import INTRQueries
 from vitrail.runs.manifest import Manifest, describe_model, fingerprint_files
 from vitrail.runs.photo_list import list_folder_photos, list_named_photos, refuse_replacing
-from vitrail.runs.query_photos import PhotoQueries, query_photos
+from vitrail.runs.query_photos import query_photos
+from vitrail.runs.query_results import PhotoQueries
 from vitrail.runs.run_dir import RunDirectory
 from vitrail.runs.shards import FOLDER, remove_shards
 

@@ -17,7 +17,7 @@ from vitrail.datasets.photos import list_photos
 from vitrail.datasets.rgb import to_rgb
 from vitrail.explainers import make_explainer
 from vitrail.explanation import Explanation
-from vitrail.runs.explain_folder import FolderResults
+from vitrail.runs.explain_files import FolderResults
 from vitrail.runs.explain_folder import explain_folder as run_explain_folder
 from vitrail.runs.explain_images import BATCH_SIZE, explain_photos
 from vitrail.runs.explain_photos import SHEET, explain_photos_into, method_folders, refuse_overwriting

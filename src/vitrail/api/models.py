@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vitrail.adapters import Classifier, PlainClassifier, adapt
+from vitrail.adapters.feature_maps import has_feature_map
 from vitrail.api.loading import load
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.core.options import convert_option
@@ -67,10 +68,10 @@ def default_method(classifier: Classifier) -> str:
     """Return the method that is used if none is named.
 
     hit for a HiT and intr for an INTR, which explain themselves; rollout for a network that gives an embedding, which has no class to
-    explain; occlusion for a network that vitrail cannot look into; else chefer.
+    explain; for a network that vitrail cannot look into, grad-cam if its logits follow from one feature map, else occlusion; else chefer.
     """
     if isinstance(classifier, PlainClassifier):
-        return "occlusion"
+        return "grad-cam" if classifier.output != "embedding" and has_feature_map(classifier) else "occlusion"
     if classifier.output == "embedding":
         return "rollout"
     return next((name for kind, name in ((HiT, "hit"), (INTR, "intr")) if isinstance(classifier.module, kind)), "chefer")

@@ -6,6 +6,7 @@ from typing import Any
 from vitrail.cli.model_options import ModelOptions
 from vitrail.cli.options import ExplanationOptions, MethodOptions, PhotoOptions, SpeedOptions, TargetOptions
 from vitrail.cli.printing import print_estimates, print_explanations, print_folder, print_unreadable
+from vitrail.core.distributed import started_together
 from vitrail.core.errors import InvalidInputError
 
 OUT = ExplanationOptions(Path("vitrail-explain"))
@@ -24,6 +25,8 @@ def explain(
         raise InvalidInputError(f"expected photos, or a folder by --data, got {'both' if images.photos else 'neither'}")
     if images.data is None and (images.limit is not None or speed.workers or output.file_format == "shards" or output.dry_run):
         raise InvalidInputError("expected --limit, --workers, --dry-run and --format shards together with --data, got photos")
+    if images.data is None and started_together() > 1:
+        raise InvalidInputError("expected one process for named photos, got several; give a folder by --data to share it")
     from vitrail import api  # noqa: PLC0415 (heavy)
     from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
 

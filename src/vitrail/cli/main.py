@@ -36,7 +36,7 @@ INTERRUPTED = 130
 FAILED = 2
 """Exit code of errors that the user can fix."""
 
-DISTRIBUTED = ("score", "compare", "layers", "test", "train")
+DISTRIBUTED = ("explain", "queries", "score", "compare", "layers", "test", "train")
 """Commands that share their work among the processes of torchrun."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")

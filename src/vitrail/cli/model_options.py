@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
+from vitrail.cli.panels import MODEL, optional
 from vitrail.cli.parsing import parse_model_args, parse_numbers, parse_size
 from vitrail.core.errors import InvalidInputError
 
@@ -18,14 +17,6 @@ logger = logging.getLogger("vitrail")
 
 DEFAULT_MODEL = "vitrail:hit-cifar10"
 
-MODEL = "Model"
-"""Panel of `--help`."""
-
-
-def model_option(*names: str, help: str, metavar: str | None = None) -> Any:  # noqa: A002 (typer's name)
-    """Return an option of the panel "Model" that may be left out."""
-    return typer.Option(*names, help=help, metavar=metavar, show_default=False, rich_help_panel=MODEL)
-
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -33,38 +24,38 @@ class LoadOptions:
 
     model_arg: Annotated[
         list[str] | None,
-        model_option("--model-arg", metavar="KEY=VALUE", help="Argument of the network, e.g. pretrained=false; repeatable."),
+        optional(MODEL, "--model-arg", metavar="KEY=VALUE", help="Argument of the network, e.g. pretrained=false; repeatable."),
     ] = None
     image_size: Annotated[
-        str | None, model_option("--image-size", metavar="HEIGHTxWIDTH", help="Input size (default: the model's).")
+        str | None, optional(MODEL, "--image-size", metavar="HEIGHTxWIDTH", help="Input size (default: the model's).")
     ] = None
     weights: Annotated[
-        str | None, model_option("--weights", help="Your weights for the network: a file; nothing is downloaded.")
+        str | None, optional(MODEL, "--weights", help="Your weights for the network: a file; nothing is downloaded.")
     ] = None
-    weights_key: Annotated[str | None, model_option("--weights-key", help="Which of several weights in the file.")] = None
+    weights_key: Annotated[str | None, optional(MODEL, "--weights-key", help="Which of several weights in the file.")] = None
     mean: Annotated[
-        str | None, model_option("--mean", help="Mean of pixels from 0 to 1: one number, or a,b,c (default: the model's).")
+        str | None, optional(MODEL, "--mean", help="Mean of pixels from 0 to 1: one number, or a,b,c (default: the model's).")
     ] = None
-    std: Annotated[str | None, model_option("--std", help="Standard deviation of pixels, with --mean.")] = None
-    class_names: Annotated[str | None, model_option("--class-names", help="File of class names, or a,b,c.")] = None
+    std: Annotated[str | None, optional(MODEL, "--std", help="Standard deviation of pixels, with --mean.")] = None
+    class_names: Annotated[str | None, optional(MODEL, "--class-names", help="File of class names, or a,b,c.")] = None
     output: Annotated[
         Literal["softmax", "sigmoid", "none"] | None,
-        model_option("--output", help="Meaning of the logits (default: the model's)."),
+        optional(MODEL, "--output", help="Meaning of the logits (default: the model's)."),
     ] = None
     output_key: Annotated[
-        str | None, model_option("--output-key", help="Index or key of the logits in the network's output.")
+        str | None, optional(MODEL, "--output-key", help="Index or key of the logits in the network's output.")
     ] = None
-    prompts: Annotated[str | None, model_option("--prompts", help="Explain similarity to texts: a,b,c, or a file.")] = None
+    prompts: Annotated[str | None, optional(MODEL, "--prompts", help="Explain similarity to texts: a,b,c, or a file.")] = None
     templates: Annotated[
-        str | None, model_option("--templates", help="Templates of --prompts, averaged, e.g. 'a photo of a {}'.")
+        str | None, optional(MODEL, "--templates", help="Templates of --prompts, averaged, e.g. 'a photo of a {}'.")
     ] = None
     references: Annotated[
-        Path | None, model_option("--references", help="Explain similarity to images: folder with one subfolder per class.")
+        Path | None, optional(MODEL, "--references", help="Explain similarity to images: folder with one subfolder per class.")
     ] = None
     reference_mode: Annotated[
-        Literal["mean", "nearest"] | None, model_option("--reference-mode", help="Reference of a class (default: mean).")
+        Literal["mean", "nearest"] | None, optional(MODEL, "--reference-mode", help="Reference of a class (default: mean).")
     ] = None
-    probe: Annotated[Path | None, model_option("--probe", help="File of a linear probe on the embedding.")] = None
+    probe: Annotated[Path | None, optional(MODEL, "--probe", help="File of a linear probe on the embedding.")] = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -106,7 +97,8 @@ class ModelOptions(LoadOptions):
 
     model: Annotated[
         str | None,
-        model_option(
+        optional(
+            MODEL,
             "--model",
             "-m",
             help="vitrail:NAME, timm:NAME, hf:NAME, torchvision:NAME, hit:NAME, intr:NAME, FILE, FOLDER or file.py:FUNCTION.",
@@ -122,9 +114,9 @@ class ModelOptions(LoadOptions):
 class ModelsOptions(LoadOptions):
     """Which models."""
 
-    model: Annotated[str | None, model_option("--model", "-m", help="Models, comma-separated; see vitrail explain --help.")] = (
-        None
-    )
+    model: Annotated[
+        str | None, optional(MODEL, "--model", "-m", help="Models, comma-separated; see vitrail explain --help.")
+    ] = None
 
     @property
     def names(self) -> list[str] | None:

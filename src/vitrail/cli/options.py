@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from vitrail.cli.panels import DATA, METHODS, OUTPUT, SPEED, option, optional
 from vitrail.cli.parsing import (
     parse_count,
     parse_data_options,
@@ -13,11 +14,7 @@ from vitrail.cli.parsing import (
     parse_names,
 )
 
-DATA, METHODS, METRICS, OUTPUT, SPEED = "Data", "Methods", "Metrics", "Output", "Speed"
-"""Panels of `--help`."""
-
-
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.", rich_help_panel=OUTPUT)]
+Overwrite = Annotated[bool, option(OUTPUT, "--overwrite", help="Replace earlier results.")]
 
 DataArgument = Annotated[Path, typer.Argument(help="Photo, folder of photos, or folder with one subfolder per class.")]
 
@@ -33,7 +30,7 @@ class LimitOptions:
 
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Maximum number of images, evenly spread.", show_default=False, rich_help_panel=DATA),
+        optional(DATA, min=1, help="Maximum number of images, evenly spread."),
     ] = None
 
 
@@ -44,7 +41,7 @@ class PhotoOptions(LimitOptions):
     photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.", show_default=False)] = None
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Folder of images, instead of photos.", show_default=False, rich_help_panel=DATA),
+        optional(DATA, "--data", help="Folder of images, instead of photos."),
     ] = None
 
 
@@ -54,28 +51,15 @@ class DataOptions(LimitOptions):
 
     data_set: Annotated[
         str | None,
-        typer.Option(
-            "--data-set",
-            help="Name of a data set with root DATA; see vitrail list data.",
-            show_default=False,
-            rich_help_panel=DATA,
-        ),
+        optional(DATA, "--data-set", help="Name of a data set with root DATA; see vitrail list data."),
     ] = None
     split: Annotated[
         str | None,
-        typer.Option(
-            help="Split of --data-set (default: test, or val if there is no test).", show_default=False, rich_help_panel=DATA
-        ),
+        optional(DATA, help="Split of --data-set (default: test, or val if there is no test)."),
     ] = None
     data_option: Annotated[
         list[str] | None,
-        typer.Option(
-            "--data-option",
-            metavar="KEY=VALUE",
-            help="Option of --data-set; repeatable.",
-            show_default=False,
-            rich_help_panel=DATA,
-        ),
+        optional(DATA, "--data-option", metavar="KEY=VALUE", help="Option of --data-set; repeatable."),
     ] = None
 
     @property
@@ -90,26 +74,21 @@ class MethodOptions:
 
     method: Annotated[
         str | None,
-        typer.Option(
-            help="Methods, comma-separated (default: hit for HiT, intr for INTR, chefer for other ViTs, rollout for embeddings, else "
-            "occlusion).",
-            show_default=False,
-            rich_help_panel=METHODS,
+        optional(
+            METHODS,
+            help="Methods, comma-separated; see vitrail list methods (default: one that fits the model).",
         ),
     ] = None
     method_option: Annotated[
         list[str] | None,
-        typer.Option(
+        optional(
+            METHODS,
             "--method-option",
             metavar="METHOD.OPTION=VALUE",
             help="Option of a method, e.g. rollout.discard_ratio=0.9; repeatable.",
-            show_default=False,
-            rich_help_panel=METHODS,
         ),
     ] = None
-    precision: Annotated[
-        Literal["full", "bf16", "fp16"], typer.Option(help="Precision of the network.", rich_help_panel=SPEED)
-    ] = "full"
+    precision: Annotated[Literal["full", "bf16", "fp16"], option(SPEED, help="Precision of the network.")] = "full"
 
     @property
     def names(self) -> list[str] | None:
@@ -128,15 +107,13 @@ class TargetOptions:
 
     target: Annotated[
         str | None,
-        typer.Option(
-            help="Class to explain, by name or number (default: predicted class).", show_default=False, rich_help_panel=METHODS
-        ),
+        optional(METHODS, help="Class to explain, by name or number (default: predicted class)."),
     ] = None
 
 
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Measure the first images, print the expected cost; write nothing.", rich_help_panel=SPEED),
+    option(SPEED, "--dry-run", help="Measure the first images, print the expected cost; write nothing."),
 ]
 
 
@@ -144,7 +121,7 @@ DryRun = Annotated[
 class OutputOptions:
     """Where results go."""
 
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.", rich_help_panel=OUTPUT)] = Path("vitrail-out")
+    out: Annotated[Path, option(OUTPUT, "--out", "-o", help="Output folder.")] = Path("vitrail-out")
     overwrite: Overwrite = False
 
 
@@ -154,14 +131,12 @@ class ExplanationOptions(OutputOptions):
 
     file_format: Annotated[
         Literal["files", "shards"],
-        typer.Option("--format", help="Of --data: files per image, or shards of many images.", rich_help_panel=OUTPUT),
+        option(OUTPUT, "--format", help="Of --data: files per image, or shards of many images."),
     ] = "files"
-    pictures: Annotated[str, typer.Option(help="Images of shards to draw: a number, all or none.", rich_help_panel=OUTPUT)] = (
-        "100"
-    )
-    half: Annotated[bool, typer.Option("--half", help="Half precision in shards.", rich_help_panel=OUTPUT)] = False
-    smooth: Annotated[bool, typer.Option(help="Blend patches in overlays.", rich_help_panel=OUTPUT)] = False
-    top: Annotated[int, typer.Option(min=1, help="Number of classes and patches to print.", rich_help_panel=OUTPUT)] = 3
+    pictures: Annotated[str, option(OUTPUT, help="Images of shards to draw: a number, all or none.")] = "100"
+    half: Annotated[bool, option(OUTPUT, "--half", help="Half precision in shards.")] = False
+    smooth: Annotated[bool, option(OUTPUT, help="Blend patches in overlays.")] = False
+    top: Annotated[int, option(OUTPUT, min=1, help="Number of classes and patches to print.")] = 3
     dry_run: DryRun = False
 
     @property
@@ -181,9 +156,7 @@ class DeviceOptions:
 
     device: Annotated[
         str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1, mps (default: the fastest available).", show_default=False, rich_help_panel=SPEED
-        ),
+        optional(SPEED, help="cpu, cuda, cuda:1, mps (default: the fastest available)."),
     ] = None
 
 
@@ -191,8 +164,8 @@ class DeviceOptions:
 class SpeedOptions(DeviceOptions):
     """How images are read and computed."""
 
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.", rich_help_panel=SPEED)] = 16
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.", rich_help_panel=SPEED)] = 0
+    batch_size: Annotated[int, option(SPEED, min=1, help="Images per batch.")] = 16
+    workers: Annotated[int, option(SPEED, min=0, help="Processes that read images.")] = 0
 
 
 LARGE_BATCHES = SpeedOptions(batch_size=64)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from vitrail.evaluation.estimate import Estimate
     from vitrail.evaluation.scoring.table import Table
     from vitrail.explanation import Explanation
-    from vitrail.runs.explain_folder import FolderResults
-    from vitrail.runs.query_photos import PhotoQueries
+    from vitrail.runs.explain_files import FolderResults
+    from vitrail.runs.query_results import PhotoQueries
 
 MAX_FILES = 10
 COMPLETENESS = "largest |sum of parts - logit| / largest |logit|"
@@ -104,8 +104,7 @@ def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top:
 
 def describe_explanation(explanation: "Explanation", top: int) -> str:
     """Describe the explanation of one photo in a line: the logit and its parts if it is complete, and the strongest patches."""
-    from vitrail.core.outputs import has_probabilities  # noqa: PLC0415 (heavy)
-    from vitrail.explanation import format_share  # noqa: PLC0415
+    from vitrail.core.outputs import format_share, has_probabilities  # noqa: PLC0415 (heavy)
 
     target, logit = explanation.target_name(), float(explanation.target_logits()[0])
     patches = explanation.strongest_patches(0, top)

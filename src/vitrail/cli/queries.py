@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from vitrail.cli.model_options import ModelOptions
-from vitrail.cli.options import DATA, METHODS, DeviceOptions, OutputOptions, PhotoOptions
+from vitrail.cli.options import DeviceOptions, OutputOptions, PhotoOptions
+from vitrail.cli.panels import DATA, METHODS, option, optional
 from vitrail.cli.printing import print_queries, print_unreadable
 from vitrail.core.errors import InvalidInputError
 
@@ -19,18 +18,17 @@ def queries(
     speed: DeviceOptions,
     true_class: Annotated[
         str | None,
-        typer.Option(
+        optional(
+            DATA,
             "--class",
             help="True class of the photos, by name or number (default: the subfolder of --data); takes only this class.",
-            show_default=False,
-            rich_help_panel=DATA,
         ),
     ] = None,
     top: Annotated[
         int,
-        typer.Option(min=1, help="Number of classes: the true one, and the most probable others.", rich_help_panel=METHODS),
+        option(METHODS, min=1, help="Number of classes: the true one, and the most probable others."),
     ] = 5,
-    layer: Annotated[int, typer.Option(help="Decoder layer, from 0; negative: from the end.", rich_help_panel=METHODS)] = -1,
+    layer: Annotated[int, option(METHODS, help="Decoder layer, from 0; negative: from the end.")] = -1,
     output: OutputOptions = OUT,
 ) -> None:
     """Show where the class queries of an INTR look; write a sheet with all heads and the raw maps per photo."""

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from vitrail.cli.model_options import ModelOptions
-from vitrail.cli.options import METRICS, DataArgument, DataOptions, OutputOptions, SpeedOptions
+from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedOptions
+from vitrail.cli.panels import METRICS, optional
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_estimates, print_scores
 from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
@@ -23,12 +24,7 @@ def score(
     speed: SpeedOptions,
     mosaic: Annotated[
         int | None,
-        typer.Option(
-            min=2,
-            help="Grid pointing game: cells per side of mosaics of confidently classified images.",
-            show_default=False,
-            rich_help_panel=METRICS,
-        ),
+        optional(METRICS, min=2, help="Grid pointing game: cells per side of mosaics of confidently classified images."),
     ] = None,
     output: OutputOptions = OUT,
 ) -> None:

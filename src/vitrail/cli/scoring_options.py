@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
-from vitrail.cli.options import METHODS, METRICS, DataOptions, DryRun, MethodOptions, OutputOptions, SpeedOptions
+from vitrail.cli.options import DataOptions, DryRun, MethodOptions, OutputOptions, SpeedOptions
+from vitrail.cli.panels import METHODS, METRICS, option, optional
 from vitrail.cli.parsing import parse_metric_options
 
 if TYPE_CHECKING:
@@ -19,10 +18,8 @@ class ScoredMethodOptions(MethodOptions):
 
     method: Annotated[
         str | None,
-        typer.Option(
-            help="Methods, comma-separated; include random as the control (default: random and hit, intr or chefer).",
-            show_default=False,
-            rich_help_panel=METHODS,
+        optional(
+            METHODS, help="Methods, comma-separated; include random as the control (default: random and hit, intr or chefer)."
         ),
     ] = None
 
@@ -35,58 +32,42 @@ class ScoringOptions:
 
     protocol: Annotated[
         str | None,
-        typer.Option(
-            help="Protocols of insertion and deletion, comma-separated (default: hit, if no --metric is given).",
-            show_default=False,
-            rich_help_panel=METRICS,
-        ),
+        optional(METRICS, help="Protocols of insertion and deletion, comma-separated (default: hit, if no --metric is given)."),
     ] = None
     metric: Annotated[
         str | None,
-        typer.Option(help="Other metrics, comma-separated; see vitrail list.", show_default=False, rich_help_panel=METRICS),
+        optional(METRICS, help="Other metrics, comma-separated; see vitrail list."),
     ] = None
     metric_option: Annotated[
         list[str] | None,
-        typer.Option(
+        optional(
+            METRICS,
             "--metric-option",
             metavar="METRIC.OPTION=VALUE",
             help="Option of a metric, e.g. masks.threshold=0.3; repeatable.",
-            show_default=False,
-            rich_help_panel=METRICS,
         ),
     ] = None
     steps: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Number of steps (default: the protocol's); results are then not comparable to published ones.",
-            show_default=False,
-            rich_help_panel=METRICS,
+        optional(
+            METRICS, min=1, help="Number of steps (default: the protocol's); results are then not comparable to published ones."
         ),
     ] = None
     order: Annotated[
         Literal["most", "least"] | None,
-        typer.Option(
-            help="Relevance of the cells that change first (default: the protocol's).",
-            show_default=False,
-            rich_help_panel=METRICS,
-        ),
+        optional(METRICS, help="Relevance of the cells that change first (default: the protocol's)."),
     ] = None
     target: Annotated[
         str | None,
-        typer.Option(
-            help='Class to explain, by name or number; "label" for each image\'s label (default: predicted class).',
-            show_default=False,
-            rich_help_panel=METRICS,
+        optional(
+            METRICS, help='Class to explain, by name or number; "label" for each image\'s label (default: predicted class).'
         ),
     ] = None
     masks: Annotated[
         Path | None,
-        typer.Option(help="Ground truth: folder of masks, laid out like DATA.", show_default=False, rich_help_panel=METRICS),
+        optional(METRICS, help="Ground truth: folder of masks, laid out like DATA."),
     ] = None
-    boxes: Annotated[bool, typer.Option("--boxes", help="Ground truth: boxes of the data set.", rich_help_panel=METRICS)] = (
-        False
-    )
+    boxes: Annotated[bool, option(METRICS, "--boxes", help="Ground truth: boxes of the data set.")] = False
 
     @property
     def options(self) -> dict[str, dict[str, Any]]:

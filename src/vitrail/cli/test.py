@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitrail.cli.model_options import ModelOptions
-from vitrail.cli.options import LARGE_BATCHES, OUTPUT, DataOptions, Overwrite, SpeedOptions, TestDataArgument
+from vitrail.cli.options import LARGE_BATCHES, DataOptions, Overwrite, SpeedOptions, TestDataArgument
+from vitrail.cli.panels import OUTPUT, optional
 from vitrail.cli.printing import print_unreadable
 
 if TYPE_CHECKING:
@@ -20,16 +21,11 @@ def test(
     images: DataOptions,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Also write accuracy.json.", show_default=False, rich_help_panel=OUTPUT),
+        optional(OUTPUT, "--out", "-o", help="Also write accuracy.json."),
     ] = None,
     export: Annotated[
         Path | None,
-        typer.Option(
-            "--export",
-            help="Also write a Hugging Face model for from_pretrained of transformers.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
+        optional(OUTPUT, "--export", help="Also write a Hugging Face model for from_pretrained of transformers."),
     ] = None,
     overwrite: Overwrite = False,
     speed: SpeedOptions = LARGE_BATCHES,

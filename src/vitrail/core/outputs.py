@@ -74,3 +74,8 @@ def same_decision(
     """Return 1 where two predictions are the same class, else 0; NaN for outputs that predict no class."""
     same = (decisions(first) == decisions(second)).to(torch.promote_types(first.dtype, torch.float32))
     return same if has_probabilities(output) else torch.full_like(same, torch.nan)
+
+
+def format_share(part: float, whole: float) -> str:
+    """Format a part of a logit in per cent; "of nothing" if the logit is zero."""
+    return f"{part / whole:.1%}" if whole else "of nothing"

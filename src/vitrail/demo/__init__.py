@@ -10,11 +10,12 @@ from vitrail.adapters import load
 from vitrail.api import score
 from vitrail.core.errors import MissingExtraError
 from vitrail.core.files import output_folder, results_folder
+from vitrail.core.outputs import format_share
 from vitrail.demo.birds import HIT, SHEET, VIT, BirdResults, explain_birds
 from vitrail.evaluation.scoring.report import write_results
 from vitrail.evaluation.scoring.table import Table as ScoreTable
 from vitrail.explainers import EXPLAINERS, make_explainer
-from vitrail.explanation import Explanation, format_share
+from vitrail.explanation import Explanation
 from vitrail.metrics import Curves
 from vitrail.runs.explain_images import explain_photos
 from vitrail.viz.curves import plot_perturbation

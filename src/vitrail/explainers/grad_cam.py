@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.adapters import Check, ViTAdapter
+from vitrail.adapters import Check, Classifier, ViTAdapter
 from vitrail.adapters.cells import resample_cells
-from vitrail.adapters.feature_maps import check_layer, find_feature_map
+from vitrail.adapters.feature_maps import find_feature_map
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.hooks import forward_hooks
 from vitrail.core.precision import at_least_float32
@@ -71,7 +71,7 @@ class GradCam(Explainer):
             if self.block != -1 or self.site is not None:
                 raise InvalidInputError(f"expected no block and no site for {self.model.name}, which is no ViT; name a layer")
             if self.layer is not None:
-                check_layer(self.model, self.layer)
+                _check_layer(self.model, self.layer)
             return
         if self.layer is not None:
             raise InvalidInputError(
@@ -175,3 +175,17 @@ def _principal_component(weighted: Float[Tensor, "b n d"], cam: Float[Tensor, "b
     projected = (centered @ component).squeeze(-1)
     agreement = (projected * (cam - cam.mean(1, keepdim=True))).sum(1, keepdim=True)
     return projected * torch.where(agreement < 0, -1.0, 1.0)
+
+
+def _check_layer(classifier: Classifier, layer: str) -> None:
+    """Check that a network has a layer of this name.
+
+    Raises:
+        InvalidInputError: It has none.
+    """
+    names = [name for name, _ in classifier.module.named_modules() if name]
+    if layer not in names:
+        raise InvalidInputError(
+            f"expected the name of a layer of {classifier.name}, got {layer!r}; its outermost layers: "
+            + ", ".join(name for name in names if "." not in name)
+        )

@@ -13,20 +13,19 @@ from torch import Tensor
 
 from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.files import output_folder, write_text
+from vitrail.core.files import output_folder
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.types import Logits
 from vitrail.datasets.dataset import Unreadable
-from vitrail.datasets.photos import PhotoFile
 from vitrail.explainers.intr import INTRQueries
 from vitrail.models.checkpoints import write_tensors
 from vitrail.runs.explain_photos import OpenedPhoto, PhotoReader
 from vitrail.runs.loop import Batches, Pass
 from vitrail.runs.photo_list import SHEET, QueriedPhoto
+from vitrail.runs.query_results import PhotoQueries, QueriedClass, write_table
 from vitrail.runs.shards import Shard, ShardStore, list_unreadable
 from vitrail.viz.queries import MAX_PHOTOS, ClassView, PhotoView, query_overview, query_sheet
 
-FORMAT = "vitrail queries 1"
 PER_SHARD = 8
 """Photos per shard: what is computed again after an interruption."""
 
@@ -35,42 +34,6 @@ MAPS = "maps"
 
 QueryAttention = Float[Tensor, "k h rows cols"]
 """Cross-attention of the queries of k classes, per head; each map sums to 1."""
-
-
-@dataclass(frozen=True)
-class QueriedClass:
-    """A class whose query is shown, with the model's prediction for it."""
-
-    name: str
-    index: int
-    logit: float
-    probability: float
-
-
-@dataclass(frozen=True)
-class PhotoQueries:
-    """The classes shown for a photo. Attention maps stay on disk, since those of many photos would fill the memory.
-
-    Attributes:
-        photo: The file.
-        true_class: Index of the true class, if known.
-        predicted: Index of the most probable class.
-        classes: The classes, in the order of `choose_classes`.
-    """
-
-    photo: PhotoFile
-    true_class: int | None
-    predicted: int
-    classes: Sequence[QueriedClass]
-
-    @property
-    def maps_file(self) -> str:
-        """Name of the file of attention maps, relative to the output folder."""
-        return f"{self.photo.result_name}.safetensors"
-
-    def describe_class(self, index: int) -> str:
-        """Return "true class", "predicted", or an empty text for other classes."""
-        return "true class" if index == self.true_class else "predicted" if index == self.predicted else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +158,7 @@ class _QueryRun:
             ]
             cut = f" The first {len(views)} of {len(results)} photos." if len(views) < len(results) else ""
             query_overview(views, self.folder / f"{SHEET}.png", self.caption + cut)
-        _write_table(self.table, self.explainer, list(results.values()), unreadable)
+        write_table(self.table, self.explainer, list(results.values()), unreadable)
 
 
 def _take_single(entries: list[OpenedPhoto | Unreadable]) -> OpenedPhoto | Unreadable:
@@ -239,31 +202,3 @@ def _make_view(opened: OpenedPhoto, result: PhotoQueries, maps: QueryAttention) 
     ]
     row = opened.row.reduced()
     return PhotoView(row.photo, row.box, classes, row.title)
-
-
-def _write_table(path: Path, explainer: INTRQueries, results: Sequence[PhotoQueries], unreadable: Sequence[Unreadable]) -> None:
-    config, model = explainer.intr.config, explainer.model
-
-    def describe(index: int) -> dict[str, str | int]:
-        return {"name": model.class_name(index), "index": index}
-
-    photos = [
-        {
-            "source": str(result.photo.path),
-            "maps": result.maps_file,
-            "true_class": None if result.true_class is None else describe(result.true_class),
-            "predicted": describe(result.predicted),
-            "classes": [vars(queried) for queried in result.classes],
-        }
-        for result in results
-    ]
-    content = {
-        "format": FORMAT,
-        "model": model.name,
-        "layer": explainer.layer % config.decoder_depth,
-        "num_layers": config.decoder_depth,
-        "num_heads": config.num_heads,
-        "photos": photos,
-        "unreadable": [file._asdict() for file in unreadable],
-    }
-    write_text(path, json_text(content, indent=2))

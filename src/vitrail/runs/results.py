@@ -10,9 +10,10 @@ from PIL import Image
 
 from vitrail.core.errors import CheckpointError, ImageError, OutputError
 from vitrail.core.files import atomic_write, output_folder, regular_file
+from vitrail.core.json_io import read_json
 from vitrail.core.outputs import has_probabilities
 from vitrail.datasets.dataset import Unreadable
-from vitrail.explanation import Explanation, is_description
+from vitrail.explanation import FORMAT, Explanation
 from vitrail.viz.tables import read_csv, write_csv
 
 IMAGES_FILE = "images.csv"
@@ -159,6 +160,15 @@ def expect_readable(num_read: int, num_images: int, unreadable: Sequence[Unreada
 def remove_results(folder: Path) -> None:
     """Remove the files that `MethodResults` wrote, and nothing else."""
     for arrays in folder.rglob("*.npz"):
-        if is_description(arrays.with_suffix(".json")):
+        if _is_description(arrays.with_suffix(".json")):
             for suffix in (".png", ".npz", ".json"):
                 arrays.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _is_description(path: Path) -> bool:
+    """Return whether a file is the .json that `Explanation.save` writes beside its arrays."""
+    try:
+        description = read_json(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(description, dict) and description.get("format") == FORMAT

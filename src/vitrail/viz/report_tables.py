@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from vitrail.core.outputs import Output, format_value, value_name
-from vitrail.explanation import Explanation, format_share
+from vitrail.core.outputs import Output, format_share, format_value, value_name
+from vitrail.explanation import Explanation
 from vitrail.metrics import Curves
 from vitrail.viz.report import Table
 

@@ -1,6 +1,5 @@
 """Load Hugging Face models by name or folder, with their preprocessing, and export them as folders."""
 
-import copy
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,15 +21,13 @@ from vitrail.adapters.huggingface.preprocessing import family_preprocessing, who
 from vitrail.adapters.huggingface.processors import (
     COMBINED_PROCESSOR,
     PROCESSOR,
-    processor_description,
     processor_preprocessing,
 )
 from vitrail.adapters.huggingface.text import read_text_tower
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
-from vitrail.core.files import regular_file, results_folder
-from vitrail.core.hooks import attributes
-from vitrail.core.json_io import json_text, read_json
+from vitrail.core.files import regular_file
+from vitrail.core.json_io import read_json
 from vitrail.models.limits import build_on_meta, check_numbers, expect_enough_bytes
 
 logger = logging.getLogger(__name__)
@@ -141,7 +138,7 @@ def load_trained(
     skeleton = build_on_meta(lambda: build_untrained(name, config, kind), f"hf:{name}", num_bytes)
     expect_enough_bytes(skeleton, num_bytes, name)
     try:
-        with _silence_transformers():
+        with silence_transformers():
             module, report = kind.from_pretrained(
                 name, config=config, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
@@ -161,7 +158,7 @@ def load_trained(
 
 
 @contextmanager
-def _silence_transformers() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Suppress progress bars and tables: vitrail's own messages report problems."""
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(transformers_logging.CRITICAL)
@@ -234,21 +231,3 @@ def _read_description(name: str, file: str, options: dict[str, Any]) -> Any:
 def first_line(error: Exception) -> str:
     """Return the first line of an error message that is not blank."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def write_folder(classifier: Classifier, folder: Path, overwrite: bool) -> None:
-    """Export a model as a folder; see `vitrail.adapters.export_huggingface`."""
-    module: Any = classifier.module
-    description = processor_description(classifier.preprocessing)
-    config = copy.deepcopy(module.config)
-    if classifier.class_names:
-        config.id2label = dict(enumerate(classifier.class_names))
-        config.label2id = {name: index for index, name in enumerate(classifier.class_names)}
-    if classifier.output == "sigmoid" and classifier.num_classes > 1:
-        config.problem_type = "multi_label_classification"
-    if classifier.output == "none":
-        config.problem_type = "regression"
-    with results_folder(folder, overwrite) as partial:
-        with _silence_transformers(), attributes([module], config=config):  # Leaves the user's own configuration unchanged.
-            module.save_pretrained(partial, safe_serialization=True)
-        (partial / PROCESSOR).write_text(json_text(description, indent=2) + "\n", encoding="utf-8")

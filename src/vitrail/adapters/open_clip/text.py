@@ -1,6 +1,6 @@
 """open_clip's text towers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -13,9 +13,6 @@ from vitrail.adapters.directions import TextTower
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.hooks import inspecting
 from vitrail.core.outputs import Output
-
-Tokenizer = Callable[[list[str]], Tensor]
-"""Turns texts into token ids, (k, length)."""
 
 VOCABULARY_SIZE = 49408
 """Number of tokens of CLIP's own tokenizer, which comes with open_clip."""

@@ -1,0 +1,170 @@
+"""Explain images into files of their own: arrays, description and overlay per image and method."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vitrail.core.distributed import gather, rank
+from vitrail.datasets.dataset import Unreadable
+from vitrail.datasets.photos import PhotoFile, relative_name
+from vitrail.datasets.workers import FEWER_WORKERS_HINT, explain_killed_workers
+from vitrail.explainers import Explainer
+from vitrail.explanation import Explanation
+from vitrail.runs.explain_images import explain_images
+from vitrail.runs.explain_photos import SHEET, OpenedPhoto, draw
+from vitrail.runs.loop import Batches
+from vitrail.runs.results import (
+    ImageResult,
+    MethodResults,
+    expect_readable,
+    read_unreadable,
+    write_table,
+    write_unreadable,
+)
+from vitrail.viz.overlay import Smoothing
+from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
+
+
+@dataclass(frozen=True)
+class FolderResults:
+    """Summary of an explained folder.
+
+    Attributes:
+        num_images: Number of images that are explained by all requested methods.
+        num_before: How many of them were explained by an earlier run.
+        completeness: The largest completeness error of each method that accounts for the whole logit.
+        unreadable: Files that were skipped.
+        methods: Names of the methods.
+        in_shards: Whether explanations lie in shards, or in files of their own.
+    """
+
+    num_images: int
+    num_before: int
+    completeness: dict[str, float]
+    unreadable: list[Unreadable]
+    methods: list[str]
+    in_shards: bool = False
+
+
+@dataclass
+class FilesRun:
+    """A run that explains images into files of their own.
+
+    Attributes:
+        out: The run directory, shared by all processes.
+        data: The folder of the images; their names are relative to it.
+        photos: The images.
+        batches: The images in batches.
+        methods: Names of all methods with results in the folder.
+        results: By method, the results of each image by index.
+        unreadable: Images that could not be read, by index.
+    """
+
+    out: Path
+    data: Path
+    photos: Sequence[PhotoFile]
+    batches: Batches
+    methods: Sequence[str]
+    results: dict[str, dict[int, ImageResult]] = field(default_factory=dict)
+    unreadable: dict[int, Unreadable] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.files = {name: MethodResults(self.out / name, name) for name in self.methods}
+        for name in self.methods:
+            saved = ((index, self.read(name, index)) for index in range(len(self.photos)))
+            self.results[name] = {
+                index: ImageResult.from_explanation(explanation) for index, explanation in saved if explanation is not None
+            }
+        known = read_unreadable(self.out)
+        for index in range(len(self.photos)):
+            # Try again, which costs little: the file may have been repaired.
+            if self.source(index) in known and isinstance(entry := self.batches.images[index], Unreadable):
+                self.unreadable[index] = entry
+
+    def source(self, index: int) -> str:
+        return relative_name(self.photos[index].path, self.data)
+
+    def read(self, name: str, index: int) -> Explanation | None:
+        return self.files[name].read(self.photos[index].result_name, self.source(index))
+
+    def is_done(self, name: str, index: int) -> bool:
+        return index in self.results[name] or index in self.unreadable
+
+    def count_done(self, names: Sequence[str]) -> int:
+        return sum(all(index in self.results[name] for name in names) for index in range(len(self.photos)))
+
+    @explain_killed_workers(FEWER_WORKERS_HINT)
+    def explain_missing(self, explainers: Mapping[str, Explainer], target: int | str | None, smoothing: Smoothing) -> None:
+        """Explain the missing images, in whole batches, so that every image is computed together with the same others."""
+        indices = {number: batch for number in range(self.batches.num_shards) for batch in self.batches.indices(number)}
+        pending = [
+            number
+            for number, batch in indices.items()
+            if not all(self.is_done(name, index) for name in explainers for index in batch)
+        ]
+        gather([None])  # All processes must see the same results as missing, before any is written.
+        for number, read in self.batches.read(pending, "explaining"):
+            entries = dict(zip(indices[number], next(read), strict=True))
+            opened = {index: entry for index, entry in entries.items() if isinstance(entry, OpenedPhoto)}
+            self._record_unreadable({index: entry for index, entry in entries.items() if isinstance(entry, Unreadable)})
+            for name, explainer in explainers.items():
+                if not all(self.is_done(name, index) for index in opened):
+                    self._explain_batch(name, explainer, opened, target, smoothing)
+        self._gather_results()
+
+    def _explain_batch(
+        self, name: str, explainer: Explainer, opened: Mapping[int, OpenedPhoto], target: int | str | None, smoothing: Smoothing
+    ) -> None:
+        images, sources = [entry.image for entry in opened.values()], [self.source(index) for index in opened]
+        explanations = explain_images(explainer, images, sources, target)
+        for (index, entry), explanation in zip(opened.items(), explanations, strict=True):
+            # An existing result stays, even if its batch was composed differently when it was computed.
+            if not self.is_done(name, index):
+                self.files[name].write(entry.photo.result_name, explanation, draw(entry.row, explanation, smoothing))
+                # As it will be read again: the table must not depend on when it is written.
+                saved = Explanation.load(self.files[name].file(entry.photo.result_name))
+                self.results[name][index] = ImageResult.from_explanation(saved)
+
+    def _record_unreadable(self, unreadable: Mapping[int, Unreadable]) -> None:
+        if unreadable.keys() - self.unreadable.keys():
+            self.unreadable |= unreadable
+            self._write_unreadable()
+
+    def _write_unreadable(self) -> None:
+        if rank() == 0:
+            write_unreadable(self.out, [(self.source(index), file.reason) for index, file in sorted(self.unreadable.items())])
+
+    def _gather_results(self) -> None:
+        """Exchange results between the processes; also waits until all have written theirs."""
+        for name in self.methods:
+            self.results[name] = dict(gather(list(self.results[name].items())))
+        self.unreadable = dict(gather(list(self.unreadable.items())))
+
+    def summarize(self, names: Sequence[str], num_before: int) -> FolderResults:
+        """Write the table, the contact sheet and the list of unreadable files in the first process; return the summary in all."""
+        unreadable = [file for _, file in sorted(self.unreadable.items())]
+        self._write_unreadable()
+        expect_readable(sum(map(len, self.results.values())), len(self.photos), unreadable)
+        if rank() == 0:
+            photos = [(photo.result_name, self.source(index)) for index, photo in enumerate(self.photos)]
+            write_table(self.out, photos, list(self.files.values()), self.results)
+            self._write_sheet()
+        completeness = dict[str, float]()
+        for name in names:
+            errors = [result.completeness_error for result in self.results[name].values()]
+            if known := [error for error in errors if error is not None]:
+                completeness[name] = max(known)
+        return FolderResults(self.count_done(names), num_before, completeness, unreadable, list(names))
+
+    def _write_sheet(self) -> None:
+        rows = list[SheetRow]()
+        for index in range(len(self.photos)):
+            explanations = [
+                explanation for name in self.methods if index in self.results[name] and (explanation := self.read(name, index))
+            ]
+            if explanations and isinstance(entry := self.batches.images[index], OpenedPhoto):
+                rows.append(replace(entry.row, explanations=explanations).reduced())
+            if len(rows) == MAX_ROWS:
+                break
+        if rows:
+            contact_sheet(rows, self.out / f"{SHEET}.png")
