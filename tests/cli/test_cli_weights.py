@@ -103,6 +103,7 @@ def test_your_own_code(folder, run_vitrail):
         ),
         (("-m", "net.py"), "expected a function of net.py that returns the network, as in net.py:build, got the file alone"),
         (("-m", "model_best.pth.tar", "--mean", "x"), "expected --mean as a number, or numbers separated by commas, got 'x'"),
+        (("-m", f"timm:{TIMM},timm:vit_base_patch16_224"), f"expected one model, got 'timm:{TIMM},timm:vit_base_patch16_224'"),
         (("-m", "lightning.ckpt"), "--model timm:vit_base_patch16_224 --weights lightning.ckpt"),
         (("-m", "vitrail:hit-cifar10", "--weights-key", "ema"), "expected weights_key together with weights, got 'ema' alone"),
     ],
@@ -152,7 +153,7 @@ def test_every_command_takes_the_same(folder, run_vitrail):
     assert "expected models by --model, separated by commas, got none" in err
 
 
-def test_targets_of_similarity_reach_their_module(folder, run_vitrail, monkeypatch):
+def test_targets_of_similarity_reach_their_function(folder, run_vitrail, monkeypatch):
     asked = {}
 
     def similarity(classifier, **targets):
@@ -160,17 +161,17 @@ def test_targets_of_similarity_reach_their_module(folder, run_vitrail, monkeypat
         return classifier
 
     monkeypatch.setattr("vitrail.api.embeddings.similarity", similarity)
+    (folder / "prompts.txt").write_text("a cat, asleep\na dog\n")
     expect(
         run_vitrail,
         *("explain", "photo.png", "-m", "model_best.pth.tar", "--prompts", "prompts.txt", "--templates", "a photo of {}"),
         *("--references", "refs", "--reference-mode", "nearest", "--probe", "probe.pt", "--class-names", "ant,bee"),
     )
-    assert asked.pop("probe").name == "probe.pt"
-    assert asked.pop("references").name == "refs"
-    assert asked.pop("direction") is None
+    assert (asked.pop("probe").name, asked.pop("references").name) == ("probe.pt", "refs")
     assert asked == {
         "prompts": "prompts.txt",
         "templates": "a photo of {}",
         "reference": "nearest",
+        "direction": None,
         "class_names": ("ant", "bee"),
     }

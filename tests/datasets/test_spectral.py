@@ -14,6 +14,8 @@ from vitrail.adapters import Preprocessing
 from vitrail.adapters.spectral_photo import SpectralPhoto
 from vitrail.core.baselines import baseline_names
 from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.datasets.file_search import find_images
+from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.image_io import open_image
 from vitrail.datasets.photos import list_photos
 from vitrail.datasets.rgb import to_rgb
@@ -149,3 +151,20 @@ def test_damaged_and_huge_arrays(tmp_path, monkeypatch):
     monkeypatch.setattr("vitrail.datasets.spectral.MAX_BYTES", 1000)
     with pytest.raises(ImageError, match="expected at most 0 million samples"):
         open_image(path)
+
+
+def test_folders_of_arrays(tmp_path):
+    for name in ("a/0.npy", "b/1.npy"):
+        (tmp_path / name).parent.mkdir()
+        np.save(tmp_path / name, np.full((8, 8, 6), ord(name[0]), np.uint8))
+    images = ImageFolder.scan(tmp_path, Preprocessing.unnormalized(6, (8, 8)))
+    assert images.class_names == ["a", "b"]
+    assert images[1].image.mean().item() == pytest.approx(ord("b") / 255)
+    pages = [Image.new("L", (8, 8), 7 * page) for page in range(6)]
+    pages[0].save(tmp_path / "a" / "0.tif", save_all=True, append_images=pages[1:])
+    tiffs = ImageFolder.scan(tmp_path / "a", Preprocessing.unnormalized(6, (8, 8)))
+    assert (tiffs[0].image[:, 0, 0] * 255).round().tolist() == [0, 7, 14, 21, 28, 35]
+    (tmp_path / "a" / "0.tif").rename(tmp_path / "a" / "preview.tif")
+    found = find_images(tmp_path)
+    assert [path.name for path in found.paths] == ["preview.tif"]
+    assert {entry.reason for entry in found.skipped} == {"arrays among images"}

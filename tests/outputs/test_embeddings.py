@@ -6,7 +6,9 @@ from dataclasses import replace
 import networks
 import pytest
 import torch
+from PIL import Image
 
+import vitrail
 from vitrail.adapters import adapt
 from vitrail.cli.printing import print_explanations
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
@@ -91,3 +93,9 @@ def test_scores_are_refused():
         perturbation_curves(classifier, IMAGES, explanation, next(iter(PROTOCOLS.values())))
     with pytest.raises(InvalidInputError, match="so that there is no accuracy"):
         expect_several_classes(classifier)
+
+
+def test_no_method_is_scored(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "0.png")
+    with pytest.raises(InvalidInputError, match="expected a model with classes or values to measure, got tower"):
+        vitrail.score(embedding(), tmp_path)

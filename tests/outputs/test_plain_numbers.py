@@ -229,3 +229,14 @@ def test_random_does_not_score_perfectly_on_a_single_logit():
     probability = torch.sigmoid(classifier.module(IMAGES).detach()[:, 0])
     torch.testing.assert_close(curves["insertion_zero"][:, -1], probability)
     torch.testing.assert_close(curves["insertion_zero_top1"][:, -1], (probability >= 0.5).float())
+
+
+def test_probabilities_instead_of_logits_are_noticed(caplog):
+    network = nn.Sequential(nn.Conv2d(3, 5, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(-1))
+    with caplog.at_level(logging.WARNING, logger="vitrail"):
+        explain(adapt(network, name="net", preprocessing=SMALL), num_masks=2)
+        explain(adapt(network[:-1], name="logits", preprocessing=SMALL), num_masks=2)
+    [message] = caplog.messages
+    assert message.startswith(
+        "net returns probabilities, of which vitrail takes the softmax once more; give the network without"
+    )

@@ -144,6 +144,8 @@ def check_name(name: str | Path) -> None:
     if _has_source(name):
         if source == BUNDLED:
             check_bundled(rest)
+        if "," in rest and not Path(rest).exists():
+            raise UnknownNameError(f"expected one model, got {name!r}; vitrail compare takes several")
     elif name and Path(name).exists():
         if name.endswith(".py"):
             raise UnknownNameError(

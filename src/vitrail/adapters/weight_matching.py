@@ -143,7 +143,7 @@ def _strip(name: str, prefix: str) -> str | None:
 def _choose(found: list[Match], key: str | None, source: str) -> Match:
     labels = ", ".join(match.label or "the top of the file" for match in found)
     if key is not None:
-        found = [match for match in found if key in (match.key, match.prefix, match.label)]
+        found = [match for match in found if key.rstrip(".") in (match.key, match.prefix.rstrip("."), match.label)]
         if not found:
             raise CheckpointError(f"expected weights of the network under {key!r} in {source}, found them under {labels}")
     distinct = [match for index, match in enumerate(found) if not any(_is_same(match, other) for other in found[:index])]

@@ -193,7 +193,9 @@ def _prepare(classifier: Classifier, photos: Sequence[Photo], batch_size: int) -
 
 def _prepare_one(classifier: Classifier, photo: Photo) -> Images:
     if not isinstance(photo, Tensor):
-        return classifier.prepare(photo if isinstance(photo, Image.Image) else open_image(photo))
+        return classifier.prepare(
+            photo if isinstance(photo, Image.Image) else open_image(photo, classifier.preprocessing.num_channels)
+        )
     images = photo[None] if photo.ndim == 3 else photo
     if images.ndim != 4 or not images.is_floating_point():
         raise InvalidInputError(

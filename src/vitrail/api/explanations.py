@@ -58,7 +58,8 @@ def explain(
         return explainer.explain(photos.to(classifier.device, classifier.dtype), target)
     if isinstance(photos, str | Path | Image.Image):
         photos = [photos]
-    opened = [to_rgb(photo) if isinstance(photo, Image.Image) else open_image(photo) for photo in photos]
+    channels = classifier.preprocessing.num_channels
+    opened = [to_rgb(photo) if isinstance(photo, Image.Image) else open_image(photo, channels) for photo in photos]
     sources = ["" if isinstance(photo, Image.Image) else str(photo) for photo in photos]
     return explain_photos(explainer, opened, sources, target)
 

@@ -1,5 +1,6 @@
 """Load a model by name or from disk, also to explain the similarity of images to something else."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +51,8 @@ def load(
         return adapters.load(name, device=device, class_names=class_names, **options)
     from vitrail.api.embeddings import similarity  # noqa: PLC0415 (it loads models by name)
 
-    return similarity(
+    output = None if options.get("output") == "embedding" else options.pop("output", None)  # Else it is that of the similarity.
+    compared = similarity(
         adapters.load(name, device=device, **options),
         prompts=prompts,
         references=references,
@@ -60,3 +62,4 @@ def load(
         reference=reference or "mean",
         class_names=None if class_names is None else read_names(class_names),
     )
+    return compared if output is None else replace(compared, output=output)

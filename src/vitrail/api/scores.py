@@ -27,6 +27,7 @@ from vitrail.evaluation.scoring.table import Table
 from vitrail.evaluation.scoring.text import describe_undefined, metric_names
 from vitrail.explainers import Explainer
 from vitrail.metrics import Protocol
+from vitrail.metrics.base import check_outputs
 from vitrail.metrics.statistics import CONTROL
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ def score(
     """
     run = make_run(data, protocol, metrics, limit, target, options, mosaic, more)
     classifier = as_classifier(model, more.get("device"))
+    check_outputs(classifier)
     names = [default_method(classifier), CONTROL] if methods is None else as_list(methods)
     explainers = make_explainers(classifier, names, more.get("method_options"), more.get("precision", "full"))
     if (out := more.get("out")) is not None:
@@ -149,6 +151,7 @@ def prepare_models(
     """Load one model after the other, and create the methods that can explain it."""
     for model in models:
         classifier = as_classifier(model, more.get("device"))
+        check_outputs(classifier)
         create = make_explainers if methods is None else make_capable_explainers
         names = [default_method(classifier), CONTROL] if methods is None else methods
         yield classifier, create(classifier, names, more.get("method_options"), more.get("precision", "full"))

@@ -171,7 +171,8 @@ class LabeledFiles(LabeledImages):
     crop_to_box: bool = False
 
     def open(self, index: int) -> Image.Image:
-        image = open_image(self.paths[index])
+        # A network's preprocessing knows its channels.
+        image = open_image(self.paths[index], getattr(self.transform, "num_channels", 3))
         if self.boxes is None or not self.crop_to_box:
             return image
         left, top, right, bottom = (round(edge) for edge in self.boxes[index])

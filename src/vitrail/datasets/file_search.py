@@ -18,6 +18,9 @@ SUFFIXES = (
 )  # fmt: skip
 """Suffixes of image files, in lower case: one of every format in `vitrail.datasets.image_io.FORMATS`, or more."""
 
+ARRAY_SUFFIX = ".npy"
+"""Suffix of photos of many channels. Among other images, such files may hold anything, and are skipped."""
+
 MAX_LISTED = 8
 
 
@@ -77,14 +80,16 @@ class _Folder(NamedTuple):
 
 
 def find_images(folder: Path) -> FolderContents:
-    """Find all images below a folder. Links are followed, except those that lead back to a parent folder.
+    """Find all images below a folder: pictures or, if there are none, arrays (`.npy`).
+
+    Links are followed, except those that lead back to a parent folder.
 
     Hidden files and folders are ignored: .ipynb_checkpoints, .thumbnails, the ._ files of macOS.
 
     Raises:
         InvalidInputError: The folder itself cannot be read.
     """
-    contents = FolderContents()
+    contents, arrays = FolderContents(), list[Path]()
     try:
         root = _Folder(folder, _identity(folder.stat()), None, via_link=False)
         next(folder.iterdir(), None)
@@ -110,10 +115,16 @@ def find_images(folder: Path) -> FolderContents:
                     contents.skipped.append(Skipped(path, "broken links" if entry.is_symlink() else "not regular files"))
                 elif is_image_name(path):
                     contents.paths.append(path)
+                elif path.suffix.lower() == ARRAY_SUFFIX:
+                    arrays.append(path)
                 else:
                     contents.skipped.append(Skipped(path, "no suffix of an image"))
             except OSError as error:
                 contents.skipped.append(_unreadable(path, error))
+    if contents.paths:
+        contents.skipped += [Skipped(path, "arrays among images") for path in arrays]
+    else:
+        contents.paths = arrays
     contents.paths.sort()
     contents.folders.sort()
     return contents

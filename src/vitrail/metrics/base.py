@@ -212,17 +212,26 @@ METRICS: Registry[type[ImageMetric]] = Registry("metric")
 """Metrics by name; insertion and deletion curves are named by `vitrail.metrics.protocols.PROTOCOLS`."""
 
 
-def check_device(classifier: Classifier, images: Images) -> None:
-    """Check that a model has outputs to measure, and images on its device.
+def check_outputs(classifier: Classifier) -> None:
+    """Check that a model has outputs to measure.
 
     Raises:
-        InvalidInputError: It gives an embedding, or the images are elsewhere.
+        InvalidInputError: It gives an embedding.
     """
     if classifier.output == "embedding":
         raise InvalidInputError(
             f"expected a model with classes or values to measure, got {classifier.name}, which gives an embedding; give it classes by "
             "prompts, reference images, a probe or a direction (vitrail.similarity, or --prompts, --references, --probe)"
         )
+
+
+def check_device(classifier: Classifier, images: Images) -> None:
+    """Check that a model has outputs to measure, and images on its device.
+
+    Raises:
+        InvalidInputError: It gives an embedding, or the images are elsewhere.
+    """
+    check_outputs(classifier)
     if images.device != classifier.device:
         raise InvalidInputError(
             f"expected images on {classifier.device}, like the model, got images on {images.device}; move them with "

@@ -99,3 +99,10 @@ def test_the_processor_of_images_and_texts_in_one_file(tmp_path):
     assert not (tmp_path / "preprocessor_config.json").exists()
     assert (loaded.preprocessing.size, loaded.preprocessing.crop_fraction) == ((32, 32), 0.8)
     assert loaded.preprocessing.interpolation == "bilinear"
+
+
+def test_the_output_that_is_asked_for_is_that_of_the_similarity(tmp_path):
+    families.NETWORKS["CLIPModel"]().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    for output in ("sigmoid", "none", "softmax"):
+        assert vitrail.load(tmp_path, device="cpu", prompts=TEXTS, output=output).output == output

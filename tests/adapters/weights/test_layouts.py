@@ -81,7 +81,7 @@ def test_the_log_tells_what_was_taken_stripped_and_ignored(tmp_path, caplog):
     assert caplog.messages == [f"weights of timm:{TIMM} from {tmp_path / 'best.pth'}"]
 
 
-@pytest.mark.parametrize("key", ["student", "student.module.backbone", "module.backbone"])
+@pytest.mark.parametrize("key", ["student", "student.module.backbone", "module.backbone", "module.backbone."])
 def test_a_key_chooses_among_several(key, tmp_path):
     student = trained_timm(seed=5)
     content = LAYOUTS["dino"](trained_timm().state_dict())

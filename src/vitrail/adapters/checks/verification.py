@@ -126,13 +126,25 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
 
 
 def _keep_count(classifier: Classifier, results: _Results, logits: Logits) -> int:
-    """Keep the number of logits, and say what a single one means."""
+    """Keep the number of logits, and say what a single one means, and that they are probabilities already."""
     if results.num_outputs is None and logits.shape[1] == 1 and classifier.output == "softmax":
         logger.info(
             "%s has one logit: explained as sigmoid; give output='none' (--output none) for a regression", classifier.name
         )
+    if results.num_outputs is None and classifier.output == "softmax" and _are_probabilities(logits):
+        logger.warning(
+            "%s returns probabilities, of which vitrail takes the softmax once more; give the network without its own softmax, or "
+            "output='none' (--output none)",
+            classifier.name,
+        )
     results.num_outputs = num_outputs = logits.shape[1]
     return num_outputs
+
+
+def _are_probabilities(logits: Logits) -> bool:
+    """Return whether every row looks like the result of a softmax."""
+    sums = logits.float().sum(1)
+    return logits.shape[1] > 1 and bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 def _run(classifier: Classifier, images: Images) -> Logits:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.huggingface.loading import silence_transformers
 from vitrail.adapters.huggingface.processors import PROCESSOR, processor_description
 from vitrail.core.files import results_folder
 from vitrail.core.hooks import attributes
@@ -24,6 +25,6 @@ def write_folder(classifier: Classifier, folder: Path, overwrite: bool) -> None:
     if classifier.output == "none":
         config.problem_type = "regression"
     with results_folder(folder, overwrite) as partial:
-        with attributes([module], config=config):  # Leaves the user's own configuration unchanged.
+        with silence_transformers(), attributes([module], config=config):  # Leaves the user's own configuration unchanged.
             module.save_pretrained(partial, safe_serialization=True)
         (partial / PROCESSOR).write_text(json_text(description, indent=2) + "\n", encoding="utf-8")

@@ -138,7 +138,7 @@ def load_trained(
     skeleton = build_on_meta(lambda: build_untrained(name, config, kind), f"hf:{name}", num_bytes)
     expect_enough_bytes(skeleton, num_bytes, name)
     try:
-        with _silence_transformers():
+        with silence_transformers():
             module, report = kind.from_pretrained(
                 name, config=config, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
@@ -158,7 +158,7 @@ def load_trained(
 
 
 @contextmanager
-def _silence_transformers() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Suppress progress bars and tables: vitrail's own messages report problems."""
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(transformers_logging.CRITICAL)

@@ -59,7 +59,7 @@ def _find_weights(model_name: str, tag: str) -> str:
             f"expected the weights of open_clip:{model_name} after a slash, got none; choose one of: "
             f"{', '.join(f'open_clip:{model_name}/{known}' for known in tags) or 'a file'}, or ask for random weights by pretrained=False"
         )
-    if tag not in tags and not Path(tag).is_file():
+    if tag not in tags and not Path(tag).is_file() and not Path(tag).suffix:
         raise unknown_name(f"weights of open_clip:{model_name}", tag, tags)
     if tag not in tags:
         read_checkpoint(tag)  # Refuses what is damaged or unsafe before open_clip reads it.
