@@ -101,7 +101,7 @@ class ModelOptions(LoadOptions):
             MODEL,
             "--model",
             "-m",
-            help="vitrail:NAME, timm:NAME, hf:NAME, torchvision:NAME, hit:NAME, intr:NAME, open_clip:NAME, FILE, FOLDER or file.py:FUNCTION.",
+            help="vitrail:NAME, timm:NAME, hf:NAME, torchvision:NAME, hit:NAME, intr:NAME, open_clip:NAME, FILE, FOLDER, file.py:FUNCTION.",
         ),
     ] = None
 
