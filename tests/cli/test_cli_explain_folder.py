@@ -94,7 +94,7 @@ def test_it_says_what_it_did_and_draws(explain, data, tmp_path):
     assert code == 0, err
     assert "tiny: 5 images explained by hit, random\n" in printed
     assert float(re.search(r"completeness error of hit: (\S+)", printed)[1]) < 1e-4
-    assert f"wrote images.csv, contact_sheet.png, run.json and a folder per method to {tmp_path / 'out'}" in printed
+    assert f"wrote images.csv, run.json, contact_sheet.png and a folder per method to {tmp_path / 'out'}" in printed
     assert "explaining 3/3" in err
     with Image.open(tmp_path / "out" / "random" / "blue" / "3.png") as picture:
         assert picture.size == (448, round(448 * 24 / 20))

@@ -53,6 +53,7 @@ def test_the_sheet_shows_the_images_and_fades_all_but_the_ground_truth(run_vitra
     assert 0.9 < (shown_red / shown_blue) / (2 * red / blue) < 1.1
 
 
+@pytest.mark.slow
 def test_workers_and_defaults_change_nothing(run_vitrail, tmp_path, snapshot):
     for name, more in (("a", ()), ("b", ("--workers", 2, "--seed", 0, "--option", "grid_size=3"))):
         assert run_vitrail("generate", "counting", "--out", tmp_path / name, *TINY, *more)[0] == 0
@@ -101,6 +102,7 @@ def test_earlier_results_are_never_replaced(run_vitrail, tmp_path, snapshot):
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stopped_run_leaves_nothing(workers, tmp_path):
     out = tmp_path / "out"

@@ -91,7 +91,8 @@ def test_the_description_rebuilds_the_data_set(tmp_path):
                 assert set(separating_parts(a, b)) <= set(content["parts"])
 
 
-@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
 def test_worker_processes_write_the_same_bytes(tmp_path, snapshot, num_workers):
     dataset = Striped()
     write_synthetic(dataset, tmp_path / "here", {"train": 50})
@@ -133,6 +134,7 @@ def test_a_failed_run_leaves_no_files(tmp_path, num_workers, exists):
     assert list(tmp_path.rglob("*")) == ([tmp_path / "out"] if exists else [])
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_complete_data_set(tmp_path):
     out = tmp_path / "out"
     code = (

@@ -582,6 +582,7 @@ def used(tiny_model_file):
 ALL = ("hit", "chefer", "attention", "input-x-gradient", "random")
 
 
+@pytest.mark.slow
 def test_the_users_model_is_untouched(used, images):
     before, luck = state(used.module), np.random.get_state()[1].tolist()
     plan = Plan.create({"steps": STEPS}, [name for name, metric in METRICS.items() if not metric.needs_ground_truth])
