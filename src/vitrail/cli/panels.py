@@ -8,11 +8,11 @@ MODEL, DATA, METHODS, METRICS, OUTPUT, SPEED = "Model", "Data", "Methods", "Metr
 """Panels of `--help`."""
 
 
-def option(panel: str, *names: str, help: str, metavar: str | None = None, min: float | None = None) -> Any:  # noqa: A002 (typer's names)
+def option(panel: str, *names: str, help: str, metavar: str | None = None, min: int | None = None) -> Any:  # noqa: A002 (typer's names)
     """Return an option whose default is shown."""
     return typer.Option(*names, help=help, metavar=metavar, min=min, rich_help_panel=panel)
 
 
-def optional(panel: str, *names: str, help: str, metavar: str | None = None, min: float | None = None) -> Any:  # noqa: A002 (typer's names)
+def optional(panel: str, *names: str, help: str, metavar: str | None = None, min: int | None = None) -> Any:  # noqa: A002 (typer's names)
     """Return an option that may be left out, whose help says what is used then."""
     return typer.Option(*names, help=help, metavar=metavar, min=min, show_default=False, rich_help_panel=panel)
