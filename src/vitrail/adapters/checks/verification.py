@@ -142,9 +142,14 @@ def _keep_count(classifier: Classifier, results: _Results, logits: Logits) -> in
 
 
 def _are_probabilities(logits: Logits) -> bool:
-    """Return whether every row looks like the result of a softmax."""
+    """Return whether every row looks like the result of a softmax; unknown, and false, without numbers (on the meta device)."""
     sums = logits.float().sum(1)
-    return logits.shape[1] > 1 and bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    return (
+        logits.shape[1] > 1
+        and not logits.is_meta
+        and bool((logits >= 0).all())
+        and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    )
 
 
 def _run(classifier: Classifier, images: Images) -> Logits:
