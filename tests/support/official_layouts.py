@@ -69,6 +69,27 @@ def imagenet() -> Layout:
     return Layout(photos(parts), ["n01440764", "n01443537"], parts)
 
 
+def imagenette() -> Layout:
+    home = "imagenette2-320"
+    classes = {
+        "n01440764": "tench",
+        "n02102040": "English springer",
+        "n02979186": "cassette player",
+        "n03000684": "chain saw",
+        "n03028079": "church",
+        "n03394916": "French horn",
+        "n03417042": "garbage truck",
+        "n03425413": "gas pump",
+        "n03445777": "golf ball",
+        "n03888257": "parachute",
+    }
+    parts = {
+        split: [(f"{home}/{split}/{identifier}/{identifier}_{number}.JPEG", label) for label, identifier in enumerate(classes)]
+        for split, number in (("train", 18), ("val", 2))
+    }
+    return Layout(photos(parts), list(classes.values()), parts)
+
+
 def tiny_imagenet() -> Layout:
     home = "tiny-imagenet-200"
     parts = {
@@ -276,6 +297,7 @@ def mnist() -> Layout:
 LAYOUTS = {
     "folder": folder(),
     "imagenet": imagenet(),
+    "imagenette": imagenette(),
     "tiny-imagenet": tiny_imagenet(),
     "cub-200-2011": cub(),
     "stanford-dogs": dogs(),

@@ -137,6 +137,12 @@ def test_number_of_workers_changes_nothing(batch, configured, train_until_killed
     assert_uninterrupted(tmp_path / "killed")
 
 
+def test_photos_in_memory_change_nothing(configured, train_until_killed, assert_uninterrupted, tmp_path):
+    train_until_killed(configured(*EVERYTHING, "data.cache=ram"), tmp_path / "killed", batch=3)
+    train(configured(*EVERYTHING), tmp_path / "killed", resume=True)
+    assert_uninterrupted(tmp_path / "killed")
+
+
 def test_repeated_augmentation_and_lookahead_resume(configured, train_until_killed, assert_uninterrupted, tmp_path):
     overrides = ("data.repeats=2", "optimizer.name=lookahead_radam", "schedule.name=linear")
     train_until_killed(configured(*EVERYTHING, *overrides), tmp_path / "killed", batch=6)

@@ -14,10 +14,12 @@ from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.datasets.augmentation.transforms import AugmentationConfig, make_training_transform
 from vitrail.datasets.collate import collate
 from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Sample, Transform, Unreadable
+from vitrail.datasets.decoded import DecodedImages
 from vitrail.datasets.named import DATA
 from vitrail.datasets.open import read_data, read_stream
 from vitrail.datasets.sampler import ProcessShare
 from vitrail.datasets.streaming import StreamedImages
+from vitrail.datasets.workers import explain_killed_workers
 from vitrail.training.sampling import EpochBatches, ReproducibleImages
 from vitrail.training.sections import ImagesConfig
 
@@ -57,6 +59,8 @@ class TrainingData(lightning.LightningDataModule):
             _check_classes(self.train_images, self.val_images, config)
         for images in (self.train_images, self.val_images):
             _check_readable(images)
+        self.train_images = _decode(self.train_images, config, config.short_side)
+        self.val_images = _decode(self.val_images, config, None)  # As `vitrail test` sees them.
 
     @property
     def class_names(self) -> list[str]:
@@ -178,6 +182,21 @@ def _read_splits(config: ImagesConfig, train: Transform, validation: Transform) 
 def _read_split(config: ImagesConfig, split: str, transform: Transform) -> AnyImages:
     read = read_data if DATA[config.name].read is not None else read_stream
     return read(config.name, config.root, split, transform, **config.options)
+
+
+def _decode(images: AnyImages, config: ImagesConfig, short_side: int | None) -> AnyImages:
+    if short_side is None and config.cache == "none":
+        return images
+    if isinstance(images, StreamedImages):
+        raise InvalidInputError(
+            f"expected data.cache none and data.short_side null for {config.name}, which is a stream, got {config.cache} and "
+            f"{short_side}"
+        )
+    decoded = DecodedImages.wrap(images, short_side)
+    if config.cache == "none":
+        return decoded
+    with explain_killed_workers("start again with fewer data.num_workers, or with data.cache none"):
+        return decoded.keep_in_memory(config.num_workers)
 
 
 def _find_validation_split(config: ImagesConfig) -> str:

@@ -25,6 +25,7 @@ NAMES = "names"
 CHANGEABLE = (
     "data.root",
     "data.num_workers",
+    "data.cache",
     "engine.accelerator",
     "engine.devices",
     "engine.max_minutes",

@@ -67,6 +67,11 @@ class ImagesConfig(Section):
     """Images per device and step; must be even for mixup and cutmix, which pair images."""
     num_workers: int = Field(2, ge=0)
     """Data loading processes per training process."""
+    short_side: int | None = Field(None, ge=1)
+    """Scale training photos down to this shorter side in pixels before they are augmented, which is faster; null for their own size."""
+    cache: Literal["none", "ram"] = "none"
+    """With `ram`, every training process decodes all photos once, at the start, and keeps their pixels in memory; the results are the
+    same. Not for streams."""
     repeats: int = Field(1, ge=1)
     """Repeated augmentation: how many times an image occurs within an epoch, each time augmented differently."""
 

@@ -59,7 +59,17 @@ def test_splits_are_disjoint_and_share_their_classes(name, root):
 
 @pytest.mark.parametrize(
     "name",
-    ["cifar10", "cifar100", "cub-200-2011", "fgvc-aircraft", "mnist", "oxford-pets", "stanford-cars", "tiny-imagenet"],
+    [
+        "cifar10",
+        "cifar100",
+        "cub-200-2011",
+        "fgvc-aircraft",
+        "imagenette",
+        "mnist",
+        "oxford-pets",
+        "stanford-cars",
+        "tiny-imagenet",
+    ],
 )
 def test_the_folder_of_the_official_archive_may_be_the_root(name, root):
     below = list(root.iterdir())

@@ -241,3 +241,16 @@ def test_boxes_that_are_not_finite_are_refused(tmp_path, number):
     path.write_text("\n".join(f"{line.rsplit(maxsplit=1)[0]} {number}" for line in path.read_text().splitlines()))
     with pytest.raises(InvalidInputError, match="expected boxes of finite numbers"):
         read_data("cub-200-2011", tmp_path, "train", middle)
+
+
+def test_imagenette_of_a_size_that_is_not_there_is_refused(tmp_path):
+    LAYOUTS["imagenette"].write(tmp_path)
+    assert len(read_data("imagenette", tmp_path, "val", middle, size=320)) == 10
+    with pytest.raises(InvalidInputError, match="imagenette2-160"):
+        read_data("imagenette", tmp_path, "val", middle, size=160)
+
+
+def test_other_classes_are_not_taken_for_imagenette(tmp_path):
+    photo(tmp_path / "val" / "n01440764" / "1.png")
+    with pytest.raises(InvalidInputError, match="expected the ten folders of Imagenette"):
+        read_data("imagenette", tmp_path, "val", middle)

@@ -1,10 +1,12 @@
-"""Data sets sorted into folders: your own, ImageNet, Tiny ImageNet.
+"""Data sets sorted into folders: your own, ImageNet, Imagenette, Tiny ImageNet.
 
 torchvision's ImageFolder raises an error at the first damaged file, and timm's ImageDataset puts the next image in its place; neither
 library reads Tiny ImageNet's validation images.
 """
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.dataset import LabeledImages, Transform
@@ -63,6 +65,51 @@ def read_imagenet(root: Path, split: str, transform: Transform) -> LabeledImages
             "torchvision.datasets.ImageNet('DIR', split='val') extracts them into DIR/val/<class>/"
         )
     return images
+
+
+IMAGENETTE_CLASSES = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+"""Names by WordNet ID, in the order of the labels."""
+
+
+@named_data(
+    "imagenette",
+    "Imagenette: 10 classes of ImageNet, 9,469 images to train, 3,925 to validate",
+    layout="""
+imagenette2-320/ (or imagenette2-160/, imagenette2/, or this folder itself)
+  train/
+    n01440764/  n01440764_10026.JPEG ...
+  val/
+    n01440764/  n01440764_10042.JPEG ...
+""",
+    download="""download imagenette2-320.tgz, or another size, from https://github.com/fastai/imagenette and extract it there; the option
+size takes 160, 320 or full""",
+    splits=("train", "val"),
+    note="its validation images are the only ones held out",
+)
+def read_imagenette(
+    root: Path, split: str, transform: Transform, *, size: Literal[160, 320, "full", "any"] = "any"
+) -> LabeledImages:
+    """Read Imagenette; `size` names the published archive by its shorter side, "any" takes whichever is there."""
+    archives = {"full": "imagenette2", 320: "imagenette2-320", 160: "imagenette2-160"}
+    home = official_folder(root, *archives.values()) if size == "any" else need(root / archives[size])
+    images = ImageFolder.scan(need(home / split), transform)
+    if list(images.class_names) != list(IMAGENETTE_CLASSES):
+        raise InvalidInputError(
+            f"expected the ten folders of Imagenette ({', '.join(IMAGENETTE_CLASSES)}) in {home / split}, found "
+            f"{', '.join(images.class_names[:12]) or 'no folders'}; for your own classes, use the data set folder"
+        )
+    return replace(images, class_names=list(IMAGENETTE_CLASSES.values()))
 
 
 @named_data(
