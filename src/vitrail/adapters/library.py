@@ -54,6 +54,16 @@ class Library(ABC):
         """Build a network for training; see `vitrail.build`."""
         raise InvalidInputError(f"vitrail builds no networks of {self.title} for training; expected timm, hf or torchvision")
 
+    def initialize_mimetically(self, module: nn.Module) -> None:
+        """Give an untrained network the attention weights of arXiv:2305.09828, for training on few images.
+
+        Raises:
+            InvalidInputError: The network is not one of the Vision Transformers that this is made for.
+        """
+        raise InvalidInputError(
+            f"expected a timm ViT for model.initialization: mimetic, got {type(module).__name__}; leave model.initialization out"
+        )
+
     def rebuild(self, config: Mapping[str, Any]) -> nn.Module:
         """Build the network that a vitrail file describes, without its weights: from names and numbers, never from code."""
         raise UnsupportedModelError(f"vitrail files cannot describe networks of {self.title}")

@@ -5,6 +5,7 @@ import logging
 from torch import nn
 
 from vitrail.adapters import Classifier, Preprocessing, build, transfer_weights
+from vitrail.adapters.libraries import get_library
 from vitrail.core.errors import InvalidInputError
 from vitrail.models.intr import INTR
 from vitrail.models.intr.config import INTR_NAMES
@@ -70,6 +71,12 @@ def build_network(
         preprocessing=preprocessing,
         **{**fields, **config.options},
     )
+    if config.initialization == "mimetic":
+        if config.pretrained or config.start_from is not None:
+            raise InvalidInputError(
+                "expected model.initialization: mimetic without trained weights; leave out pretrained and start_from"
+            )
+        get_library(config.name.partition(":")[0] if ":" in config.name else "hit").initialize_mimetically(classifier.module)
     if config.start_from is not None:
         noise = {} if config.query_noise is None else {"query_noise": config.query_noise}
         report = transfer_weights(classifier, config.start_from, keep_head=config.keep_head, **noise)

@@ -39,6 +39,8 @@ class ModelConfig(Section):
     """For an INTR, fields of `vitrail.models.intr.INTRConfig`; for other libraries, arguments of their model builders."""
     pretrained: bool = False
     """Load the pretrained weights that timm, Hugging Face or torchvision have for this name."""
+    initialization: Literal["default", "mimetic"] = "default"
+    """With `mimetic`, the attention of an untrained timm ViT begins like that of a trained one (arXiv:2305.09828), for small data sets."""
     start_from: str | None = None
     """Transfer weights from a trained model, by any name that `vitrail.load` takes: patches and positions are resized, the head is new."""
     query_noise: float | None = Field(None, ge=0)

@@ -13,6 +13,7 @@ from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.timm.adapting import adapt_timm
 from vitrail.adapters.timm.building import build_timm, rebuild_timm
 from vitrail.adapters.timm.creation import create_timm, make_timm
+from vitrail.adapters.timm.initialization import initialize_mimetically
 from vitrail.adapters.timm.labels import timm_class_names
 from vitrail.adapters.timm.preprocessing import timm_preprocessing
 from vitrail.adapters.timm.training_files import read_training
@@ -45,6 +46,9 @@ class TimmLibrary(Library):
 
     def build(self, name: str, spec: ModelSpec) -> Classifier:
         return build_timm(name, spec)
+
+    def initialize_mimetically(self, module: nn.Module) -> None:
+        initialize_mimetically(module)
 
     def rebuild(self, config: Mapping[str, Any]) -> nn.Module:
         return rebuild_timm(config)
