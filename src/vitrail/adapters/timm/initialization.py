@@ -28,12 +28,12 @@ def initialize_mimetically(module: nn.Module) -> None:
 
     Source: Trockman and Kolter 2023, arXiv:2305.09828, with its constants for ViTs; positions as in arXiv:2205.01580.
     """
-    if type(module) is not VisionTransformer or module.pos_embed is None or module.embed_dim % 4:
+    vit: Any = module  # timm has no types.
+    if type(module) is not VisionTransformer or vit.pos_embed is None or vit.embed_dim % 4:
         raise InvalidInputError(
             "expected a timm VisionTransformer with learned positions and a width that is a multiple of 4 for model.initialization: "
             f"mimetic, got {type(module).__name__}; leave model.initialization out"
         )
-    vit: Any = module  # timm has no types.
     grid, width = vit.patch_embed.grid_size, vit.embed_dim
     vit.pos_embed.zero_()
     vit.pos_embed[0, -grid[0] * grid[1] :] = sinusoidal_positions(grid, width)
