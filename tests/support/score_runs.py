@@ -21,10 +21,10 @@ def photos(make_photo, tmp_path) -> list[Path]:
 def draw_plainly(patch: pytest.MonkeyPatch) -> None:
     """Make pictures small and gray: drawing takes longer than scoring."""
 
-    def draw(_what: Any, path: Path, *_more: Any) -> None:
+    def draw(_what: Any, path: Path, *_more: Any, **_options: Any) -> None:
         Image.new("RGB", (4, 4), "gray").save(path)
 
-    for name in ("report.plot_panels", "report.plot_perturbation", "sheets.contact_sheet"):
+    for name in ("report.plot_panels", "report.plot_forest", "report.plot_perturbation", "sheets.contact_sheet"):
         patch.setattr(f"vitrail.evaluation.scoring.{name}", draw)
 
 

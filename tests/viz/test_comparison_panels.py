@@ -92,7 +92,13 @@ def test_hits_and_misses_have_no_box(drawn):
 def test_the_control_of_every_model_is_gray(drawn):
     [axes] = drawn(panel({"one/a": [1, 2, 3], "one/random": [1, 2, 4]}))
     colors = {line.get_ydata()[0]: line.get_color() for line in axes.lines if line.get_marker() == "D"}
-    assert colors == {0: "C0", 1: "0.45"}
+    assert colors[1] == "0.45" != colors[0]
+
+
+def test_every_model_has_the_line_of_its_own_control(drawn):
+    [axes] = drawn(panel({"one/a": [1, 2], "one/random": [1, 3], "two/a": [5, 6], "two/random": [4, 4]}))
+    dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert [(set(line.get_xdata()), tuple(line.get_ydata())) for line in dotted] == [({2}, (-0.5, 1.5)), ({4}, (1.5, 3.5))]
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 9])

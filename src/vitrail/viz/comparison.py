@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vitrail.core.files import atomic_write
-from vitrail.metrics.statistics import CONTROL
+from vitrail.viz.styles import CONTROL_STYLE, is_control, method_styles
 
 PANELS_PER_LINE = 4
 
@@ -41,8 +41,9 @@ def plot_panels(panels: Sequence[Panel], path: str | Path) -> None:
     size = (1.6 + 3.2 * num_columns, num_lines * (0.9 + 0.27 * len(methods)))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(num_lines, num_columns, squeeze=False, sharey=True)
+    colors = {name: style.color for name, style in method_styles(methods).items()}
     for axes, panel in zip(grid.flat, panels, strict=False):
-        _draw_panel(axes, panel)
+        _draw_panel(axes, panel, colors)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for line in grid:
@@ -52,14 +53,13 @@ def plot_panels(panels: Sequence[Panel], path: str | Path) -> None:
         figure.savefig(partial, dpi=110)
 
 
-def _draw_panel(axes: Axes, panel: Panel) -> None:
+def _draw_panel(axes: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
     defined = {name: values[~np.isnan(values)] for name, values in panel.values.items()}
     has_boxes = any(len(np.unique(values)) > 2 for values in defined.values())
     for line, (name, values) in enumerate(defined.items()):
         if not len(values):
             continue
-        # The control is gray in every picture.
-        color = "0.45" if _is_control(name) else "C0"
+        color = colors[name]
         if has_boxes:
             axes.boxplot(
                 [values],
@@ -77,14 +77,13 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         mean, low, high = panel.means[name]
         axes.plot([low, high], [line, line], color=color, linewidth=2.5, solid_capstyle="butt")
         axes.plot([mean], [line], marker="D", markersize=4, color=color)
-    control = next((name for name in panel.means if _is_control(name)), None)
-    if control is not None and len(defined[control]):
-        axes.axvline(panel.means[control][0], color="0.45", linestyle=":", linewidth=1)
+    # Each model has its own control.
+    for name in panel.means:
+        if is_control(name) and len(defined[name]):
+            own = [other for other, method in enumerate(panel.means) if method.rpartition("/")[0] == name.rpartition("/")[0]]
+            ends, mean = (min(own) - 0.5, max(own) + 0.5), panel.means[name][0]
+            axes.plot([mean, mean], ends, color=CONTROL_STYLE.color, linestyle=":", linewidth=1.2)
     axes.set_title(panel.title, fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-
-
-def _is_control(name: str) -> bool:
-    return name.split("/")[-1] == CONTROL

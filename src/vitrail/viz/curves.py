@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vitrail.core.files import atomic_write
 from vitrail.metrics import Curves
-
-MAX_METHODS_INSIDE = 5
-"""The legend of more methods would hide the curves, and is drawn beside them."""
+from vitrail.viz.styles import method_styles
 
 CLASSIFIER_PANELS = {"loss": ("train_loss", "val_loss"), "accuracy": ("val_top1", "val_top5")}
 GATE_PANELS = {
@@ -47,8 +47,14 @@ def plot_learning_curve(rows: Sequence[Mapping[str, int | float]], path: str | P
         figure.savefig(partial, dpi=120)
 
 
-def plot_perturbation(curves: Mapping[str, Curves], path: str | Path, label: str | None = None) -> None:
-    """Plot mean curves: one panel per curve of the protocol, one line per method.
+def plot_perturbation(
+    curves: Mapping[str, Curves],
+    path: str | Path,
+    label: str | None = None,
+    errors: Mapping[str, Float[np.ndarray, "curves s"]] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Plot mean curves with their standard errors: one panel per curve of the protocol, one line per method.
 
     A row of panels has one baseline and one score, a column one order and one direction.
 
@@ -56,45 +62,40 @@ def plot_perturbation(curves: Mapping[str, Curves], path: str | Path, label: str
         curves: Curves by method, all of one protocol.
         path: The picture to write.
         label: Label of the vertical axes; the name of the score if None.
+        errors: Standard errors of curves that are means already, by method; None for those over the images of `curves`.
+        limits: Ends of the vertical axes, for pictures that are to be compared; None for those of the curves.
     """
     protocol = next(iter(curves.values())).protocol
     columns = min(len(protocol.orders) * len(protocol.directions), len(protocol.curves))
     rows = -(-len(protocol.curves) // columns)
-    beside = len(curves) > MAX_METHODS_INSIDE
-    width = 4.2 + 2.6 * beside
-    figure = Figure(figsize=(width * columns, 3.4 * rows), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns + 1.8, 3.4 * rows), layout="constrained")
     # Only panels of one score share a scale; if the protocol leaves curves out, a row may mix scores.
     sharey: Any = "all" if len(protocol.scores) == 1 else False if protocol.without else "row"
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey)
-    styles = _line_styles(list(curves))
+    styles = method_styles(curves)
     for i, (curve, axes) in enumerate(zip(protocol.curves, panels.flat, strict=False)):
         for method, measured in curves.items():
-            scores, all_auc = measured.scores[:, i].cpu(), measured.auc()[:, i].cpu()
-            defined = scores.isfinite().all(-1)
-            scores, auc = scores[defined], all_auc[defined].mean()
-            fractions, mean = measured.fractions.cpu(), scores.mean(0)
-            value = f"AUC {auc:.3f}" if auc.isfinite() else "undefined"
-            color, dashes = styles[method]
-            axes.plot(fractions, mean, color=color, linestyle=dashes, label=f"{method} ({value})")
-            if len(scores) > 1:
-                error = scores.std(0) / len(scores) ** 0.5
-                axes.fill_between(fractions, mean - error, mean + error, color=color, alpha=0.15, linewidth=0)
+            scores = measured.scores[:, i].cpu()
+            scores = scores[scores.isfinite().all(-1)]
+            fractions, mean, style = measured.fractions.cpu(), scores.mean(0), styles[method]
+            axes.plot(fractions, mean, color=style.color, linestyle=style.dashes, label=method)
+            error = scores.std(0) / len(scores) ** 0.5 if len(scores) > 1 else None if errors is None else errors[method][i]
+            if error is not None:
+                axes.fill_between(fractions, mean - error, mean + error, color=style.color, alpha=0.15, linewidth=0)
         order = f", {curve.order} relevant first" if protocol.orders != ("most",) else ""
         axes.set_title(f"{curve.direction}, {curve.baseline}{order} ({curve.better} is better)", fontsize=10)
-        axes.legend(fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False} if beside else {}))
         axes.grid(alpha=0.3)
         if i % columns == 0 or not sharey:
             axes.set_ylabel(label or SCORE_LABELS.get(curve.score, f"{curve.score} of the class"))
+        if limits is not None:
+            axes.set_ylim(*limits)
+    # One legend for all panels; the AUCs are in the tables.
+    figure.legend(
+        *panels.flat[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9, frameon=False, handlelength=3
+    )
     for axes in panels.flat[len(protocol.curves) :]:
         axes.set_visible(False)
     for axes in panels.flat[max(len(protocol.curves) - columns, 0) : len(protocol.curves)]:
         axes.set_xlabel("share of pixels changed" if protocol.unit == "pixels" else "share of cells changed")
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120)
-
-
-def _line_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Choose a different color and dashes for every method; the control is gray and dotted."""
-    colored = [method for method in methods if method != "random"]
-    styles = {method: (f"C{i % 10}", ("-", "--", "-.")[i // 10 % 3]) for i, method in enumerate(colored)}
-    return {**styles, "random": ("0.4", ":")}

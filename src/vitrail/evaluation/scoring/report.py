@@ -1,10 +1,12 @@
 """Write scores as tables, pictures, and one page that opens offline."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vitrail.core.files import output_folder
+from vitrail.evaluation.scoring.citation import describe_methods_for_citation
 from vitrail.evaluation.scoring.files import write_comparisons, write_curves, write_images, write_summary
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.stale_results import PICTURES, remove_stale_results
@@ -17,10 +19,15 @@ from vitrail.evaluation.scoring.text import (
     overview_cells,
     rank_cells,
 )
+from vitrail.evaluation.scoring.verdict import reach_verdict
+from vitrail.metrics.statistics import bootstrap_interval
 from vitrail.viz.comparison import Panel, plot_panels
 from vitrail.viz.curves import plot_perturbation
+from vitrail.viz.forest import ForestPanel, plot_forest
 from vitrail.viz.report import Picture, Section, write_report
 from vitrail.viz.report import Table as PageTable
+
+MAX_FOREST_PANELS = 6
 
 
 def write_results(folder: Path, table: Table, captions: dict[str, str] | None = None) -> None:
@@ -46,7 +53,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
         write_curves(folder, table)
         names.append("curves.csv")
     pictures = output_folder(folder / PICTURES)
-    sections = [_overview_section(table)]
+    sections = [_verdict_section(pictures, table), _overview_section(table)]
     sections += [_warning_section(table)] if table.unproven else []
     if captions:
         sheets = [Picture(folder / name, caption, wide=True) for name, caption in captions.items()]
@@ -58,6 +65,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     if unreadable := table.scores[0].unreadable:
         rows = [[file.path, file.reason] for file in unreadable]
         sections.append(Section("Skipped files", table=PageTable(["file", "reason"], rows)))
+    sections.append(Section("Methods, ready to cite", describe_methods_for_citation(table)))
     models = ", ".join(scores.model for scores in table.scores)
     lead = (
         f"{len(table.methods)} methods on {table.num_images} images. Numbers are means ± half of their 95 % bootstrap interval."
@@ -65,6 +73,46 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     write_report(folder / "index.html", f"How faithful are explanations of {models}?", lead, sections)
     shown = [picture.path for section in sections for picture in section.pictures]
     remove_stale_results(folder, {*shown, *(folder / name for name in names)})
+
+
+def _verdict_section(pictures: Path, table: Table) -> Section:
+    verdicts = [str(reach_verdict(scores)) for scores in table.scores]
+    panels = _forest_panels(table)
+    if not panels:
+        return Section("Verdict", " ".join(verdicts))
+    path = pictures / "verdict.png"
+    plot_forest(panels, path)
+    caption = (
+        "Mean difference from random on the same images, with 95 % intervals; right of the dotted line is better than random."
+    )
+    return Section("Verdict", " ".join(verdicts), [Picture(path, caption, wide=True)])
+
+
+def _forest_panels(table: Table) -> list[ForestPanel]:
+    """Return the differences of all methods from the control of their model, on the first measures that have a direction."""
+    # Normalized AUCs repeat what the raw ones say.
+    directed = [
+        i
+        for i, column in enumerate(table.columns)
+        if column.measure.better and not column.measure.name.startswith("normalized_") and not _is_equal_for_all(table, i)
+    ][:MAX_FOREST_PANELS]
+    if not table.controls or not directed:
+        return []
+    signs = np.array([1.0 if table.columns[i].measure.better == "higher" else -1.0 for i in directed])
+    intervals = {
+        name: bootstrap_interval(signs * (table.values[name][:, directed] - table.values[control][:, directed]))
+        for name, control in table.controls.items()
+    }
+    return [
+        ForestPanel(
+            table.columns[i].name,
+            {
+                name: (float(each.mean[position]), float(each.low[position]), float(each.high[position]))
+                for name, each in intervals.items()
+            },
+        )
+        for position, i in enumerate(directed)
+    ]
 
 
 def _overview_section(table: Table) -> Section:
@@ -96,22 +144,25 @@ def _metric_section(pictures: Path, table: Table, metric: str) -> Section:
     telling = [i for i in columns if len(table.methods) == 1 or not _is_equal_for_all(table, i)]
     plot_panels([_make_panel(table, i) for i in telling or columns], path)
     shown = [Picture(path, f"{metric}: means with 95 % intervals, and boxes over images; dotted: random.", wide=True)]
-    for scores in table.scores:
-        if metric in scores.protocols:
-            shown += _plot_curves(pictures, scores, metric, several=len(table.scores) > 1)
+    measured = [scores for scores in table.scores if metric in scores.protocols]
+    limits = _common_limits(measured, metric) if len(measured) > 1 else None
+    for scores in measured:
+        shown += _plot_curves(pictures, scores, metric, limits, several=len(table.scores) > 1)
     head, rows = metric_cells(table, metric)
     descriptions = "; ".join(f"{table.columns[i].measure.name}: {table.columns[i].measure.description}" for i in columns)
     sentences = [f"{line[0].upper()}{line[1:]}." for line in (descriptions, *describe_undefined(table, metric))]
     return Section(metric, " ".join(sentences), shown, PageTable(head, rows))
 
 
-def _plot_curves(pictures: Path, scores: Scores, protocol: str, several: bool) -> list[Picture]:
+def _plot_curves(
+    pictures: Path, scores: Scores, protocol: str, limits: tuple[float, float] | None, several: bool
+) -> list[Picture]:
     """Draw the mean curves of a model, and their normalized form if all curves have one."""
     of_model = f", {scores.model}" if several else ""
     path = pictures / f"curves-{protocol}{f'-{file_name(scores.model)}' if several else ''}.png"
     means = scores.mean_curves(protocol)
-    plot_perturbation(means, path)
-    shown = [Picture(path, f"Mean curves of {protocol}{of_model}.", wide=True)]
+    plot_perturbation(means, path, errors=scores.curve_errors(protocol), limits=limits)
+    shown = [Picture(path, f"Mean curves of {protocol}{of_model}, with standard errors.", wide=True)]
     if all(curve.normalized for curve in scores.protocols[protocol].curves):
         normalized = path.with_stem(f"{path.stem}-normalized")
         curves = {name: curves.normalized() for name, curves in means.items()}
@@ -119,6 +170,16 @@ def _plot_curves(pictures: Path, scores: Scores, protocol: str, several: bool) -
         caption = f"Mean curves of {protocol}{of_model}, normalized: 0 is the score of the baseline, 1 that of the image."
         shown.append(Picture(normalized, caption, wide=True))
     return shown
+
+
+def _common_limits(models: Sequence[Scores], protocol: str) -> tuple[float, float] | None:
+    """Return ends of the axes that hold the mean curves of all models; None if the protocol has scores on several scales."""
+    if len(models[0].protocols[protocol].scores) > 1:
+        return None
+    curves = np.concatenate([each.scores.flatten() for scores in models for each in scores.mean_curves(protocol).values()])
+    low, high = float(np.nanmin(curves)), float(np.nanmax(curves))
+    margin = 0.05 * (high - low)
+    return low - margin, high + margin
 
 
 def _is_equal_for_all(table: Table, column: int) -> bool:

@@ -187,34 +187,39 @@ class Scores:
             UnknownNameError: The protocol was not measured.
         """
         self._expect_measured(protocol)
-        return self._mean_curves[protocol]
+        total, _, counts = self._curve_sums[protocol]
+        means = [_divide(array, counts).astype(np.float32) for array in (total.scores, total.ends)]
+        return self._split_by_method(protocol, total.fractions, *means)
+
+    def curve_errors(self, protocol: str) -> dict[str, Float[np.ndarray, "curves s"]]:
+        """Return the standard errors of the mean curves by method; NaN with fewer than two images.
+
+        Raises:
+            UnknownNameError: The protocol was not measured.
+        """
+        self._expect_measured(protocol)
+        total, squares, counts = self._curve_sums[protocol]
+        means = _divide(total.scores, counts)
+        variances = _divide(squares - counts * means**2, counts - 1).clip(0)
+        errors = _divide(variances, counts) ** 0.5
+        return {name: errors[i, 0] for i, name in enumerate(self.methods)}
 
     @cached_property
-    def _mean_curves(self) -> dict[str, dict[str, Curves]]:
-        """The mean curves of all protocols, from one pass over the files."""
-        sums, counts = dict[str, CurveShard](), dict[str, np.ndarray]()
+    def _curve_sums(self) -> dict[str, tuple[CurveShard, np.ndarray, np.ndarray]]:
+        """Sums over images of curves and squared curves, with the number of images, of all protocols, from one pass over the files."""
+        sums = dict[str, tuple[CurveShard, np.ndarray, np.ndarray]]()
         for shard in self._read_shards():
             for name, curves in shard.curves.items():
                 # Images with an undefined point are left out of the mean; tables report them by the undefined area.
                 defined = np.isfinite(curves.scores).all(-1, keepdims=True)
-                scores, ends = (
-                    np.where(defined, array, 0).sum(1, dtype=np.float64, keepdims=True)
-                    for array in (curves.scores, curves.ends)
-                )
-                count = defined.sum(1, keepdims=True)
+                scores, ends = (np.where(defined, array, 0).astype(np.float64) for array in (curves.scores, curves.ends))
+                added = [array.sum(1, keepdims=True) for array in (scores, ends, scores**2, defined)]
                 if name in sums:
-                    expect_one_grid(name, [sums[name].fractions, curves.fractions])
-                    scores, ends = sums[name].scores + scores, sums[name].ends + ends
-                    count = counts[name] + count
-                sums[name], counts[name] = CurveShard(curves.fractions, scores, ends), count
-        return {
-            name: self._split_by_method(
-                name,
-                total.fractions,
-                *(_divide(array, counts[name]).astype(np.float32) for array in (total.scores, total.ends)),
-            )
-            for name, total in sums.items()
-        }
+                    before, squares, counts = sums[name]
+                    expect_one_grid(name, [before.fractions, curves.fractions])
+                    added = [old + new for old, new in zip((before.scores, before.ends, squares, counts), added, strict=True)]
+                sums[name] = CurveShard(curves.fractions, added[0], added[1]), added[2], added[3]
+        return sums
 
     def _read_curves(self, protocol: str) -> Iterator[CurveShard]:
         self._expect_measured(protocol)
@@ -240,5 +245,4 @@ class Scores:
 
 def _divide(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the means; NaN where there is no image."""
-    with np.errstate(invalid="ignore"):
-        return sums / counts
+    return np.divide(sums, counts, out=np.full(np.broadcast_shapes(sums.shape, counts.shape), np.nan), where=counts > 0)

@@ -1,0 +1,61 @@
+"""One color, dash pattern and marker per method in every picture, which readers with color blindness can tell apart."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from vitrail.metrics.statistics import CONTROL
+
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a4fb5")
+"""The colors of Okabe and Ito without yellow and black, which vanish on white or among text, and violet."""
+
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)))
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
+"""Numbers of colors, dashes and markers have no common factor, so that no two of the first 35 methods look alike."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn.
+
+    Attributes:
+        color: A color of matplotlib.
+        dashes: A line style of matplotlib.
+        marker: A marker of matplotlib.
+    """
+
+    color: str
+    dashes: Any
+    marker: str
+
+
+CONTROL_STYLE = Style("0.45", (0, (1, 1.5)), ".")
+
+
+def is_control(name: str) -> bool:
+    """Return whether a method, or a "model/method", is the control."""
+    return name.split("/")[-1] == CONTROL
+
+
+def method_styles(names: Iterable[str]) -> dict[str, Style]:
+    """Choose a style for every method; the control is gray and dotted.
+
+    Methods of several models ("model/method") share the color of their method, and differ in dashes and marker by model.
+
+    Args:
+        names: Names of methods, in the order of the report.
+    """
+    names = list(names)
+    methods = list(dict.fromkeys(name.split("/")[-1] for name in names if not is_control(name)))
+    models = list(dict.fromkeys(name.rpartition("/")[0] for name in names))
+    styles = dict[str, Style]()
+    for name in names:
+        model, _, method = name.rpartition("/")
+        if is_control(name):
+            styles[name] = CONTROL_STYLE
+            continue
+        position, shift = methods.index(method), models.index(model)
+        styles[name] = Style(
+            COLORS[position % len(COLORS)], DASHES[(position + shift) % len(DASHES)], MARKERS[(position + shift) % len(MARKERS)]
+        )
+    return styles

@@ -1,0 +1,90 @@
+"""The verdict of a run follows its numbers: which method, how sure, at what cost, and what is open."""
+
+import numpy as np
+import pytest
+from scored import column, hand_made
+
+from vitrail.evaluation.scoring.scores import Cost
+from vitrail.evaluation.scoring.verdict import reach_verdict
+
+UP, DOWN = column("m.up"), column("m.down", "lower")
+NUM_IMAGES = 40
+
+
+def scores(means, costs=None, columns=(UP, DOWN), num_images=NUM_IMAGES):
+    """Scores with these means of up and down, and a spread of 1 over images that is not shared by methods."""
+    generator = np.random.default_rng(0)
+    values = {
+        name: (np.array(each) + generator.uniform(-1, 1, (num_images, len(columns)))).tolist() for name, each in means.items()
+    }
+    made = hand_made(values, columns)
+    for name in made.methods:
+        made.cost[name] = Cost(float((costs or {}).get(name, 3)), 0.01)
+    return made
+
+
+def test_the_best_method_is_named_with_its_reasons():
+    verdict = reach_verdict(scores({"a": [5, -5], "b": [2, -2], "random": [0, 0]}))
+    assert verdict.method == "a"
+    assert str(verdict).startswith(
+        "Use a for model: it has the best mean rank of 2 methods over 2 measures on 40 images. It is significantly better than random on "
+        "both measures. Against b, the next one, it is significantly better on 2 of 2 measures. An explanation by a costs 3.0 forward "
+        "passes (10 ms here)."
+    )
+
+
+def test_methods_that_are_not_better_than_random_are_not_recommended():
+    verdict = reach_verdict(scores({"a": [0, 0], "b": [-3, 3], "random": [0, 0]}))
+    assert verdict.method is None
+    assert verdict.sentences[0].startswith(
+        "Do not rely on these maps of model: on 40 images, no method is significantly better than random"
+    )
+
+
+def test_a_better_rank_does_not_help_a_method_that_is_not_better_than_random():
+    values = scores({"lucky": [0, 0], "steady": [0, 0], "random": [0, 0]})
+    numbers = np.zeros((3, NUM_IMAGES, 2))
+    numbers[0, :, :] = (
+        np.array([[1, -1]]) * np.where(np.arange(NUM_IMAGES) == 0, 100, 0)[:, None]
+    )  # One image decides its mean.
+    numbers[1, :, :] = [0.5, -0.5]
+    values.values[...] = numbers
+    verdict = reach_verdict(values)
+    assert verdict.method == "steady"
+    assert "lucky ranks better, but is not significantly better than random on most measures" in str(verdict)
+
+
+def test_methods_that_cannot_be_told_apart_are_said_to_be():
+    verdict = reach_verdict(scores({"a": [5, -5], "b": [5, -5], "random": [0, 0]}))
+    assert "It cannot be told apart from" in str(verdict)
+
+
+def test_a_cheaper_method_is_named_with_what_it_loses():
+    verdict = reach_verdict(scores({"a": [5, -5], "b": [4, -5], "random": [0, 0]}, {"a": 10, "b": 1}))
+    assert "b costs one forward pass (10 ms here), and is significantly worse on 1 of 2 measures." in verdict.sentences
+
+
+def test_a_budget_leaves_out_what_costs_more():
+    made = scores({"a": [5, -5], "b": [2, -2], "random": [0, 0]}, {"a": 10, "b": 1})
+    assert reach_verdict(made, budget=5.0).method == "b"
+    none = reach_verdict(made, budget=0.5)
+    assert none.method is None
+    assert "every method costs more than 0.5 forward passes; the cheapest, b, costs one forward pass" in none.sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("methods", "columns"), [({"random": [0]}, (UP,)), ({"a": [1], "random": [0]}, (column("m.size", None),))]
+)
+def test_without_methods_or_directions_there_is_no_verdict(methods, columns):
+    verdict = reach_verdict(scores(methods, columns=columns))
+    assert verdict.method is None
+    assert verdict.sentences[0].startswith("No verdict: ")
+
+
+def test_without_a_control_the_missing_comparison_is_said():
+    assert "Whether it is better than random is unknown" in str(reach_verdict(scores({"a": [5, -5], "b": [2, -2]})))
+
+
+def test_few_images_are_said_to_be_few():
+    assert "8 images are few" in str(reach_verdict(scores({"a": [5, -5], "random": [0, 0]}, num_images=8)))
+    assert "few" not in str(reach_verdict(scores({"a": [5, -5], "random": [0, 0]})))
