@@ -10,7 +10,7 @@ from vitrail.version import __version__
 
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, save
-    from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, score, similarity
+    from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, recommend, score, similarity
     from vitrail.api.loading import load
     from vitrail.core.errors import VitrailError
     from vitrail.explanation import Explanation
@@ -33,6 +33,7 @@ _MODULES = {
     "list_protocols": "vitrail.api",
     "load": "vitrail.api.loading",
     "open_run": "vitrail.runs.open_run",
+    "recommend": "vitrail.api",
     "save": "vitrail.adapters",
     "score": "vitrail.api",
     "similarity": "vitrail.api",
@@ -55,6 +56,7 @@ __all__ = [
     "list_protocols",
     "load",
     "open_run",
+    "recommend",
     "save",
     "score",
     "similarity",

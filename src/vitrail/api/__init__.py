@@ -6,12 +6,15 @@ from vitrail.api.estimates import estimate_folder, estimate_scores
 from vitrail.api.evaluation import layers, queries, test
 from vitrail.api.explanations import explain, explain_files, explain_folder
 from vitrail.api.models import Model, NamedModel, as_classifier, default_method, make_explainers
+from vitrail.api.recommendation import DEFAULT_LIMIT, Recommendation, list_capable_methods, recommend
 from vitrail.api.scores import ScoreOptions, compare, score
 from vitrail.api.training import read_recipe, train
 
 __all__ = [
+    "DEFAULT_LIMIT",
     "Model",
     "NamedModel",
+    "Recommendation",
     "ScoreOptions",
     "as_classifier",
     "compare",
@@ -22,6 +25,7 @@ __all__ = [
     "explain_files",
     "explain_folder",
     "layers",
+    "list_capable_methods",
     "list_methods",
     "list_metrics",
     "list_models",
@@ -29,6 +33,7 @@ __all__ = [
     "make_explainers",
     "queries",
     "read_recipe",
+    "recommend",
     "score",
     "similarity",
     "test",

@@ -21,6 +21,7 @@ from vitrail.cli.groups import expand_groups
 from vitrail.cli.layers import layers
 from vitrail.cli.listing import list_everything
 from vitrail.cli.queries import queries
+from vitrail.cli.recommend import recommend
 from vitrail.cli.score import score
 from vitrail.cli.serve import serve
 from vitrail.cli.test import test
@@ -36,7 +37,7 @@ INTERRUPTED = 130
 FAILED = 2
 """Exit code of errors that the user can fix."""
 
-DISTRIBUTED = ("explain", "queries", "score", "compare", "layers", "test", "train")
+DISTRIBUTED = ("explain", "queries", "score", "compare", "recommend", "layers", "test", "train")
 """Commands that share their work among the processes of torchrun."""
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
@@ -70,6 +71,7 @@ for name, command in (
     ("queries", queries),
     ("score", score),
     ("compare", compare),
+    ("recommend", recommend),
     ("layers", layers),
     ("test", test),
     ("train", train),

@@ -1,0 +1,94 @@
+"""Recommend a method for a model, by scoring a sample of images."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+from vitrail.adapters import Classifier
+from vitrail.api.models import Model, as_classifier, as_list, make_explainers
+from vitrail.api.scores import ScoreOptions, score
+from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.evaluation import Scores
+from vitrail.evaluation.scoring.verdict import Verdict, reach_verdict
+from vitrail.explainers import EXPLAINERS
+from vitrail.metrics import Protocol
+from vitrail.metrics.statistics import CONTROL
+
+SLOW = ("rise",)
+"""Methods of hundreds of passes, which are tried only if they are named."""
+
+DEFAULT_LIMIT = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendation:
+    """The recommended method, and the scores behind it.
+
+    Attributes:
+        verdict: Which method, and why.
+        scores: The scores of all tried methods.
+        not_tried: Methods that could explain the model but were not tried, since they are slow.
+    """
+
+    verdict: Verdict
+    scores: Scores
+    not_tried: tuple[str, ...]
+
+    @property
+    def method(self) -> str | None:
+        """The method to use; None if no method is shown to be better than random."""
+        return self.verdict.method
+
+    def __str__(self) -> str:
+        slow = f" Not tried, since they take hundreds of passes: {', '.join(self.not_tried)}." if self.not_tried else ""
+        return f"{self.verdict}{slow}"
+
+
+def recommend(
+    model: Model,
+    data: str | Path,
+    methods: str | Iterable[str] | None = None,
+    budget: float | None = None,
+    protocol: str | Protocol | Iterable[str] | None = None,
+    metrics: str | Iterable[str] = (),
+    limit: int | None = DEFAULT_LIMIT,
+    target: int | str | None = None,
+    **more: Unpack[ScoreOptions],
+) -> Recommendation:
+    """Score methods on a sample of images and recommend one.
+
+    Args:
+        model: As for `vitrail.score`.
+        data: As for `vitrail.score`; images that the model was not trained on.
+        methods: Names of the methods to try; if None, all that can explain the model without further training, except slow ones.
+        budget: Largest number of forward passes that an explanation may cost; None for any.
+        protocol: As for `vitrail.score`.
+        metrics: As for `vitrail.score`.
+        limit: Maximum number of images, evenly spread.
+        target: As for `vitrail.score`.
+        more: See `ScoreOptions`.
+
+    Raises:
+        InvalidInputError: The budget is not a positive number.
+        VitrailError: As for `vitrail.score`.
+    """
+    if budget is not None and not budget > 0:
+        raise InvalidInputError(f"expected a budget above 0 forward passes, got {budget}")
+    classifier = as_classifier(model, more.get("device"))
+    names = list_capable_methods(classifier) if methods is None else as_list(methods)
+    slow = tuple(name for name in names if methods is None and name in SLOW)
+    tried = [name for name in names if name not in slow and name != CONTROL]
+    scores = score(classifier, data, [*tried, CONTROL], protocol, metrics, limit, target, **more)
+    return Recommendation(reach_verdict(scores, budget), scores, slow)
+
+
+def list_capable_methods(classifier: Classifier, **options: Any) -> list[str]:
+    """Return the names of all methods that can explain a model without further training."""
+    names = []
+    for name in EXPLAINERS:
+        with suppress(UnknownNameError, UnsupportedModelError, InvalidInputError):
+            make_explainers(classifier, [name], **options)
+            names.append(name)
+    return names

@@ -1,0 +1,44 @@
+"""`vitrail recommend`: choose a method for a model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitrail.cli.model_options import ModelOptions
+from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedOptions
+from vitrail.cli.panels import METHODS, optional
+from vitrail.cli.parsing import parse_names
+from vitrail.cli.printing import print_scores
+from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
+
+OUT = OutputOptions(Path("vitrail-recommend"))
+
+
+def recommend(
+    data: DataArgument,
+    model: ModelOptions,
+    images: DataOptions,
+    methods: ScoredMethodOptions,
+    scoring: ScoringOptions,
+    speed: SpeedOptions,
+    budget: Annotated[
+        float | None, optional(METHODS, help="Largest cost of an explanation, in forward passes (default: any).")
+    ] = None,
+    output: OutputOptions = OUT,
+) -> None:
+    """Recommend a method: score all that can explain the model on a sample of images, and say which to use and why."""
+    from vitrail import api  # noqa: PLC0415 (heavy)
+    from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
+
+    options = score_options(methods, scoring, images, output, speed)
+    metrics, protocols = parse_names(scoring.metric) or [], parse_names(scoring.protocol)
+    limit = api.DEFAULT_LIMIT if images.limit is None else images.limit
+    with process_group():
+        classifier = model.load(speed.device)
+        asked = (data, methods.names, budget, protocols, metrics, limit, scoring.target)
+        recommendation = api.recommend(classifier, *asked, **options)
+        if rank():
+            return
+    print_scores(recommendation.scores.table, {})
+    typer.echo(f"\n{recommendation}\nwrote index.html, images.csv, comparisons.csv, summary.json and pictures to {output.out}")

@@ -1,0 +1,46 @@
+"""`vitrail recommend` tries what can explain a model, and says what to use."""
+
+import pytest
+
+import vitrail
+from vitrail.api import list_capable_methods
+from vitrail.core.errors import InvalidInputError
+
+pytest_plugins = ("tiny", "score_runs")
+
+
+def test_a_verdict_is_printed_and_a_report_written(run_vitrail, plain_pictures, photos, tiny_model_file, tmp_path):
+    command = [
+        "recommend",
+        photos[0].parent,
+        "-m",
+        tiny_model_file,
+        "--device",
+        "cpu",
+        "--protocol",
+        "hit",
+        "-o",
+        tmp_path / "out",
+    ]
+    code, printed, err = run_vitrail(*command, "--method", "hit,rollout", "--budget", "1000")
+    assert code == 0, err
+    assert "5 images are few: intervals are rough." in printed
+    assert any(line.startswith(("Use ", "Do not rely on ")) for line in printed.splitlines())
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<h2>Verdict</h2>" in page
+    assert "Methods, ready to cite" in page
+
+
+def test_all_methods_that_can_explain_the_model_are_tried_but_slow_ones(photos, tiny_model_file):
+    model = vitrail.load(tiny_model_file, device="cpu")
+    found = vitrail.recommend(model, photos[0].parent, metrics="complexity", limit=2)
+    assert set(found.scores.methods) == set(list_capable_methods(model)) - {"rise"} | {"random"}
+    assert {"hit", "chefer", "occlusion"} <= set(found.scores.methods)
+    assert found.not_tried == ("rise",)
+    assert "Not tried, since they take hundreds of passes: rise." in str(found)
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, float("nan")])
+def test_a_budget_is_a_positive_number(budget, photos, tiny_model_file):
+    with pytest.raises(InvalidInputError, match="expected a budget above 0"):
+        vitrail.recommend(vitrail.load(tiny_model_file, device="cpu"), photos[0].parent, budget=budget)
