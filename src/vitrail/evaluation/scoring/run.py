@@ -12,7 +12,7 @@ from vitrail.core.files import output_folder
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledImages
-from vitrail.evaluation.data_source import DataSource
+from vitrail.evaluation.data_source import TEST_SPLITS, DataSource
 from vitrail.evaluation.scoring.cost import count_passes_of_first
 from vitrail.evaluation.scoring.engine import score
 from vitrail.evaluation.scoring.plan import Plan
@@ -190,7 +190,7 @@ class ScoringRun:
 
     def read_images(self, classifier: Classifier) -> LabeledImages:
         """Read the images and choose those that are scored."""
-        images = self.source.read(classifier.preprocessing)
+        images = self.source.read(classifier.preprocessing, TEST_SPLITS)
         return self.selection.apply(images, classifier, self.plan, max(self.batch_size, 64), self.num_workers)
 
     def _target(self, classifier: Classifier) -> int | str | None:
