@@ -10,7 +10,7 @@ from vitrail.version import __version__
 
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, save
-    from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, score, similarity
+    from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, list_recipes, score, similarity, train
     from vitrail.api.loading import load
     from vitrail.core.errors import VitrailError
     from vitrail.explanation import Explanation
@@ -31,11 +31,13 @@ _MODULES = {
     "list_methods": "vitrail.api",
     "list_metrics": "vitrail.api",
     "list_protocols": "vitrail.api",
+    "list_recipes": "vitrail.api",
     "load": "vitrail.api.loading",
     "open_run": "vitrail.runs.open_run",
     "save": "vitrail.adapters",
     "score": "vitrail.api",
     "similarity": "vitrail.api",
+    "train": "vitrail.api",
 }
 
 __all__ = [
@@ -53,11 +55,13 @@ __all__ = [
     "list_methods",
     "list_metrics",
     "list_protocols",
+    "list_recipes",
     "load",
     "open_run",
     "save",
     "score",
     "similarity",
+    "train",
 ]
 
 
