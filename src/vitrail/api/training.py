@@ -68,7 +68,7 @@ def read_recipe(
     if config is None:
         if not resume:
             raise InvalidInputError(
-                "expected a recipe: a name by --recipe (see vitrail list recipes), or a file by --config; or --resume and the folder of a run by --out"
+                "expected a recipe by --recipe (see vitrail list recipes) or --config, or --resume and a run's folder by --out"
             )
         config = Path(out) / "config.yaml"
     return read_config(config, [*overrides, *([] if finetune is None else [f"model.start_from={finetune}"])])
