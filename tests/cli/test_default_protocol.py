@@ -44,10 +44,10 @@ def test_vit_is_scored_by_tokens_and_hit_by_hit(run_vitrail, photos, tiny_model_
     small = {"image_size": (32, 32), "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
     save(build("timm:vit_tiny_patch16_224", num_classes=2, **small), "vit.safetensors")
     measures = score_summary(run_vitrail, photos, "--model", "vit.safetensors", "--method", "random")["measures"]
-    assert {name.partition(".")[0] for name in measures} == {"tokens", "completeness"}
+    assert {name.partition(".")[0] for name in measures} - {"completeness"} == {"tokens"}
     assert "tokens.insertion_removed" in str(measures)
     measures = score_summary(run_vitrail, photos, "--model", tiny_model_file, "--method", "random", "--steps", 2)["measures"]
-    assert {name.partition(".")[0] for name in measures} == {"hit", "completeness"}
+    assert {name.partition(".")[0] for name in measures} - {"completeness"} == {"hit"}
     named = score_summary(run_vitrail, photos, "--model", "vit.safetensors", "--method", "random", "--metric", "sparseness")
     assert "sparseness" in named["measures"]
     assert not any(name.startswith("tokens") for name in named["measures"])

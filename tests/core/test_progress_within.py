@@ -35,7 +35,7 @@ def test_bar_never_moves_back(shares):
     for _ in progress([1], 1, "working"):
         advance(0.8)
         advance(0.2)
-        advance(7)
+        advance(7.0)
     assert shares == [0.8, 1.0]
 
 
