@@ -58,7 +58,7 @@ def test_recipe_by_name_and_file_are_the_same_recipe(tmp_path):
     assert by_name == vitrail.api.read_recipe(tmp_path / "mine.yaml", ["data.root=x"])
 
 
-def test_file_is_told_from_settings(tmp_path):
+def test_file_and_settings_are_separated(tmp_path):
     file = tmp_path / "mine"
     file.write_text("")
     assert _split([str(file), "data.root=x"], None) == (file, ["data.root=x"])

@@ -15,7 +15,7 @@ from vitrail.runs.shards import FOLDER
 logger = logging.getLogger(__name__)
 
 LONG_RUN = 60.0
-"""Seconds from which on the expected time is told."""
+"""Seconds; the expected time of longer runs is reported."""
 
 FEW_IMAGES = 4
 """Below, measuring one image first would take a large part of the run."""
