@@ -10,7 +10,18 @@ from vitrail.version import __version__
 
 if TYPE_CHECKING:
     from vitrail.adapters import Classifier, Preprocessing, ViTAdapter, adapt, bundled_models, save
-    from vitrail.api import compare, explain, list_methods, list_metrics, list_protocols, recommend, score, similarity
+    from vitrail.api import (
+        compare,
+        explain,
+        list_methods,
+        list_metrics,
+        list_protocols,
+        list_recipes,
+        recommend,
+        score,
+        similarity,
+        train,
+    )
     from vitrail.api.loading import load
     from vitrail.core.errors import VitrailError
     from vitrail.explanation import Explanation
@@ -31,12 +42,14 @@ _MODULES = {
     "list_methods": "vitrail.api",
     "list_metrics": "vitrail.api",
     "list_protocols": "vitrail.api",
+    "list_recipes": "vitrail.api",
     "load": "vitrail.api.loading",
     "open_run": "vitrail.runs.open_run",
     "recommend": "vitrail.api",
     "save": "vitrail.adapters",
     "score": "vitrail.api",
     "similarity": "vitrail.api",
+    "train": "vitrail.api",
 }
 
 __all__ = [
@@ -54,12 +67,14 @@ __all__ = [
     "list_methods",
     "list_metrics",
     "list_protocols",
+    "list_recipes",
     "load",
     "open_run",
     "recommend",
     "save",
     "score",
     "similarity",
+    "train",
 ]
 
 

@@ -1,7 +1,7 @@
 """The result of an explainer: raw relevance per patch, with everything needed to draw and score it."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ class Explanation:
         class_names: One name per class, or empty.
         sources: The file of every image, or empty.
         output: What logits mean, see `Classifier.output`; always "sigmoid" for a single logit.
+        provenance: How it was made, as plain values: version of vitrail, weights, preprocessing, options of the method; empty if unknown.
     """
 
     relevance: Relevance
@@ -46,6 +47,7 @@ class Explanation:
     class_names: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     output: Output = "softmax"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         num_images = len(self.relevance)
@@ -153,7 +155,7 @@ class Explanation:
             OutputError: A file cannot be written; existing files stay intact.
         """
         path = _npz(path)
-        description = json_text(self._describe(), indent=2)
+        description = json_text(self.describe(), indent=2)
         arrays: dict[str, Any] = {
             # numpy has no bfloat16, and results are not stored in half precision.
             name: (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).detach().cpu().numpy()
@@ -186,6 +188,7 @@ class Explanation:
                 class_names=tuple(description["class_names"]),
                 output=description.get("output", "softmax"),  # missing in older files
                 sources=sources if any(sources) else (),
+                provenance=description.get("provenance", {}),
             )
         except Exception as error:  # zip, JSON, missing keys and wrong shapes raise errors of many types
             if is_killed_worker(error):  # Raised wherever the program happens to be.
@@ -223,7 +226,8 @@ class Explanation:
     def _tensors(self) -> dict[str, Tensor]:
         return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
 
-    def _describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
+        """Return names, targets and the most probable classes as plain values, as `save` writes them beside the arrays."""
         images = [
             {
                 "source": self.sources[i] if self.sources else "",
@@ -241,6 +245,7 @@ class Explanation:
             "completeness_error": self.completeness_error(),
             "grid": list(self.grid),
             "output": self.output,
+            **({"provenance": dict(self.provenance)} if self.provenance else {}),
             "images": images,
             "class_names": list(self.class_names),
         }

@@ -1,10 +1,8 @@
-"""The recipes in configs/, by what they train."""
+"""The recipes of the package, by what they train."""
 
-from pathlib import Path
-
+from vitrail.recipes import FOLDER as CONFIGS
 from vitrail.training import Recipe, read_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 ALL = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 GATE_RECIPES = [name for name in ALL if "\ndiffmask:" in (CONFIGS / name).read_text(encoding="utf-8")]
 RECIPES = [name for name in ALL if name not in GATE_RECIPES]
@@ -29,5 +27,5 @@ INTRS = [name for name in RECIPES if name.endswith("-intr.yaml")]
 
 
 def read_recipe(name: str, *overrides: str) -> Recipe:
-    """Read a recipe of configs/ with overrides."""
+    """Read a recipe of the package with overrides."""
     return read_config(CONFIGS / name, ["data.root=images", *overrides])

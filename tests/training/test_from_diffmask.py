@@ -20,6 +20,7 @@ from vitrail.datasets.synthetic.names import SYNTHETIC
 from vitrail.explainers import EXPLAINERS
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig
 from vitrail.models.diffmask.published import PARTS
+from vitrail.recipes import recipe_file
 from vitrail.training import TrainingConfig, read_config
 from vitrail.training.diffmask.config import MaskTrainingConfig
 
@@ -83,7 +84,7 @@ def test_counterparts_exist(heading):
 
 def test_values_are_valid_and_published_ones_are_defaults():
     settings = [name for row in rows(FROM, "### Data modules") for name in names(row[1]) if "=" in name]
-    config = read_config(ROOT / "configs" / "diffmask-counting.yaml", settings)
+    config = read_config(recipe_file("diffmask-counting"), settings)
     assert (config.augmentation.noise, config.augmentation.rotation, config.augmentation.blur) == (1.0, 20.0, 3)
     gates = MaskTrainingConfig(diffmask={"model": "x"}, data={"root": "x"}).diffmask
     assert (gates.alpha, gates.eps, gates.mul_activation, gates.add_activation) == (20.0, 0.1, 15.0, 8.0)
@@ -106,10 +107,12 @@ def test_data_sets_and_colors():
 
 @pytest.mark.parametrize("text", [FROM, GUIDE], ids=["from-diffmask", "diffmask"])
 def test_recipes_commands_and_methods_exist(text):
-    for name in re.findall(r"configs/([\w-]+\.yaml)", text):
-        read_config(ROOT / "configs" / name)
-    for name in re.findall(r"`(diffmask-[\w-]+\.yaml)`", text):
-        assert (ROOT / "configs" / name).exists(), name
+    named = re.findall(
+        r"--recipe ([\w-]+)|`(diffmask-(?:base-)?(?:vit|convnext|mnist|cifar10|counting|cifar-counting))\b", text
+    )
+    assert named
+    for one, other in named:
+        read_config(recipe_file(one or other))
     for block in blocks(text, "yaml"):
         MaskTrainingConfig.model_validate(yaml.safe_load(block))
     for line in "".join(blocks(text, "bash")).replace("\\\n", " ").splitlines():
@@ -219,7 +222,6 @@ def test_code_for_published_files_runs(tmp_path, monkeypatch, make_photo, caplog
 def test_synthetic_task_of_the_guide_runs(tmp_path, monkeypatch, run_vitrail, make_photo, capsys):
     """From `vitrail generate` to a score, on less data."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
     quick = ["schedule.epochs=1", "data.batch_size=10", "data.num_workers=0", "engine.accelerator=cpu", "engine.loggers=[]"]
     extras = {
         "generate": ["--train", "10", "--val", "5", "--test", "5", "--option", "grid_size=2"],
@@ -234,7 +236,7 @@ def test_synthetic_task_of_the_guide_runs(tmp_path, monkeypatch, run_vitrail, ma
     explain = explain.replace("runs/mine-mask", "runs/counting-mask").replace("runs/mine", "runs/counting-vit")
     for line in (toy + explain).replace("\\\n", " ").splitlines():
         _, command, *words = shlex.split(line)
-        kind = "base" if "configs/diffmask-base-counting.yaml" in words else command
+        kind = "base" if "diffmask-base-counting" in words else command
         code, _out, err = run_vitrail(command, *words, *extras[kind])
         assert code == 0, (line, err)
     (tmp_path / "runs" / "mine").symlink_to("counting-vit")

@@ -10,7 +10,7 @@ import torch
 import torchvision
 import typer
 import yaml
-from doc_pages import ROOT, below, blocks, commands, names, page, rows, tables
+from doc_pages import below, blocks, commands, names, page, rows, tables
 
 import vitrail
 from goldens import golden
@@ -18,13 +18,14 @@ from vitrail.cli.main import app
 from vitrail.datasets.named import DATA
 from vitrail.explainers import EXPLAINERS
 from vitrail.models.intr import INTR_SIZES, INTRConfig
+from vitrail.recipes import recipe_file
 from vitrail.training import TrainingConfig, read_config
 
 pytest.importorskip("lightning")
 pytest_plugins = ("tiny",)
 
 FROM, GUIDE = page("from-intr.md"), page("intr.md")
-CUB = ROOT / "configs" / "cub-intr.yaml"
+CUB = recipe_file("cub-intr")
 
 NETWORK = """
     --backbone --dilation --position_embedding --enc_layers --dec_layers --dim_feedforward --hidden_dim --dropout --nheads
@@ -144,8 +145,8 @@ def test_table_lists_every_option_of_the_method():
 
 @pytest.mark.parametrize("text", [FROM, GUIDE], ids=["from-intr", "intr"])
 def test_recipes_commands_and_methods_exist(text):
-    for name in (*re.findall(r"configs/([\w-]+\.yaml)", text), *re.findall(r"`([\w-]+-intr\.yaml)`", text)):
-        read_config(ROOT / "configs" / name, ["data.root=x"])
+    for one, other in re.findall(r"--recipe ([\w-]+)|`((?:cub|birds|cifar10)-intr)`", text):
+        read_config(recipe_file(one or other), ["data.root=x"])
     for block in blocks(text, "yaml"):
         TrainingConfig.model_validate(yaml.safe_load(block))
     assert commands(text)
@@ -204,7 +205,6 @@ def workplace(tmp_path, monkeypatch, make_photo):
     for name in ("cub", "butterfly", "mine"):
         (tmp_path / name).symlink_to(tmp_path / "photos")
     make_photo(tmp_path / "bird.jpg", size=(70, 50))
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -250,7 +250,7 @@ def test_code_for_published_files_runs(workplace, monkeypatch, capsys):
 
 @pytest.fixture
 def guide_commands():
-    return [words for words in commands(GUIDE) if words[0] != "train" or "configs/cub-intr.yaml" not in words]
+    return [words for words in commands(GUIDE) if words[0] != "train" or "cub-intr" not in words]
 
 
 @pytest.mark.slow
@@ -283,7 +283,7 @@ def test_commands_of_the_guide_run(workplace, guide_commands, run_vitrail, capsy
 
 
 def test_recipe_of_the_paper_runs_on_other_photos(workplace, run_vitrail):
-    [words] = [words for words in commands(GUIDE) if "configs/cub-intr.yaml" in words]
+    [words] = [words for words in commands(GUIDE) if "cub-intr" in words]
     code, _out, err = run_vitrail(*adapt_command(words, workplace))
     assert code == 0, err
     assert "new: presence.weight, presence.bias" in err

@@ -1,4 +1,4 @@
-"""The recipes in configs/ have the settings of their papers."""
+"""The recipes of the package have the settings of their papers."""
 
 import pytest
 from recipes import BASES, FINETUNED, GATE_RECIPES, HITS, OWN_RECIPES, RECIPES, read_recipe

@@ -1,4 +1,4 @@
-"""The recipes in configs/ can be read, build their networks and train in the layout of their data sets."""
+"""The recipes of the package can be read, build their networks and train in the layout of their data sets."""
 
 import csv
 import json
@@ -100,7 +100,7 @@ def test_recipe_can_be_read_and_has_a_header(name):
     assert len(head) >= 2
     if name not in OWN_RECIPES:
         assert "arXiv:" in "".join(head)
-        assert f"vitrail train --config configs/{name}" in "".join(head)
+        assert f"vitrail train --recipe {name.removesuffix('.yaml')} " in "".join(head)
         assert f"--out runs/{name.removesuffix('.yaml')}" in "".join(head)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitrail.adapters.memory import run_in_batches
 from vitrail.adapters.recording import RecordedBlocks
+from vitrail.core.progress import portion
 from vitrail.core.types import Baseline, Images, Keep, Kept, Logits, Patches, Tokens
 
 
@@ -129,7 +130,8 @@ class ViTAdapter(RecordedBlocks):
         owner, masks = distinct[:, 0].to(rows.device), distinct[:, 1:].bool().to(rows.device)
         counts = masks.sum(1)
         logits_of = dict[int, Tensor]()
-        for count in counts.unique().tolist():
+        all_counts = counts.unique().tolist()
+        for i, count in enumerate(all_counts):
             members = (counts == count).nonzero().squeeze(1)
             image_of, kept = owner[members], masks[members].nonzero()[:, 1].view(-1, count)
 
@@ -139,6 +141,7 @@ class ViTAdapter(RecordedBlocks):
                 return self.forward_tokens(remaining, grid_size, kept[batch])
 
             bytes_each = self.bytes_per_pass(count, tokens.shape[2], tokens.element_size())
-            logits = run_in_batches(run, len(members), bytes_each, images.device)
+            with portion(i, len(all_counts)):
+                logits = run_in_batches(run, len(members), bytes_each, images.device)
             logits_of |= zip(members.tolist(), logits, strict=True)
         return torch.stack([logits_of[row] for row in index.tolist()]).unflatten(0, keep.shape[:2])

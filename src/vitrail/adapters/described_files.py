@@ -20,6 +20,9 @@ from vitrail.models.checkpoints import Checkpoint, expect_fit, load_strictly, to
 from vitrail.models.hit import HiT
 from vitrail.models.limits import build_on_meta, check_numbers
 
+RUN_CONFIG = "config.yaml"
+"""File of the folder of a training run."""
+
 MAX_REASON_LENGTH = 500
 """Number of characters of a reason that are shown: values in a file may be as long as the file."""
 
@@ -58,12 +61,20 @@ def build_described(checkpoint: Checkpoint, path: Path, **options: Any) -> Class
     except Exception as error:  # Invalid descriptions make libraries fail anywhere.
         raise _invalid_description(path, error) from error
     load_strictly(module, state, source, optional=_optional_names(module))
-    name = path.stem if path.stem != "model" else path.parent.name
+    name = model_name(path)
     if described.get("view") == "plain":
         classifier: Classifier = adapt_plain(module, name, class_names, preprocessing, cell_size)
     else:
         classifier = adapt(module, name=name, class_names=class_names, preprocessing=preprocessing)
     return replace(classifier, build_spec=BuildSpec(architecture, lists_to_tuples(config)), output=output)
+
+
+def model_name(path: Path) -> str:
+    """Return the name of a model from its file: of a training run, that of its folder, so that models of several runs differ."""
+    folder = path.resolve().parent
+    if path.stem == "model" or (path.stem == "best" and (folder / RUN_CONFIG).exists()):
+        return folder.name
+    return f"{folder.name}-last" if path.stem == "last" and (folder / RUN_CONFIG).exists() else path.stem
 
 
 def _optional_names(module: nn.Module) -> list[str]:

@@ -1,7 +1,7 @@
 """What vitrail knows of a library of networks, as one object per library."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from torch import nn
@@ -44,6 +44,10 @@ class Library(ABC):
 
     def class_names(self, module: nn.Module) -> tuple[str, ...]:
         """Return the class names that a network carries; empty if it has none."""
+        return ()
+
+    def list_names(self) -> Collection[str]:
+        """List the names that `load` takes, where the library lists them; for hints only."""
         return ()
 
     @abstractmethod

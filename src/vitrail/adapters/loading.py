@@ -1,5 +1,6 @@
 """Load a model by name or from disk, with its weights, preprocessing and class names."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.devices import check_device
 from vitrail.adapters.libraries import ENTRIES, get_library
-from vitrail.adapters.local_files import BUNDLED, check_bundled, find_folder_source, load_bundled, load_local
+from vitrail.adapters.local_files import BUNDLED, bundled_models, check_bundled, find_folder_source, load_bundled, load_local
 from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS
 from vitrail.adapters.user_code import check_user_code, is_user_code, load_user_code
 from vitrail.adapters.weight_checks import expect_finite_weights
@@ -24,6 +25,9 @@ from vitrail.core.registry import unknown_name
 
 Names = str | Path | Sequence[str]
 """Names: a list, a text with commas, or a file; see `vitrail.adapters.class_name_files.read_names`."""
+
+LISTED = ("timm", "torchvision")
+"""Libraries that list the names of their networks."""
 
 FROM_FILES = ("hit", "intr")
 """Sources whose files describe the network, so that names alone build none."""
@@ -156,11 +160,22 @@ def check_name(name: str | Path) -> None:
     elif colon and "/" not in source and "\\" not in source and len(source) > 1:
         raise unknown_name("source of models", source, [BUNDLED, *ENTRIES])
     else:
+        hint = f" (did you mean {guess!r}?)" if (guess := _guess_source(name)) else ""
         raise UnknownNameError(
-            f"no such model: {name!r}; expected an existing file or folder, or a name like vitrail:hit-cifar10 (bundled), "
+            f"no such model: {name!r}{hint}; expected an existing file or folder, or a name like vitrail:hit-cifar10 (bundled), "
             "timm:vit_base_patch16_224, hf:<folder or hub repository>, torchvision:vit_b_16, hit:<hub repository>, "
             "intr:<hub repository> or file.py:function (your own code)"
         )
+
+
+def _guess_source(name: str) -> str | None:
+    """Return a name with the source that a user has left out: a bundled model, a name in a library, or a repository of the hub."""
+    if name in bundled_models():
+        return f"{BUNDLED}:{name}"
+    for source in LISTED:
+        if name.partition(".")[0] in get_library(source).list_names():  # After the point: timm's name of the weights.
+            return f"{source}:{name}"
+    return f"hf:{name}" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).parent.exists() else None
 
 
 def _has_source(name: str) -> bool:

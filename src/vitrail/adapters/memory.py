@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vitrail.core.progress import advance
+
 CPU_BUDGET = 1 << 28
 """Bytes of a batch on a CPU: larger batches leave the caches and are slower."""
 
@@ -52,6 +54,7 @@ def run_in_batches(function: Callable[[slice], Tensor], total: int, bytes_each: 
         try:
             results.append(function(slice(start, min(start + size, total))))
             start += size
+            advance(start / total)
             continue
         except RuntimeError as error:
             if size == 1 or not is_out_of_memory(error):

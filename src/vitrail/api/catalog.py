@@ -1,4 +1,4 @@
-"""Lists of what there is to choose from: models, methods, protocols and metrics."""
+"""Lists of what there is to choose from: models, methods, protocols, metrics and recipes."""
 
 from dataclasses import fields
 from typing import Any
@@ -8,6 +8,7 @@ from vitrail.evaluation.scoring.plan import metric_options
 from vitrail.explainers import EXPLAINERS
 from vitrail.explainers._trained_masks import list_bundled_masks
 from vitrail.metrics import METRICS, PROTOCOLS
+from vitrail.recipes import recipe_file, recipe_names, recipe_summary
 
 MODEL_SOURCES = {
     "timm:<model>": "a plain, distilled, EVA, DINOv3 or BEiT model; its weights are downloaded",
@@ -70,6 +71,26 @@ def list_metrics() -> list[dict[str, Any]]:
         }
         for name, metric in METRICS.items()
     ]
+
+
+def list_recipes() -> list[dict[str, str | None]]:
+    """List the recipes that come with the package: name, summary, network and data set; for `vitrail.train(recipe=...)`."""
+    from vitrail.core.yaml_io import read_yaml  # noqa: PLC0415 (only where it is needed)
+
+    recipes = list[dict[str, str | None]]()
+    for name in recipe_names():
+        content = read_yaml(recipe_file(name).read_text(encoding="utf-8"))
+        gates = content.get("diffmask")
+        recipes.append(
+            {
+                "name": name,
+                "summary": recipe_summary(name),
+                "trains": "a classifier" if gates is None else f"gates for {gates.get('model', 'a ViT')}",
+                "model": content.get("model", {}).get("name"),
+                "data": content.get("data", {}).get("name", "folder"),
+            }
+        )
+    return recipes
 
 
 def _first_line(documented: type) -> str:

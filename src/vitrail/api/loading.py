@@ -25,6 +25,7 @@ def load(
     reference: Literal["mean", "nearest"] | None = None,
     probe: str | Path | None = None,
     direction: Tensor | None = None,
+    display_name: str | None = None,
     **options: Any,
 ) -> Classifier:
     """Load a model with its preprocessing and class names, ready to explain.
@@ -39,16 +40,19 @@ def load(
         reference: Whether the mean or the nearest photo of a class counts; defaults to the mean.
         probe: File of a linear layer on the embedding.
         direction: One direction per class in the embedding, (c, d) or (d,).
+        display_name: Name of the model in results, where its own does not tell models apart.
         options: Further options of `vitrail.adapters.loading.load`, such as `weights`, `output` and `image_size`, and those of the library.
 
     Raises:
         VitrailError: There is no such model, or something does not fit; the message says what to do.
     """
+    if display_name is not None and not display_name.strip():
+        raise InvalidInputError("expected a name for the model, got an empty one")
     if prompts is None and references is None and probe is None and direction is None:
         alone = [name for name, value in (("templates", templates), ("reference", reference)) if value is not None]
         if alone:
             raise InvalidInputError(f"expected {alone[0]} together with prompts or references, got none")
-        return adapters.load(name, device=device, class_names=class_names, **options)
+        return _renamed(adapters.load(name, device=device, class_names=class_names, **options), display_name)
     from vitrail.api.embeddings import similarity  # noqa: PLC0415 (it loads models by name)
 
     output = None if options.get("output") == "embedding" else options.pop("output", None)  # Else it is that of the similarity.
@@ -62,4 +66,8 @@ def load(
         reference=reference or "mean",
         class_names=None if class_names is None else read_names(class_names),
     )
-    return compared if output is None else replace(compared, output=output)
+    return _renamed(compared if output is None else replace(compared, output=output), display_name)
+
+
+def _renamed(classifier: Classifier, name: str | None) -> Classifier:
+    return classifier if name is None else replace(classifier, name=name)

@@ -9,10 +9,10 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from vitrail.adapters import Classifier, PlainClassifier, adapt
+from vitrail.adapters import Classifier, PlainClassifier, ViTAdapter, adapt
 from vitrail.adapters.feature_maps import has_feature_map
 from vitrail.api.loading import load
-from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError, VitrailError
 from vitrail.core.options import convert_option
 from vitrail.explainers import EXPLAINERS, Explainer, make_explainer
 from vitrail.models.hit import HiT
@@ -75,6 +75,21 @@ def default_method(classifier: Classifier) -> str:
     if classifier.output == "embedding":
         return "rollout"
     return next((name for kind, name in ((HiT, "hit"), (INTR, "intr")) if isinstance(classifier.module, kind)), "chefer")
+
+
+def default_protocol(classifier: Classifier) -> str:
+    """Return the protocol of insertion and deletion that is used if neither a protocol nor a metric is named.
+
+    tokens for a Vision Transformer whose patches can be removed: 20 steps, most of them with fewer tokens, and no baseline to choose; hit
+    for a HiT, which computes its steps without new forward passes, and for all others.
+    """
+    if not isinstance(classifier, ViTAdapter) or isinstance(classifier.module, HiT):
+        return "hit"
+    try:
+        with classifier.verified("parts", "removal"):
+            return "tokens"
+    except VitrailError:  # It needs all its patches.
+        return "hit"
 
 
 def make_explainers(

@@ -14,6 +14,7 @@ from vitrail.api.models import (
     as_classifier,
     as_list,
     default_method,
+    default_protocol,
     make_capable_explainers,
     make_explainers,
 )
@@ -90,7 +91,8 @@ def score(
         data: A folder of images, with or without class folders, or the root of a named data set. Ground truth of `vitrail generate` beside
             the images is used.
         methods: Names of methods; if None, the default method, and random as the control.
-        protocol: Names of protocols of insertion and deletion, or one of your own; "hit" if neither protocol nor metrics are named.
+        protocol: Names of protocols of insertion and deletion, or one of your own; if neither protocol nor metrics are named, "tokens" for
+            a Vision Transformer and "hit" for a HiT and all others.
         metrics: Names of other metrics.
         limit: Maximum number of images, evenly spread over the folder.
         target: Class to explain; None for the predicted one, "label" for the label of every image.
@@ -98,9 +100,12 @@ def score(
         mosaic: Grid pointing game: cells per side of mosaics, made of images that the model classifies confidently.
         more: See `ScoreOptions`.
     """
+    metrics = as_list(metrics)
     run = make_run(data, protocol, metrics, limit, target, options, mosaic, more)
     classifier = as_classifier(model, more.get("device"))
     check_outputs(classifier)
+    if protocol is None and not metrics:
+        run = make_run(data, default_protocol(classifier), metrics, limit, target, options, mosaic, more)
     names = [default_method(classifier), CONTROL] if methods is None else as_list(methods)
     explainers = make_explainers(classifier, names, more.get("method_options"), more.get("precision", "full"))
     if (out := more.get("out")) is not None:
@@ -130,7 +135,7 @@ def compare(
         data: As for `score`.
         methods: Names of methods; each is used for the models that it can explain, and skipped for others with a warning. If None, the
             default method of each model, and random as the control.
-        protocol: As for `score`.
+        protocol: As for `score`, but "hit" if neither protocol nor metrics are named, which measures all models alike.
         metrics: As for `score`.
         limit: As for `score`.
         target: As for `score`.

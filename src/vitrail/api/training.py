@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.recipes import recipe_file
 from vitrail.training import Recipe, read_config
 from vitrail.training import train as run_training
 
@@ -13,15 +14,17 @@ def train(
     overrides: Sequence[str] = (),
     out: str | Path = "runs/train",
     *,
+    recipe: str | None = None,
     resume: bool = False,
     finetune: str | None = None,
 ) -> Path:
     """Train a classifier, or a DiffMask explainer.
 
     Args:
-        config: A recipe or its YAML file; if None and `resume`, the recipe of the run in `out`.
+        config: A recipe or its YAML file; if there is neither `config` nor `recipe`, with `resume`, the recipe of the run in `out`.
         overrides: Settings that replace those of the file, such as "model.drop_path=0.1".
         out: The run directory.
+        recipe: Instead of `config`: the name of a recipe that comes with the package (`vitrail.list_recipes`).
         resume: Resume the run in `out`; start it if there is none.
         finetune: Model to start from; short for the override "model.start_from=MODEL".
 
@@ -33,14 +36,19 @@ def train(
         OutputError: `out` holds an earlier run and `resume` is false, cannot be written, or is in use by another run.
         TrainingError: The loss is no longer finite.
         MissingExtraError: Lightning is not installed.
+
+    Example:
+        >>> import vitrail
+        >>> vitrail.train(recipe="cifar10-hit", overrides=["data.root=cifar10"], out="runs/cifar10")  # doctest: +SKIP
     """
     if isinstance(config, Recipe):
-        if overrides or finetune is not None:
+        if overrides or finetune is not None or recipe is not None:
             raise InvalidInputError(
-                "expected overrides and finetune together with a file, got a recipe; change the recipe instead"
+                "expected overrides, finetune and recipe without a Recipe object, got both; change the object instead"
             )
         return run_training(config, out, resume)
-    return run_training(read_recipe(config, overrides, out, resume=resume, finetune=finetune), out, resume)
+    asked = read_recipe(config, overrides, out, recipe=recipe, resume=resume, finetune=finetune)
+    return run_training(asked, out, resume)
 
 
 def read_recipe(
@@ -48,12 +56,19 @@ def read_recipe(
     overrides: Sequence[str] = (),
     out: str | Path = "runs/train",
     *,
+    recipe: str | None = None,
     resume: bool = False,
     finetune: str | None = None,
 ) -> Recipe:
     """Read the recipe that `train` uses; arguments and errors as for `train`."""
+    if recipe is not None:
+        if config is not None:
+            raise InvalidInputError(f"expected a recipe's name or a file, got both: {recipe} and {config}; leave one out")
+        config = recipe_file(recipe)
     if config is None:
         if not resume:
-            raise InvalidInputError("expected a recipe by --config, or --resume and the folder of a run by --out")
+            raise InvalidInputError(
+                "expected a recipe by --recipe (see vitrail list recipes) or --config, or --resume and a run's folder by --out"
+            )
         config = Path(out) / "config.yaml"
     return read_config(config, [*overrides, *([] if finetune is None else [f"model.start_from={finetune}"])])

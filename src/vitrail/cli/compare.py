@@ -1,5 +1,6 @@
 """`vitrail compare`: score the methods of several models side by side."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -8,6 +9,7 @@ from vitrail.cli.model_options import ModelsOptions
 from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedOptions
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_estimates, print_scores
+from vitrail.cli.results import print_result, read_result
 from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
 from vitrail.core.errors import InvalidInputError
 
@@ -38,13 +40,18 @@ def compare(
         models = api.NamedModel.each(names, model.keywords)
         asked = (data, methods.names, protocols, metrics, images.limit, scoring.target, scoring.options)
         if scoring.dry_run:
-            print_estimates(api.estimate_scores(models, *asked, **options))
+            estimates = api.estimate_scores(models, *asked, **options)
+            print_result(lambda: [asdict(estimate) for estimate in estimates], lambda: print_estimates(estimates))
             return
         table = api.compare(models, *asked, **options)
         if rank():
             return
-    print_scores(table, plan.changes())
-    typer.echo(
-        f"wrote index.html, images.csv, comparisons.csv, summary.json and pictures to {output.out}, and the results of each model to "
-        f"{output.out / 'models'}"
-    )
+
+    def print_text() -> None:
+        print_scores(table, plan.changes())
+        typer.echo(
+            f"wrote index.html, images.csv, comparisons.csv, summary.json and pictures to {output.out}, and the results of each model to "
+            f"{output.out / 'models'}"
+        )
+
+    print_result(lambda: read_result(output.out, "summary.json"), print_text)

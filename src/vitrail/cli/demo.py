@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from vitrail.cli.results import print_result
+
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("vitrail-demo"),
@@ -12,5 +14,5 @@ def demo(
     """Explain a photo of a cat by the bundled model, score the explanation, and write a page."""
     from vitrail.demo import run_demo  # noqa: PLC0415 (heavy)
 
-    for line in run_demo(out):
-        typer.echo(line)
+    lines = list(run_demo(out))
+    print_result(lambda: {"out": str(out), "lines": lines}, lambda: typer.echo("\n".join(lines)))

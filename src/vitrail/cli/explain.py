@@ -1,11 +1,13 @@
 """`vitrail explain`: draw which patches a prediction is based on."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vitrail.cli.model_options import ModelOptions
 from vitrail.cli.options import ExplanationOptions, MethodOptions, PhotoOptions, SpeedOptions, TargetOptions
 from vitrail.cli.printing import print_estimates, print_explanations, print_folder, print_unreadable
+from vitrail.cli.results import describe_explanations, describe_folder, print_result
 from vitrail.core.distributed import started_together
 from vitrail.core.errors import InvalidInputError
 
@@ -42,17 +44,24 @@ def explain(
             *(model.load(speed.device), images.photos or [], output.out, methods.names, target.target), **options
         )
         print_unreadable(unreadable)
-        print_explanations(explanations, output.top, output.out)
+        print_result(
+            lambda: describe_explanations(explanations, unreadable, output.out),
+            lambda: print_explanations(explanations, output.top, output.out),
+        )
         return
     options |= {"limit": images.limit, "num_workers": speed.workers, "model_options": model.arguments}
     options |= {"file_format": output.file_format, "pictures": output.num_pictures, "half": output.half}
     with process_group():
         classifier = model.load(speed.device)
         if output.dry_run:
-            print_estimates([api.estimate_folder(classifier, images.data, methods.names, target.target, **options)])
+            estimate = api.estimate_folder(classifier, images.data, methods.names, target.target, **options)
+            print_result(lambda: [asdict(estimate)], lambda: print_estimates([estimate]))
             return
         results = api.explain_folder(classifier, images.data, output.out, methods.names, target.target, **options)
         if rank():
             return
     print_unreadable(results.unreadable)
-    print_folder(results, classifier.name, output.out)
+    print_result(
+        lambda: {"out": str(output.out), "model": classifier.name, **describe_folder(results)},
+        lambda: print_folder(results, classifier.name, output.out),
+    )

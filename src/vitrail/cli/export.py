@@ -5,13 +5,20 @@ from typing import Annotated, Literal
 
 import typer
 
+from vitrail.cli.completion import complete_models
 from vitrail.cli.model_options import LoadOptions, load_model
 from vitrail.cli.options import Overwrite
+from vitrail.cli.results import print_result
 from vitrail.core.errors import InvalidInputError, OutputError
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Any --model of the other commands, such as runs/train/best.safetensors.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Any --model of the other commands, such as runs/train/best.safetensors.", autocompletion=complete_models
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Output file, or output folder for Hugging Face.")],
     options: LoadOptions,
     half: Annotated[bool, typer.Option("--half", help="Store half precision: half the size.")] = False,
@@ -36,4 +43,5 @@ def export(
     else:
         output_folder(out.parent)
         save(classifier, out, half=half)
-    typer.echo(f"wrote {classifier.name} to {out}")
+    content = {"model": classifier.name, "format": format, "out": str(out)}
+    print_result(lambda: content, lambda: typer.echo(f"wrote {classifier.name} to {out}"))

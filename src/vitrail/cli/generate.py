@@ -5,11 +5,15 @@ from typing import Annotated
 
 import typer
 
+from vitrail.cli.completion import complete_synthetic
 from vitrail.cli.parsing import parse_synthetic_options
+from vitrail.cli.results import print_result
 
 
 def generate(
-    name: Annotated[str, typer.Argument(help="Synthetic data set; see vitrail list synthetic.")],
+    name: Annotated[
+        str, typer.Argument(help="Synthetic data set; see vitrail list synthetic.", autocompletion=complete_synthetic)
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("vitrail-task"),
     train: Annotated[int, typer.Option(min=0, help="Number of training images.")] = 10_000,
     val: Annotated[int, typer.Option(min=0, help="Number of validation images.")] = 1_000,
@@ -41,7 +45,12 @@ def generate(
         out / "sheet.png",
     )
     height, width = dataset.image_size
-    typer.echo(f"{name}: {len(class_names)} classes, images of {width}x{height} pixels")
-    for split, count in counts.items():
-        typer.echo(f"  {split:<5} {count} images in {out / split}")
-    typer.echo(f"wrote the ground truth to {out / 'masks'}, and {DESCRIPTION_FILE} and sheet.png to {out}")
+
+    def print_text() -> None:
+        typer.echo(f"{name}: {len(class_names)} classes, images of {width}x{height} pixels")
+        for split, count in counts.items():
+            typer.echo(f"  {split:<5} {count} images in {out / split}")
+        typer.echo(f"wrote the ground truth to {out / 'masks'}, and {DESCRIPTION_FILE} and sheet.png to {out}")
+
+    content = {"name": name, "classes": list(class_names), "image_size": [height, width], "images": counts, "out": str(out)}
+    print_result(lambda: content, print_text)

@@ -8,6 +8,7 @@ import typer
 from vitrail.cli.model_options import ModelOptions
 from vitrail.cli.options import LARGE_BATCHES, LimitOptions, OutputOptions, SpeedOptions
 from vitrail.cli.printing import print_unreadable
+from vitrail.cli.results import print_result, read_result
 
 OUT = OutputOptions(Path("vitrail-layers"))
 
@@ -40,7 +41,11 @@ def layers(
         if rank():
             return
     print_unreadable(report.unreadable)
-    for line in layer_lines(report):
-        typer.echo(line)
-    typer.echo(f"completeness error: {report.completeness_error:.1e}")
-    typer.echo(f"wrote layers.csv, saliency.csv, images.csv, summary.json, layers.png and index.html to {output.out}")
+
+    def print_text() -> None:
+        for line in layer_lines(report):
+            typer.echo(line)
+        typer.echo(f"completeness error: {report.completeness_error:.1e}")
+        typer.echo(f"wrote layers.csv, saliency.csv, images.csv, summary.json, layers.png and index.html to {output.out}")
+
+    print_result(lambda: read_result(output.out, "summary.json"), print_text)

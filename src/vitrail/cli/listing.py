@@ -1,10 +1,12 @@
-"""`vitrail list`: list models, methods, metrics and data sets."""
+"""`vitrail list`: list models, methods, metrics, data sets and recipes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
+from vitrail.cli.completion import complete_kinds
+from vitrail.cli.results import print_result
 from vitrail.core.json_io import json_text
 from vitrail.core.registry import unknown_name
 
@@ -14,38 +16,46 @@ Entry = Mapping[str, Any]
 def list_everything(
     kind: Annotated[
         str | None,
-        typer.Argument(help="Only models, methods, protocols, metrics, synthetic or data.", show_default=False),
+        typer.Argument(
+            help="Only models, methods, protocols, metrics, synthetic, data or recipes.",
+            show_default=False,
+            autocompletion=complete_kinds,
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Only the entry of this name; for a data set, also its files and their source.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List models, methods, protocols, metrics, synthetic and other data sets, with requirements and options."""
+    """List models, methods, protocols, metrics, data sets and recipes, with requirements and options."""
     from vitrail.models.hit import HIT_SIZES  # noqa: PLC0415 (heavy)
     from vitrail.models.intr.config import INTR_SIZES  # noqa: PLC0415
 
     entries_by_kind = _select(_list_all(), kind, name)
     sizes = [*HIT_SIZES, *INTR_SIZES] if kind is None and name is None else []
-    if as_json:
-        typer.echo(json_text({**entries_by_kind, **({"recipes_for": sizes} if sizes else {})}, indent=2))
-        return
-    for heading, entries in entries_by_kind.items():
-        title, describe = SECTIONS[heading]
-        typer.echo(title)
-        for entry in entries:
-            first, *more = describe(entry)
-            typer.echo(f"  {entry['name']:<26} {first}")
-            for line in more:
-                typer.echo(f"  {'':<26} {line}")
-            if heading == "data" and name is not None:
-                typer.echo(f"below the root folder:\n{_indent(entry['layout'])}\nto get it:\n{_indent(entry['download'])}")
-    if sizes:
-        typer.echo(f"sizes of HiT and INTR to train\n  {', '.join(sizes)}")
+
+    def print_text() -> None:
+        for heading, entries in entries_by_kind.items():
+            _print_section(heading, entries, in_full=name is not None)
+        if sizes:
+            typer.echo(f"sizes of HiT and INTR to train\n  {', '.join(sizes)}")
+
+    print_result(lambda: {**entries_by_kind, **({"recipes_for": sizes} if sizes else {})}, print_text)
+
+
+def _print_section(heading: str, entries: Sequence[Entry], in_full: bool) -> None:
+    title, describe = SECTIONS[heading]
+    typer.echo(title)
+    for entry in entries:
+        first, *more = describe(entry)
+        typer.echo(f"  {entry['name']:<26} {first}")
+        for line in more:
+            typer.echo(f"  {'':<26} {line}")
+        if heading == "data" and in_full:
+            typer.echo(f"below the root folder:\n{_indent(entry['layout'])}\nto get it:\n{_indent(entry['download'])}")
 
 
 def _list_all() -> dict[str, Sequence[Entry]]:
-    from vitrail.api import list_methods, list_metrics, list_models, list_protocols  # noqa: PLC0415 (heavy)
+    from vitrail.api import list_methods, list_metrics, list_models, list_protocols, list_recipes  # noqa: PLC0415 (heavy)
     from vitrail.datasets.named import list_data  # noqa: PLC0415
     from vitrail.datasets.synthetic.names import list_synthetic  # noqa: PLC0415
 
@@ -56,6 +66,7 @@ def _list_all() -> dict[str, Sequence[Entry]]:
         "metrics": list_metrics(),
         "synthetic": list_synthetic(),
         "data": list_data(),
+        "recipes": list_recipes(),
     }
 
 
@@ -97,6 +108,12 @@ def _describe_data(entry: Entry) -> Iterator[str]:
     yield from _describe_options(entry)
 
 
+def _describe_recipe(entry: Entry) -> Iterator[str]:
+    yield entry["summary"]
+    network = "" if entry["model"] is None else f", {entry['model']}"
+    yield f"trains {entry['trains']}{network}; data: {entry['data']}"
+
+
 def _describe_options(entry: Entry) -> Iterator[str]:
     if entry["options"]:
         yield "options: " + ", ".join(f"{name}={json_text(default)}" for name, default in entry["options"].items())
@@ -113,4 +130,8 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Entry], Iterator[str]]]] = {
     "metrics": ("metrics", _describe_metric),
     "synthetic": ("synthetic data sets, with ground truth", _describe_synthetic),
     "data": ("data sets; vitrail list data --name NAME shows the files of one and where to get them", _describe_data),
+    "recipes": (
+        "recipes; vitrail train --recipe NAME starts one, vitrail recipe NAME > mine.yaml copies one",
+        _describe_recipe,
+    ),
 }

@@ -21,12 +21,14 @@ from vitrail.cli.groups import expand_groups
 from vitrail.cli.layers import layers
 from vitrail.cli.listing import list_everything
 from vitrail.cli.queries import queries
+from vitrail.cli.recipe import recipe
 from vitrail.cli.recommend import recommend
 from vitrail.cli.score import score
 from vitrail.cli.serve import serve
+from vitrail.cli.shared_options import Quiet, set_log_level, share_options
 from vitrail.cli.test import test
 from vitrail.cli.train import train
-from vitrail.core.distributed import started_rank, started_together
+from vitrail.core.distributed import started_together
 from vitrail.core.errors import InvalidInputError, VitrailError
 from vitrail.core.interrupts import WORD, Stop, stoppable
 from vitrail.core.peers import reports_first
@@ -78,11 +80,13 @@ for name, command in (
     ("export", export),
     ("generate", generate),
     ("list", list_everything),
+    ("recipe", recipe),
     ("demo", demo),
     ("serve", serve),
 ):
-    expanded = expand_groups(command)
-    app.command(name)(expanded if name in DISTRIBUTED else _refuse_processes(name, expanded))
+    # The demo replaces its own results; the server has none.
+    shared = share_options(expand_groups(command), has_result=name != "serve", numbered=name != "demo")
+    app.command(name)(shared if name in DISTRIBUTED else _refuse_processes(name, shared))
 
 
 def _print_version(wanted: bool) -> bool:
@@ -97,15 +101,14 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Set up logging for every command."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("vitrail")
     log.handlers, log.propagate = [handler], False
-    # Of several processes, only the first one logs.
-    log.setLevel(logging.ERROR if started_rank() else logging.WARNING if quiet else logging.INFO)
+    set_log_level(quiet)
 
 
 def main() -> None:

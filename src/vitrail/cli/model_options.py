@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from vitrail.cli.completion import complete_models
 from vitrail.cli.panels import MODEL, optional
 from vitrail.cli.parsing import parse_model_args, parse_numbers, parse_size
 from vitrail.core.errors import InvalidInputError
@@ -102,12 +103,17 @@ class ModelOptions(LoadOptions):
             "--model",
             "-m",
             help="vitrail:NAME, timm:NAME, hf:NAME, torchvision:NAME, hit:NAME, intr:NAME, open_clip:NAME, FILE, FOLDER, file.py:FUNCTION.",
+            complete=complete_models,
         ),
+    ] = None
+    name: Annotated[
+        str | None, optional(MODEL, "--name", help="Name of the model in results (default: that of the file, run or source).")
     ] = None
 
     def load(self, device: str | None) -> "Classifier":
         """Load the model, or the default one with a message."""
-        return load_model(self.model, device, self.keywords)
+        named = {} if self.name is None else {"display_name": self.name}
+        return load_model(self.model, device, self.keywords | named)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,8 @@ class ModelsOptions(LoadOptions):
     """Which models."""
 
     model: Annotated[
-        str | None, optional(MODEL, "--model", "-m", help="Models, comma-separated; see vitrail explain --help.")
+        str | None,
+        optional(MODEL, "--model", "-m", help="Models, comma-separated; see vitrail explain --help.", complete=complete_models),
     ] = None
 
     @property

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from vitrail.cli.completion import complete_data_sets, complete_methods
 from vitrail.cli.panels import DATA, METHODS, OUTPUT, SPEED, option, optional
 from vitrail.cli.parsing import (
     parse_count,
@@ -51,7 +52,9 @@ class DataOptions(LimitOptions):
 
     data_set: Annotated[
         str | None,
-        optional(DATA, "--data-set", help="Name of a data set with root DATA; see vitrail list data."),
+        optional(
+            DATA, "--data-set", help="Name of a data set with root DATA; see vitrail list data.", complete=complete_data_sets
+        ),
     ] = None
     split: Annotated[
         str | None,
@@ -77,6 +80,7 @@ class MethodOptions:
         optional(
             METHODS,
             help="Methods, comma-separated; see vitrail list methods (default: one that fits the model).",
+            complete=complete_methods,
         ),
     ] = None
     method_option: Annotated[
@@ -121,7 +125,9 @@ DryRun = Annotated[
 class OutputOptions:
     """Where results go."""
 
-    out: Annotated[Path, option(OUTPUT, "--out", "-o", help="Output folder.")] = Path("vitrail-out")
+    out: Annotated[Path, option(OUTPUT, "--out", "-o", help="Output folder; without it, the next free number.")] = Path(
+        "vitrail-out"
+    )
     overwrite: Overwrite = False
 
 

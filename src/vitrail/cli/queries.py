@@ -7,6 +7,7 @@ from vitrail.cli.model_options import ModelOptions
 from vitrail.cli.options import DeviceOptions, OutputOptions, PhotoOptions
 from vitrail.cli.panels import DATA, METHODS, option, optional
 from vitrail.cli.printing import print_queries, print_unreadable
+from vitrail.cli.results import print_result, read_result
 from vitrail.core.errors import InvalidInputError
 
 OUT = OutputOptions(Path("vitrail-queries"))
@@ -51,4 +52,7 @@ def queries(
         if rank():
             return
     print_unreadable(unreadable)
-    print_queries(results, classifier.name, output.out, one_by_one=images.data is None)
+    print_result(
+        lambda: read_result(output.out, "queries.json"),
+        lambda: print_queries(results, classifier.name, output.out, one_by_one=images.data is None),
+    )

@@ -10,6 +10,7 @@ from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedO
 from vitrail.cli.panels import METHODS, optional
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_scores
+from vitrail.cli.results import print_result
 from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
 
 OUT = OutputOptions(Path("vitrail-recommend"))
@@ -35,10 +36,18 @@ def recommend(
     metrics, protocols = parse_names(scoring.metric) or [], parse_names(scoring.protocol)
     limit = api.DEFAULT_LIMIT if images.limit is None else images.limit
     with process_group():
-        classifier = model.load(speed.device)
         asked = (data, methods.names, budget, protocols, metrics, limit, scoring.target)
-        recommendation = api.recommend(classifier, *asked, **options)
+        recommendation = api.recommend(model.load(speed.device), *asked, **options)
         if rank():
             return
-    print_scores(recommendation.scores.table, {})
-    typer.echo(f"\n{recommendation}\nwrote index.html, images.csv, comparisons.csv, summary.json and pictures to {output.out}")
+    verdict = recommendation.verdict
+
+    def print_text() -> None:
+        print_scores(recommendation.scores.table, {})
+        typer.echo(
+            f"\n{recommendation}\nwrote index.html, images.csv, comparisons.csv, summary.json and pictures to {output.out}"
+        )
+
+    print_result(
+        lambda: {"method": verdict.method, "reasons": verdict.sentences, "not_tried": recommendation.not_tried}, print_text
+    )

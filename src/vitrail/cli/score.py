@@ -1,5 +1,6 @@
 """`vitrail score`: measure how faithful explanations are."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedO
 from vitrail.cli.panels import METRICS, optional
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_estimates, print_scores
+from vitrail.cli.results import print_result, read_result
 from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
 
 OUT = OutputOptions(Path("vitrail-score"))
@@ -35,15 +37,23 @@ def score(
     from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
     from vitrail.evaluation.scoring.plan import create_plan  # noqa: PLC0415
 
-    plan = create_plan(protocols, metrics, scoring.options, scoring.steps, scoring.order)
+    plan = create_plan(protocols, metrics, scoring.options, scoring.steps, scoring.order)  # Before the model is loaded.
     with process_group():
-        asked = (data, methods.names, protocols, metrics, images.limit, scoring.target, scoring.options, mosaic)
         classifier = model.load(speed.device)
+        if protocols is None and not metrics:
+            protocols = [api.default_protocol(classifier)]
+            plan = create_plan(protocols, metrics, scoring.options, scoring.steps, scoring.order)
+        asked = (data, methods.names, protocols, metrics, images.limit, scoring.target, scoring.options, mosaic)
         if scoring.dry_run:
-            print_estimates(api.estimate_scores([classifier], *asked, **options))
+            estimates = api.estimate_scores([classifier], *asked, **options)
+            print_result(lambda: [asdict(estimate) for estimate in estimates], lambda: print_estimates(estimates))
             return
         scores = api.score(classifier, *asked, **options)
         if rank():
             return
-    print_scores(scores.table, plan.changes())
-    typer.echo(f"wrote index.html, images.csv, comparisons.csv, summary.json and pictures to {output.out}")
+
+    def print_text() -> None:
+        print_scores(scores.table, plan.changes())
+        typer.echo(f"wrote index.html, images.csv, comparisons.csv, summary.json and pictures to {output.out}")
+
+    print_result(lambda: read_result(output.out, "summary.json"), print_text)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from vitrail.cli.completion import complete_methods, complete_metrics, complete_protocols
 from vitrail.cli.options import DataOptions, DryRun, MethodOptions, OutputOptions, SpeedOptions
 from vitrail.cli.panels import METHODS, METRICS, option, optional
 from vitrail.cli.parsing import parse_metric_options
@@ -19,7 +20,9 @@ class ScoredMethodOptions(MethodOptions):
     method: Annotated[
         str | None,
         optional(
-            METHODS, help="Methods, comma-separated; include random as the control (default: random and hit, intr or chefer)."
+            METHODS,
+            help="Methods, comma-separated; include random as the control (default: random and hit, intr or chefer).",
+            complete=complete_methods,
         ),
     ] = None
 
@@ -32,11 +35,15 @@ class ScoringOptions:
 
     protocol: Annotated[
         str | None,
-        optional(METRICS, help="Protocols of insertion and deletion, comma-separated (default: hit, if no --metric is given)."),
+        optional(
+            METRICS,
+            help="Protocols of insertion and deletion, comma-separated (default without --metric: tokens for a ViT, hit for others).",
+            complete=complete_protocols,
+        ),
     ] = None
     metric: Annotated[
         str | None,
-        optional(METRICS, help="Other metrics, comma-separated; see vitrail list."),
+        optional(METRICS, help="Other metrics, comma-separated; see vitrail list.", complete=complete_metrics),
     ] = None
     metric_option: Annotated[
         list[str] | None,

@@ -10,6 +10,7 @@ from vitrail.cli.model_options import ModelOptions
 from vitrail.cli.options import LARGE_BATCHES, DataOptions, Overwrite, SpeedOptions, TestDataArgument
 from vitrail.cli.panels import OUTPUT, optional
 from vitrail.cli.printing import print_unreadable
+from vitrail.cli.results import print_result
 
 if TYPE_CHECKING:
     from vitrail.evaluation import Evaluation
@@ -33,15 +34,20 @@ def test(
     """Measure top-1 and top-5 accuracy and the mean confidence."""
     from vitrail import api  # noqa: PLC0415 (heavy)
     from vitrail.core.distributed import process_group  # noqa: PLC0415
+    from vitrail.evaluation.accuracy import describe_accuracy  # noqa: PLC0415
 
     with process_group():
         classifier = model.load(speed.device)
 
-        def print_result(result: "Evaluation") -> None:
+        def report(result: "Evaluation") -> None:
             print_unreadable(result.unreadable)
-            typer.echo(
-                f"{classifier.name} on {result.num_images} images: top-1 {result.top1:.2%}, top-5 {result.top5:.2%}"
-                + ("" if isnan(result.confidence) else f", mean confidence {result.confidence:.3f}")
+            confidence = "" if isnan(result.confidence) else f", mean confidence {result.confidence:.3f}"
+            print_result(
+                lambda: describe_accuracy(classifier.name, result),
+                lambda: typer.echo(
+                    f"{classifier.name} on {result.num_images} images: top-1 {result.top1:.2%}, top-5 {result.top5:.2%}"
+                    + confidence
+                ),
             )
 
         api.test(
@@ -54,5 +60,5 @@ def test(
             out=out,
             export=export,
             overwrite=overwrite,
-            on_result=print_result,
+            on_result=report,
         )

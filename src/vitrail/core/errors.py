@@ -29,6 +29,10 @@ class OutputError(VitrailError):
     """A result could not be written; what was there before is intact."""
 
 
+class FolderTakenError(OutputError):
+    """The output folder holds something else, or another run is writing there."""
+
+
 class TrainingError(VitrailError):
     """A training run cannot continue; the message says what to change."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vitrail.core.errors import InvalidInputError, OutputError
+from vitrail.core.errors import FolderTakenError, InvalidInputError, OutputError
 from vitrail.core.locking import is_lock, only_run
 
 PARTIAL = ".partial-"
@@ -217,7 +217,7 @@ def _expect_empty(path: Path) -> None:
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}; choose another --out") from error
     if not empty:
-        raise OutputError(
+        raise FolderTakenError(
             f"{path} exists and is not empty; choose another --out, or add --overwrite to replace results of the same name"
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vitrail.core.errors import OutputError
+from vitrail.core.errors import FolderTakenError, OutputError
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _acquire(path: Path, folder: Path) -> int | None:
                     path.unlink(missing_ok=True)
                 _warn_no_locks(folder)
                 return None
-            raise OutputError(
+            raise FolderTakenError(
                 f"another run is writing into {folder}{holder}; wait until it has ended, stop it, or choose another --out"
             ) from error
         _held[handle] = folder.resolve(), threading.get_ident()

@@ -4,6 +4,7 @@ import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -145,7 +146,12 @@ def write_accuracy(folder: Path, model: str, result: Evaluation) -> None:
         model: Name of the model.
         result: Its accuracy.
     """
-    content = {
+    write_text(folder / "accuracy.json", json_text(describe_accuracy(model, result), indent=2))
+
+
+def describe_accuracy(model: str, result: Evaluation) -> dict[str, Any]:
+    """Return the accuracy of a model as plain values."""
+    return {
         "model": model,
         "top1": result.top1,
         "top5": result.top5,
@@ -153,4 +159,3 @@ def write_accuracy(folder: Path, model: str, result: Evaluation) -> None:
         "num_images": result.num_images,
         "unreadable": [file._asdict() for file in result.unreadable],
     }
-    write_text(folder / "accuracy.json", json_text(content, indent=2))

@@ -99,6 +99,6 @@ def _bundled_for(vit: ViTAdapter) -> TrainedMask:
         if mask.explained.fingerprint == fingerprint:
             return mask
     raise UnknownNameError(
-        f"no bundled DiffMask gates were trained on {vit.name}; train some with `vitrail train` (configs/diffmask-*.yaml) and pass them "
+        f"no bundled DiffMask gates were trained on {vit.name}; train some (see vitrail list recipes) and pass them "
         "as checkpoint=RUN-FOLDER (--method-option diffmask.checkpoint=RUN-FOLDER)"
     )

@@ -12,6 +12,7 @@ from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.outputs import Output
 from vitrail.core.precision import at_least_float32
+from vitrail.core.progress import portion
 from vitrail.core.types import Images
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import ExplainFunction, ImageMetric, Measure, Measurements, MetricBatch, check_device
@@ -46,7 +47,10 @@ def perturbation_curves(classifier: Classifier, images: Images, explanation: Exp
     relevance = explanation.relevance.to(images.device)
     with classifier.inspecting(), torch.no_grad():
         # All orders and directions in one call, so that adapters can share work between them.
-        logits = [steps.logits(classifier, images, relevance) for steps in protocol_steps(protocol)]
+        all_steps, logits = protocol_steps(protocol), list[Tensor]()
+        for i, steps in enumerate(all_steps):
+            with portion(i, len(all_steps)):
+                logits.append(steps.logits(classifier, images, relevance))
     return assemble_curves(protocol, images, explanation, logits, classifier.output)
 
 

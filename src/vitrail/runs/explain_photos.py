@@ -18,6 +18,7 @@ from vitrail.datasets.photos import PhotoFile
 from vitrail.explainers import Explainer, check_method_names
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_images import BATCH_SIZE, explain_images
+from vitrail.runs.manifest import describe_provenance
 from vitrail.runs.results import expect_readable
 from vitrail.viz.overlay import Smoothing, overlay
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
@@ -116,6 +117,8 @@ def explain_photos_into(
     if all(len({explanation.grid for explanation in per_photo}) == 1 for per_photo in explanations.values()):
         explanations = {name: [Explanation.concatenate(per_photo)] for name, per_photo in explanations.items()}
         labels = [EXPLANATIONS]
+    for name, made in zip(names, describe_provenance(explainers), strict=True):
+        explanations[name] = [replace(explanation, provenance=made) for explanation in explanations[name]]
     for name, saved in explanations.items():
         for label, explanation in zip(labels, saved, strict=True):
             explanation.save(folders[name] / f"{label}.npz")

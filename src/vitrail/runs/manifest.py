@@ -129,6 +129,13 @@ def describe_model(classifier: Classifier, target: int | str | None) -> dict[str
     }
 
 
+def describe_provenance(explainers: Sequence[Explainer]) -> list[dict[str, Any]]:
+    """Return how explanations by each of several methods for one model are made, ready for JSON."""
+    model = describe_model(explainers[0].model, None)
+    made = {key: model[key] for key in ("vitrail", "weights", "preprocessing")}
+    return [{**made, "options": describe_method(explainer)} for explainer in explainers]
+
+
 def describe_method(explainer: Explainer) -> dict[str, Any]:
     """Return a method's options and a description of its learned weights, ready for JSON."""
     options = {option.name: _to_json(getattr(explainer, option.name)) for option in fields(explainer) if option.name != "model"}

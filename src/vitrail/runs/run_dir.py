@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.core.distributed import gather, rank
-from vitrail.core.errors import InvalidInputError, OutputError
+from vitrail.core.errors import FolderTakenError, InvalidInputError, OutputError
 from vitrail.core.files import discard_partials, output_folder, real_path
 from vitrail.core.locking import only_run
 from vitrail.runs.manifest import RUN_FILE, Manifest
@@ -145,13 +145,13 @@ class RunDirectory:
         if not self.can_grow and list(earlier.methods) != list(manifest.methods):
             differences.append(f"methods: {', '.join(earlier.methods)} there, {', '.join(manifest.methods)} now")
         if differences:
-            raise OutputError(
+            raise FolderTakenError(
                 f"{self.folder} holds the results of a run with other settings ({'; '.join(differences)}); choose another --out, or add "
                 "--overwrite to start over"
             )
         for name in sorted(manifest.methods.keys() - earlier.methods.keys()):
             if any((self.folder / name).rglob("*.npz")):
-                raise OutputError(
+                raise FolderTakenError(
                     f"{self.folder / name} holds results that {self.folder / RUN_FILE} does not list; choose another --out, or add "
                     "--overwrite"
                 )
@@ -169,7 +169,7 @@ def expect_no_other_files(folder: Path) -> None:
     except OSError as error:
         raise OutputError(f"cannot read {folder}: {error.strerror or error}; choose another --out") from error
     if occupied:
-        raise OutputError(
+        raise FolderTakenError(
             f"{folder} is not empty and holds no run to resume (no {RUN_FILE}); choose another --out, or add --overwrite"
         )
 

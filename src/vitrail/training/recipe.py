@@ -31,6 +31,7 @@ from vitrail.training.network import (
     is_random_and_frozen,
     prepare_for_training,
 )
+from vitrail.training.quiet import quiet_lightning
 from vitrail.training.reproducibility import deterministic_algorithms, preserve_random_state, seed_all
 from vitrail.training.run_dir import claim_run, is_complete, write_summary
 from vitrail.training.sections import Recipe
@@ -67,7 +68,7 @@ def train(config: Recipe, out: str | Path, resume: bool = False) -> Path:
             return out / BEST
         checkpoint = find_newest_checkpoint(out) if resume else None
         on_cuda = config.engine.accelerator != "cpu"
-        with preserve_random_state(on_cuda), deterministic_algorithms(config.engine.deterministic):
+        with quiet_lightning(), preserve_random_state(on_cuda), deterministic_algorithms(config.engine.deterministic):
             if isinstance(config, MaskTrainingConfig):
                 train_mask(config, out, checkpoint)
             elif isinstance(config, TrainingConfig):

@@ -1,8 +1,9 @@
 """timm as a library of networks."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, final
 
+import timm
 from torch import nn
 
 from vitrail.adapters.build_spec import ModelSpec
@@ -39,6 +40,9 @@ class TimmLibrary(Library):
 
     def class_names(self, module: nn.Module) -> tuple[str, ...]:
         return timm_class_names(module)
+
+    def list_names(self) -> Collection[str]:
+        return timm.list_models()
 
     def load(self, name: str, **options: Any) -> Classifier:
         """Load a timm model, with trained weights unless `pretrained=False`."""

@@ -1,9 +1,11 @@
 """torchvision as a library of networks."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, final
 
 from torch import nn
+from torchvision import models
+from torchvision.models import list_models
 
 from vitrail.adapters.build_spec import ModelSpec
 from vitrail.adapters.classifier import Classifier
@@ -31,6 +33,9 @@ class TorchvisionLibrary(Library):
 
     def preprocessing(self, module: nn.Module) -> Preprocessing | None:
         return None
+
+    def list_names(self) -> Collection[str]:
+        return list_models(module=models)
 
     def load(self, name: str, **options: Any) -> Classifier:
         """Load a torchvision model, with trained weights unless `pretrained=False`."""

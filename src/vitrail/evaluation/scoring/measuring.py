@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitrail.adapters import Classifier
 from vitrail.core.autocast import in_precision
+from vitrail.core.progress import portion
 from vitrail.datasets.dataset import Batch, Unreadable
 from vitrail.evaluation.batches import move_readable, unreadable_files
 from vitrail.evaluation.scoring.plan import Plan
@@ -70,13 +71,17 @@ class BatchMeasurer:
             # One prediction for all methods: in reduced precision or in a tie, each might explain another class.
             target = view.logits.argmax(-1)
         values, curves, seconds = list[Tensor](), dict[str, list[Curves]](), list[float]()
-        for explainer in self.explainers:
+        for i, explainer in enumerate(self.explainers):
             start = time.perf_counter()
-            explanation = explainer.explain(batch.images, target)
+            with portion(2 * i, 2 * len(self.explainers)):
+                explanation = explainer.explain(batch.images, target)
             _synchronize(batch.images.device)
             seconds.append(time.perf_counter() - start)
             # A method in reduced precision is also measured in it: half of the time goes into the metrics.
-            with in_precision(explainer.precision, batch.images.device):
+            with (
+                in_precision(explainer.precision, batch.images.device),
+                portion(2 * i + 1, 2 * len(self.explainers)),
+            ):
                 values.append(torch.cat(self._compute_columns(view, explanation, explainer, curves), 1))
         return _MeasuredBatch(
             np.array([self.indices[path] for path in batch.paths]),
@@ -90,13 +95,14 @@ class BatchMeasurer:
         self, view: MetricBatch, explanation: Explanation, explainer: Explainer, curves: dict[str, list[Curves]]
     ) -> list[Tensor]:
         columns = []
-        for name, metric in self.plan.metrics.items():
-            if isinstance(metric, InsertionDeletion):
-                measured = metric.measure_curves(view, explanation)
-                curves.setdefault(name, []).append(measured)
-                columns.append(measured.auc().float())
-            else:
-                columns.append(metric.measure_batch(view, explanation, explainer).to(view.images.device).float())
+        for i, (name, metric) in enumerate(self.plan.metrics.items()):
+            with portion(i, len(self.plan.metrics)):
+                if isinstance(metric, InsertionDeletion):
+                    measured = metric.measure_curves(view, explanation)
+                    curves.setdefault(name, []).append(measured)
+                    columns.append(measured.auc().float())
+                else:
+                    columns.append(metric.measure_batch(view, explanation, explainer).to(view.images.device).float())
         return columns
 
     def _replace_infinite(self, values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,9 @@ ALWAYS = "completeness"
 
 DEFAULT_PROTOCOL = "hit"
 
+CURVES = ("insertion", "deletion", "auc", "insertion-deletion", "perturbation")
+"""What users call the areas that protocols measure."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -138,6 +141,10 @@ def create_plan(
     for name in metric_names:
         if name in PROTOCOLS and name not in METRICS:
             raise InvalidInputError(f"{name} is a protocol; give it by --protocol")
+        if name in CURVES and name not in METRICS:
+            raise InvalidInputError(
+                f"{name} is measured by protocols; give one by --protocol instead of --metric {name}: {', '.join(PROTOCOLS)}"
+            )
     if isinstance(protocol, Protocol):
         protocols = {"own": protocol}
     else:

@@ -12,9 +12,12 @@ from vitrail.core.files import output_folder
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledImages
-from vitrail.evaluation.data_source import DataSource
+from vitrail.evaluation.batches import index_by_name
+from vitrail.evaluation.data_source import TEST_SPLITS, DataSource
 from vitrail.evaluation.scoring.cost import count_passes_of_first
 from vitrail.evaluation.scoring.engine import score
+from vitrail.evaluation.scoring.expected_time import tell_expected_time
+from vitrail.evaluation.scoring.measuring import BatchMeasurer
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.report import file_name, write_results
 from vitrail.evaluation.scoring.scores import Scores
@@ -171,6 +174,9 @@ class ScoringRun:
         if rank() == 0 and before_writing is not None:
             before_writing()
         locks.enter_context(directory.claimed())
+        if rank() == 0:
+            measurer = BatchMeasurer(classifier, explainers, self.plan, target, index_by_name(images))
+            tell_expected_time(measurer, images, self.batch_size, folder)
         scores = score(
             classifier,
             images,
@@ -190,7 +196,7 @@ class ScoringRun:
 
     def read_images(self, classifier: Classifier) -> LabeledImages:
         """Read the images and choose those that are scored."""
-        images = self.source.read(classifier.preprocessing)
+        images = self.source.read(classifier.preprocessing, TEST_SPLITS)
         return self.selection.apply(images, classifier, self.plan, max(self.batch_size, 64), self.num_workers)
 
     def _target(self, classifier: Classifier) -> int | str | None:

@@ -1,0 +1,55 @@
+"""Say how long a scoring run will take before it starts, where that is more than a minute."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vitrail.core.distributed import world_size
+from vitrail.datasets.collate import collate_by_size
+from vitrail.datasets.dataset import LabeledImages, Sample
+from vitrail.evaluation.estimate import format_seconds
+from vitrail.evaluation.scoring.measuring import BatchMeasurer
+from vitrail.runs.shards import FOLDER
+
+logger = logging.getLogger(__name__)
+
+LONG_RUN = 60.0
+"""Seconds; the expected time of longer runs is reported."""
+
+FEW_IMAGES = 4
+"""Below, measuring one image first would take a large part of the run."""
+
+
+def tell_expected_time(
+    measurer: BatchMeasurer,
+    images: LabeledImages,
+    batch_size: int,
+    folder: Path,
+    clock: Callable[[], float] = time.perf_counter,
+) -> None:
+    """Measure one image, and log the expected time of all that are left; a full estimate is `vitrail score --dry-run`.
+
+    Args:
+        measurer: Measures the images.
+        images: The images of the run.
+        batch_size: Images per batch.
+        folder: The run directory, where batches of an interrupted run may lie.
+        clock: Returns the time in seconds.
+    """
+    num_left = len(images) - batch_size * len(list((folder / FOLDER).glob("*.npz")))
+    if num_left < FEW_IMAGES:
+        return
+    sample = next((sample for sample in map(images.__getitem__, range(FEW_IMAGES)) if isinstance(sample, Sample)), None)
+    if sample is None:
+        return
+    start = clock()
+    measurer.measure_shard(collate_by_size([sample]), with_effect=False)
+    seconds = (clock() - start) * num_left / world_size()
+    if seconds > LONG_RUN:
+        logger.info(
+            "scoring %d images by %s will take about %s; --limit takes fewer images, --dry-run estimates the cost in full",
+            num_left,
+            ", ".join(explainer.name for explainer in measurer.explainers),
+            format_seconds(seconds),
+        )
