@@ -130,7 +130,7 @@ def print_queries(results: "Sequence[PhotoQueries]", model: str, out: Path, one_
     """
     for result in results if one_by_one else ():
         notes = [(queried, result.describe_class(queried.index)) for queried in result.classes]
-        classes = ", ".join(f"{each.name} {each.probability:.1%}{f' ({note})' if note else ''}" for each, note in notes)
+        classes = ", ".join(f"{each.name} {each.format_value()}{f' ({note})' if note else ''}" for each, note in notes)
         typer.echo(f"{result.photo.path}: {classes}")
     known = [result for result in results if result.true_class is not None]
     right = sum(result.true_class == result.predicted for result in known)
