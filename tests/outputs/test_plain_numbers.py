@@ -74,8 +74,8 @@ def test_tables_show_the_value(tmp_path, capsys):
     described = json.loads((tmp_path / "one.json").read_text())
     assert described["images"][0]["top"] == [{"class": "age", "value": pytest.approx(value)}]
     print_explanations({"rise": [explanation]}, 3, tmp_path)
-    line = capsys.readouterr().out.splitlines()[0]
-    assert line == f"a.png: age {value:.4g}"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"{explanation.model}: 2 photos explained by rise", f"a.png: age {value:.4g}"]
     table = class_table(explanation.top_classes(0, 3), explanation.output)
     assert (table.head, table.rows) == (["class", "value"], [["age", f"{value:.4g}"]])
     assert ImageResult.from_explanation(explanation[0]).probability is None
@@ -166,6 +166,22 @@ def test_printed_numbers_are_values_of_outputs():
     explanation = make_explainer("integrated-gradients", regression(), num_steps=4).explain(IMAGES[:1])
     assert explanation.target_name() == "output 0"
     assert describe_explanation(explanation, 1).startswith("value of output 0 ")
+
+
+@pytest.mark.parametrize(
+    ("logit", "expected"),
+    [
+        (4.0, ["+2.000 (50.0%)", "+1.000 (25.0%)", "-1.000"]),  # Nobody's share is below zero.
+        (-2.0, ["+2.000", "+1.000", "-1.000 (50.0%)"]),
+        (0.25, ["+2.000", "+1.000", "-1.000"]),  # Large parts that cancel out.
+        (0.0, ["+2.000", "+1.000", "-1.000"]),
+    ],
+)
+def test_parts_have_a_share_of_the_logit_where_it_is_one(logit, expected):
+    relevance = torch.tensor([[[1.0, 2.0], [-1.0, -1.5]]])
+    explanation = Explanation(relevance, torch.tensor([0]), torch.tensor([[logit, 0.0]]), "hit", bias=torch.tensor([0.5]))
+    parts = describe_explanation(explanation, 3).rpartition("strongest patches: ")[2].split(", ")
+    assert [part.split(" ", 4)[4] for part in parts] == expected
 
 
 def test_similarities_have_an_accuracy_but_no_confidence(tmp_path):

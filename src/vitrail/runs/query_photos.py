@@ -189,9 +189,7 @@ def _query(
 
     logits, maps = explainer.maps(opened.image[None].to(model.device, model.dtype), choose)
     probabilities = model.probabilities(logits[0]).tolist() if has_probabilities(model.output) else [None] * logits.shape[1]
-    classes = [
-        QueriedClass(model.class_name(index), index, float(logits[0, index]), probabilities[index]) for index in indices
-    ]
+    classes = [QueriedClass(model.class_name(index), index, float(logits[0, index]), probabilities[index]) for index in indices]
     predicted = choose_classes(logits[0], None, 1)[0]
     return PhotoQueries(opened.photo, true_class, predicted, classes), maps[0].cpu().contiguous()
 
