@@ -256,3 +256,22 @@ def test_probabilities_instead_of_logits_are_noticed(caplog):
     assert message.startswith(
         "net returns probabilities, of which vitrail takes the softmax once more; give the network without"
     )
+
+
+@pytest.mark.parametrize("seldom", ["noise", "photos"])
+def test_logits_that_are_positive_and_sum_to_one_for_some_images_are_no_probabilities(seldom, caplog):
+    """Noise of the checks has a mean of 0.5, photos here one of 0."""
+
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classify = nn.Linear(3, 5)
+
+        def forward(self, images):
+            logits = self.classify(images.mean((2, 3)))
+            bright = images.mean((1, 2, 3))[:, None] > 0.25
+            return torch.where(bright == (seldom == "noise"), logits.softmax(-1), logits)
+
+    with caplog.at_level(logging.WARNING, logger="vitrail"):
+        make_explainer("rise", adapt(Sometimes(), name="net", preprocessing=SMALL), num_masks=2).explain(IMAGES - 0.5)
+    assert caplog.messages == []
