@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import clip_networks
 import numpy as np
@@ -123,6 +124,45 @@ def test_references_of_every_kind(tower, images, photos, tmp_path):
     torch.testing.assert_close(alone.logits(images), compared.logits(images)[:, 1:2])
     assert alone.class_names == ("insect",)
     torch.testing.assert_close(similarity(tower, references=tmp_path / "bee.png").logits(images), alone.logits(images))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", ["chefer", "grad-cam", "input-x-gradient", "legrad", "attcat"])
+def test_rounding_errors_of_a_flat_similarity_are_no_map(tower, images, method, dtype, sign):
+    """The gradient of a cosine is zero where it is 1 or -1: what is computed there is noise."""
+    tower = replace(tower, module=copy.deepcopy(tower.module).to(dtype))
+    images = images.to(dtype)
+    compared = similarity(tower, direction=sign * embed(tower, images[:2]))
+    with pytest.raises(
+        UnsupportedModelError, match=r"gradient of the target logit is zero everywhere in image 0 .* compared with itself"
+    ):
+        vitrail.explain(compared, images[:1], method=method, target=0)
+    other = vitrail.explain(compared, images[:1], method=method, target=1)
+    assert torch.isfinite(other.relevance).all()
+    assert other.relevance.abs().max() > 0
+
+
+@pytest.mark.parametrize("method", ["occlusion", "rise", "integrated-gradients", "attention"])
+def test_other_methods_compare_an_image_with_itself(tower, images, method):
+    compared = similarity(tower, direction=embed(tower, images[:1]))
+    explanation = vitrail.explain(compared, images[:1], method=method)
+    assert explanation.relevance.std() > 1e-6
+    assert float(explanation.logits) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("angle", [1e-4, 1e-2])
+def test_gradients_of_nearly_equal_directions_stay(tower, images, angle):
+    """By autograd through the plain formula, in double precision."""
+    module = copy.deepcopy(tower.module).double()
+    tower, images = replace(tower, module=module), images[:1].double().requires_grad_()
+    own = embed(tower, images)
+    across = torch.randn(own.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    direction = own + angle * nn.functional.normalize(across - (across * own).sum() * own, dim=-1)
+    [found] = torch.autograd.grad(similarity(tower, direction=direction).logits(images).sum(), images)
+    [expected] = torch.autograd.grad(torch.cosine_similarity(module(images), direction).sum(), images)
+    torch.testing.assert_close(found, expected)
+    assert expected.norm() > 0
 
 
 def test_an_image_is_most_similar_to_itself(tower, photos):

@@ -82,6 +82,21 @@ def test_unknown_classes_are_named(labeled, run_vitrail, tiny_model_file):
     assert "gren" in err
 
 
+@pytest.mark.parametrize("problem", ["no folder", "unknown class", "no classes"])
+def test_nothing_is_written_before_the_data_is_known_to_fit(
+    problem, labeled, run_vitrail, tiny_model_file, tmp_path, monkeypatch
+):
+    written = []
+    monkeypatch.setattr("vitrail.api.evaluation.export_huggingface", lambda *args: written.append(args))
+    if problem == "unknown class":
+        (labeled / "green").rename(labeled / "gren")
+    data = {"no folder": tmp_path / "none", "no classes": labeled / "green"}.get(problem, labeled)
+    command = ("test", data, "-m", tiny_model_file, "--export", tmp_path / "exported", "-o", tmp_path / "out")
+    code, printed, err = run_vitrail(*command)
+    assert (code, printed, err.count("error:")) == (2, "", 1)
+    assert (written, (tmp_path / "exported").exists(), (tmp_path / "out").exists()) == ([], False, False)
+
+
 def test_an_existing_report_is_not_replaced_without_overwrite(labeled, run_vitrail, tiny_model_file, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "accuracy.json").write_text("precious")

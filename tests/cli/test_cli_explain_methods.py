@@ -37,7 +37,8 @@ def test_several_methods_have_a_folder_each_and_one_sheet(photos, run_vitrail, t
         assert (out / method / "b.png").read_bytes() == (tmp_path / method / "b.png").read_bytes()
     with Image.open(out / "contact_sheet.png") as both, Image.open(tmp_path / "hit" / "contact_sheet.png") as one:
         assert both.width == pytest.approx(one.width * 4 / 3, abs=2)
-    assert [line.split(":")[0] for line in printed.splitlines()[:6]] == [
+    assert printed.startswith("tiny: 2 photos explained by hit, random\n")
+    assert [line.split(":")[0] for line in printed.splitlines()[1:7]] == [
         str(photos[0]), "  hit", "  random", str(photos[1]), "  hit", "  random",
     ]  # fmt: skip
     assert re.search(r"^  hit: logit of \w+ [+-]", printed, re.MULTILINE)

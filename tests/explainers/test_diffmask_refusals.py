@@ -22,7 +22,7 @@ class TestRefusals:
         convnext = build("timm:convnext_atto", num_classes=3, class_names=list("abc"), image_size=(64, 64), **options)
         with pytest.raises(
             UnsupportedModelError,
-            match=r"^diffmask cannot explain timm:convnext_atto: it needs a Vision Transformer, and .*; methods for any",
+            match=r"^diffmask cannot explain timm:convnext_atto: it needs a Vision Transformer, and .*; methods that explain it",
         ):
             make_explainer("diffmask", convnext, checkpoint=networks.gates(networks.network("timm")))
 

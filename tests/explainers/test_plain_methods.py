@@ -1,5 +1,6 @@
 """Gradient methods on networks that are no Vision Transformers: at pixels, and at feature maps."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import networks
@@ -10,12 +11,14 @@ import torch
 from torch import nn
 from torchvision.models.regnet import BlockParams, RegNet
 
+import vitrail
 from vitrail.adapters import PlainClassifier, Preprocessing, adapt
 from vitrail.adapters.cells import expand_cells
 from vitrail.adapters.feature_maps import find_feature_map, has_feature_map
 from vitrail.adapters.plain import adapt_plain
-from vitrail.core.errors import InvalidInputError, UnsupportedModelError
-from vitrail.explainers import make_explainer
+from vitrail.api import list_methods
+from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.explainers import EXPLAINERS, make_explainer, usable_methods
 
 SWIN = {"img_size": 64, "patch_size": 4, "window_size": 4, "embed_dim": 12, "depths": (1, 2), "num_heads": (2, 4)}
 
@@ -280,11 +283,58 @@ def test_options_that_do_not_fit():
         make_explainer("input-x-gradient", network("small"), libra=True)
 
 
+def classifier_of(kind):
+    if kind == "intr":
+        return vitrail.load("vitrail:intr-birds", device="cpu")
+    if kind == "vit":
+        return adapt(networks.timm_vit(num_classes=3))
+    torch.manual_seed(0)
+    network = {"small": Small, "two branches": TwoBranches}.get(kind, Small)().eval()
+    if kind == "no gradients":
+        network.register_forward_hook(lambda module, inputs, output: output.detach())
+    return adapt_plain(network, "net", preprocessing=Preprocessing((32, 32), 1.0), cell_size=16)
+
+
+@pytest.mark.parametrize("kind", ["small", "two branches", "no gradients", "intr", "vit"])
+def test_the_methods_that_are_named_are_those_that_run(kind):
+    classifier = classifier_of(kind)
+    images = torch.rand(1, 3, *classifier.probe_size, generator=torch.Generator().manual_seed(1))
+    ran = []
+    for name in EXPLAINERS:
+        options = {"rise": {"num_masks": 4}, "integrated-gradients": {"num_steps": 2}}.get(name, {})
+        with suppress(UnsupportedModelError, UnknownNameError):
+            make_explainer(name, classifier, **options).explain(images)
+            ran.append(name)
+    assert usable_methods(classifier) == ran
+    assert [entry["name"] for entry in list_methods(classifier)] == ran
+    assert ("grad-cam" in ran) == (kind in ("small", "intr", "vit"))
+    if kind != "vit":
+        with pytest.raises(UnsupportedModelError) as refused:
+            make_explainer("chefer", classifier)
+        assert str(refused.value).rpartition("methods that explain it: ")[2] == ", ".join(ran)
+
+
+def test_grad_cam_of_an_intr_reads_the_last_map_before_its_queries():
+    """Query states have shapes like maps, and come after it."""
+    classifier, kept = classifier_of("intr"), list[torch.Tensor]()
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    hook = classifier.module.encoder_norm.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    with classifier.inspecting():
+        logits = classifier.module(images.clone().requires_grad_())
+    hook.remove()
+    [gradient] = torch.autograd.grad(logits[:, 2].sum(), kept)
+    expected = (kept[0] * gradient.mean(1, keepdim=True)).sum(-1).clamp_min(0).detach()
+    relevance = make_explainer("grad-cam", classifier).explain(images, 2).relevance
+    assert relevance.shape == (2, 12, 12)
+    assert relevance.std() > 1e-6
+    torch.testing.assert_close(relevance.flatten(1), expected)
+
+
 def test_refusals_say_why_it_is_no_vit_and_what_to_choose():
     classifier = adapt(Small().eval(), name="small")
     message = (
         r"chefer cannot explain small: it needs a Vision Transformer, and vitrail has no adapter for .*Small; see docs/adapters.md to "
-        r"write one; methods for any classifier: .*grad-cam.*occlusion.*rise"
+        r"write one; methods that explain it: .*grad-cam.*occlusion.*rise"
     )
     with pytest.raises(UnsupportedModelError, match=message):
         make_explainer("chefer", classifier)

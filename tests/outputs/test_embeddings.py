@@ -55,8 +55,8 @@ def test_tables_leave_the_class_out(tmp_path, capsys):
     assert read.output == "embedding"
     print_explanations({"rollout": [explanation]}, 3, tmp_path)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "a.png: an embedding, without classes"
-    assert lines[1].startswith("  relevance for embedding; strongest patches: row")
+    assert lines[1] == "a.png: an embedding, without classes"
+    assert lines[2].startswith("  relevance for embedding; strongest patches: row")
     numbers = ImageResult.from_explanation(explanation[0])
     assert (numbers.target_name, numbers.probability, numbers.logit) == ("embedding", None, None)
 

@@ -74,8 +74,8 @@ def test_tables_show_the_value(tmp_path, capsys):
     described = json.loads((tmp_path / "one.json").read_text())
     assert described["images"][0]["top"] == [{"class": "age", "value": pytest.approx(value)}]
     print_explanations({"rise": [explanation]}, 3, tmp_path)
-    line = capsys.readouterr().out.splitlines()[0]
-    assert line == f"a.png: age {value:.4g}"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"{explanation.model}: 2 photos explained by rise", f"a.png: age {value:.4g}"]
     table = class_table(explanation.top_classes(0, 3), explanation.output)
     assert (table.head, table.rows) == (["class", "value"], [["age", f"{value:.4g}"]])
     assert ImageResult.from_explanation(explanation[0]).probability is None
@@ -168,6 +168,22 @@ def test_printed_numbers_are_values_of_outputs():
     assert describe_explanation(explanation, 1).startswith("value of output 0 ")
 
 
+@pytest.mark.parametrize(
+    ("logit", "expected"),
+    [
+        (4.0, ["+2.000 (50.0%)", "+1.000 (25.0%)", "-1.000"]),  # Nobody's share is below zero.
+        (-2.0, ["+2.000", "+1.000", "-1.000 (50.0%)"]),
+        (0.25, ["+2.000", "+1.000", "-1.000"]),  # Large parts that cancel out.
+        (0.0, ["+2.000", "+1.000", "-1.000"]),
+    ],
+)
+def test_parts_have_a_share_of_the_logit_where_it_is_one(logit, expected):
+    relevance = torch.tensor([[[1.0, 2.0], [-1.0, -1.5]]])
+    explanation = Explanation(relevance, torch.tensor([0]), torch.tensor([[logit, 0.0]]), "hit", bias=torch.tensor([0.5]))
+    parts = describe_explanation(explanation, 3).rpartition("strongest patches: ")[2].split(", ")
+    assert [part.split(" ", 4)[4] for part in parts] == expected
+
+
 def test_similarities_have_an_accuracy_but_no_confidence(tmp_path):
     tower = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # The mean color.
     tower.register_parameter("unused", nn.Parameter(torch.zeros(1)))
@@ -240,3 +256,22 @@ def test_probabilities_instead_of_logits_are_noticed(caplog):
     assert message.startswith(
         "net returns probabilities, of which vitrail takes the softmax once more; give the network without"
     )
+
+
+@pytest.mark.parametrize("seldom", ["noise", "photos"])
+def test_logits_that_are_positive_and_sum_to_one_for_some_images_are_no_probabilities(seldom, caplog):
+    """Noise of the checks has a mean of 0.5, photos here one of 0."""
+
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classify = nn.Linear(3, 5)
+
+        def forward(self, images):
+            logits = self.classify(images.mean((2, 3)))
+            bright = images.mean((1, 2, 3))[:, None] > 0.25
+            return torch.where(bright == (seldom == "noise"), logits.softmax(-1), logits)
+
+    with caplog.at_level(logging.WARNING, logger="vitrail"):
+        make_explainer("rise", adapt(Sometimes(), name="net", preprocessing=SMALL), num_masks=2).explain(IMAGES - 0.5)
+    assert caplog.messages == []

@@ -15,6 +15,7 @@ from safetensors.torch import load, load_file
 from samples import noisy_photo
 
 import vitrail
+from vitrail.cli.printing import print_queries
 from vitrail.core.errors import ImageError, InvalidInputError, OutputError
 from vitrail.datasets.image_io import open_image
 from vitrail.datasets.photos import PhotoFile
@@ -22,7 +23,7 @@ from vitrail.explainers.intr import INTRQueries
 from vitrail.runs import query_photos as queries
 from vitrail.runs.photo_list import QueriedPhoto, list_folder_photos, list_named_photos, refuse_replacing
 from vitrail.runs.query_photos import choose_classes, query_photos
-from vitrail.runs.query_results import FORMAT
+from vitrail.runs.query_results import FORMAT, QueriedClass
 
 pytest_plugins = ("tiny",)
 
@@ -32,7 +33,7 @@ SIZES = ((20, 24), (20, 36), (40, 20), (20, 24))
 
 def write_view(view, path, caption):
     """In place of the sheet, what is on it."""
-    summary = [view.title, caption, *([one.name, one.note, one.probability, one.maps.shape] for one in view.classes)]
+    summary = [view.title, caption, *([one.name, one.note, one.value, one.maps.shape] for one in view.classes)]
     path.write_text(json.dumps(summary))
 
 
@@ -138,6 +139,32 @@ def test_maps_and_numbers_are_those_of_the_network(classifier, photos, out, laye
         shapes.add(tuple(maps.shape[2:]))
         torch.testing.assert_close(by_hand.sum((-1, -2)), torch.ones(3, 4))
     assert len(shapes) == 3  # grids of differing shapes
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "none"])
+def test_numbers_are_what_the_outputs_mean(classifier, photos, out, output, capsys):
+    classifier = replace(classifier, output=output)
+    results, _ = query_photos(INTRQueries(classifier), list_named_photos(photos[:1], classifier), out, top=5)
+    print_queries(results, "net", out, one_by_one=True)
+    printed = capsys.readouterr().out.splitlines()[0]
+    logits, _maps = every_map(classifier, photos[0], -1)
+    sheet = json.loads((out / "a.png").read_text())
+    for each, (name, _note, shown, _shape) in zip(summary(out)["photos"][0]["classes"], sheet[2:], strict=True):
+        logit = float(logits[each["index"]])
+        if output == "none":
+            expected = f"{logit:.4g}"
+            assert each["probability"] is None
+        else:
+            probability = logits.softmax(0)[each["index"]] if output == "softmax" else logits[each["index"]].sigmoid()
+            expected = f"{float(probability):.1%}"
+            assert each["probability"] == pytest.approx(float(probability), abs=1e-6)
+        assert (name, shown) == (each["name"], expected)
+        assert f"{name} {expected}" in printed
+
+
+@pytest.mark.parametrize(("probability", "text"), [(1.0, "100.0%"), (5e-4, "0.1%"), (4.2e-6, "4e-06"), (0.0, "0e+00")])
+def test_small_probabilities_have_one_significant_digit(probability, text):
+    assert QueriedClass("crane", 0, 1.0, probability).format_value() == text
 
 
 def test_a_photo_is_seen_once(classifier, photos, out, monkeypatch):

@@ -40,6 +40,8 @@ def test_patches_have_shares_only_if_they_add_up_to_the_logit():
     assert table.head == ["patch", "relevance", "share of the logit"]
     assert [row[:2] for row in table.rows] == [["row 0, column 1", 3.0], ["row 0, column 0", 1.0]]
     assert "75" in table.rows[0][2]
+    nothing = replace(explanation, logits=torch.tensor([[-0.05, 0.0]]))  # The sum of large parts that cancel out.
+    assert [row[2] for row in patch_table(nothing, 2).rows] == ["-", "-"]
     assert patch_table(replace(explanation, bias=None), 1).rows == [["row 0, column 1", 3.0]]
 
 

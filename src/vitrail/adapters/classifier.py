@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitrail.adapters.build_spec import BuildSpec
+from vitrail.adapters.checks.probabilities import warn_of_probabilities
 from vitrail.adapters.class_names import NamedClasses
 from vitrail.adapters.directions import Directions, TextTower
 from vitrail.adapters.logits import expect_logits
@@ -191,7 +192,7 @@ class Classifier(NamedClasses, PerturbedClassifier):
         return (-mean / std).to(images).view(1, -1, 1, 1).expand(1, *images.shape[1:])
 
     def check_logits(self, logits: Logits) -> Logits:
-        """Return logits unchanged if they are finite and match the class names.
+        """Return the logits of a user's images unchanged if they are finite and match the class names.
 
         Raises:
             InvalidInputError: They are not.
@@ -202,4 +203,5 @@ class Classifier(NamedClasses, PerturbedClassifier):
             )
         if not torch.isfinite(logits).all():
             raise InvalidInputError(f"{self.name} gave logits that are not finite; check its weights and the images")
+        warn_of_probabilities(self, logits)
         return logits

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.outputs import Output
+from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Logits
+
+FLAT = 16
+"""Distance between normalized vectors, in units of rounding, below which they count as the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +88,23 @@ class Directions:
         if self.cosine:
             embeddings, vectors = nn.functional.normalize(embeddings, dim=-1), nn.functional.normalize(vectors, dim=-1)
         similarity = embeddings @ vectors.T
+        if self.cosine and similarity.requires_grad:
+            # At its largest and smallest values, a cosine is flat, and its computed gradient is rounding error that looks like a map.
+            flat = self._find_flat(embeddings.detach())
+            similarity.register_hook(lambda gradient: gradient.masked_fill(flat, 0))
         if len(vectors) > self.num_classes:  # The nearest direction of every class decides.
             belongs = self.classes.to(vectors.device) == torch.arange(self.num_classes, device=vectors.device)[:, None]
             similarity = similarity[:, None].masked_fill(~belongs, float("-inf")).amax(-1)
         return self.scale * similarity + self.bias.to(device, dtype)
+
+    def _find_flat(self, embeddings: Float[Tensor, "b d"]) -> Bool[Tensor, "b k"]:
+        """Return which normalized embeddings have the same or the opposite direction as a vector, up to rounding."""
+        tolerance = FLAT * torch.finfo(embeddings.dtype).eps
+        wide = at_least_float32(embeddings)
+        vectors = nn.functional.normalize(self.vectors.to(wide.device, wide.dtype), dim=-1)
+        # Matrix products, by which `cdist` is faster, round away the small distances that are looked for.
+        distances = [torch.cdist(wide, sign * vectors, compute_mode="donot_use_mm_for_euclid_dist") for sign in (1, -1)]
+        return torch.minimum(*distances) < tolerance
 
 
 class TextTower(ABC):

@@ -1,6 +1,6 @@
 """Find the feature map of a network that vitrail does not know: the last one that its logits are computed from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ MAX_PREFIX_TOKENS = 16
 """Most tokens before the patches that are looked for."""
 
 MAX_ATTEMPTS = 32
-"""Most layers that are examined, from the last one."""
+"""Most feature maps that are examined, from the last one."""
 
 REMEDY = "name a layer whose output is one, by the option layer, or choose occlusion"
 
@@ -90,16 +90,13 @@ def _find(classifier: Classifier, images: Images, layer: str | None) -> FeatureM
     with torch.no_grad(), without_autocast(classifier.device), uncompiled(classifier.module):
         search = _Search(classifier, images)
         search.expect_contrast()
-        candidates = search.candidates if layer is None else [layer]
-        for name in candidates[:MAX_ATTEMPTS]:
-            if layer is None and not search.decides(name):
-                continue
-            found = next((layout for layout in search.list_layouts(name) if search.is_in_place(name, layout)), None)
-            if found is None or not search.has_gradient(name, found):
+        layouts = search.find_layouts(search.candidates if layer is None else [layer])
+        for name, layout in list(layouts.items())[:MAX_ATTEMPTS]:
+            if (layer is None and not search.decides(name)) or not search.has_gradient(name, layout):
                 continue
             if layer is None and search.is_early(name):
                 break
-            return FeatureMap(name, found)
+            return FeatureMap(name, layout)
     if layer is not None:
         raise UnsupportedModelError(
             f"expected the layer {layer!r} of {classifier.name} to give a feature map that the logits depend on, got "
@@ -180,20 +177,34 @@ class _Search:
                 f"expected {self.classifier.name} to give different images different logits, got the same up to rounding; check its weights"
             )
 
-    def is_in_place(self, name: str, layout: Layout) -> bool:
-        """Return whether changing a region of the image changes the same region of the map most."""
-        side = min(3, *layout.grid_size)
+    def find_layouts(self, names: Sequence[str]) -> dict[str, Layout]:
+        """Return those layers whose outputs are maps, in the same order: changing a region of the image changes the same region most."""
+        possible = [(name, layout) for name in names for layout in self.list_layouts(name)]
+        found = self._find_in_place(possible, 2) | self._find_in_place(possible, 3)
+        in_place = [entry for entry in possible if entry in found]
+        return {name: next(each for other, each in in_place if other == name) for name in dict(in_place)}
+
+    def _find_in_place(self, possible: Sequence[tuple[str, Layout]], side: int) -> set[tuple[str, Layout]]:
+        """Return which layouts are right, of those whose shorter side, up to 3, is `side`."""
+        examined = [(name, layout) for name, layout in possible if min(3, *layout.grid_size) == side]
         # Regions that no rotation, flip or shift of the grid maps onto themselves.
         changed = sorted({side - 1, side * (side // 2), side**2 - 2})
         regions = torch.eye(side**2, device=self.noise.device)[changed].unflatten(1, (side, side))
         inside = expand_cells(regions, self.size)[:, None] > 0
-        outputs: list[Tensor] = []
         images = torch.cat([self.noise[:1], torch.where(inside, self.noise[1:], self.noise[:1])])
-        self._run(images, {name: lambda *run: outputs.append(run[2].clone())})
-        tokens = layout.to_tokens(outputs[0]).float()
-        changes = (tokens[1:] - tokens[:1]).norm(dim=-1).unflatten(1, layout.grid_size)
-        sums, sizes = sum_cells(changes, (side, side)), sum_cells(torch.ones_like(changes), (side, side))
-        return (sums / sizes).flatten(1).argmax(1).tolist() == changed
+        found = set[tuple[str, Layout]]()
+
+        def compare(name: str, output: Tensor) -> None:
+            for layout in [layout for other, layout in examined if other == name]:
+                tokens = layout.to_tokens(output).float()
+                changes = (tokens[1:] - tokens[:1]).norm(dim=-1).unflatten(1, layout.grid_size)
+                sums, sizes = sum_cells(changes, (side, side)), sum_cells(torch.ones_like(changes), (side, side))
+                if (sums / sizes).flatten(1).argmax(1).tolist() == changed:
+                    found.add((name, layout))
+
+        if examined:
+            self._run(images, {name: lambda *run, name=name: compare(name, run[2]) for name, _ in examined})
+        return found
 
     def has_gradient(self, name: str, layout: Layout) -> bool:
         """Return whether the logits have a gradient at the map."""

@@ -4,8 +4,9 @@ from dataclasses import fields
 from typing import Any
 
 from vitrail.adapters import bundled_models
+from vitrail.api.models import Model, as_classifier
 from vitrail.evaluation.scoring.plan import metric_options
-from vitrail.explainers import EXPLAINERS
+from vitrail.explainers import EXPLAINERS, usable_methods
 from vitrail.explainers._trained_masks import list_bundled_masks
 from vitrail.metrics import METRICS, PROTOCOLS
 from vitrail.recipes import recipe_file, recipe_names, recipe_summary
@@ -32,8 +33,13 @@ def list_models() -> list[dict[str, str]]:
     return [{"name": name, "needs": needs} for name, needs in (bundled | masks | MODEL_SOURCES).items()]
 
 
-def list_methods() -> list[dict[str, Any]]:
-    """List the methods: name, paper, requirements, and options with their defaults. All methods also take `precision`."""
+def list_methods(model: Model | None = None) -> list[dict[str, Any]]:
+    """List the methods: name, paper, requirements, and options with their defaults. All methods also take `precision`.
+
+    Args:
+        model: Only methods that explain this model as it is, found out on noise: a name (`vitrail.load`), a network, or an adapted network.
+    """
+    usable = EXPLAINERS if model is None else usable_methods(as_classifier(model))
     return [
         {
             "name": name,
@@ -49,6 +55,7 @@ def list_methods() -> list[dict[str, Any]]:
             "summary": _first_line(method),
         }
         for name, method in EXPLAINERS.items()
+        if name in usable
     ]
 
 

@@ -13,8 +13,8 @@ from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import results_folder
 from vitrail.datasets.dataset import Unreadable
-from vitrail.evaluation import Evaluation, evaluate
-from vitrail.evaluation.accuracy import write_accuracy
+from vitrail.evaluation import Evaluation
+from vitrail.evaluation.accuracy import expect_several_classes, measure_accuracy, with_model_labels, write_accuracy
 from vitrail.evaluation.data_source import TEST_SPLITS, DataSource
 from vitrail.evaluation.layer_files import write_layer_report
 from vitrail.evaluation.layer_report import LayerReport
@@ -74,6 +74,9 @@ def test(
     source = DataSource(Path(data), data_set, split, data_options or {})
     classifier = as_classifier(model, device)
     images = source.read(classifier.preprocessing, TEST_SPLITS).subsample(limit)
+    # What cannot be measured fails before anything is written.
+    expect_several_classes(classifier, compared=True)
+    labeled = with_model_labels(images, classifier)
     with ExitStack() as folders:
         folder, key = None if out is None else Path(out), ""
         # Claim the folders first, so that a bad one fails before the work.
@@ -81,7 +84,7 @@ def test(
             key = folders.enter_context(claimed_for("test", folder, classifier, source, images, batch_size, overwrite))
         if export is not None and rank() == 0:
             export_huggingface(classifier, folders.enter_context(results_folder(export, overwrite)))
-        result = evaluate(classifier, images, batch_size, num_workers, folder, key)
+        result = measure_accuracy(classifier, labeled, batch_size, num_workers, folder, key)
         if rank() == 0:
             on_result(result)
             if folder is not None:

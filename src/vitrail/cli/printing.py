@@ -66,7 +66,7 @@ def print_folder(results: "FolderResults", model: str, out: Path) -> None:
 
 
 def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top: int, out: Path) -> None:
-    """Print the top classes and the strongest patches of every photo.
+    """Print model and methods, and the top classes and the strongest patches of every photo.
 
     Args:
         explanations: By method, the explanations of all photos, or one per photo.
@@ -80,6 +80,8 @@ def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top:
     several = len(explanations) > 1
     per_photo = {name: [photo for saved in files for photo in saved] for name, files in explanations.items()}
     first = next(iter(per_photo.values()))
+    photos = "photo" if len(first) == 1 else "photos"
+    typer.echo(f"{first[0].model or 'model'}: {len(first)} {photos} explained by {', '.join(per_photo)}")
     for i, explanation in enumerate(first):
         named = explanation.top_classes(0, top)
         classes = ", ".join(f"{name} {format_value(value, explanation.output)}" for name, value in named)
@@ -111,7 +113,10 @@ def describe_explanation(explanation: "Explanation", top: int) -> str:
     if explanation.bias is None:
         parts = ", ".join(f"row {row} column {col} {value:.3g}" for row, col, value in patches)
         return f"relevance for {target}; strongest patches: {parts}"
-    parts = ", ".join(f"row {row} column {col} {value:+.3f} ({format_share(value, logit)})" for row, col, value in patches)
+    shares = [share and f" ({share})" for share in (format_share(value, logit) for _, _, value in patches)]
+    parts = ", ".join(
+        f"row {row} column {col} {value:+.3f}{share}" for (row, col, value), share in zip(patches, shares, strict=True)
+    )
     bias = float(explanation.bias[0])
     number = "logit" if has_probabilities(explanation.output) else "value"
     return (
@@ -130,7 +135,7 @@ def print_queries(results: "Sequence[PhotoQueries]", model: str, out: Path, one_
     """
     for result in results if one_by_one else ():
         notes = [(queried, result.describe_class(queried.index)) for queried in result.classes]
-        classes = ", ".join(f"{each.name} {each.probability:.1%}{f' ({note})' if note else ''}" for each, note in notes)
+        classes = ", ".join(f"{each.name} {each.format_value()}{f' ({note})' if note else ''}" for each, note in notes)
         typer.echo(f"{result.photo.path}: {classes}")
     known = [result for result in results if result.true_class is not None]
     right = sum(result.true_class == result.predicted for result in known)

@@ -77,5 +77,5 @@ def same_decision(
 
 
 def format_share(part: float, whole: float) -> str:
-    """Format a part of a logit in per cent; "of nothing" if the logit is zero."""
-    return f"{part / whole:.1%}" if whole else "of nothing"
+    """Format a part of a logit in per cent; empty where it is no share of it: of the other sign, or larger than the logit."""
+    return f"{part / whole:.1%}" if whole and 0 <= part / whole <= 1 else ""

@@ -84,7 +84,8 @@ def _describe_results(hit: Explanation, curves: dict[str, Curves], birds: BirdRe
     target, logit = hit.class_name(int(hit.targets[0])), float(hit.target_logits()[0])
     yield f"{hit.model} predicts: {', '.join(f'{name} {probability:.1%}' for name, probability in hit.top_classes(0, 3))}"
     strongest = ", ".join(
-        f"row {row} column {col} {format_share(value, logit)}" for row, col, value in hit.strongest_patches(0, 3)
+        f"row {row} column {col} {format_share(value, logit) or f'{value:+.3f}'}"
+        for row, col, value in hit.strongest_patches(0, 3)
     )
     yield f"logit of {target} {logit:+.3f}, an exact sum over {hit.relevance[0].numel()} patches and a constant: {strongest}"
     yield f"completeness error: {hit.completeness_error():.1e} (largest |sum of parts - logit| / largest |logit|)"

@@ -67,9 +67,14 @@ def evaluate(
         ProcessError: A process that reads images was killed.
     """
     expect_several_classes(classifier, compared=True)
-    shards = predict(
-        *(classifier, with_model_labels(images, classifier), batch_size, num_workers, "testing"), folder=folder, key=key
-    )
+    return measure_accuracy(classifier, with_model_labels(images, classifier), batch_size, num_workers, folder, key)
+
+
+def measure_accuracy(
+    classifier: Classifier, images: LabeledImages, batch_size: int, num_workers: int, folder: Path | None = None, key: str = ""
+) -> Evaluation:
+    """Measure accuracy on images whose labels are the model's classes, of `with_model_labels`; see `evaluate`."""
+    shards = predict(classifier, images, batch_size, num_workers, "testing", folder=folder, key=key)
     # In double precision, and in the order of the images.
     means = {name: float(np.concatenate([getattr(shard, name) for shard in shards]).mean()) for name in MEASURES}
     if not has_probabilities(classifier.output):

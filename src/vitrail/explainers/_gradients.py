@@ -61,5 +61,6 @@ def _refuse_zero(gradient: Tensor) -> None:
     if empty:
         raise UnsupportedModelError(
             f"the gradient of the target logit is zero everywhere in image {empty[0]} of the batch, so the map would be empty: the logit "
-            "does not depend on the image, or half precision rounds the gradient to zero (use precision=full and float32 weights)"
+            "does not depend on the image, or half precision rounds the gradient to zero (use precision=full and float32 weights), or the "
+            "image is compared with itself, where similarity is at its maximum (compare other images, or choose occlusion or rise)"
         )

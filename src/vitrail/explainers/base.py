@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitrail.adapters import Check, Classifier, PlainClassifier, ViTAdapter
+from vitrail.adapters import Check, Classifier, ViTAdapter
 from vitrail.adapters.cells import count_pixels, expand_cells
 from vitrail.core.autocast import Precision, in_precision
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
@@ -20,6 +20,7 @@ from vitrail.core.precision import at_least_float32
 from vitrail.core.registry import Registry
 from vitrail.core.types import Images, Logits, Relevance, Targets
 from vitrail.explainers._checks import check_images, check_targets
+from vitrail.explainers._usable import explain_need_of_vit
 from vitrail.explanation import Explanation
 
 
@@ -65,6 +66,8 @@ class Explainer(ABC):
     relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights", "parts", "head", "gradients")
     """Properties of the adapted network that the method relies on; they are verified before it runs."""
     needs_gradients: ClassVar[bool] = False
+    needs_feature_map: ClassVar[bool] = False
+    """Whether the method needs a feature map of networks that are no Vision Transformers."""
     needs_class: ClassVar[bool] = True
     """Whether relevance is that of a class. Methods without one explain networks that give an embedding, too."""
     needs_training: ClassVar[bool] = False
@@ -76,11 +79,7 @@ class Explainer(ABC):
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:
         """Return why this method cannot explain a model, or None if it can."""
-        if cls.needs_model == "any" or isinstance(model, ViTAdapter):
-            return None
-        reason = f", and {model.reason}" if isinstance(model, PlainClassifier) and model.reason else ""
-        others = ", ".join(name for name, method in EXPLAINERS.items() if method.needs_model == "any")
-        return f"it needs a Vision Transformer{reason}; methods for any classifier: {others}"
+        return None if cls.needs_model == "any" or isinstance(model, ViTAdapter) else explain_need_of_vit(model)
 
     def __post_init__(self) -> None:
         reason = type(self).refusal(self.model)

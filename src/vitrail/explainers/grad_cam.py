@@ -62,6 +62,7 @@ class GradCam(Explainer):
 
     paper: ClassVar[str] = "Selvaraju et al. 2017, arXiv:1610.02391"
     needs_gradients: ClassVar[bool] = True
+    needs_feature_map: ClassVar[bool] = True
     needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ("places", "pooling_weights", "gradients")
 

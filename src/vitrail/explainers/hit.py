@@ -21,7 +21,7 @@ class HiTExplainer(Explainer):
     def refusal(cls, model: Classifier) -> str | None:
         if isinstance(model.module, HiT):
             return None
-        return "only the logit of a HiT is a sum over patches; train a HiT, or choose a method for any ViT"
+        return "only the logit of a HiT is a sum over patches; train a HiT, or choose another method"
 
 
 @EXPLAINERS.register("hit")

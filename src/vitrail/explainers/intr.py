@@ -58,7 +58,7 @@ class INTRQueries(Explainer):
     def refusal(cls, model: Classifier) -> str | None:
         if isinstance(model.module, INTR):
             return None
-        return "only an INTR has queries for classes; train an INTR, or choose a method for any ViT"
+        return "only an INTR has queries for classes; train an INTR, or choose another method"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,7 @@ from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import output_folder
 from vitrail.core.json_io import json_text, parse_json
+from vitrail.core.outputs import has_probabilities
 from vitrail.core.types import Logits
 from vitrail.datasets.dataset import Unreadable
 from vitrail.explainers.intr import INTRQueries
@@ -187,17 +188,15 @@ def _query(
         return torch.tensor([indices])
 
     logits, maps = explainer.maps(opened.image[None].to(model.device, model.dtype), choose)
-    probabilities = model.probabilities(logits[0])
-    classes = [
-        QueriedClass(model.class_name(index), index, float(logits[0, index]), float(probabilities[index])) for index in indices
-    ]
+    probabilities = model.probabilities(logits[0]).tolist() if has_probabilities(model.output) else [None] * logits.shape[1]
+    classes = [QueriedClass(model.class_name(index), index, float(logits[0, index]), probabilities[index]) for index in indices]
     predicted = choose_classes(logits[0], None, 1)[0]
     return PhotoQueries(opened.photo, true_class, predicted, classes), maps[0].cpu().contiguous()
 
 
 def _make_view(opened: OpenedPhoto, result: PhotoQueries, maps: QueryAttention) -> PhotoView:
     classes = [
-        ClassView(queried.name, queried.probability, attention, result.describe_class(queried.index))
+        ClassView(queried.name, queried.format_value(), attention, result.describe_class(queried.index))
         for queried, attention in zip(result.classes, maps, strict=True)
     ]
     row = opened.row.reduced()

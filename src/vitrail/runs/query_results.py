@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text
+from vitrail.core.outputs import format_value
 from vitrail.datasets.dataset import Unreadable
 from vitrail.datasets.photos import PhotoFile
 from vitrail.explainers.intr import INTRQueries
@@ -15,12 +16,26 @@ FORMAT = "vitrail queries 1"
 
 @dataclass(frozen=True)
 class QueriedClass:
-    """A class whose query is shown, with the model's prediction for it."""
+    """A class whose query is shown, with the model's prediction for it.
+
+    Attributes:
+        name: Name of the class.
+        index: Number of the class.
+        logit: Its logit, or its value.
+        probability: Its probability; None for outputs without probabilities.
+    """
 
     name: str
     index: int
     logit: float
-    probability: float
+    probability: float | None
+
+    def format_value(self) -> str:
+        """Format the probability or, for outputs without probabilities, the value."""
+        if self.probability is None:
+            return format_value(self.logit, "none")
+        # If the model is sure of a class, all others would show as 0.0 %.
+        return f"{self.probability:.1%}" if self.probability >= 5e-4 else f"{self.probability:.0e}"
 
 
 @dataclass(frozen=True)

@@ -37,22 +37,20 @@ class ClassView:
 
     Attributes:
         name: Name of the class.
-        probability: Probability of the class.
+        value: Its probability or, for outputs without probabilities, its value, as text.
         maps: Cross-attention of the query, per head.
         note: A remark on the class, such as "true class".
     """
 
     name: str
-    probability: float
+    value: str
     maps: Float[Tensor, "h rows cols"]
     note: str = ""
 
     @property
     def title(self) -> str:
-        """The name, the probability and the note."""
-        # If the model is sure of a class, all others would show as 0.0 %.
-        probability = f"{self.probability:.1%}" if self.probability >= 5e-4 else f"{self.probability:.0e}"
-        return f"{_wrap(self.name)}\n{probability}" + (f", {self.note}" if self.note else "")
+        """The name, the value and the note."""
+        return f"{_wrap(self.name)}\n{self.value}" + (f", {self.note}" if self.note else "")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def patch_table(explanation: Explanation, count: int) -> Table:
     """
     logit, is_sum = float(explanation.target_logits()[0]), explanation.bias is not None
     rows: list[list[str | float]] = [
-        [f"row {row}, column {col}", value, *([format_share(value, logit)] if is_sum else [])]
+        [f"row {row}, column {col}", value, *([format_share(value, logit) or "-"] if is_sum else [])]
         for row, col, value in explanation.strongest_patches(0, count)
     ]
     return Table(["patch", "relevance", *(["share of the logit"] if is_sum else [])], rows)

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
+from vitrail.adapters.checks.probabilities import suspect_probabilities
 from vitrail.adapters.checks.vit_checks import CHECKS
 from vitrail.adapters.classifier import Check, Classifier
 from vitrail.adapters.logits import logits_agree
@@ -114,42 +115,27 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
         with _isolate(classifier):
             noise = _make_noise(classifier, like)
             with torch.no_grad():
-                in_batch, alone = _run(classifier, noise)[:1], _run(classifier, noise[:1])
-            _keep_count(classifier, results, alone)
+                several, alone = _run(classifier, noise), _run(classifier, noise[:1])
+            _keep_count(classifier, results, several)
             if not torch.isfinite(alone).all():
                 raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
             for check in missing:
-                results.failures[check] = _run_check(classifier, check, noise[:1], alone, in_batch)
+                results.failures[check] = _run_check(classifier, check, noise[:1], alone, several[:1])
     for check in checks:
         if (reason := results.failures[check]) is not None:
             raise UnsupportedModelError(f"cannot explain {classifier.name or type(classifier.module).__name__}: {reason}")
 
 
 def _keep_count(classifier: Classifier, results: _Results, logits: Logits) -> int:
-    """Keep the number of logits, and say what a single one means, and that they are probabilities already."""
+    """Keep the number of logits and whether they may be probabilities already; say what a single one means."""
     if results.num_outputs is None and logits.shape[1] == 1 and classifier.output == "softmax":
         logger.info(
             "%s has one logit: explained as sigmoid; give output='none' (--output none) for a regression", classifier.name
         )
-    if results.num_outputs is None and classifier.output == "softmax" and _are_probabilities(logits):
-        logger.warning(
-            "%s returns probabilities, of which vitrail takes the softmax once more; give the network without its own softmax, or "
-            "output='none' (--output none)",
-            classifier.name,
-        )
+    if results.num_outputs is None:
+        suspect_probabilities(classifier, logits)
     results.num_outputs = num_outputs = logits.shape[1]
     return num_outputs
-
-
-def _are_probabilities(logits: Logits) -> bool:
-    """Return whether every row looks like the result of a softmax; unknown, and false, without numbers (on the meta device)."""
-    sums = logits.float().sum(1)
-    return (
-        logits.shape[1] > 1
-        and not logits.is_meta
-        and bool((logits >= 0).all())
-        and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-    )
 
 
 def _run(classifier: Classifier, images: Images) -> Logits:
