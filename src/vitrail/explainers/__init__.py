@@ -14,6 +14,7 @@ from vitrail.explainers import (  # noqa: F401 (registers the methods)
     random,
     rise,
     rollout,
+    shapley,
     token_gradients,
 )
 from vitrail.explainers.base import EXPLAINERS, Attribution, Explainer, check_method_names, make_explainer
