@@ -4,9 +4,10 @@ A game gives every subset of its players a value. Several games, such as photos 
 knows of networks; numbers are double precision on the CPU.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from math import comb
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -54,18 +55,22 @@ class Ends(NamedTuple):
         return Ends(self.none[games], self.all[games])
 
 
-class Sampler(Protocol):
-    """Draws independent, antithetic pairs of samples, and turns the values of their subsets into estimates."""
+class Sampler(ABC):
+    """Abstract: draws independent, antithetic pairs of samples, and turns the values of their subsets into estimates."""
 
+    @abstractmethod
     def subsets_per_pair(self, num_players: int) -> int:
         """Return the number of subsets of a pair."""
 
+    @abstractmethod
     def fewest_pairs(self, num_players: int) -> int:
         """Return the number of pairs below which standard errors mean nothing."""
 
+    @abstractmethod
     def draw(self, num_players: int, num_pairs: int, generator: torch.Generator) -> Bool[Tensor, "pairs m n"]:
         """Draw the subsets of some pairs."""
 
+    @abstractmethod
     def estimate(
         self, masks: Bool[Tensor, "pairs m n"], values: Float[Tensor, "pairs m g"], ends: Ends
     ) -> tuple[Float[Tensor, "n g"], Float[Tensor, "n g"]]:
@@ -97,7 +102,7 @@ def solve(
         max_error: Precision at which sampling stops; 0 spends the budget.
         seed: Seed of the subsets.
     """
-    games = torch.arange(len(ends.all))
+    games = torch.arange(len(ends.all), device="cpu")
     if 2**num_players <= num_subsets:
         subsets = list_subsets(num_players)
         values = _play(game, subsets, games, ends)
@@ -106,11 +111,10 @@ def solve(
     generator = torch.Generator().manual_seed(seed)
     per_pair = sampler.subsets_per_pair(num_players)
     most = (num_subsets - 2) // per_pair
-    estimate = Estimate(
-        *(torch.zeros(num_players, len(games), dtype=torch.float64) for _ in range(2)), torch.zeros_like(games)
-    )
-    masks = torch.zeros(0, per_pair, num_players, dtype=torch.bool)
-    values = torch.zeros(0, per_pair, len(games), dtype=torch.float64)
+    nothing = torch.zeros(num_players, len(games), dtype=torch.float64, device="cpu")
+    estimate = Estimate(nothing, nothing.clone(), torch.zeros_like(games))
+    masks = torch.zeros(0, per_pair, num_players, dtype=torch.bool, device="cpu")
+    values = torch.zeros(0, per_pair, len(games), dtype=torch.float64, device="cpu")
     while len(games):
         total = int(GROWTH * len(masks)) if max_error else most
         total = min(max(total, sampler.fewest_pairs(num_players)), most)
@@ -134,7 +138,7 @@ def smallest_budget(num_players: int, sampler: Sampler) -> int:
 
 def list_subsets(num_players: int) -> Bool[Tensor, "m n"]:
     """List all subsets; the first is empty, and the last has all players."""
-    return (torch.arange(2**num_players)[:, None] >> torch.arange(num_players) & 1).bool()
+    return (torch.arange(2**num_players, device="cpu")[:, None] >> torch.arange(num_players, device="cpu") & 1).bool()
 
 
 def exact_weights(num_players: int, value: Value) -> Float[Tensor, "m n"]:
@@ -145,7 +149,7 @@ def exact_weights(num_players: int, value: Value) -> Float[Tensor, "m n"]:
     subsets, n = list_subsets(num_players), num_players
     # A player's marginal contribution to s others, by s.
     by_size = [1 / (n * comb(n - 1, s)) if value == "shapley" else 0.5 ** (n - 1) for s in range(n)]
-    weights = torch.tensor([*by_size, 0.0], dtype=torch.float64)
+    weights = torch.tensor([*by_size, 0.0], dtype=torch.float64, device="cpu")
     sizes = subsets.sum(1, keepdim=True)
     return torch.where(subsets, weights[sizes - 1], -weights[sizes])
 

@@ -2,24 +2,26 @@
 
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitrail.explainers._shapley import Ends, Value
+from vitrail.explainers._shapley import Ends, Sampler, Value
 
 FEWEST_PAIRS = 8
 """With fewer pairs of permutations, a standard error means nothing."""
 
 
+@final
 @dataclass(frozen=True)
-class Permutations:
+class Permutations(Sampler):
     """Players enter in a random order, and then in the reverse order; a player's value is its mean marginal contribution.
 
     A pair has n - 1 subsets per order. Its contributions sum to the difference between all and no players, so that the estimates do.
 
-    Source: Castro et al. 2009, Computers & Operations Research 36(5); antithetic pairs: Mitchell et al. 2022, JMLR 23(43), arXiv:2104.12199.
+    Source: Castro et al. 2009, Computers & Operations Research 36(5); antithetic pairs: Mitchell et al. 2022, arXiv:2104.12199.
     """
 
     def subsets_per_pair(self, num_players: int) -> int:
@@ -29,8 +31,8 @@ class Permutations:
         return FEWEST_PAIRS
 
     def draw(self, num_players: int, num_pairs: int, generator: torch.Generator) -> Bool[Tensor, "pairs m n"]:
-        position = torch.rand(num_pairs, 1, num_players, generator=generator, dtype=torch.float64).argsort(2)
-        forward = position < torch.arange(1, num_players)[:, None]
+        position = torch.rand(num_pairs, 1, num_players, generator=generator, dtype=torch.float64, device="cpu").argsort(2)
+        forward = position < torch.arange(1, num_players, device="cpu")[:, None]
         return torch.cat([forward, ~forward], 1)
 
     def estimate(
@@ -46,8 +48,9 @@ class Permutations:
         return pairs.mean(0), error * widening(len(pairs) - 1)
 
 
+@final
 @dataclass(frozen=True)
-class Regression:
+class Regression(Sampler):
     """Players are the features of a linear regression on random subsets, each paired with its complement.
 
     For Shapley values (KernelSHAP), the size of a subset is drawn in proportion to (n - 1) / (k (n - k)), and coefficients are constrained
@@ -57,7 +60,7 @@ class Regression:
     Source: Lundberg & Lee 2017, arXiv:1705.07874; Covert & Lee 2021, arXiv:2012.01536; Hammer & Holzman 1992, International Journal of
     Game Theory 21 (Banzhaf); MacKinnon & White 1985, Journal of Econometrics 29(3) (HC3).
 
-    Differs: solves the sampled regression; Covert & Lee also give an unbiased form with the exact matrix of the subsets, whose errors are larger.
+    Differs: solves the sampled regression; Covert & Lee also give an unbiased form, with the exact matrix of the subsets.
     """
 
     value: Value = "shapley"
@@ -69,12 +72,13 @@ class Regression:
         return 3 * num_players
 
     def draw(self, num_players: int, num_pairs: int, generator: torch.Generator) -> Bool[Tensor, "pairs m n"]:
-        scores = torch.rand(num_pairs, num_players, generator=generator, dtype=torch.float64)
+        # Pair after pair, so that rounds of any size draw the same pairs.
+        drawn = torch.rand(num_pairs, num_players + 1, generator=generator, dtype=torch.float64, device="cpu")
+        scores = drawn[:, 1:]
         if self.value == "shapley":
-            size = torch.arange(1, num_players, dtype=torch.float64)
+            size = torch.arange(1, num_players, dtype=torch.float64, device="cpu")
             ends = (1 / (size * (num_players - size))).cumsum(0)
-            drawn = torch.rand(num_pairs, generator=generator, dtype=torch.float64) * ends[-1]
-            sizes = 1 + torch.searchsorted(ends, drawn, right=True).clamp_max(num_players - 2)
+            sizes = 1 + torch.searchsorted(ends, drawn[:, 0].contiguous() * ends[-1], right=True).clamp_max(num_players - 2)
             subsets = scores.argsort(1).argsort(1) < sizes[:, None]
         else:
             subsets = scores < 0.5

@@ -31,7 +31,7 @@ class Shapley(Explainer):
     Args:
         model: Any classifier.
         value: "shapley"; or "banzhaf", which averages over all subsets of the other patches instead, and does not sum to the difference.
-        estimator: "permutation" samples pairs of opposite orders; "kernel" is paired KernelSHAP.
+        estimator: "kernel" is paired KernelSHAP, a regression on random subsets; "permutation" samples pairs of opposite orders.
         num_passes: Largest number of subsets to run per image. If all subsets fit, values are exact.
         max_error: Stop when every patch's standard error is at most this share of the difference; 0 uses all passes.
         region: Side of the squares of patches that are present or absent together; each patch of a square gets an equal share.
@@ -46,7 +46,7 @@ class Shapley(Explainer):
     """
 
     value: Value = "shapley"
-    estimator: Literal["permutation", "kernel"] = "permutation"
+    estimator: Literal["kernel", "permutation"] = "kernel"
     num_passes: int = 4096
     max_error: float = 0.02
     region: int = 1
@@ -67,7 +67,9 @@ class Shapley(Explainer):
                 f"{self.max_error}"
             )
         if self.value == "banzhaf" and self.estimator == "permutation":
-            raise InvalidInputError("expected estimator='kernel' for value='banzhaf', which no order defines, got 'permutation'")
+            raise InvalidInputError(
+                "expected estimator='kernel' for value='banzhaf', which no order defines, got 'permutation'"
+            )
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size, baseline = self.model.grid_size(images), choose_baseline(self.model, images, self.baseline)
