@@ -19,7 +19,7 @@ def sampled(error=True):
     )
 
 
-def test_errors_are_sliced_moved_joined_and_saved(tmp_path):
+def test_errors_are_sliced_moved_joined_and_saved(tmp_path, unchecked):
     explanation = sampled()
     explanation.save(tmp_path / "map.npz")
     loaded = Explanation.load(tmp_path / "map.npz")
