@@ -17,6 +17,7 @@ from vitrail.explainers import EXPLAINERS, make_explainer
 OPTIONS = {
     "rise": {"num_masks": 24},
     "shapley": {"num_passes": 50, "region": 2},
+    "greedy": {"stride": 8},
     "integrated-gradients": {"num_steps": 3},
     "mutex": {"head_reductions": ("min", "sum"), "statistics": ("entropy", "max", "median")},
 }

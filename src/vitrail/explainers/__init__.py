@@ -6,6 +6,7 @@ from vitrail.explainers import (  # noqa: F401 (registers the methods)
     chefer,
     diffmask,
     grad_cam,
+    greedy,
     hit,
     intr,
     legrad,
