@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +37,8 @@ class Explanation:
         sources: The file of every image, or empty.
         output: What logits mean, see `Classifier.output`; always "sigmoid" for a single logit.
         provenance: How it was made, as plain values: version of vitrail, weights, preprocessing, options of the method; empty if unknown.
+        standard_error: How far relevance is from what infinitely many samples would give, as a standard error per patch; None if the
+            method does not sample.
     """
 
     relevance: Relevance
@@ -48,6 +51,7 @@ class Explanation:
     sources: tuple[str, ...] = ()
     output: Output = "softmax"
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    standard_error: Relevance | None = None
 
     def __post_init__(self) -> None:
         num_images = len(self.relevance)
@@ -55,6 +59,10 @@ class Explanation:
         for name, value in values.items():
             if value is not None and len(value) != num_images:
                 raise InvalidInputError(f"expected {num_images} {name}, one per relevance map, got {len(value)}")
+        if self.standard_error is not None and self.standard_error.shape != self.relevance.shape:
+            raise InvalidInputError(
+                f"expected a standard error per patch, of shape {tuple(self.relevance.shape)}, got {tuple(self.standard_error.shape)}"
+            )
         check_output(self.output)
         object.__setattr__(self, "output", infer_output(self.output, self.logits.shape[-1]))
 
@@ -66,14 +74,8 @@ class Explanation:
         if isinstance(index, int) and not -len(self) <= index < len(self):
             raise IndexError(f"expected the index of one of {len(self)} images, got {index}")
         selected = slice(index, index + 1 or None) if isinstance(index, int) else index
-        return replace(
-            self,
-            relevance=self.relevance[selected],
-            targets=self.targets[selected],
-            logits=self.logits[selected],
-            bias=None if self.bias is None else self.bias[selected],
-            sources=self.sources[selected],
-        )
+        tensors: dict[str, Any] = {name: tensor[selected] for name, tensor in self._tensors().items()}
+        return replace(self, **tensors, sources=self.sources[selected])
 
     def __iter__(self) -> Iterator["Explanation"]:
         return (self[i] for i in range(len(self)))
@@ -132,7 +134,7 @@ class Explanation:
         """Concatenate batches explained by the same method and model.
 
         Raises:
-            InvalidInputError: No batches, maps with different grids, or only some with a bias.
+            InvalidInputError: No batches, maps with different grids, or only some with a bias or standard errors.
         """
         if not parts:
             raise InvalidInputError("expected at least one explanation to concatenate, got none")
@@ -142,9 +144,10 @@ class Explanation:
                 f"expected maps of one grid, got {grids[0][0]}x{grids[0][1]} and {grids[1][0]}x{grids[1][1]} cells, which one Explanation "
                 "cannot hold; explain photos of different shapes one by one, or a folder with `vitrail explain --data`"
             )
-        if len({part.bias is None for part in parts}) > 1:
-            raise InvalidInputError("expected explanations by one method, got some with a bias and some without")
         tensors = [part._tensors() for part in parts]
+        if partly := sorted({name for some in tensors for name in some if not all(name in other for other in tensors)}):
+            what = partly[0].replace("_", " ")
+            raise InvalidInputError(f"expected explanations by one method, got some with a {what} and some without")
         joined: dict[str, Any] = {name: torch.cat([batch[name] for batch in tensors]) for name in tensors[0]}
         return replace(parts[0], **joined, sources=tuple(source for part in parts for source in part.sources))
 
@@ -214,6 +217,25 @@ class Explanation:
         values = self.relevance[image].flatten()
         order, cols = values.argsort(descending=True, stable=True)[:count].tolist(), self.relevance.shape[2]
         return [(patch // cols, patch % cols, float(values[patch])) for patch in order]
+
+    def ties(self, image: int, count: int, level: float = 0.95) -> list[tuple[int, int, float]]:
+        """Return the patches that may as well be among the strongest: their difference from the last of these is within the error.
+
+        Errors of patches are taken as independent. Empty where relevance is exact or the method does not sample.
+
+        Args:
+            image: Index of the image.
+            count: As for `strongest_patches`.
+            level: Confidence level of the differences.
+        """
+        if self.standard_error is None:
+            return []
+        values, variances = self.relevance[image].flatten(), self.standard_error[image].flatten() ** 2
+        order, cols = values.argsort(descending=True, stable=True), self.relevance.shape[2]
+        last, others = order[count - 1 : count], order[count:]
+        reach = NormalDist().inv_cdf((1 + level) / 2) * (variances[others] + variances[last]).sqrt()
+        tied = others[(reach > 0) & (values[last] - values[others] <= reach)].tolist()
+        return [(patch // cols, patch % cols, float(values[patch])) for patch in tied]
 
     def top_classes(self, image: int, count: int) -> list[tuple[str, float]]:
         """Return name and probability of the most probable classes, or name and value of the largest outputs; none of an embedding."""

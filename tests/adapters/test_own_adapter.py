@@ -120,7 +120,9 @@ def test_all_methods_run(documented, name, method):
         classifier = vitrail.adapt(
             lucid("SimpleViT") if name == "SimpleViT" else lucid(pool="cls" if name == "ViT" else "mean")
         )
-    options = {"rise": {"num_masks": 16}, "integrated-gradients": {"num_steps": 32}}.get(method, {})
+    options = {"rise": {"num_masks": 16}, "integrated-gradients": {"num_steps": 32}, "shapley": {"num_passes": 100}}.get(
+        method, {}
+    )
     x = images()
     explanation = make_explainer(method, classifier, **options).explain(x, 1)
     with torch.no_grad():

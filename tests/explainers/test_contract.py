@@ -16,6 +16,8 @@ from vitrail.explainers import EXPLAINERS, make_explainer
 
 OPTIONS = {
     "rise": {"num_masks": 24},
+    "shapley": {"num_passes": 50, "region": 2},
+    "greedy": {"stride": 8},
     "integrated-gradients": {"num_steps": 3},
     "mutex": {"head_reductions": ("min", "sum"), "statistics": ("entropy", "max", "median")},
 }
@@ -24,7 +26,7 @@ OPTIONS = {
 TRAINED = {"diffmask": lambda classifier: {"checkpoint": networks.gates(classifier)}}
 """Options that replace the training of a method, for one network."""
 
-COMPLETE_TO = {"hit": 1e-4, "integrated-gradients": 0.1}
+COMPLETE_TO = {"hit": 1e-4, "shapley": 1e-5, "integrated-gradients": 0.1}
 """Relative error of the sum of relevance and bias, for methods that decompose the logit: exact, or by an integral in few steps."""
 
 FEW = ("hit-pooled", "timm-wide", "timm-no-prefix", "eva-dinov3", "beit-shared", "hf-deit-teacher", "torchvision")

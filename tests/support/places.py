@@ -26,7 +26,11 @@ PLACES = ("pretended", *(name for name, there in REAL.items() if there()))
 FEWER = ("timm", "hit", "intr")
 """Where metrics run: removal in tokens, in the states of a HiT, and in pixels."""
 
-OPTIONS = {"rise": {"num_masks": 16}, "integrated-gradients": {"num_steps": 4, "baseline": "blur"}}
+OPTIONS = {
+    "rise": {"num_masks": 16},
+    "integrated-gradients": {"num_steps": 4, "baseline": "blur"},
+    "shapley": {"num_passes": 100, "region": 2},
+}
 """Less work of the same kind."""
 
 FEW_SAMPLES = {

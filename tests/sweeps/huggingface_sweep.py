@@ -49,7 +49,11 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
 NEEDS_224 = ("levit", "timm_wrapper")
 """Types whose networks do not take smaller images by a field of their configuration."""
 
-OPTIONS: dict[str, dict[str, Any]] = {"rise": {"num_masks": 8}, "integrated-gradients": {"num_steps": 2}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rise": {"num_masks": 8},
+    "integrated-gradients": {"num_steps": 2},
+    "shapley": {"num_passes": 100, "region": 2},
+}
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class ViTAdapter(RecordedBlocks):
         all_counts = counts.unique().tolist()
         for i, count in enumerate(all_counts):
             members = (counts == count).nonzero().squeeze(1)
-            image_of, kept = owner[members], masks[members].nonzero()[:, 1].view(-1, count)
+            image_of, kept = owner[members], masks[members].nonzero()[:, 1].view(len(members), count)
 
             def run(batch: slice, image_of: Tensor = image_of, kept: Tensor = kept) -> Tensor:
                 patches = tokens[image_of[batch, None], num_prefix + kept[batch]]

@@ -6,6 +6,7 @@ from vitrail.explainers import (  # noqa: F401 (registers the methods)
     chefer,
     diffmask,
     grad_cam,
+    greedy,
     hit,
     intr,
     legrad,
@@ -14,6 +15,7 @@ from vitrail.explainers import (  # noqa: F401 (registers the methods)
     random,
     rise,
     rollout,
+    shapley,
     token_gradients,
 )
 from vitrail.explainers._usable import usable_methods

@@ -33,12 +33,14 @@ class Attribution(NamedTuple):
         relevance: Raw relevance, (b, rows, cols).
         bias: The part of the target logit that belongs to no patch, (b,); only for methods whose relevance plus bias sums
             to the logit.
+        standard_error: Of the relevance, (b, rows, cols); only for methods that sample.
     """
 
     logits: Tensor
     targets: Tensor
     relevance: Tensor
     bias: Tensor | None = None
+    standard_error: Tensor | None = None
 
 
 ChooseTargets = Callable[[Logits], Targets]
@@ -137,7 +139,7 @@ class Explainer(ABC):
                 f"{self.name} gave relevance that is not finite on {self.model.name}: numbers overflow; use "
                 "precision=full and float32 weights"
             )
-        bias = attribution.bias
+        bias, error = attribution.bias, attribution.standard_error
         return Explanation(
             relevance=at_least_float32(attribution.relevance.detach()),
             targets=attribution.targets,
@@ -147,6 +149,7 @@ class Explainer(ABC):
             model=self.model.name,
             class_names=self.model.class_names,
             output=self.model.output,
+            standard_error=None if error is None else at_least_float32(error.detach()),
         )
 
     def __call__(self, images: Images, targets: Targets) -> Relevance:

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.adapters import Check
 from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.precision import matmul_float32
-from vitrail.core.types import Images
+from vitrail.core.types import Images, Relevance
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
 
@@ -68,7 +68,20 @@ class Rise(Explainer):
         relevance = matmul_float32(probabilities, masks.to(probabilities)) / (
             self.num_masks * self.keep_probability
         )  # equation 6
-        return Attribution(logits, targets, relevance.unflatten(1, grid_size))
+        return Attribution(
+            logits, targets, relevance.unflatten(1, grid_size), standard_error=self._error(probabilities, masks, grid_size)
+        )
+
+    def _error(
+        self, probabilities: Float[Tensor, "b s"], masks: Bool[Tensor, "s n"], grid_size: tuple[int, int]
+    ) -> Relevance | None:
+        """Return the standard error of the mean over masks; None for a single mask."""
+        if self.num_masks < 2:
+            return None
+        terms = masks.to(probabilities)
+        sums, squares = matmul_float32(probabilities, terms), matmul_float32(probabilities**2, terms)
+        variance = (squares - sums**2 / self.num_masks).clamp_min(0) / (self.num_masks - 1)
+        return ((variance / self.num_masks).sqrt() / self.keep_probability).unflatten(1, grid_size)
 
     def masks(self, grid_size: tuple[int, int]) -> Bool[Tensor, "s n"]:
         """Draw the masks for a grid; True = kept. Drawn on the CPU, so that all devices get the same masks."""

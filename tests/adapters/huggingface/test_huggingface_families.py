@@ -16,7 +16,12 @@ from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import EXPLAINERS, make_explainer
 
 EVERY = [name if name in families.REPRESENTATIVES else pytest.param(name, marks=pytest.mark.slow) for name in families.NETWORKS]
-OPTIONS = {"rise": {"num_masks": 8}, "integrated-gradients": {"num_steps": 2}, "mutex": {}}
+OPTIONS = {
+    "rise": {"num_masks": 8},
+    "integrated-gradients": {"num_steps": 2},
+    "mutex": {},
+    "shapley": {"num_passes": 100, "region": 2},
+}
 FEW = [
     name if name in ("DINOv3ViTModel", "CLIPModel") else pytest.param(name, marks=pytest.mark.slow)
     for name in families.NETWORKS

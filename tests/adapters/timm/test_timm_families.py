@@ -15,7 +15,7 @@ METHODS = (
     "rollout", "attention", "chefer", "legrad", "grad-cam", "attcat", "input-x-gradient", "integrated-gradients", "occlusion", "rise",
     "mutex",
 )  # fmt: skip
-CHEAP = {"rise": {"num_masks": 8}, "integrated-gradients": {"num_steps": 3}}
+CHEAP = {"rise": {"num_masks": 8}, "integrated-gradients": {"num_steps": 3}, "shapley": {"num_passes": 100, "region": 2}}
 ANY_SIZE = ("naflex", "naflex-map", "naflex-linear", "naflex-rope", "naflex-mixed", "qwen3", "deepseek", "dinov3")
 
 

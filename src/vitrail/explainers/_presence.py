@@ -1,0 +1,64 @@
+"""Run a network with some cells present and the others absent: their tokens removed, or their content replaced by a baseline."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitrail.adapters import Classifier, ViTAdapter
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.types import Images, Keep, Logits
+
+REPLACEMENT = "zero"
+"""The baseline where tokens cannot be removed."""
+
+
+def choose_baseline(model: Classifier, images: Images, baseline: str | None) -> str | None:
+    """Return what replaces absent cells; None if their tokens are removed.
+
+    Tokens are removed from a Vision Transformer whose patches attend to each other and that can run without some of them. A HiT shares
+    work between replaced patches instead.
+
+    Args:
+        model: Any classifier.
+        images: Images of the shape that will be run.
+        baseline: A name in `vitrail.core.baselines`, which is kept; None to remove tokens where possible.
+    """
+    if baseline is not None or not isinstance(model, ViTAdapter) or not model.patches_attend:
+        return baseline or REPLACEMENT
+    try:
+        with model.verified("parts", "removal", like=images):
+            return None
+    except UnsupportedModelError:
+        return REPLACEMENT
+
+
+def presence_logits(model: Classifier, images: Images, keep: Keep, baseline: str | None) -> Float[Tensor, "b s c"]:
+    """Return logits with only the kept cells present; at least one if tokens are removed.
+
+    Args:
+        model: Any classifier.
+        images: A normalized batch.
+        keep: True = the cell is present.
+        baseline: As `choose_baseline` returned it.
+    """
+    if baseline is None:
+        assert isinstance(model, ViTAdapter)
+        return model.kept_logits(images, keep)
+    return model.perturbed_logits(images, model.baseline(baseline, images), keep)
+
+
+def absence_logits(model: Classifier, images: Images, baseline: str | None) -> Logits:
+    """Return logits with no cell present.
+
+    A network whose head reads patches cannot run without any; then all cells are replaced by zero.
+    """
+    num_cells = torch.Size(model.grid_size(images)).numel()
+    keep = torch.zeros(len(images), 1, num_cells, dtype=torch.bool, device=images.device)
+    if baseline is None and _reads_patches(model):
+        baseline = REPLACEMENT
+    return presence_logits(model, images, keep, baseline)[:, 0]
+
+
+def _reads_patches(model: Classifier) -> bool:
+    assert isinstance(model, ViTAdapter)
+    return bool(model.pooling_weights(model.num_prefix_tokens + 1)[-1] > 0)
