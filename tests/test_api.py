@@ -426,7 +426,7 @@ def test_explain_files_and_folder_agree_with_explain(classifier, photo, tmp_path
 
 
 def test_train_needs_a_recipe(tmp_path):
-    with pytest.raises(InvalidInputError, match="expected a recipe by --config"):
+    with pytest.raises(InvalidInputError, match="expected a recipe by --recipe"):
         api.train(out=tmp_path)
     with pytest.raises(InvalidInputError, match="no such configuration file"):
         api.train(tmp_path / "none.yaml")

@@ -77,7 +77,7 @@ def test_score(run_vitrail, photo, model_file, run, tmp_path):
         "score", photo, "-m", model_file, "--method", "diffmask,random", *option(run), "--steps", 2, "--out", tmp_path / "out"
     )
     assert code == 0, err
-    assert re.search(r"^  diffmask( +\d\.\d{3}){4}$", printed, re.MULTILINE)
+    assert re.search(r"^  diffmask( +\d\.\d{3}){2}$", printed, re.MULTILINE)
     described = json.loads((tmp_path / "out" / "run.json").read_text())["methods"]["diffmask"]
     assert described["checkpoint"] == str(run)
 
