@@ -579,7 +579,7 @@ def test_skipped_and_repeated_blocks(library):
 
 
 @pytest.mark.parametrize("library", THOROUGHLY)
-def test_what_is_random_is_refused(library):
+def test_random_networks_are_refused(library):
     network = LIBRARIES[library]()
     blocks_of(network)[0].register_forward_hook(
         lambda part, inputs, output: nn.functional.dropout(output, 0.5, training=True) if isinstance(output, Tensor) else output
@@ -588,7 +588,7 @@ def test_what_is_random_is_refused(library):
 
 
 @pytest.mark.parametrize("library", THOROUGHLY)
-def test_what_mixes_the_batch_is_refused(library):
+def test_networks_that_mix_the_batch_are_refused(library):
     network = LIBRARIES[library]()
     blocks_of(network)[0].register_forward_hook(lambda part, inputs, output: output - output.mean(0, keepdim=True))
     assert all("depend on what else is in the batch" in str(result) for result in explain_by(network).values())
