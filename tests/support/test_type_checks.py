@@ -24,9 +24,9 @@ def test_shapes_agree_within_a_call_and_not_between_calls(decorate):
 
     for n in (2, 3):
         assert add(torch.full((n,), 3.0), torch.ones(n)).shape == (n,)
-    with pytest.raises(Exception, match="type"):
+    with pytest.raises(jaxtyping.TypeCheckError):
         add(torch.ones(2), torch.ones(3))
-    with pytest.raises(Exception, match="type"):
+    with pytest.raises(jaxtyping.TypeCheckError):
         add(torch.ones(2), torch.ones(2))  # Returns one number.
 
 
@@ -55,7 +55,7 @@ def test_functions_within_functions_are_checked_at_every_definition(decorate):
 
     assert [define(factor)(2) for factor in (3, 4, 5)] == [6, 8, 10]
     for factor in (3, 4.5):
-        with pytest.raises(Exception, match="type"):
+        with pytest.raises(jaxtyping.TypeCheckError):
             define(factor)(2 if factor == 4.5 else "two")
 
 
@@ -70,12 +70,12 @@ def test_fields_of_a_dataclass(decorate, unchecked):
     assert Point("x", 1.0).x == "x"  # Nothing is checked with the fixture `unchecked`.
     jaxtyping.config.update("jaxtyping_disable", False)
     assert Point(1, 1.0).x == 1
-    with pytest.raises(Exception, match="type"):
+    with pytest.raises(jaxtyping.TypeCheckError):
         Point("x", 1.0)
 
 
 def test_the_package_is_checked():
-    with pytest.raises(Exception, match="type"):
+    with pytest.raises(jaxtyping.TypeCheckError):
         Preprocessing("large")
-    with pytest.raises(Exception, match="type"):
+    with pytest.raises(jaxtyping.TypeCheckError):
         Explanation(*(None for _ in range(4)))

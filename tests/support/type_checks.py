@@ -12,9 +12,13 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import jaxtyping
+from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray
 
 _original = jaxtyping.jaxtyped
+_beartype = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
+"""Violations are TypeErrors, as with jaxtyping."""
+
 _nested: dict[types.CodeType, tuple[dict[str, Any], types.FunctionType]] = {}
 _FUNCTION = "__beartype_func"
 """The keyword of beartype's wrappers for the function they call."""
@@ -26,14 +30,14 @@ def _list_parts(hint: Any) -> list[Any]:
     return [hint, *(part for each in inner for part in _list_parts(each))]
 
 
-def _check_by(typechecker: Callable[..., Any], function: types.FunctionType) -> Callable[..., Any]:
-    """Apply a type checker; its code for a function within a function is written once, not at every definition."""
+def _check_by_beartype(function: types.FunctionType) -> Callable[..., Any]:
+    """Apply beartype; its code for a function within a function is written once, not at every definition."""
     hints, checked = _nested.get(function.__code__, (None, None))
     if checked is not None and hints == function.__annotations__:
         again = types.FunctionType(checked.__code__, checked.__globals__, function.__name__, checked.__defaults__)
         again.__kwdefaults__ = checked.__kwdefaults__ | {_FUNCTION: function}
         return again
-    checked = typechecker(function)
+    checked = _beartype(function)
     if "<locals>" in function.__qualname__ and _FUNCTION in (getattr(checked, "__kwdefaults__", None) or {}):
         _nested[function.__code__] = dict(function.__annotations__), checked
     return checked
@@ -44,7 +48,7 @@ def _check(function: types.FunctionType, typechecker: Callable[..., Any]) -> Cal
     has_shapes = any(inspect.isclass(part) and issubclass(part, AbstractArray) for part in parts)
     if any(isinstance(part, str) for part in parts) or (has_shapes and inspect.isgeneratorfunction(function)):
         return _original(function, typechecker=typechecker)  # Names to look up later, and shapes of what is yielded.
-    checked = _check_by(typechecker, function)
+    checked = _check_by_beartype(function)
     if checked is function:
         return function
 
