@@ -43,7 +43,7 @@ def test_it_is_small_enough_to_ship():
     assert (files("vitrail") / "bundled" / "hit-cifar10" / "model.safetensors").stat().st_size <= MAX_BYTES
 
 
-def test_it_is_as_good_as_its_card_says(classifier, tmp_path):
+def test_it_is_as_accurate_as_its_card_says(classifier, tmp_path):
     """On a thousand test images of CIFAR-10, where they are at hand; three standard errors are 4 %."""
     archive = Path(__file__).parents[2] / "shared" / "data" / "cifar10-test.tar.xz"
     if not archive.exists():

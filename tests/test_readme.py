@@ -28,7 +28,7 @@ def test_every_method_is_named():
 
 
 def test_every_protocol_is_documented():
-    page = (ROOT / "docs" / "score.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
     for entry in list_protocols():
         assert f"| `{entry['name']}` |" in page
 

@@ -150,7 +150,7 @@ def reversed_gradients(network: nn.Module) -> None:
 
 @pytest.mark.parametrize("alter", [backward_hook, backward_pre_hook, guided, hooked_tokens, reversed_gradients])
 @pytest.mark.parametrize("library", THOROUGHLY)
-def test_gradients_that_are_no_slopes(library, alter):
+def test_gradients_that_differ_from_finite_differences_are_refused(library, alter):
     network = LIBRARIES[library]()
     alter(network)
     expect_refused(network, GRADIENTS, "is not their slope")
@@ -205,7 +205,7 @@ def test_tokens_that_are_added_dropped_or_merged(library, alter):
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_tokens_that_wander_between_blocks(library):
+def test_tokens_that_move_between_blocks(library):
     network = LIBRARIES[library]()
 
     def shuffle(part, inputs):
@@ -217,7 +217,7 @@ def test_tokens_that_wander_between_blocks(library):
 
 @pytest.mark.parametrize("first_and_last", [(1, 1), (1, 2)], ids=["within a block", "for two blocks"])
 @pytest.mark.parametrize("library", THOROUGHLY)
-def test_tokens_that_wander_and_come_back(library, first_and_last):
+def test_tokens_that_move_and_return(library, first_and_last):
     network = LIBRARIES[library]()
     first, last = (blocks_of(network)[index] for index in first_and_last)
 
@@ -334,7 +334,7 @@ class Named(nn.Module):
         return Passed(self.block(tokens), 1)
 
 
-def test_what_blocks_pass_on_keeps_its_type():
+def test_outputs_of_blocks_keep_their_type():
     adapter, images = networks.network("torchvision"), networks.images("torchvision")
     layers = adapter.module.encoder.layers
     for name, block in list(layers.named_children()):
@@ -359,7 +359,7 @@ class Unpacked(nn.Module):
     ],
 )
 @pytest.mark.parametrize("part", ["rebuilt_logits", "logits"])
-def test_machine_failures_are_not_blamed_on_the_network(message, part, monkeypatch):
+def test_out_of_memory_is_not_reported_as_a_fault_of_the_network(message, part, monkeypatch):
     explainer, images = make_explainer("input-x-gradient", adapt(networks.timm_vit())), networks.images("timm")
 
     def fail(*_):

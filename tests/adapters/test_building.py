@@ -85,14 +85,14 @@ RATES = {
 
 
 @pytest.mark.parametrize(("kind", "word"), RATES)
-def test_our_words_for_dropout_reach_the_network(kind, word):
+def test_dropout_options_reach_the_network(kind, word):
     assert RATES[kind, word](small(kind, **{word: 0.25}).module) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
     ("kind", "word"), [("timm-convnext", "attention_dropout"), ("hf-convnext", "attention_dropout"), ("hf-vit", "drop_path")]
 )
-def test_or_are_refused_where_a_network_has_none(kind, word):
+def test_dropout_options_are_refused_where_a_network_has_none(kind, word):
     with pytest.raises(InvalidInputError, match=f"has no {word}"):
         small(kind, **{word: 0.25})
 
@@ -153,7 +153,7 @@ def test_numbers_and_names_that_make_no_sense():
         small("hit", class_names=["a"])
 
 
-def test_a_preprocessing_of_ones_own():
+def test_a_custom_preprocessing():
     own = Preprocessing((64, 48), 1.0, "squash")
     assert small("timm-convnext", preprocessing=own).preprocessing == own
 
@@ -247,7 +247,7 @@ def test_plain_classifiers_are_explained_from_outside_and_scored():
         EXPLAINERS["rollout"](classifier)
 
 
-def test_what_is_no_classifier_is_no_plain_one_either():
+def test_networks_without_logits_are_no_plain_classifiers():
     module = timm.create_model("resnet10t", num_classes=0)
     with pytest.raises(UnsupportedModelError, match="expected a classifier, got a ResNet that gives features"):
         adapt_plain(module, "features")

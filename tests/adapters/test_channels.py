@@ -141,7 +141,7 @@ def test_devices_are_checked_before_anything_is_loaded(device, monkeypatch):
             vitrail.load(name, device=device)
 
 
-def test_the_normalization_of_ones_own_channels(tmp_path):
+def test_the_normalization_of_custom_channels(tmp_path):
     (tmp_path / "nets.py").write_text(
         "import timm\n\n\ndef six():\n"
         "    return timm.create_model('vit_tiny_patch16_224', img_size=32, in_chans=6, depth=1, embed_dim=24, num_heads=3)\n"

@@ -190,14 +190,14 @@ def test_processors_that_make_no_sense(folder, described):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
 @pytest.mark.parametrize(("make", "what"), [(os.mkdir, "Is a directory"), (os.mkfifo, "got a named pipe")])
-def test_a_processor_that_is_no_file_is_not_passed_over(folder, make, what):
+def test_a_processor_that_is_a_folder_or_pipe_is_refused(folder, make, what):
     (folder / "preprocessor_config.json").unlink(missing_ok=True)
     make(folder / "preprocessor_config.json")
     with pytest.raises(CheckpointError, match=rf"^cannot read preprocessor_config.json of .*vit: .*{what}$"):
         vitrail.load(folder, device="cpu")
 
 
-def test_up_to_the_wire(monkeypatch):
+def test_arguments_of_the_download(monkeypatch):
     asked = []
 
     def unreachable(name, **options):
@@ -219,7 +219,7 @@ def test_a_folder_that_is_not_there(monkeypatch):
         vitrail.load("hf:/not/there")
 
 
-def test_loading_says_nothing_and_leaves_transformers_as_talkative_as_it_was(tmp_path, capfd):
+def test_loading_is_silent_and_restores_the_verbosity_of_transformers(tmp_path, capfd):
     from transformers.utils import logging
 
     networks.NETWORKS["hf-vit"]().save_pretrained(tmp_path)

@@ -92,7 +92,7 @@ def test_preprocessing_is_timms_own():
     assert (ours.mean, ours.std) == (config["mean"], config["std"])
 
 
-def test_hub_repositories_up_to_the_wire(own_file, monkeypatch):
+def test_arguments_of_downloads_from_the_hub(own_file, monkeypatch):
     path, _ = own_file
     asked = []
     monkeypatch.setattr("huggingface_hub.list_repo_files", lambda repository: ["README.md", "weights.safetensors"])
@@ -246,6 +246,6 @@ def test_options_that_a_file_does_not_have(own_file):
         vitrail.load("vitrail:hit-cifar10", pretrained=False)
 
 
-def test_what_timm_cannot_build_is_not_blamed_on_the_connection():
+def test_errors_of_timm_are_not_reported_as_connection_errors():
     with pytest.raises(InvalidInputError, match="timm cannot create 'vit_tiny_patch16_224'"):
         vitrail.load("timm:vit_tiny_patch16_224", pretrained=False, depth=1, img_size=32, patch_size=0)

@@ -265,7 +265,7 @@ def own(kind):
 
 
 @pytest.mark.parametrize("method", ["attention", "rollout", "chefer", "legrad", "attcat"])
-def test_an_honest_adapter_passes(method):
+def test_a_correct_adapter_passes(method):
     assert make_explainer(method, own(Honest)).explain(images(), 1).relevance.std() > 0
 
 

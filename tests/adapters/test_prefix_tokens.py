@@ -62,7 +62,7 @@ def assembled(adapter: ViTAdapter, name: str, seed: int = 1) -> tuple[Tensor, Te
     return tokens.split([NUM_TOKENS[name], tokens.shape[1] - NUM_TOKENS[name]], 1)
 
 
-def test_their_number(adapter, name):
+def test_the_number_of_prefix_tokens(adapter, name):
     prefix = adapter.prefix_tokens
     assert len(prefix) == adapter.num_prefix_tokens == NUM_TOKENS[name] == sum(p.shape[1] for p in named(adapter, PARAMETERS))
     assert prefix.shape[1] == assembled(adapter, name)[1].shape[2]
@@ -97,7 +97,7 @@ def test_every_row_changes_its_own_token(adapter, name):
 
 
 @torch.no_grad()
-def test_they_are_the_parameters(adapter):
+def test_prefix_tokens_are_the_parameters(adapter):
     parameters = named(adapter, PARAMETERS)
     for number, parameter in enumerate(parameters):
         rows = torch.arange(parameter.shape[1], dtype=parameter.dtype)

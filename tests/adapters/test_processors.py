@@ -75,7 +75,7 @@ def test_the_same_pixels_as_the_processor(model, size):
 
 
 @pytest.mark.parametrize("model", ["ViT", "DeiT", "DINOv2"])
-def test_another_crop_would_show(model):
+def test_another_crop_changes_the_pixels(model):
     kind, described = PUBLISHED[model]
     theirs = getattr(transformers, kind)(**described)(photo(300, 400), return_tensors="pt")["pixel_values"][0]
     other = Preprocessing((224, 224), 0.95, "center", "bicubic", tuple(described["image_mean"]), tuple(described["image_std"]))
@@ -164,6 +164,6 @@ def test_sizes_of_two_numbers():
     assert family_preprocessing(config).size == (48, 64)
 
 
-def test_photos_that_stay_whole_are_nothing_that_a_processor_of_classifiers_does():
+def test_processors_of_classifiers_cannot_keep_whole_photos():
     with pytest.raises(UnsupportedModelError, match=r"crop_mode='whole'.*; save the model by vitrail.save"):
         processor_description(Preprocessing((32, 48), 1.0, "whole"))

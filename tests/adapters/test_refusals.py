@@ -149,7 +149,7 @@ def test_parts_of_own_networks_are_refused(build, message):
         adapt(build())
 
 
-def test_what_is_no_network_is_refused(unchecked):
+def test_objects_that_are_not_networks_are_refused(unchecked):
     with pytest.raises(UnsupportedModelError, match=r"expected a torch.nn.Module, got str; names and files go to vitrail.load"):
         adapt("vit_base_patch16_224")
 
@@ -165,7 +165,7 @@ def test_class_names_that_do_not_fit_are_refused(name):
     ("name", "part"), [("timm", "head"), ("eva", "head"), ("beit", "head"), ("hf-vit", "classifier"), ("torchvision", "heads")]
 )
 @pytest.mark.parametrize("deep", [False, True], ids=["a layer", "several layers"])
-def test_heads_of_ones_own(name, part, deep):
+def test_custom_heads(name, part, deep):
     """Custom heads for fine-tuning; the number of classes is that of their outputs."""
     module = networks.NETWORKS[name]()
     width = 48 if name == "eva" else 24

@@ -95,7 +95,7 @@ def test_descriptions_that_ask_for_more_than_a_network(tmp_path, architecture, c
         vitrail.load(tmp_path / "odd.safetensors")
 
 
-def test_the_size_of_cells_comes_back(tmp_path):
+def test_the_size_of_cells_is_saved(tmp_path):
     spec = BuildSpec("timm", TIMM)
     plain = replace(adapt_plain(timm.create_model("resnet10t", **TIMM["options"]), "mine", cell_size=8), build_spec=spec)
     vitrail.save(plain, tmp_path / "mine.safetensors")

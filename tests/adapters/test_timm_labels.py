@@ -43,7 +43,7 @@ def test_names_of_a_folder(tmp_path, described, expected):
     assert vitrail.load(saved(tmp_path / "vit", 3, **described), device="cpu").class_names == expected
 
 
-def test_a_thousand_names_of_ones_own_are_not_imagenets(tmp_path):
+def test_a_thousand_custom_names_are_not_those_of_imagenet(tmp_path):
     names = [f"kind {index}" for index in range(1000)]
     assert vitrail.load(saved(tmp_path / "vit", 1000, label_names=names), device="cpu").class_names == tuple(names)
     imagenet = vitrail.load(saved(tmp_path / "plain", 1000), device="cpu").class_names
@@ -140,7 +140,7 @@ def test_a_network_without_its_head_is_an_embedding(name, options, kind):
 
 
 @pytest.mark.parametrize(("name", "num_classes"), [("vit_tiny_patch16_224", 0), ("vit_base_patch32_clip_224.openai", 512)])
-def test_a_head_of_ones_own_makes_a_classifier(name, num_classes):
+def test_a_custom_head_makes_a_classifier(name, num_classes):
     module = timm.create_model(name, num_classes=num_classes, **TINY)
     assert vitrail.adapt(module).output == "embedding"
     module.head = torch.nn.Linear(12, 7)

@@ -73,7 +73,7 @@ def test_images_of_another_size(monkeypatch):
         vitrail.load("torchvision:vit_b_16", pretrained=False, device="cpu", image_size=(64, 64))
 
 
-def test_up_to_the_wire(monkeypatch):
+def test_arguments_of_the_download(monkeypatch):
     monkeypatch.setattr("vitrail.adapters.torchvision.creation.get_model", small)
     fetched, state = [], small().state_dict()
 

@@ -103,7 +103,7 @@ def test_failure_leaves_no_trace(name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["hit", "timm", "timm-parallel", "eva", "beit", "hf-vit", "torchvision"])
-def test_a_visit_that_fails_leaves_no_trace(name):
+def test_a_failing_intercept_leaves_no_trace(name):
     adapter, images = networks.network(name), networks.images(name)
     before = snapshot(adapter.module)
 
@@ -117,7 +117,7 @@ def test_a_visit_that_fails_leaves_no_trace(name):
 
 
 @pytest.mark.parametrize("name", ["timm", "timm-registers", "timm-parallel", "eva", "eva-mixed", "beit"])
-def test_checkpointing_is_put_back_and_visits_come_once(name):
+def test_checkpointing_is_restored_and_intercepts_run_once(name):
     adapter, images = networks.network(name), networks.images(name)
     adapter.module.set_grad_checkpointing(True)
     before, seen = snapshot(adapter.module), []
@@ -130,7 +130,7 @@ def test_checkpointing_is_put_back_and_visits_come_once(name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["timm", "eva", "beit", "timm-parallel"])
-def test_a_network_that_is_not_fused_stays_so(name):
+def test_unfused_attention_stays_unfused(name):
     adapter = networks.network(name)
     for part in adapter.module.modules():
         if hasattr(part, "fused_attn"):
@@ -143,7 +143,7 @@ def test_a_network_that_is_not_fused_stays_so(name):
 
 
 @torch.no_grad()
-def test_a_forward_that_the_user_put_there_is_put_back():
+def test_a_forward_replaced_by_the_user_is_restored():
     for name, find in {
         "hf-vit": lambda module: module.vit.embeddings,
         "torchvision": lambda module: module.encoder.layers[0].self_attention,

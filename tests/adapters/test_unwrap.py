@@ -228,7 +228,7 @@ def test_pixels_up_to_255():
     torch.testing.assert_close(classifier.logits(pixels), wrapped(pixels).detach(), rtol=1e-9, atol=1e-12)
 
 
-def test_a_photo_goes_through_both(photo):
+def test_photos_are_prepared_for_the_normalization_inside(photo):
     """The same photo, prepared by hand for the wrapper, gives the logits of the adapter."""
     network = networks.timm_vit()
     wrapped = nn.Sequential(Normalize().float(), network)

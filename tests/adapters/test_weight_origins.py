@@ -41,7 +41,7 @@ def test_a_torchvision_vit_is_no_hit(tmp_path, kind, nested):
     assert vitrail.load(f"hit:{path}", device="cpu", num_heads=3).num_classes == 5  # The user says so.
 
 
-def test_a_trained_hit_without_pooling_tells_itself(tmp_path):
+def test_a_trained_hit_without_pooling_is_recognized(tmp_path):
     save_file(trained_as_published(), tmp_path / "weights.safetensors")
     loaded = vitrail.load(tmp_path / "weights.safetensors", device="cpu", num_heads=4)
     assert loaded.module.config.depths == (3,)

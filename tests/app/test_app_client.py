@@ -117,7 +117,7 @@ def test_no_address_is_fetched(server, client):
             trap.accept()
 
 
-def test_nobody_skips_the_queue(server, client):
+def test_calls_cannot_skip_the_queue(server, client):
     httpx = pytest.importorskip("httpx", reason="comes with the extra app")
     base = f"{server.url.rstrip('/')}/gradio_api"
     data = [{"path": "x"}, "vitrail:hit-cifar10", ["hit"], None]

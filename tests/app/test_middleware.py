@@ -165,7 +165,7 @@ def test_photos_are_refused_when_all_files_are_too_large(tmp_path):
     assert request(gradio, tmp_path, "POST", "/gradio_api/queue/join", limits, length=b"401")[0] == 200
 
 
-def test_photos_that_arrive_together_have_to_fit_together(tmp_path):
+def test_batches_of_photos_need_one_size(tmp_path):
     gradio = FakeGradio(pause=0.2)
 
     async def several():

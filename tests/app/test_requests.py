@@ -32,7 +32,7 @@ def test_calls_of_the_page_and_of_api_clients_are_passed_on(path):
     assert {name: body[name] for name in GOOD[path]} == GOOD[path]
 
 
-def test_calls_may_have_all_values_of_a_function():
+def test_calls_may_pass_all_arguments_of_a_function():
     assert json.loads(ENDPOINTS.check(CALL, make_body(CALL, data=[1, 2, 3])).body)["data"] == [1, 2, 3]
 
 

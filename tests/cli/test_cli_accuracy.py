@@ -123,7 +123,7 @@ def test_a_data_set_by_its_name(labeled, run_vitrail, tiny_model_file, tmp_path)
     assert by_option == by_folder
 
 
-def test_of_a_folder_by_its_name_val_takes_the_place_of_test(labeled, run_vitrail, make_photo, tiny_model_file, tmp_path):
+def test_val_is_used_in_a_folder_without_test(labeled, run_vitrail, make_photo, tiny_model_file, tmp_path):
     root = tmp_path / "root"
     make_photo(root / "train" / "amber" / "a.png")
     arguments = ("test", root, "--model", tiny_model_file, "--data-set", "folder")
@@ -158,7 +158,7 @@ def test_of_a_folder_by_its_name_val_takes_the_place_of_test(labeled, run_vitrai
         (("--split", "test"), "--data-set"),
     ],
 )
-def test_a_data_set_that_cannot_be_read_is_one_message(arguments, message, run_vitrail, tiny_model_file, tmp_path):
+def test_an_unreadable_data_set_is_reported_in_one_message(arguments, message, run_vitrail, tiny_model_file, tmp_path):
     code, _out, err = run_vitrail("test", tmp_path, "--model", tiny_model_file, *arguments)
     assert code == 2
     assert err.count("error:") == 1

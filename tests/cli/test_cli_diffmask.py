@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_reported(command, run_vitrail, photo, model_file, 
         assert not out.exists()
 
 
-def test_other_weights_are_refused_unless_insisted(run_vitrail, photo, model_file, run, tmp_path):
+def test_other_weights_are_refused_unless_allowed(run_vitrail, photo, model_file, run, tmp_path):
     other = vitrail.load(model_file, device="cpu")
     with torch.no_grad():
         other.module.head.bias += 0.1

@@ -73,7 +73,7 @@ def test_a_rotated_photo_is_explained_upright(odd_photos, run_vitrail, tiny_mode
     torch.testing.assert_close(loaded.relevance[0], loaded.relevance[1])
 
 
-def test_what_is_saved_is_what_the_api_says(run_vitrail, make_photo, tiny_model_file, tmp_path, monkeypatch):
+def test_saved_explanations_equal_those_of_the_api(run_vitrail, make_photo, tiny_model_file, tmp_path, monkeypatch):
     monkeypatch.setattr("vitrail.viz.sheet.MAX_ROWS", 1)  # Drawing is not what is tested here.
     photos = [make_photo(tmp_path / f"{i}.png", seed=i) for i in range(18)]  # More than one batch.
     code, _out, _err = run_vitrail("explain", tmp_path, "--model", tiny_model_file, "--out", tmp_path / "out")

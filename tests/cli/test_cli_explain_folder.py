@@ -89,7 +89,7 @@ def test_a_run_that_is_killed_again_and_again_with_processes_that_read(
     kill_and_go_on(run_vitrail, make_photo, snapshot, tmp_path, monkeypatch, kills=[1, 2, 20, 30, 40], more=("--workers", 2))
 
 
-def test_it_says_what_it_did_and_draws(explain, data, tmp_path):
+def test_it_prints_a_summary_and_draws_heatmaps(explain, data, tmp_path):
     code, printed, err = explain("--method", "hit,random")
     assert code == 0, err
     assert "tiny: 5 images explained by hit, random\n" in printed
@@ -109,7 +109,7 @@ def test_the_default_method_is_that_of_the_model(explain, tmp_path):
     assert [path.name for path in sorted((tmp_path / "out").iterdir()) if path.is_dir()] == ["hit"]
 
 
-def test_another_run_in_the_same_place_ends_in_exit_code_2(explain, tmp_path, snapshot):
+def test_a_run_with_other_settings_ends_in_exit_code_2(explain, tmp_path, snapshot):
     assert explain("--method", "random")[0] == 0
     before = snapshot(tmp_path / "out")
     code, printed, err = explain("--method", "random", "--method-option", "random.seed=1", "--target", "blue", "--smooth")
@@ -146,7 +146,7 @@ def refused(result):
     return err
 
 
-def test_what_cannot_be_meant_is_refused_before_the_work(explain, run_vitrail, data, tiny_model_file, tmp_path):
+def test_contradicting_options_are_refused_before_the_run(explain, run_vitrail, data, tiny_model_file, tmp_path):
     assert "got both" in refused(explain(data / "amber" / "0.png"))
     assert "got neither" in refused(run_vitrail("explain", "-m", tiny_model_file))
     for option in ("--limit", "--workers"):
@@ -193,7 +193,7 @@ def test_images_that_could_not_be_read_are_known_again(explain, data, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["explain", "explain --data", "score", "test", "queries", "layers"])
-def test_a_link_to_itself_is_one_sentence(run_vitrail, tmp_path, command):
+def test_a_link_to_itself_is_reported_in_one_line(run_vitrail, tmp_path, command):
     (tmp_path / "loop.png").symlink_to("loop.png")
     out = () if command == "test" else ("--out", tmp_path / "out")
     model = "vitrail:intr-birds" if command == "queries" else "vitrail:hit-cifar10"

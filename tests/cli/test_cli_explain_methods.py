@@ -58,7 +58,7 @@ def test_photos_are_opened_once_for_all_methods(photos, run_vitrail, tiny_model_
     assert opened == photos
 
 
-def test_a_method_that_is_not_there_leaves_nothing(photos, run_vitrail, tiny_model_file, tmp_path):
+def test_an_unknown_method_writes_nothing(photos, run_vitrail, tiny_model_file, tmp_path):
     code, _out, err = run_vitrail("explain", *photos, "-m", tiny_model_file, "--method", "hit,hitt", "--out", tmp_path / "out")
     assert (code, "unknown method 'hitt'" in err) == (2, True)
     assert not (tmp_path / "out").exists()
@@ -215,7 +215,7 @@ def test_a_picture_never_replaces_a_photo(run_vitrail, tiny_model_file, make_pho
         assert snapshot(tmp_path) == before
 
 
-def test_results_never_go_among_the_images(run_vitrail, tiny_model_file, make_photo, snapshot, tmp_path):
+def test_results_are_never_written_among_the_images(run_vitrail, tiny_model_file, make_photo, snapshot, tmp_path):
     make_photo(tmp_path / "hit" / "a.png")
     make_photo(tmp_path / "hit" / "deep" / "b.png")
     before = snapshot(tmp_path)

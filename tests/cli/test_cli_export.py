@@ -54,7 +54,7 @@ def test_transformers_read_an_exported_folder(run_vitrail, theirs, tmp_path):
     assert_read_by_transformers(tmp_path / "folder", theirs)
 
 
-def test_an_exported_folder_comes_back_as_a_file(run_vitrail, theirs, tmp_path):
+def test_an_exported_folder_can_be_saved_as_a_file(run_vitrail, theirs, tmp_path):
     assert run_vitrail("export", theirs, "--format", "huggingface", "--out", tmp_path / "folder")[0] == 0
     code, _out, err = run_vitrail("export", f"hf:{tmp_path / 'folder'}", "--out", tmp_path / "new" / "again.safetensors")
     assert code == 0, err
@@ -83,7 +83,7 @@ def test_half_precision_is_half_as_large(run_vitrail, tiny_model_file, tmp_path)
         (["--model-arg", "pretrained=false"], ["expected no options, got pretrained"]),
     ],
 )
-def test_what_cannot_be_exported(options, messages, run_vitrail, tiny_model_file, tmp_path):
+def test_models_that_cannot_be_exported(options, messages, run_vitrail, tiny_model_file, tmp_path):
     err = refused(run_vitrail, "export", tiny_model_file, "--out", tmp_path / "out", *options)
     for message in messages:
         assert message in err
@@ -116,7 +116,7 @@ def test_a_tested_model_is_written_beside_its_figures(run_vitrail, theirs, photo
     assert "separate folders" in refused(run_vitrail, "test", photos, "-m", theirs, "--out", figures, "--export", figures)
 
 
-def test_a_test_that_fails_or_cannot_export_leaves_nothing(run_vitrail, theirs, tiny_model_file, photos, tmp_path):
+def test_a_failed_test_or_export_writes_nothing(run_vitrail, theirs, tiny_model_file, photos, tmp_path):
     exported = tmp_path / "exported"
     err = refused(run_vitrail, "test", photos, "-m", tiny_model_file, "--export", exported, "--out", tmp_path / "out")
     assert "expected a network of Hugging Face" in err

@@ -76,7 +76,7 @@ def test_workers_and_defaults_change_nothing(run_vitrail, tmp_path, snapshot):
         (("cifar-counting", "--option", "root=no/where"), ["expected CIFAR-10 as folders", "no/where/train", "option root"]),
     ],
 )
-def test_what_can_be_mended_ends_in_words_and_code_2(arguments, messages, run_vitrail, tmp_path):
+def test_invalid_arguments_end_in_one_message_and_exit_code_2(arguments, messages, run_vitrail, tmp_path):
     code, printed, err = run_vitrail("generate", *arguments, "--out", tmp_path / "out")
     assert (code, printed) == (2, "")
     assert err.count("error:") == 1

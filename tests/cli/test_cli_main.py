@@ -66,7 +66,7 @@ def test_list_as_json_agrees_with_the_registries():
     assert options["mutex"]["head_reductions"] == ["min", "max", "sum"]
 
 
-def test_an_interrupt_ends_in_exit_code_130_and_one_word(run_vitrail, monkeypatch, tmp_path):
+def test_an_interrupt_ends_in_exit_code_130_and_one_line(run_vitrail, monkeypatch, tmp_path):
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
@@ -78,7 +78,7 @@ def test_an_interrupt_ends_in_exit_code_130_and_one_word(run_vitrail, monkeypatc
     assert "Traceback" not in err
 
 
-def test_an_unnamed_model_is_the_bundled_one_and_the_message_says_how_to_name_ones_own(
+def test_the_default_model_is_bundled_and_a_message_names_the_option(
     run_vitrail, monkeypatch, tiny_model_file, make_photo, tmp_path
 ):
     monkeypatch.setattr("vitrail.cli.model_options.DEFAULT_MODEL", str(tiny_model_file))
@@ -118,7 +118,7 @@ def test_list_names_the_data_sets():
     assert "protocols" not in result.stdout
 
 
-def test_list_tells_the_files_of_a_data_set_and_where_to_get_them():
+def test_list_shows_the_files_of_a_data_set_and_their_source():
     result = CliRunner().invoke(app, ["list", "data", "--name", "cub-200-2011"])
     assert result.exit_code == 0
     assert "\n    bounding_boxes.txt\n" in result.stdout

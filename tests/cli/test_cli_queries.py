@@ -72,7 +72,7 @@ def written(out):
     return table, [load_file(out / photo["maps"])["maps"] for photo in table["photos"]]
 
 
-def test_a_photo_of_which_nothing_is_known(run_vitrail, intr_file, photo, tmp_path):
+def test_a_photo_without_a_known_class(run_vitrail, intr_file, photo, tmp_path):
     out = tmp_path / "out"
     code, printed, err = run_vitrail("queries", photo, "-m", intr_file, "--device", "cpu", "--top", 2, "-o", out)
     assert (code, err) == (0, "")
@@ -191,7 +191,7 @@ def test_only_an_intr_has_queries(refused, tiny_model_file, photo):
 
 
 @pytest.mark.parametrize("top", [0, -1])
-def test_no_class_is_too_few(top, run_vitrail, intr_file, photo, tmp_path):
+def test_top_below_one_is_refused(top, run_vitrail, intr_file, photo, tmp_path):
     code, out, err = run_vitrail("queries", photo, "--top", top, "-m", intr_file, "-o", tmp_path / "out")
     assert (code, out) == (2, "")
     assert "--top" in err

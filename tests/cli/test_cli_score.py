@@ -249,7 +249,7 @@ def test_the_target_is_a_class_or_the_label(run_score, make_classes, tiny_model_
     np.testing.assert_array_equal(found["denim"]["values"], found["3"]["values"])
 
 
-def test_a_folder_of_masks_tells_what_decides(run_score, make_photo, tmp_path):
+def test_a_folder_of_masks_is_ground_truth(run_score, make_photo, tmp_path):
     """Masks of all, of the left half, and of nothing; the crop is in the middle."""
     for i, width in enumerate((32, 16, 0)):
         make_photo(tmp_path / "photos" / "deep" / f"{i}.png", seed=i, size=(32, 32))

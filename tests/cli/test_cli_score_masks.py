@@ -103,7 +103,7 @@ def test_a_single_image_and_a_limit(run_masks, counted):
     assert [row["image"][-10:] for row in rows[:2]] == ["000000.png", "000008.png"]
 
 
-def test_only_images_without_an_answer(run_masks, counted):
+def test_only_images_without_ground_truth(run_masks, counted):
     lines, rows, summary = run_masks(counted / "00")
     # Nothing is right or wrong where nothing decides.
     assert lines[2].split() == measures_of(rows) == [*WITHOUT_ANSWERS, "ground_truth"]
@@ -111,7 +111,7 @@ def test_only_images_without_an_answer(run_masks, counted):
     assert "masks.iou" not in summary["measures"]
 
 
-def test_answers_of_some_images_only(refused_score, counted):
+def test_masks_for_some_images_only(refused_score, counted):
     (counted.parent / "masks" / "answer" / "test" / "07" / "000007.png").unlink()
     err = refused_score(counted, "--metric", "masks")
     assert "none for 1 of 17 images" in err

@@ -40,7 +40,7 @@ def spoil(path, how):
         path.write_bytes(b"")
     elif how == "truncated":
         path.write_bytes(content[: len(content) // 2])
-    elif how == "spoilt inside":  # As long as before: the disk has lost the beginning of an array's numbers.
+    elif how == "zeros inside":  # As long as before: the disk has lost the beginning of an array's numbers.
         with zipfile.ZipFile(path) as file:
             start = file.getinfo("hit.scores.npy").header_offset
         start += 30 + sum(int.from_bytes(content[start + at : start + at + 2], "little") for at in (26, 28))
@@ -53,7 +53,7 @@ def spoil(path, how):
     "how",
     [
         *("missing", "empty", "truncated", "text"),
-        "spoilt inside",
+        "zeros inside",
     ],
 )
 def test_what_is_missing_or_damaged_is_measured_again(how, run_score, photos, whole, monkeypatch):
@@ -82,7 +82,7 @@ def test_what_is_missing_or_damaged_is_measured_again(how, run_score, photos, wh
     assert not list(out.rglob(".partial-*"))
 
 
-def test_a_run_that_is_done_says_the_same_again(run_score, photos, whole):
+def test_a_finished_run_returns_the_same_results(run_score, photos, whole):
     out, expected = whole
     before = {path.name: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
     run_score(photos[0].parent, *OPTIONS)
@@ -182,7 +182,7 @@ def test_a_folder_that_is_no_run_is_refused(content, run_vitrail, photos, tiny_m
     assert snapshot(tmp_path / "out") == before
 
 
-def test_overwrite_starts_afresh(run_score, photos, whole):
+def test_overwrite_replaces_the_results(run_score, photos, whole):
     out, _expected = whole
     run_score(photos[1], *OPTIONS, "--steps", 5, "--overwrite")
     assert [row["image"] for row in rows_of(out / "images.csv")] == [str(photos[1])] * 2
@@ -198,7 +198,7 @@ def test_overwrite_leaves_no_results_of_the_run_before(run_score, photos, whole)
     assert not (out / "pictures" / "hit.png").exists()
 
 
-def test_results_never_go_among_the_images(run_vitrail, plain_pictures, make_classes, tiny_model_file, monkeypatch):
+def test_results_are_never_written_among_the_images(run_vitrail, plain_pictures, make_classes, tiny_model_file, monkeypatch):
     """Either it is refused, or a run that goes on does not see its own pictures."""
     monkeypatch.chdir(make_classes(["amber", "blue"], 2))
     codes = [run_vitrail("score", ".", "-m", tiny_model_file, "--steps", 2, "--device", "cpu")[0] for _ in range(2)]

@@ -98,7 +98,7 @@ def test_what_cannot_be_scored_leaves_nothing(run_vitrail, photos, tiny_model_fi
 
 @pytest.mark.parametrize("metric", ["stability", "max-sensitivity", "faithfulness-correlation", "random-logit"])
 @pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
-def test_seeds_that_are_none(refused_score, photos, tmp_path, metric, seed):
+def test_invalid_seeds(refused_score, photos, tmp_path, metric, seed):
     err = refused_score(photos[0].parent, "--metric", metric, "--metric-option", f"{metric}.seed={seed}")
     assert "expected seed as a whole number of at least 0 and below 2^63" in err
     assert not (tmp_path / "out").exists()

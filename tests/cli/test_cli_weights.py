@@ -72,7 +72,7 @@ def test_explain_by_a_name_and_a_file_and_resume_only_with_the_same(folder, run_
     assert "classes: the class names of the model differ" in err
 
 
-def test_your_own_code(folder, run_vitrail):
+def test_a_model_from_your_own_code(folder, run_vitrail):
     out, _ = expect(
         run_vitrail, "explain", "photo.png", "-m", "net.py:net", "--model-arg", "classes=3", "--weights", "lightning.ckpt"
     )
@@ -108,7 +108,7 @@ def test_your_own_code(folder, run_vitrail):
         (("-m", "vitrail:hit-cifar10", "--weights-key", "ema"), "expected weights_key together with weights, got 'ema' alone"),
     ],
 )
-def test_what_is_refused(arguments, message, folder, run_vitrail):
+def test_invalid_arguments_are_refused(arguments, message, folder, run_vitrail):
     _, err = expect(run_vitrail, "explain", "photo.png", *arguments, "--device", "cpu", code=2)
     assert message in err
     assert not (folder / "vitrail-explain").exists()

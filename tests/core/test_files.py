@@ -72,7 +72,7 @@ def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert names_in(tmp_path) == ["result.txt"]
 
 
-def test_a_failing_block_leaves_nothing_where_nothing_was(tmp_path):
+def test_a_failing_block_creates_no_file(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "result.txt") as partial:
         partial.write_text(str(1 / 0))
     assert names_in(tmp_path) == []
@@ -117,7 +117,7 @@ def test_a_read_only_folder(tmp_path):
     ("place", "reason"),
     [("missing/result.txt", "No such file or directory"), ("file/result.txt", "Not a directory"), ("folder", "Is a directory")],
 )
-def test_a_place_where_no_file_can_be(tmp_path, place, reason):
+def test_an_impossible_path(tmp_path, place, reason):
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match=f"{re.escape(str(tmp_path / place))}: {reason}"):
@@ -232,7 +232,7 @@ def test_a_growing_folder_keeps_what_was_written_before_a_failure(tmp_path):
     assert names_in(tmp_path / "a" / "b") == ["0.txt", "1.txt"]
 
 
-def test_a_growing_folder_of_which_nothing_came_is_removed(tmp_path):
+def test_an_empty_growing_folder_is_removed(tmp_path):
     with pytest.raises(ValueError, match="early"), growing_folder(tmp_path / "new"):
         raise ValueError("early")
     assert not (tmp_path / "new").exists()
@@ -253,7 +253,7 @@ def test_a_file_in_the_way_of_results(tmp_path):
         pytest.fail("the block must not run")
 
 
-def test_a_file_elsewhere_that_cannot_be_read_is_not_blamed_on_the_results(tmp_path):
+def test_an_unreadable_file_elsewhere_is_not_reported_as_an_output_error(tmp_path):
     with pytest.raises(InvalidInputError, match=r"cannot read .*photos: Permission denied"), results_folder(tmp_path / "out"):
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "photos"))
     inside = str(tmp_path / "out" / "picture.png")
@@ -282,7 +282,7 @@ def test_pipes_and_devices_are_no_files_to_read(special):
             read(path)
 
 
-def test_what_reads_files_says_so_of_pipes_and_devices(special, tmp_path):
+def test_pipes_and_devices_are_reported_by_every_reader(special, tmp_path):
     path, kind = special
     message = f"expected a regular file, got {kind}"
     readers = {

@@ -48,7 +48,7 @@ def test_inside_every_part_is_in_evaluation_mode(network):
         assert not any(part.training for part in network.modules())
 
 
-def test_the_mode_of_every_part_comes_back(network, ending):
+def test_the_mode_of_every_part_is_restored(network, ending):
     before = [part.training for part in network.modules()]
     assert len(set(before)) == 2
     with leaving(ending) as leave, inspecting(network):
@@ -57,7 +57,7 @@ def test_the_mode_of_every_part_comes_back(network, ending):
     assert [part.training for part in network.modules()] == before
 
 
-def test_requires_grad_comes_back(network, ending):
+def test_requires_grad_is_restored(network, ending):
     before = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
     assert len(set(before.values())) == 2
     with leaving(ending) as leave, inspecting(network):
@@ -67,7 +67,7 @@ def test_requires_grad_comes_back(network, ending):
     assert {name: parameter.requires_grad for name, parameter in network.named_parameters()} == before
 
 
-def test_the_very_gradient_comes_back(network, ending):
+def test_the_same_gradient_object_is_restored(network, ending):
     before = {name: parameter.grad for name, parameter in network.named_parameters()}
     with leaving(ending) as leave, inspecting(network):
         network.zero_grad(set_to_none=True)
@@ -99,7 +99,7 @@ def test_gradients_reach_inputs_and_no_weight(network, ending):
     assert images.grad.abs().sum() > 0
 
 
-def test_the_random_state_comes_back(network, ending):
+def test_the_random_state_is_restored(network, ending):
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -164,7 +164,7 @@ def test_forward_hooks_are_removed_when_one_cannot_be_set(network):
     assert hooks_of(network) == 0
 
 
-def test_attributes_are_set_inside_and_come_back(network, ending):
+def test_attributes_are_set_inside_and_restored(network, ending):
     network[0].fused, network[1].fused = True, "maybe"
     with leaving(ending) as leave, attributes([network[0], network[1]], fused=False, training=False):
         assert (network[0].fused, network[1].fused) == (False, False)
@@ -174,14 +174,14 @@ def test_attributes_are_set_inside_and_come_back(network, ending):
     assert (network[0].training, network[1].training) == (True, True)
 
 
-def test_attributes_of_a_module_that_is_named_twice_come_back(network):
+def test_attributes_of_a_module_with_two_names_are_restored(network):
     network[0].fused = True
     with attributes([network[0], network[0]], fused=False):
         assert network[0].fused is False
     assert network[0].fused is True
 
 
-def test_attributes_come_back_when_one_is_missing(network):
+def test_attributes_are_restored_when_one_is_missing(network):
     network[0].fused = True
     with pytest.raises(AttributeError, match="fused"), attributes([network[0], network[1]], fused=False):
         pytest.fail("the block must not run")
@@ -194,7 +194,7 @@ def bits(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_shuffled_parameters_come_back_to_the_bit(network, ending, dtype):
+def test_shuffled_parameters_are_restored_to_the_bit(network, ending, dtype):
     network.to(dtype)
     network[0][0].weight.data[0, 0], network[0][0].weight.data[0, 1] = torch.nan, -0.0
     before, gradients = bits(network), [parameter.grad for parameter in network.parameters()]
@@ -238,7 +238,7 @@ def test_the_order_of_shuffled_parameters_is_the_seeds(network):
         assert not torch.equal(first, second)
 
 
-def test_a_graph_from_before_shuffling_is_still_good(network):
+def test_a_graph_from_before_shuffling_can_be_differentiated(network):
     network.eval().requires_grad_(True)
     inputs = torch.randn(3, 4, requires_grad=True)
     [expected] = torch.autograd.grad(network(inputs).sum(), inputs)
@@ -249,7 +249,7 @@ def test_a_graph_from_before_shuffling_is_still_good(network):
     assert torch.equal(found, expected)
 
 
-def test_shuffling_leaves_no_trace_when_it_fails_on_its_way(network):
+def test_failing_shuffling_leaves_no_trace(network):
     before = bits(network)
 
     def some():

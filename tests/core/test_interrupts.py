@@ -54,7 +54,7 @@ COMMAND = """
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_every_signal_says_so_and_has_its_exit_code(name):
+def test_every_signal_has_its_message_and_exit_code(name):
     process = begin(COMMAND.format(work="time.sleep(60)"))
     process.send_signal(getattr(signal, name))
     assert ended(process) == (CODES[name], "", "stopped\n")
@@ -69,7 +69,7 @@ def test_every_signal_says_so_and_has_its_exit_code(name):
         "try:\n            time.sleep(60)\n        finally:\n            os.kill(os.getpid(), 2); os.kill(os.getpid(), 15)",
     ],
 )
-def test_whatever_a_command_makes_of_it(work):
+def test_a_signal_ends_the_command_whatever_it_does(work):
     process = begin(COMMAND.format(work=work))
     process.send_signal(signal.SIGTERM)
     assert ended(process) == (143, "", "stopped\n")
@@ -83,7 +83,7 @@ def test_whatever_a_command_makes_of_it(work):
         "import ctypes; ctypes.CDLL(None).pause(); [ctypes.CDLL(None).pause() for _ in iter(int, 1)]",
     ],
 )
-def test_what_does_not_end_is_ended(work):
+def test_programs_that_do_not_end_are_killed(work):
     process = begin(COMMAND.format(work=work), VITRAIL_STOP_SECONDS="0.5")
     start = time.monotonic()
     process.send_signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ from vitrail.core.json_io import MAX_NESTING, json_text, parse_json, read_json
 
 @pytest.mark.parametrize("content", [{"a": [1, 2.5, None, "é"]}, [], "text", {"b": {"c": [True]}, "a": 1}, [0.1 + 0.2, 1e300]])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_finite_content_is_written_as_ever(content, indent):
+def test_finite_content_is_written_unchanged(content, indent):
     assert json_text(content, indent=indent) == json.dumps(content, indent=indent)
 
 
@@ -34,7 +34,7 @@ def test_ordinary_nesting_is_read():
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"", b"[1,]"])
-def test_what_is_no_json(tmp_path, content):
+def test_invalid_json(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError):  # noqa: PT011 (the callers say which file)
         read_json(tmp_path / "a.json")

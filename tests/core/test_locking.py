@@ -71,7 +71,7 @@ def test_a_forked_process_that_leaves_does_not_give_the_lock_of_its_parent_back(
         assert (tmp_path / LOCK).exists()
 
 
-def test_threads_are_refused_and_a_thread_may_ask_again(tmp_path):
+def test_other_threads_are_refused_and_may_ask_again(tmp_path):
     found = []
 
     def other():
@@ -115,7 +115,7 @@ def test_folders_of_results_are_written_by_one_run(folder, overwrite, holding, t
 
 @pytest.mark.parametrize("folder", [results_folder, growing_folder])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_a_killed_run_left_is_removed_and_nothing_else(folder, overwrite, tmp_path):
+def test_only_leftovers_of_a_killed_run_are_removed(folder, overwrite, tmp_path):
     """Partial files and folders, a lock file, and files that only look like them."""
     (tmp_path / "gone").mkdir()
     gone = tmp_path / "gone"

@@ -70,7 +70,7 @@ def test_a_single_logit_is_a_sigmoid(name):
 
 @pytest.mark.parametrize("name", SINGLE)
 @pytest.mark.parametrize("method", ["rise", "mutex"])
-def test_maps_of_a_single_logit_look_at_the_image(name, method):
+def test_maps_of_a_single_logit_depend_on_the_image(name, method):
     classifier, images = SINGLE[name](), batch(name)
     if (method, name) in {("mutex", "hit"), ("mutex", "intr"), ("mutex", "plain")}:
         with pytest.raises(UnsupportedModelError):
@@ -124,7 +124,7 @@ def test_several_labels_are_sigmoids(make):
     assert explanation.targets.tolist() == logits.argmax(1).tolist()
 
 
-def test_configurations_that_say_nothing_else_are_softmax():
+def test_softmax_is_the_default_of_configurations():
     for options in ({}, {"problem_type": "single_label_classification"}):
         classifier = seen(networks.huggingface("ViT", **options))
         logits = torch.randn(3, 5)
@@ -160,7 +160,7 @@ def test_probabilities_are_in_single_precision_at_least():
         assert probabilities(logits.double(), output).dtype == torch.float64
 
 
-def test_a_decision_is_a_class_or_a_yes():
+def test_a_decision_is_a_class_or_the_sign_of_a_logit():
     assert decisions(torch.tensor([[1.0, 3.0, 2.0]])).tolist() == [1]
     assert decisions(torch.tensor([[[-0.1], [0.0], [4.0]]])).tolist() == [[0, 1, 1]]
 

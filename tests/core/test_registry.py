@@ -14,7 +14,7 @@ def colors():
     return registry
 
 
-def test_the_decorator_returns_what_it_files():
+def test_the_decorator_returns_what_it_registers():
     registry: Registry[type] = Registry("color")
 
     @registry.register("red")
@@ -25,7 +25,7 @@ def test_the_decorator_returns_what_it_files():
     assert registry["red"] is Red
 
 
-def test_a_duplicate_is_refused_and_the_first_stays(colors):
+def test_a_duplicate_is_refused_and_the_first_is_kept(colors):
     with pytest.raises(ValueError, match=r"^color 'red' is registered already, as 1; choose another name$"):
         colors.register("red")(9)
     assert colors["red"] == 1
@@ -54,7 +54,7 @@ def test_membership(colors):
     assert 7 not in colors
 
 
-def test_get_follows_the_manners_of_a_mapping(colors):
+def test_get_behaves_like_that_of_a_mapping(colors):
     assert colors.get("red") == 1
     assert colors.get("gren") is None
     assert colors.get("gren", 5) == 5
@@ -72,7 +72,7 @@ def test_a_long_list_is_capped(count, ending):
     assert message == f"unknown thing 'zzz'; choose one of: {', '.join(choices[:MAX_LISTED])}{ending.removeprefix(', n19')}"
 
 
-def test_a_long_list_shows_the_near_names_before_all_others():
+def test_a_long_list_shows_similar_names_first():
     choices = [f"unlike{i}" for i in range(1000)] + ["vit_base_patch16_224", "vit_base_patch32_224"]
     message = str(unknown_name("model", "vit_base_patch16_22", choices))
     assert "did you mean 'vit_base_patch16_224'?" in message

@@ -33,7 +33,7 @@ def test_numbers_are_numbers(text, value):
 
 
 @pytest.mark.parametrize("text", ["[1", "2020-13-45", "[" * 10_000, "!!python/object/apply:os.getcwd []"])
-def test_what_cannot_be_read(text):
+def test_unreadable_values(text):
     with pytest.raises(YAML_ERRORS):
         read_yaml(text)
     with pytest.raises(InvalidInputError, match="cannot read the value of --model-arg"):

@@ -102,7 +102,7 @@ def test_a_huge_file_is_not_read(tmp_path):
         open_image(tmp_path / "photo.webp")
 
 
-def test_a_memory_error_becomes_an_image_error(tmp_path, monkeypatch):
+def test_a_memory_error_is_raised_as_an_image_error(tmp_path, monkeypatch):
     def fail(image):
         raise MemoryError
 

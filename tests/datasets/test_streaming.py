@@ -103,7 +103,7 @@ def test_training_on_a_stream_of_unknown_length_is_refused(ten):
         StreamedImages(Counting(10), ["a"], middle).for_training(seed=0)
 
 
-def test_a_process_with_an_empty_share(ten):
+def test_a_process_without_images(ten):
     images = StreamedImages(Counting(1), ["a", "b", "c"], middle, num_images=1)
     assert list(images.share(1, 2)) == []
     with pytest.raises(InvalidInputError, match="expected images for worker 0 of 1 in process 1 of 2, found none in its share"):

@@ -28,7 +28,7 @@ def test_a_single_process_is_left_alone(monkeypatch):
         ({"RANK": ""}, 0),
     ],
 )
-def test_the_first_process_is_known_before_anything_is_set_up(environment, expected, monkeypatch):
+def test_the_first_process_is_known_before_setup(environment, expected, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

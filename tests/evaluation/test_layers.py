@@ -78,7 +78,7 @@ def test_the_sets_of_layers():
     assert [kinds.count(kind) for kind in ("first", "without_first", "single", "without")] == [13, 13, 12, 12]
 
 
-def test_leaving_out_the_last_layers_is_to_silence_them(deep, photos):
+def test_omitting_the_last_layers_equals_silencing_them(deep, photos):
     """Nothing comes after them that could answer otherwise."""
     report = report_layers(deep, scan(photos, deep))
     for i, ablation in enumerate(report.ablations):
@@ -90,14 +90,14 @@ def test_leaving_out_the_last_layers_is_to_silence_them(deep, photos):
         torch.testing.assert_close(report.probabilities[:, i], wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_leaving_out_a_layer_before_others_is_not_to_silence_it(deep, photos):
+def test_omitting_an_earlier_layer_differs_from_silencing_it(deep, photos):
     report = report_layers(deep, scan(photos, deep))
     i = report.ablations.index(Ablation("without", 0, (1, 2, 3)))
     silenced = silenced_probabilities(deep, photos, (1, 2, 3)).gather(1, report.targets[:, None])[:, 0].float()
     assert (report.probabilities[:, i] - silenced).abs().max() > 1e-3
 
 
-def test_where_no_layer_asks_the_class_token_leaving_out_is_silencing(deep, photos):
+def test_omitting_layers_equals_silencing_them_where_none_queries_the_class_token(deep, photos):
     """Queries that are nothing but their bias: then every set of layers can be tried by a network of its own."""
     with torch.no_grad():
         for layer in layers_of(deep.module):
@@ -178,7 +178,7 @@ def test_nothing_depends_on_the_batch_size(classifier, photos):
         torch.testing.assert_close(getattr(first, name), getattr(other, name), rtol=1e-4, atol=1e-5)
 
 
-def test_without_labels_accuracy_is_left_out_and_why(classifier, photos, make_classes):
+def test_without_labels_accuracy_is_omitted_with_the_reason(classifier, photos, make_classes):
     report = report_layers(classifier, scan(photos, classifier))
     assert report.labels is None
     assert "without a class" in report.no_labels
@@ -207,7 +207,7 @@ def test_only_a_hit_has_such_layers(photos):
         report_layers(vit, scan(photos, vit))
 
 
-def test_the_model_and_chance_are_left_alone(classifier, photos):
+def test_the_model_and_the_random_state_are_unchanged(classifier, photos):
     classifier.module.train()
     state, chance = {k: v.clone() for k, v in classifier.module.state_dict().items()}, torch.random.get_rng_state()
     report_layers(classifier, scan(photos, classifier))
@@ -231,7 +231,7 @@ def test_a_model_without_class_names_takes_folders_in_their_order(classifier, ma
     assert report_layers(nameless, scan(folder, nameless)).labels.tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_of_a_single_logit_a_yes_is_not_always_right(make_photo, tmp_path):
+def test_accuracy_of_a_single_logit_uses_its_sign(make_photo, tmp_path):
     """A softmax over one logit is 1, and its largest logit is always the first."""
     for i in range(6):
         make_photo(tmp_path / "photos" / "cat" / f"{i}.png", seed=i)

@@ -131,7 +131,7 @@ class Coarse(Explainer):
         return Attribution(logits, choose(logits), torch.tensor([[0.0, 1.0], [0.2, 0.7]]).expand(len(images), 2, 2))
 
 
-def test_the_oracle_of_a_task_finds_its_ground_truth(classifier, counted):
+def test_the_oracle_finds_the_ground_truth(classifier, counted):
     scores = score_masks(classifier, scan(counted), [Redness(classifier, 7.0), make_explainer("random", classifier)])
     oracle, random = method_values(scores, "redness"), method_values(scores, "random")
     assert num_empty(scores) == 1
@@ -254,7 +254,7 @@ def test_photos_without_masks_have_no_ground_truth(classifier, make_photo, shown
         assert shown(scores, classifier, images, [Redness(classifier)])[0].ground_truth is None
 
 
-def test_answers_of_some_images_only_are_an_error(classifier, counted, tmp_path):
+def test_masks_for_some_images_only_are_an_error(classifier, counted, tmp_path):
     shutil.copytree(counted.parent, tmp_path / "data")
     (tmp_path / "data" / "masks" / "answer" / "test" / "03" / "000003.png").unlink()
     images = scan(tmp_path / "data" / "test")
@@ -262,7 +262,7 @@ def test_answers_of_some_images_only_are_an_error(classifier, counted, tmp_path)
         score_masks(classifier, images, [Redness(classifier)])
 
 
-def test_images_whose_answer_cannot_be_used_are_left_out(classifier, counted, tmp_path):
+def test_images_with_unusable_masks_are_skipped(classifier, counted, tmp_path):
     shutil.copytree(counted.parent, tmp_path / "data")
     masks = tmp_path / "data" / "masks" / "answer" / "test"
     (masks / "03" / "000003.png").write_bytes(b"no mask")
@@ -285,7 +285,7 @@ def test_images_whose_answer_cannot_be_used_are_left_out(classifier, counted, tm
         (0.5, "squash", (0, 4, 4, 0)),
     ],
 )
-def test_answers_are_seen_as_the_photos_are(classifier, tmp_path, fraction, mode, cells):
+def test_masks_are_transformed_like_photos(classifier, tmp_path, fraction, mode, cells):
     """Photos of 32x16 pixels with one red block of 8x8 in every place; the oracle is red where the model sees red.
 
     The whole height is seen and the middle half of the width; or the middle of that; or all, at half its width; or the middle of that.
@@ -336,7 +336,7 @@ class SentError(Exception):
 
 
 @pytest.mark.parametrize("folder", ["", "05"], ids=["unequal shares", "an empty share"])
-def test_the_shares_of_two_processes_are_brought_together(folder, classifier, counted, monkeypatch):
+def test_results_of_two_processes_are_gathered(folder, classifier, counted, monkeypatch):
     """One process after the other, and what they send carried by hand."""
 
     def send(items):

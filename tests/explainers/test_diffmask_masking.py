@@ -56,7 +56,7 @@ def test_expected_and_hard_masks(masking):
         torch.testing.assert_close(one.placeholder_logits(images, kept.flatten(1).bool()), expected)
 
 
-def test_all_or_nothing():
+def test_all_patches_kept_or_removed():
     one, images = diffmask(), networks.images("timm")
     with torch.no_grad():
         logits = one.vit.logits(images)

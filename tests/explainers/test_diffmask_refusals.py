@@ -124,7 +124,7 @@ class TestFinding:
         ):
             VisionDiffMask(vit, str(tmp_path))
 
-    def test_nothing_is_bundled_for_this_model(self, vit):
+    def test_models_without_bundled_gates(self, vit):
         with pytest.raises(
             UnknownNameError, match=r"^no bundled DiffMask gates were trained on timm; train some .* checkpoint=RUN-F"
         ):

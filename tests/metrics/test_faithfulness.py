@@ -49,7 +49,7 @@ def test_metrics_are_registered(name):
 
 
 class TestSubsets:
-    def test_sizes_and_no_cell_twice(self):
+    def test_sizes_and_distinct_cells(self):
         cells = RandomSubsets(50, 0.3, 0).cells(10)
         assert cells.shape == (50, 3)
         assert all(len(set(row)) == 3 for row in cells.tolist())

@@ -266,7 +266,7 @@ def test_random_maps_are_not_stable():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_of_a_network_in_another_precision(dtype):
+def test_a_network_in_another_precision(dtype):
     classifier, images = networks.network("timm"), networks.images("timm").to(dtype)
     classifier.module.to(dtype)
     for metric in (MaxSensitivity(radius=0.2, num_samples=2), Stability(num_samples=2)):

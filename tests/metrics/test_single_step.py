@@ -38,7 +38,7 @@ def test_closed_form(sign, share, kept, left):
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=1e-5)
 
 
-def test_of_the_other_class():
+def test_relevance_of_another_class():
     """The probability of class 1 falls where that of class 0 rises."""
     classifier = additive_classifier()
     [found] = measured(classifier, ones(), -own_map(classifier), torch.tensor([1]))

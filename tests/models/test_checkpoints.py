@@ -31,7 +31,7 @@ def assert_unchanged(module: nn.Module, before: dict[str, torch.Tensor]) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_written_model_comes_back(tmp_path, dtype):
+def test_a_written_model_is_read_back(tmp_path, dtype):
     path = tmp_path / "model.safetensors"
     original, copy = network(0), network(1)
     write_checkpoint(path, original, METADATA, dtype)

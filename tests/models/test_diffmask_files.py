@@ -46,7 +46,7 @@ def described(file):
 
 @pytest.mark.parametrize("config", [CONFIG, DiffMaskConfig(8, 1, placeholder=False)])
 @pytest.mark.parametrize("half", [False, True])
-def test_gates_come_back(tmp_path, config, half):
+def test_gates_are_saved_and_loaded(tmp_path, config, half):
     original = TrainedMask(networks.shaken(DiffMask(config)), EXPLAINED)
     path = tmp_path / "mask.safetensors"
     write_mask(path, original, half=half, notes={"validation": {"kl": 0.05}, "explainer": "no note of this name"})
@@ -157,7 +157,7 @@ def test_gates_in_the_place_of_a_model(file):
         load_local(file)
 
 
-def test_gates_have_a_short_name_that_tells_them_apart(mask):
+def test_gates_have_a_short_unique_name(mask):
     assert re.fullmatch(r"TrainedMask\('timm:any', gates [0-9a-f]{32}\)", repr(mask))
     other = TrainedMask(networks.shaken(DiffMask(CONFIG), seed=1), EXPLAINED)
     assert repr(other) != repr(mask)

@@ -27,7 +27,7 @@ def states(count: int, dtype: torch.dtype = torch.float32, width: int = 12) -> l
 @pytest.mark.parametrize("config", [CONFIG, DiffMaskConfig(12, 3, hidden=5, mul_activation=3.0, add_activation=-1.0)])
 @pytest.mark.parametrize("count", [1, 3, 5])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_all_gates_at_once_say_what_each_says(config, count, dtype, tolerance):
+def test_all_gates_at_once_equal_single_gates(config, count, dtype, tolerance):
     mask, seen = gates(config, dtype), states(count, dtype)
     together = mask.logits(seen)
     one_by_one = torch.stack([gate(seen[0], state) for gate, state in zip(mask.gates, seen, strict=False)], -1)
@@ -145,7 +145,7 @@ def test_shapes_that_make_no_sense_are_refused(fields, message, unchecked):
         DiffMaskConfig(**{"width": 12, "depth": 3, **fields})
 
 
-def test_whole_numbers_will_do(unchecked):
+def test_whole_numbers_are_accepted(unchecked):
     assert DiffMask(DiffMaskConfig(12, 3, mul_activation=10, add_activation=5)).gates[0].add_activation.dtype == torch.float32
     assert DiffMaskConfig(3, 1).num_hidden == 1
 
@@ -197,7 +197,7 @@ class TestFingerprint:
         module.stages[0].layers[-1].norm1.weight.data[0] += 1
         assert weights_fingerprint(module) != before
 
-    def test_odd_parameters(self):
+    def test_unusual_parameters(self):
         module = torch.nn.Module()
         module.scalar, module.empty = torch.nn.Parameter(torch.tensor(2.0)), torch.nn.Parameter(torch.zeros(0, 3))
         before = weights_fingerprint(module)

@@ -136,7 +136,7 @@ def test_a_configuration_that_makes_no_sense_is_refused(write_published, width):
 
 
 @pytest.mark.parametrize("model", [None, 3, "ViT", {}, {"attention": "eager"}])
-def test_no_configuration_will_do(write_published, model):
+def test_a_missing_configuration_is_accepted(write_published, model):
     assert_recorded(read_mask(write_published({**SETTINGS, "model_cfg": model})).network)
 
 
@@ -188,7 +188,7 @@ def without(part: str) -> dict[str, torch.Tensor]:
         ({"gate.g_hat.0.f.0.weight_v": torch.ones(8, 64)}, "expected a depth of at least 1, got -1"),
     ],
 )
-def test_weights_that_are_not_all_there(write_published, state, message):
+def test_incomplete_weights(write_published, state, message):
     with pytest.raises(CheckpointError, match=message):
         read_mask(write_published(state=state))
 
@@ -199,6 +199,6 @@ def test_published_gates_in_the_place_of_a_model(write_published):
         vitrail.load(path)
 
 
-def test_names_of_the_parts_are_all_there_are():
+def test_names_of_parts_are_complete():
     ours = {name.split(".", 2)[2] for name in networks.shaken(DiffMask(DiffMaskConfig(8, 1))).state_dict() if "gates" in name}
     assert ours == set(PARTS.values())

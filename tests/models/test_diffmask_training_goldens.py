@@ -160,7 +160,7 @@ def test_lookahead(case, dtype, prefix, tolerance):
 
 @each_case
 @pytest.mark.parametrize("stop", [2, 7, 13])
-def test_lookahead_goes_on_where_it_stopped(case, stop, tmp_path):
+def test_lookahead_resumes(case, stop, tmp_path):
     """The published state is keyed by addresses in memory, and cannot be restored."""
     recorded = golden("diffmask_lookahead").below(f"out64.{case['i']}.")
     first, second = Quadratic(case, torch.float64), Quadratic(case, torch.float64)

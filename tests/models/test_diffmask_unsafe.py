@@ -66,14 +66,14 @@ def test_other_code_is_refused_by_name_and_not_run(write_published, tmp_path, pl
         assert marker.exists(), "the bomb must be a live one"
 
 
-def test_a_configuration_that_is_called_is_refused(write_published):
+def test_a_pickle_that_calls_a_configuration_is_refused(write_published):
     path = write_published({**SETTINGS, "model_cfg": Reduced(type(vit_config()), 32)})
     with pytest.raises(CheckpointError, match=r"^damaged or truncated checkpoint .*Inert\(\) takes no arguments"):
         read_mask(path)
 
 
 @pytest.mark.parametrize("state", [{"__class__": OrderedDict, "__reduce__": OrderedDict}, (None, {"__reduce__": OrderedDict})])
-def test_a_configuration_under_whose_names_other_things_stand_is_only_a_state(write_published, monkeypatch, state):
+def test_a_configuration_with_replaced_names_is_only_a_state(write_published, monkeypatch, state):
     config = vit_config()
     with monkeypatch.context() as patch:
         patch.setattr(type(config), "__reduce_ex__", lambda self, protocol: (copyreg.__newobj__, (type(self),), state))

@@ -105,7 +105,7 @@ def test_nothing_is_infinite_at_any_logit(dtype, noise):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_no_gate_is_surer_than_its_precision(dtype):
+def test_probabilities_of_gates_are_limited_by_precision(dtype):
     """As published: a probability that rounds to 1 is clamped to the previous number, which the same noise can undo."""
     logits, noise = torch.tensor([40.0, 1e4, -40.0, -1e4], dtype=dtype), torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=dtype)
     gates, gradient = sampled(logits, noise)

@@ -116,7 +116,7 @@ def test_contributions_against_hand_made_vectors(model, images):
     torch.testing.assert_close(model.contributions(images).patches, expected)
 
 
-def test_own_mean_ignores_what_the_norm_wipes_out(model, images):
+def test_own_mean_ignores_what_the_norm_removes(model, images):
     """Adding the same number to all dimensions of a layer's output changes no logit; "own" gives it no credit."""
     before = model.contributions(images, norm_mean="own")
     shared = model.contributions(images)

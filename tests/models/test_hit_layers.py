@@ -58,7 +58,7 @@ def test_the_layers_sum_to_the_logits(model, images, norm_mean):
 
 @pytest.mark.parametrize("norm_mean", ["shared", "own"])
 @pytest.mark.parametrize("targets", [None, 2, torch.tensor([0, 4, 1]), lambda logits: logits.argmax(1, keepdim=True)])
-def test_they_are_those_of_contributions(model, images, targets, norm_mean):
+def test_layers_equal_contributions(model, images, targets, norm_mean):
     split = model.layer_split(images, some_sets(model), targets, norm_mean)
     parts = model.contributions(images, targets, norm_mean)
     assert split.targets.tolist() == parts.targets.tolist()
@@ -119,7 +119,7 @@ def test_an_image_does_not_depend_on_its_batch(model, images):
             torch.testing.assert_close(getattr(together, name)[i], getattr(alone, name)[0], rtol=1e-10, atol=1e-12)
 
 
-def test_completeness_errors_tell_what_is_missing_per_image(model, images):
+def test_completeness_errors_are_the_missing_relevance_per_image(model, images):
     split = model.layer_split(images, some_sets(model), 0)
     layers = split.layers.clone()
     layers[1] += 0.5

@@ -106,7 +106,7 @@ def test_learning_norms_learn():
     assert all(parameter.grad is not None for parameter in backbone.parameters())
 
 
-def test_padding_is_not_looked_at():
+def test_padding_gets_no_attention():
     """The content of padding does not affect the image, except within the backbone's receptive field."""
     model = intr()
     features = torch.randn(1, 512, 3, 4)
@@ -134,7 +134,7 @@ def test_attention_of_some_classes_equals_the_full_attention():
     torch.testing.assert_close(some, torch.stack([every[0, [4, 0]], every[1, [2, 2]]]))
 
 
-def test_maps_are_what_the_classes_took():
+def test_maps_are_the_attention_of_the_classes():
     """The values of the cells, weighted by the maps, equal the output of cross-attention."""
     model = intr()
     with torch.no_grad():

@@ -54,7 +54,7 @@ def test_a_hit_that_is_too_large(tmp_path, config):
 @pytest.mark.parametrize(
     "config", [{"depths": [50]}, {"num_classes": 900_000}, {"widths": [16_000]}, {"mlp_ratio": 9e5}], ids=str
 )
-def test_a_hit_that_holds_less_than_it_asks_for(tmp_path, config, monkeypatch):
+def test_a_hit_larger_than_its_weights_is_refused(tmp_path, config, monkeypatch):
     path = own_file(tmp_path / "hit.safetensors", **config)
 
     def never(*_, **__):
@@ -107,7 +107,7 @@ def test_folders_of_timm(tmp_path, model_args):
             vitrail.load(name, device="cpu")
 
 
-def test_a_folder_that_holds_less_than_it_asks_for(tmp_path):
+def test_a_folder_with_a_larger_configuration_is_refused(tmp_path):
     networks.huggingface("ViT").save_pretrained(tmp_path)
     described = json.loads((tmp_path / "config.json").read_text()) | {"intermediate_size": 900_000}
     (tmp_path / "config.json").write_text(json.dumps(described))

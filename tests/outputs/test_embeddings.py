@@ -41,7 +41,7 @@ def test_methods_without_a_class_run(method):
 
 
 @pytest.mark.parametrize("method", ["chefer", "grad-cam", "rise", "mutex", "occlusion", "integrated-gradients"])
-def test_methods_of_a_class_say_what_to_give(method):
+def test_methods_that_need_a_class_say_how_to_get_one(method):
     with pytest.raises(UnsupportedModelError, match="give it classes by prompts, reference images, a probe or a direction"):
         make_explainer(method, embedding())
 

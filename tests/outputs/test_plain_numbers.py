@@ -225,7 +225,7 @@ def test_a_single_logit_is_announced_as_a_sigmoid(caplog):
     assert "one logit" not in caplog.text
 
 
-def test_a_single_logit_is_not_certain_of_everything(capsys, tmp_path):
+def test_a_single_logit_has_probabilities_below_one(capsys, tmp_path):
     """As a softmax of one, all photos would be the class at 100 %, and every masked photo too."""
     classifier = adapt(tumor(-1), name="tumor", class_names=["tumor"], preprocessing=SMALL)
     explanation = explain(classifier, num_masks=64)

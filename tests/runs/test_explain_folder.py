@@ -145,7 +145,7 @@ def test_the_run_is_described(explain, data, classifier, tmp_path):
 
 @pytest.mark.parametrize("times", [0, 1, 7])
 @pytest.mark.parametrize("kind", ["numpy.savez_compressed", "vitrail.runs.explain_files.draw"])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(kind, times, explain, tmp_path, snapshot, monkeypatch, seen):
+def test_a_resumed_run_writes_the_same_files(kind, times, explain, tmp_path, snapshot, monkeypatch, seen):
     explain(out=tmp_path / "whole")
     with monkeypatch.context() as patch:
         fail_after(patch, kind, times)
@@ -209,7 +209,7 @@ def test_a_damaged_result_is_made_again(kind, explain, tmp_path, snapshot, seen)
     assert snapshot(tmp_path / "out") == before
 
 
-def test_what_a_killed_program_left_half_written_is_removed(explain, tmp_path, snapshot):
+def test_partial_files_of_a_killed_run_are_removed(explain, tmp_path, snapshot):
     explain()
     before = snapshot(tmp_path / "out")
     (tmp_path / "out" / "hit" / "amber" / ".partial-abcdefgh.npz").write_bytes(b"half")
@@ -256,7 +256,7 @@ OTHER_RUNS = {
 
 
 @pytest.mark.parametrize("key", OTHER_RUNS)
-def test_another_run_is_refused_in_words_and_changes_nothing(key, explain, classifier, tmp_path, snapshot, seen):
+def test_a_run_with_other_settings_is_refused_and_changes_nothing(key, explain, classifier, tmp_path, snapshot, seen):
     explain()
     before = snapshot(tmp_path / "out")
     seen.clear()
@@ -281,7 +281,7 @@ def test_weights_that_no_logit_depends_on_make_no_other_run(explain, tiny_model_
     assert explain(classifier=vitrail.load(tiny_model_file, device="cpu")).num_before == 9
 
 
-def test_overwrite_starts_afresh(explain, tmp_path, snapshot):
+def test_overwrite_replaces_the_results(explain, tmp_path, snapshot):
     explain(out=tmp_path / "whole", batch_size=3, method_options={"random": {"seed": 1}})
     explain()
     (tmp_path / "out" / "hit" / "mine.txt").write_text("precious")
@@ -375,7 +375,7 @@ def test_unreadable_images_are_reported_and_not_retried(explain, data, tmp_path,
     assert snapshot(tmp_path / "out") == before
 
 
-def test_a_mended_image_is_explained(explain, data, make_photo, tmp_path):
+def test_a_repaired_image_is_explained(explain, data, make_photo, tmp_path):
     (data / "amber" / "1.png").write_text("no photo")
     explain()
     make_photo(data / "amber" / "1.png", seed=1)
@@ -410,7 +410,7 @@ def test_limit_is_spread_and_may_be_lifted(explain, data, tmp_path):
     assert (results.num_images, results.num_before) == (9, 3)
 
 
-def test_processes_that_read_change_nothing(explain, tmp_path, snapshot):
+def test_worker_processes_do_not_change_results(explain, tmp_path, snapshot):
     explain(out=tmp_path / "alone")
     explain(num_workers=2)
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "alone")
@@ -481,7 +481,7 @@ def test_no_password_is_written_and_any_option_can_be(explain, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": -1}, {"num_workers": -1}, {"smoothing": "soft"}])
-def test_numbers_that_cannot_be_are_refused_before_anything_is_written(explain, tmp_path, unchecked, wrong):
+def test_invalid_options_write_nothing(explain, tmp_path, unchecked, wrong):
     with pytest.raises(InvalidInputError, match=r"expected a batch_size of at least 1|expected smoothing 'nearest' or"):
         explain(**wrong)
     assert not (tmp_path / "out").exists()
@@ -493,7 +493,7 @@ def test_methods_of_several_models_are_refused(classifier, tiny_model_file, data
         explain_folder([make_explainer("hit", classifier), make_explainer("random", other)], data, tmp_path / "out")
 
 
-def test_a_description_and_a_list_that_are_in_the_way(explain, tmp_path):
+def test_folders_in_place_of_run_files_are_refused(explain, tmp_path):
     explain(["random"])
     (tmp_path / "out" / "unreadable.csv").mkdir()
     with pytest.raises(OutputError, match=r"cannot remove .*unreadable.csv"):

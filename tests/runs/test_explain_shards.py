@@ -79,7 +79,7 @@ def test_shards_hold_what_files_hold(explain, classifier, data, tmp_path):
     assert sorted(path.name for path in (tmp_path / "shards" / "pictures" / "hit").rglob("*.png")) == ["1.png", "2.png"]
 
 
-def test_half_precision_is_asked_for(explain, tmp_path):
+def test_half_precision_is_an_option(explain, tmp_path):
     explain(tmp_path / "full", pictures="none")
     explain(tmp_path / "half", pictures="none", half=True)
     assert not (tmp_path / "full" / "pictures").exists()
@@ -160,5 +160,5 @@ def test_images_that_are_not_there(explain, tmp_path):
 
 
 @pytest.mark.parametrize(("pictures", "drawn"), [(0, 0), (1, 1), (3, 3), (7, 7), (9, 7), ("all", 7), ("none", 0)])
-def test_so_many_images_are_drawn(pictures, drawn):
+def test_pictures_are_drawn_for_the_requested_number_of_images(pictures, drawn):
     assert sum(is_drawn(index, 7, pictures) for index in range(7)) == drawn

@@ -101,7 +101,7 @@ def test_the_true_class_comes_first_and_then_the_most_probable(true_class, top, 
     assert choose_classes(LOGITS, true_class, top) == expected
 
 
-def test_of_equally_probable_classes_the_first_comes_first():
+def test_equally_probable_classes_keep_their_order():
     assert choose_classes(torch.zeros(4), None, 4) == [0, 1, 2, 3]
     assert choose_classes(torch.zeros(4), 3, 2) == [3, 0]
 
@@ -167,7 +167,7 @@ def test_small_probabilities_have_one_significant_digit(probability, text):
     assert QueriedClass("crane", 0, 1.0, probability).format_value() == text
 
 
-def test_a_photo_is_seen_once(classifier, photos, out, monkeypatch):
+def test_a_photo_passes_the_network_once(classifier, photos, out, monkeypatch):
     passes, encode = [], type(classifier.module).encode
     monkeypatch.setattr(type(classifier.module), "encode", lambda *args: (passes.append(1), encode(*args))[1])
     query_photos(INTRQueries(classifier), list_named_photos(photos, classifier), out)
@@ -209,7 +209,7 @@ def test_unreadable_photos_of_a_folder_are_skipped(classifier, photos, out):
         query_photos(INTRQueries(classifier), list_named_photos([photos[0].parent], classifier), out, key="other")
 
 
-def test_a_photo_of_less_than_a_cell_is_looked_at(classifier, photos, out):
+def test_a_photo_smaller_than_a_cell_is_explained(classifier, photos, out):
     Image.new("RGB", (2000, 8)).save(photos[2])  # So thin that the network sees less than a cell of it.
     query_photos(INTRQueries(classifier), list_named_photos([photos[2]], classifier), out)
     maps = load_file(out / "c.safetensors")["maps"]
@@ -259,7 +259,7 @@ def test_names_that_are_no_text(classifier, out, photos):
     assert load((out / entry["maps"]).read_bytes())["maps"].shape[:2] == (5, 4)
 
 
-def test_what_cannot_be_done(classifier, photos, out, monkeypatch):
+def test_invalid_requests_and_full_disks_are_reported(classifier, photos, out, monkeypatch):
     asked = list_named_photos(photos[:1], classifier)
     with pytest.raises(InvalidInputError, match="at least one class to show, got top=0"):
         query_photos(INTRQueries(classifier), asked, out, top=0)
@@ -286,7 +286,7 @@ def data(make_photo, tmp_path):
     return tmp_path / "data"
 
 
-def test_class_folders_tell_the_true_class_where_the_model_knows_it(classifier, data):
+def test_class_folders_give_the_true_class_where_the_model_has_it(classifier, data):
     asked, same = list_folder_photos(data, classifier)
     assert same is classifier
     known = {networks.CLASS_NAMES[1]: 1, networks.CLASS_NAMES[3]: 3, "unheard-of": None}
@@ -350,7 +350,7 @@ def test_no_photo_takes_the_name_of_the_overview_sheet(classifier, make_photo, t
     assert [photo.result_name for photo, _ in alone] == ["queries-2"]
 
 
-def test_pictures_never_replace_photos_nor_lie_among_them(make_photo, classifier, tmp_path):
+def test_pictures_are_never_written_among_photos(make_photo, classifier, tmp_path):
     photo = make_photo(tmp_path / "photos" / "a.png")
     asked = list_named_photos([photo], classifier)
     refuse_replacing(asked, tmp_path)
@@ -363,7 +363,7 @@ def test_pictures_never_replace_photos_nor_lie_among_them(make_photo, classifier
         refuse_replacing(asked, tmp_path / "photos" / "out", tmp_path / "photos")
 
 
-def test_a_whole_round_by_a_saved_model(classifier, photos, out, tmp_path):
+def test_a_saved_model_gives_the_same_explanations(classifier, photos, out, tmp_path):
     vitrail.save(classifier, tmp_path / "intr.safetensors")
     loaded = vitrail.load(tmp_path / "intr.safetensors", device="cpu")
     found, _ = query_photos(INTRQueries(loaded), list_named_photos(photos, loaded), out)

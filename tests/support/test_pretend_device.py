@@ -30,18 +30,18 @@ MIXED = {
 
 
 @pytest.mark.parametrize("case", MIXED)
-def test_what_mixes_devices_is_refused(case):
+def test_networks_on_several_devices_are_refused(case):
     here = torch.tensor([0.0, 1.0, 2.0])
     with pytest.raises(MixedDevicesError, match="on one device"), PretendDevice() as device:
         MIXED[case](here, here.to(device))
 
 
-def test_what_is_caught_is_raised_on_leaving():
+def test_caught_interrupts_are_raised_at_the_end_of_the_block():
     with pytest.raises(MixedDevicesError), PretendDevice() as device, suppress(RuntimeError):
         torch.ones(3) + torch.ones(3, device=device)
 
 
-def test_what_a_gpu_does_is_done():
+def test_operations_of_a_gpu_are_allowed():
     with PretendDevice() as device:
         there = torch.arange(6.0).view(2, 3).to(device)
         number = torch.tensor(2.0)
@@ -80,6 +80,6 @@ def test_gradients_and_changes_in_place():
     assert values.tolist() == [[1.0, 8.0], [8.0, 8.0]]
 
 
-def test_numbers_that_it_does_not_have():
+def test_types_that_the_device_lacks():
     with pytest.raises(TypeError, match=r"no torch\.float64"), PretendDevice(without=[torch.float64]) as device:
         torch.ones(2, device=device).double()

@@ -1,4 +1,4 @@
-"""docs/train.md and docs/from-hit.md describe the keys, flags and recipes that exist, and their commands run."""
+"""docs/train.md, docs/recipe.md and docs/from-hit.md describe the keys, flags and recipes that exist, and their commands run."""
 
 import re
 import shlex
@@ -20,7 +20,9 @@ from vitrail.training.run_dir import CHANGEABLE
 pytest_plugins = ("tiny",)
 
 ROOT = Path(__file__).parents[2]
-TRAIN, FROM_HIT = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("train.md", "from-hit.md"))
+TRAIN, RECIPE, FROM_HIT = (
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("train.md", "recipe.md", "from-hit.md")
+)
 SECTIONS = {name: field.annotation.model_fields for name, field in TrainingConfig.model_fields.items()}
 
 # Of main.py, CausalMetrics.py, visualization.py and layer-saliency.py of HiT, and of main.py of DeiT.
@@ -53,7 +55,7 @@ def names(cell):
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_tables_list_every_key(section):
-    keys = [name for cell, _ in rows(TRAIN, f"### {section}") for name in names(cell) if name not in HIT_SIZES]
+    keys = [name for cell, _ in rows(RECIPE, f"## {section}") for name in names(cell) if name not in HIT_SIZES]
     assert sorted(keys) == sorted(SECTIONS[section])
 
 
@@ -61,7 +63,7 @@ def test_tables_list_the_defaults():
     """Only for defaults that are plain values."""
     checked, config = 0, TrainingConfig.model_validate({"data": {"root": "x"}})
     for section in SECTIONS:
-        text = re.split(r"^### ", TRAIN.split(f"\n### {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+        text = re.split(r"^## ", RECIPE.split(f"\n## {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
         for cell, default in re.findall(r"^\| (`.+?) \| .* \| (.*?) \|$", text, flags=re.MULTILINE):
             default = default.strip("`")
             values = [getattr(getattr(config, section), name) for name in names(cell) if name not in HIT_SIZES]
@@ -90,7 +92,7 @@ def test_page_lists_every_recipe():
 def test_page_lists_every_size_of_hit():
     for name, shape in HIT_SIZES.items():
         depths = ", ".join(map(str, shape.depths))
-        assert f"| `{name}` | {shape.patch_size} | {depths} | {shape.widths[0]} | {shape.num_heads} |" in TRAIN
+        assert f"| `{name}` | {shape.patch_size} | {depths} | {shape.widths[0]} | {shape.num_heads} |" in RECIPE
 
 
 def test_every_published_flag_has_its_row():

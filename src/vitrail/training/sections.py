@@ -1,4 +1,4 @@
-"""Sections of a recipe; docs/train.md documents every key. All keys but `data.root` have defaults."""
+"""Sections of a recipe; docs/recipe.md documents every key. All keys but `data.root` have defaults."""
 
 from pathlib import Path
 from typing import Any, Literal

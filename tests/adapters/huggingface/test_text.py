@@ -52,7 +52,7 @@ def test_a_text_tower_leaves_no_trace():
     torch.testing.assert_close(torch.get_rng_state(), random)
 
 
-def test_what_has_no_text_tower():
+def test_networks_without_a_text_tower_are_refused():
     with pytest.raises(InvalidInputError, match="such as CLIPModel, got CLIPVisionModel, which has no text tower"):
         HuggingFaceText(families.NETWORKS["CLIPVisionModel"](), tokenizer())
 

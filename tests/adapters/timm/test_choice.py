@@ -64,7 +64,7 @@ class OtherAttention(Attention):
     ids=["steps", "attention", "xcit", "hybrid", "swin", "merge"],
 )
 @torch.no_grad()
-def test_others_are_explained_from_outside_and_tell_why(build, reason):
+def test_other_networks_are_explained_as_plain_classifiers_with_the_reason(build, reason):
     module = build().eval()
     classifier = adapt(module)
     assert isinstance(classifier, PlainClassifier)

@@ -66,7 +66,7 @@ def load(tmp_path, content, **options):
     return vitrail.load(f"timm:{TIMM}", weights=str(tmp_path / "best.pth"), device="cpu", **SHAPE, **options)
 
 
-def test_the_log_tells_what_was_taken_stripped_and_ignored(tmp_path, caplog):
+def test_the_log_lists_loaded_stripped_and_ignored_weights(tmp_path, caplog):
     state = trained_timm().state_dict()
     content = {"teacher": with_projector(state) | {"backbone.head_dist.weight": torch.ones(3, 24)}, "student": {}}
     with caplog.at_level(logging.INFO, "vitrail"):
@@ -163,7 +163,7 @@ def test_nothing_is_fetched_and_no_code_is_run(tmp_path, monkeypatch):
         vitrail.load("timm:vit_tiny_patch16_225", weights=tmp_path / "best.pth")
 
 
-def test_harmless_values_of_training_scripts_are_read_over(tmp_path):
+def test_harmless_values_of_training_scripts_are_ignored(tmp_path):
     import numpy as np
 
     content = {"model": trained_timm().state_dict(), "metric": np.float64(0.5), "output": tmp_path}

@@ -153,7 +153,7 @@ def test_files_that_do_not_run(content, message, tmp_path):
         vitrail.load(f"{tmp_path / 'odd.py'}:network")
 
 
-def test_what_is_no_code():
+def test_missing_files_packages_and_sources():
     with pytest.raises(UnknownNameError, match=r"no such file: 'nowhere.py', of which f should build the network"):
         vitrail.load("nowhere.py:f")
     with pytest.raises(InvalidInputError, match=r"no_such_package.nets raised ModuleNotFoundError"):

@@ -1,4 +1,4 @@
-"""docs/data.md lists the data sets as they are registered."""
+"""docs/data.md and docs/data-layouts.md list the data sets as they are registered."""
 
 import json
 import re
@@ -10,7 +10,9 @@ from official_layouts import photo
 from vitrail.datasets.named import DATA, list_data
 from vitrail.datasets.open import read_data
 
-PAGE = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+PAGE, LAYOUTS = (
+    (Path(__file__).parents[3] / "docs" / name).read_text(encoding="utf-8") for name in ("data.md", "data-layouts.md")
+)
 
 
 def test_the_table_lists_every_data_set():
@@ -24,7 +26,7 @@ def test_the_table_lists_every_data_set():
 
 def test_every_layout_is_listed():
     for entry in list_data():
-        assert f"### {entry['name']}\n\n```text\n{entry['layout']}\n```\n" in PAGE
+        assert f"## {entry['name']}\n\n```text\n{entry['layout']}\n```\n" in LAYOUTS
 
 
 def test_every_download_instruction_begins_with_a_verb():

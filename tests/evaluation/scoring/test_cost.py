@@ -69,7 +69,7 @@ def test_occlusion_costs_a_pass_a_patch_and_one_for_the_image(name):
     assert found < patches + 1
 
 
-def test_the_own_explanation_of_a_hit_costs_hardly_more_than_its_answer():
+def test_explaining_a_hit_costs_little_more_than_its_forward_pass():
     [found] = passes("hit", "hit")
     assert found == pytest.approx(1, abs=0.15)
 
@@ -94,12 +94,12 @@ def test_the_cost_is_the_same_for_every_image(name):
 def test_counting_leaves_the_model_alone():
     classifier = network("timm")
     classifier.module.train()
-    before, luck = [part.training for part in classifier.module.modules()], torch.get_rng_state()
+    before, random_state = [part.training for part in classifier.module.modules()], torch.get_rng_state()
     count_passes(classifier, [make_explainer("input-x-gradient", classifier)], images("timm", 1))
     assert [part.training for part in classifier.module.modules()] == before
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in classifier.module.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in classifier.module.parameters())
-    assert torch.equal(torch.get_rng_state(), luck)
+    assert torch.equal(torch.get_rng_state(), random_state)
 
 
 @pytest.mark.parametrize("methods", [("random", "intr"), ("intr", "random")])

@@ -126,7 +126,7 @@ def test_values_are_those_of_every_metric_by_itself(scores, classifier, images, 
         torch.testing.assert_close(mean.scores, metric.curves().averaged().scores, rtol=1e-3, atol=1e-5)
 
 
-def test_what_is_only_known_of_some_methods_is_nan_for_the_others(scores):
+def test_measures_that_a_method_lacks_are_nan(scores):
     """hit alone accounts for the whole logit, which is measured without being asked for."""
     completeness = scores.column("completeness")
     assert (completeness[0] < 1e-3).all()
@@ -134,7 +134,7 @@ def test_what_is_only_known_of_some_methods_is_nan_for_the_others(scores):
     assert np.isnan(scores.means()["random"]["completeness"])
 
 
-def test_columns_that_nobody_knows_are_left_out(scores, plan):
+def test_undefined_columns_are_dropped(scores, plan):
     planned, found = ([column.name for column in each.columns] for each in (plan, scores))
     assert set(planned) - set(found) == {f"masks.{name}" for name in _names_with_ground_truth()} | {
         "masks.agreement_own",
@@ -170,7 +170,7 @@ def test_every_image_is_explained_once_by_every_method(classifier, images, plan,
         assert len(explainer.calls) == 3
 
 
-def test_what_the_model_says_is_shared_by_methods_and_metrics(tmp_path, monkeypatch):
+def test_logits_are_shared_by_methods_and_metrics(tmp_path, monkeypatch):
     """One more method costs its own explanation and no other pass; one more metric of the same answers costs nothing."""
     classifier, images = gray_set(tmp_path)
     asked, own = [], AdditiveClassifier.logits
@@ -301,7 +301,7 @@ def a_shard(**fields):
 
 
 @pytest.mark.parametrize("effect", [None, np.array([0.5, np.nan, 0.0, 1.0])], ids=["exact", "reduced"])
-def test_a_shard_comes_back_as_it_was(effect, tmp_path):
+def test_a_shard_is_read_as_it_was_written(effect, tmp_path):
     shard = a_shard(effect=effect)
     store = ShardStore(tmp_path, "key", ScoreShard)
     store.load_finished(1)
@@ -319,7 +319,7 @@ def test_a_shard_comes_back_as_it_was(effect, tmp_path):
         np.testing.assert_array_equal(again.effect, effect)
 
 
-def test_a_shard_of_no_images_comes_back(tmp_path):
+def test_a_shard_without_images_is_read_as_it_was_written(tmp_path):
     empty = np.zeros(0, dtype=np.int64)
     shard = a_shard(indices=empty, targets=empty, values=np.zeros((2, 0, 4)), curves={})
     store = ShardStore(tmp_path, "key", ScoreShard)
@@ -338,7 +338,7 @@ def _foreign_zip(path):
         file.writestr("places.npy", "no array")
 
 
-SPOILT = {
+DAMAGES = {
     "missing": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-60]),
@@ -351,12 +351,12 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("how", SPOILT)
-def test_a_spoilt_shard_is_none(how, tmp_path):
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_shard_loads_as_none(how, tmp_path):
     store = ShardStore(tmp_path, "key", ScoreShard)
     store.load_finished(1)
     store.save(0, a_shard())
-    SPOILT[how](store.file(0))
+    DAMAGES[how](store.file(0))
     assert store.load(0) is None
 
 
@@ -365,16 +365,16 @@ def _flipped():
     return range(0, 2400, 7)
 
 
-def test_a_shard_with_a_bad_byte_is_none_or_unharmed(tmp_path):
+def test_a_flipped_byte_is_detected_or_changes_nothing(tmp_path):
     store, shard = ShardStore(tmp_path, "key", ScoreShard), a_shard()
     store.load_finished(1)
     store.save(0, shard)
     path = store.file(0)
     whole, damaged = path.read_bytes(), 0
     for at in _flipped():
-        spoilt = bytearray(whole)
-        spoilt[at % len(whole)] ^= 0xFF
-        path.write_bytes(spoilt)
+        damaged_bytes = bytearray(whole)
+        damaged_bytes[at % len(whole)] ^= 0xFF
+        path.write_bytes(damaged_bytes)
         again = store.load(0)
         damaged += again is None
         if again is not None:
@@ -384,11 +384,11 @@ def test_a_shard_with_a_bad_byte_is_none_or_unharmed(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "foreign archive"])
-def test_a_spoilt_batch_is_measured_again_and_no_other(how, tmp_path, classifier, images, cheap_plan):
+def test_only_a_damaged_batch_is_measured_again(how, tmp_path, classifier, images, cheap_plan):
     recording = Recording(classifier)
     first = score(classifier, images, [recording], cheap_plan, batch_size=4, folder=tmp_path)
     store = ShardStore(tmp_path, "", ScoreShard)
-    SPOILT[how](store.file(1))
+    DAMAGES[how](store.file(1))
     again = Recording(classifier)
     second = score(classifier, images, [again], cheap_plan, batch_size=4, folder=tmp_path)
     assert_same(first, second)
@@ -397,7 +397,7 @@ def test_a_spoilt_batch_is_measured_again_and_no_other(how, tmp_path, classifier
     assert store.load(1) is not None
 
 
-def test_a_run_that_was_stopped_resumes(tmp_path, scores, classifier, images, cheap_plan):
+def test_an_interrupted_run_resumes_with_the_same_numbers(tmp_path, scores, classifier, images, cheap_plan):
     methods = [make_explainer(name, classifier) for name in METHODS]
     whole = score(classifier, images, [*methods, Recording(classifier)], cheap_plan, batch_size=2)
     with pytest.raises(RuntimeError, match="power"):
@@ -447,7 +447,7 @@ def test_processes_share_the_batches_and_find_the_same(count, shared, separate, 
     assert sum(map(sum, shares)) - count == sum(calls) - 1 == 9
 
 
-def test_a_share_may_be_empty(separate):
+def test_processes_without_images(separate):
     [alone], _ = separate(1, batch_size=16)
     found, shares = separate(2, batch_size=16)
     for each in found:
@@ -584,11 +584,11 @@ ALL = ("hit", "chefer", "attention", "input-x-gradient", "random")
 
 @pytest.mark.slow
 def test_the_users_model_is_untouched(used, images):
-    before, luck = state(used.module), np.random.get_state()[1].tolist()
+    before, random_state = state(used.module), np.random.get_state()[1].tolist()
     plan = Plan.create({"steps": STEPS}, [name for name, metric in METRICS.items() if not metric.needs_ground_truth])
     found = score(used, images.subset([0, 1, 2]), [make_explainer(name, used) for name in ALL], plan)
     assert_untouched(before, state(used.module))
-    assert np.random.get_state()[1].tolist() == luck
+    assert np.random.get_state()[1].tolist() == random_state
     assert found.method_values("hit").shape[0] == 3
     assert torch.is_grad_enabled()
 
@@ -626,7 +626,7 @@ def test_the_users_model_is_untouched_by_a_failure(failing, used, images, monkey
     assert torch.is_grad_enabled()
 
 
-def test_chance_goes_on_as_if_nothing_had_been_scored(classifier, images):
+def test_scoring_does_not_change_the_random_state(classifier, images):
     before = torch.get_rng_state()
     score(classifier, images.subset([0, 1]), [make_explainer("random", classifier)], Plan.create((), ["sparseness"]))
     assert torch.equal(torch.get_rng_state(), before)
@@ -641,7 +641,7 @@ def test_published_protocols_can_be_scored_together(classifier, images):
     assert not np.isnan(found.values).any()
 
 
-def test_the_additive_classifier_is_read_as_meant(tmp_path):
+def test_the_additive_classifier_computes_its_closed_form(tmp_path):
     """What the closed forms of other suites rely on."""
     classifier, images = gray_set(tmp_path)
     batch = torch.stack([sample.image for sample in readable(images)])

@@ -164,7 +164,7 @@ def test_steps_are_whole_numbers(fields):
         Protocol(description="", source="", **fields)
 
 
-def test_curves_that_are_left_out_leave_no_empty_panels(tmp_path, monkeypatch):
+def test_omitted_curves_have_no_empty_panels(tmp_path, monkeypatch):
     protocol = replace(PROTOCOLS["rise"], num_steps=2, baselines=("zero", "blur", "noise"), without=("insertion_zero",))
     curves = {"a": Curves(protocol, torch.tensor([0, 0.5, 1]), torch.rand(2, 5, 3), torch.rand(2, 5, 2))}
     drawn = []

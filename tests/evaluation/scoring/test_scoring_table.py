@@ -63,7 +63,7 @@ def test_different_files_at_the_same_places_are_refused():
         Table.from_scores([first, second])
 
 
-def test_models_of_the_same_name_do_not_take_each_others_place():
+def test_models_of_the_same_name_do_not_overwrite_each_other():
     """Refused, or told apart."""
     first, second = (hand_made({"a": [[value]]}, (UP,), "same") for value in (1.0, 2.0))
     try:
@@ -115,7 +115,7 @@ def test_nothing_is_compared_with_nothing():
     assert table({"a": [[1.0]], "b": [[2.0]]}, (SIZE,)).comparisons == []
 
 
-def test_methods_are_held_against_the_control_of_their_model():
+def test_methods_are_compared_with_the_control_of_their_model():
     """Six images: the smallest p is 1/32. The better half of what is better is proven, by the measure's own direction."""
     low, high = (np.full((6, 1), value) + np.arange(6)[:, None] / 100 for value in (0.0, 1.0))
     noise = low + np.array([[0.1], [-0.1], [0.1], [-0.1], [0.1], [-0.1]])
@@ -127,12 +127,12 @@ def test_methods_are_held_against_the_control_of_their_model():
     assert found == [("one/up", "m.down"), ("two/noise", "m.up")]
 
 
-def test_a_measure_that_the_control_does_not_have_is_no_accusation():
+def test_a_measure_that_the_control_lacks_gives_no_warning():
     values = {"a": [[1.0, 0.0]] * 8, "b": [[1.0, NAN]] * 8, "random": [[0.0, NAN]] * 8}
     assert table(values, (UP, DOWN)).unproven == []
 
 
-def test_a_method_that_is_nowhere_defined_is_not_shown_to_beat_chance():
+def test_an_undefined_method_is_not_better_than_random():
     [found] = table({"a": [[NAN]] * 8, "random": [[0.0]] * 8}).unproven
     assert (found.method, found.measure) == ("a", "m.up")
     assert np.isnan(found.difference)
@@ -147,7 +147,7 @@ def test_columns_are_aligned():
     assert align_columns(["x"], []) == ["x"]
 
 
-def test_a_metrics_rows_say_what_is_better_and_how_sure_it_is():
+def test_rows_of_a_metric_show_direction_and_interval():
     values = {"a": [[0.5, 123.0, 0.0], [0.5, 123.0, 0.0]], "random": [[NAN, 12.5, 2e-4], [NAN, 12.5, 2e-4]]}
     found = table(values, (UP, DOWN, SIZE))
     head, rows = metric_cells(found, "m")
@@ -159,7 +159,7 @@ def test_a_metrics_rows_say_what_is_better_and_how_sure_it_is():
     ]
 
 
-def test_half_of_the_interval_stands_behind_the_mean():
+def test_half_of_the_interval_is_printed_after_the_mean():
     found = table({"a": np.arange(40.0)[:, None]})
     _, [_, [_, message]] = metric_cells(found, "m")
     interval = found.intervals["a"]
@@ -167,7 +167,7 @@ def test_half_of_the_interval_stands_behind_the_mean():
     assert 2 < (interval.high[0] - interval.low[0]) / 2 < 5  # 1.96 x 11.5 / sqrt(40) = 3.6
 
 
-def test_means_say_of_how_many_images_they_are_not():
+def test_means_report_how_many_images_they_exclude():
     columns = (UP, DOWN, SIZE, column("n.up"))
     whole = [1.0, 2.0, 3.0, 4.0]
     found = table({"a": [[1, NAN, NAN, 1], [NAN, 2, NAN, 1], whole], "random": [[1, NAN, 3, 1], whole, whole]}, columns)
@@ -210,7 +210,7 @@ def test_the_rank_table_has_a_row_a_measure_with_a_direction():
     assert rank_cells(found) == (["", "a", "b"], [["m.up", "1.5", "1.5"], ["m.down", "-", "-"]])
 
 
-def test_a_method_is_warned_of_once():
+def test_a_method_gets_one_warning():
     def unproven(method, *measures):
         return [UnprovenMethod(method, measure, 0.0, 1.0) for measure in measures]
 

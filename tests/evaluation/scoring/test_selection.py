@@ -69,7 +69,7 @@ def test_folders_are_in_another_order_than_the_model(images, classifier):
     assert images.class_names == sorted(COLORS) != list(classifier.class_names)
 
 
-def test_labels_and_answers_of_mosaics_are_the_models(images, classifier):
+def test_labels_and_ground_truth_of_mosaics_use_classes_of_the_model(images, classifier):
     choice = Selection(mosaic=2)
     chosen = choice.apply(images, classifier, ASKING)
     assert isinstance(chosen, Mosaics)
@@ -125,7 +125,7 @@ def write_masks(folder, images, root):
         Image.fromarray(mask).save(target)
 
 
-def test_masks_become_answers_as_the_model_sees_them(images, photos, classifier, tmp_path):
+def test_masks_are_resized_and_cropped_like_their_photos(images, photos, classifier, tmp_path):
     write_masks(tmp_path / "masks", images, photos)
     chosen = Selection(masks=tmp_path / "masks", root=photos, limit=5).apply(images, classifier, ASKING)
     assert isinstance(chosen, GroundTruthImages)
@@ -149,7 +149,7 @@ def test_masks_that_are_missing_are_refused(images, photos, classifier, tmp_path
         Selection(masks=tmp_path / "nowhere", root=photos).apply(images, classifier, PLAN)
 
 
-def test_boxes_become_answers_as_the_model_sees_them(images, classifier):
+def test_boxes_are_transformed_like_their_photos(images, classifier):
     boxes = [(4.0, 8.0, 12.0, 16.0)] * len(images)
     known = LabeledFiles(images.paths, images.labels, images.class_names, images.transform, boxes)
     chosen = Selection(boxes=True).apply(known, classifier, ASKING)
@@ -176,7 +176,7 @@ def test_a_metric_that_needs_ground_truth_is_refused_without_it(images, classifi
         {"masks": "masks", "boxes": True, "mosaic": 3},
     ],
 )
-def test_one_source_of_answers_at_a_time(fields, tmp_path):
+def test_one_source_of_ground_truth_at_a_time(fields, tmp_path):
     if "masks" in fields:
         fields = {**fields, "masks": tmp_path}
     with pytest.raises(InvalidInputError, match=" and ".join(fields)):
@@ -214,7 +214,7 @@ def test_masks_want_files(classifier, tmp_path):
         Selection(masks=tmp_path / "masks", root=tmp_path).apply(arrays, classifier, PLAN)
 
 
-def test_a_choice_is_described_for_the_record(tmp_path):
+def test_a_selection_is_described_with_absolute_paths(tmp_path):
     described = Selection(limit=3, masks=tmp_path / "x" / ".." / "masks").describe()
     assert described == {"limit": 3, "masks": str(tmp_path / "masks"), "boxes": False, "mosaic": None}
     assert Selection(mosaic=3).explained == LABEL
