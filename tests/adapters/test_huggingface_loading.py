@@ -41,7 +41,7 @@ def describe(folder: Path, **fields) -> Path:
 def test_a_folder(folder, prefix):
     loaded, images = vitrail.load(f"{prefix}{folder}", device="cpu"), networks.images("hf-vit")
     assert loaded.class_names == networks.CLASS_NAMES
-    assert loaded.name == str(folder)
+    assert loaded.name == f"{folder.parent.name}/{folder.name}"
     assert loaded.preprocessing == SQUASHED
     assert not loaded.module.training
     torch.testing.assert_close(loaded.logits(images), named()(images).logits)

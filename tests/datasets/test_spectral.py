@@ -163,8 +163,18 @@ def test_folders_of_arrays(tmp_path):
     pages = [Image.new("L", (8, 8), 7 * page) for page in range(6)]
     pages[0].save(tmp_path / "a" / "0.tif", save_all=True, append_images=pages[1:])
     tiffs = ImageFolder.scan(tmp_path / "a", Preprocessing.unnormalized(6, (8, 8)))
-    assert (tiffs[0].image[:, 0, 0] * 255).round().tolist() == [0, 7, 14, 21, 28, 35]
+    assert (tiffs[1].image[:, 0, 0] * 255).round().tolist() == [0, 7, 14, 21, 28, 35]
     (tmp_path / "a" / "0.tif").rename(tmp_path / "a" / "preview.tif")
-    found = find_images(tmp_path)
-    assert [path.name for path in found.paths] == ["preview.tif"]
-    assert {entry.reason for entry in found.skipped} == {"arrays among images"}
+    for num_channels, expected in ((3, ["preview.tif"]), (None, ["preview.tif"]), (6, ["0.npy", "preview.tif", "1.npy"])):
+        found = find_images(tmp_path, num_channels)
+        assert [path.name for path in found.paths] == expected
+        assert len(found.skipped) == 3 - len(expected)
+        assert all(entry.reason.startswith("arrays, which may be no photos") for entry in found.skipped)
+    assert [path.name for path in find_images(tmp_path / "b", None).paths] == ["1.npy"]
+    assert find_images(tmp_path / "b").paths == []
+    with pytest.raises(InvalidInputError, match="expected images"):
+        ImageFolder.scan(tmp_path / "b", Preprocessing())
+    assert list_photos([tmp_path / "b" / "1.npy"], num_channels=3)[0].required  # The user's own choice.
+    with pytest.raises(InvalidInputError, match=r"expected images in the folder .*, found none"):
+        list_photos([tmp_path / "b"], num_channels=3)
+    assert [photo.path.name for photo in list_photos([tmp_path / "b"], num_channels=6)] == ["1.npy"]

@@ -98,3 +98,8 @@ def _is_invalid(name: str, dtype: str) -> bool:
     # Indices and counters are integers in the files of all libraries.
     floating = dtype.startswith(FLOATING) or (dtype.startswith("torch.") and getattr(torch, dtype[6:]).is_floating_point)
     return dtype in BYTES or (name.endswith((".weight", ".bias")) and not floating)
+
+
+def short_path(path: str | Path) -> str:
+    """Return the last two parts of a path, which name a model in tables as owner and name do: `run/checkpoint-500`."""
+    return "/".join(Path(path).resolve().parts[-2:])

@@ -87,7 +87,7 @@ def similarity(
         texts = _rename(_read_prompts(prompts), names)
         return compare_with_texts(classifier, texts, _read_lines(templates), batch_size)
     if references is not None:
-        photos = _rename(_list_references(references), names)
+        photos = _rename(_list_references(references, classifier.preprocessing.num_channels), names)
         batches = {name: list(_prepare(classifier, group, batch_size)) for name, group in photos.items()}
         return compare_with_images(classifier, batches, reference)
     if probe is not None:
@@ -146,14 +146,14 @@ def _is_file(text: str) -> bool:
         return False
 
 
-def _list_references(references: References) -> dict[str, Sequence[Photo]]:
+def _list_references(references: References, num_channels: int) -> dict[str, Sequence[Photo]]:
     """Return the photos of every class."""
     if isinstance(references, Mapping):
         return {name: list(photos) for name, photos in references.items()}
     if isinstance(references, str | Path):
         path = Path(references)
         expect_exists(path)
-        return _list_folder(path) if is_folder(path) else {path.stem: [path]}
+        return _list_folder(path, num_channels) if is_folder(path) else {path.stem: [path]}
     classes = dict[str, Sequence[Photo]]()
     for number, photo in enumerate(references, 1):
         name = Path(photo).stem if isinstance(photo, str | Path) else f"reference {number}"
@@ -161,9 +161,9 @@ def _list_references(references: References) -> dict[str, Sequence[Photo]]:
     return classes
 
 
-def _list_folder(root: Path) -> dict[str, Sequence[Photo]]:
+def _list_folder(root: Path, num_channels: int) -> dict[str, Sequence[Photo]]:
     """Return the images of every sub-folder, or those of a folder without sub-folders as one class."""
-    contents = find_images(root)
+    contents = find_images(root, num_channels)
     contents.warn_about_skipped(root)
     folders = [folder for folder in contents.folders if any(folder in path.parents for path in contents.paths)]
     direct = [path for path in contents.paths if path.parent == root]

@@ -103,8 +103,8 @@ def explain_files(
     out = Path(out)
     # Claim the folder first, so that a bad one fails before the work.
     with results_folder(out, overwrite) as folder:
-        files = list_photos([Path(photo) for photo in photos], taken=[SHEET])
         classifier = as_classifier(model, device)
+        files = list_photos([Path(photo) for photo in photos], [SHEET], num_channels=classifier.preprocessing.num_channels)
         names = [default_method(classifier)] if methods is None else as_list(methods)
         explainers = make_explainers(classifier, names, method_options, precision)
         folders = method_folders([explainer.name for explainer in explainers], out)

@@ -19,7 +19,7 @@ SUFFIXES = (
 """Suffixes of image files, in lower case: one of every format in `vitrail.datasets.image_io.FORMATS`, or more."""
 
 ARRAY_SUFFIX = ".npy"
-"""Suffix of photos of many channels. Among other images, such files may hold anything, and are skipped."""
+"""Suffix of photos of many channels. Such files may hold anything else, too."""
 
 MAX_LISTED = 8
 
@@ -79,12 +79,17 @@ class _Folder(NamedTuple):
         return False
 
 
-def find_images(folder: Path) -> FolderContents:
-    """Find all images below a folder: pictures or, if there are none, arrays (`.npy`).
+def find_images(folder: Path, num_channels: int | None = 3) -> FolderContents:
+    """Find all images below a folder: pictures and, for models of other than three channels, arrays (`.npy`).
 
     Links are followed, except those that lead back to a parent folder.
 
     Hidden files and folders are ignored: .ipynb_checkpoints, .thumbnails, the ._ files of macOS.
+
+    Args:
+        folder: The folder.
+        num_channels: Channels of the model. With three, arrays are skipped, since they may hold anything; if unknown (None), they count
+            if there are no pictures.
 
     Raises:
         InvalidInputError: The folder itself cannot be read.
@@ -121,22 +126,26 @@ def find_images(folder: Path) -> FolderContents:
                     contents.skipped.append(Skipped(path, "no suffix of an image"))
             except OSError as error:
                 contents.skipped.append(_unreadable(path, error))
-    if contents.paths:
-        contents.skipped += [Skipped(path, "arrays among images") for path in arrays]
+    if num_channels == 3 or (num_channels is None and contents.paths):
+        contents.skipped += [Skipped(path, "arrays, which may be no photos; to use them, name the files") for path in arrays]
     else:
-        contents.paths = arrays
+        contents.paths += arrays
     contents.paths.sort()
     contents.folders.sort()
     return contents
 
 
-def images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path, num_channels: int | None = 3) -> list[Path]:
     """Return the image files below a folder, sorted, and warn about everything that is skipped.
+
+    Args:
+        folder: The folder.
+        num_channels: See `find_images`.
 
     Raises:
         InvalidInputError: The folder cannot be read.
     """
-    contents = find_images(folder)
+    contents = find_images(folder, num_channels)
     contents.warn_about_skipped(folder)
     return contents.paths
 

@@ -30,7 +30,7 @@ class ImageFolder(LabeledFiles):
         expect_exists(root)
         if root.is_file():
             return cls([root], [NO_LABEL], [], transform)
-        contents = find_images(root)
+        contents = find_images(root, getattr(transform, "num_channels", None))
         if unreadable := [entry for entry in contents.skipped if entry.path in contents.folders]:
             # Without this class, all classes after it would get other numbers.
             raise InvalidInputError(

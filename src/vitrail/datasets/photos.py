@@ -54,7 +54,10 @@ class PhotoFile:
 
 
 def list_photos(
-    paths: Sequence[Path], taken: Collection[str] = (), suffixes: Collection[str] = RESULT_SUFFIXES
+    paths: Sequence[Path],
+    taken: Collection[str] = (),
+    suffixes: Collection[str] = RESULT_SUFFIXES,
+    num_channels: int | None = None,
 ) -> list[PhotoFile]:
     """List the given files, and the images below the given folders.
 
@@ -62,13 +65,14 @@ def list_photos(
         paths: Files and folders.
         taken: Result names that no photo may get.
         suffixes: Suffixes of the result files.
+        num_channels: Channels of the model, which decide about arrays in folders, see `find_images`.
 
     Raises:
         InvalidInputError: A folder holds no images.
     """
     used, photos = set(taken), list[PhotoFile]()
     for path in paths:
-        files = images_below(path) if is_folder(path) else [path]
+        files = images_below(path, num_channels) if is_folder(path) else [path]
         if not files:
             raise InvalidInputError(f"expected images in the folder {path}, found none")
         for file in files:

@@ -127,7 +127,7 @@ def list_folder(data: Path, preprocessing: Preprocessing, limit: int | None = No
         InvalidInputError: There are none.
     """
     # Classes do not matter here: images may lie beside class folders.
-    paths = [data] if data.is_file() else images_below(data)
+    paths = [data] if data.is_file() else images_below(data, preprocessing.num_channels)
     if not paths:
         raise InvalidInputError(f"expected images in {data}, found none")
     images = ImageFolder(paths, [NO_LABEL] * len(paths), [], preprocessing)

@@ -44,7 +44,10 @@ def list_named_photos(paths: Sequence[Path], classifier: Classifier, wanted: str
         InvalidInputError: A folder without images, or no such class.
     """
     true_class = None if wanted is None else classifier.class_index(wanted)
-    return [QueriedPhoto(photo, true_class) for photo in list_photos(paths, [SHEET], SUFFIXES)]
+    return [
+        QueriedPhoto(photo, true_class)
+        for photo in list_photos(paths, [SHEET], SUFFIXES, classifier.preprocessing.num_channels)
+    ]
 
 
 def list_folder_photos(

@@ -271,6 +271,8 @@ def test_a_folder_is_recognized(tmp_path, images):
         loaded = vitrail.load(name, device="cpu")
         torch.testing.assert_close(loaded.logits(images), model.encode_image(images))
         assert loaded.preprocessing.mean == (0.5,) * 3
+        assert loaded.name == f"open_clip:{tmp_path.parent.name}/{tmp_path.name}"
+        assert len(vitrail.similarity(loaded, direction=torch.ones(16)).name) < 80  # In tables.
 
 
 LOADING = {

@@ -14,7 +14,7 @@ from transformers.utils.hub import cached_file
 
 from vitrail.adapters.adapting import view
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.folder_checks import check_weight_files, read_folder_config
+from vitrail.adapters.folder_checks import check_weight_files, read_folder_config, short_path
 from vitrail.adapters.huggingface.adapter import HuggingFaceViTAdapter
 from vitrail.adapters.huggingface.adapting import choose_class
 from vitrail.adapters.huggingface.preprocessing import family_preprocessing, whole_patches
@@ -57,7 +57,7 @@ def create_huggingface(name: str, *, pretrained: bool = True, **options: Any) ->
         if pretrained
         else build_untrained(name, config, kind)
     )
-    classifier = view(module, name if is_folder(name) else f"hf:{name}", (), read_preprocessing(name, config, hub))
+    classifier = view(module, short_path(name) if is_folder(name) else f"hf:{name}", (), read_preprocessing(name, config, hub))
     if not isinstance(classifier, HuggingFaceViTAdapter):
         return classifier
     text, problem = read_text_tower(name, module, hub)

@@ -9,6 +9,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from torch import nn
 
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.folder_checks import short_path
 from vitrail.adapters.open_clip.adapting import adapt_open_clip
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.core.registry import unknown_name
@@ -35,7 +36,9 @@ def load_open_clip(name: str, *, pretrained: str | bool = True, **options: Any) 
     name = f"local-dir:{name}" if Path(name).is_dir() else name
     if name.startswith(SCHEMES):
         module = _create(name, {"load_weights": pretrained is not False, **options})
-        return adapt_open_clip(module, f"open_clip:{name}", (), None, model_name=name)
+        folder = name.removeprefix("local-dir:")
+        title = f"open_clip:{name if folder == name else short_path(folder)}"
+        return adapt_open_clip(module, title, (), None, model_name=name)
     model_name, _, tag = name.partition("/")
     if model_name not in open_clip.list_models():
         raise unknown_name("open_clip model", model_name, open_clip.list_models())
@@ -45,7 +48,8 @@ def load_open_clip(name: str, *, pretrained: str | bool = True, **options: Any) 
         source = _find_weights(model_name, pretrained if isinstance(pretrained, str) else tag)
         options |= _activation(model_name, source)
     module = _create(model_name, {"pretrained": source, **options})
-    title = f"open_clip:{model_name}" + (f"/{source}" if source else "")
+    weights = Path(source).name if source and Path(source).is_file() else source
+    title = f"open_clip:{model_name}" + (f"/{weights}" if weights else "")
     return adapt_open_clip(module, title, (), None, model_name=model_name)
 
 
