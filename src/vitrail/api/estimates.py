@@ -7,13 +7,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
+import torch
+
 from vitrail.adapters import Classifier
 from vitrail.api.explanations import explain_folder
 from vitrail.api.models import Model, as_classifier, as_list, default_method, make_explainers
 from vitrail.api.scores import ScoreOptions, make_run, prepare_models
 from vitrail.core.errors import ImageError
-from vitrail.datasets.dataset import Unreadable
+from vitrail.datasets.dataset import Sample, Unreadable
 from vitrail.evaluation.estimate import Estimate
+from vitrail.evaluation.scoring.ceiling import count_ceiling_runs
 from vitrail.evaluation.scoring.cost import count_passes, count_passes_of_first
 from vitrail.explainers import Explainer
 from vitrail.metrics import Protocol
@@ -93,13 +96,19 @@ def estimate_scores(
         passes = count_passes_of_first(classifier, images, explainers)  # Includes the first look at the network.
         num_images = len(images)
         num_measured = min(NUM_BATCHES * run.batch_size, num_images)
-        sample = replace(run, selection=replace(run.selection, limit=num_measured))
+        sample = replace(run, ceiling=0, selection=replace(run.selection, limit=num_measured))
         with TemporaryDirectory() as folder:
             start = time.perf_counter()
             sample.measure(Path(folder), classifier, explainers, passes)
             seconds = time.perf_counter() - start
             num_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*.npz"))
-        estimates.append(_make_estimate(classifier, explainers, passes, num_images, num_measured, seconds, num_bytes))
+        estimate = _make_estimate(classifier, explainers, passes, num_images, num_measured, seconds, num_bytes)
+        if run.ceiling:
+            first = next(sample for sample in map(images.__getitem__, range(num_images)) if isinstance(sample, Sample))
+            num_cells = torch.Size(classifier.grid_size(first.image[None])).numel()
+            runs = count_ceiling_runs(run.plan, num_cells)
+            estimate = replace(estimate, num_ceiling=min(run.ceiling, num_images), ceiling_runs=runs)
+        estimates.append(estimate)
     return estimates
 
 

@@ -16,7 +16,7 @@ from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import Protocol
 from vitrail.metrics.statistics import CONTROL
 
-SLOW = ("rise",)
+SLOW = ("rise", "shapley")
 """Methods of hundreds of passes, which are tried only if they are named."""
 
 DEFAULT_LIMIT = 100
@@ -87,7 +87,9 @@ def recommend(
 def list_capable_methods(classifier: Classifier, **options: Any) -> list[str]:
     """Return the names of all methods that can explain a model without further training."""
     names = []
-    for name in EXPLAINERS:
+    for name, method in EXPLAINERS.items():
+        if method.is_control:
+            continue
         with suppress(UnknownNameError, UnsupportedModelError, InvalidInputError):
             make_explainers(classifier, [name], **options)
             names.append(name)

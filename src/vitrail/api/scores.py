@@ -51,6 +51,8 @@ class ScoreOptions(TypedDict, total=False):
         batch_size: Images per batch (default: 16).
         num_workers: Processes that read images (default: 0).
         precision: Precision of the network: "full" (default), "bf16" or "fp16".
+        ceiling: Number of images, evenly spread, on which the best order of cells is searched for on every curve, and methods are placed
+            between random and it (default: 0). This takes very many passes; see `Scores.ceiling`.
         device: Device for models given by name (default: the fastest available).
     """
 
@@ -67,6 +69,7 @@ class ScoreOptions(TypedDict, total=False):
     batch_size: int
     num_workers: int
     precision: str
+    ceiling: int
     device: str | None
 
 
@@ -197,4 +200,5 @@ def make_run(
         batch_size=more.get("batch_size", 16),
         num_workers=more.get("num_workers", 0),
         overwrite=more.get("overwrite", False),
+        ceiling=more.get("ceiling", 0),
     )

@@ -70,6 +70,14 @@ class ScoringOptions:
             METRICS, help='Class to explain, by name or number; "label" for each image\'s label (default: predicted class).'
         ),
     ] = None
+    ceiling: Annotated[
+        int | None,
+        optional(
+            METRICS,
+            min=1,
+            help="Number of images on which to search for the best order of cells, a ceiling of every curve; takes very many passes.",
+        ),
+    ] = None
     masks: Annotated[
         Path | None,
         optional(METRICS, help="Ground truth: folder of masks, laid out like DATA."),
@@ -90,6 +98,7 @@ def score_options(
         "method_options": methods.options,
         "steps": scoring.steps,
         "order": scoring.order,
+        "ceiling": scoring.ceiling or 0,
         "masks": scoring.masks,
         "boxes": scoring.boxes,
         "data_set": data.data_set,

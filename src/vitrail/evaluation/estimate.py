@@ -19,6 +19,8 @@ class Estimate:
         passes: By method: floating-point operations of one explanation, divided by those of a forward pass.
         seconds_per_image: Time of one image by all methods, with reading, measures and writing.
         bytes_per_image: Disk that the results of one image take.
+        num_ceiling: Number of images whose best orders of cells are searched for.
+        ceiling_runs: How often the network runs for each of them.
     """
 
     model: str
@@ -28,6 +30,8 @@ class Estimate:
     passes: Mapping[str, float] = field(default_factory=dict)
     seconds_per_image: float = 0.0
     bytes_per_image: float = 0.0
+    num_ceiling: int = 0
+    ceiling_runs: int = 0
 
     def lines(self) -> list[str]:
         """Return the estimate as lines of text."""
@@ -36,11 +40,16 @@ class Estimate:
         times = ", ".join(
             f"{format_seconds(total / count)} in {count} process{'es' if count > 1 else ''}" for count in PROCESSES
         )
+        ceiling = (
+            f"ceiling: {self.ceiling_runs} runs of the network, on some or all cells, for each of {self.num_ceiling} images; they are not "
+            "part of the expected time"
+        )
         return [
             f"{self.model} on {self.device}: {self.num_images} images; measured on {self.num_measured}, nothing was written",
             f"forward passes per image: {passes}",
             f"{self.seconds_per_image:.3g} s per image; expected time: {times}, each with a device of its own",
             f"expected disk: {format_bytes(self.bytes_per_image * self.num_images)}",
+            *([ceiling] if self.num_ceiling else []),
         ]
 
 

@@ -41,6 +41,7 @@ class Greedy(Explainer):
     baseline: str | None = None
 
     paper: ClassVar[str] = "control"
+    is_control: ClassVar[bool] = True
     needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 

@@ -25,6 +25,7 @@ class RandomRelevance(Explainer):
     seed: int = 0
 
     paper: ClassVar[str] = "control"
+    is_control: ClassVar[bool] = True
     needs_class: ClassVar[bool] = False
     needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ()

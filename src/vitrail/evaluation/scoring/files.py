@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
+from vitrail.metrics.statistics import Intervals
 from vitrail.viz.tables import write_csv
 
 
@@ -91,6 +94,7 @@ def write_summary(folder: Path, table: Table) -> None:
             for each in scores
             if each.effect is not None
         },
+        **({"ceiling": _describe_ceilings(table)} if table.ceilings else {}),
         "unreadable": [file._asdict() for file in scores[0].unreadable],
     }
     write_text(folder / "summary.json", json_text(summary, indent=2))
@@ -104,16 +108,37 @@ def _describe_method(table: Table, method: str, index: int) -> dict[str, Any]:
         "passes": _finite(table.cost[method].passes),
         "mean_rank": _finite(table.mean_ranks[index]),
         "measures": {
-            name: {
-                "mean": _finite(intervals.mean[i]),
-                "low": _finite(intervals.low[i]),
-                "high": _finite(intervals.high[i]),
-                "images": int(intervals.count[i]),
-                "rank": _finite(ranks[i]),
-            }
-            for i, name in enumerate(table.names)
-            if intervals.count[i]
+            name: numbers | {"rank": _finite(ranks[table.names.index(name)])}
+            for name, numbers in _describe_intervals(table.names, intervals).items()
         },
+    }
+
+
+def _describe_ceilings(table: Table) -> dict[str, Any]:
+    described = {}
+    for scores in table.scores:
+        if scores.ceiling is not None:
+            described[scores.model] = {
+                "images": [scores.paths[i] for i in np.searchsorted(scores.indices, scores.ceiling.indices)],
+                "runs_per_image": scores.ceiling.num_runs,
+                "measures": _describe_intervals(table.names, table.ceilings[scores.model]),
+            }
+    return {
+        "models": described,
+        "shares": {name: _describe_intervals(table.names, each) for name, each in table.shares.items()},
+    }
+
+
+def _describe_intervals(names: list[str], intervals: Intervals) -> dict[str, dict[str, float | int | None]]:
+    return {
+        name: {
+            "mean": _finite(intervals.mean[i]),
+            "low": _finite(intervals.low[i]),
+            "high": _finite(intervals.high[i]),
+            "images": int(intervals.count[i]),
+        }
+        for i, name in enumerate(names)
+        if intervals.count[i]
     }
 
 

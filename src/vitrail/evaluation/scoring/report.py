@@ -12,6 +12,7 @@ from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.stale_results import PICTURES, remove_stale_results
 from vitrail.evaluation.scoring.table import Table
 from vitrail.evaluation.scoring.text import (
+    describe_ceiling,
     describe_undefined,
     explain_too_few_images,
     metric_cells,
@@ -150,7 +151,10 @@ def _metric_section(pictures: Path, table: Table, metric: str) -> Section:
         shown += _plot_curves(pictures, scores, metric, limits, several=len(table.scores) > 1)
     head, rows = metric_cells(table, metric)
     descriptions = "; ".join(f"{table.columns[i].measure.name}: {table.columns[i].measure.description}" for i in columns)
-    sentences = [f"{line[0].upper()}{line[1:]}." for line in (descriptions, *describe_undefined(table, metric))]
+    sentences = [
+        f"{line[0].upper()}{line[1:]}."
+        for line in (descriptions, *describe_undefined(table, metric), *describe_ceiling(table, metric))
+    ]
     return Section(metric, " ".join(sentences), shown, PageTable(head, rows))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitrail.adapters import Classifier
@@ -14,6 +14,8 @@ from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledImages
 from vitrail.evaluation.batches import index_by_name
 from vitrail.evaluation.data_source import TEST_SPLITS, DataSource
+from vitrail.evaluation.scoring.ceiling import FOLDER as CEILING_FOLDER
+from vitrail.evaluation.scoring.ceiling import check_ceiling, measure_ceiling
 from vitrail.evaluation.scoring.cost import count_passes_of_first
 from vitrail.evaluation.scoring.engine import score
 from vitrail.evaluation.scoring.expected_time import tell_expected_time
@@ -47,6 +49,8 @@ class ScoringRun:
         batch_size: Images per batch; part of the settings of a run, since rounding depends on it.
         num_workers: Processes that read images.
         overwrite: Whether earlier results are replaced.
+        ceiling: Maximum number of images whose best orders are searched for; 0 searches for none. It does not change other results, so
+            that a finished run can be extended.
     """
 
     plan: Plan
@@ -55,6 +59,7 @@ class ScoringRun:
     batch_size: int = 16
     num_workers: int = 0
     overwrite: bool = False
+    ceiling: int = 0
 
     def score(self, classifier: Classifier, explainers: Sequence[Explainer]) -> Scores:
         """Score a model in memory."""
@@ -68,8 +73,10 @@ class ScoringRun:
         passes: Sequence[float] | None = None,
     ) -> Scores:
         """Score a model in memory, or with shards in a folder; claim nothing and write no report."""
+        self._check_ceiling(explainers)
         images, target = self.read_images(classifier), self._target(classifier)
-        return score(classifier, images, explainers, self.plan, target, self.batch_size, self.num_workers, folder, passes)
+        scores = score(classifier, images, explainers, self.plan, target, self.batch_size, self.num_workers, folder, passes)
+        return self._add_ceiling(scores, classifier, images, folder)
 
     def score_into(self, folder: Path, classifier: Classifier, explainers: Sequence[Explainer]) -> Scores:
         """Score a model, or resume an interrupted run with the same settings; write tables, pictures and a page.
@@ -151,6 +158,7 @@ class ScoringRun:
         Returns:
             The scores, and captions of the sheets by file name.
         """
+        self._check_ceiling(explainers)
         if self.selection.root is not None:
             expect_outside(folder, self.selection.root)
         target = self._target(classifier)
@@ -189,10 +197,32 @@ class ScoringRun:
             passes,
             manifest.key,
         )
+        scores = self._add_ceiling(scores, classifier, images, folder, manifest.key)
         return scores, write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
 
+    def _check_ceiling(self, explainers: Sequence[Explainer]) -> None:
+        if self.ceiling < 0:
+            raise InvalidInputError(f"expected a ceiling on at least 1 image, or 0 for none, got {self.ceiling}")
+        if self.ceiling:
+            check_ceiling(self.plan, [explainer.name for explainer in explainers])
+
+    def _add_ceiling(
+        self, scores: Scores, classifier: Classifier, images: LabeledImages, folder: Path | None, key: str = ""
+    ) -> Scores:
+        if not self.ceiling:
+            return scores
+        targets = dict(zip(scores.indices.tolist(), scores.targets.tolist(), strict=True))
+        ceiling = measure_ceiling(
+            classifier, images, self.plan, targets, self.ceiling, self.batch_size, self.num_workers, folder, key
+        )
+        return replace(scores, ceiling=ceiling)
+
     def _directory(self, folder: Path, manifest: Manifest) -> RunDirectory:
-        return RunDirectory(folder, manifest, self.overwrite, lambda methods: remove_shards(folder), [FOLDER, PICTURES])
+        def remove_results(methods: Sequence[str]) -> None:
+            remove_shards(folder)
+            remove_shards(folder / CEILING_FOLDER)
+
+        return RunDirectory(folder, manifest, self.overwrite, remove_results, [FOLDER, CEILING_FOLDER, PICTURES])
 
     def read_images(self, classifier: Classifier) -> LabeledImages:
         """Read the images and choose those that are scored."""

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from vitrail.adapters import Classifier
 from vitrail.core.registry import unknown_name
 from vitrail.datasets.dataset import LabeledImages, Unreadable
+from vitrail.evaluation.scoring.ceiling import Ceiling
 from vitrail.evaluation.scoring.plan import ALWAYS, Column, Plan
 from vitrail.evaluation.scoring.shards import CurveShard, ScoreShard, expect_one_grid
 from vitrail.metrics import Curves, Protocol
@@ -55,6 +56,7 @@ class Scores:
         cost: Cost by method.
         effect: If precision was reduced: the mean difference in magnitude that this makes on the first batch, per column.
         unreadable: Files that were skipped.
+        ceiling: Areas under the curves of greedy orders on a sample of the images, if they were searched for.
     """
 
     model: str
@@ -69,6 +71,7 @@ class Scores:
     cost: Mapping[str, Cost]
     effect: Mapping[str, float] | None = None
     unreadable: Sequence[Unreadable] = ()
+    ceiling: Ceiling | None = None
     _read_shards: Callable[[], Iterator[ScoreShard]] = field(default=lambda: iter(()), repr=False)
 
     @classmethod

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.evaluation.scoring.ceiling import CEILING
 from vitrail.evaluation.scoring.plan import Column
 from vitrail.evaluation.scoring.scores import Cost, Scores
 from vitrail.metrics.base import Better
@@ -22,6 +23,7 @@ from vitrail.metrics.statistics import (
     find_unproven_methods,
     mean_ranks,
     ranks,
+    share_of_way,
 )
 
 
@@ -79,7 +81,7 @@ class Table:
                     )
                 )
                 cost[names[method]] = each.cost[method]
-                if CONTROL in each.methods and method != CONTROL:
+                if CONTROL in each.methods and method not in (CONTROL, CEILING):
                     controls[names[method]] = names[CONTROL]
         return cls(scores, columns, values, cost, controls)
 
@@ -110,9 +112,14 @@ class Table:
 
     @cached_property
     def ranks(self) -> Float[np.ndarray, "methods columns"]:
-        """The rank of every method by its mean, 1 = best; NaN for columns without a direction or with only one method."""
-        alone = (~np.isnan(self._means)).sum(0) < 2
-        return np.where(alone, np.nan, ranks(self._means, self._better))
+        """The rank of every method by its mean, 1 = best; NaN for columns without a direction or with only one method.
+
+        `greedy` has no ranks: it searches for what the columns measure.
+        """
+        means = self._means
+        means[[i for i, method in enumerate(self.methods) if _is_ceiling(method)]] = np.nan
+        alone = (~np.isnan(means)).sum(0) < 2
+        return np.where(alone, np.nan, ranks(means, self._better))
 
     @cached_property
     def mean_ranks(self) -> Float[np.ndarray, " methods"]:
@@ -123,9 +130,42 @@ class Table:
     def comparisons(self) -> list[Comparison]:
         """All pairs of methods on every column that has a direction."""
         directed = [i for i, column in enumerate(self.columns) if column.measure.better]
-        if len(self.values) < 2 or not directed:
+        compared = [method for method in self.methods if not _is_ceiling(method)]
+        if len(compared) < 2 or not directed:
             return []
-        return compare_pairs(self._select(self.methods, directed), [self.names[i] for i in directed])
+        return compare_pairs(self._select(compared, directed), [self.names[i] for i in directed])
+
+    @cached_property
+    def ceilings(self) -> dict[str, Intervals]:
+        """By model, the means of the ceiling over the sample of images where it was searched for, with intervals."""
+        return {
+            each.model: bootstrap_interval(np.stack([self._ceiling_column(each, name) for name in self.names], 1))
+            for each in self.scores
+            if each.ceiling is not None
+        }
+
+    @cached_property
+    def shares(self) -> dict[str, Intervals]:
+        """By method, its share of the way from the floor to the ceiling on that sample; NaN where there is none."""
+        shares = dict[str, Intervals]()
+        for each in self.scores:
+            if each.ceiling is None:
+                continue
+            prefix = f"{each.model}/" if len(self.scores) > 1 else ""
+            # Images and their order are those of the ceiling.
+            sample = np.searchsorted(each.indices, each.ceiling.indices)
+            ceiling = np.stack([self._ceiling_column(each, name) for name in self.names], 1)
+            floor = self.values[prefix + CONTROL][sample]
+            higher = [better == "higher" for better in self._better]
+            for method in each.methods:
+                shares[prefix + method] = share_of_way(self.values[prefix + method][sample], floor, ceiling, higher)
+        return shares
+
+    @staticmethod
+    def _ceiling_column(scores: Scores, name: str) -> Float[np.ndarray, " images"]:
+        assert scores.ceiling is not None
+        undefined = np.full(len(scores.ceiling.indices), np.nan)
+        return scores.ceiling.values.get(name, undefined)
 
     @cached_property
     def unproven(self) -> list[UnprovenMethod]:
@@ -151,3 +191,7 @@ class Table:
     @property
     def _better(self) -> list[Better | None]:
         return [column.measure.better for column in self.columns]
+
+
+def _is_ceiling(method: str) -> bool:
+    return method.split("/")[-1] == CEILING

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from vitrail.evaluation.scoring.table import Table
-from vitrail.metrics.statistics import UnprovenMethod
+from vitrail.metrics.statistics import CONTROL, Intervals, UnprovenMethod
 
 MAX_NAMED = 4
 
@@ -21,7 +21,8 @@ def table_lines(table: Table, changes: Mapping[str, str]) -> Iterator[str]:
     """
     for metric in metric_names(table):
         yield f"{metric} ({changes[metric]})" if metric in changes else metric
-        for line in (*align_columns(*metric_cells(table, metric)), *describe_undefined(table, metric)):
+        described = (*describe_undefined(table, metric), *describe_ceiling(table, metric))
+        for line in (*align_columns(*metric_cells(table, metric)), *described):
             yield f"  {line}"
     yield "±: half of the 95 % bootstrap interval of the mean over images"
     for line in align_columns(*overview_cells(table)):
@@ -34,19 +35,66 @@ def metric_names(table: Table) -> list[str]:
 
 
 def metric_cells(table: Table, metric: str) -> Cells:
-    """Return the table of a metric: one row per method with mean and half of the 95 % interval, below a row of directions."""
+    """Return the table of a metric: one row per method with mean and half of the 95 % interval, below a row of directions.
+
+    Curves with a ceiling have a second column, the share of the way from the floor to it; a last row per model has the ceiling.
+    """
     columns = [i for i, column in enumerate(table.columns) if column.metric == metric]
-    head = ["", *(table.columns[i].measure.name for i in columns)]
-    rows = [["better", *(table.columns[i].measure.better or "" for i in columns)]]
+    shared = _columns_with_ceiling(table, columns)
+    head = ["", *(table.columns[i].measure.name for i in columns), *(f"{table.columns[i].measure.name} share" for i in shared)]
+    rows = [["better", *(table.columns[i].measure.better or "" for i in columns), *("higher" for _ in shared)]]
     for method in table.methods:
         numbers = table.intervals[method]
         rows.append(
             [
                 method,
                 *(_format_mean(numbers.mean[i], numbers.low[i], numbers.high[i], int(numbers.count[i])) for i in columns),
+                *(_format_share(table.shares[method], i) if method in table.shares else "-" for i in shared),
             ]
         )
+    for model, numbers in table.ceilings.items() if shared else ():
+        means = (_format_mean(numbers.mean[i], numbers.low[i], numbers.high[i], int(numbers.count[i])) for i in columns)
+        name = "ceiling" if len(table.scores) == 1 else f"{model}/ceiling"
+        rows.append([name, *means, *("100 %" if i in shared else "" for i in shared)])
     return head, rows
+
+
+def describe_ceiling(table: Table, metric: str) -> list[str]:
+    """Describe what shares of a metric mean, what the search cost, and where they are undefined."""
+    shared = _columns_with_ceiling(table, [i for i, column in enumerate(table.columns) if column.metric == metric])
+    if not shared:
+        return []
+    lines = []
+    for scores in table.scores:
+        if scores.ceiling is not None:
+            num_images, of_model = len(scores.ceiling.indices), f"{scores.model}: " if len(table.scores) > 1 else ""
+            lines.append(
+                f"{of_model}share: of the way from {CONTROL} (0 %) to the ceiling (100 %), on the same {num_images} images; the ceiling is "
+                f"the curve whose order was searched for greedily, which took {scores.ceiling.num_runs:.0f} runs of the network per image"
+            )
+    worse = {
+        table.columns[i].measure.name: None
+        for shares in table.shares.values()
+        for i in shared
+        if math.isnan(shares.mean[i]) and shares.count[i]
+    }
+    if worse:
+        lines.append(f"{_shorten(list(worse))}: share undefined, since the greedy order is not better than {CONTROL} there")
+    better = {method: None for method, shares in table.shares.items() for i in shared if shares.mean[i] > 1 and shares.count[i]}
+    if better:
+        lines.append(f"{_shorten(list(better))}: above 100 % on a curve, whose greedy order is therefore not the best one")
+    return lines
+
+
+def _columns_with_ceiling(table: Table, columns: Sequence[int]) -> list[int]:
+    return [i for i in columns if any(numbers.count[i] for numbers in table.ceilings.values())]
+
+
+def _format_share(shares: Intervals, column: int) -> str:
+    mean, low, high = (100 * float(ends[column]) for ends in (shares.mean, shares.low, shares.high))
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.0f} %" + ("" if math.isnan(low) or shares.count[column] < 2 else f" ±{(high - low) / 2:.0f}")
 
 
 def describe_undefined(table: Table, metric: str) -> list[str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
+from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import METRICS
-from vitrail.metrics.statistics import CONTROL
 
 LEVEL = 0.05
 """Significance level of all tests."""
@@ -50,7 +50,7 @@ def reach_verdict(scores: Scores, budget: float | None = None) -> Verdict:
     """
     table = scores.table
     names = [column.name for column in table.columns if column.measure.better]
-    methods = [name for name in scores.methods if name != CONTROL]
+    methods = [name for name in scores.methods if name not in EXPLAINERS or not EXPLAINERS[name].is_control]
     affordable = [name for name in methods if budget is None or scores.cost[name].passes <= budget]
     open_questions = _list_open_questions(scores)
     if not names or not methods:

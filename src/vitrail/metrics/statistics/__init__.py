@@ -3,6 +3,7 @@
 from vitrail.metrics.statistics.comparison import CONTROL, Comparison, UnprovenMethod, compare_pairs, find_unproven_methods
 from vitrail.metrics.statistics.multiplicity import holm, mean_ranks, ranks
 from vitrail.metrics.statistics.resampling import Intervals, bootstrap_interval, p_value_errors, paired_p_values
+from vitrail.metrics.statistics.shares import share_of_way
 
 __all__ = [
     "CONTROL",
@@ -17,4 +18,5 @@ __all__ = [
     "p_value_errors",
     "paired_p_values",
     "ranks",
+    "share_of_way",
 ]
