@@ -7,21 +7,22 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from vitrail.core.class_naming import ClassNaming
+from vitrail.core.described_arrays import npz_path, read_arrays, write_arrays
+from vitrail.core.drawable import PICTURE_SUFFIXES, Drawable
 from vitrail.core.errors import CheckpointError, InvalidInputError
-from vitrail.core.files import atomic_write, regular_file
-from vitrail.core.json_io import json_text, read_json
-from vitrail.core.outputs import Output, check_output, infer_output, probabilities, ranking, value_name
+from vitrail.core.outputs import Output, check_output, infer_output, value_name
 from vitrail.core.peers import is_killed_worker
 from vitrail.core.types import Logits, Relevance, Targets
 
 FORMAT = "vitrail explanation 1"
 
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(ClassNaming, Drawable):
     """Relevance of every patch for one class per image.
 
     Attributes:
@@ -35,6 +36,7 @@ class Explanation:
         class_names: One name per class, or empty.
         sources: The file of every image, or empty.
         output: What logits mean, see `Classifier.output`; always "sigmoid" for a single logit.
+        photos: For drawing: of every photo a small copy, in memory, of the part that the model sees; or empty.
     """
 
     relevance: Relevance
@@ -46,10 +48,12 @@ class Explanation:
     class_names: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     output: Output = "softmax"
+    photos: tuple[UInt8[np.ndarray, "height width 3"], ...] = ()
 
     def __post_init__(self) -> None:
         num_images = len(self.relevance)
-        values = {"targets": self.targets, "logits": self.logits, "bias": self.bias, "sources": self.sources or None}
+        values: dict[str, Any] = {"targets": self.targets, "logits": self.logits, "bias": self.bias}
+        values |= {"sources": self.sources or None, "photos": self.photos or None}
         for name, value in values.items():
             if value is not None and len(value) != num_images:
                 raise InvalidInputError(f"expected {num_images} {name}, one per relevance map, got {len(value)}")
@@ -71,7 +75,13 @@ class Explanation:
             logits=self.logits[selected],
             bias=None if self.bias is None else self.bias[selected],
             sources=self.sources[selected],
+            photos=self.photos[selected],
         )
+
+    def __repr__(self) -> str:
+        what = f"{self.target_name()!r}" if len(self) == 1 else f"{len(self)} images"
+        of = f" of {self.model}" if self.model else ""
+        return f"Explanation({self.method or 'unnamed'}{of}: {what}, {self.grid[0]}x{self.grid[1]} cells)"
 
     def __iter__(self) -> Iterator["Explanation"]:
         return (self[i] for i in range(len(self)))
@@ -89,11 +99,6 @@ class Explanation:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the maps."""
         return self.relevance.shape[1], self.relevance.shape[2]
-
-    @property
-    def probabilities(self) -> Float[Tensor, "b c"]:
-        """The probability of every class; outputs without probabilities as they are."""
-        return probabilities(self.logits, self.output)
 
     @property
     def signed(self) -> bool:
@@ -144,40 +149,43 @@ class Explanation:
             raise InvalidInputError("expected explanations by one method, got some with a bias and some without")
         tensors = [part._tensors() for part in parts]
         joined: dict[str, Any] = {name: torch.cat([batch[name] for batch in tensors]) for name in tensors[0]}
-        return replace(parts[0], **joined, sources=tuple(source for part in parts for source in part.sources))
+        sources = tuple(source for part in parts for source in part.sources)
+        photos = tuple(photo for part in parts for photo in part.photos) if all(part.photos for part in parts) else ()
+        return replace(parts[0], **joined, sources=sources, photos=photos)
 
-    def save(self, path: str | Path) -> None:
-        """Write arrays to `path` (.npz), and names and targets to a .json file beside it; `Explanation.load` reads them.
+    def save(self, path: str | Path, **style: Any) -> None:
+        """Write arrays (.npz, or no suffix) with names and targets in a .json file beside them, or a picture (.png, .pdf, .svg).
+
+        `Explanation.load` reads the arrays; photos are not among them.
+
+        Args:
+            path: The file.
+            style: Of a picture, see `picture`.
 
         Raises:
+            InvalidInputError: Another suffix, or as for `picture`.
             OutputError: A file cannot be written; existing files stay intact.
         """
-        path = _npz(path)
-        description = json_text(self._describe(), indent=2)
-        arrays: dict[str, Any] = {
-            # numpy has no bfloat16, and results are not stored in half precision.
-            name: (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).detach().cpu().numpy()
-            for name, value in self._tensors().items()
-        }
-        # Both files are renamed into place only after both are written.
-        with atomic_write(path) as partial, atomic_write(path.with_suffix(".json")) as partial_json:
-            np.savez_compressed(partial, **arrays)
-            partial_json.write_text(description, encoding="utf-8")
+        suffix = Path(path).suffix
+        if suffix.lower() in PICTURE_SUFFIXES:
+            self.save_picture(path, **style)
+        elif suffix in ("", ".npz") or suffix[1:].isdigit():  # "crop-0.9" has no suffix.
+            write_arrays(npz_path(path), self._tensors(), self._describe())
+        else:
+            raise InvalidInputError(
+                f"expected a file of arrays (.npz, or no suffix) or a picture ({', '.join(PICTURE_SUFFIXES)}), got {Path(path).name!r}"
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> "Explanation":
-        """Read what `save` wrote.
+        """Read the arrays that `save` wrote.
 
         Raises:
             CheckpointError: A file is missing, damaged, or of another format.
         """
-        path = _npz(path)
+        path = npz_path(path)
         try:
-            description = read_json(path.with_suffix(".json"))
-            with np.load(regular_file(path), allow_pickle=False) as arrays:
-                tensors: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-            if description.get("format") != FORMAT:
-                raise ValueError(f"expected the format {FORMAT!r}, got {description.get('format')!r}")
+            tensors, description = read_arrays(path, FORMAT)
             names = {key: description[key] for key in ("method", "model")}
             sources = tuple(image["source"] for image in description["images"])
             return cls(
@@ -192,33 +200,11 @@ class Explanation:
                 raise
             raise CheckpointError(f"cannot read the explanation {path}: {error}") from error
 
-    def class_name(self, index: int) -> str:
-        """Return the name of a class, or "class 7" without names; "output 7" where outputs are plain numbers."""
-        if index < len(self.class_names):
-            return self.class_names[index]
-        return f"{'output' if self.output == 'none' else 'class'} {index}"
-
-    def _distinct_name(self, index: int) -> str:
-        name = self.class_name(index)
-        return f"{name} (class {index})" if self.class_names.count(name) > 1 else name
-
-    def target_name(self, image: int = 0) -> str:
-        """Return the name of the explained class of an image; "embedding" where there is none."""
-        return "embedding" if self.output == "embedding" else self._distinct_name(int(self.targets[image]))
-
     def strongest_patches(self, image: int, count: int) -> list[tuple[int, int, float]]:
         """Return row, column and relevance of the most relevant patches, best first; ties are taken row by row."""
         values = self.relevance[image].flatten()
         order, cols = values.argsort(descending=True, stable=True)[:count].tolist(), self.relevance.shape[2]
         return [(patch // cols, patch % cols, float(values[patch])) for patch in order]
-
-    def top_classes(self, image: int, count: int) -> list[tuple[str, float]]:
-        """Return name and probability of the most probable classes, or name and value of the largest outputs; none of an embedding."""
-        if self.output == "embedding":
-            return []
-        indices = ranking(self.logits[image], self.output).topk(min(count, self.logits.shape[1])).indices
-        values = self.probabilities[image][indices]
-        return [(self._distinct_name(index), value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)]
 
     def _tensors(self) -> dict[str, Tensor]:
         return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
@@ -244,8 +230,3 @@ class Explanation:
             "images": images,
             "class_names": list(self.class_names),
         }
-
-
-def _npz(path: str | Path) -> Path:
-    path = Path(path)
-    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
