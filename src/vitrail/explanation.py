@@ -48,7 +48,7 @@ class Explanation(ClassNaming, Drawable):
     class_names: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     output: Output = "softmax"
-    photos: tuple[UInt8[np.ndarray, "height width 3"], ...] = ()
+    photos: tuple[UInt8[np.ndarray, "_ _ 3"], ...] = ()
 
     def __post_init__(self) -> None:
         num_images = len(self.relevance)

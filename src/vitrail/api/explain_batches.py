@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from vitrail.api.photo_targets import PhotoTargets
 from vitrail.datasets.photo_batches import read_batches
 from vitrail.explainers import Explainer
@@ -36,7 +38,7 @@ def explain_batches(
         for chunk in (pairs[start : start + size] for start in range(0, len(pairs), size)):
             images, sources = [batch.images[i] for i, _ in chunk], [batch.sources[i] or "" for i, _ in chunk]
             kept = [photo for i, _ in chunk if (photo := batch.photos[i]) is not None]
-            target: Any = targets.given if targets.common else [target for _, target in chunk]
+            target = targets.given if targets.common else torch.tensor([target for _, target in chunk])
             for explainer in explainers:
                 explanation = Explanation.concatenate(explain_images(explainer, images, sources, target))
                 parts[explainer.name].append(replace(explanation, photos=tuple(kept) if len(kept) == len(chunk) else ()))

@@ -71,8 +71,12 @@ class PhotoTargets:
         return InvalidInputError(f"expected {num_photos} targets, one per photo, got {self.given!r}")
 
 
-def _resolve(name: Any, classifier: Classifier) -> Any:
-    return classifier.class_index(name) if isinstance(name, str) else name
+def _resolve(name: Any, classifier: Classifier) -> int:
+    if isinstance(name, str):
+        return classifier.class_index(name)
+    if isinstance(name, bool) or not isinstance(name, Integral):
+        raise InvalidInputError(f"expected classes as whole numbers or names, got {name!r}")
+    return int(name)
 
 
 def _is_single(photos: Any) -> bool:

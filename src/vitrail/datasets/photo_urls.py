@@ -1,6 +1,7 @@
 """Download photos by their URL, within limits of size and time."""
 
 import time
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import (
@@ -40,9 +41,9 @@ def download_photo(url: str, max_bytes: int = MAX_URL_BYTES, max_seconds: float 
         ImageError: The server does not answer or refuses, or the file is too large or takes too long.
     """
     deadline = time.monotonic() + max_seconds
-    if not urlsplit(url).hostname:
-        raise ImageError(f"expected a URL with a host, such as https://example.org/cat.jpg, got {url!r}")
     try:
+        if not urlsplit(url).hostname:
+            raise ValueError("it names no host")
         with _opener().open(Request(url, headers={"User-Agent": f"vitrail/{__version__}"}), timeout=max_seconds) as response:
             content = bytearray()
             # `read` would wait for a full chunk, and a slow server could take forever.
@@ -59,7 +60,11 @@ def download_photo(url: str, max_bytes: int = MAX_URL_BYTES, max_seconds: float 
             return bytes(content)
     except HTTPError as error:
         raise ImageError(f"cannot download {url}: the server answered {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:  # Host not found, timeout, broken connection, malformed URL or answer.
+    except (
+        OSError,
+        ValueError,
+        HTTPException,
+    ) as error:  # Host not found, timeout, broken connection, malformed URL or answer.
         reason = getattr(error, "reason", None) or error
         raise ImageError(f"cannot download {url}: {reason}; download it first and give the file") from error
 

@@ -49,9 +49,10 @@ class Scale:
     def end_labels(self) -> tuple[str, str]:
         """Return the texts at the lower and the upper end."""
         low, high = self.label(self.low), self.label(self.high)
-        if self.signed:
-            low, high = (f"{low}", f"+{high}") if self.high > 0 else (low, high)
-        return (f"\u2264 {low}" if self.clipped and self.signed else low), (f"\u2265 {high}" if self.clipped else high)
+        if self.signed and self.high > 0:
+            low, high = (f"\u2264 {low}", f"\u2265 +{high}") if self.clipped else (low, f"+{high}")
+            return f"{low} against", f"for {high}"
+        return low, f"\u2265 {high}" if self.clipped else high
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def draw_panel(
     return Panel(picture, _title(explanation), None if kind == "masked" else scale, strip, tuple(notes))
 
 
-def _measure_scale(explanation: Explanation, relevance: Tensor, clip: float | None) -> Scale:
+def _measure_scale(explanation: Explanation, relevance: Tensor, clip: int | float | None) -> Scale:
     signed = explanation.signed
     largest = float(relevance.abs().max())
     low = -largest if signed else float(relevance.min())
@@ -132,9 +133,8 @@ def _measure_scale(explanation: Explanation, relevance: Tensor, clip: float | No
             low, high, clipped = (-percentile if signed else low), percentile, True
     if explanation.bias is None:
         return Scale(low, high, signed, clipped, "relevance, share of maximum", largest or 1.0)
-    return Scale(
-        low, high, signed, clipped, f"relevance, in {'logits' if has_probabilities(explanation.output) else 'output units'}", 1
-    )
+    unit = "logits" if has_probabilities(explanation.output) else "output units"
+    return Scale(low, high, signed, clipped, f"relevance, in {unit}", 1.0)
 
 
 def _describe_colors(explanation: Explanation, style: Style, scale: Scale) -> list[str]:
@@ -151,7 +151,7 @@ def _describe_colors(explanation: Explanation, style: Style, scale: Scale) -> li
     return notes
 
 
-def _describe_cells(cells: Tensor, word: str, share: float, signed: bool) -> str:
+def _describe_cells(cells: Tensor, word: str, share: int | float, signed: bool) -> str:
     what = "positive relevance" if signed else "relevance above its minimum"
     if not cells.any():
         return f"no {what}" if signed else "relevance is the same everywhere"

@@ -9,7 +9,7 @@ from torch import Tensor
 from vitrail.adapters.cells import expand_cells
 
 
-def strongest_cells(relevance: Float[Tensor, "rows cols"], share: float, signed: bool) -> Bool[Tensor, "rows cols"]:
+def strongest_cells(relevance: Float[Tensor, "rows cols"], share: int | float, signed: bool) -> Bool[Tensor, "rows cols"]:
     """Return the fewest cells that together hold a share of the relevance for the class.
 
     The relevance for the class is the positive part where relevance has a sign, else what exceeds the smallest value, which all cells

@@ -33,8 +33,8 @@ class Style:
     kind: Kind | None = None
     smoothing: Smoothing = "auto"
     palette: Palette = "color"
-    clip: float | None = None
-    share: float | None = 0.5
+    clip: int | float | None = None
+    share: int | float | None = 0.5
     side: int = 448
 
     def __post_init__(self) -> None:
