@@ -68,15 +68,8 @@ class Explanation(ClassNaming, Drawable):
         if isinstance(index, int) and not -len(self) <= index < len(self):
             raise IndexError(f"expected the index of one of {len(self)} images, got {index}")
         selected = slice(index, index + 1 or None) if isinstance(index, int) else index
-        return replace(
-            self,
-            relevance=self.relevance[selected],
-            targets=self.targets[selected],
-            logits=self.logits[selected],
-            bias=None if self.bias is None else self.bias[selected],
-            sources=self.sources[selected],
-            photos=self.photos[selected],
-        )
+        tensors: dict[str, Any] = {name: tensor[selected] for name, tensor in self._tensors().items()}
+        return replace(self, **tensors, sources=self.sources[selected], photos=self.photos[selected])
 
     def __repr__(self) -> str:
         what = f"{self.target_name()!r}" if len(self) == 1 else f"{len(self)} images"
@@ -104,10 +97,6 @@ class Explanation(ClassNaming, Drawable):
     def signed(self) -> bool:
         """Whether relevance can be negative; always for decompositions of the logit."""
         return self.bias is not None or bool((self.relevance < 0).any())
-
-    def target_logits(self) -> Float[Tensor, " b"]:
-        """Return the logit of the explained class."""
-        return self.logits.gather(1, self.targets[:, None]).squeeze(1)
 
     def completeness_error(self) -> float | None:
         """Return the largest |sum of relevance + bias - logit| over the largest |logit|; None without a bias."""
@@ -186,11 +175,11 @@ class Explanation(ClassNaming, Drawable):
         path = npz_path(path)
         try:
             tensors, description = read_arrays(path, FORMAT)
-            names = {key: description[key] for key in ("method", "model")}
             sources = tuple(image["source"] for image in description["images"])
             return cls(
                 **tensors,
-                **names,
+                method=description["method"],
+                model=description["model"],
                 class_names=tuple(description["class_names"]),
                 output=description.get("output", "softmax"),  # missing in older files
                 sources=sources if any(sources) else (),

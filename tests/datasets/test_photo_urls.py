@@ -67,7 +67,7 @@ def test_a_url_is_a_photo_and_its_source():
     assert (np.asarray(opened.photo) == np.asarray(photo)).all()
 
 
-def test_urls_are_told_from_paths():
+def test_only_addresses_of_the_web_are_urls():
     assert is_url("https://example.org/cat.jpg")
     assert is_url("HTTP://example.org/cat.jpg")
     assert not is_url("https.jpg")

@@ -129,7 +129,7 @@ def test_ends_of_the_color_bar_are_the_colors_of_the_extreme_cells():
     np.testing.assert_allclose(pixels(over.picture)[10, 10], over.colors[0, -1], atol=2)
 
 
-def test_clipping_is_said_and_brings_out_weak_cells():
+def test_clipping_brings_out_weak_cells_and_is_noted():
     relevance = torch.rand(1, 20, 20, generator=torch.Generator().manual_seed(0))
     relevance[0, 3, 4] = 50.0
     photo = Image.new("RGB", (64, 64), (120, 120, 120))
@@ -147,13 +147,13 @@ def test_a_percentile_of_zero_clips_nothing_and_says_so(explanation):
     assert "nothing to clip at the 90th percentile" in clipped.notes
 
 
-def test_blending_is_said_where_it_is_used():
+def test_a_note_names_the_blending():
     coarse, fine = (draw_panel(explain(torch.rand(1, side, side)), Style(), None).notes for side in (13, 14))
     assert "13x13 cells" in coarse
     assert "14x14 cells, blended (bilinear)" in fine
 
 
-def test_the_share_of_the_outlined_cells_is_said():
+def test_a_note_names_the_share_of_the_outlined_cells():
     panel = draw_panel(explain(torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])), Style(share=0.5), None)
     # Above the minimum: 3, 2, 1, 0.
     assert "outlined: 1 of 4 cells with 50% of the relevance above its minimum" in panel.notes
@@ -238,7 +238,7 @@ def test_without_axes_pyplot_makes_them(explanation):
     pyplot.close(axes.figure)
 
 
-def test_several_images_share_a_picture_and_what_is_left_out_is_said(explanation, tmp_path):
+def test_several_images_share_a_picture_that_names_what_it_omits(explanation, tmp_path):
     many = explain(torch.rand(14, 4, 4))
     two, one = many[:2].picture(side=64), many.picture(1, side=64)
     assert (pixels(two)[: one.height, two.width // 2 :][: one.height, : one.width] == pixels(one)).all()

@@ -1,5 +1,8 @@
 """The names of explained and of probable classes."""
 
+from jaxtyping import Float
+from torch import Tensor
+
 from vitrail.core.outputs import Output, probabilities, ranking
 from vitrail.core.types import Logits, Targets
 
@@ -16,6 +19,10 @@ class ClassNaming:
     def probabilities(self) -> Logits:
         """The probability of every class; outputs without probabilities as they are."""
         return probabilities(self.logits, self.output)
+
+    def target_logits(self) -> Float[Tensor, " b"]:
+        """Return the logit of the explained class."""
+        return self.logits.gather(1, self.targets[:, None]).squeeze(1)
 
     def class_name(self, index: int) -> str:
         """Return the name of a class, or "class 7" without names; "output 7" where outputs are plain numbers."""

@@ -68,7 +68,7 @@ def copy_photo(photo: Image.Image, preprocessing: Preprocessing) -> UInt8[np.nda
 def copy_image(
     image: Float[Tensor, "channels height width"], preprocessing: Preprocessing
 ) -> UInt8[np.ndarray, "height width 3"] | None:
-    """Return a small copy of a normalized image as pixels: its first three channels, or the first one; None if it cannot be told."""
+    """Return a small copy of a normalized image as pixels of three channels; None for one that the network refuses."""
     if len(image) != preprocessing.num_channels or not torch.isfinite(image).all():
         return None  # The method refuses it.
     pixels = preprocessing.denormalize(image.detach().float().cpu()[None])[0]
