@@ -137,7 +137,7 @@ class ExplanationOptions(OutputOptions):
     half: Annotated[bool, option(OUTPUT, "--half", help="Half precision in shards.")] = False
     smooth: Annotated[
         bool | None,
-        option(OUTPUT, "--smooth/--no-smooth", help="Blend patches in overlays (default: grids of 14 or more a side)."),
+        optional(OUTPUT, "--smooth/--no-smooth", help="Blend patches in overlays (default: grids of 14 or more a side)."),
     ] = None
     top: Annotated[int, option(OUTPUT, min=1, help="Number of classes and patches to print.")] = 3
     dry_run: DryRun = False

@@ -23,7 +23,7 @@ MAX_PANELS = 12
 """Largest number of images in one picture."""
 
 PANELS_PER_ROW = 4
-INCHES = 4.2
+INCHES = 4.6
 """Width of an image in PDF and SVG files."""
 
 
@@ -68,7 +68,7 @@ def save(explanation: Explanation, path: str | Path, image: int | None = None, *
     shape = max(panel.picture.height / panel.picture.width for panel in panels)
     wide = max(panel.picture.width / panel.picture.height for panel in panels) > 1.6
     width = INCHES * (2 if wide else 1)
-    figure = Figure(figsize=(width * num_columns, (0.85 * width * shape + 1.1) * num_rows), layout="constrained")
+    figure = Figure(figsize=(width * num_columns, (0.8 * width * shape + 1.5) * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False)
     for cell, panel in zip(axes.flat, panels, strict=False):
         plot_panel(panel, cell)

@@ -1,10 +1,15 @@
 """Draw explanations into axes of Matplotlib."""
 
+import textwrap
+
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 
 from vitrail.viz.panel import Panel
+
+LETTERS = 44
+"""Letters per line above and below axes."""
 
 
 def plot_panel(panel: Panel, axes: Axes) -> None:
@@ -14,8 +19,9 @@ def plot_panel(panel: Panel, axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     title, subtitle = (_printable(text) for text in panel.title)
+    title, subtitle = (textwrap.fill(text, LETTERS, max_lines=2) for text in (title, subtitle))
     axes.set_title(f"{title}\n{subtitle}", fontsize=10, parse_math=False)
-    axes.set_xlabel("\n".join(map(_printable, panel.notes)), fontsize=8, parse_math=False)
+    axes.set_xlabel("\n".join(textwrap.fill(_printable(note), LETTERS) for note in panel.notes), fontsize=8, parse_math=False)
     if panel.scale is None:
         return
     scale = panel.scale
