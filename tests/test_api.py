@@ -130,9 +130,9 @@ def test_too_many_targets_are_refused_also_where_they_fill_a_batch(classifier, p
         vitrail.explain(classifier, [photo] * 16, target=torch.zeros(17, dtype=torch.long))
 
 
-def test_pixels_are_not_taken_for_a_normalized_batch(classifier):
+def test_integers_are_not_taken_for_a_normalized_batch(classifier):
     with pytest.raises(InvalidInputError, match="floats"):
-        vitrail.explain(classifier, torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8))
+        vitrail.explain(classifier, torch.randint(0, 256, (1, 3, 16, 16)))
 
 
 def test_no_photos_are_refused(classifier):

@@ -8,21 +8,22 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from vitrail.core.class_naming import ClassNaming
+from vitrail.core.described_arrays import npz_path, read_arrays, write_arrays
+from vitrail.core.drawable import PICTURE_SUFFIXES, Drawable
 from vitrail.core.errors import CheckpointError, InvalidInputError
-from vitrail.core.files import atomic_write, regular_file
-from vitrail.core.json_io import json_text, read_json
-from vitrail.core.outputs import Output, check_output, infer_output, probabilities, ranking, value_name
+from vitrail.core.outputs import Output, check_output, infer_output, value_name
 from vitrail.core.peers import is_killed_worker
 from vitrail.core.types import Logits, Relevance, Targets
 
 FORMAT = "vitrail explanation 1"
 
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(ClassNaming, Drawable):
     """Relevance of every patch for one class per image.
 
     Attributes:
@@ -39,6 +40,7 @@ class Explanation:
         provenance: How it was made, as plain values: version of vitrail, weights, preprocessing, options of the method; empty if unknown.
         standard_error: How far relevance is from what infinitely many samples would give, as a standard error per patch; None if the
             method does not sample.
+        photos: For drawing: of every photo a small copy, in memory, of the part that the model sees; or empty.
     """
 
     relevance: Relevance
@@ -52,10 +54,12 @@ class Explanation:
     output: Output = "softmax"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     standard_error: Relevance | None = None
+    photos: tuple[UInt8[np.ndarray, "_ _ 3"], ...] = ()
 
     def __post_init__(self) -> None:
         num_images = len(self.relevance)
-        values = {"targets": self.targets, "logits": self.logits, "bias": self.bias, "sources": self.sources or None}
+        values: dict[str, Any] = {"targets": self.targets, "logits": self.logits, "bias": self.bias}
+        values |= {"sources": self.sources or None, "photos": self.photos or None}
         for name, value in values.items():
             if value is not None and len(value) != num_images:
                 raise InvalidInputError(f"expected {num_images} {name}, one per relevance map, got {len(value)}")
@@ -75,7 +79,12 @@ class Explanation:
             raise IndexError(f"expected the index of one of {len(self)} images, got {index}")
         selected = slice(index, index + 1 or None) if isinstance(index, int) else index
         tensors: dict[str, Any] = {name: tensor[selected] for name, tensor in self._tensors().items()}
-        return replace(self, **tensors, sources=self.sources[selected])
+        return replace(self, **tensors, sources=self.sources[selected], photos=self.photos[selected])
+
+    def __repr__(self) -> str:
+        what = f"{self.target_name()!r}" if len(self) == 1 else f"{len(self)} images"
+        of = f" of {self.model}" if self.model else ""
+        return f"Explanation({self.method or 'unnamed'}{of}: {what}, {self.grid[0]}x{self.grid[1]} cells)"
 
     def __iter__(self) -> Iterator["Explanation"]:
         return (self[i] for i in range(len(self)))
@@ -95,18 +104,9 @@ class Explanation:
         return self.relevance.shape[1], self.relevance.shape[2]
 
     @property
-    def probabilities(self) -> Float[Tensor, "b c"]:
-        """The probability of every class; outputs without probabilities as they are."""
-        return probabilities(self.logits, self.output)
-
-    @property
     def signed(self) -> bool:
         """Whether relevance can be negative; always for decompositions of the logit."""
         return self.bias is not None or bool((self.relevance < 0).any())
-
-    def target_logits(self) -> Float[Tensor, " b"]:
-        """Return the logit of the explained class."""
-        return self.logits.gather(1, self.targets[:, None]).squeeze(1)
 
     def completeness_error(self) -> float | None:
         """Return the largest |sum of relevance + bias - logit| over the largest |logit|; None without a bias."""
@@ -149,45 +149,48 @@ class Explanation:
             what = partly[0].replace("_", " ")
             raise InvalidInputError(f"expected explanations by one method, got some with a {what} and some without")
         joined: dict[str, Any] = {name: torch.cat([batch[name] for batch in tensors]) for name in tensors[0]}
-        return replace(parts[0], **joined, sources=tuple(source for part in parts for source in part.sources))
+        sources = tuple(source for part in parts for source in part.sources)
+        photos = tuple(photo for part in parts for photo in part.photos) if all(part.photos for part in parts) else ()
+        return replace(parts[0], **joined, sources=sources, photos=photos)
 
-    def save(self, path: str | Path) -> None:
-        """Write arrays to `path` (.npz), and names and targets to a .json file beside it; `Explanation.load` reads them.
+    def save(self, path: str | Path, **style: Any) -> None:
+        """Write arrays (.npz, or no suffix) with names and targets in a .json file beside them, or a picture (.png, .pdf, .svg).
+
+        `Explanation.load` reads the arrays; photos are not among them.
+
+        Args:
+            path: The file.
+            style: Of a picture, see `picture`.
 
         Raises:
+            InvalidInputError: Another suffix, or as for `picture`.
             OutputError: A file cannot be written; existing files stay intact.
         """
-        path = _npz(path)
-        description = json_text(self.describe(), indent=2)
-        arrays: dict[str, Any] = {
-            # numpy has no bfloat16, and results are not stored in half precision.
-            name: (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).detach().cpu().numpy()
-            for name, value in self._tensors().items()
-        }
-        # Both files are renamed into place only after both are written.
-        with atomic_write(path) as partial, atomic_write(path.with_suffix(".json")) as partial_json:
-            np.savez_compressed(partial, **arrays)
-            partial_json.write_text(description, encoding="utf-8")
+        suffix = Path(path).suffix
+        if suffix.lower() in PICTURE_SUFFIXES:
+            self.save_picture(path, **style)
+        elif suffix in ("", ".npz") or suffix[1:].isdigit():  # "crop-0.9" has no suffix.
+            write_arrays(npz_path(path), self._tensors(), self.describe())
+        else:
+            raise InvalidInputError(
+                f"expected a file of arrays (.npz, or no suffix) or a picture ({', '.join(PICTURE_SUFFIXES)}), got {Path(path).name!r}"
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> "Explanation":
-        """Read what `save` wrote.
+        """Read the arrays that `save` wrote.
 
         Raises:
             CheckpointError: A file is missing, damaged, or of another format.
         """
-        path = _npz(path)
+        path = npz_path(path)
         try:
-            description = read_json(path.with_suffix(".json"))
-            with np.load(regular_file(path), allow_pickle=False) as arrays:
-                tensors: dict[str, Any] = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-            if description.get("format") != FORMAT:
-                raise ValueError(f"expected the format {FORMAT!r}, got {description.get('format')!r}")
-            names = {key: description[key] for key in ("method", "model")}
+            tensors, description = read_arrays(path, FORMAT)
             sources = tuple(image["source"] for image in description["images"])
             return cls(
                 **tensors,
-                **names,
+                method=description["method"],
+                model=description["model"],
                 class_names=tuple(description["class_names"]),
                 output=description.get("output", "softmax"),  # missing in older files
                 sources=sources if any(sources) else (),
@@ -197,20 +200,6 @@ class Explanation:
             if is_killed_worker(error):  # Raised wherever the program happens to be.
                 raise
             raise CheckpointError(f"cannot read the explanation {path}: {error}") from error
-
-    def class_name(self, index: int) -> str:
-        """Return the name of a class, or "class 7" without names; "output 7" where outputs are plain numbers."""
-        if index < len(self.class_names):
-            return self.class_names[index]
-        return f"{'output' if self.output == 'none' else 'class'} {index}"
-
-    def _distinct_name(self, index: int) -> str:
-        name = self.class_name(index)
-        return f"{name} (class {index})" if self.class_names.count(name) > 1 else name
-
-    def target_name(self, image: int = 0) -> str:
-        """Return the name of the explained class of an image; "embedding" where there is none."""
-        return "embedding" if self.output == "embedding" else self._distinct_name(int(self.targets[image]))
 
     def strongest_patches(self, image: int, count: int) -> list[tuple[int, int, float]]:
         """Return row, column and relevance of the most relevant patches, best first; ties are taken row by row."""
@@ -236,14 +225,6 @@ class Explanation:
         reach = NormalDist().inv_cdf((1 + level) / 2) * (variances[others] + variances[last]).sqrt()
         tied = others[(reach > 0) & (values[last] - values[others] <= reach)].tolist()
         return [(patch // cols, patch % cols, float(values[patch])) for patch in tied]
-
-    def top_classes(self, image: int, count: int) -> list[tuple[str, float]]:
-        """Return name and probability of the most probable classes, or name and value of the largest outputs; none of an embedding."""
-        if self.output == "embedding":
-            return []
-        indices = ranking(self.logits[image], self.output).topk(min(count, self.logits.shape[1])).indices
-        values = self.probabilities[image][indices]
-        return [(self._distinct_name(index), value) for index, value in zip(indices.tolist(), values.tolist(), strict=True)]
 
     def _tensors(self) -> dict[str, Tensor]:
         return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
@@ -271,8 +252,3 @@ class Explanation:
             "images": images,
             "class_names": list(self.class_names),
         }
-
-
-def _npz(path: str | Path) -> Path:
-    path = Path(path)
-    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")

@@ -16,7 +16,7 @@ from vitrail.datasets.photos import result_names
 from vitrail.explainers import make_explainer
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_folder import explain_folder
-from vitrail.viz.overlay import overlay
+from vitrail.viz.style import Style
 
 pytest_plugins = ("tiny",)
 
@@ -32,7 +32,7 @@ def write_rows(rows, path):
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch):
     """Drawing is not what is tested here."""
-    monkeypatch.setattr("vitrail.runs.explain_photos.overlay", partial(overlay, side=8))
+    monkeypatch.setattr("vitrail.runs.explain_photos.Style", partial(Style, side=16))
     monkeypatch.setattr("vitrail.runs.explain_files.MAX_ROWS", 3)
     monkeypatch.setattr("vitrail.runs.explain_files.contact_sheet", write_rows)
 

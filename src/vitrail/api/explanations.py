@@ -2,66 +2,104 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
-from PIL import Image
-from torch import Tensor
+from torch.utils.data import Dataset
 
+from vitrail.api.explain_batches import explain_batches
 from vitrail.api.models import Model, Options, as_classifier, as_list, default_method, make_explainers
+from vitrail.api.photo_targets import PhotoTargets
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import results_folder
-from vitrail.core.types import Targets
 from vitrail.datasets.dataset import Unreadable
-from vitrail.datasets.image_io import open_image
+from vitrail.datasets.photo_objects import Photo
 from vitrail.datasets.photos import list_photos
-from vitrail.datasets.rgb import to_rgb
-from vitrail.explainers import make_explainer
+from vitrail.explainers import check_method_names, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_files import FolderResults
 from vitrail.runs.explain_folder import explain_folder as run_explain_folder
-from vitrail.runs.explain_images import BATCH_SIZE, explain_photos
+from vitrail.runs.explain_images import BATCH_SIZE
 from vitrail.runs.explain_photos import SHEET, explain_photos_into, method_folders, refuse_overwriting
 from vitrail.runs.explain_shards import Pictures
-from vitrail.viz.overlay import Smoothing
+from vitrail.viz.smoothing import Smoothing
 
-Photo = str | Path | Image.Image
+Photos = Photo | Iterable[Any] | Dataset[Any]
+
+
+@overload
+def explain(
+    model: Model,
+    photos: Photos,
+    method: str | None = ...,
+    target: Any = ...,
+    *,
+    keep_photos: bool = ...,
+    method_options: Options | None = ...,
+    **options: Any,
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    model: Model,
+    photos: Photos,
+    method: Sequence[str],
+    target: Any = ...,
+    *,
+    keep_photos: bool = ...,
+    method_options: Options | None = ...,
+    **options: Any,
+) -> dict[str, Explanation]: ...
 
 
 def explain(
     model: Model,
-    photos: Photo | Sequence[Photo] | Tensor,
-    method: str | None = None,
-    target: int | str | Targets | None = None,
+    photos: Photos,
+    method: str | Sequence[str] | None = None,
+    target: Any = None,
+    *,
+    keep_photos: bool = True,
+    method_options: Options | None = None,
     **options: Any,
-) -> Explanation:
+) -> Explanation | dict[str, Explanation]:
     """Explain the prediction of a model for photos.
 
     Args:
         model: A name (`vitrail.load`), a network, or an adapted network.
-        photos: Files, opened photos, or a normalized batch.
-        method: Name of a method (`vitrail.list_methods`); if None, hit for a HiT, intr for an INTR, else chefer.
-        target: Class index or name for all photos, an index per photo, or None for the predicted class.
-        options: Options of the method.
+        photos: A photo, or a list, generator, DataLoader or data set of photos: files, http(s) URLs of files, opened photos, open binary
+            files, arrays of uint8 (height, width, channels), tensors of uint8 (channels, height, width), and normalized images or batches
+            (tensors of floats). Labels of a DataLoader are ignored. Photos are opened batch by batch; normalized batches stay whole.
+        method: Name of a method (`vitrail.list_methods`), or a list of names; if None, hit for a HiT, intr for an INTR, else chefer.
+        target: Class index or name for all photos, or None for the predicted class; or one per photo; or a list of classes per photo,
+            which gives one map per class, photo by photo. For a single photo, a plain list of classes.
+        keep_photos: Keep small copies of what the network sees, at most 0.3 MB a square photo, so that the explanation can be drawn.
+        method_options: Options by method, for a list of methods.
+        options: Options of a single method.
+
+    Returns:
+        The explanation of all photos; for a list of methods, also of one, a dictionary by method.
 
     Raises:
-        VitrailError: A file, model, method, target or option cannot be used; the message says what to do.
+        VitrailError: A photo, model, method, target or option cannot be used; the message says what to do.
 
     Example:
         >>> import vitrail
         >>> explanation = vitrail.explain("vitrail:hit-cifar10", "cat.jpg")  # doctest: +SKIP
+        >>> explanation.save_png("explained.png")  # doctest: +SKIP
     """
     classifier = as_classifier(model)
-    explainer = make_explainer(method or default_method(classifier), classifier, **options)
-    if isinstance(photos, Tensor):
-        if not photos.is_floating_point():  # `to` below would hide it.
-            raise InvalidInputError(f"expected a normalized batch of floats, got {photos.dtype}; give pixels as opened photos")
-        return explainer.explain(photos.to(classifier.device, classifier.dtype), target)
-    if isinstance(photos, str | Path | Image.Image):
-        photos = [photos]
-    channels = classifier.preprocessing.num_channels
-    opened = [to_rgb(photo) if isinstance(photo, Image.Image) else open_image(photo, channels) for photo in photos]
-    sources = ["" if isinstance(photo, Image.Image) else str(photo) for photo in photos]
-    return explain_photos(explainer, opened, sources, target)
+    several = not (method is None or isinstance(method, str))
+    names = [default_method(classifier)] if method is None else as_list(method)
+    if options and (several or method_options):
+        raise InvalidInputError(
+            f"expected options of several methods by method, got {', '.join(options)}; give method_options={{'NAME': {{'OPTION': VALUE}}}}"
+        )
+    explainers = make_explainers(classifier, names, method_options)
+    if options:
+        explainers = [make_explainer(names[0], classifier, **options)]
+    check_method_names(explainers)
+    found = explain_batches(explainers, photos, PhotoTargets(target, photos, classifier), keep_photos)
+    return found if several else found[names[0]]
 
 
 def explain_files(
@@ -72,7 +110,7 @@ def explain_files(
     target: int | str | None = None,
     *,
     method_options: Options | None = None,
-    smoothing: Smoothing = "nearest",
+    smoothing: Smoothing = "auto",
     overwrite: bool = False,
     batch_size: int = BATCH_SIZE,
     precision: str = "full",
@@ -87,7 +125,7 @@ def explain_files(
         methods: Names of methods; the default method if None.
         target: Class index or name, or None for the predicted class.
         method_options: Options by method.
-        smoothing: How overlays are enlarged: "nearest" or "bilinear".
+        smoothing: How cells are blended in overlays, see `vitrail.viz.smoothing`.
         overwrite: Whether files of earlier results may be replaced.
         batch_size: Photos per batch.
         precision: Precision of the network: full, bf16 or fp16.
@@ -121,7 +159,7 @@ def explain_folder(
     *,
     limit: int | None = None,
     method_options: Options | None = None,
-    smoothing: Smoothing = "nearest",
+    smoothing: Smoothing = "auto",
     overwrite: bool = False,
     batch_size: int = BATCH_SIZE,
     num_workers: int = 0,
@@ -144,7 +182,7 @@ def explain_folder(
         target: Class index or name, or None for the predicted class.
         limit: Maximum number of images, evenly spread over the folder.
         method_options: Options by method.
-        smoothing: How overlays are enlarged: "nearest" or "bilinear".
+        smoothing: How cells are blended in overlays, see `vitrail.viz.smoothing`.
         overwrite: Start over: remove earlier results of these methods.
         batch_size: Images per batch.
         num_workers: Processes that read images.

@@ -141,7 +141,10 @@ class ExplanationOptions(OutputOptions):
     ] = "files"
     pictures: Annotated[str, option(OUTPUT, help="Images of shards to draw: a number, all or none.")] = "100"
     half: Annotated[bool, option(OUTPUT, "--half", help="Half precision in shards.")] = False
-    smooth: Annotated[bool, option(OUTPUT, help="Blend patches in overlays.")] = False
+    smooth: Annotated[
+        bool | None,
+        optional(OUTPUT, "--smooth/--no-smooth", help="Blend patches in overlays (default: grids of 14 or more a side)."),
+    ] = None
     top: Annotated[int, option(OUTPUT, min=1, help="Number of classes and patches to print.")] = 3
     dry_run: DryRun = False
 
@@ -151,9 +154,9 @@ class ExplanationOptions(OutputOptions):
         return parse_count(self.pictures, "--pictures")
 
     @property
-    def smoothing(self) -> Literal["nearest", "bilinear"]:
+    def smoothing(self) -> Literal["auto", "nearest", "bilinear"]:
         """How overlays are enlarged."""
-        return "bilinear" if self.smooth else "nearest"
+        return "auto" if self.smooth is None else "bilinear" if self.smooth else "nearest"
 
 
 @dataclass(frozen=True)

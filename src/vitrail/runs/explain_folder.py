@@ -81,7 +81,7 @@ def explain_folder(
     if any(explainer.model is not model for explainer in explainers):
         raise InvalidInputError("expected methods tied to one model, got several models")
     if smoothing not in get_args(Smoothing):
-        raise InvalidInputError(f"expected smoothing 'nearest' or 'bilinear', got {smoothing!r}")
+        raise InvalidInputError(f"expected smoothing {', '.join(map(repr, get_args(Smoothing)))}, got {smoothing!r}")
     expect_exists(data)
     expect_apart(data, out, names)
     photos = list_folder(data, model.preprocessing, limit)

@@ -20,8 +20,11 @@ from vitrail.explanation import Explanation
 from vitrail.runs.explain_images import BATCH_SIZE, explain_images
 from vitrail.runs.manifest import describe_provenance
 from vitrail.runs.results import expect_readable
-from vitrail.viz.overlay import Smoothing, overlay
+from vitrail.viz.annotate import annotate
+from vitrail.viz.overlay import Smoothing
+from vitrail.viz.panel import draw_panel
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
+from vitrail.viz.style import Style
 
 SHEET = "contact_sheet"
 EXPLANATIONS = "explanations"
@@ -68,7 +71,7 @@ def explain_photos_into(
     photos: Sequence[PhotoFile],
     target: int | str | None,
     folder: Path,
-    smoothing: Smoothing = "nearest",
+    smoothing: Smoothing = "auto",
     batch_size: int = BATCH_SIZE,
 ) -> tuple[dict[str, list[Explanation]], list[Unreadable]]:
     """Explain photos; write one overlay per photo, a contact sheet of the first photos, and the explanations.
@@ -150,5 +153,5 @@ def method_folders(methods: Sequence[str], folder: Path) -> dict[str, Path]:
 
 
 def draw(row: SheetRow, explanation: Explanation, smoothing: Smoothing) -> Image.Image:
-    """Draw the explanation of one photo over it."""
-    return overlay(row.photo, explanation.relevance[0], row.box, smoothing=smoothing, signed=explanation.signed)
+    """Draw the explanation of one photo over it, with title and color bar."""
+    return annotate(draw_panel(explanation, Style(smoothing=smoothing), row.photo, row.box))

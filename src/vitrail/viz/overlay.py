@@ -1,31 +1,23 @@
 """Heatmaps, and overlays of heatmaps or masks on the explained photo."""
 
-from typing import Literal
-
-import matplotlib
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from vitrail.viz.ground_truth import fade_outside
-
-SIGNED, UNSIGNED = "RdBu_r", "inferno"
-"""Color maps that are safe for color-blind readers: red for and blue against the class; dark to bright for unsigned relevance."""
-
-Smoothing = Literal["nearest", "bilinear"]
-
-Palette = Literal["color", "gray"]
-
-GRAY = "gray"
-"""Replaces both color maps: light for, dark against the class; dark to light for unsigned relevance."""
+from vitrail.viz.palettes import Palette as Palette
+from vitrail.viz.palettes import colorize, photo_colors
+from vitrail.viz.smoothing import Smoothing as Smoothing
+from vitrail.viz.smoothing import enlarge
+from vitrail.viz.strongest import draw_outline
 
 
 def heatmap(
     relevance: Float[Tensor, "rows cols"],
     size: tuple[int, int],
-    smoothing: Smoothing = "nearest",
+    smoothing: Smoothing = "auto",
     scale: float | None = None,
     signed: bool | None = None,
     floor: float | None = None,
@@ -38,28 +30,32 @@ def heatmap(
     Args:
         relevance: Raw relevance.
         size: Width and height of the picture in pixels.
-        smoothing: "nearest" shows the patches as they are, "bilinear" blends them.
+        smoothing: How cells are enlarged.
         scale: Magnitude that gets the full color; the largest magnitude in `relevance` if None.
-        signed: True for red and blue, False for dark to bright; None looks for negative values.
+        signed: True for two colors, False for dark to bright; None looks for negative values.
         floor: Value that is transparent in an unsigned heatmap; the smallest value in `relevance` if None.
-        palette: "color" or "gray".
+        palette: Colors of the heatmap.
 
     Returns:
         An RGBA picture.
     """
-    full = scale if scale is not None else float(relevance.abs().max())
-    corners = None if smoothing == "nearest" else False
-    pixels = nn.functional.interpolate(
-        relevance.detach().cpu().float()[None, None], size=(size[1], size[0]), mode=smoothing, align_corners=corners
-    )
     signed = bool((relevance < 0).any()) if signed is None else signed
+    return Image.fromarray(colorize(measure_strength(relevance, size, smoothing, scale, signed, floor), signed, palette))
+
+
+def measure_strength(
+    relevance: Float[Tensor, "rows cols"],
+    size: tuple[int, int],
+    smoothing: Smoothing,
+    scale: float | None,
+    signed: bool,
+    floor: float | None,
+) -> Float[np.ndarray, "height width"]:
+    """Return relevance per pixel in shares of the full color, from -1 to 1; see `heatmap`."""
+    full = scale if scale is not None else float(relevance.abs().max())
+    pixels = enlarge(relevance, (size[1], size[0]), smoothing)
     zero = 0.0 if signed else min(float(relevance.min()) if floor is None else floor, full)
-    strength = ((pixels[0, 0] - zero) / (full - zero)).clamp(-1, 1) if full > zero else torch.zeros(size[1], size[0])
-    # The ends of the signed color map are nearly black: stop before them.
-    positions = 0.5 + 0.42 * strength.numpy() if signed else strength.numpy()
-    colors = matplotlib.colormaps[GRAY if palette == "gray" else SIGNED if signed else UNSIGNED](positions)
-    colors[..., 3] = strength.abs().sqrt().numpy()
-    return Image.fromarray((colors * 255).round().astype(np.uint8), "RGBA")
+    return ((pixels - zero) / (full - zero)).clamp(-1, 1).numpy() if full > zero else np.zeros(pixels.shape, np.float32)
 
 
 def overlay(
@@ -68,14 +64,17 @@ def overlay(
     box: tuple[float, float, float, float],
     *,
     opacity: float = 0.75,
-    smoothing: Smoothing = "nearest",
+    smoothing: Smoothing = "auto",
     scale: float | None = None,
     signed: bool | None = None,
     floor: float | None = None,
     palette: Palette = "color",
+    outline: Bool[Tensor, "rows cols"] | None = None,
     side: int = 448,
 ) -> Image.Image:
     """Lay a heatmap over the part of a photo that the model sees; the rest of the photo is dimmed.
+
+    The photo turns gray below the heatmap, so that the colors of the two do not mix.
 
     Args:
         photo: The photo, upright, at its own size.
@@ -87,19 +86,22 @@ def overlay(
         signed: See `heatmap`.
         floor: See `heatmap`.
         palette: See `heatmap`.
+        outline: Cells to outline.
         side: Shorter side of the picture in pixels.
     """
-    canvas, box_in_picture = underlay(photo, box, side=side)
+    canvas, box_in_picture = underlay(photo, box, side=side, color=photo_colors(palette))
     seen = canvas.crop(box_in_picture)
     colors = heatmap(relevance, seen.size, smoothing, scale, signed, floor, palette)
+    gray = Image.composite(seen.convert("L").convert("RGB"), seen, colors.getchannel("A")).convert("RGBA")
     colors.putalpha(colors.getchannel("A").point(lambda alpha: alpha * opacity))
-    canvas.paste(Image.alpha_composite(seen.convert("RGBA"), colors).convert("RGB"), box_in_picture[:2])
+    colored = Image.alpha_composite(gray, colors).convert("RGB")
+    canvas.paste(colored if outline is None else draw_outline(colored, outline), box_in_picture[:2])
     _draw_frame(canvas, box_in_picture, "white", 2)
     return canvas
 
 
 def underlay(
-    photo: Image.Image, box: tuple[float, float, float, float], *, side: int = 448
+    photo: Image.Image, box: tuple[float, float, float, float], *, side: int = 448, color: float = 0.25
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
     """Prepare a photo for a heatmap: nearly gray, and dimmed outside of the box that the model sees.
 
@@ -107,14 +109,15 @@ def underlay(
         photo: See `overlay`.
         box: See `overlay`.
         side: See `overlay`.
+        color: How much of its color the photo keeps, from 0 to 1.
 
     Returns:
         The picture, and the box in its pixels.
     """
-    base, box_in_picture = _resize(photo, box, side)
+    base, box_in_picture = resize_photo(photo, box, side)
     gray = base.convert("L").convert("RGB")
     canvas = Image.blend(gray, Image.new("RGB", gray.size, "white"), 0.6)
-    canvas.paste(Image.blend(gray, base, 0.25).crop(box_in_picture), box_in_picture[:2])
+    canvas.paste(Image.blend(gray, base, color).crop(box_in_picture), box_in_picture[:2])
     return canvas, box_in_picture
 
 
@@ -133,7 +136,7 @@ def fade(
         box: See `overlay`.
         side: See `overlay`.
     """
-    base, box_in_picture = _resize(photo, box, side)
+    base, box_in_picture = resize_photo(photo, box, side)
     left, top, right, bottom = box_in_picture
     kept = torch.zeros(base.height, base.width)
     cells = keep.detach().cpu().float()[None, None]
@@ -151,7 +154,7 @@ def _draw_frame(picture: Image.Image, box: tuple[int, int, int, int], color: str
         ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=color, width=width)
 
 
-def _resize(
+def resize_photo(
     photo: Image.Image, box: tuple[float, float, float, float], side: int
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
     """Resize a photo, and its box with it."""

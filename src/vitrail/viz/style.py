@@ -1,0 +1,54 @@
+"""How the picture of an explanation looks."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.registry import unknown_name
+from vitrail.viz.palettes import Palette, check_palette
+from vitrail.viz.smoothing import Smoothing, choose_smoothing
+
+Kind = Literal["overlay", "heatmap", "masked", "side-by-side"]
+"""What is drawn: the heatmap over the photo, the heatmap alone, the strongest cells of the photo, or the photo beside the overlay."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the picture of an explanation looks.
+
+    Attributes:
+        kind: What is drawn; None: an overlay, or a heatmap where there is no photo.
+        smoothing: How cells are enlarged.
+        palette: Colors of the heatmap.
+        clip: Percentile of relevance that gets the full color, above 0, so that a few strong cells do not hide the rest; None: the maximum.
+        share: The strongest cells that together hold this share of the relevance are outlined, or kept by the kind "masked"; None: no
+            outline.
+        side: Shorter side of the photo in the picture, in pixels.
+
+    Raises:
+        UnknownNameError: No such kind, smoothing or palette.
+        InvalidInputError: A number outside of its range, or the kind "masked" without a share.
+    """
+
+    kind: Kind | None = None
+    smoothing: Smoothing = "auto"
+    palette: Palette = "color"
+    clip: int | float | None = None
+    share: int | float | None = 0.5
+    side: int = 448
+
+    def __post_init__(self) -> None:
+        if self.kind is not None and self.kind not in get_args(Kind):
+            raise unknown_name("kind", self.kind, list(get_args(Kind)))
+        choose_smoothing((1, 1), self.smoothing)
+        check_palette(self.palette)
+        if self.clip is not None and not 0 < self.clip <= 100:
+            raise InvalidInputError(f"expected a percentile above 0 and up to 100 for clip, got {self.clip}")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise InvalidInputError(f"expected a share above 0 and up to 1 of the relevance, got {self.share}")
+        if self.kind == "masked" and self.share is None:
+            raise InvalidInputError(
+                "expected the share of the relevance that the kind 'masked' keeps, got None; give e.g. share=0.5"
+            )
+        if not 16 <= self.side <= 4096:
+            raise InvalidInputError(f"expected a side of 16 to 4096 pixels, got {self.side}")
