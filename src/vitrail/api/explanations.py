@@ -15,6 +15,7 @@ from vitrail.datasets.dataset import Unreadable
 from vitrail.datasets.image_io import open_image
 from vitrail.datasets.photos import list_photos
 from vitrail.datasets.rgb import to_rgb
+from vitrail.datasets.source import DataSource
 from vitrail.explainers import make_explainer
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_files import FolderResults
@@ -114,7 +115,7 @@ def explain_files(
 
 def explain_folder(
     model: Model,
-    data: str | Path,
+    data: str | Path | DataSource,
     out: str | Path,
     methods: str | Iterable[str] | None = None,
     target: int | str | None = None,
@@ -131,14 +132,18 @@ def explain_folder(
     file_format: Literal["files", "shards"] = "files",
     pictures: Pictures = 100,
     half: bool = False,
+    data_set: str | None = None,
+    split: str | None = None,
+    data_options: Mapping[str, Any] | None = None,
 ) -> FolderResults:
-    """Explain every image below a folder, with results per image; resume an interrupted run with the same settings.
+    """Explain every image of a folder or another source, with results per image; resume an interrupted run with the same settings.
 
     Inside `vitrail.core.distributed.process_group`, the processes share the images. `vitrail.open_run` reads the results.
 
     Args:
         model: As for `explain`.
-        data: A folder of images, flat or with subfolders.
+        data: A folder of images, flat or with subfolders; or a list of files, tar files, or a table, as
+            `vitrail.datasets.open.open_dataset` takes them; with `data_set`, the root of that data set.
         out: Output folder, outside of `data`.
         methods: Names of methods; the default method if None.
         target: Class index or name, or None for the predicted class.
@@ -154,17 +159,21 @@ def explain_folder(
         file_format: "files": three files per image and method; "shards": one file for many images, for very large folders.
         pictures: Of shards: how many images to draw, evenly spread; or "all" or "none".
         half: Of shards: whether to store relevance and logits in half precision.
+        data_set: Name of a data set.
+        split: Split of the data set; test if not given, or val if there is no test split.
+        data_options: Options of the data set.
 
     Raises:
         OutputError: `out` holds something else or results of other settings, cannot be written, or is in use by another run.
         ImageError: Not a single image could be read.
         ProcessError: A process that reads images was killed.
     """
+    source = data if isinstance(data, DataSource) else DataSource(Path(data), data_set, split, data_options or {})
     classifier = as_classifier(model, device)
     names = [default_method(classifier)] if methods is None else as_list(methods)
     explainers = make_explainers(classifier, names, method_options, precision)
     return run_explain_folder(
-        *(explainers, data, out, target, limit, batch_size, num_workers, smoothing, overwrite, model_options),
+        *(explainers, source, out, target, limit, batch_size, num_workers, smoothing, overwrite, model_options),
         file_format=file_format,
         pictures=pictures,
         half=half,

@@ -12,7 +12,7 @@ from vitrail.core.files import output_folder
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledImages
-from vitrail.evaluation.data_source import DataSource
+from vitrail.datasets.source import DataSource
 from vitrail.evaluation.scoring.cost import count_passes_of_first
 from vitrail.evaluation.scoring.engine import score
 from vitrail.evaluation.scoring.plan import Plan
