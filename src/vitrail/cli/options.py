@@ -13,10 +13,16 @@ from vitrail.cli.parsing import (
     parse_method_options,
     parse_names,
 )
+from vitrail.core.errors import InvalidInputError
 
 Overwrite = Annotated[bool, option(OUTPUT, "--overwrite", help="Replace earlier results.")]
 
-DataArgument = Annotated[Path, typer.Argument(help="Photo, folder of photos, or folder with one subfolder per class.")]
+DataArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Photo, folder of photos, or folder with one subfolder per class; list of files (- for standard input), tar files, table."
+    ),
+]
 
 TestDataArgument = Annotated[
     Path,
@@ -35,17 +41,6 @@ class LimitOptions:
 
 
 @dataclass(frozen=True)
-class PhotoOptions(LimitOptions):
-    """Which images: photos, or a folder."""
-
-    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.", show_default=False)] = None
-    data: Annotated[
-        Path | None,
-        optional(DATA, "--data", help="Folder of images, instead of photos."),
-    ] = None
-
-
-@dataclass(frozen=True)
 class DataOptions(LimitOptions):
     """Which images: a data set by name."""
 
@@ -55,7 +50,7 @@ class DataOptions(LimitOptions):
     ] = None
     split: Annotated[
         str | None,
-        optional(DATA, help="Split of --data-set (default: test, or val if there is no test)."),
+        optional(DATA, help="Split of --data-set or of a table (default: test, or val if there is no test)."),
     ] = None
     data_option: Annotated[
         list[str] | None,
@@ -66,6 +61,32 @@ class DataOptions(LimitOptions):
     def options(self) -> dict[str, Any]:
         """The options of the data set."""
         return parse_data_options(self.data_option)
+
+
+@dataclass(frozen=True)
+class PhotoOptions(DataOptions):
+    """Which images: photos, or a folder or another source of many."""
+
+    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.", show_default=False)] = None
+    data: Annotated[
+        Path | None,
+        optional(
+            DATA,
+            "--data",
+            help="Many images, instead of photos: a folder, a list of files (- for standard input), tar files, a table.",
+        ),
+    ] = None
+
+    def source_options(self) -> dict[str, Any]:
+        """Return the options that go with --data.
+
+        Raises:
+            InvalidInputError: There are some without --data.
+        """
+        given = {"data_set": self.data_set, "split": self.split, "data_options": self.options, "limit": self.limit}
+        if self.data is None and any(value is not None and value != {} for value in given.values()):
+            raise InvalidInputError("expected --limit, --data-set, --split and --data-option together with --data, got photos")
+        return given
 
 
 @dataclass(frozen=True)

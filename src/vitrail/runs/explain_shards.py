@@ -9,9 +9,10 @@ from vitrail.core.distributed import rank
 from vitrail.core.files import output_folder, write_text
 from vitrail.core.json_io import json_text
 from vitrail.datasets.dataset import Unreadable
-from vitrail.datasets.photos import relative_name
+from vitrail.datasets.keys import image_key
 from vitrail.explainers import Explainer
 from vitrail.explanation import Explanation
+from vitrail.runs.dataset_photos import DatasetPhotos
 from vitrail.runs.explain_images import explain_images
 from vitrail.runs.explain_photos import OpenedPhoto, draw
 from vitrail.runs.explanation_shards import ExplanationShard, ExplanationStore
@@ -35,8 +36,8 @@ class ShardedRun:
 
     Attributes:
         out: The run directory, shared by all processes.
-        data: The folder of the images; their names are relative to it.
-        batches: The images.
+        photos: The images.
+        batches: The images in batches.
         explainers: Methods by name, tied to one model.
         target: Class to explain, or None for the predicted one.
         pictures: How many images are drawn.
@@ -46,7 +47,7 @@ class ShardedRun:
     """
 
     out: Path
-    data: Path
+    photos: DatasetPhotos
     batches: Batches
     explainers: Mapping[str, Explainer]
     target: int | str | None
@@ -71,7 +72,7 @@ class ShardedRun:
         shards = run.run()
         unreadable = list_unreadable(shards)
         if rank() == 0:
-            write_unreadable(self.out, [(relative_name(Path(file.path), self.data), file.reason) for file in unreadable])
+            write_unreadable(self.out, [(image_key(file.path, self.photos.root), file.reason) for file in unreadable])
             write_csv(self.out / IMAGES_FILE, HEAD, self._rows(run.reader(shards)(), store, names))
         return sum(shard.num_images for shard in shards), unreadable
 
@@ -82,7 +83,7 @@ class ShardedRun:
             opened = {i: entry for i, entry in zip(batch, entries, strict=True) if isinstance(entry, OpenedPhoto)}
             unreadable += [entry for entry in entries if isinstance(entry, Unreadable)]
             images = [entry.image for entry in opened.values()]
-            sources = [relative_name(entry.photo.path, self.data) for entry in opened.values()]
+            sources = [self.photos[index].key for index in opened]
             indices += opened
             for name, explainer in self.explainers.items():
                 explained = explain_images(explainer, images, sources, self.target)

@@ -1,6 +1,7 @@
 """Claim a run directory: start a run in an empty folder, resume a run with the same settings, refuse anything else."""
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from vitrail.core.distributed import gather, rank
 from vitrail.core.errors import InvalidInputError, OutputError
 from vitrail.core.files import discard_partials, output_folder, real_path
 from vitrail.core.locking import only_run
+from vitrail.datasets.dataset import LabeledFiles, LabeledImages
 from vitrail.runs.manifest import RUN_FILE, Manifest
 
 logger = logging.getLogger(__name__)
@@ -199,6 +201,21 @@ def expect_apart(data: Path, out: Path, methods: Sequence[str]) -> None:
             raise InvalidInputError(
                 f"expected the images outside of the results, got {data} where the results of {name} go, {out / name}; choose another --out"
             )
+
+
+def expect_none_inside(images: LabeledImages, out: Path) -> None:
+    """Refuse listed files below the output folder, where results may replace them.
+
+    Raises:
+        InvalidInputError: One of the files lies there.
+    """
+    if isinstance(images, LabeledFiles):
+        folder = os.path.join(os.path.abspath(out), "")  # noqa: PTH100, PTH118 (far faster for a million files)
+        for path in images.paths:
+            if os.path.abspath(path).startswith(folder):  # noqa: PTH100
+                raise InvalidInputError(
+                    f"expected images outside of the results, got {path} inside {out}; choose another --out"
+                )
 
 
 @contextmanager
