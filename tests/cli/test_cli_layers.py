@@ -15,7 +15,7 @@ from vitrail.datasets.image_io import open_image
 pytest_plugins = ("tiny",)
 
 FILES = ["images.csv", "index.html", "layers.csv", "layers.png", "saliency.csv", "summary.json"]
-RUN = ["run.json", "shards"]
+RUN = ["run.json", "shards", "timing.json"]
 """What a run needs to resume."""
 CLASSES = ("crimson", "amber", "green")
 
