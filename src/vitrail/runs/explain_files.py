@@ -101,7 +101,7 @@ class FilesRun:
             if not all(self.is_done(name, index) for name in explainers for index in batch)
         ]
         gather([None])  # All processes must see the same results as missing, before any is written.
-        for number, read in self.batches.read(pending, "explaining"):
+        for number, read in self.batches.read(pending, "explaining", self.out):
             entries = dict(zip(indices[number], next(read), strict=True))
             opened = {index: entry for index, entry in entries.items() if isinstance(entry, OpenedPhoto)}
             self._record_unreadable({index: entry for index, entry in entries.items() if isinstance(entry, Unreadable)})
