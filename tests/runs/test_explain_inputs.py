@@ -3,6 +3,7 @@
 import os
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,18 @@ from vitrail.runs import explain_files, explain_shards, loop, run_dir
 from vitrail.runs import explain_folder as folder_run
 from vitrail.runs.explain_folder import explain_folder
 from vitrail.runs.photo_list import list_folder_photos
+from vitrail.viz.overlay import overlay
 
 pytest_plugins = ("tiny",)
 
 KINDS = ("list", "tars", "table", "saved")
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch):
+    """Drawing is not what is tested here."""
+    monkeypatch.setattr("vitrail.runs.explain_photos.overlay", partial(overlay, side=8))
+    monkeypatch.setattr("vitrail.runs.explain_files.contact_sheet", lambda rows, path: path.touch())
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def estimate_folder(
         raise ImageError(f"expected a first image that can be read, got {first.path}: {first.reason}")
     passes = count_passes(classifier, explainers, classifier.prepare(first))
     num_measured = min(NUM_BATCHES * options.get("batch_size", 16), len(photos))
-    options |= {"pictures": "none"} if options.get("file_format") == "shards" else {}
+    options |= {"pictures": "none"} if options.get("file_format", "files") != "files" else {}
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
         explain_folder(classifier, source, Path(folder) / "out", names, target, **{**options, "limit": num_measured})

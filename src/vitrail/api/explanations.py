@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -19,6 +19,7 @@ from vitrail.datasets.source import DataSource
 from vitrail.explainers import make_explainer
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_files import FolderResults
+from vitrail.runs.explain_folder import FileFormat
 from vitrail.runs.explain_folder import explain_folder as run_explain_folder
 from vitrail.runs.explain_images import BATCH_SIZE, explain_photos
 from vitrail.runs.explain_photos import SHEET, explain_photos_into, method_folders, refuse_overwriting
@@ -129,7 +130,7 @@ def explain_folder(
     precision: str = "full",
     device: str | None = None,
     model_options: Mapping[str, Any] | None = None,
-    file_format: Literal["files", "shards"] = "files",
+    file_format: FileFormat = "files",
     pictures: Pictures = 100,
     half: bool = False,
     data_set: str | None = None,
@@ -156,7 +157,7 @@ def explain_folder(
         precision: Precision of the network: full, bf16 or fp16.
         device: Device for a model given by name.
         model_options: Options the model was loaded with, to record in run.json.
-        file_format: "files": three files per image and method; "shards": one file for many images, for very large folders.
+        file_format: "files": three files per image and method; "shards": one file for many images; "parquet": the same as tables.
         pictures: Of shards: how many images to draw, evenly spread; or "all" or "none".
         half: Of shards: whether to store relevance and logits in half precision.
         data_set: Name of a data set.

@@ -84,8 +84,9 @@ class PhotoOptions(DataOptions):
             InvalidInputError: There are some without --data.
         """
         given = {"data_set": self.data_set, "split": self.split, "data_options": self.options, "limit": self.limit}
-        if self.data is None and any(value is not None and value != {} for value in given.values()):
-            raise InvalidInputError("expected --limit, --data-set, --split and --data-option together with --data, got photos")
+        flags = [f"--{name.replace('_', '-').removesuffix('s')}" for name, value in given.items() if value not in (None, {})]
+        if self.data is None and flags:
+            raise InvalidInputError(f"expected {' and '.join(flags)} together with --data, got photos")
         return given
 
 
@@ -151,8 +152,8 @@ class ExplanationOptions(OutputOptions):
     """What is written of explanations."""
 
     file_format: Annotated[
-        Literal["files", "shards"],
-        option(OUTPUT, "--format", help="Of --data: files per image, or shards of many images."),
+        Literal["files", "shards", "parquet"],
+        option(OUTPUT, "--format", help="Of --data: files per image, or shards of many images, as safetensors or Parquet."),
     ] = "files"
     pictures: Annotated[str, option(OUTPUT, help="Images of shards to draw: a number, all or none.")] = "100"
     half: Annotated[bool, option(OUTPUT, "--half", help="Half precision in shards.")] = False

@@ -17,12 +17,15 @@ from vitrail.runs.explain_photos import OpenedPhoto, PhotoReader
 from vitrail.runs.explain_shards import IMAGES_PER_SHARD, PICTURES, Pictures, ShardedRun
 from vitrail.runs.loop import Batches
 from vitrail.runs.manifest import Manifest, describe_method, describe_model, describe_options, fingerprint_images
+from vitrail.runs.parquet_shards import expect_pyarrow
 from vitrail.runs.results import (
     remove_results,
 )
 from vitrail.runs.run_dir import RunDirectory, expect_apart, expect_none_inside
 from vitrail.runs.shards import FOLDER, remove_shards
 from vitrail.viz.overlay import Smoothing
+
+FileFormat = Literal["files", "shards", "parquet"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ def explain_folder(
     smoothing: Smoothing = "nearest",
     overwrite: bool = False,
     model_options: Mapping[str, Any] | None = None,
-    file_format: Literal["files", "shards"] = "files",
+    file_format: FileFormat = "files",
     pictures: Pictures = 100,
     half: bool = False,
 ) -> FolderResults:
@@ -66,7 +69,7 @@ def explain_folder(
         smoothing: How overlays are enlarged.
         overwrite: Start over: remove earlier results of these methods.
         model_options: Options the model was loaded with, to record in run.json.
-        file_format: "files": three files per image and method; or "shards".
+        file_format: "files": three files per image and method; "shards": one file for many images; "parquet": the same as a table.
         pictures: Of shards: how many images to draw, evenly spread; or "all" or "none".
         half: Of shards: whether to store relevance and logits in half precision.
 
@@ -74,6 +77,7 @@ def explain_folder(
         OutputError: `out` holds something else or results of other settings, cannot be written, or is in use by another run.
         ImageError: Not a single image could be read.
         ProcessError: A process that reads images was killed.
+        MissingExtraError: pyarrow, which writes Parquet files, is not installed.
     """
     names, model, out = check_method_names(explainers), explainers[0].model, Path(out)
     source = data if isinstance(data, DataSource) else DataSource(Path(data))
@@ -81,10 +85,14 @@ def explain_folder(
         raise InvalidInputError("expected methods tied to one model, got several models")
     if smoothing not in get_args(Smoothing):
         raise InvalidInputError(f"expected smoothing 'nearest' or 'bilinear', got {smoothing!r}")
+    if file_format not in get_args(FileFormat):
+        raise InvalidInputError(f"expected file_format 'files', 'shards' or 'parquet', got {file_format!r}")
+    if file_format == "parquet":
+        expect_pyarrow()
     photos = DatasetPhotos.from_source(source, model.preprocessing, limit)
     expect_apart(source.root, out, names)
     expect_none_inside(photos.images, out)
-    per_shard = max(IMAGES_PER_SHARD // max(batch_size, 1), 1) if file_format == "shards" else 1
+    per_shard = max(IMAGES_PER_SHARD // max(batch_size, 1), 1) if file_format != "files" else 1
     batches = Batches(PhotoReader(photos, model.preprocessing), batch_size, _keep_list, num_workers, per_shard)
     settings = {
         **describe_model(model, target),
@@ -97,7 +105,7 @@ def explain_folder(
         "batch_size": batch_size,
         "smoothing": smoothing,
     }
-    if file_format == "shards":
+    if file_format != "files":
         settings |= {"file_format": file_format, "pictures": pictures, "half": half, "num_images": len(photos)}
         settings |= {"photos": fingerprint_images(photos.images, labeled=False)}
     methods = {name: describe_method(explainer) for name, explainer in zip(names, explainers, strict=True)}
@@ -111,8 +119,10 @@ def explain_folder(
     by_name = dict(zip(names, explainers, strict=True))
     directory = RunDirectory(out, asked, overwrite, remove, [FOLDER, PICTURES], can_grow=file_format == "files")
     with directory.claimed() as manifest:
-        if file_format == "shards":
-            sharded = ShardedRun(out, photos, batches, by_name, target, pictures, half, smoothing, asked.key)
+        if file_format != "files":
+            sharded = ShardedRun(
+                out, photos, batches, by_name, target, pictures, half, smoothing, asked.key, file_format == "parquet"
+            )
             num_images, unreadable = sharded.run()
             return FolderResults(num_images, 0, {}, unreadable, names, in_shards=True)
         run = FilesRun(out, photos, batches, list(manifest.methods))

@@ -18,8 +18,9 @@ from vitrail.runs.explain_photos import OpenedPhoto, draw
 from vitrail.runs.explanation_shards import ExplanationShard, ExplanationStore
 from vitrail.runs.loop import Batches, Pass
 from vitrail.runs.open_run import MODEL_FILE
+from vitrail.runs.parquet_shards import ParquetStore
 from vitrail.runs.results import IMAGES_FILE, ImageResult, write_unreadable
-from vitrail.runs.shards import list_unreadable
+from vitrail.runs.shards import ShardStore, list_unreadable
 from vitrail.viz.overlay import Smoothing
 from vitrail.viz.tables import write_csv
 
@@ -44,6 +45,7 @@ class ShardedRun:
         half: Whether relevance and logits are stored in half precision.
         smoothing: How overlays are enlarged.
         key: Identifies the run.
+        parquet: Whether shards are Parquet files.
     """
 
     out: Path
@@ -55,6 +57,7 @@ class ShardedRun:
     half: bool
     smoothing: Smoothing
     key: str
+    parquet: bool = False
 
     def run(self) -> tuple[int, list[Unreadable]]:
         """Explain what is missing; write images.csv. Return the number of explained images, and the files that were skipped.
@@ -65,7 +68,8 @@ class ShardedRun:
         """
         model = next(iter(self.explainers.values())).model
         names = {"model": model.name, "class_names": list(model.class_names), "output": model.output}
-        store = ExplanationStore(self.out, self.key, ExplanationShard)
+        kind = ParquetStore if self.parquet else ExplanationStore
+        store: ShardStore[ExplanationShard] = kind(self.out, self.key, ExplanationShard)
         if rank() == 0:
             write_text(self.out / MODEL_FILE, json_text(names, indent=2))
         run = Pass(self.batches, self._compute, "explaining", store)
@@ -99,7 +103,7 @@ class ShardedRun:
                 draw(entry.row, explanation, self.smoothing).save(path)
 
     def _rows(
-        self, shards: Iterator[ExplanationShard], store: ExplanationStore, names: Mapping[str, Any]
+        self, shards: Iterator[ExplanationShard], store: ShardStore[ExplanationShard], names: Mapping[str, Any]
     ) -> Iterator[list[Any]]:
         """Yield the rows of images.csv; one shard is in memory at a time."""
         method = next(iter(self.explainers))

@@ -15,6 +15,7 @@ from vitrail.core.files import discard_partials, output_folder, real_path
 from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledFiles, LabeledImages
 from vitrail.runs.manifest import RUN_FILE, Manifest
+from vitrail.runs.timing import TIMING_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,8 @@ class RunDirectory:
 
     def _remove_if_empty(self) -> None:
         """Remove a folder that holds no result yet."""
-        files = [path for path in self.folder.rglob("*") if not path.is_dir()]
-        if files in ([], [self.folder / RUN_FILE]):
+        files = {path for path in self.folder.rglob("*") if not path.is_dir()}
+        if files <= {self.folder / RUN_FILE, self.folder / TIMING_FILE}:
             with suppress(OSError):
                 shutil.rmtree(self.folder)
 

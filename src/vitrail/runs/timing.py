@@ -57,9 +57,9 @@ class Timing:
             *(100 * self.waiting_share, hint),
         )
         if folder is not None:
-            numbers = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
+            numbers = {key: round(value, 6) if isinstance(value, float) else value for key, value in asdict(self).items()}
             numbers |= {
-                "waiting_share": round(self.waiting_share, 4),
+                "waiting_share": round(self.waiting_share, 6),
                 "images_per_second": self.images / max(self.seconds, 1e-9),
             }
             write_text(folder / TIMING_FILE, json_text(numbers, indent=2))
