@@ -15,7 +15,7 @@ from vitrail.core.json_io import json_text, parse_json
 from vitrail.datasets.dataset import Unreadable
 from vitrail.explanation import Explanation
 from vitrail.runs.explanation_shards import FORMAT, ExplanationShard
-from vitrail.runs.shards import FOLDER, ShardStore
+from vitrail.runs.shards import FOLDER, Shard, ShardStore  # noqa: F401 (Shard: the bound of a type that tests check at run time)
 
 ROWS_PER_GROUP = 32
 """Rows that are decoded together: what reading one image costs."""
