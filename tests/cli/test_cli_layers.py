@@ -45,7 +45,7 @@ def reported(labeled, run_vitrail, tiny_model_file, tmp_path):
 
 def test_every_file_is_written(reported):
     out, printed = reported
-    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, *RUN])
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, *RUN, "timing.json"])
     assert (out / "layers.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "index.html").read_text()
     assert page.count('src="data:image/png;base64,') == 1
@@ -230,7 +230,7 @@ def test_two_processes_print_and_write_what_one_does(labeled, run_vitrail, tiny_
     )
     assert of_two == of_one
     assert err.count("1 unreadable file(s) were skipped") == 1
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted([*FILES, *RUN])
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted([*FILES, *RUN, "timing.json"])
     for name in ("images.csv", "layers.csv", "saliency.csv"):
         one, two = (rows_of(tmp_path / folder / name) for folder in ("one", "two"))
         for left, right in zip(one, two, strict=True):

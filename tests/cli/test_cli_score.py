@@ -29,7 +29,7 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
     code, _printed, err = run_vitrail("score", photos[0].parent, "-m", tiny_model_file, *arguments)
     assert code == 0, err
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
-        *("run.json", "summary.json", "cost.json", "images.csv", "comparisons.csv", "curves.csv", "index.html"),
+        *("run.json", "timing.json", "summary.json", "cost.json", "images.csv", "comparisons.csv", "curves.csv", "index.html"),
         *("extremes.png", "masks.png", "shards/000000.npz", "shards/000001.npz"),
         *(f"pictures/{name}.png" for name in ("hit", "curves-hit", "curves-hit-normalized", "masks", "completeness")),
     }

@@ -103,7 +103,7 @@ def test_every_image_and_method_has_its_files(explain, data, classifier, tmp_pat
     out = tmp_path / "out"
     stems = [name.removesuffix(".png") for name in names(data)]
     expected = {f"{method}/{stem}{suffix}" for method in METHODS for stem in stems for suffix in (".npz", ".json", ".png")}
-    expected |= {"run.json", "images.csv", "contact_sheet.png"}
+    expected |= {"run.json", "images.csv", "contact_sheet.png", "timing.json"}
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == expected
     rows = [[name.split("/")[-1], ["hit", [name]], ["random", [name]]] for name in names(data)[:3]]
     assert json.loads((out / "contact_sheet.png").read_text()) == rows

@@ -347,7 +347,7 @@ def test_no_photo_takes_the_name_of_the_overview_sheet(classifier, make_photo, t
     labels = [photo.result_name for photo, _ in list_named_photos(paths, classifier)]
     assert len({"queries", *labels}) == 3
     alone, _ = list_folder_photos(paths[0], classifier)
-    assert [photo.result_name for photo, _ in alone] == ["queries-2"]
+    assert [photo.result_name for photo, _ in alone] == ["queries.jpg"]
 
 
 def test_pictures_are_never_written_among_photos(make_photo, classifier, tmp_path):

@@ -11,6 +11,7 @@ from samples import CLASS_NAMES, noisy_photo
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.models.checkpoints import write_checkpoint
 from vitrail.models.hit import HiT
+from vitrail.runs.timing import TIMING_FILE
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +62,11 @@ def make_classes(make_photo, tmp_path):
 
 @pytest.fixture
 def snapshot():
-    """A function that returns the bytes of every file below a folder."""
+    """A function that returns the bytes of every file below a folder, except how long the run took."""
 
     def take(folder: Path) -> dict[str, bytes]:
-        return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != TIMING_FILE]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
     return take
 

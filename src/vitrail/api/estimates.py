@@ -15,12 +15,13 @@ from vitrail.api.models import Model, as_classifier, as_list, default_method, ma
 from vitrail.api.scores import ScoreOptions, make_run, prepare_models
 from vitrail.core.errors import ImageError
 from vitrail.datasets.dataset import Sample, Unreadable
+from vitrail.datasets.source import DataSource
 from vitrail.evaluation.estimate import Estimate
 from vitrail.evaluation.scoring.ceiling import count_ceiling_runs
 from vitrail.evaluation.scoring.cost import count_passes, count_passes_of_first
 from vitrail.explainers import Explainer
 from vitrail.metrics import Protocol
-from vitrail.runs.explain_folder import list_folder
+from vitrail.runs.dataset_photos import DatasetPhotos
 
 NUM_BATCHES = 2
 """Batches that are measured."""
@@ -46,16 +47,19 @@ def estimate_folder(
     classifier = as_classifier(model, options.pop("device", None))
     names = [default_method(classifier)] if methods is None else as_list(methods)
     explainers = make_explainers(classifier, names, options.get("method_options"), options.get("precision", "full"))
-    photos = list_folder(Path(data), classifier.preprocessing, options.pop("limit", None))
+    source = DataSource(
+        Path(data), options.pop("data_set", None), options.pop("split", None), options.pop("data_options", None) or {}
+    )
+    photos = DatasetPhotos.from_source(source, classifier.preprocessing, options.pop("limit", None))
     first = photos[0].open(classifier.preprocessing)
     if isinstance(first, Unreadable):
         raise ImageError(f"expected a first image that can be read, got {first.path}: {first.reason}")
     passes = count_passes(classifier, explainers, classifier.prepare(first))
     num_measured = min(NUM_BATCHES * options.get("batch_size", 16), len(photos))
-    options |= {"pictures": "none"} if options.get("file_format") == "shards" else {}
+    options |= {"pictures": "none"} if options.get("file_format", "files") != "files" else {}
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
-        explain_folder(classifier, data, Path(folder) / "out", names, target, **{**options, "limit": num_measured})
+        explain_folder(classifier, source, Path(folder) / "out", names, target, **{**options, "limit": num_measured})
         seconds = time.perf_counter() - start
         num_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     return _make_estimate(classifier, explainers, passes, len(photos), num_measured, seconds, num_bytes)

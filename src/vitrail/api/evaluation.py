@@ -13,9 +13,9 @@ from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import results_folder
 from vitrail.datasets.dataset import Unreadable
+from vitrail.datasets.source import TEST_SPLITS, DataSource
 from vitrail.evaluation import Evaluation
 from vitrail.evaluation.accuracy import expect_several_classes, measure_accuracy, with_model_labels, write_accuracy
-from vitrail.evaluation.data_source import TEST_SPLITS, DataSource
 from vitrail.evaluation.layer_files import write_layer_report
 from vitrail.evaluation.layer_report import LayerReport
 from vitrail.evaluation.layers import expect_hit, report_layers
@@ -148,6 +148,9 @@ def queries(
     layer: int = -1,
     overwrite: bool = False,
     device: str | None = None,
+    data_set: str | None = None,
+    split: str | None = None,
+    data_options: Mapping[str, Any] | None = None,
 ) -> tuple[list[PhotoQueries], list[Unreadable]]:
     """Show where the class queries of an INTR look; write one sheet per photo and the attention maps.
 
@@ -159,11 +162,15 @@ def queries(
         out: Output folder.
         true_class: Name or index of the true class of the photos; with class folders in `data`, only images of this class are taken.
         top: Number of classes to compare: the true one, and the most probable others.
-        data: A folder of images instead of `photos`; class folders give the true classes.
+        data: Many images instead of `photos`: a folder, or another path, as `vitrail.datasets.open.open_dataset` takes it; classes that are
+            named like those of the model are the true classes. With `data_set`, the root of that data set.
         limit: Maximum number of images of `data`, evenly spread.
         layer: Decoder layer, from 0; negative numbers count from the end.
         overwrite: Whether files of earlier results may be replaced.
         device: Device for a model given by name.
+        data_set: Name of a data set.
+        split: Split of the data set; test if not given, or val if there is no test split.
+        data_options: Options of the data set.
 
     Returns:
         The classes shown for each readable photo, and the files that were skipped.
@@ -182,7 +189,8 @@ def queries(
     if data is None:
         queried = list_named_photos(files, explainer.model, true_class)
     else:
-        queried, classifier = list_folder_photos(Path(data), explainer.model, true_class, limit)
+        source = DataSource(Path(data), data_set, split, data_options or {})
+        queried, classifier = list_folder_photos(source, explainer.model, true_class, limit)
         explainer = replace(explainer, model=classifier)
     refuse_replacing(queried, out, None if data is None else Path(data))
     settings = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from torch.utils.data import Dataset
 
@@ -14,9 +14,11 @@ from vitrail.core.files import results_folder
 from vitrail.datasets.dataset import Unreadable
 from vitrail.datasets.photo_objects import Photo
 from vitrail.datasets.photos import list_photos
+from vitrail.datasets.source import DataSource
 from vitrail.explainers import check_method_names, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_files import FolderResults
+from vitrail.runs.explain_folder import FileFormat
 from vitrail.runs.explain_folder import explain_folder as run_explain_folder
 from vitrail.runs.explain_images import BATCH_SIZE
 from vitrail.runs.explain_photos import SHEET, explain_photos_into, method_folders, refuse_overwriting
@@ -152,7 +154,7 @@ def explain_files(
 
 def explain_folder(
     model: Model,
-    data: str | Path,
+    data: str | Path | DataSource,
     out: str | Path,
     methods: str | Iterable[str] | None = None,
     target: int | str | None = None,
@@ -166,17 +168,21 @@ def explain_folder(
     precision: str = "full",
     device: str | None = None,
     model_options: Mapping[str, Any] | None = None,
-    file_format: Literal["files", "shards"] = "files",
+    file_format: FileFormat = "files",
     pictures: Pictures = 100,
     half: bool = False,
+    data_set: str | None = None,
+    split: str | None = None,
+    data_options: Mapping[str, Any] | None = None,
 ) -> FolderResults:
-    """Explain every image below a folder, with results per image; resume an interrupted run with the same settings.
+    """Explain every image of a folder or another source, with results per image; resume an interrupted run with the same settings.
 
     Inside `vitrail.core.distributed.process_group`, the processes share the images. `vitrail.open_run` reads the results.
 
     Args:
         model: As for `explain`.
-        data: A folder of images, flat or with subfolders.
+        data: A folder of images, flat or with subfolders; or a list of files, tar files, or a table, as
+            `vitrail.datasets.open.open_dataset` takes them; with `data_set`, the root of that data set.
         out: Output folder, outside of `data`.
         methods: Names of methods; the default method if None.
         target: Class index or name, or None for the predicted class.
@@ -189,20 +195,24 @@ def explain_folder(
         precision: Precision of the network: full, bf16 or fp16.
         device: Device for a model given by name.
         model_options: Options the model was loaded with, to record in run.json.
-        file_format: "files": three files per image and method; "shards": one file for many images, for very large folders.
+        file_format: "files": three files per image and method; "shards": one file for many images; "parquet": the same as tables.
         pictures: Of shards: how many images to draw, evenly spread; or "all" or "none".
         half: Of shards: whether to store relevance and logits in half precision.
+        data_set: Name of a data set.
+        split: Split of the data set; test if not given, or val if there is no test split.
+        data_options: Options of the data set.
 
     Raises:
         OutputError: `out` holds something else or results of other settings, cannot be written, or is in use by another run.
         ImageError: Not a single image could be read.
         ProcessError: A process that reads images was killed.
     """
+    source = data if isinstance(data, DataSource) else DataSource(Path(data), data_set, split, data_options or {})
     classifier = as_classifier(model, device)
     names = [default_method(classifier)] if methods is None else as_list(methods)
     explainers = make_explainers(classifier, names, method_options, precision)
     return run_explain_folder(
-        *(explainers, data, out, target, limit, batch_size, num_workers, smoothing, overwrite, model_options),
+        *(explainers, source, out, target, limit, batch_size, num_workers, smoothing, overwrite, model_options),
         file_format=file_format,
         pictures=pictures,
         half=half,

@@ -19,8 +19,8 @@ from vitrail.api.models import (
     make_explainers,
 )
 from vitrail.core.errors import InvalidInputError
+from vitrail.datasets.source import DataSource
 from vitrail.evaluation import Scores
-from vitrail.evaluation.data_source import DataSource
 from vitrail.evaluation.scoring.plan import create_plan
 from vitrail.evaluation.scoring.run import ScoringRun
 from vitrail.evaluation.scoring.selection import Selection

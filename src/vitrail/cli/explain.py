@@ -25,8 +25,9 @@ def explain(
     """Explain predictions: write overlays, a contact sheet and raw relevance; print top classes and strongest patches."""
     if bool(images.photos) == (images.data is not None):
         raise InvalidInputError(f"expected photos, or a folder by --data, got {'both' if images.photos else 'neither'}")
-    if images.data is None and (images.limit is not None or speed.workers or output.file_format == "shards" or output.dry_run):
-        raise InvalidInputError("expected --limit, --workers, --dry-run and --format shards together with --data, got photos")
+    if images.data is None and (speed.workers or output.file_format != "files" or output.dry_run):
+        raise InvalidInputError("expected --workers, --dry-run and --format shards together with --data, got photos")
+    source = images.source_options()
     if images.data is None and started_together() > 1:
         raise InvalidInputError("expected one process for named photos, got several; give a folder by --data to share it")
     from vitrail import api  # noqa: PLC0415 (heavy)
@@ -49,7 +50,7 @@ def explain(
             lambda: print_explanations(explanations, output.top, output.out),
         )
         return
-    options |= {"limit": images.limit, "num_workers": speed.workers, "model_options": model.arguments}
+    options |= {**source, "num_workers": speed.workers, "model_options": model.arguments}
     options |= {"file_format": output.file_format, "pictures": output.num_pictures, "half": output.half}
     with process_group():
         classifier = model.load(speed.device)

@@ -60,8 +60,8 @@ def _refuse_processes(name: str, command: Callable[..., None]) -> Callable[..., 
     def run(*args: Any, **options: Any) -> None:
         if (count := started_together()) > 1:
             raise InvalidInputError(
-                f"expected one process, got {count}: vitrail {name} cannot share its work; start it without torchrun "
-                f"({', '.join(DISTRIBUTED)} support torchrun)"
+                f"expected one process, got {count}: vitrail {name} cannot share its work; start it without torchrun or srun "
+                f"({', '.join(DISTRIBUTED)} share it)"
             )
         command(*args, **options)
 

@@ -14,10 +14,16 @@ from vitrail.cli.parsing import (
     parse_method_options,
     parse_names,
 )
+from vitrail.core.errors import InvalidInputError
 
 Overwrite = Annotated[bool, option(OUTPUT, "--overwrite", help="Replace earlier results.")]
 
-DataArgument = Annotated[Path, typer.Argument(help="Photo, folder of photos, or folder with one subfolder per class.")]
+DataArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Photo, folder of photos, or folder with one subfolder per class; list of files (- for standard input), tar files, table."
+    ),
+]
 
 TestDataArgument = Annotated[
     Path,
@@ -36,17 +42,6 @@ class LimitOptions:
 
 
 @dataclass(frozen=True)
-class PhotoOptions(LimitOptions):
-    """Which images: photos, or a folder."""
-
-    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.", show_default=False)] = None
-    data: Annotated[
-        Path | None,
-        optional(DATA, "--data", help="Folder of images, instead of photos."),
-    ] = None
-
-
-@dataclass(frozen=True)
 class DataOptions(LimitOptions):
     """Which images: a data set by name."""
 
@@ -58,7 +53,7 @@ class DataOptions(LimitOptions):
     ] = None
     split: Annotated[
         str | None,
-        optional(DATA, help="Split of --data-set (default: test, or val if there is no test)."),
+        optional(DATA, help="Split of --data-set or of a table (default: test, or val if there is no test)."),
     ] = None
     data_option: Annotated[
         list[str] | None,
@@ -69,6 +64,33 @@ class DataOptions(LimitOptions):
     def options(self) -> dict[str, Any]:
         """The options of the data set."""
         return parse_data_options(self.data_option)
+
+
+@dataclass(frozen=True)
+class PhotoOptions(DataOptions):
+    """Which images: photos, or a folder or another source of many."""
+
+    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.", show_default=False)] = None
+    data: Annotated[
+        Path | None,
+        optional(
+            DATA,
+            "--data",
+            help="Many images, instead of photos: a folder, a list of files (- for standard input), tar files, a table.",
+        ),
+    ] = None
+
+    def source_options(self) -> dict[str, Any]:
+        """Return the options that go with --data.
+
+        Raises:
+            InvalidInputError: There are some without --data.
+        """
+        given = {"data_set": self.data_set, "split": self.split, "data_options": self.options, "limit": self.limit}
+        flags = [f"--{name.replace('_', '-').removesuffix('s')}" for name, value in given.items() if value not in (None, {})]
+        if self.data is None and flags:
+            raise InvalidInputError(f"expected {' and '.join(flags)} together with --data, got photos")
+        return given
 
 
 @dataclass(frozen=True)
@@ -136,8 +158,8 @@ class ExplanationOptions(OutputOptions):
     """What is written of explanations."""
 
     file_format: Annotated[
-        Literal["files", "shards"],
-        option(OUTPUT, "--format", help="Of --data: files per image, or shards of many images."),
+        Literal["files", "shards", "parquet"],
+        option(OUTPUT, "--format", help="Of --data: files per image, or shards of many images, as safetensors or Parquet."),
     ] = "files"
     pictures: Annotated[str, option(OUTPUT, help="Images of shards to draw: a number, all or none.")] = "100"
     half: Annotated[bool, option(OUTPUT, "--half", help="Half precision in shards.")] = False

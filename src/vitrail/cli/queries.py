@@ -37,6 +37,7 @@ def queries(
         raise InvalidInputError(
             "expected an INTR by --model, such as the folder of a run; the bundled vitrail:intr-birds is one"
         )
+    source = images.source_options()
     from vitrail import api  # noqa: PLC0415 (heavy)
     from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
 
@@ -45,7 +46,7 @@ def queries(
         results, unreadable = api.queries(
             *(classifier, images.photos or [], output.out, true_class, top),
             data=images.data,
-            limit=images.limit,
+            **source,
             layer=layer,
             overwrite=output.overwrite,
         )

@@ -1,9 +1,11 @@
 """Cooperating processes: rank, world size, process group, and gathering of results.
 
-Processes are started by `torchrun` (`python -m torch.distributed.run`). In a single process these functions do nothing.
+Processes are started by `torchrun` (`python -m torch.distributed.run`), or by SLURM's `srun`. In a single process these functions do
+nothing.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,6 +17,9 @@ T = TypeVar("T")
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun sets."""
+
+FIRST_PORT, NUM_PORTS = 15_000, 15_000
+"""Ports for the processes of srun: below those that systems give to outgoing connections."""
 
 
 def rank() -> int:
@@ -39,14 +44,17 @@ def started_rank() -> int:
 
 
 def started_together() -> int:
-    """Return the number of processes that torchrun started, before a group exists; 1 without torchrun."""
-    is_torchrun = all(name in os.environ for name in TORCHRUN) and os.environ["WORLD_SIZE"].isdecimal()
-    return int(os.environ["WORLD_SIZE"]) if is_torchrun else 1
+    """Return the number of processes that torchrun or srun started, before a group exists; 1 for a single process."""
+    size = _started_variables().get("WORLD_SIZE", "1")
+    return int(size) if size.isdecimal() else 1
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started into a group, and leave it on exit.
+    """Join the processes that torchrun or srun started into a group, and leave it on exit.
+
+    The processes of srun get the environment variables of torchrun. `MASTER_ADDR` and `MASTER_PORT`, where the first process listens,
+    are taken from SLURM unless they are set.
 
     Each process takes the CUDA device of its local rank; if there are more processes than devices, they share them. When one fails or
     no longer responds, the others end too (`vitrail.core.peers`).
@@ -54,9 +62,11 @@ def process_group() -> Iterator[None]:
     Raises:
         ProcessError: Another process failed or was lost.
     """
-    if _group() is not None or not all(name in os.environ for name in TORCHRUN):
+    variables = _started_variables()
+    if _group() is not None or not variables:
         yield
         return
+    os.environ.update(variables)
     import torch  # noqa: PLC0415 (heavy)
 
     backend = "gloo"
@@ -84,6 +94,42 @@ def gather(items: Sequence[T]) -> list[T]:
     gathered: list[Any] = [None] * world_size()
     group.all_gather_object(gathered, list(items))
     return [item for part in gathered for item in part]
+
+
+def _started_variables() -> dict[str, str]:
+    """Return the variables of torchrun, from SLURM if need be; none for a process that was started alone.
+
+    A script of sbatch itself is no step of srun, and runs once, whatever the number of tasks of the job.
+    """
+    if all(name in os.environ for name in TORCHRUN):
+        return {name: os.environ[name] for name in TORCHRUN}
+    size, own_rank, local_rank = (
+        os.environ.get(name, "") for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID")
+    )
+    if not (size.isdecimal() and own_rank.isdecimal() and int(size) > 1):
+        return {}
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST", "")
+    alone = os.environ.get("SLURM_STEP_NUM_NODES") == "1"
+    # Two steps of a job, and two jobs on a machine, must not meet at one port.
+    job, step = (
+        int(text) if text.isdecimal() else 0 for text in (os.environ.get(f"SLURM_{name}_ID", "") for name in ("JOB", "STEP"))
+    )
+    return {
+        "RANK": own_rank,
+        "WORLD_SIZE": size,
+        "LOCAL_RANK": local_rank if local_rank.isdecimal() else "0",
+        "MASTER_ADDR": os.environ.get("MASTER_ADDR") or ("127.0.0.1" if alone else first_host(nodes)),
+        "MASTER_PORT": os.environ.get("MASTER_PORT") or str(FIRST_PORT + (job * 31 + step) % NUM_PORTS),
+    }
+
+
+def first_host(nodes: str) -> str:
+    """Return the first host of a list as SLURM writes it: "gpu[007-009,12],login1" begins with gpu007."""
+    prefix, bracket, rest = nodes.strip().partition("[")
+    if not bracket or "," in prefix:
+        return prefix.split(",")[0] or "127.0.0.1"
+    numbers, _, suffix = rest.partition("]")
+    return prefix + re.split("[-,]", numbers)[0] + re.split(r"[,\[]", suffix)[0]
 
 
 def _group() -> Any:

@@ -1,8 +1,9 @@
-"""Show the progress of long work: as a bar on a terminal, as lines in a log."""
+"""Show the progress of long work: as a bar on a terminal, as lines in a log, with rate and time left."""
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -11,23 +12,44 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+NUM_LINES = 10
+"""Lines in a log, about."""
+
+MAX_SILENCE = 600.0
+"""Seconds after which a line follows anyway."""
+
+
 _move: ContextVar[Callable[[float], None] | None] = ContextVar("move", default=None)
 """Moves the bar that is shown to a share of the current item, from 0 to 1."""
 
 
-def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+def progress(
+    items: Iterable[T], total: int, description: str, images: Sequence[int] | None = None, processes: int = 1
+) -> Iterator[T]:
     """Yield items and show progress: a bar on standard error if it is a terminal, else about ten log lines.
 
     While an item is in use, `advance` moves the bar within it.
+
+    Args:
+        items: Pieces of work.
+        total: Their number.
+        description: What is being done.
+        images: Number of images of every item, to show images per second.
+        processes: Number of processes that do as much at the same time; the rate is that of all of them.
     """
+    sizes = [0] * total if images is None else images
     if sys.stderr.isatty():
-        yield from _show_bar(items, total, description)
+        yield from _draw_bar(items, sizes, description, processes)
         return
-    every = max(total // 10, 1)
-    for done, item in enumerate(items, 1):
+    every, start, last, num_images = max(total // NUM_LINES, 1), time.monotonic(), time.monotonic(), 0
+    for done, (item, size) in enumerate(zip(items, sizes, strict=True), 1):
         yield item
-        if done % every == 0 and total > 1:
-            logger.info("%s %d/%d", description, done, total)
+        num_images += size * processes
+        now = time.monotonic()
+        if (done % every == 0 or now - last > MAX_SILENCE) and total > 1:
+            last, seconds = now, max(now - start, 1e-9)
+            rate = f" ({_format_rate(num_images / seconds)}, {format_seconds(seconds / done * (total - done))} left)"
+            logger.info("%s %d/%d%s", description, done, total, rate if num_images else "")
 
 
 def advance(share: float) -> None:
@@ -52,24 +74,41 @@ def portion(index: int, count: int) -> Iterator[None]:
     outer((index + 1) / count)
 
 
-def _show_bar(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+def _draw_bar(items: Iterable[T], sizes: Sequence[int], description: str, processes: int) -> Iterator[T]:
     from rich.console import Console  # noqa: PLC0415 (heavy)
-    from rich.progress import Progress  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task, furthest = bar.add_task(description, total=total), 0.0
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}/{task.total:.0f}"))
+    rate, start, num_images = TextColumn("{task.fields[rate]}"), time.monotonic(), 0
+    with Progress(*columns, rate, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task, furthest = bar.add_task(description, total=len(sizes), rate="", done=0), 0.0
 
         def move_to(done: float) -> None:
             nonlocal furthest
             if done > furthest:  # Work that is done in several rounds does not move the bar back.
                 furthest = done
-                bar.update(task, completed=done)
+                bar.update(task, completed=done, done=int(done))
 
         outer = _move.get()
         try:
-            for done, item in enumerate(items):
+            for done, (item, size) in enumerate(zip(items, sizes, strict=True)):
                 _move.set(lambda share, done=done: move_to(done + share))  # type: ignore[misc]
                 yield item
                 move_to(done + 1.0)
+                num_images += size * processes
+                speed = _format_rate(num_images / max(time.monotonic() - start, 1e-9)) if num_images else ""
+                bar.update(task, rate=speed)
         finally:
             _move.set(outer)
+
+
+def _format_rate(rate: float) -> str:
+    return f"{rate:.3g} images/s" if rate < 1000 else f"{rate:,.0f} images/s"
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration: "42 s", "7 min", "3.5 h" or "12 days"."""
+    for limit, unit, length in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds / 86_400:.3g} days"

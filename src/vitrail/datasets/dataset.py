@@ -68,6 +68,14 @@ class Batch(NamedTuple):
     padding: Tensor | None = None
 
 
+def file_bytes(name: str | Path) -> int:
+    """Return the size of a file; -1 if there is none, or it cannot be read."""
+    try:
+        return Path(name).stat().st_size
+    except (OSError, ValueError):  # A name with a null character is a ValueError.
+        return -1
+
+
 class LabeledImages(ABC, Dataset[Sample | Unreadable]):
     """Images with labels, read one by one. An image that cannot be read becomes an `Unreadable`; it is never replaced by another image.
 
@@ -100,6 +108,10 @@ class LabeledImages(ABC, Dataset[Sample | Unreadable]):
     @abstractmethod
     def subset(self: Images, indices: Sequence[int]) -> Images:
         """Return the images at `indices`, in that order."""
+
+    def num_bytes(self, index: int) -> int:
+        """Return the size of the file of an image, by which changes are noticed; -1 if it is no file, or cannot be read."""
+        return file_bytes(self.name(index))
 
     def box(self, index: int) -> Box | None:
         """Return the box around the labeled object in the opened image, if the data set has boxes."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.dataset import NO_LABEL, LabeledFiles, Transform
-from vitrail.datasets.file_search import MAX_LISTED, SUFFIXES, expect_exists, find_images
+from vitrail.datasets.file_search import MAX_LISTED, SUFFIXES, expect_exists, find_images, images_below
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,20 @@ class ImageFolder(LabeledFiles):
             raise InvalidInputError(f"expected images ({', '.join(SUFFIXES)}) in {root} or in one folder per class, found none")
         indices = {name: index for index, name in enumerate(classes)}
         return cls(contents.paths, [NO_LABEL if owner is None else indices[owner] for owner in owners], classes, transform)
+
+    @classmethod
+    def scan_without_classes(cls, root: str | Path, transform: Transform) -> "ImageFolder":
+        """List the images of `root`, a file or a folder, without classes: images may lie beside class folders.
+
+        Raises:
+            InvalidInputError: The folder does not exist, or holds no images.
+        """
+        root = Path(root)
+        expect_exists(root)
+        paths = [root] if root.is_file() else images_below(root, getattr(transform, "num_channels", None))
+        if not paths:
+            raise InvalidInputError(f"expected images in {root}, found none")
+        return cls(paths, [NO_LABEL] * len(paths), [], transform)
 
 
 def split_folder(root: str | Path, names: Sequence[str]) -> Path:

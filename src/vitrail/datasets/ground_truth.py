@@ -122,6 +122,9 @@ class ImagesWithGroundTruth(GroundTruthImages):
     def name(self, index: int) -> str:
         return self.images.name(index)
 
+    def num_bytes(self, index: int) -> int:
+        return self.images.num_bytes(index)
+
     def box(self, index: int) -> Box | None:
         return self.images.box(index)
 

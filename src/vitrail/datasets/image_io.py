@@ -43,9 +43,7 @@ def open_image(path: str | Path, num_channels: int = 3) -> Image.Image:
     bounds = default_bounds()
     if Path(path).suffix.lower() == ".npy":
         return _read(Path(path), lambda file: read_array(Path(path), bounds))
-    if num_channels in (1, 3) or Path(path).suffix.lower() not in (".tif", ".tiff"):
-        return read_image(path, to_rgb)
-    return read_image(path, lambda image: read_pages(image, num_channels, bounds))
+    return read_image(path, _converter(path, num_channels, bounds))
 
 
 def read_image(path: str | Path, convert: Callable[[Image.Image], T]) -> T:
@@ -83,7 +81,15 @@ def _read(path: Path, decode: Callable[[BufferedReader], T]) -> T:
         raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def decode_image(content: bytes, name: str, max_pixels: int | None = None, formats: Sequence[str] = FORMATS) -> Image.Image:
+def _converter(path: str | Path, num_channels: int, bounds: Bounds) -> Callable[[Image.Image], Image.Image]:
+    if num_channels in (1, 3) or Path(path).suffix.lower() not in (".tif", ".tiff"):
+        return to_rgb
+    return lambda image: read_pages(image, num_channels, bounds)
+
+
+def decode_image(
+    content: bytes, name: str, max_pixels: int | None = None, formats: Sequence[str] = FORMATS, num_channels: int = 3
+) -> Image.Image:
     """Decode an image in memory, by the rules of `open_image`.
 
     Args:
@@ -91,6 +97,7 @@ def decode_image(content: bytes, name: str, max_pixels: int | None = None, forma
         name: Name of the image in error messages.
         max_pixels: Largest number of pixels; the limit for files by default.
         formats: Formats that may be decoded, a subset of `FORMATS`.
+        num_channels: Number of channels that the network takes.
 
     Raises:
         ImageError: As for `open_image`.
@@ -98,7 +105,7 @@ def decode_image(content: bytes, name: str, max_pixels: int | None = None, forma
     if not content:
         raise ImageError(f"expected an image file, got an empty one (0 bytes): {name}")
     bounds = default_bounds() if max_pixels is None else Bounds(max_pixels)
-    return _decode(BytesIO(content), name, to_rgb, bounds, formats)
+    return _decode(BytesIO(content), name, _converter(name, num_channels, bounds), bounds, formats)
 
 
 def _decode(

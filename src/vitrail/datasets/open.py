@@ -1,40 +1,100 @@
-"""Opening data: the one place that turns a folder path, or the name of a data set, into images."""
+"""Opening data: the one place that turns a path, or the name of a data set, into images."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.options import convert_options
 from vitrail.datasets.dataset import LabeledImages, Transform
+from vitrail.datasets.file_search import find_images, is_folder, is_image_name
 from vitrail.datasets.folder import ImageFolder
+from vitrail.datasets.lists import is_list, read_list
 from vitrail.datasets.named import DATA, NamedData
 from vitrail.datasets.named.base import keyword_options
+from vitrail.datasets.named.huggingface import default_split, is_table
+from vitrail.datasets.named.webdataset import CLASS_FILE, read_class_names
 from vitrail.datasets.streaming import StreamedImages
+from vitrail.datasets.tars import SUFFIX, find_tars, is_tar_pattern, read_tars
 
 
 def open_dataset(
-    root: str | Path, transform: Transform, name: str | None = None, split: str | None = None, **options: Any
+    root: str | Path,
+    transform: Transform,
+    name: str | None = None,
+    split: str | None = None,
+    *,
+    labeled: bool = True,
+    **options: Any,
 ) -> LabeledImages:
-    """Open a folder of images, or a split of a data set by its name.
+    """Open images with random access, wherever they are: in a folder, a list, tar files, a table, or a data set by its name.
 
     Args:
-        root: A photo, a folder of photos, or a folder with one sub-folder per class; with `name`, the root folder of that data set.
+        root: One of: a photo; a folder of photos, or with one sub-folder per class; a list of paths (`vitrail.datasets.lists`), "-" for
+            standard input; a tar file, or several by `{000..099}`, `{a,b}` or wildcards, or a folder of them (`vitrail.datasets.tars`);
+            a folder that the datasets library wrote by `save_to_disk`, or a folder of Parquet files. With `name`, the root folder of that
+            data set.
         transform: From an opened image to a tensor.
-        name: One of `vitrail.datasets.named.DATA`; None for a folder.
-        split: "train", "val" or "test" of the named data set; "test" by default.
+        name: One of `vitrail.datasets.named.DATA`; None for anything else.
+        split: "train", "val" or "test" of the named data set; "test" by default. Also the split of a table.
+        labeled: Whether classes matter; else, images of a folder may lie beside its class folders, and get no class.
         options: Options of the named data set.
 
     Raises:
         UnknownNameError: There is no data set of that name.
-        InvalidInputError: The folder holds no images, a split or options are given without a name, or as for `read_data`.
+        InvalidInputError: There are no images, a split or options are given without a name, or as for `read_data`.
         MissingExtraError: The data set needs a package that is not installed.
     """
+    path = Path(root)
+    if name is None and detect_kind(path) == "table":
+        name = "huggingface"
+    if name == "huggingface":
+        split = split or default_split(path)
     if name is not None:
-        return read_data(name, root, split or "test", transform, **options)
+        return _read_by_index(name, path, split or "test", transform, options)
     if split is not None or options:
         raise InvalidInputError("expected split and options together with the name of a data set, got no name")
-    return ImageFolder.scan(root, transform)
+    match detect_kind(path):
+        case "list":
+            return read_list(path, transform)
+        case "tars":
+            shards = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else find_tars(path)
+            names = read_class_names(shards[0].parent / CLASS_FILE)
+            return read_tars(shards, transform, names)
+    return ImageFolder.scan(path, transform) if labeled else ImageFolder.scan_without_classes(path, transform)
+
+
+def detect_kind(path: Path) -> Literal["list", "tars", "table", "folder"]:
+    """Return what a path holds, without reading it: a folder with images is a folder, whatever else is there."""
+    if is_list(path):
+        return "list"
+    if is_tar_pattern(path):
+        return "tars"
+    if not is_folder(path):
+        return "folder"
+    names = set[str]()
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if is_image_name(Path(entry.name)):
+                    return "folder"
+                names.add(entry.name)
+    except OSError:
+        return "folder"  # Which reports why.
+    has_tars = any(name.endswith(SUFFIX) and not name.startswith(".") for name in names)
+    if not (has_tars or is_table(path)) or find_images(path).paths:
+        return "folder"
+    return "tars" if has_tars else "table"
+
+
+def _read_by_index(name: str, root: Path, split: str, transform: Transform, options: Mapping[str, Any]) -> LabeledImages:
+    """Read a data set by its name with random access, even if training streams it."""
+    entry = DATA[name]
+    if entry.read is None and entry.index is not None:
+        images: LabeledImages = _call_reader(entry, entry.index, root, split, transform, options)
+        return images
+    return read_data(name, root, split, transform, **options)
 
 
 def read_data(name: str, root: str | Path, split: str, transform: Transform, **options: Any) -> LabeledImages:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vitrail.core.progress import format_seconds
+
 PROCESSES = (1, 8, 32)
 """Numbers of processes for which the total is given."""
 
@@ -51,14 +53,6 @@ class Estimate:
             f"expected disk: {format_bytes(self.bytes_per_image * self.num_images)}",
             *([ceiling] if self.num_ceiling else []),
         ]
-
-
-def format_seconds(seconds: float) -> str:
-    """Format a duration: "42 s", "7 min", "3.5 h" or "12 days"."""
-    for limit, unit, length in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds / 86_400:.3g} days"
 
 
 def format_bytes(num_bytes: float) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from vitrail.core.distributed import gather, rank
 from vitrail.datasets.dataset import Unreadable
-from vitrail.datasets.photos import PhotoFile, relative_name
 from vitrail.datasets.workers import FEWER_WORKERS_HINT, explain_killed_workers
 from vitrail.explainers import Explainer
 from vitrail.explanation import Explanation
+from vitrail.runs.dataset_photos import DatasetPhotos
 from vitrail.runs.explain_images import explain_images
 from vitrail.runs.explain_photos import SHEET, OpenedPhoto, draw
 from vitrail.runs.loop import Batches
@@ -52,7 +52,6 @@ class FilesRun:
 
     Attributes:
         out: The run directory, shared by all processes.
-        data: The folder of the images; their names are relative to it.
         photos: The images.
         batches: The images in batches.
         methods: Names of all methods with results in the folder.
@@ -61,8 +60,7 @@ class FilesRun:
     """
 
     out: Path
-    data: Path
-    photos: Sequence[PhotoFile]
+    photos: DatasetPhotos
     batches: Batches
     methods: Sequence[str]
     results: dict[str, dict[int, ImageResult]] = field(default_factory=dict)
@@ -82,7 +80,7 @@ class FilesRun:
                 self.unreadable[index] = entry
 
     def source(self, index: int) -> str:
-        return relative_name(self.photos[index].path, self.data)
+        return self.photos[index].key
 
     def read(self, name: str, index: int) -> Explanation | None:
         return self.files[name].read(self.photos[index].result_name, self.source(index))
@@ -103,7 +101,7 @@ class FilesRun:
             if not all(self.is_done(name, index) for name in explainers for index in batch)
         ]
         gather([None])  # All processes must see the same results as missing, before any is written.
-        for number, read in self.batches.read(pending, "explaining"):
+        for number, read in self.batches.read(pending, "explaining", self.out):
             entries = dict(zip(indices[number], next(read), strict=True))
             opened = {index: entry for index, entry in entries.items() if isinstance(entry, OpenedPhoto)}
             self._record_unreadable({index: entry for index, entry in entries.items() if isinstance(entry, Unreadable)})

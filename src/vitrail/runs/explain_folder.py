@@ -1,38 +1,38 @@
-"""Explain a folder of images by several methods, with results per image; interrupted runs resume."""
+"""Explain a data set by several methods, with results per image; interrupted runs resume."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vitrail.adapters import Preprocessing
 from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.files import real_path
-from vitrail.datasets.dataset import NO_LABEL, Unreadable
-from vitrail.datasets.file_search import expect_exists, images_below
-from vitrail.datasets.folder import ImageFolder
-from vitrail.datasets.photos import PhotoFile, result_names
+from vitrail.datasets.dataset import Unreadable
+from vitrail.datasets.source import DataSource
 from vitrail.explainers import Explainer, check_method_names
+from vitrail.runs.dataset_photos import DatasetPhotos
 from vitrail.runs.explain_files import FilesRun, FolderResults
 from vitrail.runs.explain_images import BATCH_SIZE
 from vitrail.runs.explain_photos import OpenedPhoto, PhotoReader
 from vitrail.runs.explain_shards import IMAGES_PER_SHARD, PICTURES, Pictures, ShardedRun
 from vitrail.runs.loop import Batches
-from vitrail.runs.manifest import Manifest, describe_method, describe_model, describe_options, fingerprint_files
+from vitrail.runs.manifest import Manifest, describe_method, describe_model, describe_options, fingerprint_images
+from vitrail.runs.parquet_shards import expect_pyarrow
 from vitrail.runs.results import (
     remove_results,
 )
-from vitrail.runs.run_dir import RunDirectory, expect_apart
+from vitrail.runs.run_dir import RunDirectory, expect_apart, expect_none_inside
 from vitrail.runs.shards import FOLDER, remove_shards
 from vitrail.viz.overlay import Smoothing
+
+FileFormat = Literal["files", "shards", "parquet"]
 
 logger = logging.getLogger(__name__)
 
 
 def explain_folder(
     explainers: Sequence[Explainer],
-    data: str | Path,
+    data: str | Path | DataSource,
     out: str | Path,
     target: int | str | None = None,
     limit: int | None = None,
@@ -41,11 +41,11 @@ def explain_folder(
     smoothing: Smoothing = "nearest",
     overwrite: bool = False,
     model_options: Mapping[str, Any] | None = None,
-    file_format: Literal["files", "shards"] = "files",
+    file_format: FileFormat = "files",
     pictures: Pictures = 100,
     half: bool = False,
 ) -> FolderResults:
-    """Explain every image below a folder by every method; resume an interrupted run with the same settings.
+    """Explain every image of a folder or another source by every method; resume an interrupted run with the same settings.
 
     With the format "files", each image and method gives `out/METHOD/IMAGE.npz`, `.json` (`Explanation.load`) and `.png` (overlay), written
     as soon as they are computed. The table images.csv and a contact sheet follow at the end; run.json records the settings. Batches are a
@@ -59,7 +59,8 @@ def explain_folder(
 
     Args:
         explainers: Methods tied to one model.
-        data: A folder of images, with or without class folders.
+        data: A folder of images, with or without class folders; another path, as `vitrail.datasets.open.open_dataset` takes it; or a
+            named data set.
         out: Output folder, outside of `data`, shared by all processes.
         target: Class to explain, or None for the predicted one.
         limit: Maximum number of images, evenly spread over the folder.
@@ -68,7 +69,7 @@ def explain_folder(
         smoothing: How overlays are enlarged.
         overwrite: Start over: remove earlier results of these methods.
         model_options: Options the model was loaded with, to record in run.json.
-        file_format: "files": three files per image and method; or "shards".
+        file_format: "files": three files per image and method; "shards": one file for many images; "parquet": the same as a table.
         pictures: Of shards: how many images to draw, evenly spread; or "all" or "none".
         half: Of shards: whether to store relevance and logits in half precision.
 
@@ -76,27 +77,37 @@ def explain_folder(
         OutputError: `out` holds something else or results of other settings, cannot be written, or is in use by another run.
         ImageError: Not a single image could be read.
         ProcessError: A process that reads images was killed.
+        MissingExtraError: pyarrow, which writes Parquet files, is not installed.
     """
-    names, model, data, out = check_method_names(explainers), explainers[0].model, Path(data), Path(out)
+    names, model, out = check_method_names(explainers), explainers[0].model, Path(out)
+    source = data if isinstance(data, DataSource) else DataSource(Path(data))
     if any(explainer.model is not model for explainer in explainers):
         raise InvalidInputError("expected methods tied to one model, got several models")
     if smoothing not in get_args(Smoothing):
         raise InvalidInputError(f"expected smoothing {', '.join(map(repr, get_args(Smoothing)))}, got {smoothing!r}")
-    expect_exists(data)
-    expect_apart(data, out, names)
-    photos = list_folder(data, model.preprocessing, limit)
-    per_shard = max(IMAGES_PER_SHARD // max(batch_size, 1), 1) if file_format == "shards" else 1
+    if file_format not in get_args(FileFormat):
+        raise InvalidInputError(f"expected file_format 'files', 'shards' or 'parquet', got {file_format!r}")
+    if file_format == "parquet":
+        expect_pyarrow()
+    photos = DatasetPhotos.from_source(source, model.preprocessing, limit)
+    expect_apart(source.root, out, names)
+    expect_none_inside(photos.images, out)
+    per_shard = max(IMAGES_PER_SHARD // max(batch_size, 1), 1) if file_format != "files" else 1
     batches = Batches(PhotoReader(photos, model.preprocessing), batch_size, _keep_list, num_workers, per_shard)
     settings = {
         **describe_model(model, target),
         "model_options": describe_options(model_options or {}),
-        "data": str(real_path(data)),
+        **(
+            source.describe()
+            if source.data_set is not None or source.split is not None
+            else {"data": source.describe()["data"]}
+        ),
         "batch_size": batch_size,
         "smoothing": smoothing,
     }
-    if file_format == "shards":
+    if file_format != "files":
         settings |= {"file_format": file_format, "pictures": pictures, "half": half, "num_images": len(photos)}
-        settings |= {"photos": fingerprint_files([photo.path for photo in photos])}
+        settings |= {"photos": fingerprint_images(photos.images, labeled=False)}
     methods = {name: describe_method(explainer) for name, explainer in zip(names, explainers, strict=True)}
 
     def remove(methods: Sequence[str]) -> None:
@@ -108,31 +119,18 @@ def explain_folder(
     by_name = dict(zip(names, explainers, strict=True))
     directory = RunDirectory(out, asked, overwrite, remove, [FOLDER, PICTURES], can_grow=file_format == "files")
     with directory.claimed() as manifest:
-        if file_format == "shards":
-            sharded = ShardedRun(out, data, batches, by_name, target, pictures, half, smoothing, asked.key)
+        if file_format != "files":
+            sharded = ShardedRun(
+                out, photos, batches, by_name, target, pictures, half, smoothing, asked.key, file_format == "parquet"
+            )
             num_images, unreadable = sharded.run()
             return FolderResults(num_images, 0, {}, unreadable, names, in_shards=True)
-        run = FilesRun(out, data, photos, batches, list(manifest.methods))
+        run = FilesRun(out, photos, batches, list(manifest.methods))
         num_before = run.count_done(names)
         if num_before and rank() == 0:
             logger.info("%d of %d images are already explained", num_before, len(photos))
         run.explain_missing(by_name, target, smoothing)
         return run.summarize(names, num_before)
-
-
-def list_folder(data: Path, preprocessing: Preprocessing, limit: int | None = None) -> list[PhotoFile]:
-    """List the images below a folder, or at most `limit` of them, evenly spread.
-
-    Raises:
-        InvalidInputError: There are none.
-    """
-    # Classes do not matter here: images may lie beside class folders.
-    paths = [data] if data.is_file() else images_below(data, preprocessing.num_channels)
-    if not paths:
-        raise InvalidInputError(f"expected images in {data}, found none")
-    images = ImageFolder(paths, [NO_LABEL] * len(paths), [], preprocessing)
-    labels = result_names(images.paths, data)
-    return [PhotoFile(path, labels[path], required=False) for path in images.subsample(limit).paths]
 
 
 def _keep_list(entries: list[OpenedPhoto | Unreadable]) -> list[OpenedPhoto | Unreadable]:

@@ -9,16 +9,18 @@ from vitrail.core.distributed import rank
 from vitrail.core.files import output_folder, write_text
 from vitrail.core.json_io import json_text
 from vitrail.datasets.dataset import Unreadable
-from vitrail.datasets.photos import relative_name
+from vitrail.datasets.keys import image_key
 from vitrail.explainers import Explainer
 from vitrail.explanation import Explanation
+from vitrail.runs.dataset_photos import DatasetPhotos
 from vitrail.runs.explain_images import explain_images
 from vitrail.runs.explain_photos import OpenedPhoto, draw
 from vitrail.runs.explanation_shards import ExplanationShard, ExplanationStore
 from vitrail.runs.loop import Batches, Pass
 from vitrail.runs.open_run import MODEL_FILE
+from vitrail.runs.parquet_shards import ParquetStore
 from vitrail.runs.results import IMAGES_FILE, ImageResult, write_unreadable
-from vitrail.runs.shards import list_unreadable
+from vitrail.runs.shards import ShardStore, list_unreadable
 from vitrail.viz.overlay import Smoothing
 from vitrail.viz.tables import write_csv
 
@@ -35,18 +37,19 @@ class ShardedRun:
 
     Attributes:
         out: The run directory, shared by all processes.
-        data: The folder of the images; their names are relative to it.
-        batches: The images.
+        photos: The images.
+        batches: The images in batches.
         explainers: Methods by name, tied to one model.
         target: Class to explain, or None for the predicted one.
         pictures: How many images are drawn.
         half: Whether relevance and logits are stored in half precision.
         smoothing: How overlays are enlarged.
         key: Identifies the run.
+        parquet: Whether shards are Parquet files.
     """
 
     out: Path
-    data: Path
+    photos: DatasetPhotos
     batches: Batches
     explainers: Mapping[str, Explainer]
     target: int | str | None
@@ -54,6 +57,7 @@ class ShardedRun:
     half: bool
     smoothing: Smoothing
     key: str
+    parquet: bool = False
 
     def run(self) -> tuple[int, list[Unreadable]]:
         """Explain what is missing; write images.csv. Return the number of explained images, and the files that were skipped.
@@ -64,14 +68,15 @@ class ShardedRun:
         """
         model = next(iter(self.explainers.values())).model
         names = {"model": model.name, "class_names": list(model.class_names), "output": model.output}
-        store = ExplanationStore(self.out, self.key, ExplanationShard)
+        kind = ParquetStore if self.parquet else ExplanationStore
+        store: ShardStore[ExplanationShard] = kind(self.out, self.key, ExplanationShard)
         if rank() == 0:
             write_text(self.out / MODEL_FILE, json_text(names, indent=2))
         run = Pass(self.batches, self._compute, "explaining", store)
         shards = run.run()
         unreadable = list_unreadable(shards)
         if rank() == 0:
-            write_unreadable(self.out, [(relative_name(Path(file.path), self.data), file.reason) for file in unreadable])
+            write_unreadable(self.out, [(image_key(file.path, self.photos.root), file.reason) for file in unreadable])
             write_csv(self.out / IMAGES_FILE, HEAD, self._rows(run.reader(shards)(), store, names))
         return sum(shard.num_images for shard in shards), unreadable
 
@@ -82,7 +87,7 @@ class ShardedRun:
             opened = {i: entry for i, entry in zip(batch, entries, strict=True) if isinstance(entry, OpenedPhoto)}
             unreadable += [entry for entry in entries if isinstance(entry, Unreadable)]
             images = [entry.image for entry in opened.values()]
-            sources = [relative_name(entry.photo.path, self.data) for entry in opened.values()]
+            sources = [self.photos[index].key for index in opened]
             indices += opened
             for name, explainer in self.explainers.items():
                 explained = explain_images(explainer, images, sources, self.target)
@@ -98,7 +103,7 @@ class ShardedRun:
                 draw(entry.row, explanation, self.smoothing).save(path)
 
     def _rows(
-        self, shards: Iterator[ExplanationShard], store: ExplanationStore, names: Mapping[str, Any]
+        self, shards: Iterator[ExplanationShard], store: ShardStore[ExplanationShard], names: Mapping[str, Any]
     ) -> Iterator[list[Any]]:
         """Yield the rows of images.csv; one shard is in memory at a time."""
         method = next(iter(self.explainers))

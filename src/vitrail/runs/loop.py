@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Generic
 
 from torch.utils.data import DataLoader, Dataset
@@ -14,6 +15,7 @@ from vitrail.datasets.sampler import fixed_generator, read_on_cpu
 from vitrail.datasets.workers import FEWER_WORKERS_HINT, explain_killed_workers
 from vitrail.runs.results import expect_readable
 from vitrail.runs.shards import S, ShardStore, list_unreadable, remove_shards
+from vitrail.runs.timing import Stopwatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +61,13 @@ class Batches:
         end = min(first + self.size * self.per_shard, self.num_images)
         return [list(range(start, min(start + self.size, end))) for start in range(first, end, self.size)]
 
-    def read(self, shards: Sequence[int], description: str) -> Iterator[tuple[int, Iterator[Any]]]:
+    def read(self, shards: Sequence[int], description: str, folder: Path | None = None) -> Iterator[tuple[int, Iterator[Any]]]:
         """Read this process's share of some shards, ahead of their use if there are workers; the first process shows the progress.
 
         Args:
             shards: Numbers of the shards, the same in all processes.
             description: What is being done, for the progress.
+            folder: Where the time is recorded at the end, if anywhere.
 
         Yields:
             The number of a shard and its batches, as `collate` made them. They must be consumed before the next shard.
@@ -78,12 +81,14 @@ class Batches:
             collate_fn=self.collate,
             generator=fixed_generator(),
         )
-        batches = read_on_cpu(loader)
-        shown = progress(batches, len(loader), description) if rank() == 0 else batches
+        batches = Stopwatch(read_on_cpu(loader))
+        sizes = [len(batch) for batches in by_shard for batch in batches]
+        shown = progress(batches, len(sizes), description, sizes, world_size()) if rank() == 0 else batches
         for number, indices in zip(own, by_shard, strict=True):
             yield number, islice(shown, len(indices))
         for _ in shown:  # Ends the progress.
             raise AssertionError("expected no batch after the last shard")
+        batches.report(description, sum(sizes), self.num_workers, folder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +124,8 @@ class Pass(Generic[S]):
         # Before anything is written: all processes must see the same shards as finished.
         gather([None])
         pending = [number for number in range(num_shards) if number not in shards]
-        for number, batches in self.batches.read(pending, self.description):
+        folder = None if self.store is None else self.store.folder
+        for number, batches in self.batches.read(pending, self.description, folder):
             shard = self.compute(number, batches)
             if self.store is not None:
                 self.store.save(number, shard)

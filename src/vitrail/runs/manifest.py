@@ -14,7 +14,7 @@ from vitrail.core.errors import OutputError
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text, parse_json, read_json
 from vitrail.core.outputs import infer_output
-from vitrail.datasets.dataset import LabeledImages
+from vitrail.datasets.dataset import LabeledImages, file_bytes
 from vitrail.explainers import Explainer
 from vitrail.models.fingerprint import state_fingerprint
 from vitrail.version import __version__
@@ -164,22 +164,20 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def fingerprint_images(images: LabeledImages) -> str:
-    """Return a digest of labeled images, in order: names, labels, and sizes of files."""
-    return _fingerprint((images.name(index), label) for index, label in enumerate(images.labels))
+def fingerprint_images(images: LabeledImages, labeled: bool = True) -> str:
+    """Return a digest of images, in order: names, sizes of files, and labels if they matter."""
+    return _fingerprint(
+        (images.name(index), label if labeled else None, images.num_bytes(index)) for index, label in enumerate(images.labels)
+    )
 
 
 def fingerprint_files(paths: Sequence[Path]) -> str:
     """Return a digest of files, in order: names and sizes."""
-    return _fingerprint((str(path), None) for path in paths)
+    return _fingerprint((str(path), None, file_bytes(path)) for path in paths)
 
 
-def _fingerprint(entries: Iterable[tuple[str, int | None]]) -> str:
+def _fingerprint(entries: Iterable[tuple[str, int | None, int]]) -> str:
     digest = hashlib.sha256()
-    for name, label in entries:
-        try:
-            size = Path(name).stat().st_size
-        except OSError:  # Not a file, or unreadable, which is reported elsewhere.
-            size = -1
+    for name, label, size in entries:
         digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]

@@ -16,6 +16,7 @@ from vitrail.core.registry import unknown_name
 from vitrail.explanation import Explanation
 from vitrail.runs.explanation_shards import open_shard, unpack
 from vitrail.runs.manifest import RUN_FILE, Manifest
+from vitrail.runs.parquet_shards import read_rows
 from vitrail.runs.results import IMAGES_FILE
 from vitrail.runs.shards import FOLDER
 from vitrail.viz.tables import read_csv
@@ -65,7 +66,12 @@ class ExplanationRun:
     @property
     def in_shards(self) -> bool:
         """Whether explanations lie in shards, or in files of their own."""
-        return self.manifest.settings.get("file_format") == "shards"
+        return "file_format" in self.manifest.settings
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether shards are Parquet files."""
+        return bool(self.manifest.settings.get("file_format") == "parquet")
 
     def __getitem__(self, method: str) -> "MethodExplanations":
         if method not in self.manifest.methods:
@@ -110,7 +116,10 @@ class MethodExplanations:
         row = self.run.rows[image]
         if not self.run.in_shards:
             return Explanation.load(self.run.folder / row[f"{self.method}_file"])
-        with open_shard(self.run.folder / FOLDER / row["shard"]) as (file, description):
+        path = self.run.folder / FOLDER / row["shard"]
+        if self.run.is_parquet:
+            return next(read_rows(path, self.method, self.run.names, int(row["row"])))
+        with open_shard(path) as (file, description):
             starts = _first_cells(file.get_tensor(f"{self.method}.grid"))
             return unpack(file, self.method, int(row["row"]), starts, description, self.run.names)
 
@@ -120,6 +129,9 @@ class MethodExplanations:
             yield from (self[index] for index in range(len(self)))
             return
         for name in dict.fromkeys(row["shard"] for row in self.run.rows):
+            if self.run.is_parquet:
+                yield from read_rows(self.run.folder / FOLDER / name, self.method, self.run.names)
+                continue
             with open_shard(self.run.folder / FOLDER / name) as (file, description):
                 starts = _first_cells(file.get_tensor(f"{self.method}.grid"))
                 for row in range(len(starts)):

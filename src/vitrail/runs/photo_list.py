@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
-from vitrail.datasets.dataset import NO_LABEL
-from vitrail.datasets.folder import ImageFolder
-from vitrail.datasets.photos import PhotoFile, list_photos, result_names
+from vitrail.datasets.dataset import NO_LABEL, LabeledImages
+from vitrail.datasets.keys import image_key, name_results
+from vitrail.datasets.photos import PhotoFile, list_photos
+from vitrail.datasets.source import DataSource
+from vitrail.runs.dataset_photos import DatasetPhotos
 from vitrail.runs.explain_photos import refuse_overwriting
 from vitrail.runs.run_dir import expect_outside
 
@@ -51,12 +53,13 @@ def list_named_photos(paths: Sequence[Path], classifier: Classifier, wanted: str
 
 
 def list_folder_photos(
-    data: Path, classifier: Classifier, wanted: str | None = None, limit: int | None = None
+    data: Path | DataSource, classifier: Classifier, wanted: str | None = None, limit: int | None = None
 ) -> tuple[list[QueriedPhoto], Classifier]:
-    """List the images of a folder; class folders named like classes of the model give the true classes.
+    """List the images of a folder or another source; classes named like those of the model give the true classes.
 
     Args:
-        data: A folder, flat or with one folder per class.
+        data: A folder, flat or with one folder per class; another path, as `vitrail.datasets.open.open_dataset` takes it; or a named
+            data set.
         classifier: The model.
         wanted: Name or index of a class: take the images of its folder only. In a flat folder, all images are of that class.
         limit: Maximum number of images, evenly spread.
@@ -67,15 +70,18 @@ def list_folder_photos(
     Raises:
         InvalidInputError: No such folder, no images in it, no such class, or no folder of that class.
     """
-    images = ImageFolder.scan(data, classifier.preprocessing)
+    source = data if isinstance(data, DataSource) else DataSource(data)
+    images = source.read(classifier.preprocessing)
     folders = images.class_names
     if not classifier.class_names and len(folders) == classifier.num_classes:
         # Published models come without names; their classes are sorted like the folders they were trained on.
         classifier = replace(classifier, class_names=tuple(folders))
     wanted_class = None if wanted is None else classifier.class_index(wanted)
-    labels = result_names([data / SHEET, *images.paths], data, SUFFIXES)  # The first entry reserves the name of the sheet.
+    keys = [image_key(images.name(index), source.folder) for index in range(len(images))]
+    names = name_results([SHEET, *keys], SUFFIXES)[1:]  # The first entry reserves the name of the sheet.
+    by_key = dict(zip(keys, names, strict=True))
     if folders:
-        images = _label_by_folder(images, classifier, data)
+        images = _label_by_class(images, classifier, source.root)
     elif wanted_class is not None:
         images = images.with_labels([wanted_class] * len(images))
     if wanted_class is not None:
@@ -83,17 +89,16 @@ def list_folder_photos(
         if not len(images):
             more = f", ... ({len(folders)} in all)" if len(folders) > MAX_LISTED else ""
             raise InvalidInputError(
-                f"expected a folder {classifier.class_name(wanted_class)!r} in {data}, found {', '.join(folders[:MAX_LISTED])}{more}"
+                f"expected a folder {classifier.class_name(wanted_class)!r} in {source.root}, found {', '.join(folders[:MAX_LISTED])}{more}"
             )
     images = images.subsample(limit)
-    photos = [
-        QueriedPhoto(PhotoFile(path, labels[path], required=False), None if label == NO_LABEL else label)
-        for path, label in zip(images.paths, images.labels, strict=True)
-    ]
-    return photos, classifier
+    keys = [image_key(images.name(index), source.folder) for index in range(len(images))]
+    photos = DatasetPhotos(images, source.folder, [by_key[key] for key in keys])
+    classes = [None if label == NO_LABEL else label for label in images.labels]
+    return list(map(QueriedPhoto, photos, classes)), classifier
 
 
-def _label_by_folder(images: ImageFolder, classifier: Classifier, data: Path) -> ImageFolder:
+def _label_by_class(images: LabeledImages, classifier: Classifier, data: Path) -> LabeledImages:
     """Replace folder labels by class indices of the model; images of unknown or ambiguous folders get no label."""
     folders = images.class_names
     matches = classifier.class_indices(folders)

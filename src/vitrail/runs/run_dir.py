@@ -1,6 +1,7 @@
 """Claim a run directory: start a run in an empty folder, resume a run with the same settings, refuse anything else."""
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +13,9 @@ from vitrail.core.distributed import gather, rank
 from vitrail.core.errors import FolderTakenError, InvalidInputError, OutputError
 from vitrail.core.files import discard_partials, output_folder, real_path
 from vitrail.core.locking import only_run
+from vitrail.datasets.dataset import LabeledFiles, LabeledImages
 from vitrail.runs.manifest import RUN_FILE, Manifest
+from vitrail.runs.timing import TIMING_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +74,8 @@ class RunDirectory:
 
     def _remove_if_empty(self) -> None:
         """Remove a folder that holds no result yet."""
-        files = [path for path in self.folder.rglob("*") if not path.is_dir()]
-        if files in ([], [self.folder / RUN_FILE]):
+        files = {path for path in self.folder.rglob("*") if not path.is_dir()}
+        if files <= {self.folder / RUN_FILE, self.folder / TIMING_FILE}:
             with suppress(OSError):
                 shutil.rmtree(self.folder)
 
@@ -199,6 +202,21 @@ def expect_apart(data: Path, out: Path, methods: Sequence[str]) -> None:
             raise InvalidInputError(
                 f"expected the images outside of the results, got {data} where the results of {name} go, {out / name}; choose another --out"
             )
+
+
+def expect_none_inside(images: LabeledImages, out: Path) -> None:
+    """Refuse listed files below the output folder, where results may replace them.
+
+    Raises:
+        InvalidInputError: One of the files lies there.
+    """
+    if isinstance(images, LabeledFiles):
+        folder = os.path.join(os.path.abspath(out), "")  # noqa: PTH100, PTH118 (far faster for a million files)
+        for path in images.paths:
+            if os.path.abspath(path).startswith(folder):  # noqa: PTH100
+                raise InvalidInputError(
+                    f"expected images outside of the results, got {path} inside {out}; choose another --out"
+                )
 
 
 @contextmanager

@@ -30,6 +30,7 @@ class NamedData:
         download: What to download, from which page, and where to put it.
         read: Reader with random access to the images; None if the data set can only be streamed.
         stream: Reader of a stream; None if the data set cannot be streamed.
+        index: Reader with random access, by an index made at the start, of a data set that training streams.
         splits: The available ones of "train", "val" and "test"; None if they depend on the files.
         note: Why a split is missing.
     """
@@ -40,6 +41,7 @@ class NamedData:
     download: str
     read: Reader | None = None
     stream: StreamReader | None = None
+    index: Reader | None = None
     splits: tuple[str, ...] | None = ("train", "test")
     note: str = ""
 

@@ -11,9 +11,15 @@ from PIL import Image
 from vitrail.core.errors import ImageError, InvalidInputError, MissingExtraError
 from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Transform, Unreadable
 from vitrail.datasets.image_io import decode_image
-from vitrail.datasets.named.annotations import need
+from vitrail.datasets.named.annotations import need, read_json
 from vitrail.datasets.named.base import DATA, NamedData
 from vitrail.datasets.streaming import ImageStream, Record, Share, StreamedImages
+
+SPLITS_FILE = "dataset_dict.json"
+"""File of `save_to_disk` for a table with splits."""
+
+STATE_FILE = "state.json"
+"""File of `save_to_disk` for a single table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +45,8 @@ class TableImages(LabeledImages):
     numbers: Sequence[int] = field(repr=False)
 
     def open(self, index: int) -> Image.Image:
-        return decode_image(_read_cell(self.table[self.numbers[index]][self.column], self.name(index)), self.name(index))
+        content = _read_cell(self.table[self.numbers[index]][self.column], self.name(index))
+        return decode_image(content, self.name(index), num_channels=getattr(self.transform, "num_channels", 3))
 
     def name(self, index: int) -> str:
         return f"{self.source}/{self.numbers[index]}"
@@ -114,9 +121,12 @@ def read_huggingface(
         label: The column of classes; by default the only one.
     """
     table, image, label, class_names = _load_table(root, split, image, label, streaming=False)
-    classes = [NO_LABEL if value is None else int(value) for value in table[label]]
+    classes = (
+        [NO_LABEL] * len(table) if label is None else [NO_LABEL if value is None else int(value) for value in table[label]]
+    )
     names = class_names or [str(index) for index in range(max(classes, default=NO_LABEL) + 1)]
-    return TableImages(table, image, classes, names, transform, f"{root}/{split}", range(len(classes)))
+    source = str(root) if _is_single(root) else f"{root}/{split}"
+    return TableImages(table, image, classes, names, transform, source, range(len(classes)))
 
 
 def stream_huggingface(
@@ -133,7 +143,7 @@ def stream_huggingface(
     """Read a split as a stream; options beyond those of `read_huggingface` are those of webdataset."""
     table, image, label, class_names = _load_table(root, split, image, label, streaming=True)
     names = class_names or [str(index) for index in range(num_classes or 0)]
-    if not names:
+    if label is None or not names:
         raise InvalidInputError(f"huggingface: column {label!r} has no class names; set the option num_classes")
     info = (table.info.splits or {}).get(split)
     num_images = num_images or (info.num_examples if info is not None else None)
@@ -142,8 +152,8 @@ def stream_huggingface(
 
 def _load_table(
     root: Path, split: str, image: str | None, label: str | None, streaming: bool
-) -> tuple[Any, str, str, list[str]]:
-    """Return the table, the names of its columns of images and of classes, and the class names."""
+) -> tuple[Any, str, str | None, list[str]]:
+    """Return the table, the names of its columns of images and of classes (None if there are no classes), and the class names."""
     try:
         import datasets  # noqa: PLC0415 (an extra)
     except ImportError:
@@ -151,8 +161,10 @@ def _load_table(
     if not need(root).is_dir():
         raise InvalidInputError(f"expected the folder of a data set, got the file {root}")
     try:
-        if (root / "dataset_dict.json").exists() and not streaming:
+        if (root / SPLITS_FILE).exists() and not streaming:
             table = datasets.load_from_disk(str(root))[split]
+        elif _is_single(root) and not streaming:
+            table = datasets.load_from_disk(str(root))
         else:
             table = datasets.load_dataset(str(root.resolve()), split=split, streaming=streaming)
     except Exception as error:  # The library raises errors of many types for a damaged or unsuitable folder.
@@ -160,14 +172,52 @@ def _load_table(
     features = table.features or {}
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    image, label = (
-        _choose_column("image", image, images, features),
-        _choose_column("label", label, labels or ["label"], features),
-    )
+    image = _choose_column("image", image, images, features)
+    if label is None and not labels and "label" not in features:
+        return table.cast_column(image, datasets.Image(decode=False)), image, None, []
+    label = _choose_column("label", label, labels or ["label"], features)
     if getattr(features[label], "dtype", "") == "string" and not streaming:
         table = table.class_encode_column(label)
     class_names = getattr(table.features[label], "names", None) or []
     return table.cast_column(image, datasets.Image(decode=False)), image, label, list(class_names)
+
+
+def is_table(root: Path) -> bool:
+    """Return whether a folder holds a table: written by `save_to_disk`, or Parquet files in it or in its folder data."""
+    saved = (root / SPLITS_FILE, root / STATE_FILE)
+    return any(path.is_file() for path in saved) or any(
+        True for folder in (root, root / "data") for _ in folder.glob("*.parquet")
+    )
+
+
+def default_split(root: Path) -> str:
+    """Return the split that is read if none is named: test or a validation split, or the only one.
+
+    Raises:
+        InvalidInputError: There are several others.
+    """
+    if _is_single(root):
+        return "all"
+    if (root / SPLITS_FILE).is_file():
+        splits = read_json(root / SPLITS_FILE).get("splits", [])
+    else:
+        try:
+            import datasets  # noqa: PLC0415 (an extra)
+
+            splits = datasets.get_dataset_split_names(str(root.resolve()))
+        except Exception:  # noqa: BLE001 (of many types; reading the split reports it)
+            return "test"
+    if len(splits) == 1:
+        return str(splits[0])
+    for split in ("test", "val", "validation"):
+        if split in splits:
+            return split
+    raise InvalidInputError(f"expected one of the splits {', '.join(splits)} of {root}, got none; name it by --split")
+
+
+def _is_single(root: Path) -> bool:
+    """Return whether `save_to_disk` wrote a single table there, without splits."""
+    return (root / STATE_FILE).is_file() and not (root / SPLITS_FILE).exists()
 
 
 def _choose_column(option: str, name: str | None, candidates: Sequence[str], features: Any) -> str:

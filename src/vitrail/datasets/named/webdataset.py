@@ -12,11 +12,14 @@ from typing import Any
 
 from vitrail.core.errors import InvalidInputError, MissingExtraError
 from vitrail.core.json_io import parse_json
-from vitrail.datasets.dataset import Transform, Unreadable
+from vitrail.datasets.dataset import LabeledImages, Transform, Unreadable
 from vitrail.datasets.file_search import SUFFIXES
 from vitrail.datasets.named.annotations import damaged, need, read_json, read_table
 from vitrail.datasets.named.base import DATA, NamedData
 from vitrail.datasets.streaming import ImageStream, Record, Share, StreamedImages
+from vitrail.datasets.tars import read_tars
+
+CLASS_FILE = "classes.txt"
 
 IMAGE_KEYS = [suffix.removeprefix(".") for suffix in SUFFIXES]
 
@@ -103,6 +106,36 @@ def read_webdataset(
         import webdataset  # noqa: F401, PLC0415 (an extra)
     except ImportError:
         raise MissingExtraError("the data set webdataset", "webdataset") from None
+    files, info = _find_shards(root, split, shards)
+    # webdataset would take the part of a relative path before a colon for a protocol.
+    stream = TarStream([file.resolve() for file in files], label, buffer)
+    class_names = read_class_names(root / CLASS_FILE, num_classes)
+    if class_names is None:
+        raise InvalidInputError(
+            f"webdataset: expected the class names in {root / CLASS_FILE}, one per line, or the option num_classes"
+        )
+    return StreamedImages(stream, class_names, transform, num_images or info.get("num_samples"))
+
+
+def index_webdataset(
+    root: Path,
+    split: str,
+    transform: Transform,
+    *,
+    shards: str | None = None,
+    label: str | None = None,
+    num_classes: int | None = None,
+) -> LabeledImages:
+    """Read the tar files of a split with random access; the options are those of `read_webdataset`.
+
+    Without classes.txt and `num_classes`, there are as many classes as the labels need.
+    """
+    files, _ = _find_shards(root, split, shards)
+    return read_tars(files, transform, read_class_names(root / CLASS_FILE, num_classes), label)
+
+
+def _find_shards(root: Path, split: str, shards: str | None) -> tuple[list[Path], Mapping[str, Any]]:
+    """Return the tar files of a split, and its entry in timm's _info.json if there is one."""
     info = _read_info(need(root), split)
     patterns = [shards] if shards is not None else [f"*{split}*.tar", f"{split}/*.tar"]
     if info and shards is None:
@@ -111,10 +144,7 @@ def read_webdataset(
         files = next((matches for matches in (sorted(root.glob(pattern)) for pattern in patterns) if matches), [])
     if not files:
         raise FileNotFoundError(errno.ENOENT, "no tar files", " or ".join(str(root / pattern) for pattern in patterns))
-    # webdataset would take the part of a relative path before a colon for a protocol.
-    stream = TarStream([file.resolve() for file in files], label, buffer)
-    class_names = _read_class_names(root / "classes.txt", num_classes)
-    return StreamedImages(stream, class_names, transform, num_images or info.get("num_samples"))
+    return files, info
 
 
 def _read_info(root: Path, split: str) -> Mapping[str, Any]:
@@ -133,12 +163,11 @@ def _read_info(root: Path, split: str) -> Mapping[str, Any]:
     return splits[split]
 
 
-def _read_class_names(path: Path, num_classes: int | None) -> list[str]:
+def read_class_names(path: Path, num_classes: int | None = None) -> list[str] | None:
+    """Return the class names of a file, one per line, or the numbers of `num_classes` classes; None if there are neither."""
     if num_classes is not None:
         return [str(index) for index in range(num_classes)]
-    if not path.exists():
-        raise InvalidInputError(f"webdataset: expected the class names in {path}, one per line, or the option num_classes")
-    return [name for (name,) in read_table(path, str)]
+    return [name for (name,) in read_table(path, str)] if path.exists() else None
 
 
 DATA.register("webdataset")(
@@ -155,6 +184,7 @@ _info.json (optional: timm's list of splits, shards and numbers of images)
         "write your own with webdataset.ShardWriter, or download shards there, for example with\n"
         "hf download timm/imagenet-1k-wds --repo-type dataset --local-dir FOLDER",
         stream=read_webdataset,
+        index=index_webdataset,
         splits=None,
     )
 )

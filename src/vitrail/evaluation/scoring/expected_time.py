@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitrail.core.distributed import world_size
+from vitrail.core.progress import format_seconds
 from vitrail.datasets.collate import collate_by_size
 from vitrail.datasets.dataset import LabeledImages, Sample
-from vitrail.evaluation.estimate import format_seconds
 from vitrail.evaluation.scoring.measuring import BatchMeasurer
 from vitrail.runs.shards import FOLDER
 

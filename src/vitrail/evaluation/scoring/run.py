@@ -12,8 +12,8 @@ from vitrail.core.files import output_folder
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledImages
+from vitrail.datasets.source import TEST_SPLITS, DataSource
 from vitrail.evaluation.batches import index_by_name
-from vitrail.evaluation.data_source import TEST_SPLITS, DataSource
 from vitrail.evaluation.scoring.ceiling import FOLDER as CEILING_FOLDER
 from vitrail.evaluation.scoring.ceiling import check_ceiling, measure_ceiling
 from vitrail.evaluation.scoring.cost import count_passes_of_first

@@ -1,7 +1,9 @@
-"""Where the images of an evaluation come from: a folder, or a data set by name."""
+"""Where the images of a run come from: a path, or a data set by name."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +11,24 @@ from vitrail.adapters import Preprocessing
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import real_path
 from vitrail.datasets.dataset import LabeledImages
-from vitrail.datasets.folder import ImageFolder, split_folder
+from vitrail.datasets.folder import split_folder
+from vitrail.datasets.lists import STANDARD_INPUT
 from vitrail.datasets.named import DATA
-from vitrail.datasets.open import read_data
+from vitrail.datasets.open import detect_kind, open_dataset
+from vitrail.datasets.tars import find_tars
 
 TEST_SPLITS = ("test", "val")
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A folder of images, or a data set by name.
+    """A path to images, or a data set by name.
 
     Attributes:
-        root: A photo, a folder of photos, or a folder with one subfolder per class; of a named data set, its root folder.
-        data_set: Name of a data set; None for a folder.
-        split: Split of the data set; test if not given, or val if there is no test split.
+        root: As `vitrail.datasets.open.open_dataset` takes it: a photo, a folder, a list, tar files, a table; of a named data set, its
+            root folder.
+        data_set: Name of a data set; None for anything else.
+        split: Split of the data set or the table; test if not given, or val if there is no test split.
         options: Options of the data set.
     """
 
@@ -33,29 +38,44 @@ class DataSource:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.data_set is None and (self.split is not None or self.options):
+        is_named = self.data_set is not None
+        if not is_named and (self.options or (self.split is not None and detect_kind(self.root) != "table")):
             raise InvalidInputError("expected --split and --data-option together with --data-set, got no --data-set")
 
-    def read(self, preprocessing: Preprocessing, subfolders: Sequence[str] = ()) -> LabeledImages:
+    def read(self, preprocessing: Preprocessing, subfolders: Sequence[str] = (), labeled: bool = True) -> LabeledImages:
         """Read the images.
 
         Args:
             preprocessing: The preprocessing of the model.
             subfolders: Of a folder, use the first of these subfolders that exists, such as "test".
+            labeled: Whether classes matter; see `open_dataset`.
 
         Raises:
             UnknownNameError: No such data set.
             InvalidInputError: No such folder or split, no images, or an option that the data set does not have.
         """
+        root, split = self.root, self.split
         if self.data_set is None:
-            return ImageFolder.scan(split_folder(self.root, subfolders), preprocessing)
-        return read_data(
-            self.data_set, self.root, self.split or self._default_split(self.data_set), preprocessing, **self.options
-        )
+            root = split_folder(root, subfolders)
+        elif split is None and self.data_set != "huggingface":
+            split = self._default_split(self.data_set)
+        return open_dataset(root, preprocessing, self.data_set, split, labeled=labeled, **self.options)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the keys of images start: names of images are relative to it (`vitrail.datasets.keys.image_key`)."""
+        if self.root == STANDARD_INPUT:
+            return Path()
+        match "folder" if self.data_set else detect_kind(self.root):
+            case "list":
+                return self.root.parent
+            case "tars" if not self.root.is_dir():
+                return Path(os.path.commonpath([shard.parent for shard in find_tars(self.root)]))
+        return self.root
 
     def describe(self) -> dict[str, Any]:
         """Return the settings for the manifest of a run, ready for JSON."""
-        root = str(real_path(self.root))
+        root = str(self.root if self.root == STANDARD_INPUT else real_path(self.root))
         return {"data": root, "data_set": self.data_set, "split": self.split, "data_options": dict(self.options)}
 
     def _default_split(self, name: str) -> str:
