@@ -37,17 +37,23 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "donut-swin": WINDOWS,
     "hiera": {"image_size": [64, 64], "depths": [1, 1, 1, 1], "embed_dim": 16},
     "levit": {"image_size": 224, "patch_size": 16},
-    "mobilevit": {"patch_size": 2, "num_attention_heads": 4},
+    "mobilevit": {"patch_size": 2, "num_attention_heads": 4, "image_size": 224},
+    "mobilenet_v1": {"image_size": 224},
+    "mobilenet_v2": {"image_size": 224},
+    "pvt": {"image_size": 224},
     "mobilevitv2": {"patch_size": 2},
     "perceiver": LATENTS,
-    "efficientnet": {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280, "batch_norm_eps": 1e-8},
+    "efficientnet": {
+        "width_coefficient": 1.0,
+        "depth_coefficient": 1.0,
+        "hidden_dim": 1280,
+        "batch_norm_eps": 1e-8,
+        "image_size": 224,
+    },
     "segformer": {"num_hidden_layers": 4},
     "timm_wrapper": {"architecture": "vit_tiny_patch16_224", "model_args": {"depth": 3}},
 }
 """Fields of types whose numbers depend on each other; None where a field stays as it is."""
-
-NEEDS_224 = ("levit", "timm_wrapper")
-"""Types whose networks do not take smaller images by a field of their configuration."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "rise": {"num_masks": 8},
@@ -65,6 +71,7 @@ class Row:
         network: Name of the class.
         seen_as: "ViT", "embedding", "plain" or "refused".
         methods: Methods that gave a heatmap.
+        refused: Methods for any classifier that refused this one, with their reason.
         reason: Why it is not seen as more, in vitrail's words.
         exact: Whether vitrail's logits are the network's own, to 1e-5.
         crash: An error that is not one of vitrail's; empty if there was none.
@@ -74,6 +81,7 @@ class Row:
     network: str
     seen_as: str
     methods: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     reason: str = ""
     exact: bool = True
     crash: str = ""
@@ -128,20 +136,29 @@ def examine(kind: str, name: str, make: Callable[[], nn.Module], own: Callable[[
         return Row(kind, name, "refused", reason=f"not built: {next(iter(str(error).split('.')), '').strip()}")
     try:
         classifier = adapt(network)
-        if classifier.probe_size == (224, 224) and kind not in NEEDS_224:
-            classifier = replace(classifier, preprocessing=replace(classifier.preprocessing, size=(64, 64)))
+        if classifier.probe_size == (224, 224):  # By default: networks without an image size of their own take any.
+            side = image_size(network)
+            classifier = replace(classifier, preprocessing=replace(classifier.preprocessing, size=(side, side)))
         images = torch.rand(2, 3, *classifier.probe_size, generator=torch.Generator().manual_seed(1))
         with classifier.verified(), torch.no_grad():
             expected = own(network, images)
             assert expected.std(0).max() > 1e-4, "its logits are the same for all images, which compares nothing"
             exact = torch.allclose(classifier.logits(images), expected, atol=1e-5, rtol=1e-5)
         seen_as = "embedding" if classifier.output == "embedding" else "ViT" if isinstance(classifier, ViTAdapter) else "plain"
-        methods = tuple(run_methods(_explainable(classifier), images[:1]))
+        methods, refused = run_methods(_explainable(classifier), images[:1])
     except VitrailError as error:
         return Row(kind, name, "refused", reason=str(error))
     except Exception as error:  # noqa: BLE001 (to be counted)
         return Row(kind, name, "refused", crash=f"{type(error).__name__}: {error}")
-    return Row(kind, name, seen_as, methods, getattr(classifier, "reason", ""), exact)
+    return Row(kind, name, seen_as, methods, refused, getattr(classifier, "reason", ""), exact)
+
+
+def image_size(network: Any) -> int:
+    """Return the side of the images that a network is built for; 224 where its configuration does not say."""
+    configs = (network.config, getattr(network.config, "vision_config", None))
+    sizes = [size for config in configs if (size := getattr(config, "image_size", None)) is not None]
+    side = sizes[0] if sizes else 224
+    return side if isinstance(side, int) else side[0]
 
 
 def _explainable(classifier: Classifier) -> Classifier:
@@ -154,17 +171,20 @@ def _explainable(classifier: Classifier) -> Classifier:
     return replace(classifier, directions=Directions(vectors, torch.arange(3), 10.0, torch.zeros(1)), output="softmax")
 
 
-def run_methods(classifier: Classifier, images: Tensor) -> Iterator[str]:
-    """Return the methods that give heatmaps; those that a check refuses are left out."""
+def run_methods(classifier: Classifier, images: Tensor) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the methods that give heatmaps, and those for any classifier that a check refuses, with the reason."""
+    methods, refused = list[str](), list[str]()
     for name, method in EXPLAINERS.items():
         if method.needs_training or method.refusal(classifier) is not None:
             continue
         try:
             relevance = make_explainer(name, classifier, **OPTIONS.get(name, {})).explain(images).relevance
-        except VitrailError:
+        except VitrailError as error:
+            refused += [f"{name}: {str(error).partition(';')[0]}"] if method.needs_model == "any" else []
             continue
         assert torch.isfinite(relevance).all(), f"{name} gave numbers that are not finite"
-        yield name
+        methods.append(name)
+    return tuple(methods), tuple(refused)
 
 
 def sweep() -> list[Row]:
@@ -194,7 +214,7 @@ def markdown(rows: list[Row]) -> str:
         "|---|---|---|---|",
     ]
     for row in rows:
-        reason = (row.crash or row.reason).replace("|", "\\|").replace("\n", " ")
+        reason = "; ".join(filter(None, [row.crash or row.reason, *row.refused])).replace("|", "\\|").replace("\n", " ")
         methods = f"{len(row.methods)}" if row.seen_as in ("ViT", "embedding") else ", ".join(row.methods)
         lines.append(f"| {row.network} | {row.seen_as} | {methods} | {reason if row.seen_as in ('plain', 'refused') else ''} |")
     return "\n".join(lines) + "\n"

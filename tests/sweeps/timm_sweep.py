@@ -1,7 +1,7 @@
 """Which of timm's networks vitrail explains: every architecture and every tag, written as Markdown and JSON.
 
 Run `python tests/sweeps/timm_sweep.py OUT.md`; OUT.json gets a row per tag. Networks are built without memory (on torch's meta device);
-those seen as Vision Transformers are also built small, and checked on noise.
+those seen as Vision Transformers are also built small, checked on noise, and explained by all gradient and attention methods.
 """
 
 import json
@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ import vitrail
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.adapters.adapting import view
 from vitrail.adapters.checks.verification import FAILURES
+from vitrail.adapters.similarity import compare_with_directions
 from vitrail.core.errors import VitrailError
+from vitrail.explainers import EXPLAINERS, make_explainer
 
 VIT_LIKE = (
     "beit", "cait", "deepseek_vit", "deit", "eva", "gemma4_vit", "naflexvit", "qwen3_vit", "vision_transformer",
@@ -32,6 +34,9 @@ VIT_LIKE = (
 
 CHECKS = ("attention", "places", "pooling_weights", "parts", "removal", "head", "gradients")
 """What the gradient and attention methods rely on, and removal of patches."""
+
+OPTIONS: dict[str, dict[str, Any]] = {"integrated-gradients": {"num_steps": 2}}
+"""Options that make methods quicker."""
 
 MAX_PARAMETERS = 100_000_000
 """Size of the largest network that is run."""
@@ -98,7 +103,7 @@ def classify(tag: str) -> Row:
 
 @cache
 def check_small(architecture: str) -> str:
-    """Build a small network of an architecture, and check the adapter's view of it on noise; return what fails."""
+    """Build a small network of an architecture, compare its logits and run methods on noise; return what fails."""
     network = build_small(architecture)
     if network is None:
         return "not run: it has no small variant"
@@ -110,15 +115,32 @@ def check_small(architecture: str) -> str:
     assert isinstance(vit, ViTAdapter)
     images = torch.randn(2, vit.preprocessing.num_channels, *_small_size(vit), generator=generator)
     try:
-        with vit.verified(*CHECKS, like=images), torch.no_grad():
+        with vit.inspecting(), torch.no_grad():
             grid_size = vit.grid_size(images)
             own, parts = network(images), vit.forward_tokens(vit.assemble(vit.patch_embed(images), grid_size), grid_size)
+        if (error := float((parts - own).abs().max() / own.abs().max())) > 1e-5:
+            return f"wrong logits by {error:.1e}"
+        with vit.verified(*CHECKS, like=images):
+            run_methods(vit, images[:1])
     except VitrailError as error:
         return str(error)
     except FAILURES as error:
         return f"crash: {type(error).__name__}: {error}"[:300]
-    error = float((parts - own).abs().max() / own.abs().max())
-    return "" if error <= 1e-5 else f"wrong logits by {error:.1e}"
+    return ""
+
+
+def run_methods(vit: ViTAdapter, image: torch.Tensor) -> None:
+    """Run all gradient and attention methods; an embedding is compared with a direction."""
+    if vit.output == "embedding":
+        direction = torch.randn(vit.num_classes, generator=torch.Generator().manual_seed(1))
+        vit = replace(compare_with_directions(vit, direction), name=vit.name)  # type: ignore[assignment]
+    for name, method in EXPLAINERS.items():
+        if method.needs_model in ("HiT", "INTR") or method.needs_training:
+            continue
+        if method.needs_gradients or "attention" in method.relies_on:
+            relevance = make_explainer(name, vit, **OPTIONS.get(name, {})).explain(image).relevance
+            if not torch.isfinite(relevance).all() or not relevance.any():
+                raise ValueError(f"{name} gave no numbers")
 
 
 def build_small(architecture: str) -> nn.Module | None:
