@@ -1,7 +1,6 @@
 """Draw contact sheets of scored images: the best and worst of a method, and what masks keep."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from vitrail.datasets.ground_truth import GroundTruthImages
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.explainers import Explainer
-from vitrail.explanation import Explanation
 from vitrail.metrics.masks import Masks, threshold_relevance
 from vitrail.viz.sheet import SheetRow, contact_sheet
 
@@ -137,10 +135,5 @@ class _RowMaker:
         )
         box = preprocessing.visible_box(photo.height, photo.width)
         title = prefix + "/".join(Path(name).parts[-2:])
-        explanations = [_move_to_cpu(explanation) for explanation in explanations]
+        explanations = [explanation.to("cpu") for explanation in explanations]
         return SheetRow(photo, box, explanations, title, ground_truth, kept).reduced()
-
-
-def _move_to_cpu(explanation: Explanation) -> Explanation:
-    tensors = {name: getattr(explanation, name).cpu() for name in ("relevance", "targets", "logits")}
-    return replace(explanation, **tensors, bias=None if explanation.bias is None else explanation.bias.cpu())
