@@ -31,7 +31,10 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
         *("run.json", "timing.json", "summary.json", "cost.json", "images.csv", "comparisons.csv", "curves.csv", "index.html"),
         *("extremes.png", "masks.png", "shards/000000.npz", "shards/000001.npz"),
-        *(f"pictures/{name}.png" for name in ("hit", "curves-hit", "curves-hit-normalized", "masks", "completeness")),
+        *(
+            f"pictures/{name}.png"
+            for name in ("verdict", "hit", "curves-hit", "curves-hit-normalized", "masks", "completeness")
+        ),
     }
     for path in out.rglob("*.png"):
         with Image.open(path) as picture:

@@ -3,6 +3,7 @@
 import logging
 
 import networks
+import numpy as np
 import pytest
 import torch
 from additive import additive_classifier, explained, ones, own_map
@@ -77,7 +78,10 @@ def test_pictures_of_curves_leave_out_what_is_undefined(tmp_path, monkeypatch):
     one, hole = made_curves(0.9, 0.1, 0.5), made_curves(0.9, 0.1, float("nan"))
     joined = Curves(one.protocol, one.fractions, torch.cat([one.scores, hole.scores]), torch.cat([one.ends, hole.ends]))
     plot_perturbation({"some": joined, "none": hole}, tmp_path / "curves.png")
-    assert [line.get_label() for line in drawn[0].axes[0].lines] == ["some (AUC 0.500)", "none (undefined)"]
+    panel = drawn[0].axes[0]
+    np.testing.assert_allclose(panel.lines[0].get_ydata(), one.mean()[0])
+    assert np.isnan(panel.lines[1].get_ydata()).all()
+    assert [text.get_text() for text in panel.texts] == ["undefined: none"]
 
 
 def huge(factor: float) -> Classifier:

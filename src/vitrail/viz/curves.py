@@ -82,6 +82,8 @@ def plot_perturbation(
             error = scores.std(0) / len(scores) ** 0.5 if len(scores) > 1 else None if errors is None else errors[method][i]
             if error is not None:
                 axes.fill_between(fractions, mean - error, mean + error, color=style.color, alpha=0.15, linewidth=0)
+        if undefined := [method for method, measured in curves.items() if not measured.scores[:, i].isfinite().all(-1).any()]:
+            axes.text(0.5, 0.03, f"undefined: {', '.join(undefined)}", transform=axes.transAxes, ha="center", fontsize=8)
         order = f", {curve.order} relevant first" if protocol.orders != ("most",) else ""
         axes.set_title(f"{curve.direction}, {curve.baseline}{order} ({curve.better} is better)", fontsize=10)
         axes.grid(alpha=0.3)
