@@ -25,6 +25,8 @@ def test_image_classifiers_and_embedding_models(rows):
     assert all(row.seen_as == "embedding" for row in rows if not row.kind)
     plain = {"occlusion", "random", "rise"}
     assert all(plain <= set(row.methods) for row in usable)
+    outside = [set(row.methods) for row in usable if row.seen_as == "plain"]
+    assert sum({*plain, "grad-cam", "input-x-gradient", "integrated-gradients"} <= methods for methods in outside) >= 20
     seen = [row for row in rows if row.seen_as in ("ViT", "embedding")]
     expected = {"attention", "rollout", "chefer", "legrad", "grad-cam", "attcat", "integrated-gradients", "mutex"}
     assert [row.network for row in seen if not expected <= set(row.methods)] == []

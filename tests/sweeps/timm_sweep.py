@@ -8,7 +8,6 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -34,9 +33,6 @@ VIT_LIKE = (
 
 CHECKS = ("attention", "places", "pooling_weights", "parts", "removal", "head", "gradients")
 """What the gradient and attention methods rely on, and removal of patches."""
-
-OPTIONS: dict[str, dict[str, Any]] = {"integrated-gradients": {"num_steps": 2}}
-"""Options that make methods quicker."""
 
 MAX_PARAMETERS = 100_000_000
 """Size of the largest network that is run."""
@@ -138,7 +134,8 @@ def run_methods(vit: ViTAdapter, image: torch.Tensor) -> None:
         if method.needs_model in ("HiT", "INTR") or method.needs_training:
             continue
         if method.needs_gradients or "attention" in method.relies_on:
-            relevance = make_explainer(name, vit, **OPTIONS.get(name, {})).explain(image).relevance
+            options = {"num_steps": 2} if name == "integrated-gradients" else {}
+            relevance = make_explainer(name, vit, **options).explain(image).relevance
             if not torch.isfinite(relevance).all() or not relevance.any():
                 raise ValueError(f"{name} gave no numbers")
 
@@ -180,12 +177,6 @@ def _small_size(vit: ViTAdapter) -> tuple[int, int]:
 def _find_module(tag: str) -> str:
     name = timm.model_entrypoint(tag.split(".")[0]).__module__
     return name.rpartition(".")[2]
-
-
-def sweep(tags: Iterable[str]) -> Iterator[Row]:
-    """Classify tags."""
-    for tag in tags:
-        yield classify(tag)
 
 
 def all_tags() -> list[str]:
@@ -248,8 +239,7 @@ def main() -> None:
     """Sweep over all tags, and over the architectures without weights for crashes."""
     logging.disable(logging.WARNING)
     start = time.monotonic()
-    rows = list(sweep(all_tags()))
-    others = list(sweep(weightless()))
+    rows, others = list(map(classify, all_tags())), list(map(classify, weightless()))
     write(Path(sys.argv[1]), rows)
     report = {**summarize(rows), "architectures without weights": summarize(others), "seconds": round(time.monotonic() - start)}
     sys.stdout.write(f"vitrail {vitrail.__version__}: {json.dumps(report, indent=1)}\n")
