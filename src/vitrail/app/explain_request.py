@@ -14,6 +14,7 @@ from vitrail.app.explanation_parts import ExplanationParts, split_explanation
 from vitrail.core.errors import InvalidInputError, VitrailError
 from vitrail.core.outputs import Output, format_value, ranking, value_name
 from vitrail.core.types import Images
+from vitrail.evaluation.scoring.ceiling import CEILING
 from vitrail.explainers import EXPLAINERS, make_explainer
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_images import explain_images
@@ -122,9 +123,9 @@ def answer_request(classifier: Classifier, request: ExplainRequest) -> ExplainRe
 
 
 def list_usable_methods(classifier: Classifier) -> list[str]:
-    """List the methods that can explain a model as it is: its default method first, the control last."""
+    """List the methods that can explain a model as it is: its default method first, the control last; no searched ceiling."""
     first = default_method(classifier)
-    usable = [name for name in EXPLAINERS if _is_usable(name, classifier)]
+    usable = [name for name in EXPLAINERS if name != CEILING and _is_usable(name, classifier)]
     return sorted(usable, key=lambda name: (name != first, name == "random", name))
 
 

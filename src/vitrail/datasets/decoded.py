@@ -73,7 +73,7 @@ class DecodedPixels:
         return Image.fromarray(self.pixels[start : start + size].view(height, width, 3).numpy()) if size else None
 
     def subset(self, indices: Sequence[int]) -> "DecodedPixels":
-        """Return the photos at `indices`, which go on sharing the array."""
+        """Return the photos at `indices`, which keep sharing the array."""
         return replace(self, sizes=[self.sizes[i] for i in indices], starts=[self.starts[i] for i in indices])
 
 

@@ -12,6 +12,7 @@ from vitrail.core.errors import MissingExtraError
 from vitrail.core.files import output_folder, results_folder
 from vitrail.core.outputs import format_share
 from vitrail.demo.birds import HIT, SHEET, VIT, BirdResults, explain_birds
+from vitrail.evaluation.scoring.ceiling import CEILING
 from vitrail.evaluation.scoring.report import write_results
 from vitrail.evaluation.scoring.table import Table as ScoreTable
 from vitrail.explainers import EXPLAINERS, make_explainer
@@ -51,7 +52,11 @@ def run_demo(out: str | Path) -> Iterator[str]:
     photo = demo_photo()
     classifier = load(MODEL)
     # DiffMask's gates would have to be trained first.
-    usable = [name for name, method in EXPLAINERS.items() if not method.refusal(classifier) and not method.needs_training]
+    usable = [
+        name
+        for name, method in EXPLAINERS.items()
+        if name != CEILING and not method.refusal(classifier) and not method.needs_training
+    ]
     methods = sorted(usable, key=_sort_key)
     explanations = {name: explain_photos(make_explainer(name, classifier), [photo], ["chelsea"]) for name in methods}
     box = classifier.preprocessing.visible_box(photo.height, photo.width)

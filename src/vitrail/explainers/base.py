@@ -75,8 +75,7 @@ class Explainer(ABC):
     needs_training: ClassVar[bool] = False
     gives_probabilities: ClassVar[bool] = False
     """Whether relevance is the probability of keeping a patch, so that masks need no rescaling."""
-    is_control: ClassVar[bool] = False
-    """Whether the relevance is a yardstick for other methods, not an explanation."""
+    is_control: ClassVar[bool] = False  # a yardstick for other methods
     needs_model: ClassVar[str] = "any ViT"
     """Which networks the method supports, in words; "any" accepts every classifier."""
 

@@ -32,7 +32,8 @@ class ExplanationShard(Shard):
         indices: Index of every image in the run.
         sources: File of every image.
         logits: Logits of every image; none without the bulk.
-        tensors: By method and name: "relevance" (cells), "grid" (b, 2), "targets" (b), and "bias" (b) where the method has one.
+        tensors: By method and name: "relevance" (cells), "grid" (b, 2), "targets" (b), and "bias" (b) and
+            "standard_error" (cells) where the method has them.
     """
 
     indices: Int[Tensor, " b"]
@@ -80,8 +81,11 @@ def _pack_method(singles: Sequence[Explanation], dtype: torch.dtype) -> dict[str
         "grid": torch.tensor([single.grid for single in singles], dtype=torch.int32),
         "targets": torch.cat([single.targets for single in singles]).cpu(),
     }
-    biases = [single.bias for single in singles if single.bias is not None]
-    return tensors | ({"bias": torch.cat(biases).cpu().to(dtype)} if biases else {})
+    optional = {
+        "bias": [single.bias for single in singles if single.bias is not None],
+        "standard_error": [single.standard_error.flatten() for single in singles if single.standard_error is not None],
+    }
+    return tensors | {name: torch.cat(values).cpu().to(dtype) for name, values in optional.items() if values}
 
 
 @dataclass(frozen=True)
@@ -156,14 +160,18 @@ def unpack(
     def read(name: str) -> Tensor:
         return cast(Tensor, file.get_slice(name)[one])
 
-    relevance: Tensor = file.get_slice(f"{method}.relevance")[start : start + rows * cols]
-    has_bias = f"{method}.bias" in file.keys()  # noqa: SIM118 (not a mapping)
+    def read_cells(name: str) -> Tensor:
+        cells: Tensor = file.get_slice(f"{method}.{name}")[start : start + rows * cols]
+        return cells.float().view(1, rows, cols)
+
+    stored = set(file.keys())
     return Explanation(
-        relevance=relevance.float().view(1, rows, cols),
+        relevance=read_cells("relevance"),
         targets=read(f"{method}.targets"),
         logits=read("logits").float(),
         method=method,
-        bias=read(f"{method}.bias").float() if has_bias else None,
+        bias=read(f"{method}.bias").float() if f"{method}.bias" in stored else None,
+        standard_error=read_cells("standard_error") if f"{method}.standard_error" in stored else None,
         sources=(description["sources"][row],),
         **names,
     )

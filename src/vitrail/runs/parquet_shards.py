@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ def read_rows(path: Path, method: str, names: Mapping[str, Any], row: int | None
         row: Row of an image; None for all.
     """
     with open_table(path) as (file, description):
-        fields = [f"{method}.{name}" for name in ("target", "rows", "columns", "relevance", "bias")]
+        fields = [f"{method}.{name}" for name in ("target", "rows", "columns", "relevance", "bias", "standard_error")]
         columns = [name for name in ("logits", *fields) if name in file.schema_arrow.names]
         groups = range(file.num_row_groups) if row is None else [row // ROWS_PER_GROUP]
         for group in groups:
@@ -108,16 +108,18 @@ def read_rows(path: Path, method: str, names: Mapping[str, Any], row: int | None
             starts = shard.tensors[f"{method}.grid"].prod(1).cumsum(0).tolist()
             for index, source in enumerate(shard.sources):
                 rows, cols = shard.tensors[f"{method}.grid"][index].tolist()
-                bias = shard.tensors.get(f"{method}.bias")
-                one = slice(index, index + 1)
+                bias, one = shard.tensors.get(f"{method}.bias"), slice(index, index + 1)
+                relevance, error = (
+                    None if values is None else values[starts[index] - rows * cols : starts[index]].float().view(1, rows, cols)
+                    for values in map(shard.tensors.get, (f"{method}.relevance", f"{method}.standard_error"))
+                )
                 yield Explanation(
-                    relevance=shard.tensors[f"{method}.relevance"][starts[index] - rows * cols : starts[index]]
-                    .float()
-                    .view(1, rows, cols),
+                    relevance=cast(Tensor, relevance),
                     targets=shard.tensors[f"{method}.targets"][one],
                     logits=shard.logits[one].float(),
                     method=method,
                     bias=None if bias is None else bias[one].float(),
+                    standard_error=error,
                     sources=(source,),
                     **names,
                 )
@@ -140,14 +142,17 @@ def _make_columns(shard: ExplanationShard) -> dict[str, Any]:
     }
     for method in dict.fromkeys(name.rpartition(".")[0] for name in shard.tensors):
         grid = shard.tensors[f"{method}.grid"]
+        num_cells = grid.prod(1).tolist()
         columns |= {
             f"{method}.target": pyarrow.array(shard.tensors[f"{method}.targets"].numpy()),
             f"{method}.rows": pyarrow.array(grid[:, 0].contiguous().numpy()),
             f"{method}.columns": pyarrow.array(grid[:, 1].contiguous().numpy()),
-            f"{method}.relevance": make_lists(shard.tensors[f"{method}.relevance"], grid.prod(1).tolist()),
+            f"{method}.relevance": make_lists(shard.tensors[f"{method}.relevance"], num_cells),
         }
         if f"{method}.bias" in shard.tensors:
             columns[f"{method}.bias"] = pyarrow.array(shard.tensors[f"{method}.bias"].numpy())
+        if f"{method}.standard_error" in shard.tensors:
+            columns[f"{method}.standard_error"] = make_lists(shard.tensors[f"{method}.standard_error"], num_cells)
     return columns
 
 
@@ -156,13 +161,13 @@ def _to_shard(table: Any, sources: Sequence[str], unreadable: tuple[Unreadable, 
 
     def read(name: str) -> Tensor:
         column = table.column(name).combine_chunks()
-        values = column.flatten() if name.endswith(("relevance", "logits")) else column
+        values = column.flatten() if name.endswith(("relevance", "standard_error", "logits")) else column
         return torch.from_numpy(values.to_numpy(zero_copy_only=False).copy())
 
     tensors = dict[str, Tensor]()
     for name in table.column_names:
         method, dot, field = name.rpartition(".")
-        if field in ("relevance", "bias") and dot:
+        if field in ("relevance", "bias", "standard_error") and dot:
             tensors[name] = read(name)
         elif field == "target" and dot:
             tensors[f"{method}.targets"] = read(name)

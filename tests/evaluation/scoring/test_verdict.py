@@ -54,9 +54,9 @@ def test_a_better_rank_does_not_help_a_method_that_is_not_better_than_random():
     assert "lucky ranks better, but is not significantly better than random on most measures" in str(verdict)
 
 
-def test_methods_that_cannot_be_told_apart_are_said_to_be():
+def test_indistinguishable_methods_are_reported():
     verdict = reach_verdict(scores({"a": [5, -5], "b": [5, -5], "random": [0, 0]}))
-    assert "It cannot be told apart from" in str(verdict)
+    assert "It is not distinguishable from" in str(verdict)
 
 
 def test_a_cheaper_method_is_named_with_what_it_loses():
@@ -81,10 +81,10 @@ def test_without_methods_or_directions_there_is_no_verdict(methods, columns):
     assert verdict.sentences[0].startswith("No verdict: ")
 
 
-def test_without_a_control_the_missing_comparison_is_said():
+def test_a_missing_control_is_reported():
     assert "Whether it is better than random is unknown" in str(reach_verdict(scores({"a": [5, -5], "b": [2, -2]})))
 
 
-def test_few_images_are_said_to_be_few():
+def test_few_images_are_reported():
     assert "8 images are few" in str(reach_verdict(scores({"a": [5, -5], "random": [0, 0]}, num_images=8)))
     assert "few" not in str(reach_verdict(scores({"a": [5, -5], "random": [0, 0]})))

@@ -105,7 +105,7 @@ def _compare_with_control(table: Table, best: str, unproven: Sequence[str], name
 def _compare_with_runner_up(table: Table, best: str, second: str, names: Sequence[str]) -> str:
     better, worse = _count_differences(table, best, second)
     if not better and not worse:
-        return f"It cannot be told apart from {second}, the next one, on any measure: more images may decide."
+        return f"It is not distinguishable from {second}, the next one, on any measure: more images may decide."
     parts = [f"significantly better on {better}"] if better else []
     parts += [f"significantly worse on {worse}"] if worse else []
     rest = len(names) - better - worse
