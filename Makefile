@@ -53,7 +53,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[dev,train,demo,hf,clip,captum,webdataset,datasets,matlab,app]'
+	$(PIP) --editable '.[dev,train,demo,hf,clip,captum,webdataset,datasets,parquet,matlab,app]'
 	touch $@
 
 $(VENV)/.app: pyproject.toml constraints.txt | $(BIN)/python

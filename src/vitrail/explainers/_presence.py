@@ -1,5 +1,7 @@
 """Run a network with some cells present and the others absent: their tokens removed, or their content replaced by a baseline."""
 
+import logging
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,6 +9,8 @@ from torch import Tensor
 from vitrail.adapters import Classifier, ViTAdapter
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.types import Images, Keep, Logits
+
+logger = logging.getLogger(__name__)
 
 REPLACEMENT = "zero"
 """The baseline where tokens cannot be removed."""
@@ -28,7 +32,10 @@ def choose_baseline(model: Classifier, images: Images, baseline: str | None) -> 
     try:
         with model.verified("parts", "removal", like=images):
             return None
-    except UnsupportedModelError:
+    except UnsupportedModelError as error:
+        logger.warning(
+            "absent patches of %s are replaced by %s, since its tokens cannot be removed: %s", model.name, REPLACEMENT, error
+        )
         return REPLACEMENT
 
 
