@@ -34,10 +34,10 @@ def test_a_verdict_is_printed_and_a_report_written(run_vitrail, plain_pictures, 
 def test_all_methods_that_can_explain_the_model_are_tried_but_slow_ones(photos, tiny_model_file):
     model = vitrail.load(tiny_model_file, device="cpu")
     found = vitrail.recommend(model, photos[0].parent, metrics="complexity", limit=2)
-    assert set(found.scores.methods) == set(list_capable_methods(model)) - {"rise"} | {"random"}
+    assert set(found.scores.methods) == set(list_capable_methods(model)) - {"rise", "shapley"} | {"random"}
     assert {"hit", "chefer", "occlusion"} <= set(found.scores.methods)
-    assert found.not_tried == ("rise",)
-    assert "Not tried, since they take hundreds of passes: rise." in str(found)
+    assert set(found.not_tried) == {"rise", "shapley"}
+    assert "Not tried, since they take hundreds of passes: " in str(found)
 
 
 @pytest.mark.parametrize("budget", [0.0, -1.0, float("nan")])

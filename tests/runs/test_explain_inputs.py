@@ -21,7 +21,7 @@ from vitrail.runs import explain_files, explain_shards, loop, run_dir
 from vitrail.runs import explain_folder as folder_run
 from vitrail.runs.explain_folder import explain_folder
 from vitrail.runs.photo_list import list_folder_photos
-from vitrail.viz.overlay import overlay
+from vitrail.viz.style import Style
 
 pytest_plugins = ("tiny",)
 
@@ -31,7 +31,7 @@ KINDS = ("list", "tars", "table", "saved")
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch):
     """Drawing is not what is tested here."""
-    monkeypatch.setattr("vitrail.runs.explain_photos.overlay", partial(overlay, side=8))
+    monkeypatch.setattr("vitrail.runs.explain_photos.Style", partial(Style, side=16))
     monkeypatch.setattr("vitrail.runs.explain_files.contact_sheet", lambda rows, path: path.touch())
 
 

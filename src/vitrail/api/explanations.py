@@ -96,9 +96,9 @@ def explain(
         raise InvalidInputError(
             f"expected options of several methods by method, got {', '.join(options)}; give method_options={{'NAME': {{'OPTION': VALUE}}}}"
         )
-    explainers = make_explainers(classifier, names, method_options)
-    if options:
-        explainers = [make_explainer(names[0], classifier, **options)]
+    # Options by keyword are values of the right types; those by method may be texts.
+    one = [make_explainer(names[0], classifier, **options)] if options else None
+    explainers = one or make_explainers(classifier, names, method_options)
     check_method_names(explainers)
     found = explain_batches(explainers, photos, PhotoTargets(target, photos, classifier), keep_photos)
     return found if several else found[names[0]]

@@ -87,17 +87,16 @@ def _draw_bar(items: Iterable[T], sizes: Sequence[int], description: str, proces
             nonlocal furthest
             if done > furthest:  # Work that is done in several rounds does not move the bar back.
                 furthest = done
-                bar.update(task, completed=done, done=int(done))
+                speed = _format_rate(num_images / max(time.monotonic() - start, 1e-9)) if num_images else ""
+                bar.update(task, completed=done, done=int(done), rate=speed)
 
         outer = _move.get()
         try:
             for done, (item, size) in enumerate(zip(items, sizes, strict=True)):
                 _move.set(lambda share, done=done: move_to(done + share))  # type: ignore[misc]
                 yield item
-                move_to(done + 1.0)
                 num_images += size * processes
-                speed = _format_rate(num_images / max(time.monotonic() - start, 1e-9)) if num_images else ""
-                bar.update(task, rate=speed)
+                move_to(done + 1.0)
         finally:
             _move.set(outer)
 
