@@ -6,7 +6,7 @@ from vitrail.api.estimates import estimate_folder, estimate_scores
 from vitrail.api.evaluation import layers, queries, test
 from vitrail.api.explanations import explain, explain_files, explain_folder
 from vitrail.api.models import Model, NamedModel, as_classifier, default_method, default_protocol, make_explainers
-from vitrail.api.recommendation import DEFAULT_LIMIT, Recommendation, list_capable_methods, recommend
+from vitrail.api.recommendation import DEFAULT_LIMIT, Recommendation, recommend
 from vitrail.api.scores import ScoreOptions, compare, score
 from vitrail.api.training import read_recipe, train
 
@@ -26,7 +26,6 @@ __all__ = [
     "explain_files",
     "explain_folder",
     "layers",
-    "list_capable_methods",
     "list_methods",
     "list_metrics",
     "list_models",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from PIL import Image
@@ -93,8 +93,7 @@ def similarity(
     if probe is not None:
         weight, bias = (probe.weight, probe.bias) if isinstance(probe, nn.Linear) else read_probe(probe)
         return compare_with_probe(classifier, weight, bias, names)
-    assert direction is not None
-    return compare_with_directions(classifier, direction, names)
+    return compare_with_directions(classifier, cast(Tensor, direction), names)
 
 
 def _rename(groups: Mapping[str, T], names: tuple[str, ...]) -> dict[str, T]:

@@ -1,18 +1,16 @@
 """Recommend a method for a model, by scoring a sample of images."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
-from vitrail.adapters import Classifier
-from vitrail.api.models import Model, as_classifier, as_list, make_explainers
+from vitrail.api.models import Model, as_classifier, as_list
 from vitrail.api.scores import ScoreOptions, score
-from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import InvalidInputError
 from vitrail.evaluation import Scores
 from vitrail.evaluation.scoring.verdict import Verdict, reach_verdict
-from vitrail.explainers import EXPLAINERS
+from vitrail.explainers import EXPLAINERS, usable_methods
 from vitrail.metrics import Protocol
 from vitrail.metrics.statistics import CONTROL
 
@@ -77,20 +75,12 @@ def recommend(
     if budget is not None and not budget > 0:
         raise InvalidInputError(f"expected a budget above 0 forward passes, got {budget}")
     classifier = as_classifier(model, more.get("device"))
-    names = list_capable_methods(classifier) if methods is None else as_list(methods)
-    slow = tuple(name for name in names if methods is None and name in SLOW)
-    tried = [name for name in names if name not in slow and name != CONTROL]
+    usable = [name for name in usable_methods(classifier) if not EXPLAINERS[name].is_control] if methods is None else []
+    slow = tuple(name for name in usable if name in SLOW)
+    tried = (
+        [name for name in usable if name not in SLOW]
+        if methods is None
+        else [name for name in as_list(methods) if name != CONTROL]
+    )
     scores = score(classifier, data, [*tried, CONTROL], protocol, metrics, limit, target, **more)
     return Recommendation(reach_verdict(scores, budget), scores, slow)
-
-
-def list_capable_methods(classifier: Classifier, **options: Any) -> list[str]:
-    """Return the names of all methods that can explain a model without further training."""
-    names = []
-    for name, method in EXPLAINERS.items():
-        if method.is_control:
-            continue
-        with suppress(UnknownNameError, UnsupportedModelError, InvalidInputError):
-            make_explainers(classifier, [name], **options)
-            names.append(name)
-    return names

@@ -37,15 +37,15 @@ def bundled_names() -> list[str]:
     return sorted(f"vitrail:{file.parent.name}" for file in (PACKAGE / "bundled").glob("*/model.safetensors"))
 
 
-def _complete(names: Callable[[], Iterable[str]], incomplete: str) -> list[str]:
-    """Complete the last of several names that are separated by commas."""
-    before, comma, last = incomplete.rpartition(",")
-    taken = before.split(",")
-    return [f"{before}{comma}{name}" for name in names() if name.startswith(last) and name not in taken]
+def _completion(names: Callable[[], Iterable[str]], several: bool = False) -> Callable[[str], list[str]]:
+    """Return a function that completes a name, or the last of several that are separated by commas."""
 
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
+        taken = before.split(",")
+        return [f"{before}{comma}{name}" for name in names() if name.startswith(last) and name not in taken]
 
-def _complete_one(names: Callable[[], Iterable[str]], incomplete: str) -> list[str]:
-    return [name for name in names() if name.startswith(incomplete)]
+    return complete
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -62,48 +62,10 @@ def complete_models(incomplete: str) -> list[str]:
     return [f"{before}{comma}{name}" for name in [*(name for name in names if name.startswith(last)), *paths]]
 
 
-_methods, _protocols, _metrics, _data_sets, _synthetic = (
-    partial(registered_names, registry, folder)
-    for registry, folder in (
-        ("EXPLAINERS", "explainers"),
-        ("PROTOCOLS", "metrics"),
-        ("METRICS", "metrics"),
-        ("DATA", "datasets/named"),
-        ("SYNTHETIC", "datasets/synthetic"),
-    )
-)
-
-
-def complete_methods(incomplete: str) -> list[str]:
-    """Complete names of methods, separated by commas."""
-    return _complete(_methods, incomplete)
-
-
-def complete_protocols(incomplete: str) -> list[str]:
-    """Complete names of protocols, separated by commas."""
-    return _complete(_protocols, incomplete)
-
-
-def complete_metrics(incomplete: str) -> list[str]:
-    """Complete names of metrics, separated by commas."""
-    return _complete(_metrics, incomplete)
-
-
-def complete_data_sets(incomplete: str) -> list[str]:
-    """Complete names of data sets."""
-    return _complete_one(_data_sets, incomplete)
-
-
-def complete_synthetic(incomplete: str) -> list[str]:
-    """Complete names of synthetic data sets."""
-    return _complete_one(_synthetic, incomplete)
-
-
-def complete_recipes(incomplete: str) -> list[str]:
-    """Complete names of recipes."""
-    return _complete_one(recipe_names, incomplete)
-
-
-def complete_kinds(incomplete: str) -> list[str]:
-    """Complete what `vitrail list` lists."""
-    return _complete_one(lambda: KINDS, incomplete)
+complete_methods = _completion(partial(registered_names, "EXPLAINERS", "explainers"), several=True)
+complete_protocols = _completion(partial(registered_names, "PROTOCOLS", "metrics"), several=True)
+complete_metrics = _completion(partial(registered_names, "METRICS", "metrics"), several=True)
+complete_data_sets = _completion(partial(registered_names, "DATA", "datasets/named"))
+complete_synthetic = _completion(partial(registered_names, "SYNTHETIC", "datasets/synthetic"))
+complete_recipes = _completion(recipe_names)
+complete_kinds = _completion(lambda: KINDS)

@@ -23,7 +23,7 @@ class BinaryFile(Protocol):
     """An open file, or what reads like one."""
 
     def read(self, size: int = ..., /) -> bytes:
-        """Return so many bytes, or fewer at the end."""
+        """Read up to this number of bytes."""
         ...
 
 

@@ -1,6 +1,7 @@
 """Run a network with some cells present and the others absent: their tokens removed, or their content replaced by a baseline."""
 
 import logging
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -49,8 +50,7 @@ def presence_logits(model: Classifier, images: Images, keep: Keep, baseline: str
         baseline: As `choose_baseline` returned it.
     """
     if baseline is None:
-        assert isinstance(model, ViTAdapter)
-        return model.kept_logits(images, keep)
+        return cast(ViTAdapter, model).kept_logits(images, keep)
     return model.perturbed_logits(images, model.baseline(baseline, images), keep)
 
 
@@ -61,11 +61,10 @@ def absence_logits(model: Classifier, images: Images, baseline: str | None) -> L
     """
     num_cells = torch.Size(model.grid_size(images)).numel()
     keep = torch.zeros(len(images), 1, num_cells, dtype=torch.bool, device=images.device)
-    if baseline is None and _reads_patches(model):
+    if baseline is None and _reads_patches(cast(ViTAdapter, model)):
         baseline = REPLACEMENT
     return presence_logits(model, images, keep, baseline)[:, 0]
 
 
-def _reads_patches(model: Classifier) -> bool:
-    assert isinstance(model, ViTAdapter)
+def _reads_patches(model: ViTAdapter) -> bool:
     return bool(model.pooling_weights(model.num_prefix_tokens + 1)[-1] > 0)

@@ -22,7 +22,7 @@ Game = Callable[[Bool[Tensor, "m n"], Int[Tensor, " g"]], Float[Tensor, "m g"]]
 """Returns the value of every subset in each of the games with these indices. It is never asked for the subsets of none or all players."""
 
 GROWTH = 1.5
-"""After every round, so many times the pairs of all rounds before are sampled."""
+"""Factor by which the total number of pairs grows from one round to the next."""
 
 
 class Estimate(NamedTuple):

@@ -88,3 +88,11 @@ def test_a_missing_control_is_reported():
 def test_few_images_are_reported():
     assert "8 images are few" in str(reach_verdict(scores({"a": [5, -5], "random": [0, 0]}, num_images=8)))
     assert "few" not in str(reach_verdict(scores({"a": [5, -5], "random": [0, 0]})))
+
+
+def test_measures_that_the_control_lacks_do_not_count():
+    made = scores({"a": [5, -5], "b": [2, -2], "random": [0, 0]})
+    made.values[list(made.methods).index("random"), :, 1] = np.nan
+    verdict = reach_verdict(made)
+    assert "over 1 measure on 40 images" in verdict.sentences[0]
+    assert "It is significantly better than random on the measure." in verdict.sentences

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, cast, final
 
 from torch import nn
 
@@ -62,15 +62,13 @@ class HiTLibrary(Library):
         return HiT.from_config(config)
 
     def describe(self, module: nn.Module) -> BuildSpec:
-        assert isinstance(module, HiT)
-        return BuildSpec("hit", module.config.to_dict())
+        return BuildSpec("hit", cast(HiT, module).config.to_dict())
 
     def transfer(
         self, classifier: Classifier, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float
     ) -> LoadReport:
-        assert isinstance(classifier.module, HiT)
         return transfer_to_hit(
-            classifier.module,
+            cast(HiT, classifier.module),
             weights.state,
             grid=weights.grid,
             num_heads=weights.num_heads,

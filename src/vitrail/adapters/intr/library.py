@@ -1,7 +1,7 @@
 """INTR as a library of networks."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, cast, final
 
 from torch import nn
 
@@ -45,11 +45,9 @@ class INTRLibrary(Library):
         return rebuild_intr(config)
 
     def describe(self, module: nn.Module) -> BuildSpec:
-        assert isinstance(module, INTR)
-        return BuildSpec("intr", module.config.to_dict())
+        return BuildSpec("intr", cast(INTR, module).config.to_dict())
 
     def transfer(
         self, classifier: Classifier, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float
     ) -> LoadReport:
-        assert isinstance(classifier.module, INTR)
-        return transfer_to_intr(classifier.module, weights, source, keep_head=keep_head, query_noise=query_noise)
+        return transfer_to_intr(cast(INTR, classifier.module), weights, source, keep_head=keep_head, query_noise=query_noise)

@@ -113,6 +113,7 @@ def _forest_panels(table: Table) -> list[ForestPanel]:
             },
         )
         for position, i in enumerate(directed)
+        if any(each.count[position] for each in intervals.values())  # The control may lack the measure.
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.evaluation.scoring.ceiling import CEILING
+from vitrail.evaluation.scoring.ceiling import CEILING, Ceiling
 from vitrail.evaluation.scoring.plan import Column
 from vitrail.evaluation.scoring.scores import Cost, Scores
 from vitrail.metrics.base import Better
@@ -139,7 +139,7 @@ class Table:
     def ceilings(self) -> dict[str, Intervals]:
         """By model, the means of the ceiling over the sample of images where it was searched for, with intervals."""
         return {
-            each.model: bootstrap_interval(np.stack([self._ceiling_column(each, name) for name in self.names], 1))
+            each.model: bootstrap_interval(self._align_ceiling(each.ceiling))
             for each in self.scores
             if each.ceiling is not None
         }
@@ -154,18 +154,16 @@ class Table:
             prefix = f"{each.model}/" if len(self.scores) > 1 else ""
             # Images and their order are those of the ceiling.
             sample = np.searchsorted(each.indices, each.ceiling.indices)
-            ceiling = np.stack([self._ceiling_column(each, name) for name in self.names], 1)
+            ceiling = self._align_ceiling(each.ceiling)
             floor = self.values[prefix + CONTROL][sample]
             higher = [better == "higher" for better in self._better]
             for method in each.methods:
                 shares[prefix + method] = share_of_way(self.values[prefix + method][sample], floor, ceiling, higher)
         return shares
 
-    @staticmethod
-    def _ceiling_column(scores: Scores, name: str) -> Float[np.ndarray, " images"]:
-        assert scores.ceiling is not None
-        undefined = np.full(len(scores.ceiling.indices), np.nan)
-        return scores.ceiling.values.get(name, undefined)
+    def _align_ceiling(self, ceiling: Ceiling) -> Float[np.ndarray, "images columns"]:
+        undefined = np.full(len(ceiling.indices), np.nan)
+        return np.stack([ceiling.values.get(name, undefined) for name in self.names], 1)
 
     @cached_property
     def unproven(self) -> list[UnprovenMethod]:

@@ -79,10 +79,10 @@ def describe_ceiling(table: Table, metric: str) -> list[str]:
         if math.isnan(shares.mean[i]) and shares.count[i]
     }
     if worse:
-        lines.append(f"{_shorten(list(worse))}: share undefined, since the greedy order is not better than {CONTROL} there")
+        lines.append(f"{shorten_list(list(worse))}: share undefined, since the greedy order is not better than {CONTROL} there")
     better = {method: None for method, shares in table.shares.items() for i in shared if shares.mean[i] > 1 and shares.count[i]}
     if better:
-        lines.append(f"{_shorten(list(better))}: above 100 % on a curve, whose greedy order is therefore not the best one")
+        lines.append(f"{shorten_list(list(better))}: above 100 % on a curve, whose greedy order is therefore not the best one")
     return lines
 
 
@@ -120,7 +120,7 @@ def describe_undefined(table: Table, metric: str) -> list[str]:
             if count
         ]
         if words:
-            lines.append(f"{_shorten(names)}: undefined for {', '.join(words)}; the mean leaves these out")
+            lines.append(f"{shorten_list(names)}: undefined for {', '.join(words)}; the mean leaves these out")
     return lines
 
 
@@ -154,7 +154,7 @@ def warning_lines(unproven: Sequence[UnprovenMethod], num_images: int, num_compa
     by_method = dict[str, list[str]]()
     for entry in unproven:
         by_method.setdefault(entry.method, []).append(entry.measure)
-    return [f"{method} is not significantly better than random on {_shorten(names)}" for method, names in by_method.items()]
+    return [f"{method} is not significantly better than random on {shorten_list(names)}" for method, names in by_method.items()]
 
 
 def explain_too_few_images(num_images: int, num_compared: int) -> str | None:
@@ -180,7 +180,8 @@ def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
     return ["  ".join(cells).rstrip() for cells in padded]
 
 
-def _shorten(names: Sequence[str]) -> str:
+def shorten_list(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return f"{', '.join(names[:MAX_NAMED])}{more}"
 

@@ -1,11 +1,13 @@
 """What a scoring run decides, in sentences: which method to use, how sure that is, what it costs, and what was not shown."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
+from vitrail.evaluation.scoring.text import shorten_list
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import METRICS
 
@@ -17,8 +19,6 @@ ROUGH_INTERVALS = 20
 
 MUCH_CHEAPER = 2.0
 """How many times cheaper another method has to be to be worth a sentence."""
-
-MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def reach_verdict(scores: Scores, budget: float | None = None) -> Verdict:
         budget: Largest number of forward passes that an explanation may cost; None for any.
     """
     table = scores.table
-    names = [column.name for column in table.columns if column.measure.better]
     methods = [name for name in scores.methods if name not in EXPLAINERS or not EXPLAINERS[name].is_control]
+    measures = _find_measures(table)
     affordable = [name for name in methods if budget is None or scores.cost[name].passes <= budget]
     open_questions = _list_open_questions(scores)
-    if not names or not methods:
-        missing = "no measure says which method is better" if methods else "only the control was scored"
+    if not measures or not methods:
+        missing = "no measure with a direction is defined for all methods" if methods else "only the control was scored"
         return Verdict(scores.model, None, (f"No verdict: {missing}.", *open_questions))
     if not affordable:
         cheapest = min(methods, key=lambda name: scores.cost[name].passes)
@@ -63,72 +63,83 @@ def reach_verdict(scores: Scores, budget: float | None = None) -> Verdict:
             f"{_cost(scores, cheapest)}."
         )
         return Verdict(scores.model, None, (sentence, *open_questions))
-    unproven = {name: [entry.measure for entry in table.unproven if entry.method == name] for name in methods}
-    proven = [name for name in affordable if 2 * len(unproven[name]) < len(names)] if table.controls else affordable
+    unproven = {
+        name: [entry.measure for entry in table.unproven if entry.method == name and entry.measure in measures]
+        for name in methods
+    }
+    proven = [name for name in affordable if 2 * len(unproven[name]) < len(measures)] if table.controls else affordable
     if not proven:
         sentence = (
             f"Do not rely on these maps of {scores.model}: on {_count(scores)}, no method is significantly better than random on most of "
-            f"the {_measures(names)}."
+            f"the {_measures(measures)}."
         )
         return Verdict(scores.model, None, (sentence, *open_questions))
-    order = sorted(affordable, key=lambda name: _mean_rank(table, name))
-    best = min(proven, key=lambda name: _mean_rank(table, name))
-    sentences = [_recommend(scores, best, order, names), _compare_with_control(table, best, unproven[best], names)]
+    columns = np.array([table.names.index(name) for name in measures])
+    ranks = dict(zip(table.methods, table.ranks[:, columns].mean(1).tolist(), strict=True))
+    order = sorted(affordable, key=ranks.__getitem__)
+    best = min(proven, key=ranks.__getitem__)
+    sentences = [_recommend(scores, best, order, measures), _compare_with_control(table, best, unproven[best], measures)]
     others = [name for name in order if name != best]
     if others:
-        sentences.append(_compare_with_runner_up(table, best, others[0], names))
+        sentences.append(_compare_with_runner_up(table, best, others[0], measures))
     sentences.append(f"An explanation by {best} costs {_cost(scores, best)}.")
-    sentences += _name_cheaper(scores, best, others, names)
+    sentences += _name_cheaper(scores, best, others, measures)
     return Verdict(scores.model, best, (*sentences, *open_questions))
 
 
-def _recommend(scores: Scores, best: str, order: Sequence[str], names: Sequence[str]) -> str:
+def _find_measures(table: Table) -> list[str]:
+    """Return the measures that have a direction and are defined for all methods: only there can all be compared."""
+    counts = np.stack([intervals.count for intervals in table.intervals.values()])
+    return [column.name for i, column in enumerate(table.columns) if column.measure.better and counts[:, i].all()]
+
+
+def _recommend(scores: Scores, best: str, order: Sequence[str], measures: Sequence[str]) -> str:
     if len(order) == 1:
         return f"{best} is the only method that was scored for {scores.model}, on {_count(scores)}."
     reason = (
-        f"it has the best mean rank of {len(order)} methods over {_measures(names)} on {_count(scores)}"
+        f"it has the best mean rank of {len(order)} methods over {_measures(measures)} on {_count(scores)}"
         if best == order[0]
         else f"{order[0]} ranks better, but is not significantly better than random on most measures"
     )
     return f"Use {best} for {scores.model}: {reason}."
 
 
-def _compare_with_control(table: Table, best: str, unproven: Sequence[str], names: Sequence[str]) -> str:
+def _compare_with_control(table: Table, best: str, unproven: Sequence[str], measures: Sequence[str]) -> str:
     if not table.controls:
         return "Whether it is better than random is unknown: add random to the methods."
     if not unproven:
-        return f"It is significantly better than random on {_all_measures(names)}."
-    where = f"{len(names) - len(unproven)} of {_measures(names)}"
-    return f"It is significantly better than random on {where}, and not on {_shorten(unproven)}."
+        return f"It is significantly better than random on {_all_measures(measures)}."
+    where = f"{len(measures) - len(unproven)} of {_measures(measures)}"
+    return f"It is significantly better than random on {where}, and not on {shorten_list(unproven)}."
 
 
-def _compare_with_runner_up(table: Table, best: str, second: str, names: Sequence[str]) -> str:
-    better, worse = _count_differences(table, best, second)
+def _compare_with_runner_up(table: Table, best: str, second: str, measures: Sequence[str]) -> str:
+    better, worse = _count_differences(table, best, second, measures)
     if not better and not worse:
         return f"It is not distinguishable from {second}, the next one, on any measure: more images may decide."
     parts = [f"significantly better on {better}"] if better else []
     parts += [f"significantly worse on {worse}"] if worse else []
-    rest = len(names) - better - worse
+    rest = len(measures) - better - worse
     parts += [f"not distinguishable on {rest}"] if rest else []
-    return f"Against {second}, the next one, it is {', '.join(parts)} of {_measures(names)}."
+    return f"Against {second}, the next one, it is {', '.join(parts)} of {_measures(measures)}."
 
 
-def _name_cheaper(scores: Scores, best: str, others: Sequence[str], names: Sequence[str]) -> list[str]:
+def _name_cheaper(scores: Scores, best: str, others: Sequence[str], measures: Sequence[str]) -> list[str]:
     """Name the best of the much cheaper methods, and what it loses."""
     limit = scores.cost[best].passes / MUCH_CHEAPER
     cheaper = next((name for name in others if scores.cost[name].passes <= limit), None)
     if cheaper is None:
         return []
-    _, better = _count_differences(scores.table, cheaper, best)
-    return [f"{cheaper} costs {_cost(scores, cheaper)}, and is significantly worse on {better} of {_measures(names)}."]
+    _, better = _count_differences(scores.table, cheaper, best, measures)
+    return [f"{cheaper} costs {_cost(scores, cheaper)}, and is significantly worse on {better} of {_measures(measures)}."]
 
 
-def _count_differences(table: Table, first: str, second: str) -> tuple[int, int]:
+def _count_differences(table: Table, first: str, second: str, measures: Sequence[str]) -> tuple[int, int]:
     """Count the measures on which `first` is significantly better, and worse, than `second`."""
     directions = {column.name: column.measure.better for column in table.columns}
     better = worse = 0
     for entry in table.comparisons:
-        if {entry.first, entry.second} != {first, second} or not entry.p_adjusted < LEVEL:
+        if {entry.first, entry.second} != {first, second} or entry.measure not in measures or not entry.p_adjusted < LEVEL:
             continue
         gain = entry.difference if entry.first == first else -entry.difference
         if (gain > 0) == (directions[entry.measure] == "higher"):
@@ -154,11 +165,6 @@ def _list_open_questions(scores: Scores) -> list[str]:
     return open_questions
 
 
-def _mean_rank(table: Table, method: str) -> float:
-    rank = float(table.mean_ranks[table.methods.index(method)])
-    return math.inf if math.isnan(rank) else rank
-
-
 def _cost(scores: Scores, method: str) -> str:
     cost = scores.cost[method]
     passes = "one forward pass" if f"{cost.passes:.1f}" == "1.0" else f"{cost.passes:.1f} forward passes"
@@ -169,14 +175,9 @@ def _count(scores: Scores) -> str:
     return "1 image" if len(scores) == 1 else f"{len(scores):,} images"
 
 
-def _measures(names: Sequence[str]) -> str:
-    return "1 measure" if len(names) == 1 else f"{len(names)} measures"
+def _measures(measures: Sequence[str]) -> str:
+    return "1 measure" if len(measures) == 1 else f"{len(measures)} measures"
 
 
-def _all_measures(names: Sequence[str]) -> str:
-    return {1: "the measure", 2: "both measures"}.get(len(names), f"all {len(names)} measures")
-
-
-def _shorten(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return f"{', '.join(names[:MAX_NAMED])}{more}"
+def _all_measures(measures: Sequence[str]) -> str:
+    return {1: "the measure", 2: "both measures"}.get(len(measures), f"all {len(measures)} measures")
