@@ -2,20 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from vitrail.adapters import Classifier
 from vitrail.api import default_method, make_explainers
 from vitrail.app.explanation_parts import ExplanationParts, split_explanation
-from vitrail.core.errors import InvalidInputError, VitrailError
+from vitrail.core.errors import InvalidInputError
 from vitrail.core.outputs import Output, format_value, ranking, value_name
 from vitrail.core.types import Images
 from vitrail.evaluation.scoring.ceiling import CEILING
-from vitrail.explainers import EXPLAINERS, make_explainer
+from vitrail.explainers import EXPLAINERS, usable_methods
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_images import explain_images
 from vitrail.viz.sheet import SheetRow
@@ -116,7 +115,7 @@ def answer_request(classifier: Classifier, request: ExplainRequest) -> ExplainRe
         parts_of_explanation = split_explanation(explainer, images, explanation)
         if parts_of_explanation is not None:
             parts[explainer.name] = parts_of_explanation
-        explanations.append(move_to_cpu(explanation))
+        explanations.append(explanation.to("cpu"))
     box = classifier.preprocessing.visible_box(request.photo.height, request.photo.width)
     row = SheetRow(request.photo, box, explanations, request.title).reduced(MAX_SIDE)
     return ExplainResult(row, image[None].cpu(), parts, _rank_classes(explanations[0]))
@@ -125,7 +124,7 @@ def answer_request(classifier: Classifier, request: ExplainRequest) -> ExplainRe
 def list_usable_methods(classifier: Classifier) -> list[str]:
     """List the methods that can explain a model as it is: its default method first, the control last; no searched ceiling."""
     first = default_method(classifier)
-    usable = [name for name in EXPLAINERS if name != CEILING and _is_usable(name, classifier)]
+    usable = [name for name in usable_methods(classifier) if name != CEILING]
     return sorted(usable, key=lambda name: (name != first, name == "random", name))
 
 
@@ -140,25 +139,6 @@ def list_class_choices(classifier: Classifier) -> list[str]:
 def summarize(method: str) -> str:
     """Return the first sentence of the documentation of a method."""
     return (EXPLAINERS[method].__doc__ or "").strip().splitlines()[0].replace("`", "").removeprefix("Abstract: ")
-
-
-def move_to_cpu(explanation: Explanation) -> Explanation:
-    """Return the explanation with all tensors on the CPU."""
-    tensors = {name: value.cpu() for name, value in vars(explanation).items() if isinstance(value, Tensor)}
-    return replace(explanation, **tensors)  # type: ignore[arg-type]
-
-
-def _is_usable(name: str, classifier: Classifier) -> bool:
-    if EXPLAINERS[name].refusal(classifier) or (classifier.output == "embedding" and EXPLAINERS[name].needs_class):
-        return False
-    if not EXPLAINERS[name].needs_training:
-        return True
-    # Gates can explain only the model that they were trained for.
-    try:
-        make_explainer(name, classifier)
-    except VitrailError:
-        return False
-    return True
 
 
 def _rank_classes(explanation: Explanation) -> list[tuple[str, float]]:

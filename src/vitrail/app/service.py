@@ -16,7 +16,6 @@ from vitrail.app.explain_request import (
     answer_request,
     list_class_choices,
     list_usable_methods,
-    move_to_cpu,
 )
 from vitrail.app.limits import Limits
 from vitrail.app.model_pool import ModelPool
@@ -164,7 +163,7 @@ def result_to_json(side: ExplainResult, parts: bool = False) -> dict[str, Any]:
         strongest = explanation.strongest_patches(0, TOP)
         entry: dict[str, Any] = {
             "method": method,
-            "relevance": move_to_cpu(explanation).relevance[0].tolist(),
+            "relevance": explanation.to("cpu").relevance[0].tolist(),
             "bias": None if explanation.bias is None else float(explanation.bias[0]),
             "strongest": [{"row": row, "col": col, "relevance": value} for row, col, value in strongest],
         }

@@ -1,5 +1,6 @@
 """Where the images of a run come from: a path, or a data set by name."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from vitrail.datasets.lists import STANDARD_INPUT
 from vitrail.datasets.named import DATA
 from vitrail.datasets.open import detect_kind, open_dataset
 from vitrail.datasets.tars import find_tars
+
+logger = logging.getLogger(__name__)
 
 TEST_SPLITS = ("test", "val")
 
@@ -57,6 +60,8 @@ class DataSource:
         root, split = self.root, self.split
         if self.data_set is None:
             root = split_folder(root, subfolders)
+            if root != self.root:  # It may as well be a class of that name.
+                logger.info("reading the images in %s", root)
         elif split is None and self.data_set != "huggingface":
             split = self._default_split(self.data_set)
         return open_dataset(root, preprocessing, self.data_set, split, labeled=labeled, **self.options)

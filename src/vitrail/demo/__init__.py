@@ -15,7 +15,7 @@ from vitrail.demo.birds import HIT, SHEET, VIT, BirdResults, explain_birds
 from vitrail.evaluation.scoring.ceiling import CEILING
 from vitrail.evaluation.scoring.report import write_results
 from vitrail.evaluation.scoring.table import Table as ScoreTable
-from vitrail.explainers import EXPLAINERS, make_explainer
+from vitrail.explainers import EXPLAINERS, make_explainer, usable_methods
 from vitrail.explanation import Explanation
 from vitrail.metrics import Curves
 from vitrail.runs.explain_images import explain_photos
@@ -51,13 +51,7 @@ def run_demo(out: str | Path) -> Iterator[str]:
     """
     photo = demo_photo()
     classifier = load(MODEL)
-    # DiffMask's gates would have to be trained first.
-    usable = [
-        name
-        for name, method in EXPLAINERS.items()
-        if name != CEILING and not method.refusal(classifier) and not method.needs_training
-    ]
-    methods = sorted(usable, key=_sort_key)
+    methods = sorted((name for name in usable_methods(classifier) if name != CEILING), key=_sort_key)
     explanations = {name: explain_photos(make_explainer(name, classifier), [photo], ["chelsea"]) for name in methods}
     box = classifier.preprocessing.visible_box(photo.height, photo.width)
     # Only the folder of an earlier demo is overwritten.
