@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
@@ -73,11 +73,14 @@ class Explanation(ClassNaming, Drawable):
     def __len__(self) -> int:
         return len(self.relevance)
 
-    def __getitem__(self, index: int | slice) -> "Explanation":
+    def __getitem__(self, index: SupportsIndex | slice) -> "Explanation":
         """Return the explanation of one image or several, as a batch."""
-        if isinstance(index, int) and not -len(self) <= index < len(self):
+        if isinstance(index, slice):
+            selected = index
+        elif -len(self) <= (number := int(index)) < len(self):
+            selected = slice(number, number + 1 or None)
+        else:
             raise IndexError(f"expected the index of one of {len(self)} images, got {index}")
-        selected = slice(index, index + 1 or None) if isinstance(index, int) else index
         tensors: dict[str, Any] = {name: tensor[selected] for name, tensor in self._tensors().items()}
         return replace(self, **tensors, sources=self.sources[selected], photos=self.photos[selected])
 
@@ -217,7 +220,7 @@ class Explanation(ClassNaming, Drawable):
             count: As for `strongest_patches`.
             level: Confidence level of the differences.
         """
-        if self.standard_error is None:
+        if self.standard_error is None or count < 1:
             return []
         values, variances = self.relevance[image].flatten(), self.standard_error[image].flatten() ** 2
         order, cols = values.argsort(descending=True, stable=True), self.relevance.shape[2]

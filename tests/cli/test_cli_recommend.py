@@ -44,3 +44,9 @@ def test_all_methods_that_can_explain_the_model_are_tried_but_slow_ones(photos, 
 def test_a_budget_is_a_positive_number(budget, photos, tiny_model_file):
     with pytest.raises(InvalidInputError, match="expected a budget above 0"):
         vitrail.recommend(vitrail.load(tiny_model_file, device="cpu"), photos[0].parent, budget=budget)
+
+
+def test_a_dry_run_is_refused_before_anything_is_written(run_vitrail, photos, tiny_model_file, tmp_path):
+    code, _, err = run_vitrail("recommend", photos[0].parent, "-m", tiny_model_file, "--dry-run", "-o", tmp_path / "out")
+    assert (code, (tmp_path / "out").exists()) == (2, False)
+    assert "vitrail score --dry-run" in err

@@ -92,6 +92,10 @@ def test_empty_folder_is_free(tmp_path):
     (tmp_path / "out" / "a").touch()
     assert next_free(tmp_path / "out") == tmp_path / "out-2"
     assert last_taken(tmp_path / "out") == tmp_path / "out"
+    (tmp_path / "out-3").mkdir()
+    (tmp_path / "out-3" / "a").touch()
+    assert next_free(tmp_path / "out") == tmp_path / "out-2"
+    assert last_taken(tmp_path / "out") == tmp_path / "out-3"
 
 
 def test_interrupted_run_resumes_in_the_last_default_folder(run_vitrail, photos, tiny_model_file, monkeypatch):

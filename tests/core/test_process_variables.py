@@ -85,6 +85,7 @@ def test_torchrun_within_srun_counts_its_own_processes(pretend):
         ("gpu[007-009,12],login1", "gpu007"),
         ("login1,gpu[1-2]", "login1"),
         ("a[3,5]-ib,b", "a3-ib"),
+        ("r[1-2]n[3-4],c", "r1n3"),
         ("", "127.0.0.1"),
     ],
 )

@@ -45,6 +45,20 @@ def test_a_folder_of_tar_files(shards):
     assert part[0].image.equal(images[1].image)
 
 
+def test_hidden_tar_files_are_not_read(shards):
+    (shards / "._000.tar").write_bytes(b"metadata of another file system")
+    assert len(open_dataset(shards, pixels)) == 6
+
+
+def test_different_classes_beside_tar_files_are_refused(shards):
+    for folder, names in (("one", "a\nb\nc"), ("two", "b\na\nc")):
+        (shards / folder).mkdir()
+        (shards / folder / "000.tar").write_bytes((shards / "000.tar").read_bytes())
+        (shards / folder / "classes.txt").write_text(names)
+    with pytest.raises(InvalidInputError, match=r"expected the same classes\.txt beside all tar files"):
+        open_dataset(shards / "{one,two}" / "000.tar", pixels)
+
+
 def test_tar_files_by_pattern(shards):
     for pattern in ("{000..001}.tar", "00{0,1}.tar", "00[01].tar"):
         assert find_tars(shards / pattern) == [shards / "000.tar", shards / "001.tar"]

@@ -204,3 +204,11 @@ def test_unknown_baselines_and_small_budgets_are_refused():
     )
     with pytest.raises(InvalidInputError, match=message):
         small.explain(networks.images("timm"))
+
+
+@pytest.mark.parametrize("pool", ["max", "avgmax", "avg", "token", "map"])
+def test_values_sum_to_the_logit_for_every_kind_of_pooling(pool):
+    classifier = vit(global_pool=pool, **({"class_token": False} if pool == "map" else {}))
+    explanation = make_explainer("shapley", classifier).explain(images(1))
+    total = explanation.relevance.sum() + explanation.bias[0]
+    torch.testing.assert_close(total, classifier.logits(images(1))[0, explanation.targets[0]].detach(), rtol=1e-5, atol=1e-5)

@@ -11,7 +11,7 @@ import torch
 
 from vitrail.adapters import Classifier
 from vitrail.api.explanations import explain_folder
-from vitrail.api.models import Model, as_classifier, as_list, default_method, make_explainers
+from vitrail.api.models import Model, as_classifier, as_list, default_method, default_protocol, make_explainers
 from vitrail.api.scores import ScoreOptions, make_run, prepare_models
 from vitrail.core.errors import ImageError
 from vitrail.datasets.dataset import Sample, Unreadable
@@ -93,9 +93,13 @@ def estimate_scores(
         mosaic: As for `score`.
         more: See `ScoreOptions`; `out` and `overwrite` have no effect.
     """
+    models, metrics = list(models), as_list(metrics)
+    if protocol is None and not metrics and len(models) == 1:  # As `score`; `compare` measures all models alike.
+        classifier = as_classifier(models[0], more.get("device"))
+        models, protocol = [classifier], default_protocol(classifier)
     run = make_run(data, protocol, metrics, limit, target, options, mosaic, more)
     estimates = list[Estimate]()
-    for classifier, explainers in prepare_models(list(models), None if methods is None else as_list(methods), more):
+    for classifier, explainers in prepare_models(models, None if methods is None else as_list(methods), more):
         images = run.read_images(classifier)
         passes = count_passes_of_first(classifier, images, explainers)  # Includes the first look at the network.
         num_images = len(images)

@@ -21,7 +21,7 @@ from vitrail.evaluation.layer_report import LayerReport
 from vitrail.evaluation.layers import expect_hit, report_layers
 from vitrail.evaluation.run import claimed_for
 from vitrail.explainers.intr import INTRQueries
-from vitrail.runs.manifest import Manifest, describe_model, fingerprint_files
+from vitrail.runs.manifest import Manifest, describe_model, fingerprint_photos
 from vitrail.runs.photo_list import list_folder_photos, list_named_photos, refuse_replacing
 from vitrail.runs.query_photos import query_photos
 from vitrail.runs.query_results import PhotoQueries
@@ -198,7 +198,7 @@ def queries(
         **describe_model(explainer.model, None),
         "layer": explainer.layer,
         "top": top,
-        "photos": fingerprint_files([photo.path for photo, _ in queried]),
+        "photos": fingerprint_photos(photo for photo, _ in queried),
         "true_classes": [true_class for _, true_class in queried],
     }
     manifest = Manifest(settings, {})

@@ -23,11 +23,12 @@ class PhotoTargets:
 
     def __init__(self, target: Any, photos: Any, classifier: Classifier) -> None:
         self.given, self.num_taken = target, 0
-        self.common = target is None or isinstance(target, Integral | str)
+        self.common = target is None or (isinstance(target, Integral | str) and not isinstance(target, bool))
         if self.common:
             return
         try:
             targets = target.tolist() if isinstance(target, Tensor | np.ndarray) else list(target)
+            targets = [one.tolist() if isinstance(one, Tensor | np.ndarray) else one for one in targets]
             nested = [list(one) if isinstance(one, tuple | list | range) else one for one in targets]
         except TypeError as error:
             raise InvalidInputError(f"expected a class, a class per photo, or lists of classes, got {target!r}") from error

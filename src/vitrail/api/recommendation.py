@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from vitrail.api.models import Model, as_classifier, as_list
+from vitrail.api.models import Model, Options, as_classifier, as_list
 from vitrail.api.scores import ScoreOptions, score
 from vitrail.core.errors import InvalidInputError
 from vitrail.evaluation import Scores
@@ -53,6 +53,7 @@ def recommend(
     metrics: str | Iterable[str] = (),
     limit: int | None = DEFAULT_LIMIT,
     target: int | str | None = None,
+    options: Options | None = None,
     **more: Unpack[ScoreOptions],
 ) -> Recommendation:
     """Score methods on a sample of images and recommend one.
@@ -66,6 +67,7 @@ def recommend(
         metrics: As for `vitrail.score`.
         limit: Maximum number of images, evenly spread.
         target: As for `vitrail.score`.
+        options: Options by metric.
         more: See `ScoreOptions`.
 
     Raises:
@@ -82,5 +84,5 @@ def recommend(
         if methods is None
         else [name for name in as_list(methods) if name != CONTROL]
     )
-    scores = score(classifier, data, [*tried, CONTROL], protocol, metrics, limit, target, **more)
+    scores = score(classifier, data, [*tried, CONTROL], protocol, metrics, limit, target, options, **more)
     return Recommendation(reach_verdict(scores, budget), scores, slow)

@@ -1,4 +1,4 @@
-"""Where results go if no `--out` is given: the next free folder, or the last one if a run there was interrupted."""
+"""Where results go if no `--out` is given: the next free folder, or the last one if a run with the same settings was interrupted there."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -22,17 +22,16 @@ def next_free(folder: Path) -> Path:
 
 
 def last_taken(folder: Path) -> Path | None:
-    """Return the folder before `next_free`; None if the first one is free."""
-    taken = None
-    for path in _numbered(folder):
-        if _is_free(path):
-            break
-        taken = path
-    return taken
+    """Return the one of `folder`, `folder-2`, ... with the highest number that holds something; None if all are free."""
+    others = {path: path.name.removeprefix(f"{folder.name}-") for path in folder.parent.glob(f"{folder.name}-*")}
+    numbered = {int(number): path for path, number in others.items() if number.isdecimal()} | {1: folder}
+    return next((numbered[number] for number in sorted(numbered, reverse=True) if not _is_free(numbered[number])), None)
 
 
 def run_in_free_folder(run: Callable[[Path], None], folder: Path) -> None:
-    """Run a command in the next free folder; resume in the last one if the same run was interrupted there.
+    """Run a command in the next free folder; resume in the last one if a run with the same settings was interrupted there.
+
+    The settings of `explain` leave out its methods: a run that adds some continues there, too.
 
     Args:
         run: Runs the command with its output folder.

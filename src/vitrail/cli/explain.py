@@ -28,6 +28,8 @@ def explain(
     if images.data is None and (speed.workers or output.file_format != "files" or output.dry_run):
         raise InvalidInputError("expected --workers, --dry-run and --format shards together with --data, got photos")
     source = images.source_options()
+    if output.file_format == "files" and (output.half or output.pictures != OUT.pictures):
+        raise InvalidInputError("expected --half and --pictures together with --format shards or parquet, got files")
     if images.data is None and started_together() > 1:
         raise InvalidInputError("expected one process for named photos, got several; give a folder by --data to share it")
     from vitrail import api  # noqa: PLC0415 (heavy)

@@ -12,6 +12,7 @@ from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_scores
 from vitrail.cli.results import print_result
 from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
+from vitrail.core.errors import InvalidInputError
 
 OUT = OutputOptions(Path("vitrail-recommend"))
 
@@ -32,11 +33,13 @@ def recommend(
     from vitrail import api  # noqa: PLC0415 (heavy)
     from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
 
+    if scoring.dry_run:
+        raise InvalidInputError("expected no --dry-run for recommend; vitrail score --dry-run estimates methods by name")
     options = score_options(methods, scoring, images, output, speed)
     metrics, protocols = parse_names(scoring.metric) or [], parse_names(scoring.protocol)
     limit = api.DEFAULT_LIMIT if images.limit is None else images.limit
     with process_group():
-        asked = (data, methods.names, budget, protocols, metrics, limit, scoring.target)
+        asked = (data, methods.names, budget, protocols, metrics, limit, scoring.target, scoring.options)
         recommendation = api.recommend(model.load(speed.device), *asked, **options)
         if rank():
             return

@@ -129,7 +129,7 @@ def first_host(nodes: str) -> str:
     if not bracket or "," in prefix:
         return prefix.split(",")[0] or "127.0.0.1"
     numbers, _, suffix = rest.partition("]")
-    return prefix + re.split("[-,]", numbers)[0] + re.split(r"[,\[]", suffix)[0]
+    return prefix + re.split("[-,]", numbers)[0] + (first_host(suffix) if suffix[:1] not in ("", ",") else "")
 
 
 def _group() -> Any:

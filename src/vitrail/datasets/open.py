@@ -59,9 +59,12 @@ def open_dataset(
         case "list":
             return read_list(path, transform)
         case "tars":
-            shards = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else find_tars(path)
-            names = read_class_names(shards[0].parent / CLASS_FILE)
-            return read_tars(shards, transform, names)
+            visible = (shard for shard in path.glob(f"*{SUFFIX}") if not shard.name.startswith("."))
+            shards = sorted(visible) if path.is_dir() else find_tars(path)
+            listed = [read_class_names(folder / CLASS_FILE) for folder in dict.fromkeys(shard.parent for shard in shards)]
+            if any(names != listed[0] for names in listed):
+                raise InvalidInputError(f"expected the same {CLASS_FILE} beside all tar files of {path}, got different ones")
+            return read_tars(shards, transform, listed[0])
     return ImageFolder.scan(path, transform) if labeled else ImageFolder.scan_without_classes(path, transform)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitrail.adapters import Preprocessing
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.datasets.dataset import Unreadable
+from vitrail.datasets.dataset import Unreadable, file_bytes
 from vitrail.datasets.file_search import images_below, is_folder
 from vitrail.datasets.image_io import open_image
 
@@ -35,6 +35,11 @@ class PhotoFile:
     path: Path
     result_name: str
     required: bool
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file; -1 if it cannot be read."""
+        return file_bytes(self.path)
 
     def open(self, preprocessing: Preprocessing) -> Image.Image | Unreadable:
         """Open the photo, or return why it is skipped.

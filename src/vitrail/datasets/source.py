@@ -59,7 +59,7 @@ class DataSource:
         """
         root, split = self.root, self.split
         if self.data_set is None:
-            root = split_folder(root, subfolders)
+            root = split_folder(root, subfolders) if split is None else root  # A table's splits are folders, too.
             if root != self.root:  # It may as well be a class of that name.
                 logger.info("reading the images in %s", root)
         elif split is None and self.data_set != "huggingface":
@@ -75,12 +75,14 @@ class DataSource:
             case "list":
                 return self.root.parent
             case "tars" if not self.root.is_dir():
-                return Path(os.path.commonpath([shard.parent for shard in find_tars(self.root)]))
+                folders = {shard.parent for shard in find_tars(self.root)}
+                is_mixed = len({folder.is_absolute() for folder in folders}) > 1
+                return Path() if is_mixed else Path(os.path.commonpath(folders))
         return self.root
 
     def describe(self) -> dict[str, Any]:
         """Return the settings for the manifest of a run, ready for JSON."""
-        root = str(self.root if self.root == STANDARD_INPUT else real_path(self.root))
+        root = str(real_path(self.root))  # Of standard input, in the folder to which its paths are relative.
         return {"data": root, "data_set": self.data_set, "split": self.split, "data_options": dict(self.options)}
 
     def _default_split(self, name: str) -> str:

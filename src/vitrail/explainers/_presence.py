@@ -57,14 +57,24 @@ def presence_logits(model: Classifier, images: Images, keep: Keep, baseline: str
 def absence_logits(model: Classifier, images: Images, baseline: str | None) -> Logits:
     """Return logits with no cell present.
 
-    A network whose head reads patches cannot run without any; then all cells are replaced by zero.
+    A network whose head reads patches, or may do so, cannot run without any; then all cells are replaced by zero.
     """
     num_cells = torch.Size(model.grid_size(images)).numel()
     keep = torch.zeros(len(images), 1, num_cells, dtype=torch.bool, device=images.device)
-    if baseline is None and _reads_patches(cast(ViTAdapter, model)):
+    if baseline is None and reads_patches(cast(ViTAdapter, model), images):
         baseline = REPLACEMENT
     return presence_logits(model, images, keep, baseline)[:, 0]
 
 
-def _reads_patches(model: ViTAdapter) -> bool:
-    return bool(model.pooling_weights(model.num_prefix_tokens + 1)[-1] > 0)
+def reads_patches(model: ViTAdapter, images: Images | None = None) -> bool:
+    """Return whether the head reads patch tokens, as far as can be seen; True for kinds of pooling that are not weights.
+
+    Args:
+        model: A Vision Transformer.
+        images: Images of the shape that will be run; None for the network's own.
+    """
+    try:
+        with model.verified("pooling_weights", like=images):
+            return bool(model.pooling_weights(model.num_prefix_tokens + 1)[model.num_prefix_tokens :].any())
+    except UnsupportedModelError:
+        return True

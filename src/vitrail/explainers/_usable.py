@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def usable_methods(model: Classifier) -> list[str]:
-    """List the methods that explain a model as it is, with their default options; checks run on noise and are remembered."""
+    """List the methods that explain a model as it is, with their default options; `shapley` asks for more passes on fine grids.
+
+    Checks run on noise, and are remembered.
+    """
     return [name for name in _methods() if _runs_on(name, model)]
 
 

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from vitrail.adapters import Check, Classifier, ViTAdapter
+from vitrail.adapters import Check, Classifier
 from vitrail.core.types import Images
 from vitrail.explainers._attention import propagate_row, to_grid
 from vitrail.explainers._gradients import target_gradients
 from vitrail.explainers._libra import balanced_gradients
+from vitrail.explainers._presence import reads_patches
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
 
@@ -37,7 +38,7 @@ class AttentiveClassActivation(Explainer):
     @classmethod
     def refusal(cls, model: Classifier) -> str | None:
         reason = super().refusal(model)
-        if reason is None and len(model.blocks) <= 2 and not _reads_patches(model):  # type: ignore[attr-defined, arg-type]
+        if reason is None and len(model.blocks) <= 2 and not reads_patches(model):  # type: ignore[attr-defined, arg-type]
             return (
                 "it needs more than two blocks: with a class token, the last two contribute only rounding errors; choose chefer"
             )
@@ -59,7 +60,3 @@ class AttentiveClassActivation(Explainer):
             # Attention is to the tokens that enter a block, the activation that of the tokens that leave it; patches keep their order.
             maps.append(to_grid(activation * propagate_row(row, weights), prefix, grid_size))
         return Attribution(logits, targets, sum(maps[1:], maps[0]))
-
-
-def _reads_patches(vit: ViTAdapter) -> bool:
-    return bool(vit.pooling_weights(vit.num_prefix_tokens + 1)[vit.num_prefix_tokens :].any())

@@ -29,6 +29,10 @@ class DatasetPhoto(PhotoFile):
     images: LabeledImages = field(repr=False, compare=False)
     index: int
 
+    @property
+    def num_bytes(self) -> int:
+        return self.images.num_bytes(self.index)
+
     def open(self, preprocessing: Preprocessing) -> Image.Image | Unreadable:
         name = self.images.name(self.index)
         try:

@@ -14,7 +14,8 @@ from vitrail.core.errors import OutputError
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text, parse_json, read_json
 from vitrail.core.outputs import infer_output
-from vitrail.datasets.dataset import LabeledImages, file_bytes
+from vitrail.datasets.dataset import LabeledImages
+from vitrail.datasets.photos import PhotoFile
 from vitrail.explainers import Explainer
 from vitrail.models.fingerprint import state_fingerprint
 from vitrail.version import __version__
@@ -171,9 +172,9 @@ def fingerprint_images(images: LabeledImages, labeled: bool = True) -> str:
     )
 
 
-def fingerprint_files(paths: Sequence[Path]) -> str:
-    """Return a digest of files, in order: names and sizes."""
-    return _fingerprint((str(path), None, file_bytes(path)) for path in paths)
+def fingerprint_photos(photos: Iterable[PhotoFile]) -> str:
+    """Return a digest of photos, in order: names and sizes."""
+    return _fingerprint((str(photo.path), None, photo.num_bytes) for photo in photos)
 
 
 def _fingerprint(entries: Iterable[tuple[str, int | None, int]]) -> str:

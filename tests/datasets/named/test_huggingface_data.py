@@ -8,10 +8,12 @@ from official_layouts import middle
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from vitrail.adapters import Preprocessing
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.collate import collate
 from vitrail.datasets.dataset import NO_LABEL, Sample, Unreadable
 from vitrail.datasets.open import read_data, read_stream
+from vitrail.datasets.source import DataSource
 
 datasets = pytest.importorskip("datasets", reason="pip install 'vitrail[datasets]'")
 
@@ -34,6 +36,9 @@ def root(tmp_path, monkeypatch):
         table(range(4 * i, 4 * i + 4)).to_parquet(str(home / "data" / f"train-0000{i}-of-00003.parquet"))
     table([20, 21], [1, -1]).to_parquet(str(home / "data" / "test-00000-of-00001.parquet"))
     return home
+
+
+PREPROCESSING = Preprocessing((8, 8))
 
 
 def values(samples):
@@ -102,6 +107,27 @@ def test_class_names_from_strings(root):
 def test_a_folder_written_by_save_to_disk(root):
     datasets.DatasetDict({"train": table([1, 2])}).save_to_disk(str(root / "saved"))
     assert values(read_data("huggingface", root / "saved", "train", middle)) == [1, 2]
+
+
+def test_the_split_of_a_saved_table_is_the_one_that_is_asked_for(root):
+    datasets.DatasetDict({"train": table([1, 2]), "test": table([3, 5, 7])}).save_to_disk(str(root / "saved"))
+    for split, expected in (("train", [1, 2]), ("test", [3, 5, 7]), (None, [3, 5, 7])):
+        assert (
+            values(DataSource(root / "saved", None, split).read(PREPROCESSING, ("test", "val")).with_transform(middle))
+            == expected
+        )
+
+
+def test_a_table_without_splits_has_no_other_split(root):
+    table([1, 2]).save_to_disk(str(root / "single"))
+    assert values(read_data("huggingface", root / "single", "all", middle)) == [1, 2]
+    with pytest.raises(InvalidInputError, match="expected a table with the split 'train', got one without splits"):
+        read_data("huggingface", root / "single", "train", middle)
+
+
+def test_rows_of_a_table_have_the_sizes_of_their_pictures(root):
+    images = read_data("huggingface", root, "train", middle)
+    assert [images.num_bytes(i) for i in range(2)] == [len(images.table[i]["picture"]["bytes"]) for i in range(2)]
 
 
 def test_folders_that_are_not_data_sets_are_refused(root, tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from vitrail.core.errors import ImageError, InvalidInputError, MissingExtraError
-from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Transform, Unreadable
+from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Transform, Unreadable, file_bytes
 from vitrail.datasets.image_io import decode_image
 from vitrail.datasets.named.annotations import need, read_json
 from vitrail.datasets.named.base import DATA, NamedData
@@ -20,6 +20,9 @@ SPLITS_FILE = "dataset_dict.json"
 
 STATE_FILE = "state.json"
 """File of `save_to_disk` for a single table."""
+
+ONLY_SPLIT = "all"
+"""Name of the split of a table without splits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,12 @@ class TableImages(LabeledImages):
 
     def name(self, index: int) -> str:
         return f"{self.source}/{self.numbers[index]}"
+
+    def num_bytes(self, index: int) -> int:
+        cell = self.table[self.numbers[index]][self.column]
+        if cell is None:
+            return -1
+        return file_bytes(cell["path"] or "") if cell["bytes"] is None else len(cell["bytes"])
 
     def subset(self, indices: Sequence[int]) -> "TableImages":
         return replace(self, labels=[self.labels[i] for i in indices], numbers=[self.numbers[i] for i in indices])
@@ -160,6 +169,11 @@ def _load_table(
         raise MissingExtraError("the data set huggingface", "datasets") from None
     if not need(root).is_dir():
         raise InvalidInputError(f"expected the folder of a data set, got the file {root}")
+    if _is_single(root) and not streaming and split != ONLY_SPLIT:
+        raise InvalidInputError(
+            f"huggingface: expected a table with the split {split!r}, got one without splits, {root}; "
+            f"its images are the split {ONLY_SPLIT!r}"
+        )
     try:
         if (root / SPLITS_FILE).exists() and not streaming:
             table = datasets.load_from_disk(str(root))[split]
@@ -197,7 +211,7 @@ def default_split(root: Path) -> str:
         InvalidInputError: There are several others.
     """
     if _is_single(root):
-        return "all"
+        return ONLY_SPLIT
     if (root / SPLITS_FILE).is_file():
         splits = read_json(root / SPLITS_FILE).get("splits", [])
     else:

@@ -107,7 +107,7 @@ def measure_ceiling(
         key: Identifies the run.
     """
     measure = _CeilingMeasurer(classifier, plan, targets, index_by_name(images))
-    batches = Batches(images.subsample(limit), batch_size, collate_by_size, num_workers)
+    batches = Batches(images.subset(sorted(targets)).subsample(limit), batch_size, collate_by_size, num_workers)
     store = None if folder is None else ShardStore(folder / FOLDER, f"{key} {limit}", CeilingShard)
     shards = Pass(batches, measure, "ceiling", store).run()
     values = np.concatenate([shard.values for shard in shards])

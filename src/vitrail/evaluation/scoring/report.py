@@ -21,7 +21,6 @@ from vitrail.evaluation.scoring.text import (
     rank_cells,
 )
 from vitrail.evaluation.scoring.verdict import reach_verdict
-from vitrail.metrics.statistics import bootstrap_interval
 from vitrail.viz.comparison import Panel, plot_panels
 from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.forest import ForestPanel, plot_forest
@@ -99,22 +98,20 @@ def _forest_panels(table: Table) -> list[ForestPanel]:
     ][:MAX_FOREST_PANELS]
     if not table.controls or not directed:
         return []
-    signs = np.array([1.0 if table.columns[i].measure.better == "higher" else -1.0 for i in directed])
-    intervals = {
-        name: bootstrap_interval(signs * (table.values[name][:, directed] - table.values[control][:, directed]))
-        for name, control in table.controls.items()
-    }
-    return [
-        ForestPanel(
-            table.columns[i].name,
-            {
-                name: (float(each.mean[position]), float(each.low[position]), float(each.high[position]))
-                for name, each in intervals.items()
-            },
-        )
-        for position, i in enumerate(directed)
-        if any(each.count[position] for each in intervals.values())  # The control may lack the measure.
-    ]
+    compared = {(entry.measure, entry.first, entry.second): entry for entry in table.comparisons}
+    panels = []
+    for i in directed:
+        measure = table.columns[i].name
+        differences = {}
+        for name, control in table.controls.items():
+            entry = compared.get((measure, name, control)) or compared[measure, control, name]
+            ends = entry.difference, entry.low, entry.high
+            # Positive where the method is better.
+            turned = (entry.first == name) != (table.columns[i].measure.better == "higher")
+            differences[name] = (-ends[0], -ends[2], -ends[1]) if turned else ends
+        if any(not np.isnan(mean) for mean, _, _ in differences.values()):  # The control may lack the measure.
+            panels.append(ForestPanel(measure, differences))
+    return panels
 
 
 def _overview_section(table: Table) -> Section:
