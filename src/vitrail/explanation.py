@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
@@ -17,6 +16,7 @@ from vitrail.core.drawable import PICTURE_SUFFIXES, Drawable
 from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.core.outputs import Output, check_output, infer_output, value_name
 from vitrail.core.peers import is_killed_worker
+from vitrail.core.ranking import find_ties, rank_patches
 from vitrail.core.types import Logits, Relevance, Targets
 
 FORMAT = "vitrail explanation 1"
@@ -122,15 +122,12 @@ class Explanation(ClassNaming, Drawable):
         self, size: tuple[int, int], mode: Literal["nearest", "bilinear"] = "nearest"
     ) -> Float[Tensor, "b height width"]:
         """Resize relevance to pixels; "nearest" keeps the values of the patches, "bilinear" is smooth."""
-        align_corners = None if mode == "nearest" else False
-        relevance = self.relevance.unsqueeze(1)
-        return nn.functional.interpolate(relevance, size=size, mode=mode, align_corners=align_corners).squeeze(1)
+        return nn.functional.interpolate(self.relevance.unsqueeze(1), size=size, mode=mode).squeeze(1)
 
     def normalized(self) -> Relevance:
         """Divide relevance by its largest magnitude per image, to [-1, 1]; zero stays zero."""
-        return self.relevance / self.relevance.abs().amax((1, 2), keepdim=True).clamp_min(
-            torch.finfo(self.relevance.dtype).tiny
-        )
+        tiny = torch.finfo(self.relevance.dtype).tiny
+        return self.relevance / self.relevance.abs().amax((1, 2), keepdim=True).clamp_min(tiny)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Explanation"]) -> "Explanation":
@@ -206,9 +203,7 @@ class Explanation(ClassNaming, Drawable):
 
     def strongest_patches(self, image: int, count: int) -> list[tuple[int, int, float]]:
         """Return row, column and relevance of the most relevant patches, best first; ties are taken row by row."""
-        values = self.relevance[image].flatten()
-        order, cols = values.argsort(descending=True, stable=True)[:count].tolist(), self.relevance.shape[2]
-        return [(patch // cols, patch % cols, float(values[patch])) for patch in order]
+        return self._locate(image, rank_patches(self.relevance[image])[:count])
 
     def ties(self, image: int, count: int, level: float = 0.95) -> list[tuple[int, int, float]]:
         """Return the patches that may as well be among the strongest: their difference from the last of these is within the error.
@@ -220,14 +215,12 @@ class Explanation(ClassNaming, Drawable):
             count: As for `strongest_patches`.
             level: Confidence level of the differences.
         """
-        if self.standard_error is None or count < 1:
+        if self.standard_error is None:
             return []
-        values, variances = self.relevance[image].flatten(), self.standard_error[image].flatten() ** 2
-        order, cols = values.argsort(descending=True, stable=True), self.relevance.shape[2]
-        last, others = order[count - 1 : count], order[count:]
-        reach = NormalDist().inv_cdf((1 + level) / 2) * (variances[others] + variances[last]).sqrt()
-        tied = others[(reach > 0) & (values[last] - values[others] <= reach)].tolist()
-        return [(patch // cols, patch % cols, float(values[patch])) for patch in tied]
+        return self._locate(image, find_ties(self.relevance[image], self.standard_error[image], count, level))
+
+    def _locate(self, image: int, patches: Tensor) -> list[tuple[int, int, float]]:
+        return [(*divmod(patch, self.grid[1]), float(self.relevance[image].flatten()[patch])) for patch in patches.tolist()]
 
     def _tensors(self) -> dict[str, Tensor]:
         return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitrail.adapters import Preprocessing
 from vitrail.evaluation.scoring import Column, Scores
-from vitrail.evaluation.scoring.scores import Cost
+from vitrail.evaluation.scoring.cost import Cost
 from vitrail.explainers import Explainer
 from vitrail.explainers.base import Attribution, ChooseTargets
 from vitrail.metrics import Measure, Protocol

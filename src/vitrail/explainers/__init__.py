@@ -19,6 +19,7 @@ from vitrail.explainers import (  # noqa: F401 (registers the methods)
     token_gradients,
 )
 from vitrail.explainers._usable import usable_methods
-from vitrail.explainers.base import EXPLAINERS, Attribution, Explainer, check_method_names, make_explainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, Explainer
+from vitrail.explainers.making import check_method_names, make_explainer
 
 __all__ = ["EXPLAINERS", "Attribution", "Explainer", "check_method_names", "make_explainer", "usable_methods"]

@@ -1,11 +1,11 @@
 """The base class of explanation methods, and the registry that lists them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple, get_type_hints
+from typing import ClassVar, NamedTuple, get_type_hints
 
 import torch
 from jaxtyping import Bool, Float
@@ -216,38 +216,3 @@ class Explainer(ABC):
 
 EXPLAINERS: Registry[type[Explainer]] = Registry("method")
 """All methods by their public names."""
-
-
-def check_method_names(explainers: Sequence[Explainer]) -> list[str]:
-    """Return the names of methods, which key their results.
-
-    Raises:
-        InvalidInputError: No method, or the same name twice.
-    """
-    names = [explainer.name for explainer in explainers]
-    if not names or len(set(names)) < len(names):
-        raise InvalidInputError(f"expected at least one method, each once, got {', '.join(names) or 'none'}")
-    return names
-
-
-def make_explainer(name: str, model: Classifier, **options: Any) -> Explainer:
-    """Build a method by name.
-
-    Args:
-        name: One of `EXPLAINERS`.
-        model: The network to explain.
-        **options: The method's options, and `precision`.
-
-    Raises:
-        UnknownNameError: No such method.
-        UnsupportedModelError: The method cannot explain this model.
-        InvalidInputError: An option that the method does not have, or a value that does not fit.
-    """
-    method = EXPLAINERS[name]
-    known = [option.name for option in fields(method) if option.name != "model"]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InvalidInputError(
-            f"method {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}"
-        )
-    return method(model, **options)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scored import column, hand_made
 
-from vitrail.evaluation.scoring.scores import Cost
+from vitrail.evaluation.scoring.cost import Cost
 from vitrail.evaluation.scoring.verdict import reach_verdict
 
 UP, DOWN = column("m.up"), column("m.down", "lower")

@@ -1,6 +1,7 @@
 """Count the cost of an explanation in forward passes of the explained network."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,19 @@ from vitrail.core.types import Images
 from vitrail.datasets.dataset import LabeledImages, Sample, Unreadable
 from vitrail.explainers import Explainer
 from vitrail.runs.results import expect_readable
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one explanation.
+
+    Attributes:
+        passes: Floating-point operations, divided by those of a forward pass.
+        seconds: Median over batches of the time per image, in this run on this machine.
+    """
+
+    passes: float
+    seconds: float
 
 
 def count_passes_of_first(classifier: Classifier, images: LabeledImages, explainers: Sequence[Explainer]) -> list[float]:

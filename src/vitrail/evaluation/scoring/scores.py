@@ -14,6 +14,7 @@ from vitrail.adapters import Classifier
 from vitrail.core.registry import unknown_name
 from vitrail.datasets.dataset import LabeledImages, Unreadable
 from vitrail.evaluation.scoring.ceiling import Ceiling
+from vitrail.evaluation.scoring.cost import Cost
 from vitrail.evaluation.scoring.plan import ALWAYS, Column, Plan
 from vitrail.evaluation.scoring.shards import CurveShard, ScoreShard, expect_one_grid
 from vitrail.metrics import Curves, Protocol
@@ -24,19 +25,6 @@ if TYPE_CHECKING:
     from vitrail.evaluation.scoring.table import Table
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one explanation.
-
-    Attributes:
-        passes: Floating-point operations, divided by those of a forward pass.
-        seconds: Median over batches of the time per image, in this run on this machine.
-    """
-
-    passes: float
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.evaluation.scoring.ceiling import CEILING, Ceiling
+from vitrail.evaluation.scoring.cost import Cost
 from vitrail.evaluation.scoring.plan import Column
-from vitrail.evaluation.scoring.scores import Cost, Scores
+from vitrail.evaluation.scoring.scores import Scores
 from vitrail.metrics.base import Better
 from vitrail.metrics.statistics import (
     CONTROL,
