@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitrail.adapters.memory import run_in_batches
 from vitrail.adapters.recording import RecordedBlocks
+from vitrail.core.imputation import Imputer
 from vitrail.core.progress import portion
 from vitrail.core.types import Baseline, Images, Keep, Kept, Logits, Patches, Tokens
 
@@ -92,11 +93,14 @@ class ViTAdapter(RecordedBlocks):
         width = self.prefix_tokens.shape[-1]
         return images[0].numel() * images.element_size() + self.bytes_per_pass(rows * cols, width, images.element_size())
 
-    def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
+    def perturbed_logits(self, images: Images, baseline: Baseline | Imputer, keep: Keep) -> Float[Tensor, "b s c"]:
         """Return logits with patches replaced by a baseline; exact, since patches are embedded independently.
 
-        Images and baseline are embedded once; every step then picks one of the two embeddings per patch.
+        Images and baseline are embedded once; every step then picks one of the two embeddings per patch. A function in place of a
+        baseline gives other pixels at every step, which are all embedded.
         """
+        if not isinstance(baseline, Tensor):
+            return super().perturbed_logits(images, baseline, keep)
         grid_size = self._check_perturbation(images, baseline, keep)
         with self.verified("parts", like=images):
             patches, replacements = self.patch_embed(images), self.patch_embed(baseline)

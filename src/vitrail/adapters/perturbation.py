@@ -10,6 +10,7 @@ from torch import Tensor
 from vitrail.adapters.cells import expand_cells
 from vitrail.adapters.memory import run_in_batches
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.imputation import Imputer
 from vitrail.core.types import Baseline, Images, Keep, Logits
 
 
@@ -24,7 +25,7 @@ class PerturbedClassifier(ABC):
     def logits(self, images: Images) -> Logits:
         """Run the network."""
 
-    def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
+    def perturbed_logits(self, images: Images, baseline: Baseline | Imputer, keep: Keep) -> Float[Tensor, "b s c"]:
         """Return logits with cells replaced by a baseline. Every perturbation metric runs through this method.
 
         All steps of all images are passed as one mask, so that an adapter may share work between the steps of a curve. This
@@ -32,7 +33,7 @@ class PerturbedClassifier(ABC):
 
         Args:
             images: A normalized batch.
-            baseline: What replaces removed cells: one per image, or a batch of one for all.
+            baseline: What replaces removed cells: one per image, a batch of one for all, or a function of images and visible pixels.
             keep: Over the cells of `grid_size`, row by row; True = the cell shows the image.
 
         Raises:
@@ -50,7 +51,7 @@ class PerturbedClassifier(ABC):
     def perturbed_pixel_logits(
         self,
         images: Images,
-        baseline: Baseline,
+        baseline: Baseline | Imputer,
         ranks: Int[Tensor, "b height width"],
         thresholds: Float[Tensor, " s"],
         keep_low: Bool[Tensor, " s"],
@@ -59,7 +60,7 @@ class PerturbedClassifier(ABC):
 
         Args:
             images: A normalized batch.
-            baseline: What replaces removed pixels: one per image, or a batch of one for all.
+            baseline: What replaces removed pixels: one per image, a batch of one for all, or a function of images and visible pixels.
             ranks: Order in which the pixels change, from 0.
             thresholds: Number of pixels that have changed at every step; may be fractional.
             keep_low: Whether the pixels below a step's threshold show the image (insertion), or the others (deletion).
@@ -82,7 +83,7 @@ class PerturbedClassifier(ABC):
     def _blended_logits(
         self,
         images: Images,
-        baseline: Baseline,
+        baseline: Baseline | Imputer,
         num_steps: int,
         select: Callable[[Tensor, Tensor], Bool[Tensor, "pairs height width"]],
     ) -> Float[Tensor, "b s c"]:
@@ -91,8 +92,11 @@ class PerturbedClassifier(ABC):
         def run(batch: slice) -> Tensor:
             pairs = torch.arange(batch.start, batch.stop, device=images.device)
             image_of, step_of = pairs // num_steps, pairs % num_steps
+            visible = select(image_of, step_of)
+            if not isinstance(baseline, Tensor):
+                return self.logits(baseline(images[image_of], visible))
             replacement = baseline if len(baseline) == 1 else baseline[image_of]
-            return self.logits(torch.where(select(image_of, step_of).unsqueeze(1), images[image_of], replacement))
+            return self.logits(torch.where(visible.unsqueeze(1), images[image_of], replacement))
 
         bytes_each = self.bytes_per_image(images)
         return run_in_batches(run, len(images) * num_steps, bytes_each, images.device).unflatten(0, (-1, num_steps))
@@ -102,7 +106,7 @@ class PerturbedClassifier(ABC):
         # A guess for convolutional networks: a hundred feature maps of the input's size.
         return images[0].numel() * images.element_size() * 100
 
-    def _check_perturbation(self, images: Images, baseline: Baseline, keep: Bool[Tensor, "..."]) -> tuple[int, int]:
+    def _check_perturbation(self, images: Images, baseline: Baseline | Imputer, keep: Bool[Tensor, "..."]) -> tuple[int, int]:
         rows, cols = self.grid_size(images)
         if keep.ndim != 3 or keep.shape[0] != len(images) or keep.shape[2] != rows * cols or not keep.shape[1]:
             raise InvalidInputError(
@@ -112,7 +116,9 @@ class PerturbedClassifier(ABC):
         self._check_baseline(images, baseline)
         return rows, cols
 
-    def _check_baseline(self, images: Images, baseline: Baseline) -> None:
+    def _check_baseline(self, images: Images, baseline: Baseline | Imputer) -> None:
+        if not isinstance(baseline, Tensor):
+            return
         if baseline.shape[1:] != images.shape[1:] or len(baseline) not in (1, len(images)):
             raise InvalidInputError(
                 f"expected a baseline of shape {tuple(images.shape)} or for one image, got {tuple(baseline.shape)}"

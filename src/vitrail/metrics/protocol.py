@@ -21,13 +21,17 @@ Axis = Literal["share", "percent", "mean"]
 REMOVED = "removed"
 """Instead of a baseline: patch tokens are removed, and nothing replaces them."""
 
+IMPUTED = "imputed"
+"""Instead of a baseline: removed pixels are filled from the remaining ones, by `vitrail.core.imputation`."""
+
 
 @dataclass(frozen=True)
 class Curve:
     """One curve of a protocol.
 
     Attributes:
-        baseline: Name of a baseline for `Classifier.baseline`; or "removed", which removes patch tokens from the network.
+        baseline: Name of a baseline for `Classifier.baseline`; "imputed", which fills in removed pixels from the remaining ones; or
+            "removed", which removes patch tokens from the network.
         score: "probability" or "logit" of the explained class (the value itself, for outputs without probabilities); "top1": 1 if that
             class is predicted, else 0 (for a network with a single logit: 1 if its probability is at least 0.5); "kl": KL(image ||
             changed image) over all classes, in nats. The last two are for classifiers only.
@@ -78,7 +82,7 @@ class Protocol:
         smooth: For pixels: enlarge the map bilinearly; otherwise all pixels of a cell have its value.
         axis: Range of the x-axis for the AUC: "share", 0 to 1; "percent", 0 to 100; "mean" divides by the span of the points.
         from_zero: Start the AUC of deletion curves at (0, 0), as the published code of MUTEX does.
-        baselines: Names of baselines for `Classifier.baseline`; or "removed".
+        baselines: Names of baselines for `Classifier.baseline`; "imputed" or "removed".
         scores: Any of "probability", "logit", "top1", "kl"; see `Curve`.
         orders: Any of "most" and "least" relevant first.
         directions: Any of "insertion" and "deletion".
@@ -113,7 +117,7 @@ class Protocol:
         if len(shares) < 2 or list(shares) != sorted(set(shares)) or shares[0] < 0 or shares[-1] > 1:
             raise InvalidInputError(f"expected at least two shares, rising, between 0 and 1, got {self.shares}")
         known = {
-            "baseline": [*baseline_names(), REMOVED],
+            "baseline": [*baseline_names(), IMPUTED, REMOVED],
             "score": get_args(Score),
             "order": get_args(Order),
             "direction": get_args(Direction),

@@ -65,6 +65,31 @@ PROTOCOLS.register("rise")(
     )
 )
 
+PROTOCOLS.register("road")(
+    Protocol(
+        description="10, 20, 30, 40, 50, 70, 90 % of the pixels of the map, filled in from the others with a little noise, most relevant "
+        "first (MoRF) and least (LeRF), top-1, mean over the points",
+        source="Rong et al. 2022 (ROAD), arXiv:2202.00449, and its published code",
+        shares=(0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
+        unit="pixels",
+        axis="mean",
+        baselines=("imputed",),
+        scores=("top1",),
+        orders=("most", "least"),
+        directions=("deletion",),
+    )
+)
+
+PROTOCOLS.register("replacements")(
+    Protocol(
+        description="10 steps on the map's own grid, insertion and deletion, each with zero, black, blur, mean, noise, imputed and removed "
+        "content: does a ranking of methods depend on the replacement?",
+        source="vitrail; see Rong et al. 2022 (ROAD), arXiv:2202.00449, on how replaced content confounds",
+        num_steps=10,
+        baselines=("zero", "black", "blur", "mean", "noise", "imputed", "removed"),
+    )
+)
+
 PROTOCOLS.register("tokens")(
     Protocol(
         description="20 steps, patch tokens removed from the ViT and put back, at least one kept, probability, no baseline",

@@ -10,8 +10,9 @@ from torch import Tensor
 from vitrail.adapters import Classifier, ViTAdapter
 from vitrail.adapters.cells import repeat_cells
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
-from vitrail.core.types import Images, Keep, Relevance
-from vitrail.metrics.protocol import REMOVED, Direction, Order, Protocol
+from vitrail.core.imputation import Imputer, impute
+from vitrail.core.types import Baseline, Images, Keep, Relevance
+from vitrail.metrics.protocol import IMPUTED, REMOVED, Direction, Order, Protocol
 
 
 def rank_cells(relevance: Relevance, order: Order = "most") -> Int[Tensor, "b n"]:
@@ -147,12 +148,15 @@ class Steps:
             UnsupportedModelError: The baseline "removed" with a network that is no Vision Transformer.
         """
         if self.baseline != REMOVED:
-            return classifier.perturbed_logits(images, classifier.baseline(self.baseline, images), keep)
+            return classifier.perturbed_logits(images, self._replacement(classifier, images), keep)
         if not isinstance(classifier, ViTAdapter):
             raise UnsupportedModelError(
                 f"expected a Vision Transformer, to remove patch tokens, got {classifier.name}; choose a protocol with a baseline"
             )
         return classifier.kept_logits(images, keep)
+
+    def _replacement(self, classifier: Classifier, images: Images) -> Baseline | Imputer:
+        return impute if self.baseline == IMPUTED else classifier.baseline(self.baseline, images)
 
     def _cell_logits(self, classifier: Classifier, images: Images, relevance: Relevance) -> Float[Tensor, "b s c"]:
         return self.masked_logits(classifier, images, self.masks(relevance, classifier.grid_size(images)))
@@ -161,7 +165,7 @@ class Steps:
         size = (images.shape[2], images.shape[3])
         thresholds, logits = self._thresholds(size[0] * size[1]), list[Tensor]()
         keep_low = torch.tensor([direction == "insertion" for direction in self.directions]).repeat_interleave(len(thresholds))
-        replacement = classifier.baseline(self.baseline, images)
+        replacement = self._replacement(classifier, images)
         for order in self.protocol.orders:
             ranks = rank_pixels(relevance, size, order, self.protocol.smooth)
             repeated = thresholds.repeat(len(self.directions))

@@ -17,6 +17,7 @@ from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
 from vitrail.adapters.recording import BlockIntercept
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import forward_hooks
+from vitrail.core.imputation import Imputer
 from vitrail.core.types import Baseline, Images, Keep, Kept, Logits, Patches, Tokens
 from vitrail.models.hit import HiT
 from vitrail.models.hit.perturbation import STEPS_PER_BLOCK
@@ -93,8 +94,10 @@ class HiTAdapter(ViTAdapter):
             "run on the states of its patches": self.hit.perturbed_logits(images, zeros, all_patches)[:, 0],
         }
 
-    def perturbed_logits(self, images: Images, baseline: Baseline, keep: Keep) -> Float[Tensor, "b s c"]:
+    def perturbed_logits(self, images: Images, baseline: Baseline | Imputer, keep: Keep) -> Float[Tensor, "b s c"]:
         """Compute all steps from one pass over the distinct states of every cell; see `HiT.perturbed_logits`."""
+        if not isinstance(baseline, Tensor):  # Cells have other states at every step.
+            return super().perturbed_logits(images, baseline, keep)
         self._check_perturbation(images, baseline, keep)
         with self.verified("parts"):
             pass
