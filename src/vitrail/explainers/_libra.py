@@ -1,11 +1,13 @@
 """LibraGrad: gradients that add up to the logit. Prunes backward paths through products of activations, keeps the forward pass."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vitrail.adapters import ViTAdapter
 from vitrail.core.hooks import forward_hooks
@@ -36,6 +38,7 @@ def balanced_gradients(vit: ViTAdapter, *, enabled: bool = True) -> Iterator[Non
     with ExitStack() as stack:
         if enabled:
             stack.enter_context(vit.intercept_attention(vit.blocks, Tensor.detach))
+            stack.enter_context(_ConstantAttention())  # In heads that pool by attention.
             parts = list(vit.module.modules())
             hooks: list[tuple[nn.Module, Callable[..., Tensor]]] = []
             hooks += [(part, _constant_scale) for part in parts if isinstance(part, nn.LayerNorm)]
@@ -43,6 +46,43 @@ def balanced_gradients(vit: ViTAdapter, *, enabled: bool = True) -> Iterator[Non
             hooks += [(part, _constant_gate) for part in parts if type(part).__name__ in ACTIVATIONS]
             stack.enter_context(forward_hooks(hooks))
         yield
+
+
+class _ConstantAttention(TorchFunctionMode):
+    """Lets no gradient into attention weights, by whichever of torch's functions they are computed."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if func in (torch.softmax, Tensor.softmax, nn.functional.softmax):
+            return output.detach()
+        if func is nn.functional.scaled_dot_product_attention:
+            return _replace_gradient(output, _attend_by_constants(*args, **kwargs))
+        if func is nn.functional.multi_head_attention_forward:
+            return _replace_gradient(output[0], _attend_by_constant_heads(func, args, kwargs)), output[1]
+        return output
+
+
+def _attend_by_constants(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Compute attention from weights without gradients: what it gives for the identity in place of the values."""
+    with torch.no_grad():
+        identity = torch.eye(key.shape[-2], device=key.device, dtype=key.dtype).expand(*key.shape[:-1], -1)
+        weights = nn.functional.scaled_dot_product_attention(query, key, identity, *args, **kwargs)
+    return weights @ value
+
+
+def _attend_by_constant_heads(attend: Callable[..., Any], args: Any, kwargs: Any) -> Tensor:
+    """Do the same for `torch.nn.MultiheadAttention`, sequence first, whose projections belong to it."""
+    given = inspect.signature(attend).bind(*args, **kwargs)
+    given.apply_defaults()
+    with torch.no_grad():
+        _, weights = attend(**given.arguments | {"need_weights": True, "average_attn_weights": False})
+    found, width = given.arguments, given.arguments["embed_dim_to_check"]
+    weight = found["v_proj_weight"] if found["use_separate_proj_weight"] else found["in_proj_weight"][-width:]
+    bias = None if found["in_proj_bias"] is None else found["in_proj_bias"][-width:]
+    values = nn.functional.linear(found["value"], weight, bias).unflatten(-1, (found["num_heads"], -1)).permute(1, 2, 0, 3)
+    heads = (weights @ values).permute(2, 0, 1, 3).flatten(2)
+    return nn.functional.linear(heads, found["out_proj_weight"], found["out_proj_bias"])
 
 
 def _constant_scale(norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """AttCAT: attention times activation times gradient, summed over blocks."""
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 from vitrail.adapters import Check, Classifier
 from vitrail.core.types import Images
@@ -20,15 +20,22 @@ class AttentiveClassActivation(Explainer):
 
     Args:
         model: Any ViT.
+        queries: Whose attention weighs the patches: "read" the tokens that the head reads, "all" the mean over all tokens, as the
+            published code does.
+        states: Of which tokens the activation is: "leaving" the block, as in the paper's equations, or "entering" it, as in the published
+            code.
         libra: Balance gradients with LibraGrad, see `vitrail.explainers._libra`.
 
     Source: Qiang et al. 2022 (AttCAT), equations 5 to 7, NeurIPS 2022.
 
-    Differs: if the head averages patches, their mean attention is used; the map is not scaled. With a class token, the last two
+    Differs: if the head averages patches, their mean attention is used; the map is not scaled. The published code, for BERT, is `queries`
+    "all" and `states` "entering". With a class token, the last two
     blocks contribute nothing: nothing reads the patches after the last block, and the patches before it pass through a norm, which
     ignores their length, so that token times gradient is zero. With `libra` only the last block contributes nothing.
     """
 
+    queries: Literal["read", "all"] = "read"
+    states: Literal["leaving", "entering"] = "leaving"
     libra: bool = False
 
     paper: ClassVar[str] = "Qiang et al. 2022, NeurIPS 2022"
@@ -51,12 +58,16 @@ class AttentiveClassActivation(Explainer):
             self.vit.record(attentions=lambda weights: weights.detach().mean(1), hidden_states=True) as trace,
         ):
             logits = self.vit.logits(images.requires_grad_())
-        targets, states = choose(logits), trace.hidden_states[1:]
+        targets = choose(logits)
+        states = trace.hidden_states[1:] if self.states == "leaving" else trace.hidden_states[:-1]
         gradients = target_gradients(logits, targets, states)
         maps = []
         for state, gradient, weights in zip(states, gradients, trace.attentions, strict=True):
-            row = self.vit.pooling_weights(weights.shape[2]).to(weights).expand(len(weights), -1)
+            read = (
+                self.vit.pooling_weights(weights.shape[2]) if self.queries == "read" else weights.new_ones(1) / weights.shape[1]
+            )
+            row = read.to(weights).expand(len(weights), weights.shape[2])
             activation = (state.detach() * gradient).sum(-1)
-            # Attention is to the tokens that enter a block, the activation that of the tokens that leave it; patches keep their order.
+            # Attention is to tokens that enter a block, and the activation may be of those that leave it; patches keep their order.
             maps.append(to_grid(activation * propagate_row(row, weights), prefix, grid_size))
         return Attribution(logits, targets, sum(maps[1:], maps[0]))

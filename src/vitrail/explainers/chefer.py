@@ -7,7 +7,7 @@ import torch
 
 from vitrail.adapters import Check
 from vitrail.core.types import Images
-from vitrail.explainers._attention import propagate_row, to_grid, unpool_keys
+from vitrail.explainers._attention import check_starting_block, propagate_row, to_grid, unpool_keys
 from vitrail.explainers._gradients import target_gradients
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
@@ -20,6 +20,7 @@ class GenericAttention(Explainer):
 
     Args:
         model: Any ViT.
+        starting_block: First block to use; relevance of earlier blocks is left out.
 
     Source: Chefer et al. 2021 (GenAtt), equations 5 and 6, arXiv:2103.15679.
 
@@ -27,13 +28,19 @@ class GenericAttention(Explainer):
     add a constant to every patch if the head averages patches. No layer-wise relevance propagation.
     """
 
+    starting_block: int = 0
+
     paper: ClassVar[str] = "Chefer et al. 2021, arXiv:2103.15679"
     needs_gradients: ClassVar[bool] = True
     relies_on: ClassVar[tuple[Check, ...]] = ("attention", "pooling_weights", "gradients")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_starting_block(self.starting_block, len(self.vit.blocks))
+
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size, num_prefix_tokens = self.vit.grid_size(images), self.vit.num_prefix_tokens
-        with self.vit.record(attentions=True) as trace:
+        with self.vit.record(attentions=True, blocks=slice(self.starting_block, None)) as trace:
             logits = self.vit.logits(images.requires_grad_())
         targets = choose(logits)
         gradients = target_gradients(logits, targets, trace.attentions)

@@ -11,7 +11,14 @@ from vitrail.adapters import Check
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Attentions, Images
-from vitrail.explainers._attention import HeadFusion, fuse_heads, propagate_row_residual, to_grid, unpool_keys
+from vitrail.explainers._attention import (
+    HeadFusion,
+    check_starting_block,
+    fuse_heads,
+    propagate_row_residual,
+    to_grid,
+    unpool_keys,
+)
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
 
@@ -26,6 +33,7 @@ class AttentionRollout(Explainer):
         head_fusion: How to fuse the heads: mean, maximum or minimum.
         discard_ratio: Share of the smallest attention weights of every block that are set to zero; the class token's weight for
             itself is kept.
+        starting_block: First block of the product.
 
     Source: Abnar & Zuidema 2020, section 3, arXiv:2005.00928; discarding as in Gildenblat 2020 (vit-explain).
 
@@ -35,6 +43,7 @@ class AttentionRollout(Explainer):
 
     head_fusion: HeadFusion = "mean"
     discard_ratio: float = 0.0
+    starting_block: int = 0
 
     paper: ClassVar[str] = "Abnar & Zuidema 2020, arXiv:2005.00928"
     needs_class: ClassVar[bool] = False
@@ -44,6 +53,7 @@ class AttentionRollout(Explainer):
         super().__post_init__()
         if not 0 <= self.discard_ratio < 1:
             raise InvalidInputError(f"expected 0 <= discard_ratio < 1, got {self.discard_ratio}")
+        check_starting_block(self.starting_block, len(self.vit.blocks))
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size, num_prefix_tokens = self.vit.grid_size(images), self.vit.num_prefix_tokens
@@ -52,7 +62,7 @@ class AttentionRollout(Explainer):
             fused = self._discard(fuse_heads(at_least_float32(weights), self.head_fusion))
             return _add_residual(unpool_keys(fused, num_prefix_tokens, grid_size))
 
-        with self.vit.record(attentions=transition) as trace:
+        with self.vit.record(attentions=transition, blocks=slice(self.starting_block, None)) as trace:
             logits = self.vit.logits(images)
         num_tokens = num_prefix_tokens + grid_size[0] * grid_size[1]
         row = self.vit.pooling_weights(num_tokens).to(trace.attentions[0]).expand(len(images), -1)
