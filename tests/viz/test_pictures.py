@@ -305,3 +305,27 @@ def test_an_embedding_is_drawn_without_a_probability():
     embedded = replace(explain(one_hot(1, 2)[None]), output="embedding")
     assert draw_panel(embedded, Style(), None).title == ("embedding", "hit · tiny")
     assert "<ul" in embedded._repr_html_()
+
+
+def sampled():
+    relevance = torch.tensor([[[3.0, -2.0], [0.1, 1.0]]])
+    error = torch.tensor([[[0.1, 0.4], [0.2, 0.8]]])
+    logits = torch.tensor([[2.0, 1.0]])
+    return Explanation(relevance, torch.tensor([0]), logits, "shapley", bias=torch.tensor([-0.1]), standard_error=error)
+
+
+def test_errors_are_drawn_by_their_size_and_doubtful_cells_counted():
+    panel = draw_panel(sampled(), Style(kind="error", side=64), None)
+    assert panel.scale.unit == "standard error, in logits"
+    assert panel.scale.end_labels() == ("0.1", "0.8")
+    assert panel.notes[-1] == "2 of 4 cells are within two standard errors of zero"
+    pixels = np.asarray(panel.picture.convert("RGB")).astype(int)
+    corners = pixels[8, 8], pixels[8, -8], pixels[-8, 8], pixels[-8, -8]
+    ends = panel.colors[0, 0].astype(int), panel.colors[0, -1].astype(int)
+    assert np.abs(corners[0] - ends[0]).max() <= 1
+    assert np.abs(corners[3] - ends[1]).max() <= 1
+
+
+def test_errors_of_methods_that_do_not_sample_are_refused(explanation):
+    with pytest.raises(InvalidInputError, match="expected standard errors for the kind 'error', got relevance by"):
+        explanation.picture(kind="error")

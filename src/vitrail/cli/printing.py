@@ -109,10 +109,11 @@ def describe_explanation(explanation: "Explanation", top: int) -> str:
     from vitrail.core.outputs import format_share, has_probabilities  # noqa: PLC0415 (heavy)
 
     target, logit = explanation.target_name(), float(explanation.target_logits()[0])
-    patches = explanation.strongest_patches(0, top)
+    patches, ties = explanation.strongest_patches(0, top), len(explanation.ties(0, top))
+    tied = f"; {ties} more may be as strong, within the error of sampling" if ties else ""
     if explanation.bias is None:
         parts = ", ".join(f"row {row} column {col} {value:.3g}" for row, col, value in patches)
-        return f"relevance for {target}; strongest patches: {parts}"
+        return f"relevance for {target}; strongest patches: {parts}{tied}"
     shares = [share and f" ({share})" for share in (format_share(value, logit) for _, _, value in patches)]
     parts = ", ".join(
         f"row {row} column {col} {value:+.3f}{share}" for (row, col, value), share in zip(patches, shares, strict=True)
@@ -120,7 +121,8 @@ def describe_explanation(explanation: "Explanation", top: int) -> str:
     bias = float(explanation.bias[0])
     number = "logit" if has_probabilities(explanation.output) else "value"
     return (
-        f"{number} of {target} {logit:+.3f} = patches {logit - bias:+.3f} and constants {bias:+.3f}; strongest patches: {parts}"
+        f"{number} of {target} {logit:+.3f} = patches {logit - bias:+.3f} and constants {bias:+.3f}; "
+        f"strongest patches: {parts}{tied}"
     )
 
 

@@ -50,7 +50,7 @@ def describe_explanations(
         name: {
             "options": files[0].provenance.get("options"),
             "photos": [
-                {**image, "strongest_patches": photo.strongest_patches(0, NUM_PATCHES)}
+                {**image, "strongest_patches": photo.strongest_patches(0, NUM_PATCHES), "ties": photo.ties(0, NUM_PATCHES)}
                 for saved in files
                 for photo in saved
                 for image in photo.describe()["images"]

@@ -1,6 +1,6 @@
 """One explained image as a picture without text, and the words and numbers that belong beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -86,9 +86,11 @@ def draw_panel(
         box: The part of the photo that the model sees: left, top, right, bottom in pixels; None for all of it.
 
     Raises:
-        InvalidInputError: A kind that needs a photo, and there is none.
+        InvalidInputError: A kind that needs a photo, and there is none; the kind "error" for relevance without standard errors.
     """
     kind = style.kind or ("heatmap" if photo is None else "overlay")
+    if kind == "error":
+        return _draw_errors(explanation, style, photo, box)
     relevance, signed = explanation.relevance[0].detach().cpu().float(), explanation.signed
     scale = _measure_scale(explanation, relevance, style.clip)
     cells = None if style.share is None else strongest_cells(relevance, style.share, signed)
@@ -118,6 +120,28 @@ def draw_panel(
         notes.append(_describe_cells(cells, "kept" if kind == "masked" else "outlined", style.share or 0, signed))
     strip = _draw_scale(scale, style, opaque=kind == "heatmap")
     return Panel(picture, _title(explanation), None if kind == "masked" else scale, strip, tuple(notes))
+
+
+def _draw_errors(
+    explanation: Explanation, style: Style, photo: Image.Image | None, box: tuple[float, float, float, float] | None
+) -> Panel:
+    """Draw standard errors as a heatmap, and count the cells whose relevance may as well be zero."""
+    error = explanation.standard_error
+    if error is None:
+        raise InvalidInputError(
+            f"expected standard errors for the kind 'error', got relevance by {explanation.method or 'a method'} that does not sample; "
+            "rise and shapley do"
+        )
+    errors = replace(explanation, relevance=error, bias=None, standard_error=None)
+    panel = draw_panel(errors, replace(style, kind="heatmap", share=None), photo, box)
+    assert panel.scale is not None
+    unit = "in logits" if explanation.bias is not None and has_probabilities(explanation.output) else "as relevance"
+    unclear = int((explanation.relevance[0].abs() < 2 * error[0]).sum())
+    return replace(
+        panel,
+        scale=replace(panel.scale, unit=f"standard error, {unit}", divisor=1.0),
+        notes=(*panel.notes, f"{unclear} of {error[0].numel()} cells are within two standard errors of zero"),
+    )
 
 
 def _measure_scale(explanation: Explanation, relevance: Tensor, clip: int | float | None) -> Scale:

@@ -8,8 +8,9 @@ from vitrail.core.registry import unknown_name
 from vitrail.viz.palettes import Palette, check_palette
 from vitrail.viz.smoothing import Smoothing, choose_smoothing
 
-Kind = Literal["overlay", "heatmap", "masked", "side-by-side"]
-"""What is drawn: the heatmap over the photo, the heatmap alone, the strongest cells of the photo, or the photo beside the overlay."""
+Kind = Literal["overlay", "heatmap", "masked", "side-by-side", "error"]
+"""What is drawn: the heatmap over the photo, the heatmap alone, the strongest cells of the photo, the photo beside the overlay, or the
+standard error of every cell."""
 
 
 @dataclass(frozen=True)
