@@ -84,7 +84,8 @@ def read_config(name: str, options: Mapping[str, Any]) -> Any:
     try:
         described, _ = PretrainedConfig.get_config_dict(name, **hub_options(options))
         check_numbers(described, f"hf:{name}")  # Before AutoConfig allocates whatever it asks for.
-        config, unused = AutoConfig.from_pretrained(name, trust_remote_code=False, return_unused_kwargs=True, **options)
+        with silence_transformers():  # It warns of class names that do not fit another number of classes.
+            config, unused = AutoConfig.from_pretrained(name, trust_remote_code=False, return_unused_kwargs=True, **options)
     except CheckpointError:
         raise
     except Exception as error:  # Files, the hub's client and the configuration raise many kinds of errors.
