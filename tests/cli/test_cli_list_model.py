@@ -52,7 +52,10 @@ def test_options_of_the_model_and_a_name(nets, run_vitrail):
     [
         (["models", "--model", "NETS:cnn"], "expected --model with methods, got it with models; leave one of them out"),
         (["methods", "--output", "none"], "expected --model with --output, got none"),
-        (["--model", "NETS:cnn", "--name", "legrad"], "expected a method that explains cnn, got legrad; vitrail explain says why not"),
+        (
+            ["--model", "NETS:cnn", "--name", "legrad"],
+            "expected a method that explains cnn, got legrad; vitrail explain says why not",
+        ),
         (["--model", "NETS:cnn", "--name", "legrat"], "unknown name 'legrat' (did you mean 'legrad'?)"),
         (["--model", "NETS:nothing"], "expected a function 'nothing'"),
     ],

@@ -31,7 +31,11 @@ def list_everything(
     model: Annotated[
         str | None,
         optional(
-            MODEL, "--model", "-m", help="Only the methods that explain this model, as in vitrail explain.", complete=complete_models
+            MODEL,
+            "--model",
+            "-m",
+            help="Only the methods that explain this model, as in vitrail explain.",
+            complete=complete_models,
         ),
     ] = None,
     options: LoadOptions = LoadOptions(),
@@ -69,7 +73,9 @@ def _list_methods_of(model: str | None, options: LoadOptions, kind: str | None, 
         entries_by_kind = _select({"methods": list_methods()}, None, name)  # Unknown names are refused.
         entries = [entry for entry in entries if entry in entries_by_kind["methods"]]
         if not entries:
-            raise InvalidInputError(f"expected a method that explains {classifier.name}, got {name}; vitrail explain says why not")
+            raise InvalidInputError(
+                f"expected a method that explains {classifier.name}, got {name}; vitrail explain says why not"
+            )
     print_result(
         lambda: {"methods": entries},
         lambda: _print_section("methods", entries, title=f"methods that explain {classifier.name}"),
