@@ -15,6 +15,8 @@ from vitrail.core.registry import unknown_name
 
 Entry = Mapping[str, Any]
 
+NO_OPTIONS = LoadOptions()
+
 
 def list_everything(
     kind: Annotated[
@@ -38,7 +40,7 @@ def list_everything(
             complete=complete_models,
         ),
     ] = None,
-    options: LoadOptions = LoadOptions(),
+    options: LoadOptions = NO_OPTIONS,
 ) -> None:
     """List models, methods, protocols, metrics, data sets and recipes, with requirements and options."""
     if model is not None or options.keywords:

@@ -3,11 +3,12 @@
 import pytest
 import torch
 import transformers
-from huggingface_families import plain
+from huggingface_families import paired, plain
 from networks import shaken
 from safetensors.torch import load_file
 
 import vitrail
+from vitrail.core.errors import UnsupportedModelError
 
 NETWORKS = {
     "vit": lambda: plain("ViTForImageClassification", "ViT"),
@@ -52,6 +53,14 @@ def test_weights_of_a_folder(name, layout, tmp_path):
         logits = model.logits(images)
     torch.testing.assert_close(logits, _own_output(network, images), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(logits, _own_output(other, images), atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["clip", "dinov3"])
+def test_towers_take_weights_in_their_folder_only(kind, tmp_path):
+    network = paired("CLIPModel", "CLIP", projected=True) if kind == "clip" else plain("DINOv3ViTModel", "DINOv3ViT")
+    network.save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=rf"is a {kind}\S* without one; to load weights of your own, put them into"):
+        vitrail.load(f"hf:{tmp_path}", weights=tmp_path / "model.safetensors")
 
 
 def test_other_number_of_classes_is_silent(tmp_path, capfd):

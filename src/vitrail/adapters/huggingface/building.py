@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from vitrail.adapters.adapting import view
@@ -50,6 +50,11 @@ def build_huggingface(name: str, spec: ModelSpec) -> Classifier:
     if bare and spec.pretrained:
         raise InvalidInputError(f"hf:{name} is a bare configuration without weights; expected pretrained=False, or owner/name")
     own = AutoConfig.for_model(name) if bare else read_config(name, hub)
+    if type(own) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING or hasattr(own, "vision_config"):
+        raise UnsupportedModelError(
+            f"vitrail builds classifiers, and hf:{name} is a {own.model_type} without one; to load weights of your own, put them into its "
+            "folder as model.safetensors, and name the folder alone"
+        )
     fields = _translate_spec(own, name, spec)
     if bare:
         refuse_unknown(name, [field for field in fields if field not in own.to_dict() and field != "num_labels"])
