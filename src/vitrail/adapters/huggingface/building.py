@@ -50,7 +50,7 @@ def build_huggingface(name: str, spec: ModelSpec) -> Classifier:
     if bare and spec.pretrained:
         raise InvalidInputError(f"hf:{name} is a bare configuration without weights; expected pretrained=False, or owner/name")
     own = AutoConfig.for_model(name) if bare else read_config(name, hub)
-    if type(own) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING or hasattr(own, "vision_config"):
+    if not bare and (type(own) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING or hasattr(own, "vision_config")):
         raise UnsupportedModelError(
             f"vitrail builds classifiers, and hf:{name} is a {own.model_type} without one; to load weights of your own, put them into its "
             "folder as model.safetensors, and name the folder alone"
