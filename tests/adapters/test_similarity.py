@@ -301,6 +301,12 @@ def test_comparisons_have_fingerprints(tower):
 
 
 REFUSALS = {
+    "commas": ({"prompts": ","}, InvalidInputError, "at least one prompt per class, none of them empty"),
+    "nearest prompt": (
+        {"prompts": "cat,dog", "reference": "nearest"},
+        InvalidInputError,
+        "expected reference='nearest' together with references, got prompts; leave it out",
+    ),
     "nothing": ({}, InvalidInputError, "expected exactly one of prompts, references, probe, direction, got none"),
     "two": ({"prompts": ["a"], "direction": torch.ones(24)}, InvalidInputError, "exactly one .* got prompts and direction"),
     "templates alone": (

@@ -23,7 +23,12 @@ def first_convolution(embedding: nn.Module) -> nn.Conv2d:
 def expect_channels(images: Images, num_channels: int, name: str) -> None:
     """Refuse images with another number of channels."""
     if images.shape[1] != num_channels:
-        raise InvalidInputError(f"expected images of {num_channels} channels for {name}, got {images.shape[1]}")
+        files = (
+            ""
+            if num_channels in (1, 3)
+            else f"; photos of {num_channels} channels are .npy or TIFF files, see --mean and --std"
+        )
+        raise InvalidInputError(f"expected images of {num_channels} channels for {name}, got {images.shape[1]}{files}")
 
 
 def expect_size(size: tuple[int, int], expected: tuple[int, int], name: str, remedy: str) -> None:

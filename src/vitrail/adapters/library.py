@@ -87,6 +87,10 @@ class Library(ABC):
         """Fetch or read trained weights by name, of any architecture of the library."""
         return trained_weights(self.load(name, **options).module)
 
+    def saved_names(self, module: nn.Module) -> Mapping[str, str]:
+        """Return the names of those weights that the library's own files call differently, by their names in files."""
+        return {}
+
     def read_training(self, extra: Mapping[str, Any]) -> TrainingSettings | None:
         """Read which network the library's training script names in a checkpoint, beside the weights; None if it names none."""
         return None

@@ -69,6 +69,11 @@ def load_local(path: Path, surely_hit: bool = False, weights_key: str | None = N
             return get_library("open_clip").load(str(path), **options)
         if (path / "config.json").exists():
             return _load_described_folder(path, **options)
+        if (path / "adapter_config.json").exists():
+            raise CheckpointError(
+                f"expected a network in the folder {path}, got a PEFT adapter alone; merge it into its network by merge_and_unload and "
+                "save that, or build both in a function of yours, --model file.py:function"
+            )
         weights = next((path / name for name in WEIGHTS if (path / name).exists()), None)
         if weights is None:
             raise CheckpointError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.adapters.fit_weights import head_names
+from vitrail.adapters.libraries import find_library
 from vitrail.core.errors import CheckpointError
 from vitrail.models.checkpoints import MAX_LISTED, Checkpoint, load_strictly, to_single_precision
 from vitrail.models.weight_origins import describe_origin
@@ -66,9 +67,11 @@ def match_weights(module: nn.Module, checkpoint: Checkpoint, source: str, key: s
     # Of a base model and a head, files may hold the base model alone.
     inner = f"{first.pop()}." if len(first) == 1 else ""
     body = {name.removeprefix(inner) for name in names}
-    counts = {group: _count_prefixes(state, body) for group, state in checkpoint.states.items()}
+    renames = _list_renames(module, inner)
+    states = {group: _rename(state, renames, body) for group, state in checkpoint.states.items()}
+    counts = {group: _count_prefixes(state, body) for group, state in states.items()}
     found = [
-        _make_match(group, prefix, checkpoint.states[group], inner, heads)
+        _make_match(group, prefix, states[group], inner, heads)
         for group, prefixes in counts.items()
         for prefix, count in prefixes.items()
         if count == len(body)
@@ -114,6 +117,34 @@ def _count_prefixes(state: Mapping[str, Tensor], body: set[str]) -> Counter[str]
         parts = name.split(".")
         counts.update(".".join(parts[:index]) for index in range(len(parts)) if ".".join(parts[index:]) in body)
     return counts
+
+
+def _list_renames(module: nn.Module, inner: str) -> dict[str, str]:
+    """List the names of weights that the library's files call differently, by their names in files, below the base model's prefix."""
+    library = find_library(module)
+    renames = dict[str, str]()
+    for old, new in ({} if library is None else library.saved_names(module)).items():
+        if old.startswith(inner):
+            renames[old.removeprefix(inner)] = new.removeprefix(inner)
+        else:  # Some files leave the base model's prefix out, for some weights.
+            renames |= {old: new, inner + old: new}
+    return renames
+
+
+def _rename(state: Mapping[str, Tensor], renames: Mapping[str, str], body: set[str]) -> Mapping[str, Tensor]:
+    """Give weights the names of the network's where the library's files have others, under any prefix."""
+    return {_rename_one(name, renames, body): tensor for name, tensor in state.items()} if renames else state
+
+
+def _rename_one(name: str, renames: Mapping[str, str], body: set[str]) -> str:
+    parts = name.split(".")
+    for index in range(len(parts)):
+        own = ".".join(parts[index:])
+        if own in body:
+            break
+        if own in renames:
+            return _join(*parts[:index], renames[own])
+    return name
 
 
 def _make_match(group: str, prefix: str, state: Mapping[str, Tensor], inner: str, heads: set[str]) -> Match:

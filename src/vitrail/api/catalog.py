@@ -12,13 +12,14 @@ from vitrail.metrics import METRICS, PROTOCOLS
 from vitrail.recipes import recipe_file, recipe_names, recipe_summary
 
 MODEL_SOURCES = {
-    "timm:<model>": "a plain, distilled, EVA, DINOv3 or BEiT model; its weights are downloaded",
-    "hf:<owner/name or folder>": "a ViT, DeiT, DINOv2 or BEiT with a classifier; pip install 'vitrail[hf]'",
-    "torchvision:<model>": "a ViT, such as vit_b_16; its weights are downloaded",
+    "timm:<model>": "a classifier, or an image tower without classes; its weights are downloaded",
+    "hf:<owner/name or folder>": "a classifier, or a tower such as CLIP, SigLIP or DINOv2; pip install 'vitrail[hf]'",
+    "torchvision:<model>": "a classifier, such as vit_b_16; its weights are downloaded",
+    "open_clip:<model>/<tag>": "a CLIP for --prompts or --references; its weights are downloaded; pip install 'vitrail[clip]'",
     "hit:<owner/name or file>": "a published HiT from the Hugging Face hub, or on disk",
     "intr:<owner/name or file>": "a published INTR from the Hugging Face hub, or on disk",
     "<file or folder>": "a model trained by vitrail, a published HiT or INTR, a train.py checkpoint, a folder of timm or transformers",
-    "<name> --weights <file>": "your weights for a network of timm, hf or torchvision, such as timm:vit_base_patch16_224",
+    "<name> --weights <file>": "your weights for a network of timm, hf, torchvision or open_clip, such as timm:vit_base_patch16_224",
     "<file.py>:<function>": "your own code: a function that returns a network or an adapter",
 }
 

@@ -78,6 +78,8 @@ def similarity(
         raise InvalidInputError(f"expected exactly one of {', '.join(given)}, got {' and '.join(chosen) or 'none'}")
     if templates is not None and prompts is None:
         raise InvalidInputError(f"expected templates together with prompts, got {chosen[0]}; leave them out")
+    if reference != "mean" and references is None:
+        raise InvalidInputError(f"expected reference={reference!r} together with references, got {chosen[0]}; leave it out")
     if batch_size < 1:
         raise InvalidInputError(f"expected a batch_size of at least 1, got {batch_size}")
     classifier = as_classifier(model)
@@ -115,7 +117,7 @@ def _read_prompts(prompts: Prompts) -> dict[str, Sequence[str]]:
             grouped.setdefault(name, []).append(text.strip() if colon else line)
         return dict(grouped)
     for text in [part.strip() for part in prompts.split(",")] if isinstance(prompts, str) else prompts:
-        if text in grouped:
+        if text in grouped and text:
             raise InvalidInputError(
                 f"expected prompts that differ, got {text!r} twice; group texts of one class as {{name: [text, ...]}}"
             )

@@ -5,12 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from vitrail.cli.completion import complete_kinds
+from vitrail.cli.completion import complete_kinds, complete_models
+from vitrail.cli.model_options import LoadOptions, load_model
+from vitrail.cli.panels import MODEL, optional
 from vitrail.cli.results import print_result
+from vitrail.core.errors import InvalidInputError
 from vitrail.core.json_io import json_text
 from vitrail.core.registry import unknown_name
 
 Entry = Mapping[str, Any]
+
+NO_OPTIONS = LoadOptions()
 
 
 def list_everything(
@@ -25,8 +30,22 @@ def list_everything(
     name: Annotated[
         str | None, typer.Option(help="Only the entry of this name; for a data set, also its files and their source.")
     ] = None,
+    model: Annotated[
+        str | None,
+        optional(
+            MODEL,
+            "--model",
+            "-m",
+            help="Only the methods that explain this model, as in vitrail explain.",
+            complete=complete_models,
+        ),
+    ] = None,
+    options: LoadOptions = NO_OPTIONS,
 ) -> None:
     """List models, methods, protocols, metrics, data sets and recipes, with requirements and options."""
+    if model is not None or options.keywords:
+        _list_methods_of(model, options, kind, name)
+        return
     from vitrail.models.hit import HIT_SIZES  # noqa: PLC0415 (heavy)
     from vitrail.models.intr.config import INTR_SIZES  # noqa: PLC0415
 
@@ -42,9 +61,32 @@ def list_everything(
     print_result(lambda: {**entries_by_kind, **({"recipes_for": sizes} if sizes else {})}, print_text)
 
 
-def _print_section(heading: str, entries: Sequence[Entry], in_full: bool) -> None:
-    title, describe = SECTIONS[heading]
-    typer.echo(title)
+def _list_methods_of(model: str | None, options: LoadOptions, kind: str | None, name: str | None) -> None:
+    """List the methods that explain a model as it is."""
+    if model is None:
+        raise InvalidInputError(f"expected --model with --{min(options.keywords).replace('_', '-')}, got none")
+    if kind not in (None, "methods"):
+        raise InvalidInputError(f"expected --model with methods, got it with {kind}; leave one of them out")
+    from vitrail.api import list_methods  # noqa: PLC0415 (heavy)
+
+    classifier = load_model(model, None, options.keywords)
+    entries = list_methods(classifier)
+    if name is not None:
+        entries_by_kind = _select({"methods": list_methods()}, None, name)  # Unknown names are refused.
+        entries = [entry for entry in entries if entry in entries_by_kind["methods"]]
+        if not entries:
+            raise InvalidInputError(
+                f"expected a method that explains {classifier.name}, got {name}; vitrail explain says why not"
+            )
+    print_result(
+        lambda: {"methods": entries},
+        lambda: _print_section("methods", entries, title=f"methods that explain {classifier.name}"),
+    )
+
+
+def _print_section(heading: str, entries: Sequence[Entry], in_full: bool = False, title: str | None = None) -> None:
+    usual_title, describe = SECTIONS[heading]
+    typer.echo(title or usual_title)
     for entry in entries:
         first, *more = describe(entry)
         typer.echo(f"  {entry['name']:<26} {first}")

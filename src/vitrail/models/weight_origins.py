@@ -37,6 +37,8 @@ _LIBRARIES = (
 
 def describe_origin(state: Mapping[str, Tensor]) -> str:
     """Say which network's weights these look like, as the end of a sentence; empty if unknown."""
+    if all(".lora_" in name or "modules_to_save" in name or name.startswith("base_model.") for name in state):
+        return "; they look like a PEFT adapter, without its network: merge it by merge_and_unload, and save that"
     library = _find(state)
     return "" if library is None else f"; they look like those of {library.what}"
 

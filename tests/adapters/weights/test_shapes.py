@@ -107,6 +107,31 @@ def test_torchvisions_script_names_its_network(tmp_path):
     assert (ours.size, ours.crop_fraction, ours.interpolation) == ((96, 96), 0.75, "bicubic")
 
 
+def test_a_name_of_two_libraries_is_torchvisions_in_its_script(tmp_path):
+    from torchvision.models import get_model
+
+    module = networks.shaken(get_model("resnet18", num_classes=3), spread=0.02)
+    args = argparse.Namespace(model="resnet18", val_crop_size=96, val_resize_size=128, interpolation="bilinear")
+    classifier = vitrail.load(save(tmp_path, {"model": module.state_dict(), "args": args}), device="cpu")
+    same_logits(classifier, module, images(96))
+    ours = classifier.preprocessing
+    assert (ours.size, ours.crop_fraction, ours.interpolation) == ((96, 96), 0.75, "bilinear")
+    assert classifier.name.startswith("torchvision:resnet18")
+
+
+def test_a_peft_adapter_alone_is_refused(tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file
+
+    lora = get_peft_model(trained_timm(), LoraConfig(target_modules=["qkv"], r=2, modules_to_save=["head"]))
+    lora.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match="got a PEFT adapter alone; merge it"):
+        vitrail.load(tmp_path / "adapter")
+    path = save(tmp_path, load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    with pytest.raises(CheckpointError, match="look like a PEFT adapter, without its network: merge it"):
+        vitrail.load("timm:vit_tiny_patch16_224", weights=path, **SHAPE)
+
+
 def test_torchvision_without_a_head(tmp_path):
     from torchvision.models import get_model
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from vitrail.adapters.adapting import view
 from vitrail.adapters.build_spec import BuildSpec, ModelSpec, is_plain
@@ -49,6 +50,11 @@ def build_huggingface(name: str, spec: ModelSpec) -> Classifier:
     if bare and spec.pretrained:
         raise InvalidInputError(f"hf:{name} is a bare configuration without weights; expected pretrained=False, or owner/name")
     own = AutoConfig.for_model(name) if bare else read_config(name, hub)
+    if not bare and (type(own) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING or hasattr(own, "vision_config")):
+        raise UnsupportedModelError(
+            f"vitrail builds classifiers, and hf:{name} is a {own.model_type} without one; to load weights of your own, put them into its "
+            "folder as model.safetensors, and name the folder alone"
+        )
     fields = _translate_spec(own, name, spec)
     if bare:
         refuse_unknown(name, [field for field in fields if field not in own.to_dict() and field != "num_labels"])
@@ -80,6 +86,20 @@ def pretrained_weights(name: str, hub: Mapping[str, Any]) -> tuple[TrainedWeight
     if absent:
         raise CheckpointError(f"expected trained weights for every part of {name} but its head, found none for {absent[0]}")
     return trained_weights(source, without=missing), () if missing else read_class_names(source.config)
+
+
+def saved_names(module: Any) -> dict[str, str]:
+    """Return the names of those weights that `save_pretrained` renames, by their names in files.
+
+    Since version 5, transformers builds networks with other names than those of its files, which are the names of version 4.
+    """
+    if not isinstance(module, PreTrainedModel):
+        return {}
+    state = module.state_dict()
+    names = {id(tensor): name for name, tensor in state.items()}
+    saved = revert_weight_conversion(module, state)
+    # Weights that are split or merged on the way are other tensors; none of the image models has any.
+    return {name: names[id(tensor)] for name, tensor in saved.items() if id(tensor) in names and names[id(tensor)] != name}
 
 
 def describe_huggingface(module: Any) -> BuildSpec:

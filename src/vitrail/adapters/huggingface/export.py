@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.huggingface.loading import silence_transformers
 from vitrail.adapters.huggingface.processors import PROCESSOR, processor_description
+from vitrail.adapters.huggingface.silence import silence_transformers
 from vitrail.core.files import results_folder
 from vitrail.core.hooks import attributes
 from vitrail.core.json_io import json_text

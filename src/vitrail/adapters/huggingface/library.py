@@ -14,6 +14,7 @@ from vitrail.adapters.huggingface.building import (
     describe_huggingface,
     pretrained_weights,
     rebuild_huggingface,
+    saved_names,
 )
 from vitrail.adapters.huggingface.loading import create_huggingface
 from vitrail.adapters.huggingface.preprocessing import family_preprocessing
@@ -51,6 +52,9 @@ class HuggingFaceLibrary(Library):
 
     def describe(self, module: nn.Module) -> BuildSpec:
         return describe_huggingface(module)
+
+    def saved_names(self, module: nn.Module) -> Mapping[str, str]:
+        return saved_names(module)
 
     def read_weights(self, name: str, **options: Any) -> TrainedWeights:
         return pretrained_weights(name, options)[0]

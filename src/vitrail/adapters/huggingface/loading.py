@@ -1,15 +1,13 @@
 """Load Hugging Face models by name or folder, with their preprocessing, and export them as folders."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, PretrainedConfig
-from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from vitrail.adapters.adapting import view
@@ -23,6 +21,7 @@ from vitrail.adapters.huggingface.processors import (
     PROCESSOR,
     processor_preprocessing,
 )
+from vitrail.adapters.huggingface.silence import silence_transformers
 from vitrail.adapters.huggingface.text import read_text_tower
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
@@ -84,7 +83,8 @@ def read_config(name: str, options: Mapping[str, Any]) -> Any:
     try:
         described, _ = PretrainedConfig.get_config_dict(name, **hub_options(options))
         check_numbers(described, f"hf:{name}")  # Before AutoConfig allocates whatever it asks for.
-        config, unused = AutoConfig.from_pretrained(name, trust_remote_code=False, return_unused_kwargs=True, **options)
+        with silence_transformers():  # It warns of class names that do not fit another number of classes.
+            config, unused = AutoConfig.from_pretrained(name, trust_remote_code=False, return_unused_kwargs=True, **options)
     except CheckpointError:
         raise
     except Exception as error:  # Files, the hub's client and the configuration raise many kinds of errors.
@@ -155,20 +155,6 @@ def load_trained(
     if misfits:
         raise CheckpointError(f"the weights of {name} do not fit the model: {'; '.join(misfits[:5])}")
     return module, sorted(report["missing_keys"])
-
-
-@contextmanager
-def silence_transformers() -> Iterator[None]:
-    """Suppress progress bars and tables: vitrail's own messages report problems."""
-    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()
 
 
 def build_untrained(name: str, config: Any, kind: Any = AutoModelForImageClassification) -> nn.Module:

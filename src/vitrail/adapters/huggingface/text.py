@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from transformers.utils.hub import cached_file
 
 from vitrail.adapters.directions import TextTower
+from vitrail.adapters.huggingface.silence import silence_transformers
 from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.core.hooks import inspecting
 from vitrail.core.outputs import Output
@@ -52,7 +53,8 @@ class HuggingFaceText(TextTower):
         fixed = self.output == "sigmoid"
         # Not truncated: the embedding of a part of a text is another text's.
         padding = {"padding": "max_length", "max_length": self._max_tokens} if fixed else {"padding": True}
-        tokens = self._tokenizer(list(texts), return_tensors="pt", **padding)
+        with silence_transformers():  # It warns of texts that are too long, which are refused below.
+            tokens = self._tokenizer(list(texts), return_tensors="pt", **padding)
         if (num_tokens := tokens["input_ids"].shape[1]) > self._max_tokens:
             longest = max(texts, key=len)
             raise InvalidInputError(

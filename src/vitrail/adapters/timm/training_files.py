@@ -17,6 +17,8 @@ def read_training(extra: Mapping[str, Any]) -> TrainingSettings | None:
     name = arguments.get("model") or extra.get("arch")
     if not isinstance(name, str) or ":" in name or not timm.is_model(name):
         return None
+    if "val_crop_size" in arguments:  # torchvision's script; both libraries have a resnet18, prepared differently.
+        return None
     options = arguments.get("model_kwargs")
     found = dict(options) if isinstance(options, Mapping) else {}
     if arguments.get("gp"):
