@@ -13,3 +13,10 @@ def test_ties_are_counted():
         "row 0 column 0 3; 2 more may be as strong, within the error of sampling"
     )
     assert describe_explanation(explanation, 3).endswith("row 1 column 0 2.8")
+
+
+def test_a_map_that_is_the_same_everywhere_has_no_strongest_patches():
+    explanation = Explanation(
+        torch.zeros(1, 2, 2), torch.tensor([1]), torch.tensor([[2.0, 1.0]]), "grad-cam", class_names=("cat", "dog")
+    )
+    assert describe_explanation(explanation, 3) == "relevance for dog is 0 everywhere: the method found nothing to show"
