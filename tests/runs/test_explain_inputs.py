@@ -1,5 +1,6 @@
 """Explanations of lists, tar files, tables and data sets by name: those of the same images in a folder, found by key."""
 
+import logging
 import os
 import pickle
 from copy import deepcopy
@@ -210,3 +211,15 @@ def test_what_workers_send_does_not_grow_with_the_number_of_images(classifier, m
         assert opened.photo.path == path
         sizes.append(len(pickle.dumps(opened)))
     assert sizes[1] == sizes[0]
+
+
+def test_images_newer_than_their_explanations_are_named(make_photo, explain, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("vitrail"), "propagate", True)
+    paths = [make_photo(tmp_path / "data" / f"{i}.png", i) for i in range(3)]
+    explain(tmp_path / "data", tmp_path / "out")
+    explain(tmp_path / "data", tmp_path / "out")
+    assert "newer" not in caplog.text
+    later = (tmp_path / "out" / "hit" / "1.npz").stat().st_mtime + 10
+    os.utime(paths[1], (later, later))
+    explain(tmp_path / "data", tmp_path / "out")
+    assert "1 image(s) are newer than their explanations, such as 1.png" in caplog.text
