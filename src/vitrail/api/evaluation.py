@@ -204,5 +204,7 @@ def queries(
         "true_classes": [true_class for _, true_class in queried],
     }
     manifest = Manifest(settings, {})
-    with RunDirectory(out, manifest, overwrite, lambda methods: remove_shards(out), [FOLDER]).claimed():
+    # Where a killed run may have left half-written files.
+    folders = {photo.result_name.split("/")[0] for photo, _ in queried if "/" in photo.result_name}
+    with RunDirectory(out, manifest, overwrite, lambda methods: remove_shards(out), [FOLDER, *folders]).claimed():
         return query_photos(explainer, queried, out, top, manifest.key, num_workers)
