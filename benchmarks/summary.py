@@ -113,7 +113,7 @@ def report(num_images: int, folder: str) -> dict[str, float]:
     figures |= {"reading shards [s]": time.perf_counter() - start, "peak after reading [GiB]": gigabytes()}
     scores = Scores.from_shards(model, NAMES, plan, images, shards, [1.0] * METHODS, lambda: store.read_all(num_shards))
     del shards
-    figures["peak after concatenating [GiB]"] = gigabytes()
+    figures["peak after filling the table [GiB]"] = gigabytes()
     start = time.perf_counter()
     write_results(Path(folder), scores.table)
     figures |= {"writing the report [s]": time.perf_counter() - start, "peak [GiB]": gigabytes()}
