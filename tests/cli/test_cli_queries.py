@@ -227,3 +227,17 @@ def test_pictures_never_replace_photos(refused, intr_file, photo, data, snapshot
     assert "would replace" in refused(photo, "-m", intr_file, "--overwrite", out=photo.parent)
     assert "outside of the images" in refused("--data", data, "-m", intr_file, out=data / "new")
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.usefixtures("plain_sheets")
+def test_processes_that_read_ahead_change_no_byte(run_vitrail, intr_file, data, snapshot, tmp_path):
+    (data / DOG / "broken.png").write_text("no photo")
+    for workers in (0, 2):
+        arguments = ("--data", data, "-m", intr_file, "--workers", workers, "-o", tmp_path / str(workers))
+        code, _printed, err = run_vitrail("queries", *arguments)
+        assert code == 0, err
+    assert snapshot(tmp_path / "2") == snapshot(tmp_path / "0")
+
+
+def test_named_photos_are_not_read_ahead(refused, intr_file, photo):
+    assert "expected --workers together with --data" in refused(photo, "--workers", 1, "-m", intr_file)

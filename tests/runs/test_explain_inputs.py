@@ -1,6 +1,8 @@
 """Explanations of lists, tar files, tables and data sets by name: those of the same images in a folder, found by key."""
 
+import logging
 import os
+import pickle
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -19,7 +21,9 @@ from vitrail.datasets.source import DataSource
 from vitrail.explainers import make_explainer
 from vitrail.runs import explain_files, explain_shards, loop, run_dir
 from vitrail.runs import explain_folder as folder_run
+from vitrail.runs.dataset_photos import DatasetPhotos
 from vitrail.runs.explain_folder import explain_folder
+from vitrail.runs.explain_photos import PhotoReader
 from vitrail.runs.photo_list import list_folder_photos
 from vitrail.viz.style import Style
 
@@ -195,3 +199,27 @@ def test_queries_take_the_same_sources(classifier, source):
         assert [photo.key for photo, _ in photos] == keys[::2]
         assert photos[0].photo.open(classifier.preprocessing).size == noisy_photo(0).size
         assert len({photo.result_name for photo, _ in photos}) == 3
+
+
+def test_what_workers_send_does_not_grow_with_the_number_of_images(classifier, make_photo, tmp_path):
+    path = make_photo(tmp_path / "0.png")
+    sizes = []
+    for count in (1, 1000):
+        (tmp_path / "list.txt").write_text("".join(f"{i}.png\n" for i in range(count)))
+        photos = DatasetPhotos.from_source(DataSource(tmp_path / "list.txt"), classifier.preprocessing)
+        opened = PhotoReader(photos, classifier.preprocessing)[0]
+        assert opened.photo.path == path
+        sizes.append(len(pickle.dumps(opened)))
+    assert sizes[1] == sizes[0]
+
+
+def test_images_newer_than_their_explanations_are_named(make_photo, explain, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("vitrail"), "propagate", True)
+    paths = [make_photo(tmp_path / "data" / f"{i}.png", i) for i in range(3)]
+    explain(tmp_path / "data", tmp_path / "out")
+    explain(tmp_path / "data", tmp_path / "out")
+    assert "newer" not in caplog.text
+    later = (tmp_path / "out" / "hit" / "1.npz").stat().st_mtime + 10
+    os.utime(paths[1], (later, later))
+    explain(tmp_path / "data", tmp_path / "out")
+    assert "1 image(s) are newer than their explanations, such as 1.png" in caplog.text

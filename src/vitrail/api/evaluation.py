@@ -146,6 +146,7 @@ def queries(
     data: str | Path | None = None,
     limit: int | None = None,
     layer: int = -1,
+    num_workers: int = 0,
     overwrite: bool = False,
     device: str | None = None,
     data_set: str | None = None,
@@ -166,6 +167,7 @@ def queries(
             named like those of the model are the true classes. With `data_set`, the root of that data set.
         limit: Maximum number of images of `data`, evenly spread.
         layer: Decoder layer, from 0; negative numbers count from the end.
+        num_workers: Processes that read the images of `data` ahead.
         overwrite: Whether files of earlier results may be replaced.
         device: Device for a model given by name.
         data_set: Name of a data set.
@@ -183,8 +185,8 @@ def queries(
     files, out = [Path(photo) for photo in photos], Path(out)
     if bool(files) == (data is not None):
         raise InvalidInputError(f"expected photos, or a folder by --data, got {'both' if files else 'neither'}")
-    if data is None and limit is not None:
-        raise InvalidInputError("expected --limit together with --data, got photos")
+    if data is None and (limit is not None or num_workers):
+        raise InvalidInputError(f"expected --{'workers' if limit is None else 'limit'} together with --data, got photos")
     explainer = INTRQueries(as_classifier(model, device), layer=layer)
     if data is None:
         queried = list_named_photos(files, explainer.model, true_class)
@@ -202,5 +204,7 @@ def queries(
         "true_classes": [true_class for _, true_class in queried],
     }
     manifest = Manifest(settings, {})
-    with RunDirectory(out, manifest, overwrite, lambda methods: remove_shards(out), [FOLDER]).claimed():
-        return query_photos(explainer, queried, out, top, manifest.key)
+    # Where a killed run may have left half-written files.
+    folders = {photo.result_name.split("/")[0] for photo, _ in queried if "/" in photo.result_name}
+    with RunDirectory(out, manifest, overwrite, lambda methods: remove_shards(out), [FOLDER, *folders]).claimed():
+        return query_photos(explainer, queried, out, top, manifest.key, num_workers)

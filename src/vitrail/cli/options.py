@@ -182,21 +182,21 @@ class ExplanationOptions(OutputOptions):
 
 
 @dataclass(frozen=True)
-class DeviceOptions:
-    """Which device."""
+class ReadingOptions:
+    """Which device, and how images are read."""
 
     device: Annotated[
         str | None,
         optional(SPEED, help="cpu, cuda, cuda:1, mps (default: the fastest available)."),
     ] = None
+    workers: Annotated[int, option(SPEED, min=0, help="Processes that read images.")] = 0
 
 
 @dataclass(frozen=True)
-class SpeedOptions(DeviceOptions):
+class SpeedOptions(ReadingOptions):
     """How images are read and computed."""
 
     batch_size: Annotated[int, option(SPEED, min=1, help="Images per batch.")] = 16
-    workers: Annotated[int, option(SPEED, min=0, help="Processes that read images.")] = 0
 
 
 LARGE_BATCHES = SpeedOptions(batch_size=64)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vitrail.cli.model_options import ModelOptions
-from vitrail.cli.options import DeviceOptions, OutputOptions, PhotoOptions
+from vitrail.cli.options import OutputOptions, PhotoOptions, ReadingOptions
 from vitrail.cli.panels import DATA, METHODS, option, optional
 from vitrail.cli.printing import print_queries, print_unreadable
 from vitrail.cli.results import print_result, read_result
@@ -16,7 +16,7 @@ OUT = OutputOptions(Path("vitrail-queries"))
 def queries(
     model: ModelOptions,
     images: PhotoOptions,
-    speed: DeviceOptions,
+    speed: ReadingOptions,
     true_class: Annotated[
         str | None,
         optional(
@@ -48,6 +48,7 @@ def queries(
             data=images.data,
             **source,
             layer=layer,
+            num_workers=speed.workers,
             overwrite=output.overwrite,
         )
         if rank():

@@ -1,5 +1,6 @@
 """Explain images into files of their own: arrays, description and overlay per image and method."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from vitrail.runs.results import (
 )
 from vitrail.viz.overlay import Smoothing
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,26 @@ class FilesRun:
             self.results[name] = {
                 index: ImageResult.from_explanation(explanation) for index, explanation in saved if explanation is not None
             }
+        self._warn_of_newer_images()
         known = read_unreadable(self.out)
         for index in range(len(self.photos)):
             # Try again, which costs little: the file may have been repaired.
             if self.source(index) in known and isinstance(entry := self.batches.images[index], Unreadable):
                 self.unreadable[index] = entry
+
+    def _warn_of_newer_images(self) -> None:
+        """Warn of images that have changed since they were explained; their results stay."""
+        changed = [
+            self.source(index)
+            for name in self.methods
+            for index in self.results[name]
+            if _modified(self.photos[index].path) > _modified(self.files[name].file(self.photos[index].result_name))
+        ]
+        if changed and rank() == 0:
+            logger.warning(
+                "%d image(s) are newer than their explanations, such as %s; if they have changed, start over with --overwrite",
+                *(len(set(changed)), changed[0]),
+            )
 
     def source(self, index: int) -> str:
         return self.photos[index].key
@@ -166,3 +184,11 @@ class FilesRun:
                 break
         if rows:
             contact_sheet(rows, self.out / f"{SHEET}.png")
+
+
+def _modified(path: Path) -> float:
+    """Return when a file was modified; images that have no file of their own count as old."""
+    try:
+        return path.stat().st_mtime
+    except (OSError, ValueError):  # A name with a null character is a ValueError.
+        return 0.0

@@ -63,7 +63,9 @@ class PhotoReader(Dataset[OpenedPhoto | Unreadable]):
         box = self.preprocessing.visible_box(image.height, image.width)
         # Only as large as the overlay: photos of full size would fill the memory.
         row = SheetRow(image, box, [], photo.path.name).reduced(MAX_OVERLAY_SIDE)
-        return OpenedPhoto(photo, self.preprocessing(image), row)
+        # A photo of a data set refers to all others, and would take them along from each process that reads.
+        alone = PhotoFile(photo.path, photo.result_name, photo.required)
+        return OpenedPhoto(alone, self.preprocessing(image), row)
 
 
 def explain_photos_into(

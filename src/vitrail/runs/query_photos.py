@@ -58,7 +58,7 @@ class _QueryShard(Shard):
 
 
 def query_photos(
-    explainer: INTRQueries, photos: Sequence[QueriedPhoto], folder: Path, top: int = 5, key: str = ""
+    explainer: INTRQueries, photos: Sequence[QueriedPhoto], folder: Path, top: int = 5, key: str = "", num_workers: int = 0
 ) -> tuple[list[PhotoQueries], list[Unreadable]]:
     """Draw the query attention of photos, one photo at a time; an interrupted run resumes.
 
@@ -73,6 +73,7 @@ def query_photos(
         folder: Output folder, shared by all processes.
         top: Number of classes; all classes if the model has fewer.
         key: Identifies the run; results in the folder with another key are computed again.
+        num_workers: Processes that read photos ahead of the network.
 
     Returns:
         The classes shown for each readable photo, and the files that were skipped.
@@ -81,11 +82,12 @@ def query_photos(
         InvalidInputError: Less than one class, or logits that are not finite.
         ImageError: A named file cannot be read, or none of the files.
         OutputError: A result cannot be written.
+        ProcessError: A process that reads photos was killed.
     """
     if top < 1:
         raise InvalidInputError(f"expected at least one class to show, got top={top}")
     run = _QueryRun(explainer, photos, folder, top)
-    batches = Batches(run.reader, 1, _take_single, per_shard=PER_SHARD)
+    batches = Batches(run.reader, 1, _take_single, num_workers, PER_SHARD)
     shards = Pass(batches, run.compute, "explaining", ShardStore(folder, key, _QueryShard), run.has_files).run()
     results = [
         PhotoQueries(photos[index].photo, photos[index].true_class, predicted, classes)

@@ -80,11 +80,15 @@ class Scores:
             methods: Names of the methods.
             plan: What was measured.
             images: The data set.
-            shards: The shards of all batches, with or without curves.
+            shards: The shards of all batches, with or without their bulk.
             passes: Cost of each method.
-            read_shards: Returns the shards with their curves, one after the other.
+            read_shards: Returns the shards with their bulk, one after the other.
         """
-        values = np.concatenate([shard.values for shard in shards], 1)
+        # Filled shard by shard: the numbers of a million images take a gigabyte, which a concatenation would double.
+        values, start = np.empty((len(methods), sum(shard.num_images for shard in shards), len(plan.columns))), 0
+        for shard in read_shards():
+            values[:, start : start + shard.num_images] = shard.values
+            start += shard.num_images
         defined = [i for i in range(len(plan.columns)) if not np.isnan(values[:, :, i]).all()]
         indices, targets = (np.concatenate([getattr(shard, name) for shard in shards]) for name in ("indices", "targets"))
         for metric in dict.fromkeys(column.metric for column in plan.columns):

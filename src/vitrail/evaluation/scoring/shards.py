@@ -31,7 +31,7 @@ class ScoreShard(Shard):
     Attributes:
         indices: Indices of the images in the data set, ascending.
         targets: Explained class of every image.
-        values: One number per method, image and column; NaN where it is undefined.
+        values: One number per method, image and column; NaN where it is undefined. None without the bulk.
         seconds: Time of the explanations, per method.
         curves: Curves by protocol.
         effect: In the first batch, if precision is reduced: the mean difference in magnitude that this makes, per column.
@@ -39,7 +39,7 @@ class ScoreShard(Shard):
 
     indices: Int[np.ndarray, " images"]
     targets: Int[np.ndarray, " images"]
-    values: Float[np.ndarray, "methods images columns"]
+    values: Float[np.ndarray, "methods rows columns"]
     seconds: Float[np.ndarray, " methods"]
     curves: Mapping[str, CurveShard] = field(default_factory=dict)
     effect: Float[np.ndarray, " columns"] | None = None
@@ -67,7 +67,8 @@ class ScoreShard(Shard):
         )
 
     def without_bulk(self) -> "ScoreShard":
-        return replace(self, curves={})  # They take most of the memory.
+        # They take most of the memory. A copy, since a view would keep them.
+        return replace(self, values=self.values[:, :0].copy(), curves={})
 
 
 def expect_one_grid(protocol: str, fractions: Iterable[Float[np.ndarray, " points"]]) -> None:
