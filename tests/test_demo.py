@@ -7,11 +7,11 @@ from PIL import Image
 
 import vitrail.demo
 from vitrail.adapters import load
+from vitrail.core.csv_io import read_csv
 from vitrail.core.errors import MissingExtraError
 from vitrail.demo import demo_photo
 from vitrail.explainers import EXPLAINERS
 from vitrail.explanation import Explanation
-from vitrail.viz.tables import read_csv
 
 pytest_plugins = ("tiny",)
 

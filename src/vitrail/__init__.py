@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vitrail.core.errors import VitrailError
     from vitrail.explanation import Explanation
     from vitrail.metrics import Protocol
-    from vitrail.runs.open_run import open_run
+    from vitrail.runs.saved_run import open_run
 
 _MODULES = {
     "Classifier": "vitrail.adapters",
@@ -44,7 +44,7 @@ _MODULES = {
     "list_protocols": "vitrail.api",
     "list_recipes": "vitrail.api",
     "load": "vitrail.api.loading",
-    "open_run": "vitrail.runs.open_run",
+    "open_run": "vitrail.runs.saved_run",
     "recommend": "vitrail.api",
     "save": "vitrail.adapters",
     "score": "vitrail.api",

@@ -11,7 +11,7 @@ from PIL import Image
 
 import vitrail
 from vitrail.adapters import Preprocessing
-from vitrail.adapters.huggingface.processors import processor_preprocessing
+from vitrail.adapters.huggingface.processor_files import processor_preprocessing
 from vitrail.adapters.plain import adapt_plain
 from vitrail.core.errors import InvalidInputError
 

@@ -19,7 +19,7 @@ import vitrail
 from vitrail.core.errors import ImageError, InvalidInputError, OutputError
 from vitrail.datasets.source import DataSource
 from vitrail.explainers import make_explainer
-from vitrail.runs import explain_files, explain_shards, loop, run_dir
+from vitrail.runs import claim, explain_files, explain_shards, loop
 from vitrail.runs import explain_folder as folder_run
 from vitrail.runs.dataset_photos import DatasetPhotos
 from vitrail.runs.explain_folder import explain_folder
@@ -128,7 +128,7 @@ def test_processes_and_interruptions_change_no_byte(
     whole = snapshot(tmp_path / "one")
     with monkeypatch.context() as patch:
         models = [replace(classifier, module=deepcopy(classifier.module)) for _ in range(2)]
-        together = Together(2, patch, loop, run_dir, folder_run, explain_files, explain_shards)
+        together = Together(2, patch, loop, claim, folder_run, explain_files, explain_shards)
         ends = together.run(lambda rank: explain(data, tmp_path / "two", models[rank], file_format=file_format))
         assert [end.num_images for end in ends] == [5, 5]
     assert snapshot(tmp_path / "two") == whole

@@ -12,7 +12,7 @@ import vitrail
 from vitrail.core.errors import CheckpointError, OutputError, UnknownNameError
 from vitrail.explainers import make_explainer
 from vitrail.explanation import Explanation
-from vitrail.runs import explain_files, explain_shards, loop, run_dir
+from vitrail.runs import claim, explain_files, explain_shards, loop
 from vitrail.runs import explain_folder as folder_run
 from vitrail.runs.explain_folder import explain_folder
 from vitrail.runs.explain_shards import is_drawn
@@ -132,7 +132,7 @@ def test_processes_write_the_bytes_of_one(file_format, classifier, data, tmp_pat
 
     alone = run(classifier, tmp_path / "one")
     models = [replace(classifier, module=deepcopy(classifier.module)) for _ in range(2)]
-    together = Together(2, monkeypatch, loop, run_dir, folder_run, explain_files, explain_shards)
+    together = Together(2, monkeypatch, loop, claim, folder_run, explain_files, explain_shards)
     assert together.run(lambda rank: run(models[rank], tmp_path / "two")) == [alone, alone]
     assert snapshot(tmp_path / "two") == snapshot(tmp_path / "one")
 

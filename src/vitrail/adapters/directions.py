@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.outputs import Output
-from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Logits
 
 FLAT = 16

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from vitrail.adapters import Classifier
 from vitrail.adapters.probes import read_probe
+from vitrail.adapters.prompts import compare_with_texts
 from vitrail.adapters.similarity import (
     Reference,
     compare_with_directions,
     compare_with_images,
     compare_with_probe,
-    compare_with_texts,
     expect_embedding,
 )
 from vitrail.api.models import Model, as_classifier

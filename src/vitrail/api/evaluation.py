@@ -21,11 +21,11 @@ from vitrail.evaluation.layer_report import LayerReport
 from vitrail.evaluation.layers import expect_hit, report_layers
 from vitrail.evaluation.run import claimed_for
 from vitrail.explainers.intr import INTRQueries
+from vitrail.runs.claim import RunDirectory
 from vitrail.runs.manifest import Manifest, describe_model, fingerprint_photos
 from vitrail.runs.photo_list import list_folder_photos, list_named_photos, refuse_replacing
 from vitrail.runs.query_photos import query_photos
 from vitrail.runs.query_results import PhotoQueries
-from vitrail.runs.run_dir import RunDirectory
 from vitrail.runs.shards import FOLDER, remove_shards
 
 

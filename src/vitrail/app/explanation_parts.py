@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.core.precision import at_least_float32
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.types import Images
 from vitrail.explainers import Explainer
 from vitrail.explainers._attention import propagate_row, to_grid

@@ -13,7 +13,7 @@ from vitrail.datasets.folder import ImageFolder
 from vitrail.datasets.lists import is_list, read_list
 from vitrail.datasets.named import DATA, NamedData
 from vitrail.datasets.named.base import keyword_options
-from vitrail.datasets.named.huggingface import default_split, is_table
+from vitrail.datasets.named.table_splits import default_split, is_table
 from vitrail.datasets.named.webdataset import CLASS_FILE, read_class_names
 from vitrail.datasets.streaming import StreamedImages
 from vitrail.datasets.tars import SUFFIX, find_tars, is_tar_pattern, read_tars

@@ -3,13 +3,13 @@
 import math
 from pathlib import Path
 
+from vitrail.core.csv_io import write_csv
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text
 from vitrail.evaluation.layer_report import Contribution, LayerReport
 from vitrail.evaluation.scoring.text import align_columns
 from vitrail.viz.layers import ABLATION_KINDS, MEASURE_NAMES, LayerFigures, Mean, plot_layers
 from vitrail.viz.report import Picture, Section, Table, write_report
-from vitrail.viz.tables import write_csv
 
 PICTURE = "layers.png"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from vitrail.adapters import Classifier
 from vitrail.datasets.dataset import LabeledImages
 from vitrail.datasets.source import DataSource
+from vitrail.runs.claim import RunDirectory
 from vitrail.runs.manifest import Manifest, describe_model, fingerprint_images
-from vitrail.runs.run_dir import RunDirectory
 from vitrail.runs.shards import FOLDER, remove_shards
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.precision import matmul_float32
+from vitrail.core.float32 import matmul_float32
 from vitrail.core.types import Attentions, Relevance
 from vitrail.models.hit.contributions import spread_attention
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitrail.adapters import Check
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.precision import at_least_float32
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.types import Attentions, Images, Relevance
 from vitrail.explainers._attention import HeadFusion, check_block, fuse_heads, propagate_row, to_grid
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer

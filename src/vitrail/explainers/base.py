@@ -15,8 +15,8 @@ from vitrail.adapters import Check, Classifier, ViTAdapter
 from vitrail.adapters.cells import count_pixels, expand_cells
 from vitrail.core.autocast import Precision, in_precision
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.options import check_option
-from vitrail.core.precision import at_least_float32
 from vitrail.core.registry import Registry
 from vitrail.core.types import Images, Logits, Relevance, Targets
 from vitrail.explainers._checks import check_images, check_targets

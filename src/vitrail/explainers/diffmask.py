@@ -14,9 +14,9 @@ from torch import Tensor
 from vitrail.adapters import Check, Classifier
 from vitrail.core.divergence import kl_divergence
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.options import check_option
 from vitrail.core.outputs import has_probabilities
-from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images, Logits, Relevance
 from vitrail.explainers._attention import to_grid
 from vitrail.explainers._checks import check_images

@@ -12,8 +12,8 @@ from vitrail.adapters import Check, Classifier, ViTAdapter
 from vitrail.adapters.cells import resample_cells
 from vitrail.adapters.feature_maps import find_feature_map
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.hooks import forward_hooks
-from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images, Tokens
 from vitrail.explainers._attention import check_block, to_grid
 from vitrail.explainers._gradients import target_gradients

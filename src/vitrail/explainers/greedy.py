@@ -9,8 +9,8 @@ from torch import Tensor
 from vitrail.adapters import Check
 from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.outputs import probabilities
-from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images, Keep
 from vitrail.explainers._greedy import find_order
 from vitrail.explainers._presence import choose_baseline, presence_logits

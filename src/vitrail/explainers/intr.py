@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitrail.adapters import Check, Classifier
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.precision import at_least_float32
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.types import Images, Logits
 from vitrail.explainers._checks import check_images
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitrail.adapters import Check, Classifier
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.precision import at_least_float32, matmul_float32
+from vitrail.core.float32 import at_least_float32, matmul_float32
 from vitrail.core.types import Attentions, Images, Targets
 from vitrail.explainers._attention import check_starting_block
 from vitrail.explainers._multiplex import HEAD_REDUCTIONS, STATISTICS, check_names, degree_centralities, keep_strongest

@@ -11,7 +11,7 @@ from torch import Tensor
 from vitrail.adapters import Check
 from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.precision import at_least_float32, matmul_float32
+from vitrail.core.float32 import at_least_float32, matmul_float32
 from vitrail.core.types import Images
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 

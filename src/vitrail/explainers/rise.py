@@ -10,7 +10,7 @@ from torch import Tensor
 from vitrail.adapters import Check
 from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.precision import matmul_float32
+from vitrail.core.float32 import matmul_float32
 from vitrail.core.types import Images, Relevance
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 

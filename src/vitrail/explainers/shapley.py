@@ -11,7 +11,7 @@ from vitrail.adapters import Check
 from vitrail.adapters.memory import memory_budget
 from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.precision import at_least_float32
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.types import Images, Targets
 from vitrail.explainers._presence import absence_logits, choose_baseline, presence_logits
 from vitrail.explainers._shapley import Ends, Sampler, Value, smallest_budget, solve

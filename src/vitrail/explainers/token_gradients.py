@@ -14,7 +14,7 @@ from vitrail.adapters.cells import sum_cells
 from vitrail.adapters.memory import run_in_batches
 from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
-from vitrail.core.precision import at_least_float32
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.types import Images, Logits, Relevance
 from vitrail.explainers._gradients import target_gradients
 from vitrail.explainers._libra import balanced_gradients

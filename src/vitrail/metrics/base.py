@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.precision import at_least_float32
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.registry import Registry
 from vitrail.core.types import Images, Logits, Relevance, Targets
 from vitrail.explanation import Explanation

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitrail.core.precision import at_least_float32
+from vitrail.core.float32 import at_least_float32
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, ExplainFunction, ImageMetric, Measure, Measurements, MetricBatch
 

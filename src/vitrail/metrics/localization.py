@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters.cells import count_pixels, sum_cells
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.precision import at_least_float32
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.types import Relevance
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, ExplainFunction, GroundTruthMasks, ImageMetric, Measure, Measurements, MetricBatch

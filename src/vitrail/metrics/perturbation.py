@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.outputs import Output
-from vitrail.core.precision import at_least_float32
 from vitrail.core.progress import portion
 from vitrail.core.types import Images
 from vitrail.explanation import Explanation

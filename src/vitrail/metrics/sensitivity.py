@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.outputs import same_decision
-from vitrail.core.precision import at_least_float32
 from vitrail.core.types import Images
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, ExplainFunction, ImageMetric, Measure, Measurements, MetricBatch, check_seed

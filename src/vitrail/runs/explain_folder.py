@@ -10,6 +10,7 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.dataset import Unreadable
 from vitrail.datasets.source import DataSource
 from vitrail.explainers import Explainer, check_method_names
+from vitrail.runs.claim import RunDirectory, expect_apart, expect_none_inside
 from vitrail.runs.dataset_photos import DatasetPhotos
 from vitrail.runs.explain_files import FilesRun, FolderResults
 from vitrail.runs.explain_images import BATCH_SIZE
@@ -21,7 +22,6 @@ from vitrail.runs.parquet_shards import expect_pyarrow
 from vitrail.runs.results import (
     remove_results,
 )
-from vitrail.runs.run_dir import RunDirectory, expect_apart, expect_none_inside
 from vitrail.runs.shards import FOLDER, remove_shards
 from vitrail.viz.overlay import Smoothing
 

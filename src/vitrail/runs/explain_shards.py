@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vitrail.core.csv_io import write_csv
 from vitrail.core.distributed import rank
 from vitrail.core.files import output_folder, write_text
 from vitrail.core.json_io import json_text
@@ -17,12 +18,11 @@ from vitrail.runs.explain_images import explain_images
 from vitrail.runs.explain_photos import OpenedPhoto, draw
 from vitrail.runs.explanation_shards import ExplanationShard, ExplanationStore
 from vitrail.runs.loop import Batches, Pass
-from vitrail.runs.open_run import MODEL_FILE
 from vitrail.runs.parquet_shards import ParquetStore
 from vitrail.runs.results import IMAGES_FILE, ImageResult, write_unreadable
+from vitrail.runs.saved_run import MODEL_FILE
 from vitrail.runs.shards import ShardStore, list_unreadable
 from vitrail.viz.overlay import Smoothing
-from vitrail.viz.tables import write_csv
 
 PICTURES = "pictures"
 IMAGES_PER_SHARD = 1024

@@ -12,9 +12,9 @@ from vitrail.datasets.dataset import NO_LABEL, LabeledImages
 from vitrail.datasets.keys import image_key, name_results
 from vitrail.datasets.photos import PhotoFile, list_photos
 from vitrail.datasets.source import DataSource
+from vitrail.runs.claim import expect_outside
 from vitrail.runs.dataset_photos import DatasetPhotos
 from vitrail.runs.explain_photos import refuse_overwriting
-from vitrail.runs.run_dir import expect_outside
 
 logger = logging.getLogger(__name__)
 

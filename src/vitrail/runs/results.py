@@ -8,13 +8,13 @@ from typing import Any
 
 from PIL import Image
 
+from vitrail.core.csv_io import read_csv, write_csv
 from vitrail.core.errors import CheckpointError, ImageError, OutputError
 from vitrail.core.files import atomic_write, output_folder, regular_file
 from vitrail.core.json_io import read_json
 from vitrail.core.outputs import has_probabilities
 from vitrail.datasets.dataset import Unreadable
 from vitrail.explanation import FORMAT, Explanation
-from vitrail.viz.tables import read_csv, write_csv
 
 IMAGES_FILE = "images.csv"
 UNREADABLE_FILE = "unreadable.csv"

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.huggingface.adapter import find_base, find_blocks, find_patch_embedding
 from vitrail.adapters.huggingface.families import FAMILIES
-from vitrail.adapters.huggingface.preprocessing import family_name, family_preprocessing
+from vitrail.adapters.huggingface.family_preprocessing import family_name, family_preprocessing
 from vitrail.adapters.huggingface.text import has_text_tower
 from vitrail.adapters.libraries import get_library
 from vitrail.adapters.logits import configured_output

@@ -14,6 +14,7 @@ from vitrail.adapters.build_spec import BuildSpec, ModelSpec, is_plain
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import TrainedWeights, head_names, trained_weights, transfer_to_same
 from vitrail.adapters.huggingface.adapting import read_class_names
+from vitrail.adapters.huggingface.family_preprocessing import family_preprocessing
 from vitrail.adapters.huggingface.loading import (
     build_untrained,
     first_line,
@@ -24,7 +25,6 @@ from vitrail.adapters.huggingface.loading import (
     read_preprocessing,
     refuse_unknown,
 )
-from vitrail.adapters.huggingface.preprocessing import family_preprocessing
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 
 DROP_PATH = ("drop_path_rate",)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.huggingface.processors import PROCESSOR, processor_description
+from vitrail.adapters.huggingface.processor_files import PROCESSOR, processor_description
 from vitrail.adapters.huggingface.silence import silence_transformers
 from vitrail.core.files import results_folder
 from vitrail.core.hooks import attributes

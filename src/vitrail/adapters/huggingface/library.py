@@ -16,8 +16,8 @@ from vitrail.adapters.huggingface.building import (
     rebuild_huggingface,
     saved_names,
 )
+from vitrail.adapters.huggingface.family_preprocessing import family_preprocessing
 from vitrail.adapters.huggingface.loading import create_huggingface
-from vitrail.adapters.huggingface.preprocessing import family_preprocessing
 from vitrail.adapters.library import Library
 from vitrail.adapters.preprocessing import Preprocessing
 

@@ -15,8 +15,8 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.folder_checks import check_weight_files, read_folder_config, short_path
 from vitrail.adapters.huggingface.adapter import HuggingFaceViTAdapter
 from vitrail.adapters.huggingface.adapting import choose_class
-from vitrail.adapters.huggingface.preprocessing import family_preprocessing, whole_patches
-from vitrail.adapters.huggingface.processors import (
+from vitrail.adapters.huggingface.family_preprocessing import family_preprocessing, whole_patches
+from vitrail.adapters.huggingface.processor_files import (
     COMBINED_PROCESSOR,
     PROCESSOR,
     processor_preprocessing,

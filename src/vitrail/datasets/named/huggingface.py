@@ -11,18 +11,10 @@ from PIL import Image
 from vitrail.core.errors import ImageError, InvalidInputError, MissingExtraError
 from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Transform, Unreadable, file_bytes
 from vitrail.datasets.image_io import decode_image
-from vitrail.datasets.named.annotations import need, read_json
+from vitrail.datasets.named.annotations import need
 from vitrail.datasets.named.base import DATA, NamedData
+from vitrail.datasets.named.table_splits import ONLY_SPLIT, SPLITS_FILE, is_single_table
 from vitrail.datasets.streaming import ImageStream, Record, Share, StreamedImages
-
-SPLITS_FILE = "dataset_dict.json"
-"""File of `save_to_disk` for a table with splits."""
-
-STATE_FILE = "state.json"
-"""File of `save_to_disk` for a single table."""
-
-ONLY_SPLIT = "all"
-"""Name of the split of a table without splits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +126,7 @@ def read_huggingface(
         [NO_LABEL] * len(table) if label is None else [NO_LABEL if value is None else int(value) for value in table[label]]
     )
     names = class_names or [str(index) for index in range(max(classes, default=NO_LABEL) + 1)]
-    source = str(root) if _is_single(root) else f"{root}/{split}"
+    source = str(root) if is_single_table(root) else f"{root}/{split}"
     return TableImages(table, image, classes, names, transform, source, range(len(classes)))
 
 
@@ -169,7 +161,7 @@ def _load_table(
         raise MissingExtraError("the data set huggingface", "datasets") from None
     if not need(root).is_dir():
         raise InvalidInputError(f"expected the folder of a data set, got the file {root}")
-    if _is_single(root) and not streaming and split != ONLY_SPLIT:
+    if is_single_table(root) and not streaming and split != ONLY_SPLIT:
         raise InvalidInputError(
             f"huggingface: expected a table with the split {split!r}, got one without splits, {root}; "
             f"its images are the split {ONLY_SPLIT!r}"
@@ -177,7 +169,7 @@ def _load_table(
     try:
         if (root / SPLITS_FILE).exists() and not streaming:
             table = datasets.load_from_disk(str(root))[split]
-        elif _is_single(root) and not streaming:
+        elif is_single_table(root) and not streaming:
             table = datasets.load_from_disk(str(root))
         else:
             table = datasets.load_dataset(str(root.resolve()), split=split, streaming=streaming)
@@ -194,44 +186,6 @@ def _load_table(
         table = table.class_encode_column(label)
     class_names = getattr(table.features[label], "names", None) or []
     return table.cast_column(image, datasets.Image(decode=False)), image, label, list(class_names)
-
-
-def is_table(root: Path) -> bool:
-    """Return whether a folder holds a table: written by `save_to_disk`, or Parquet files in it or in its folder data."""
-    saved = (root / SPLITS_FILE, root / STATE_FILE)
-    return any(path.is_file() for path in saved) or any(
-        True for folder in (root, root / "data") for _ in folder.glob("*.parquet")
-    )
-
-
-def default_split(root: Path) -> str:
-    """Return the split that is read if none is named: test or a validation split, or the only one.
-
-    Raises:
-        InvalidInputError: There are several others.
-    """
-    if _is_single(root):
-        return ONLY_SPLIT
-    if (root / SPLITS_FILE).is_file():
-        splits = read_json(root / SPLITS_FILE).get("splits", [])
-    else:
-        try:
-            import datasets  # noqa: PLC0415 (an extra)
-
-            splits = datasets.get_dataset_split_names(str(root.resolve()))
-        except Exception:  # noqa: BLE001 (of many types; reading the split reports it)
-            return "test"
-    if len(splits) == 1:
-        return str(splits[0])
-    for split in ("test", "val", "validation"):
-        if split in splits:
-            return split
-    raise InvalidInputError(f"expected one of the splits {', '.join(splits)} of {root}, got none; name it by --split")
-
-
-def _is_single(root: Path) -> bool:
-    """Return whether `save_to_disk` wrote a single table there, without splits."""
-    return (root / STATE_FILE).is_file() and not (root / SPLITS_FILE).exists()
 
 
 def _choose_column(option: str, name: str | None, candidates: Sequence[str], features: Any) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.precision import at_least_float32
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.types import Keep
 from vitrail.datasets.collate import collate_by_size
 from vitrail.datasets.dataset import Batch, LabeledImages

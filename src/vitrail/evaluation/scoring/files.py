@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from vitrail.core.csv_io import write_csv
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
 from vitrail.metrics.statistics import Intervals
-from vitrail.viz.tables import write_csv
 
 
 def write_images(folder: Path, table: Table) -> None:

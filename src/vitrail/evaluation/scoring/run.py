@@ -28,8 +28,8 @@ from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.evaluation.scoring.stale_results import PICTURES
 from vitrail.evaluation.scoring.table import Table
 from vitrail.explainers import Explainer
+from vitrail.runs.claim import RunDirectory, expect_outside
 from vitrail.runs.manifest import METRICS, Manifest, describe_method, describe_model, fingerprint_images
-from vitrail.runs.run_dir import RunDirectory, expect_outside
 from vitrail.runs.shards import FOLDER, remove_shards
 
 MODELS = "models"

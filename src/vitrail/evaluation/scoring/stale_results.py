@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from vitrail.metrics import METRICS, PROTOCOLS
-from vitrail.runs.run_dir import report_write_errors
+from vitrail.runs.claim import report_write_errors
 
 PICTURES = "pictures"
 RESULTS = (

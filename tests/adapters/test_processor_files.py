@@ -10,8 +10,8 @@ import transformers
 from PIL import Image
 
 from vitrail.adapters import Preprocessing
-from vitrail.adapters.huggingface.preprocessing import family_preprocessing
-from vitrail.adapters.huggingface.processors import processor_description, processor_preprocessing
+from vitrail.adapters.huggingface.family_preprocessing import family_preprocessing
+from vitrail.adapters.huggingface.processor_files import processor_description, processor_preprocessing
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from vitrail.viz.tables import read_csv, write_csv
+from vitrail.core.csv_io import read_csv, write_csv
 
 FORMULAS = ["=1+1", "+1+1|x", "-a.png", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=", "+", "=HYPERLINK(...)", "＝1", "--", "-1-1"]
 PLAIN = ["a.png", "", "it's", "'tis", "a=b", "-", "-1.5", "+1", "-inf", "1e-5", "-1e-05", " x"]

@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import torch
 
+from vitrail.core.csv_io import read_csv
 from vitrail.core.errors import CheckpointError, UnknownNameError
 from vitrail.core.files import regular_file
 from vitrail.core.json_io import read_json
@@ -19,7 +20,6 @@ from vitrail.runs.manifest import RUN_FILE, Manifest
 from vitrail.runs.parquet_shards import read_rows
 from vitrail.runs.results import IMAGES_FILE
 from vitrail.runs.shards import FOLDER
-from vitrail.viz.tables import read_csv
 
 MODEL_FILE = "model.json"
 """Name, class names and meaning of outputs of the model, for runs whose explanations lie in shards."""
