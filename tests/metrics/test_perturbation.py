@@ -11,10 +11,11 @@ from goldens import PRECISIONS, assert_close, golden
 from vitrail.adapters import adapt
 from vitrail.core.baselines import BASELINES
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.ranking import rank_cells
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, InsertionDeletion, Protocol, perturbation_curves
 from vitrail.metrics import steps as steps_module
-from vitrail.metrics.steps import expand_to_patches, rank_cells, select_changed
+from vitrail.metrics.steps import expand_to_patches, select_changed
 
 DIRECTION = {"ins": 0, "del": 1}
 SCORE = {"prob": "probability", "logit": "logit"}

@@ -124,11 +124,7 @@ def make_capable_explainers(
 ) -> list[Explainer]:
     """Create those of several methods that can explain a model; skip the others with a warning.
 
-    Args:
-        classifier: The model.
-        names: Names of the methods.
-        options: Options by method.
-        precision: Precision of methods that have none among their options.
+    Arguments are those of `make_explainers`.
 
     Raises:
         UnknownNameError: No such method.

@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vitrail.cli.completion import complete_kinds, complete_models
-from vitrail.cli.model_options import LoadOptions, load_model
-from vitrail.cli.panels import MODEL, optional
+from vitrail.cli.completion import complete_kinds
+from vitrail.cli.model_options import LoadOptions, load_model, model_option
 from vitrail.cli.results import print_result
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.json_io import json_text
@@ -32,13 +31,7 @@ def list_everything(
     ] = None,
     model: Annotated[
         str | None,
-        optional(
-            MODEL,
-            "--model",
-            "-m",
-            help="Only the methods that explain this model, as in vitrail explain.",
-            complete=complete_models,
-        ),
+        model_option("Only the methods that explain this model, as in vitrail explain."),
     ] = None,
     options: LoadOptions = NO_OPTIONS,
 ) -> None:

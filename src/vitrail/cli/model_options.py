@@ -19,6 +19,11 @@ logger = logging.getLogger("vitrail")
 DEFAULT_MODEL = "vitrail:hit-cifar10"
 
 
+def model_option(help: str) -> Any:
+    """Declare `--model`, which completes names by tab."""
+    return optional(MODEL, "--model", "-m", help=help, complete=complete_models)
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """How a model is loaded: its arguments, weights, classes, and what its output means."""
@@ -98,12 +103,8 @@ class ModelOptions(LoadOptions):
 
     model: Annotated[
         str | None,
-        optional(
-            MODEL,
-            "--model",
-            "-m",
-            help="vitrail:NAME, timm:NAME, hf:NAME, torchvision:NAME, hit:NAME, intr:NAME, open_clip:NAME, FILE, FOLDER, file.py:FUNCTION.",
-            complete=complete_models,
+        model_option(
+            "vitrail:NAME, timm:NAME, hf:NAME, torchvision:NAME, hit:NAME, intr:NAME, open_clip:NAME, FILE, FOLDER, file.py:FUNCTION."
         ),
     ] = None
     name: Annotated[

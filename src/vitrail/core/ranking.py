@@ -1,9 +1,28 @@
-"""The order of patches by relevance, and which of them sampling cannot tell apart."""
+"""The order of cells by relevance, equal ones row by row, and which of them sampling cannot tell apart."""
 
 from statistics import NormalDist
+from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from vitrail.core.errors import InvalidInputError
+from vitrail.core.types import Relevance
+
+Order = Literal["most", "least"]
+"""Which cells come first."""
+
+
+def rank_cells(relevance: Relevance, order: Order = "most") -> Int[Tensor, "b n"]:
+    """Return the position of every cell in the order of change, from 0; ties change row by row.
+
+    Differs: the published code sorts unstably, so maps with ties give different curves from run to run.
+    """
+    if not torch.isfinite(relevance).all():
+        raise InvalidInputError("expected finite relevance, got NaN or infinite values")
+    sorted_cells = relevance.flatten(1).argsort(dim=1, descending=order == "most", stable=True)
+    return sorted_cells.argsort(dim=1)
 
 
 def rank_patches(relevance: Float[Tensor, "rows cols"]) -> Int[Tensor, " n"]:

@@ -39,10 +39,6 @@ class _LayerShard(Shard):
     probabilities: Float[np.ndarray, "b k"]
     errors: Float[np.ndarray, " b"]
 
-    @property
-    def num_images(self) -> int:
-        return len(self.indices)
-
 
 def layer_ablations(num_layers: int) -> list[Ablation]:
     """Return the sets of layers of the report: every k of every kind."""

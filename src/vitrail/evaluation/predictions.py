@@ -33,10 +33,6 @@ class PredictionShard(Shard):
     top5: Bool[np.ndarray, " images"]
     confidence: Float[np.ndarray, " images"]
 
-    @property
-    def num_images(self) -> int:
-        return len(self.indices)
-
 
 def predict(
     classifier: Classifier,

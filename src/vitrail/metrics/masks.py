@@ -12,11 +12,12 @@ from torch import Tensor
 from vitrail.core.divergence import kl_divergence
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.outputs import Output, has_probabilities, same_decision
+from vitrail.core.ranking import rank_cells
 from vitrail.core.types import Keep, Logits, Relevance
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, ExplainFunction, ImageMetric, Measure, Measurements, MetricBatch, PatchReplacer
 from vitrail.metrics.localization import find_touched_cells, pointing_chance, pointing_hits
-from vitrail.metrics.steps import expand_to_patches, rank_cells
+from vitrail.metrics.steps import expand_to_patches
 
 Cells = Bool[Tensor, "b rows cols"]
 """A mask over the cells of a map; True = kept."""

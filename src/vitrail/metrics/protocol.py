@@ -10,10 +10,10 @@ from torch import Tensor
 
 from vitrail.core.baselines import baseline_names
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.ranking import Order
 from vitrail.core.registry import unknown_name
 
 Score = Literal["probability", "logit", "top1", "kl"]
-Order = Literal["most", "least"]
 Direction = Literal["insertion", "deletion"]
 Unit = Literal["cells", "pixels"]
 Axis = Literal["share", "percent", "mean"]

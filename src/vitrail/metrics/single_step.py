@@ -7,9 +7,9 @@ import torch
 from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.outputs import has_probabilities
+from vitrail.core.ranking import rank_cells
 from vitrail.explanation import Explanation
 from vitrail.metrics.base import METRICS, ExplainFunction, ImageMetric, Measure, Measurements, MetricBatch
-from vitrail.metrics.steps import rank_cells
 from vitrail.metrics.subsets import check_share, clean_scores, count_cells_of_share, logits_without_cells, target_scores
 
 

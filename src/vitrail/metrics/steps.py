@@ -11,19 +11,9 @@ from vitrail.adapters import Classifier, ViTAdapter
 from vitrail.adapters.cells import repeat_cells
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.imputation import Imputer, impute
+from vitrail.core.ranking import Order, rank_cells
 from vitrail.core.types import Baseline, Images, Keep, Relevance
-from vitrail.metrics.protocol import IMPUTED, REMOVED, Direction, Order, Protocol
-
-
-def rank_cells(relevance: Relevance, order: Order = "most") -> Int[Tensor, "b n"]:
-    """Return the position of every cell in the order of change, from 0; ties change row by row.
-
-    Differs: the published code sorts unstably, so maps with ties give different curves from run to run.
-    """
-    if not torch.isfinite(relevance).all():
-        raise InvalidInputError("expected finite relevance, got NaN or infinite values")
-    sorted_cells = relevance.flatten(1).argsort(dim=1, descending=order == "most", stable=True)
-    return sorted_cells.argsort(dim=1)
+from vitrail.metrics.protocol import IMPUTED, REMOVED, Direction, Protocol
 
 
 def select_changed(ranks: Int[Tensor, "b n"], thresholds: Float[Tensor, " s"]) -> Bool[Tensor, "b s n"]:

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.float32 import at_least_float32
+from vitrail.core.ranking import rank_cells
 from vitrail.core.registry import unknown_name
 from vitrail.core.types import Relevance, Targets
 from vitrail.metrics.base import MetricBatch
 from vitrail.metrics.curves import score_logits
-from vitrail.metrics.steps import expand_to_patches, rank_cells
+from vitrail.metrics.steps import expand_to_patches
 
 TargetScore = Literal["probability", "logit"]
 """Score of the explained class."""

@@ -1,7 +1,8 @@
 """Explanations of many images by several methods in one file, from which single images are read without the rest."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -40,10 +41,6 @@ class ExplanationShard(Shard):
     sources: tuple[str, ...]
     logits: Float[Tensor, "rows c"]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def num_images(self) -> int:
-        return len(self.indices)
 
     @classmethod
     def pack(
@@ -89,7 +86,30 @@ def _pack_method(singles: Sequence[Explanation], dtype: torch.dtype) -> dict[str
 
 
 @dataclass(frozen=True)
-class ExplanationStore(ShardStore[ExplanationShard]):
+class DescribedStore(ShardStore[ExplanationShard]):
+    """Abstract: shards of explanations in files that carry a description."""
+
+    @abstractmethod
+    def open(self, number: int) -> AbstractContextManager[tuple[Any, dict[str, Any]]]:
+        """Open a shard for lazy reading; yield the file and its description."""
+
+    @abstractmethod
+    def unpack(self, file: Any, sources: tuple[str, ...], unreadable: tuple[Unreadable, ...]) -> ExplanationShard:
+        """Read a whole shard."""
+
+    def load(self, number: int) -> ExplanationShard | None:
+        try:
+            with self.open(number) as (file, description):
+                if description["key"] != self.key:
+                    return None
+                unreadable = tuple(Unreadable(*entry) for entry in description["unreadable"])
+                return self.unpack(file, tuple(description["sources"]), unreadable)
+        except (OSError, ValueError, KeyError, TypeError, CheckpointError):
+            return None
+
+
+@dataclass(frozen=True)
+class ExplanationStore(DescribedStore):
     """Shards of explanations as safetensors files."""
 
     def file(self, number: int) -> Path:
@@ -106,18 +126,12 @@ class ExplanationStore(ShardStore[ExplanationShard]):
         # A single key, because safetensors writes several in random order, and equal content should give equal bytes.
         write_tensors(self.file(number), tensors, {"vitrail": json_text(description)})
 
-    def load(self, number: int) -> ExplanationShard | None:
-        try:
-            with open_shard(self.file(number)) as (file, description):
-                if description["key"] != self.key:
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            unreadable = tuple(Unreadable(*entry) for entry in description["unreadable"])
-            return ExplanationShard(
-                tensors.pop("indices"), tuple(description["sources"]), tensors.pop("logits"), tensors, unreadable=unreadable
-            )
-        except (OSError, ValueError, KeyError, TypeError, CheckpointError):
-            return None
+    def open(self, number: int) -> AbstractContextManager[tuple[Any, dict[str, Any]]]:
+        return open_shard(self.file(number))
+
+    def unpack(self, file: Any, sources: tuple[str, ...], unreadable: tuple[Unreadable, ...]) -> ExplanationShard:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return ExplanationShard(tensors.pop("indices"), sources, tensors.pop("logits"), tensors, unreadable=unreadable)
 
 
 @contextmanager

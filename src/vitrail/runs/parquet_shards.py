@@ -1,7 +1,7 @@
 """Shards of explanations as Parquet files: one row per image, for tools that read tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +14,8 @@ from vitrail.core.files import atomic_write, regular_file
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.datasets.dataset import Unreadable
 from vitrail.explanation import Explanation
-from vitrail.runs.explanation_shards import FORMAT, ExplanationShard
-from vitrail.runs.shards import FOLDER, Shard, ShardStore  # noqa: F401 (Shard: the bound of a type that tests check at run time)
+from vitrail.runs.explanation_shards import FORMAT, DescribedStore, ExplanationShard
+from vitrail.runs.shards import FOLDER, Shard, ShardStore  # noqa: F401 (the bound of a type that tests check at run time)
 
 ROWS_PER_GROUP = 32
 """Rows that are decoded together: what reading one image costs."""
@@ -34,7 +34,7 @@ def expect_pyarrow() -> None:
 
 
 @dataclass(frozen=True)
-class ParquetStore(ShardStore[ExplanationShard]):
+class ParquetStore(DescribedStore):
     """Shards of explanations as Parquet files."""
 
     def file(self, number: int) -> Path:
@@ -50,16 +50,11 @@ class ParquetStore(ShardStore[ExplanationShard]):
         with atomic_write(self.file(number)) as partial:
             parquet.write_table(table, partial, row_group_size=ROWS_PER_GROUP, compression="zstd", use_dictionary=False)
 
-    def load(self, number: int) -> ExplanationShard | None:
-        try:
-            with open_table(self.file(number)) as (file, description):
-                if description["key"] != self.key:
-                    return None
-                table = file.read()
-            unreadable = tuple(Unreadable(*entry) for entry in description["unreadable"])
-            return _to_shard(table, description["sources"], unreadable)
-        except (OSError, ValueError, KeyError, TypeError, CheckpointError):
-            return None
+    def open(self, number: int) -> AbstractContextManager[tuple[Any, dict[str, Any]]]:
+        return open_table(self.file(number))
+
+    def unpack(self, file: Any, sources: tuple[str, ...], unreadable: tuple[Unreadable, ...]) -> ExplanationShard:
+        return _to_shard(file.read(), sources, unreadable)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -32,7 +32,8 @@ class Shard:
     @property
     def num_images(self) -> int:
         """Number of images that were read."""
-        raise NotImplementedError
+        indices: Sized = self.indices  # type: ignore[attr-defined]  # Which all kinds of shards but one have.
+        return len(indices)
 
     def to_arrays(self) -> dict[str, Any]:
         """Return the arrays to store, by name."""

@@ -47,10 +47,6 @@ class CeilingShard(Shard):
     values: Float[np.ndarray, "images columns"]
     num_runs: Int[np.ndarray, " images"]
 
-    @property
-    def num_images(self) -> int:
-        return len(self.indices)
-
 
 @dataclass(frozen=True, eq=False)
 class Ceiling:

@@ -44,10 +44,6 @@ class ScoreShard(Shard):
     curves: Mapping[str, CurveShard] = field(default_factory=dict)
     effect: Float[np.ndarray, " columns"] | None = None
 
-    @property
-    def num_images(self) -> int:
-        return len(self.indices)
-
     def to_arrays(self) -> dict[str, Any]:
         arrays = {name: getattr(self, name) for name in ARRAYS}
         if self.effect is not None:
