@@ -19,9 +19,9 @@ logger = logging.getLogger("vitrail")
 DEFAULT_MODEL = "vitrail:hit-cifar10"
 
 
-def model_option(help: str) -> Any:
-    """Declare `--model`, which completes names by tab."""
-    return optional(MODEL, "--model", "-m", help=help, complete=complete_models)
+def model_option(text: str) -> Any:
+    """Declare `--model` with a text of help; names complete by tab."""
+    return optional(MODEL, "--model", "-m", help=text, complete=complete_models)
 
 
 @dataclass(frozen=True)
