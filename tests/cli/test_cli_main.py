@@ -62,7 +62,7 @@ def test_list_as_json_agrees_with_the_registries():
         assert metric["needs_ground_truth"] == METRICS[metric["name"]].needs_ground_truth
         assert set(metric["measures"].values()) <= {"higher", "lower", None}
     options = {method["name"]: method["options"] for method in listed["methods"]}
-    assert options["rollout"] == {"head_fusion": "mean", "discard_ratio": 0.0}
+    assert options["rollout"] == {"head_fusion": "mean", "discard_ratio": 0.0, "starting_block": 0}
     assert options["mutex"]["head_reductions"] == ["min", "max", "sum"]
 
 
