@@ -1,7 +1,9 @@
 """`vitrail score`: its files agree with each other and with the network, and every option does what it says."""
 
+import html
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -45,6 +47,15 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
     assert "http" not in re.sub(r"http://www\.w3\.org\S*", "", page)
     for words in ("How faithful are explanations of tiny?", "hit", "random", "2 methods on 2 images"):
         assert words in page
+    command = html.unescape(re.search(r"<pre>(.*)</pre>", page).group(1))
+    assert shlex.split(command) == [
+        "vitrail",
+        "score",
+        str(photos[0].parent),
+        "-m",
+        str(tiny_model_file),
+        *map(str, arguments[:6]),
+    ]
 
 
 def test_the_table_of_images_holds_the_parts_and_the_areas_under_their_curves(scored):

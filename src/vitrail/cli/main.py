@@ -28,6 +28,7 @@ from vitrail.cli.serve import serve
 from vitrail.cli.shared_options import Quiet, set_log_level, share_options
 from vitrail.cli.test import test
 from vitrail.cli.train import train
+from vitrail.core.command import running
 from vitrail.core.distributed import started_together
 from vitrail.core.errors import InvalidInputError, VitrailError
 from vitrail.core.interrupts import WORD, Stop, stoppable
@@ -132,7 +133,8 @@ def main() -> None:
 
 def _run(stop: Stop) -> None:
     try:
-        app()
+        with running(sys.argv[1:]):
+            app()
     except VitrailError as error:
         stop.ending = True
         _end(f"error: {error}", FAILED)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from vitrail.core.command import running_command
 from vitrail.core.files import write_text
 from vitrail.viz.html import encode_data_uri, render
 
@@ -64,7 +65,7 @@ class Section:
 
 
 def write_report(path: str | Path, title: str, lead: str, sections: Sequence[Section]) -> None:
-    """Write the page.
+    """Write the page. If a command of the program makes it, the page ends with that command.
 
     Args:
         path: The HTML file.
@@ -72,4 +73,5 @@ def write_report(path: str | Path, title: str, lead: str, sections: Sequence[Sec
         lead: The paragraph below the headline.
         sections: The content.
     """
-    write_text(path, render("report.html", "vitrail.viz", title=title, lead=lead, sections=sections))
+    command = running_command()
+    write_text(path, render("report.html", "vitrail.viz", title=title, lead=lead, sections=sections, command=command))

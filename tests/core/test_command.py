@@ -1,0 +1,22 @@
+"""The command at the end of reports."""
+
+import shlex
+
+import pytest
+
+from vitrail.core.command import running, running_command
+
+
+def test_options_that_change_no_number_are_left_out():
+    arguments = shlex.split(
+        "score 'my photos' --out x --workers 4 --batch-size=8 --method chefer,random --overwrite -o y --limit 5"
+    )
+    with running(arguments):
+        assert running_command() == "vitrail score 'my photos' --method chefer,random --limit 5"
+    assert running_command() is None
+
+
+def test_it_is_forgotten_after_an_error():
+    with pytest.raises(KeyError), running(["test"]):
+        raise KeyError
+    assert running_command() is None
