@@ -12,13 +12,15 @@ from vitrail.explanation import Explanation
 
 pytest_plugins = ("tiny", "score_runs")
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture
 def photos(make_photo, tmp_path):
     return [make_photo(tmp_path / f"{name}.png", seed=i) for i, name in enumerate("ab")]
 
 
-def test_several_methods_have_a_folder_each_and_one_sheet(photos, run_vitrail, tiny_model_file, tmp_path):
+def test_several_methods_have_a_folder_each_and_one_sheet(photos, run_vitrail, tiny_model_file, tmp_path, real_pictures):
     out = tmp_path / "out"
     code, printed, err = run_vitrail("explain", *photos, "-m", tiny_model_file, "--method", "hit, random,hit", "--out", out)
     assert code == 0, err
@@ -152,7 +154,6 @@ def test_arguments_of_the_model_and_image_size(arguments, grid, photos, run_vitr
     assert (loaded.relevance.shape[1:], loaded.logits.shape) == (grid, (1, 3))
 
 
-@pytest.mark.usefixtures("plain_pictures")
 def test_score_takes_options_and_has_a_control_by_default(photos, run_vitrail, tiny_model_file, tmp_path):
     common = ("score", photos[0], "-m", tiny_model_file, "--steps", 2)
     code, printed, err = run_vitrail(*common, "--out", tmp_path / "default")
