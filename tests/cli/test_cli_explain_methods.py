@@ -78,26 +78,32 @@ def test_options_of_methods_reach_them(photos, run_vitrail, tiny_model_file, tmp
         torch.testing.assert_close(loaded.relevance, expected.relevance.cpu())
 
 
-@pytest.mark.parametrize("command", ["explain", "score"])
+BAD_OPTIONS = [
+    (("--method-option", "random.seed=1"), ["options of 'random'", "not among the methods", "hit"]),
+    (("--method-option", "hit.norm_maen=own"), ["no option norm_maen", "norm_mean"]),
+    (("--method-option", "hit.norm_mean=mine"), ["'mine' for hit.norm_mean", "'shared' or 'own'"]),
+    (("--method", "random", "--method-option", "random.seed=many"), ["'many' for random.seed", "integer"]),
+    (("--method-option", "norm_mean=own"), ["--method-option like rollout.discard_ratio=0.9", "'norm_mean=own'"]),
+    (("--method-option", "hit.norm_mean"), ["--method-option like"]),
+    (("--method-option", "hit.norm_mean=[own"), ["cannot read the value of --method-option 'hit.norm_mean=[own'"]),
+    (("--model-arg", "pretrained"), ["--model-arg like pretrained=false", "'pretrained'"]),
+    (("--model-arg", "=1"), ["--model-arg like"]),
+    (("--model-arg", "device=cpu"), ["use --device"]),
+    (("--model-arg", "image_size=32"), ["use --image-size"]),
+    (("--model-arg", "img_size=32"), ["expected no options, got img_size"]),
+    (("--image-size", "0x32"), ["HEIGHTxWIDTH", "'0x32'"]),
+    (("--image-size", "large"), ["HEIGHTxWIDTH", "'large'"]),
+    (("--image-size", "32x32"), ["32"]),
+    (("--model", "timm:vit_tiny_patch16_224", "--model-arg", "pretrained=false", "--model-arg", "no_such=1"), ["no_such"]),
+]
+
+
 @pytest.mark.parametrize(
-    ("arguments", "messages"),
+    ("command", "arguments", "messages"),
     [
-        (("--method-option", "random.seed=1"), ["options of 'random'", "not among the methods", "hit"]),
-        (("--method-option", "hit.norm_maen=own"), ["no option norm_maen", "norm_mean"]),
-        (("--method-option", "hit.norm_mean=mine"), ["'mine' for hit.norm_mean", "'shared' or 'own'"]),
-        (("--method", "random", "--method-option", "random.seed=many"), ["'many' for random.seed", "integer"]),
-        (("--method-option", "norm_mean=own"), ["--method-option like rollout.discard_ratio=0.9", "'norm_mean=own'"]),
-        (("--method-option", "hit.norm_mean"), ["--method-option like"]),
-        (("--method-option", "hit.norm_mean=[own"), ["cannot read the value of --method-option 'hit.norm_mean=[own'"]),
-        (("--model-arg", "pretrained"), ["--model-arg like pretrained=false", "'pretrained'"]),
-        (("--model-arg", "=1"), ["--model-arg like"]),
-        (("--model-arg", "device=cpu"), ["use --device"]),
-        (("--model-arg", "image_size=32"), ["use --image-size"]),
-        (("--model-arg", "img_size=32"), ["expected no options, got img_size"]),
-        (("--image-size", "0x32"), ["HEIGHTxWIDTH", "'0x32'"]),
-        (("--image-size", "large"), ["HEIGHTxWIDTH", "'large'"]),
-        (("--image-size", "32x32"), ["32"]),
-        (("--model", "timm:vit_tiny_patch16_224", "--model-arg", "pretrained=false", "--model-arg", "no_such=1"), ["no_such"]),
+        *(("explain", *case) for case in BAD_OPTIONS),
+        # Commands share the options.
+        *(pytest.param("score", *case, marks=[] if case in BAD_OPTIONS[::5] else pytest.mark.slow) for case in BAD_OPTIONS),
     ],
 )
 def test_bad_options_are_named(command, arguments, messages, photos, run_vitrail, tiny_model_file, tmp_path):

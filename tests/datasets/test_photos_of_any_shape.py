@@ -177,7 +177,7 @@ def test_mask_scores_belong_to_their_photos(classifier, photos, tmp_path, monkey
     assert [row.explanations[0].grid for row in drawn["masks.png"]] == GRIDS
 
 
-@pytest.mark.parametrize("batch_size", [2, 16])
+@pytest.mark.parametrize("batch_size", [pytest.param(2, marks=pytest.mark.slow), 16])
 def test_explain_folder_writes_one_file_per_image(batch_size, classifier, photos, expected, tmp_path, blank_sheets):
     out = tmp_path / "out"
     explainers = [make_explainer(name, classifier) for name in ("occlusion", "random")]

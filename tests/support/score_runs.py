@@ -34,6 +34,7 @@ def draw_plainly(patch: pytest.MonkeyPatch) -> None:
 
     for name in ("report.plot_panels", "report.plot_forest", "report.plot_perturbation", "sheets.contact_sheet"):
         patch.setattr(f"vitrail.evaluation.scoring.{name}", draw)
+    patch.setattr("vitrail.evaluation.layer_files.plot_layers", draw)
     for name in ("files", "photos", "shards"):
         patch.setattr(f"vitrail.runs.explain_{name}.draw", lambda _row, explanation, _smoothing: one_color(explanation))
     for name in ("files", "photos"):
