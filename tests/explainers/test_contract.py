@@ -133,7 +133,7 @@ def test_a_batch_equals_single_images_and_leaves_no_trace(pair):
     assert_unchanged(before, explainer.model.module)
 
 
-@on_few
+@on(networks.NETWORKS, default=("hit-pooled", "timm-wide"), few=OTHERS)
 def test_the_predicted_class_is_the_default(pair):
     explainer, images = pair
     explanation = explainer.explain(images)
