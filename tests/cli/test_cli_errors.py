@@ -258,7 +258,13 @@ def expect_whole(before, after, name):
 
 
 @pytest.mark.parametrize(
-    ("command", "kind"), [(name, kind) for name, kinds in WRITES.items() for kind in kinds], indirect=["command"]
+    ("command", "kind"),
+    [
+        pytest.param(name, kind, marks=pytest.mark.slow if (name, kind) == ("score", "plots") else [])
+        for name, kinds in WRITES.items()
+        for kind in kinds
+    ],
+    indirect=["command"],
 )
 def test_a_full_disk_leaves_earlier_results_whole_and_no_partial_files(
     kind, command, refused, run_vitrail, tmp_path, snapshot, monkeypatch
