@@ -237,7 +237,7 @@ NOBODY = "9" * 5000
 HOPELESS = [
     (["--method", "rise", "--method-option", "rise.model=foo"], "method 'rise' has no option model"),
     (["--method", "rise", "--method-option", "rise.num_masks=10000000000000"], "out of memory"),
-    (["--method", "rise", "--method-option", f"rise.num_masks={'[' * 3000}"], "cannot read the value of --method-option"),
+    (["--method", "rise", "--method-option", f"rise.num_masks={'[' * 1500}"], "cannot read the value of --method-option"),
     (["--target", NOBODY], "expected a class between 0 and 6, got 9999"),
     (["--image-size", "1000000x1000000"], "expected an image_size of at most"),
     (["--image-size", "9" * 30], "expected an image_size of at most"),
