@@ -26,10 +26,7 @@ from vitrail.runs.explain_folder import explain_folder
 from vitrail.runs.explain_images import explain_images, explain_photos
 from vitrail.runs.explain_photos import explain_photos_into
 
-pytest_plugins = (
-    "tiny",
-    "score_runs",
-)
+pytest_plugins = ("tiny", "score_runs")
 
 SHAPES = [(60, 40), (40, 60), (30, 20), (50, 50), (20, 30), (21, 31), (64, 64)]
 """Width and height; preprocessing makes images of 32x48, 48x32, 32x48, 32x32, 48x32, 47x32 and 32x32 pixels."""
