@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import sys
 
 import jaxtyping
 import numpy as np
@@ -13,6 +14,9 @@ import type_checks
 # More threads gain nothing on tiny networks, and wait for each other where the machine is busy; also in processes of tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+# Bytecode is kept, whatever the environment says: the processes that tests start would compile the package each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 type_checks.install()
 
 

@@ -7,7 +7,9 @@ from vitrail import api
 from vitrail.core.errors import ImageError
 from vitrail.evaluation.estimate import Estimate, format_bytes, format_seconds
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 
 @pytest.fixture

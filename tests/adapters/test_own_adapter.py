@@ -8,6 +8,7 @@ import pytest
 import torch
 from doc_pages import below, blocks, page
 from PIL import Image
+from slow import each_with
 from torch import nn
 
 import vitrail
@@ -111,8 +112,10 @@ def walk_blocks(network, entering):
     ]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["page", "ViT", "mean", "SimpleViT"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    each_with("page", names=("page", "ViT", "mean", "SimpleViT"), methods=METHODS, few=("chefer", "rollout", "shapley")),
+)
 def test_all_methods_run(documented, name, method):
     if name == "page":
         classifier = adapted(documented, lucid())

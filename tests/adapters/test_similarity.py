@@ -126,7 +126,7 @@ def test_references_of_every_kind(tower, images, photos, tmp_path):
     torch.testing.assert_close(similarity(tower, references=tmp_path / "bee.png").logits(images), alone.logits(images))
 
 
-@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("sign", [1, pytest.param(-1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", ["chefer", "grad-cam", "input-x-gradient", "legrad", "attcat"])
 def test_rounding_errors_of_a_flat_similarity_are_no_map(tower, images, method, dtype, sign):
@@ -210,8 +210,14 @@ def test_directions(tower, images):
 METHODS = [name for name in EXPLAINERS if name not in ("hit", "hit-rollout", "intr", "diffmask")]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("prompts", [["cat"], ["cat", "dog"]])
+@pytest.mark.parametrize(
+    ("prompts", "method"),
+    [
+        pytest.param(prompts, method, marks=[] if prompts == ["cat"] or method in ("chefer", "shapley") else pytest.mark.slow)
+        for prompts in (["cat"], ["cat", "dog"])
+        for method in METHODS
+    ],
+)
 def test_every_method_explains_a_similarity(tower, images, method, prompts):
     compared = similarity(tower, prompts=prompts)
     options = {"num_passes": 100} if method == "shapley" else {}

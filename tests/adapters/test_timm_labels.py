@@ -70,12 +70,12 @@ def test_names_that_do_not_fit_are_refused(tmp_path, names):
     [
         "vit_base_patch16_clip_224.openai",
         "vit_pe_core_tiny_patch16_384.fb",
-        "eva02_base_patch16_clip_224.merged2b",
-        "vit_xsmall_patch16_clip_224",
+        pytest.param("eva02_base_patch16_clip_224.merged2b", marks=pytest.mark.slow),
+        pytest.param("vit_xsmall_patch16_clip_224", marks=pytest.mark.slow),
         "vit_base_patch16_siglip_224.webli",
         "vit_small_patch14_dinov2",
         "resnet50_clip.openai",
-        "samvit_base_patch16.sa1b",
+        pytest.param("samvit_base_patch16.sa1b", marks=pytest.mark.slow),
     ],
 )
 def test_towers_are_embeddings_and_no_classes(name):

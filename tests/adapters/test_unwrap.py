@@ -120,7 +120,7 @@ def test_a_distributed_wrapper(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("library", MOSTLY)
 def test_networks_compiled_in_place(library, backend):
     network = LIBRARIES[library]()

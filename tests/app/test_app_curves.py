@@ -17,7 +17,12 @@ def measure(name, protocol, chunk_size, *methods):
 
 @pytest.mark.parametrize(
     ("name", "protocol", "chunk_size"),
-    [("hit-birds", "hit", 50), ("vit-birds", "diffmask", 7), ("vit-birds", "tokens", 5), ("intr-birds", "diffmask", 1000)],
+    [
+        ("hit-birds", "hit", 50),
+        pytest.param("vit-birds", "diffmask", 7, marks=pytest.mark.slow),
+        ("vit-birds", "tokens", 5),
+        ("intr-birds", "diffmask", 1000),
+    ],
 )
 def test_numbers_equal_those_of_perturbation_curves(name, protocol, chunk_size):
     first = {"intr-birds": "intr", "hit-birds": "hit"}.get(name, "rollout")

@@ -42,7 +42,10 @@ def test_malformed_requests_are_refused_without_a_traceback(server, client):
     assert "Traceback" not in "".join(server.lines[num_lines:])
 
 
-@pytest.mark.parametrize("wrong", [None, 5, "x", [[]], {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}])
+SLOW = [pytest.param(value, marks=pytest.mark.slow) for value in (5, "x", [[]])]
+
+
+@pytest.mark.parametrize("wrong", [None, *SLOW, {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}])
 def test_impossible_values_are_refused_without_a_traceback(server, client, wrong):
     base, num_lines = f"{server.url.rstrip('/')}/gradio_api", len(server.lines)
     for one in client.config["dependencies"]:

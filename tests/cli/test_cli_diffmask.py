@@ -13,7 +13,9 @@ from vitrail.adapters import build
 from vitrail.explanation import Explanation
 from vitrail.models.diffmask import write_mask
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,12 @@ import resource
 import numpy as np
 import pytest
 from PIL import Image
+from score_runs import draw_plainly
 
 from vitrail.core.errors import OutputError
 from vitrail.core.files import results_folder
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
 
 
 @pytest.fixture
@@ -257,11 +258,19 @@ def expect_whole(before, after, name):
 
 
 @pytest.mark.parametrize(
-    ("command", "kind"), [(name, kind) for name, kinds in WRITES.items() for kind in kinds], indirect=["command"]
+    ("command", "kind"),
+    [
+        pytest.param(name, kind, marks=pytest.mark.slow if (name, kind) == ("score", "plots") else [])
+        for name, kinds in WRITES.items()
+        for kind in kinds
+    ],
+    indirect=["command"],
 )
 def test_a_full_disk_leaves_earlier_results_whole_and_no_partial_files(
     kind, command, refused, run_vitrail, tmp_path, snapshot, monkeypatch
 ):
+    if kind != "plots":
+        draw_plainly(monkeypatch)
     out = tmp_path / "out"
     arguments = command(out)
     assert run_vitrail(*arguments)[0] == 0
@@ -279,7 +288,7 @@ def test_a_full_disk_leaves_earlier_results_whole_and_no_partial_files(
 @pytest.mark.parametrize(
     ("command", "limit"), [("explain", 0), ("explain", 400), ("score", 0), ("score", 400), ("test", 0)], indirect=["command"]
 )
-def test_a_disk_that_takes_only_the_first_bytes(limit, command, refused, run_vitrail, tmp_path, snapshot):
+def test_a_disk_that_takes_only_the_first_bytes(limit, command, refused, run_vitrail, tmp_path, snapshot, plain_pictures):
     out = tmp_path / "out"
     arguments = command(out)
     assert run_vitrail(*arguments)[0] == 0

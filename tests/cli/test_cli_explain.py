@@ -9,7 +9,9 @@ from samples import CLASS_NAMES, noisy_photo
 import vitrail
 from vitrail.explanation import Explanation
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 ROTATE_90 = 6
 """EXIF orientation: to be turned by a quarter before it is shown."""
@@ -43,7 +45,10 @@ def odd_photos(tmp_path):
     return {tmp_path / name: ((24, 20) if name == "rotated.jpg" else (20, 24)) for name in photos}
 
 
-def test_photos_of_every_mode_are_explained_in_one_call(odd_photos, run_vitrail, tiny_model_file, tmp_path):
+def test_photos_of_every_mode_are_explained_in_one_call(
+    odd_photos, run_vitrail, tiny_model_file, tmp_path, monkeypatch, real_pictures
+):
+    monkeypatch.setattr("vitrail.runs.explain_photos.MAX_ROWS", 1)  # Of the sheet, which is not what is tested here.
     out = tmp_path / "out"
     code, printed, err = run_vitrail("explain", *odd_photos, "--model", tiny_model_file, "--out", out)
     assert code == 0, err
@@ -76,8 +81,7 @@ def test_a_rotated_photo_is_explained_upright(odd_photos, run_vitrail, tiny_mode
     torch.testing.assert_close(loaded.relevance[0], loaded.relevance[1])
 
 
-def test_saved_explanations_equal_those_of_the_api(run_vitrail, make_photo, tiny_model_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitrail.viz.sheet.MAX_ROWS", 1)  # Drawing is not what is tested here.
+def test_saved_explanations_equal_those_of_the_api(run_vitrail, make_photo, tiny_model_file, tmp_path):
     photos = [make_photo(tmp_path / f"{i}.png", seed=i) for i in range(18)]  # More than one batch.
     code, _out, _err = run_vitrail("explain", tmp_path, "--model", tiny_model_file, "--out", tmp_path / "out")
     assert code == 0
@@ -111,7 +115,10 @@ def test_the_printed_logit_is_the_sum_of_its_printed_parts(run_vitrail, make_pho
     assert f"{target} {probabilities.max():.1%}" in out
 
 
-@pytest.mark.parametrize(("target", "index"), [("amber", 0), ("0", 0), ("crimson", 2), ("6", 6)])
+@pytest.mark.parametrize(
+    ("target", "index"),
+    [pytest.param("amber", 0, marks=pytest.mark.slow), pytest.param("0", 0, marks=pytest.mark.slow), ("crimson", 2), ("6", 6)],
+)
 def test_the_target_may_be_named_or_numbered(target, index, run_vitrail, make_photo, tiny_model_file, tmp_path):
     photo = make_photo(tmp_path / "a.png")
     code, out, _err = run_vitrail("explain", photo, "--model", tiny_model_file, "--target", target, "--out", tmp_path / "out")
@@ -188,7 +195,11 @@ def test_a_named_photo_that_is_too_thin_is_named_in_the_message(run_vitrail, mak
     assert "thin.png" in err
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2), (4000, 20)])
+SLOW_SIZES = [pytest.param(size, marks=pytest.mark.slow) for size in ((3, 2), (4000, 20))]
+
+
+@pytest.mark.usefixtures("real_pictures")
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), *SLOW_SIZES])
 def test_tiny_and_thin_photos(size, run_vitrail, tiny_model_file, tmp_path):
     noisy_photo(0, size).save(tmp_path / "photo.png")
     code, _out, err = run_vitrail("explain", tmp_path / "photo.png", "--model", tiny_model_file, "--out", tmp_path / "out")
@@ -197,7 +208,11 @@ def test_tiny_and_thin_photos(size, run_vitrail, tiny_model_file, tmp_path):
         assert min(picture.size) >= 1
 
 
-@pytest.mark.parametrize("name", ["<script>.png", "50$_$ off.png", "a\nb.png", "naïve.png", "-o.png", "{x}%s.png"])
+SLOW_NAMES = [pytest.param(name, marks=pytest.mark.slow) for name in ("<script>.png", "naïve.png", "-o.png", "{x}%s.png")]
+
+
+@pytest.mark.usefixtures("real_pictures")
+@pytest.mark.parametrize("name", ["50$_$ off.png", "a\nb.png", *SLOW_NAMES])
 def test_hostile_file_names(name, run_vitrail, make_photo, tiny_model_file, tmp_path):
     photo = make_photo(tmp_path / "photos" / name)
     code, _out, err = run_vitrail("explain", photo, "--model", tiny_model_file, "--out", tmp_path / "out")

@@ -11,10 +11,13 @@ import time
 
 import pytest
 from PIL import Image
+from score_runs import draw_plainly
 
 from vitrail.explanation import Explanation
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 
 @pytest.fixture
@@ -78,18 +81,20 @@ def kill_and_go_on(run_vitrail, make_photo, snapshot, tmp_path, monkeypatch, kil
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_pictures")  # A killed program draws them.
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run_vitrail, make_photo, snapshot, tmp_path, monkeypatch):
     kill_and_go_on(run_vitrail, make_photo, snapshot, tmp_path, monkeypatch, kills=[30])
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_pictures")
 def test_a_run_that_is_killed_again_and_again_with_processes_that_read(
     run_vitrail, make_photo, snapshot, tmp_path, monkeypatch
 ):
     kill_and_go_on(run_vitrail, make_photo, snapshot, tmp_path, monkeypatch, kills=[1, 2, 20, 30, 40], more=("--workers", 2))
 
 
-def test_it_prints_a_summary_and_draws_heatmaps(explain, data, tmp_path):
+def test_it_prints_a_summary_and_draws_heatmaps(explain, data, tmp_path, real_pictures):
     code, printed, err = explain("--method", "hit,random")
     assert code == 0, err
     assert "tiny: 5 images explained by hit, random\n" in printed
@@ -167,9 +172,12 @@ def test_an_output_path_that_is_a_file(explain, tmp_path):
     assert (tmp_path / "out").read_text() == "precious"
 
 
+@pytest.mark.usefixtures("real_pictures")
 @pytest.mark.parametrize("command", ["explain", "explain --data"])
-def test_names_of_any_kind(run_vitrail, make_photo, tiny_model_file, tmp_path, command):
+def test_names_of_any_kind(run_vitrail, make_photo, tiny_model_file, tmp_path, monkeypatch, command):
     """One command over all that a name can be: none ends the run."""
+    if command == "explain --data":
+        draw_plainly(monkeypatch)  # The names are in the same titles.
     names = ["=cmd|x.png", "@a.png", "a.jpg", "a.png/b.png", "n" * 251 + ".png", os.fsdecode(b"b\xe9d.png")]
     for i, name in enumerate(names):
         make_photo(tmp_path / "data" / f"{name}.png", seed=i).rename(tmp_path / "data" / name) if len(

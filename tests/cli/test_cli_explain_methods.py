@@ -12,13 +12,15 @@ from vitrail.explanation import Explanation
 
 pytest_plugins = ("tiny", "score_runs")
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture
 def photos(make_photo, tmp_path):
     return [make_photo(tmp_path / f"{name}.png", seed=i) for i, name in enumerate("ab")]
 
 
-def test_several_methods_have_a_folder_each_and_one_sheet(photos, run_vitrail, tiny_model_file, tmp_path):
+def test_several_methods_have_a_folder_each_and_one_sheet(photos, run_vitrail, tiny_model_file, tmp_path, real_pictures):
     out = tmp_path / "out"
     code, printed, err = run_vitrail("explain", *photos, "-m", tiny_model_file, "--method", "hit, random,hit", "--out", out)
     assert code == 0, err
@@ -76,26 +78,32 @@ def test_options_of_methods_reach_them(photos, run_vitrail, tiny_model_file, tmp
         torch.testing.assert_close(loaded.relevance, expected.relevance.cpu())
 
 
-@pytest.mark.parametrize("command", ["explain", "score"])
+BAD_OPTIONS = [
+    (("--method-option", "random.seed=1"), ["options of 'random'", "not among the methods", "hit"]),
+    (("--method-option", "hit.norm_maen=own"), ["no option norm_maen", "norm_mean"]),
+    (("--method-option", "hit.norm_mean=mine"), ["'mine' for hit.norm_mean", "'shared' or 'own'"]),
+    (("--method", "random", "--method-option", "random.seed=many"), ["'many' for random.seed", "integer"]),
+    (("--method-option", "norm_mean=own"), ["--method-option like rollout.discard_ratio=0.9", "'norm_mean=own'"]),
+    (("--method-option", "hit.norm_mean"), ["--method-option like"]),
+    (("--method-option", "hit.norm_mean=[own"), ["cannot read the value of --method-option 'hit.norm_mean=[own'"]),
+    (("--model-arg", "pretrained"), ["--model-arg like pretrained=false", "'pretrained'"]),
+    (("--model-arg", "=1"), ["--model-arg like"]),
+    (("--model-arg", "device=cpu"), ["use --device"]),
+    (("--model-arg", "image_size=32"), ["use --image-size"]),
+    (("--model-arg", "img_size=32"), ["expected no options, got img_size"]),
+    (("--image-size", "0x32"), ["HEIGHTxWIDTH", "'0x32'"]),
+    (("--image-size", "large"), ["HEIGHTxWIDTH", "'large'"]),
+    (("--image-size", "32x32"), ["32"]),
+    (("--model", "timm:vit_tiny_patch16_224", "--model-arg", "pretrained=false", "--model-arg", "no_such=1"), ["no_such"]),
+]
+
+
 @pytest.mark.parametrize(
-    ("arguments", "messages"),
+    ("command", "arguments", "messages"),
     [
-        (("--method-option", "random.seed=1"), ["options of 'random'", "not among the methods", "hit"]),
-        (("--method-option", "hit.norm_maen=own"), ["no option norm_maen", "norm_mean"]),
-        (("--method-option", "hit.norm_mean=mine"), ["'mine' for hit.norm_mean", "'shared' or 'own'"]),
-        (("--method", "random", "--method-option", "random.seed=many"), ["'many' for random.seed", "integer"]),
-        (("--method-option", "norm_mean=own"), ["--method-option like rollout.discard_ratio=0.9", "'norm_mean=own'"]),
-        (("--method-option", "hit.norm_mean"), ["--method-option like"]),
-        (("--method-option", "hit.norm_mean=[own"), ["cannot read the value of --method-option 'hit.norm_mean=[own'"]),
-        (("--model-arg", "pretrained"), ["--model-arg like pretrained=false", "'pretrained'"]),
-        (("--model-arg", "=1"), ["--model-arg like"]),
-        (("--model-arg", "device=cpu"), ["use --device"]),
-        (("--model-arg", "image_size=32"), ["use --image-size"]),
-        (("--model-arg", "img_size=32"), ["expected no options, got img_size"]),
-        (("--image-size", "0x32"), ["HEIGHTxWIDTH", "'0x32'"]),
-        (("--image-size", "large"), ["HEIGHTxWIDTH", "'large'"]),
-        (("--image-size", "32x32"), ["32"]),
-        (("--model", "timm:vit_tiny_patch16_224", "--model-arg", "pretrained=false", "--model-arg", "no_such=1"), ["no_such"]),
+        *(("explain", *case) for case in BAD_OPTIONS),
+        # Commands share the options.
+        *(pytest.param("score", *case, marks=[] if case in BAD_OPTIONS[::5] else pytest.mark.slow) for case in BAD_OPTIONS),
     ],
 )
 def test_bad_options_are_named(command, arguments, messages, photos, run_vitrail, tiny_model_file, tmp_path):
@@ -152,7 +160,6 @@ def test_arguments_of_the_model_and_image_size(arguments, grid, photos, run_vitr
     assert (loaded.relevance.shape[1:], loaded.logits.shape) == (grid, (1, 3))
 
 
-@pytest.mark.usefixtures("plain_pictures")
 def test_score_takes_options_and_has_a_control_by_default(photos, run_vitrail, tiny_model_file, tmp_path):
     common = ("score", photos[0], "-m", tiny_model_file, "--steps", 2)
     code, printed, err = run_vitrail(*common, "--out", tmp_path / "default")
@@ -230,7 +237,7 @@ NOBODY = "9" * 5000
 HOPELESS = [
     (["--method", "rise", "--method-option", "rise.model=foo"], "method 'rise' has no option model"),
     (["--method", "rise", "--method-option", "rise.num_masks=10000000000000"], "out of memory"),
-    (["--method", "rise", "--method-option", f"rise.num_masks={'[' * 3000}"], "cannot read the value of --method-option"),
+    (["--method", "rise", "--method-option", f"rise.num_masks={'[' * 1500}"], "cannot read the value of --method-option"),
     (["--target", NOBODY], "expected a class between 0 and 6, got 9999"),
     (["--image-size", "1000000x1000000"], "expected an image_size of at most"),
     (["--image-size", "9" * 30], "expected an image_size of at most"),

@@ -6,7 +6,9 @@ import pytest
 from samples import CLASS_NAMES
 from tar_files import encoded, write_tar
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from processes import run_together
 import vitrail
 from vitrail.datasets.image_io import open_image
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 FILES = ["images.csv", "index.html", "layers.csv", "layers.png", "saliency.csv", "summary.json"]
 RUN = ["run.json", "shards"]
@@ -43,6 +45,7 @@ def reported(labeled, run_vitrail, tiny_model_file, tmp_path):
     return tmp_path / "out", printed
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_every_file_is_written(reported):
     out, printed = reported
     assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, *RUN, "timing.json"])

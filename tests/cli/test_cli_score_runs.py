@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from processes import run_together
 from score_files import RESULTS, list_components, results_of, rows_of
+from slow import by_default
 
 pytest_plugins = ("tiny", "score_runs")
 
@@ -51,10 +52,7 @@ def spoil(path, how):
 
 @pytest.mark.parametrize(
     "how",
-    [
-        *("missing", "empty", "truncated", "text"),
-        "zeros inside",
-    ],
+    by_default("missing", "truncated", "zeros inside", among=("missing", "empty", "truncated", "text", "zeros inside")),
 )
 def test_what_is_missing_or_damaged_is_measured_again(how, run_score, photos, whole, monkeypatch):
     from vitrail.explainers.hit import HiTContributions

@@ -11,6 +11,8 @@ import pytest
 
 pytest_plugins = ("tiny", "score_runs")
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture
 def commands(photos, tiny_model_file):
@@ -55,7 +57,6 @@ def test_photos_that_were_stopped_are_explained_again(how, commands, run_vitrail
 
 
 @pytest.mark.parametrize("kind", ["folder", "score"])
-@pytest.mark.usefixtures("plain_pictures")
 def test_killed_reader_is_reported_and_the_run_resumes(kind, commands, run_vitrail, monkeypatch, snapshot, tmp_path):
     from vitrail.datasets.folder import ImageFolder
     from vitrail.runs.explain_photos import PhotoReader
@@ -83,8 +84,16 @@ def test_killed_reader_is_reported_and_the_run_resumes(kind, commands, run_vitra
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may mount a small disk")
-@pytest.mark.parametrize("size", ["12k", "40k"])
-@pytest.mark.parametrize("kind", ["photos", "folder", "score"])
+@pytest.mark.usefixtures("real_pictures")
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        *(("photos", size) for size in ("12k", "40k")),
+        *(("folder", size) for size in ("12k", "40k")),
+        ("score", "12k"),
+        pytest.param("score", "40k", marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_disk_is_reported(kind, size, commands, run_vitrail, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -102,7 +111,6 @@ def test_a_full_disk_is_reported(kind, size, commands, run_vitrail, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "score"])
-@pytest.mark.usefixtures("plain_pictures")
 def test_other_class_names_are_not_resumed(kind, commands, run_vitrail, tiny_model_file, tmp_path):
     code, _out, err = run_vitrail(*commands[kind], "--out", tmp_path / "out")
     assert code == 0, err
@@ -116,7 +124,6 @@ def test_other_class_names_are_not_resumed(kind, commands, run_vitrail, tiny_mod
     assert "classes: the class names of the model differ" in err
 
 
-@pytest.mark.usefixtures("plain_pictures")
 def test_renamed_class_folder_is_not_resumed(run_vitrail, make_classes, tiny_model_file, tmp_path):
     data = make_classes(["amber", "crimson"], 2)
     arguments = ("score", data, "-m", tiny_model_file, "--device", "cpu", "--metric", "sparseness", "--out", tmp_path / "out")

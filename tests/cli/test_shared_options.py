@@ -13,6 +13,8 @@ from vitrail.models.fingerprint import state_fingerprint
 
 pytest_plugins = ("tiny", "score_runs")
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture
 def photos(make_photo, tmp_path, monkeypatch):
@@ -43,7 +45,6 @@ def test_json_of_explain_is_one_document(run_vitrail, photos, tiny_model_file):
     assert document["methods"]["random"]["options"]["seed"] == 0
 
 
-@pytest.mark.usefixtures("plain_pictures")
 def test_json_of_score_is_its_summary(run_vitrail, photos, tiny_model_file):
     arguments = ("score", photos, "--model", tiny_model_file, "--steps", 2)
     code, out, err = run_vitrail(*arguments, "--json")

@@ -32,7 +32,7 @@ def test_numbers_are_numbers(text, value):
     assert parse_model_args([f"option={text}"]) == {"option": value}
 
 
-@pytest.mark.parametrize("text", ["[1", "2020-13-45", "[" * 10_000, "!!python/object/apply:os.getcwd []"])
+@pytest.mark.parametrize("text", ["[1", "2020-13-45", "[" * 2_000, "!!python/object/apply:os.getcwd []"])
 def test_unreadable_values(text):
     with pytest.raises(YAML_ERRORS):
         read_yaml(text)

@@ -26,7 +26,7 @@ from vitrail.runs.explain_folder import explain_folder
 from vitrail.runs.explain_images import explain_images, explain_photos
 from vitrail.runs.explain_photos import explain_photos_into
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
 
 SHAPES = [(60, 40), (40, 60), (30, 20), (50, 50), (20, 30), (21, 31), (64, 64)]
 """Width and height; preprocessing makes images of 32x48, 48x32, 32x48, 32x32, 48x32, 47x32 and 32x32 pixels."""
@@ -177,7 +177,8 @@ def test_mask_scores_belong_to_their_photos(classifier, photos, tmp_path, monkey
     assert [row.explanations[0].grid for row in drawn["masks.png"]] == GRIDS
 
 
-@pytest.mark.parametrize("batch_size", [2, 16])
+@pytest.mark.usefixtures("plain_pictures")
+@pytest.mark.parametrize("batch_size", [pytest.param(2, marks=pytest.mark.slow), 16])
 def test_explain_folder_writes_one_file_per_image(batch_size, classifier, photos, expected, tmp_path, blank_sheets):
     out = tmp_path / "out"
     explainers = [make_explainer(name, classifier) for name in ("occlusion", "random")]
@@ -194,6 +195,7 @@ def test_explain_folder_writes_one_file_per_image(batch_size, classifier, photos
     assert (out / "contact_sheet.png").exists()
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_an_interrupted_run_resumes(classifier, photos, tmp_path, snapshot, blank_sheets):
     run = [occlusion(classifier)], photos[0].parent, tmp_path / "out"
     explain_folder(*run)
@@ -203,6 +205,7 @@ def test_an_interrupted_run_resumes(classifier, photos, tmp_path, snapshot, blan
     assert snapshot(tmp_path / "out") == before
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_photos_of_different_grids_are_saved_one_by_one(classifier, photos, expected, tmp_path, blank_sheets):
     (tmp_path / "out").mkdir()
     files = list_photos([photos[0].parent])

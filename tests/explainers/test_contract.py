@@ -54,10 +54,12 @@ def pairs(names, methods=EXPLAINERS):
     return [(method, name) for method in methods for name in names if EXPLAINERS[method].refusal(network(name)) is None]
 
 
-def on(names, methods=EXPLAINERS, default=()):
-    """Parametrize by method and network; networks that are not among the default ones are marked slow."""
+def on(names, methods=EXPLAINERS, default=(), few=()):
+    """Parametrize by method and network; networks that are not among the default ones are marked slow, but with a few methods."""
     chosen = [
-        pytest.param((method, name), id=f"{method}-on-{name}", marks=[] if name in default else pytest.mark.slow)
+        pytest.param(
+            (method, name), id=f"{method}-on-{name}", marks=[] if name in default or (method, name) in few else pytest.mark.slow
+        )
         for method, name in pairs(names, methods)
     ]
     return pytest.mark.parametrize("pair", chosen, indirect=True)
@@ -65,9 +67,16 @@ def on(names, methods=EXPLAINERS, default=()):
 
 WITH_GRADIENTS = [name for name, method in EXPLAINERS.items() if method.needs_gradients]
 
-on_all, on_few = on(networks.NETWORKS, default=FEW), on(FEW, default=BACKENDS)
+OTHERS = [(method, name) for method in ("chefer", "rollout", "occlusion") for name in BACKENDS]
+"""How a network is hooked into does not depend on the method: gradients and attention, attention alone, neither."""
+
+on_all, on_few = on(networks.NETWORKS, default=FEW), on(FEW, default=("hit-pooled", "timm-wide"), few=OTHERS)
 on_any = on(FEW, default=("hit-pooled", "timm-wide"))
 """For what the base class does, whatever the network."""
+
+BASE = [(method, name) for method in ("hit", "chefer", "rollout", "shapley", "random") for name in ("hit-pooled", "timm-wide")]
+on_base = on(FEW, few=BASE)
+"""For what the base class does, whatever the network and the method."""
 
 
 @pytest.fixture
@@ -124,7 +133,7 @@ def test_a_batch_equals_single_images_and_leaves_no_trace(pair):
     assert_unchanged(before, explainer.model.module)
 
 
-@on_all
+@on(networks.NETWORKS, default=("hit-pooled", "timm-wide"), few=OTHERS)
 def test_the_predicted_class_is_the_default(pair):
     explainer, images = pair
     explanation = explainer.explain(images)
@@ -135,7 +144,7 @@ def test_the_predicted_class_is_the_default(pair):
     assert EXPLAINERS[explanation.method] is type(explainer)
 
 
-@on_any
+@on_base
 def test_targets_in_every_form(pair, unchecked):
     explainer, images = pair
     forms = [0, "ant", "0", torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.int32), [0, 0, 0]]
@@ -166,7 +175,7 @@ def test_attribute_has_captums_signature_and_keeps_sums(pair):
 BAD_TARGETS = [5, -1, "dragon", torch.tensor([0, 1]), torch.tensor([0, 1, 5]), torch.tensor([0.0, 1.0, 2.0])]
 
 
-@on_any
+@on_base
 def test_bad_targets_are_refused_and_nothing_changes(pair, unchecked):
     explainer, images = pair
     before = snapshot(explainer.model.module)

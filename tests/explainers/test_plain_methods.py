@@ -295,7 +295,7 @@ def classifier_of(kind):
     return adapt_plain(network, "net", preprocessing=Preprocessing((32, 32), 1.0), cell_size=16)
 
 
-@pytest.mark.parametrize("kind", ["small", "two branches", "no gradients", "intr", "vit"])
+@pytest.mark.parametrize("kind", ["small", "two branches", "no gradients", pytest.param("intr", marks=pytest.mark.slow), "vit"])
 def test_the_methods_that_are_named_are_those_that_run(kind):
     classifier = classifier_of(kind)
     images = torch.rand(1, 3, *classifier.probe_size, generator=torch.Generator().manual_seed(1))

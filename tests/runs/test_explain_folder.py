@@ -4,11 +4,11 @@ import csv
 import json
 from dataclasses import replace
 from datetime import date
-from functools import partial
 
 import pytest
 import torch
 from samples import noisy_photo
+from score_runs import draw_plainly
 
 import vitrail
 from vitrail.core.errors import ImageError, InvalidInputError, OutputError
@@ -16,7 +16,6 @@ from vitrail.datasets.photos import result_names
 from vitrail.explainers import make_explainer
 from vitrail.explanation import Explanation
 from vitrail.runs.explain_folder import explain_folder
-from vitrail.viz.style import Style
 
 pytest_plugins = ("tiny",)
 
@@ -30,14 +29,14 @@ def write_rows(rows, path):
 
 
 @pytest.fixture(autouse=True)
-def _small_pictures(monkeypatch):
+def _plain_pictures(monkeypatch):
     """Drawing is not what is tested here."""
-    monkeypatch.setattr("vitrail.runs.explain_photos.Style", partial(Style, side=16))
+    draw_plainly(monkeypatch)
     monkeypatch.setattr("vitrail.runs.explain_files.MAX_ROWS", 3)
     monkeypatch.setattr("vitrail.runs.explain_files.contact_sheet", write_rows)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def classifier(tiny_model_file):
     return vitrail.load(tiny_model_file, device="cpu")
 
@@ -143,7 +142,7 @@ def test_the_run_is_described(explain, data, classifier, tmp_path):
     assert all(Explanation.load(path).targets.tolist() == [2] for path in (tmp_path / "out").rglob("*.npz"))
 
 
-@pytest.mark.parametrize("times", [0, 1, 7])
+@pytest.mark.parametrize("times", [pytest.param(0, marks=pytest.mark.slow), 1, 7])
 @pytest.mark.parametrize("kind", ["numpy.savez_compressed", "vitrail.runs.explain_files.draw"])
 def test_a_resumed_run_writes_the_same_files(kind, times, explain, tmp_path, snapshot, monkeypatch, seen):
     explain(out=tmp_path / "whole")
@@ -198,7 +197,13 @@ def flip(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
+SLOW_DAMAGES = ("no names", "half the names", "half the picture", "empty arrays")
+"""Those that are noticed as others are."""
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in SLOW_DAMAGES else []) for kind in DAMAGES]
+)
 def test_a_damaged_result_is_made_again(kind, explain, tmp_path, snapshot, seen):
     explain()
     before = snapshot(tmp_path / "out")
@@ -257,13 +262,14 @@ OTHER_RUNS = {
 
 @pytest.mark.parametrize("key", OTHER_RUNS)
 def test_a_run_with_other_settings_is_refused_and_changes_nothing(key, explain, classifier, tmp_path, snapshot, seen):
-    explain()
+    methods = ["hit" if key.startswith("hit") else "random"]
+    explain(methods)
     before = snapshot(tmp_path / "out")
     seen.clear()
     with pytest.raises(
         OutputError, match=rf"a run with other settings \({key}: .* there, .* now\); choose another --out, or add --overwrite"
     ):
-        explain(**OTHER_RUNS[key](classifier))
+        explain(methods, **OTHER_RUNS[key](classifier))
     assert seen == []
     assert snapshot(tmp_path / "out") == before
 
@@ -326,11 +332,11 @@ def test_results_that_nothing_describes_are_refused(explain, tmp_path):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "vitrail run 3"}', '{"format": "vitrail run 2"}'])
 def test_a_damaged_description_is_refused(content, explain, tmp_path):
-    explain()
+    explain(["random"])
     (tmp_path / "out" / "run.json").write_text(content)
     with pytest.raises(OutputError, match=r"cannot read .*run\.json.*--overwrite"):
-        explain()
-    assert explain(overwrite=True).num_before == 0
+        explain(["random"])
+    assert explain(["random"], overwrite=True).num_before == 0
 
 
 def test_run_of_version_0_1_0_is_refused_in_a_sentence(explain, tmp_path, snapshot):

@@ -17,7 +17,9 @@ from vitrail.runs import explain_folder as folder_run
 from vitrail.runs.explain_folder import explain_folder
 from vitrail.runs.explain_shards import is_drawn
 
-pytest_plugins = ("tiny",)
+pytest_plugins = ("tiny", "score_runs")
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 METHODS = ("hit", "rollout")
 

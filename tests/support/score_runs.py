@@ -1,9 +1,10 @@
-"""Runs of `vitrail score` that do not wait for drawings, as fixtures: `pytest_plugins = ("tiny", "score_runs")`."""
+"""Runs that do not wait for drawings, as fixtures: `pytest_plugins = ("tiny", "score_runs")`."""
 
 import contextlib
+import hashlib
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,37 @@ def photos(make_photo, tmp_path) -> list[Path]:
 
 
 def draw_plainly(patch: pytest.MonkeyPatch) -> None:
-    """Make pictures small and gray: drawing takes longer than scoring."""
+    """Make pictures small and of one color: drawing takes longer than scoring and explaining."""
 
     def draw(_what: Any, path: Path, *_more: Any, **_options: Any) -> None:
         Image.new("RGB", (4, 4), "gray").save(path)
 
+    def one_color(*explanations: Any) -> Image.Image:
+        digest = hashlib.sha256(b"".join(each.relevance.cpu().numpy().tobytes() for each in explanations)).digest()
+        return Image.new("RGB", (4, 4), (digest[0], digest[1], digest[2]))
+
+    def draw_sheet(rows: Sequence[Any], path: Path) -> None:
+        one_color(*(each for row in rows for each in row.explanations)).save(path)
+
     for name in ("report.plot_panels", "report.plot_forest", "report.plot_perturbation", "sheets.contact_sheet"):
         patch.setattr(f"vitrail.evaluation.scoring.{name}", draw)
+    patch.setattr("vitrail.evaluation.layer_files.plot_layers", draw)
+    for name in ("files", "photos", "shards"):
+        patch.setattr(f"vitrail.runs.explain_{name}.draw", lambda _row, explanation, _smoothing: one_color(explanation))
+    for name in ("files", "photos"):
+        patch.setattr(f"vitrail.runs.explain_{name}.contact_sheet", draw_sheet)
 
 
 @pytest.fixture
-def plain_pictures(monkeypatch) -> None:
-    """Nothing is drawn."""
-    draw_plainly(monkeypatch)
+def real_pictures() -> None:
+    """Pictures are drawn as for users, also in a file whose tests use `plain_pictures`."""
+
+
+@pytest.fixture
+def plain_pictures(request, monkeypatch) -> None:
+    """Nothing is drawn, unless a test wants `real_pictures`."""
+    if "real_pictures" not in request.fixturenames:
+        draw_plainly(monkeypatch)
 
 
 @pytest.fixture(scope="module")

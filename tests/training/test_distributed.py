@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from processes import run_together
+from processes import fork_together, run_together
 from run_files import read_curve
 from safetensors.torch import load_file
 
@@ -45,9 +45,11 @@ def spoil(*paths):
 def train_together(recipe, images, tmp_path):
     """Return a function that runs `vitrail train` in several processes and returns exit code, output, error and folder."""
 
-    def run(name, *overrides, options=(), processes=2):
+    def run(name, *overrides, options=(), processes=2, forked=False):
         out = tmp_path / name
         arguments = ("train", "-c", recipe, f"data.root={images}", *overrides, "--out", out, *options)
+        if forked:
+            return *fork_together(*arguments, processes=processes), out
         return *run_together("-m", "vitrail", *arguments, processes=processes), out
 
     return run
@@ -65,7 +67,7 @@ def test_two_processes_train_like_one_with_twice_the_batch(augmentation, configu
     (images / "test" / "red" / "0.png").unlink()  # three images: one process validates two
     overrides = (*LEARNING, *augmentation)
     train(configured(*overrides, "data.batch_size=4"), tmp_path / "one")
-    code, out, err, two = train_together("two", *overrides, "data.batch_size=2")
+    code, out, err, two = train_together("two", *overrides, "data.batch_size=2", forked=True)
     assert_complete(code, out, err, two)
     losses = read_curve(tmp_path / "one", "train_loss", "val_loss")
     assert losses.diff(dim=0).abs().min() > 100 * TOLERANCE  # Otherwise the test would prove nothing.

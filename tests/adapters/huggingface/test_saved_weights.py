@@ -34,8 +34,14 @@ def _own_output(network, images):
     return output.logits
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("layout", ["file", "lightning", "in memory"])
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        pytest.param(layout, name, marks=[] if layout == "file" or name in ("vit", "swin") else pytest.mark.slow)
+        for layout in ("file", "lightning", "in memory")
+        for name in NETWORKS
+    ],
+)
 def test_weights_of_a_folder(name, layout, tmp_path):
     network = NETWORKS[name]()
     network.save_pretrained(tmp_path / "trained")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from slow import by_default
 from torch import nn
 
 import vitrail
@@ -79,7 +80,11 @@ def test_every_kind_of_image_tower_is_a_vision_transformer(tower):
     assert all(part.training for part in model.modules())
 
 
-@pytest.mark.parametrize("method", [name for name in EXPLAINERS if name not in ("hit", "hit-rollout", "intr", "diffmask")])
+FOR_TEXTS = [name for name in EXPLAINERS if name not in ("hit", "hit-rollout", "intr", "diffmask")]
+
+
+# `test_similarity.py` tests all methods on the similarity that a text gives.
+@pytest.mark.parametrize("method", by_default("attention", "chefer", "grad-cam", "shapley", among=FOR_TEXTS))
 def test_every_method_explains_a_text(images, method):
     compared = similarity(clip_networks.open_clip_model(layers=3), prompts=clip_networks.PROMPTS)
     options = {"num_passes": 100} if method == "shapley" else {}

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from score_runs import draw_plainly
 from scored import LOGIT, SHADES, Exact, additive, column, gray_photos, hand_made
 
 from vitrail.datasets.folder import ImageFolder
@@ -43,14 +44,16 @@ def made(tmp_path_factory):
     second = replace(first, name="two/<b>&")
     images = ImageFolder.scan(root, first.preprocessing)
     plan = Plan.create({"logit": LOGIT, "mixed": MIXED}, ["single-step", "masks"])
-    scores, captions = [], {}
-    for classifier in (first, second):
-        explainers = [Exact(classifier), make_explainer("random", classifier, precision="bf16")]
-        found = score(classifier, images, explainers, plan, target=0)
-        scores.append(found)
-        captions |= write_sheets(folder, found, plan, images, explainers)
-    table = Table.from_scores(scores)
-    write_results(folder, table, captions)
+    with pytest.MonkeyPatch.context() as patch:
+        draw_plainly(patch)
+        scores, captions = [], {}
+        for classifier in (first, second):
+            explainers = [Exact(classifier), make_explainer("random", classifier, precision="bf16")]
+            found = score(classifier, images, explainers, plan, target=0)
+            scores.append(found)
+            captions |= write_sheets(folder, found, plan, images, explainers)
+        table = Table.from_scores(scores)
+        write_results(folder, table, captions)
     return folder, scores, table
 
 
