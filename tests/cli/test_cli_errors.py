@@ -248,6 +248,10 @@ WRITES = {
     "test": ["texts", "arrays"],
 }
 
+BY_DEFAULT = [("explain", "pictures"), ("explain", "plots"), ("explain", "temporary folders")]
+BY_DEFAULT += [("score", "texts"), ("score", "tables"), ("test", "arrays")]
+"""Every kind once; all others are slow tests."""
+
 
 def expect_whole(before, after, name):
     """Nothing of a failed run is half there; with `--overwrite`, batches of a run and their description may be gone or new."""
@@ -260,7 +264,7 @@ def expect_whole(before, after, name):
 @pytest.mark.parametrize(
     ("command", "kind"),
     [
-        pytest.param(name, kind, marks=pytest.mark.slow if (name, kind) == ("score", "plots") else [])
+        pytest.param(name, kind, marks=[] if (name, kind) in BY_DEFAULT else pytest.mark.slow)
         for name, kinds in WRITES.items()
         for kind in kinds
     ],

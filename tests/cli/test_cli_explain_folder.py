@@ -117,6 +117,7 @@ def test_the_default_method_is_that_of_the_model(explain, tmp_path):
     assert [path.name for path in sorted((tmp_path / "out").iterdir()) if path.is_dir()] == ["hit"]
 
 
+@pytest.mark.slow
 def test_a_run_with_other_settings_ends_in_exit_code_2(explain, tmp_path, snapshot):
     assert explain("--method", "random")[0] == 0
     before = snapshot(tmp_path / "out")
@@ -173,7 +174,7 @@ def test_an_output_path_that_is_a_file(explain, tmp_path):
 
 
 @pytest.mark.usefixtures("real_pictures")
-@pytest.mark.parametrize("command", ["explain", "explain --data"])
+@pytest.mark.parametrize("command", [pytest.param("explain", marks=pytest.mark.slow), "explain --data"])
 def test_names_of_any_kind(run_vitrail, make_photo, tiny_model_file, tmp_path, monkeypatch, command):
     """One command over all that a name can be: none ends the run."""
     if command == "explain --data":
@@ -194,6 +195,7 @@ def test_names_of_any_kind(run_vitrail, make_photo, tiny_model_file, tmp_path, m
         assert "6 of 6 images are already explained" in err
 
 
+@pytest.mark.slow
 def test_images_that_could_not_be_read_are_known_again(explain, data, tmp_path):
     (data / "=broken.png").write_text("no photo")
     for before in ("", "5 of 6 images are already explained"):

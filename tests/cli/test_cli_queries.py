@@ -134,6 +134,7 @@ def test_photos_of_a_class_by_its_number(run_vitrail, intr_file, data, photo, tm
     assert len(re.findall(rf": {networks.CLASS_NAMES[4]} [\d.]+% \(true class\), ", printed)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plain_sheets")
 def test_what_cannot_be_read_is_skipped_and_reported(run_vitrail, refused, intr_file, data, tmp_path):
     (data / DOG / "1.png").write_text("no photo")
@@ -197,6 +198,7 @@ def test_top_below_one_is_refused(top, run_vitrail, intr_file, photo, tmp_path):
     assert "--top" in err
 
 
+@pytest.mark.slow
 def test_results_are_replaced_only_by_overwrite(run_vitrail, refused, intr_file, photo, snapshot, tmp_path):
     out = tmp_path / "out"
     arguments = ("queries", photo, "-m", intr_file, "--top", 1, "-o", out)

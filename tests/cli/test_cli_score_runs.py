@@ -88,6 +88,7 @@ def test_a_finished_run_returns_the_same_results(run_score, photos, whole):
     assert {path.name: path.stat().st_mtime_ns for path in (out / "shards").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_half_way_resumes(run_vitrail, run_score, photos, whole, tiny_model_file, tmp_path, monkeypatch):
     """The disk is full at the second batch; what was written before is whole."""
     _whole, expected = whole
@@ -114,6 +115,7 @@ def test_a_run_that_fails_half_way_resumes(run_vitrail, run_score, photos, whole
     assert results_of(gone_on) == expected
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_whoever_reads_them(run_score, photos, whole):
     _out, expected = whole
     out, _printed, _err = run_score(photos[0].parent, *OPTIONS, "--workers", 2, out="other")
@@ -189,6 +191,7 @@ def test_overwrite_replaces_the_results(run_score, photos, whole):
     assert json.loads((out / "run.json").read_text())["num_images"] == 1
 
 
+@pytest.mark.slow
 def test_overwrite_leaves_no_results_of_the_run_before(run_score, photos, whole):
     out, _expected = whole
     run_score(photos[0].parent, "--metric", "complexity", "--overwrite")

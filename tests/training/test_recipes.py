@@ -8,6 +8,7 @@ import pytest
 import torch
 from official_layouts import LAYOUTS, photo, text
 from recipes import ALL, BASES, CONFIGS, FINETUNED, GATE_RECIPES, HITS, INTRS, OWN_RECIPES, RECIPES, read_recipe
+from slow import by_default
 
 import vitrail
 from vitrail.adapters import adapt, build, save
@@ -104,7 +105,7 @@ def test_recipe_can_be_read_and_has_a_header(name):
         assert f"--out runs/{name.removesuffix('.yaml')}" in "".join(head)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", by_default(*RECIPES[::3], among=RECIPES))
 def test_recipe_builds_its_network(name):
     config = read_recipe(name)
     model = config.model.model_copy(
@@ -239,6 +240,7 @@ def test_two_steps_of_the_networks_of_diffmask(name, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_two_steps_of_intr(birds, tmp_path):
     overrides = (*small("cub-intr.yaml"), "model.start_from=null", "data.batch_size=10", "schedule.epochs=1")
     run("cub-intr.yaml", birds, tmp_path / "run", *overrides)

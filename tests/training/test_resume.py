@@ -76,6 +76,7 @@ def assert_uninterrupted(configured, tmp_path):
     return check
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_intr_on_padded_images_resumes_to_the_same_bits(batch, intr_configured, train_until_killed, tmp_path):
     overrides = ("data.batch_size=3", "engine.checkpoint_every=1", "loss.auxiliary=0.5")
@@ -94,7 +95,7 @@ ANY_BATCH = range(1, 12)
     [
         ((), (4, 7)),  # At the end of an epoch of four batches, and within one.
         (ACCUMULATED, (3,)),  # Between the two batches of a step.
-        (BY_EPOCH, (6,)),
+        pytest.param(BY_EPOCH, (6,), marks=pytest.mark.slow),
         pytest.param((), ANY_BATCH, marks=pytest.mark.slow),
         pytest.param(ACCUMULATED, ANY_BATCH, marks=pytest.mark.slow),
         pytest.param(BY_EPOCH, ANY_BATCH, marks=pytest.mark.slow),
@@ -143,6 +144,7 @@ def test_photos_in_memory_change_nothing(configured, train_until_killed, assert_
     assert_uninterrupted(tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_repeated_augmentation_and_lookahead_resume(configured, train_until_killed, assert_uninterrupted, tmp_path):
     overrides = ("data.repeats=2", "optimizer.name=lookahead_radam", "schedule.name=linear")
     train_until_killed(configured(*EVERYTHING, *overrides), tmp_path / "killed", batch=6)

@@ -125,7 +125,10 @@ def test_existing_files_are_not_changed(tmp_path, snapshot):
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize(("num_workers", "exists"), [(0, True), (0, False), (1, False)])
+@pytest.mark.parametrize(
+    ("num_workers", "exists"),
+    [(0, True), pytest.param(0, False, marks=pytest.mark.slow), pytest.param(1, False, marks=pytest.mark.slow)],
+)
 def test_a_failed_run_leaves_no_files(tmp_path, num_workers, exists):
     if exists:
         (tmp_path / "out").mkdir()

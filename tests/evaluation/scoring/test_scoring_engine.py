@@ -397,6 +397,7 @@ def test_only_a_damaged_batch_is_measured_again(how, tmp_path, classifier, image
     assert store.load(1) is not None
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_with_the_same_numbers(tmp_path, scores, classifier, images, cheap_plan):
     methods = [make_explainer(name, classifier) for name in METHODS]
     whole = score(classifier, images, [*methods, Recording(classifier)], cheap_plan, batch_size=2)

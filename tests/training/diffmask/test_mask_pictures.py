@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -72,6 +73,7 @@ def test_pictures_do_not_change_the_training(mask_configured, table, tmp_path):
             assert all(value == other[name] for name, value in row.items() if not name.endswith("seconds"))
 
 
+@pytest.mark.slow
 def test_drawing_changes_no_state(mask_configured, steps, tmp_path):
     train(mask_configured("pictures.every=8", "pictures.count=1"), tmp_path / "run")
     callback, network, mask = drawing(steps.trainer), steps.learner.vit.module, steps.learner.module

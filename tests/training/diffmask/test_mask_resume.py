@@ -83,6 +83,7 @@ def test_run_killed_in_validation_leaves_the_same_files(validation, mask_configu
     assert read_results(tmp_path / "killed") == read_results(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_run_stopped_by_its_time_limit_leaves_the_same_files(mask_configured, tmp_path):
     config, hurried = mask_configured(*EVERYTHING), mask_configured(*EVERYTHING, "engine.max_minutes=1e-9")
     train(config, tmp_path / "whole")

@@ -163,6 +163,7 @@ def test_gates_train_on_photos_without_classes(mask_configured, sheets, images, 
     assert table(tmp_path / "held-out")[-1]["step"] == "6"
 
 
+@pytest.mark.slow
 def test_tensorboard_logs_figures_and_pictures(run_of, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     _, run = run_of("engine.loggers=[tensorboard]", "pictures.every=4", "pictures.count=1")
@@ -180,6 +181,7 @@ def test_run_stopped_before_validation_announces_no_gates(run_of, run_vitrail, t
     assert f"{run / 'best.safetensors'};" in out
 
 
+@pytest.mark.slow
 def test_gates_train_on_other_networks(mask_configured, sheets, images, tmp_path):
     """A gray network with two prefix tokens, a HiT of one stage, and a library network by name."""
     from vitrail.adapters import Preprocessing, build, save

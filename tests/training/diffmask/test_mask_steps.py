@@ -106,7 +106,7 @@ class Batches(Callback):
     "overrides",
     [
         (),
-        ("diffmask.gradient_clip=0.05", "diffmask.placeholder=false"),
+        pytest.param(("diffmask.gradient_clip=0.05", "diffmask.placeholder=false"), marks=pytest.mark.slow),
         ("diffmask.alpha=0.1", "diffmask.lookahead_alpha=0.8", "diffmask.lookahead_steps=2"),
     ],
     ids=str,
