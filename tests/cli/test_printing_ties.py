@@ -20,3 +20,8 @@ def test_a_map_that_is_the_same_everywhere_has_no_strongest_patches():
         torch.zeros(1, 2, 2), torch.tensor([1]), torch.tensor([[2.0, 1.0]]), "grad-cam", class_names=("cat", "dog")
     )
     assert describe_explanation(explanation, 3) == "relevance for dog is 0 everywhere: the method found nothing to show"
+
+
+def test_the_only_cell_of_a_map_is_printed():
+    explanation = Explanation(torch.full((1, 1, 1), 0.5), torch.tensor([1]), torch.tensor([[2.0, 1.0]]), "grad-cam")
+    assert describe_explanation(explanation, 3).endswith("row 0 column 0 0.5")

@@ -9,6 +9,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from vitrail.adapters import adapt
 from vitrail.adapters.similarity import compare_with_probe
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.explainers import make_explainer
 from vitrail.explainers._libra import balanced_gradients
 
@@ -86,3 +87,26 @@ def test_attention_of_torch_has_the_gradient_of_constant_weights(batch_first, si
     torch.testing.assert_close((by_value * value).sum(), output.sum() - constant)
     assert by_query is None or not by_query.any()
     assert weights.std() > 0
+
+
+@pytest.mark.parametrize("options", [{"add_bias_kv": True}, {"add_zero_attn": True}])
+def test_attention_to_more_than_tokens_is_refused(options):
+    attention, tokens = nn.MultiheadAttention(8, 2, **options).double(), torch.randn(4, 1, 8).double()
+    classifier, _ = prepared("timm")
+    with balanced_gradients(classifier), pytest.raises(UnsupportedModelError, match="bias_k or add_zero_attn; leave libra out"):
+        attention(tokens, tokens, tokens)
+
+
+def test_heads_that_share_keys_and_values():
+    query, key, value = torch.randn(1, 4, 3, 8).double(), torch.randn(1, 2, 5, 8).double(), torch.randn(1, 2, 5, 8).double()
+    query.requires_grad_()
+    value.requires_grad_()
+    attend = nn.functional.scaled_dot_product_attention
+    expected = attend(query, key, value, enable_gqa=True)
+    classifier, _ = prepared("timm")
+    with balanced_gradients(classifier):
+        output = attend(query, key, value, enable_gqa=True)
+    torch.testing.assert_close(output, expected)
+    [by_value, by_query] = torch.autograd.grad(output.sum(), [value, query], allow_unused=True)
+    torch.testing.assert_close((by_value * value).sum(), output.sum())
+    assert by_query is None or not by_query.any()

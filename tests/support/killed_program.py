@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def kill_at(write: int) -> None:
-    """Kill this process by SIGKILL when it is about to finish a file for the so many-th time."""
+    """Kill this process with SIGKILL just before it finishes its file number `write`."""
     replace, count = Path.replace, 0
 
     def replace_or_die(path: Path, target: str | Path) -> Path:

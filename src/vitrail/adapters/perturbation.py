@@ -13,6 +13,9 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.imputation import Imputer
 from vitrail.core.types import Baseline, Images, Keep, Logits
 
+IMPUTER_IMAGES = 20
+"""How many images an imputer holds at once for every image that it changes."""
+
 
 class PerturbedClassifier(ABC):
     """Abstract: runs a network on perturbed images, in pixel space, in batches that fit into memory."""
@@ -99,6 +102,8 @@ class PerturbedClassifier(ABC):
             return self.logits(torch.where(visible.unsqueeze(1), images[image_of], replacement))
 
         bytes_each = self.bytes_per_image(images)
+        if not isinstance(baseline, Tensor):
+            bytes_each += IMPUTER_IMAGES * images[0].numel() * images.element_size()
         return run_in_batches(run, len(images) * num_steps, bytes_each, images.device).unflatten(0, (-1, num_steps))
 
     def bytes_per_image(self, images: Images) -> int:

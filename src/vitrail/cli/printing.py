@@ -112,7 +112,8 @@ def describe_explanation(explanation: "Explanation", top: int) -> str:
     patches, ties = explanation.strongest_patches(0, top), len(explanation.ties(0, top))
     tied = f"; {ties} more may be as strong, within the error of sampling" if ties else ""
     if explanation.bias is None:
-        if explanation.relevance.unique().numel() == 1:
+        num_values = explanation.relevance.unique().numel()
+        if num_values == 1 < explanation.relevance.numel():
             return f"relevance for {target} is {patches[0][2]:.3g} everywhere: the method found nothing to show"
         parts = ", ".join(f"row {row} column {col} {value:.3g}" for row, col, value in patches)
         return f"relevance for {target}; strongest patches: {parts}{tied}"

@@ -8,6 +8,7 @@ from PIL import Image
 
 from vitrail.adapters import load
 from vitrail.api import score
+from vitrail.core.command import running_command
 from vitrail.core.errors import MissingExtraError
 from vitrail.core.files import output_folder, results_folder
 from vitrail.core.outputs import format_share
@@ -131,7 +132,7 @@ def _write_page(
         _birds_section(folder, birds),
     ]
     lead = f"vitrail explains a photo by {hit.model}, a classifier that is a sum over patches."
-    write_report(folder / "index.html", f"Why is this a {target}?", lead, sections)
+    write_report(folder / "index.html", f"Why is this a {target}?", lead, sections, running_command())
 
 
 def _birds_section(folder: Path, birds: BirdResults) -> Section:

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from vitrail.core.command import running_command
 from vitrail.core.csv_io import write_csv
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text
@@ -112,7 +113,7 @@ def _write_page(folder: Path, report: LayerReport) -> None:
     head = ["layer", "mean", "standard error", "mean magnitude", "standard error"]
     text = "The contribution of each layer to the logit of the predicted class; layers and bias add up to the logit."
     sections.append(Section("Mean layer saliency", text, table=Table(head, contributions)))
-    write_report(folder / "index.html", "What each layer contributes", lead(report), sections)
+    write_report(folder / "index.html", "What each layer contributes", lead(report), sections, running_command())
 
 
 def _figures(report: LayerReport) -> LayerFigures:

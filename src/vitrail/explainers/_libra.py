@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vitrail.adapters import ViTAdapter
+from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import forward_hooks
 
 ACTIVATIONS = (
@@ -65,6 +66,8 @@ class _ConstantAttention(TorchFunctionMode):
 
 def _attend_by_constants(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Compute attention from weights without gradients: what it gives for the identity in place of the values."""
+    if kwargs.pop("enable_gqa", False):  # Several heads of queries share one of keys and values.
+        key, value = (part.repeat_interleave(query.shape[-3] // part.shape[-3], -3) for part in (key, value))
     with torch.no_grad():
         identity = torch.eye(key.shape[-2], device=key.device, dtype=key.dtype).expand(*key.shape[:-1], -1)
         weights = nn.functional.scaled_dot_product_attention(query, key, identity, *args, **kwargs)
@@ -75,6 +78,10 @@ def _attend_by_constant_heads(attend: Callable[..., Any], args: Any, kwargs: Any
     """Do the same for `torch.nn.MultiheadAttention`, sequence first, whose projections belong to it."""
     given = inspect.signature(attend).bind(*args, **kwargs)
     given.apply_defaults()
+    if given.arguments["bias_k"] is not None or given.arguments["add_zero_attn"]:
+        raise UnsupportedModelError(
+            "expected attention to tokens only for libra, got torch's MultiheadAttention with bias_k or add_zero_attn; leave libra out"
+        )
     with torch.no_grad():
         _, weights = attend(**given.arguments | {"need_weights": True, "average_attn_weights": False})
     found, width = given.arguments, given.arguments["embed_dim_to_check"]

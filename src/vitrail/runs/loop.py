@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -47,8 +47,7 @@ class Batches:
     @property
     def num_images(self) -> int:
         """Number of images."""
-        assert isinstance(self.images, Sized)
-        return len(self.images)
+        return len(cast(Sized, self.images))
 
     @property
     def num_shards(self) -> int:

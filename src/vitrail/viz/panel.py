@@ -107,8 +107,7 @@ def draw_panel(
         )
     else:
         box = box or (0.0, 0.0, float(photo.width), float(photo.height))
-        if kind == "masked":
-            assert cells is not None
+        if kind == "masked" and cells is not None:  # A style of this kind has a share.
             picture = fade(photo, cells.float(), box, side=style.side)
         else:
             picture = overlay(photo, relevance, box, opacity=OPACITY, side=style.side, outline=cells, **colored)  # type: ignore[arg-type]
@@ -134,12 +133,11 @@ def _draw_errors(
         )
     errors = replace(explanation, relevance=error, bias=None, standard_error=None)
     panel = draw_panel(errors, replace(style, kind="heatmap", share=None), photo, box)
-    assert panel.scale is not None
     unit = "in logits" if explanation.bias is not None and has_probabilities(explanation.output) else "as relevance"
     unclear = int((explanation.relevance[0].abs() < 2 * error[0]).sum())
     return replace(
         panel,
-        scale=replace(panel.scale, unit=f"standard error, {unit}", divisor=1.0),
+        scale=None if panel.scale is None else replace(panel.scale, unit=f"standard error, {unit}", divisor=1.0),
         notes=(*panel.notes, f"{unclear} of {error[0].numel()} cells are within two standard errors of zero"),
     )
 

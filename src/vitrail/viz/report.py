@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitrail.core.command import running_command
 from vitrail.core.files import write_text
 from vitrail.viz.html import encode_data_uri, render
 
@@ -64,14 +63,14 @@ class Section:
     table: Table | None = None
 
 
-def write_report(path: str | Path, title: str, lead: str, sections: Sequence[Section]) -> None:
-    """Write the page. If a command of the program makes it, the page ends with that command.
+def write_report(path: str | Path, title: str, lead: str, sections: Sequence[Section], command: str | None = None) -> None:
+    """Write the page.
 
     Args:
         path: The HTML file.
         title: Its headline.
         lead: The paragraph below the headline.
         sections: The content.
+        command: The command that makes the page again, which it ends with; None if there is none.
     """
-    command = running_command()
     write_text(path, render("report.html", "vitrail.viz", title=title, lead=lead, sections=sections, command=command))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitrail.core.command import running_command
 from vitrail.core.files import output_folder
 from vitrail.evaluation.scoring.citation import describe_methods_for_citation
 from vitrail.evaluation.scoring.files import write_comparisons, write_curves, write_images, write_summary
@@ -70,7 +71,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     lead = (
         f"{len(table.methods)} methods on {table.num_images} images. Numbers are means ± half of their 95 % bootstrap interval."
     )
-    write_report(folder / "index.html", f"How faithful are explanations of {models}?", lead, sections)
+    write_report(folder / "index.html", f"How faithful are explanations of {models}?", lead, sections, running_command())
     shown = [picture.path for section in sections for picture in section.pictures]
     remove_stale_results(folder, {*shown, *(folder / name for name in names)})
 
