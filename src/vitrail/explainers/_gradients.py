@@ -64,3 +64,8 @@ def _refuse_zero(gradient: Tensor) -> None:
             "does not depend on the image, or half precision rounds the gradient to zero (use precision=full and float32 weights), or the "
             "image is compared with itself, where similarity is at its maximum (compare other images, or choose occlusion or rise)"
         )
+
+
+def replace_gradient(output: Tensor, surrogate: Tensor) -> Tensor:
+    """Return the values of `output` with the gradient of `surrogate`: in half precision the two are rounded differently."""
+    return output.detach() + (surrogate - surrogate.detach()).to(output.dtype)
