@@ -76,10 +76,11 @@ class LeGrad(Explainer):
         targets = choose(logits)
         states = trace.hidden_states[1:][used]
         if by_blocks:
-            scores, attentions = [self._score(tokens) for tokens in states], trace.attentions
+            scored = [*zip(map(self._score, states), trace.attentions, strict=True)]
         else:
-            scores, attentions = zip(*(self._score_by_attention(tokens.detach()) for tokens in states), strict=True)
-        gradients = target_gradients(torch.stack([*scores]).sum(0), targets, attentions)
+            scored = [self._score_by_attention(tokens.detach()) for tokens in states]
+        scores, attentions = zip(*scored, strict=True)
+        gradients = target_gradients(torch.stack(scores).sum(0), targets, attentions)
         prefix, grid_size = self.vit.num_prefix_tokens, self.vit.grid_size(images)
         maps = [to_grid(gradient.clamp_min(0).mean((1, 2)), prefix, grid_size) for gradient in gradients]
         return Attribution(logits, targets, sum(maps[1:], maps[0]) / len(maps))
