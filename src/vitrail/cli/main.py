@@ -23,6 +23,7 @@ from vitrail.cli.listing import list_everything
 from vitrail.cli.queries import queries
 from vitrail.cli.recipe import recipe
 from vitrail.cli.recommend import recommend
+from vitrail.cli.repeated_options import OnceCommand
 from vitrail.cli.score import score
 from vitrail.cli.serve import serve
 from vitrail.cli.shared_options import Quiet, set_log_level, share_options
@@ -87,7 +88,7 @@ for name, command in (
 ):
     # The demo replaces its own results; the server has none.
     shared = share_options(expand_groups(command), has_result=name != "serve", numbered=name != "demo")
-    app.command(name)(shared if name in DISTRIBUTED else _refuse_processes(name, shared))
+    app.command(name, cls=OnceCommand)(shared if name in DISTRIBUTED else _refuse_processes(name, shared))
 
 
 def _print_version(wanted: bool) -> bool:
