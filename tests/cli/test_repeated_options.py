@@ -1,20 +1,25 @@
-"""A list that is given twice is refused: the second one would win silently."""
+"""A model, data set or method that is given twice is refused: the second one would win silently."""
 
 import pytest
 
 
 @pytest.mark.parametrize(
-    ("arguments", "option"),
+    ("arguments", "refused"),
     [
-        (["explain", "x.png", "--method", "chefer", "--method", "rollout"], "--method"),
-        (["compare", "x", "-m", "a", "--model=b"], "--model"),
-        (["score", "x", "--protocol", "hit", "--limit", "3", "--protocol=tokens"], "--protocol"),
+        (["explain", "x.png", "--method", "chefer", "--method", "rollout"], "--method once, with values separated by commas"),
+        (["compare", "x", "-m", "a", "--model=b"], "--model once, with values separated by commas"),
+        (
+            ["score", "x", "--protocol", "hit", "--limit", "3", "--protocol=tokens"],
+            "--protocol once, with values separated by commas",
+        ),
+        (["explain", "x.png", "--prompts", "a cat", "--prompts", "a dog"], "--prompts once"),
+        (["explain", "x.png", "--target", "cat", "--target", "dog"], "--target once"),
     ],
 )
-def test_a_second_list_is_refused(run_vitrail, arguments, option):
+def test_a_second_value_is_refused(run_vitrail, arguments, refused):
     code, out, err = run_vitrail(*arguments)
     assert (code, out) == (2, "")
-    assert f"expected {option} once, with values separated by commas, got it 2 times" in err
+    assert f"expected {refused}, got it 2 times" in err
     assert "Traceback" not in err
 
 
