@@ -95,6 +95,15 @@ def configured(recipe, images):
 
 
 @pytest.fixture
+def configured_for(recipe, images):
+    """Return a function that reads the recipe without the keys of HiTs."""
+    content = yaml.safe_load(recipe.read_text())
+    content["model"] = {"image_size": 32}
+    recipe.write_text(yaml.safe_dump(content))
+    return lambda *overrides: read_config(recipe, [f"data.root={images}", *overrides])
+
+
+@pytest.fixture
 def intr_recipe(tmp_path):
     path = tmp_path / "intr.yaml"
     path.write_text(yaml.safe_dump(INTR))

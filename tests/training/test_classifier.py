@@ -9,7 +9,6 @@ import networks
 import numpy as np
 import pytest
 import torch
-import yaml
 from run_files import read_column, read_metrics
 
 import vitrail
@@ -17,7 +16,7 @@ from vitrail.adapters import Preprocessing
 from vitrail.adapters import build as build_network
 from vitrail.core.errors import InvalidInputError, OutputError, TrainingError
 from vitrail.datasets.augmentation.transforms import AugmentationConfig
-from vitrail.training import read_config, train
+from vitrail.training import train
 
 pytest.importorskip("lightning")
 
@@ -36,15 +35,6 @@ HUGGINGFACE = [
 ]
 HIT = ["model.patch_size=8", "model.depths=[1]", "model.widths=[12]", "model.num_heads=2"]
 TORCHVISION = ["model.name=torchvision:vit_b_16"]
-
-
-@pytest.fixture
-def configured_for(recipe, images):
-    """Return a function that reads the recipe without the keys of HiTs."""
-    content = yaml.safe_load(recipe.read_text())
-    content["model"] = {"image_size": 32}
-    recipe.write_text(yaml.safe_dump(content))
-    return lambda *overrides: read_config(recipe, [f"data.root={images}", *overrides])
 
 
 @pytest.fixture

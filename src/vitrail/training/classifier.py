@@ -17,6 +17,7 @@ from vitrail.core.types import Images, Logits, Padding
 from vitrail.datasets.dataset import Batch
 from vitrail.training.config import TrainingConfig
 from vitrail.training.distillation import Teacher, student_logits
+from vitrail.training.feature_guide import FeatureGuide
 from vitrail.training.learner import Learner
 from vitrail.training.losses import Labels, Loss, cosub_loss, create_label_loss
 from vitrail.training.optimization import create_optimizer, create_schedule
@@ -33,13 +34,19 @@ class ImageClassifier(Learner):
         config: Recipe.
         mixing: mixup and cutmix of a batch, or None.
         teacher: Teacher for distillation, or None.
+        guide: Teaches the tokens of the network features of the teacher, or None.
     """
 
     def __init__(
-        self, classifier: Classifier, config: TrainingConfig, mixing: Mixing | None = None, teacher: Teacher | None = None
+        self,
+        classifier: Classifier,
+        config: TrainingConfig,
+        mixing: Mixing | None = None,
+        teacher: Teacher | None = None,
+        guide: FeatureGuide | None = None,
     ) -> None:
         super().__init__(config.engine.seed)
-        self.module = classifier.module
+        self.module, self.guide = classifier.module, guide
         self.classifier, self.config, self.mixing, self.teacher = classifier, config, mixing, teacher
         if config.loss.auxiliary and not (isinstance(classifier, INTRAdapter) and classifier.intr.config.decoder_depth > 1):
             raise InvalidInputError(
@@ -86,9 +93,16 @@ class ImageClassifier(Learner):
             return cosub_loss(first, second, labels, self.label_loss)
         if self.teacher is None:
             return self.label_loss(self(images, padding), labels)
+        if self.guide is None:
+            return self._distillation_loss(images, labels, self.teacher)
+        with self.guide.watch() as seen:
+            loss = self._distillation_loss(images, labels, self.teacher)
+        return loss + self.guide.loss(seen)
+
+    def _distillation_loss(self, images: Images, labels: Labels, teacher: Teacher) -> Tensor:
         for_labels, for_teacher = student_logits(self.module, images)
         alpha = self.config.distillation.alpha
-        return (1 - alpha) * self.label_loss(for_labels, labels) + alpha * self.teacher.loss(images, for_teacher)
+        return (1 - alpha) * self.label_loss(for_labels, labels) + alpha * teacher.loss(images, for_teacher)
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
@@ -112,6 +126,8 @@ class ImageClassifier(Learner):
         data, engine = self.config.data, self.config.engine
         images_per_step = data.batch_size * self.trainer.world_size * engine.accumulate
         optimizer = create_optimizer(self.module, self.config.optimizer, images_per_step)
+        if self.guide is not None:
+            optimizer.add_param_group({"params": list(self.guide.parameters())})
         # The trainer's own estimate would create the data loaders before the checkpoint is loaded.
         num_batches: int = self.trainer.datamodule.num_batches  # type: ignore[attr-defined]  # a TrainingData
         num_steps = math.ceil(num_batches / engine.accumulate) * self.config.schedule.epochs

@@ -49,6 +49,8 @@ class TrainingConfig(Recipe):
                 "expected distillation.kind soft or hard together with a distillation.teacher, got "
                 f"kind {self.distillation.kind} and teacher {self.distillation.teacher}"
             )
+        if self.distillation.features is not None and self.distillation.teacher is None:
+            raise ValueError("expected a distillation.teacher for distillation.features, got none")
         if self.loss.cosub and self.distillation.kind != "none":
             raise ValueError("expected loss.cosub or distillation, got both: each defines its own loss")
         if self.loss.cosub and not self.model.drop_path:

@@ -24,6 +24,7 @@ from vitrail.training.diffmask.recipe import train_mask
 from vitrail.training.distillation import Teacher
 from vitrail.training.engine import create_trainer, fit
 from vitrail.training.export import BEST, Export
+from vitrail.training.feature_guide import FeatureGuide
 from vitrail.training.network import (
     RANDOM_AND_FROZEN,
     build_network,
@@ -88,7 +89,10 @@ def _train_classifier(config: TrainingConfig, out: Path, checkpoint: Path | None
     if config.optimizer.backbone_learning_rate == 0:
         freeze_backbone(classifier.module)
     mixing = make_label_mixing(config.augmentation, classifier.num_classes)
-    learner = ImageClassifier(classifier, config, mixing, teacher)
+    guide = None
+    if teacher is not None and config.distillation.features is not None:
+        guide = FeatureGuide(config.distillation.features, classifier, teacher)
+    learner = ImageClassifier(classifier, config, mixing, teacher, guide)
     export = Export(out, classifier)
     trainer = create_trainer(
         config,

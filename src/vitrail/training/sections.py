@@ -101,6 +101,16 @@ class LossConfig(Section):
     """INTR only: weight of the mean loss of the decoder layers before the last."""
 
 
+class FeatureConfig(Section):
+    """Features of a convolutional teacher that the student's patch tokens learn to predict."""
+
+    layer: str
+    """Module of the teacher that returns a feature map, such as "s3" of a RegNet of timm."""
+    block: int = Field(ge=0)
+    """Number of the student's block whose tokens predict it."""
+    weight: float = Field(0.1, gt=0)
+
+
 class DistillationConfig(Section):
     """Distillation from a trained teacher."""
 
@@ -108,9 +118,11 @@ class DistillationConfig(Section):
     teacher: str | None = None
     """Trained model with the same classes, by any name that `vitrail.load` takes."""
     alpha: float = Field(0.5, ge=0, le=1)
-    """Weight of the teacher in the loss."""
+    """Weight of the teacher in the loss. Soft distillation is a mean over classes, so its share falls with their number; 1 for the teacher
+    alone."""
     temperature: float = Field(1.0, gt=0)
     """Temperature of soft distillation."""
+    features: FeatureConfig | None = None
 
 
 class OptimizerConfig(Section):
