@@ -23,8 +23,6 @@ class Library(ABC):
 
     title: ClassVar[str]
     """Name in messages."""
-    architecture: ClassVar[str]
-    """Name in the description inside vitrail's files."""
     plain: ClassVar[bool] = True
     """Whether networks that `adapt` refuses are classifiers all the same, to be explained from outside."""
 

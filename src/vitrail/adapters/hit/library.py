@@ -25,7 +25,6 @@ class HiTLibrary(Library):
     """Published HiTs, and those that vitrail builds."""
 
     title: ClassVar[str] = "HiT"
-    architecture: ClassVar[str] = "hit"
     plain: ClassVar[bool] = False
 
     def adapt(

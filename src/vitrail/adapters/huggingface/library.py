@@ -27,7 +27,6 @@ class HuggingFaceLibrary(Library):
     """Image classifiers of transformers, from a folder or the hub."""
 
     title: ClassVar[str] = "Hugging Face"
-    architecture: ClassVar[str] = "huggingface"
 
     def adapt(
         self, module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None

@@ -23,7 +23,6 @@ class INTRLibrary(Library):
     """Published INTRs, and those that vitrail builds."""
 
     title: ClassVar[str] = "INTR"
-    architecture: ClassVar[str] = "intr"
     plain: ClassVar[bool] = False
 
     def adapt(

@@ -16,7 +16,6 @@ class OpenClipLibrary(Library):
     """Models of images and texts of open_clip, and their image towers."""
 
     title: ClassVar[str] = "open_clip"
-    architecture: ClassVar[str] = "open_clip"
     plain: ClassVar[bool] = False
 
     def adapt(

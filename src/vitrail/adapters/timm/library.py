@@ -28,7 +28,6 @@ class TimmLibrary(Library):
     """Networks of timm, from its own list, a folder or the Hugging Face hub."""
 
     title: ClassVar[str] = "timm"
-    architecture: ClassVar[str] = "timm"
 
     def adapt(
         self, module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None

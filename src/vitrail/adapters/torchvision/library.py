@@ -24,7 +24,6 @@ class TorchvisionLibrary(Library):
     """Classifiers of torchvision."""
 
     title: ClassVar[str] = "torchvision"
-    architecture: ClassVar[str] = "torchvision"
 
     def adapt(
         self, module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None

@@ -16,7 +16,6 @@ class VitPytorchLibrary(Library):
     """Classifiers of vit-pytorch, which has no trained weights and no names of networks."""
 
     title: ClassVar[str] = "vit-pytorch"
-    architecture: ClassVar[str] = "vit-pytorch"
 
     def adapt(
         self, module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
