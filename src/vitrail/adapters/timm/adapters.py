@@ -101,7 +101,7 @@ class TimmAdapter(ViTAdapter):
     def forward_tokens(self, tokens: Tokens, grid_size: tuple[int, int], kept: Kept | None = None) -> Logits:
         if self.needs_positions:
             expect_kept(tokens, self.num_prefix_tokens, grid_size, kept, self.name)
-        tokens = self.prepare_tokens(tokens)
+        tokens = getattr(self.vit, "norm_pre", nn.Identity())(tokens)  # Of which most families have none.
         with self.position_arguments(grid_size, kept) as arguments:
             for block, options in zip(self.blocks, arguments, strict=True):
                 tokens = block(tokens, **options)
@@ -158,10 +158,6 @@ class TimmAdapter(ViTAdapter):
         """Return the self-attention of every block."""
         # A parallel block is its own attention.
         return [original(getattr(block, "attn", block)) for block in blocks]
-
-    def prepare_tokens(self, tokens: Tokens) -> Tokens:
-        """Apply the network's steps between `assemble` and the first block."""
-        return self.vit.norm_pre(tokens)
 
     @contextmanager
     def position_arguments(self, grid_size: tuple[int, int], kept: Kept | None) -> Iterator[list[dict[str, Any]]]:

@@ -24,9 +24,6 @@ class TimmBiasAdapter(TimmAdapter):
     shared_argument: ClassVar[str]
     """Name of the blocks' argument for a bias that they share."""
 
-    def prepare_tokens(self, tokens: Tokens) -> Tokens:
-        return tokens
-
     @abstractmethod
     def shared_bias(self) -> Tensor | None:
         """Return the bias that all blocks share, if they share one."""
