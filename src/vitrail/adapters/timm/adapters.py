@@ -1,6 +1,5 @@
 """The common parts of the adapters of timm's Vision Transformers."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
@@ -163,10 +162,6 @@ class TimmAdapter(ViTAdapter):
     def position_arguments(self, grid_size: tuple[int, int], kept: Kept | None) -> Iterator[list[dict[str, Any]]]:
         """Yield, per block, the arguments that give attention the positions of the patches: none, where tokens carry them."""
         yield [{} for _ in self.vit.blocks]
-
-    @abstractmethod
-    def assemble(self, patches: Patches, grid_size: tuple[int, int]) -> Tokens:
-        """Add prefix tokens and positions; see `ViTAdapter.assemble`."""
 
     def _restore_grid(self, patches: Patches, grid_size: tuple[int, int]) -> Tensor:
         """Return patches in the layout that the network's own steps expect: a grid if the image size may change."""
