@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.image_checks import expect_channels, expect_size
+from vitrail.adapters.pooling import class_token_weights, uniform_weights
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.recording import BlockIntercept
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
@@ -93,11 +94,8 @@ class VitPytorchAdapter(ViTAdapter):
         return self._to_logits(getattr(self.vit, HEADS[type(self.vit).__name__])(self.vit.to_latent(pooled)), len(tokens))
 
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
-        weights = torch.zeros(num_tokens, device=self.device, dtype=self.dtype)
-        if self.vit.pool == "mean":
-            return weights + 1 / num_tokens
-        weights[0] = 1
-        return weights
+        like = next(self.vit.parameters())
+        return uniform_weights(num_tokens, like) if self.vit.pool == "mean" else class_token_weights(num_tokens, 1, like)
 
     def rebuilt_logits(self, images: Images) -> dict[str, Logits]:
         own = self._to_logits(self.module(images), len(images))
@@ -143,8 +141,7 @@ def adapt_vit_pytorch(
                 "vitrail.Preprocessing((height, width))"
             )
         height, width = _patch_size(vit)
-        num_channels = _count_channels(vit)
-        preprocessing = Preprocessing((side * height, side * width), mean=(0.0,) * num_channels, std=(1.0,) * num_channels)
+        preprocessing = Preprocessing.unnormalized(_count_channels(vit), (side * height, side * width))
     rows, cols = _count_cells(vit, preprocessing.size)
     if rows * cols != num_patches:
         raise InvalidInputError(
