@@ -1,6 +1,6 @@
 """The common parts of the adapters of timm's Vision Transformers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
@@ -13,10 +13,10 @@ from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.image_checks import expect_channels, expect_multiple, expect_size, first_convolution
 from vitrail.adapters.pooling import class_token_weights, expect_kept, patch_mean_weights, uniform_weights
-from vitrail.adapters.recording import BlockIntercept
+from vitrail.adapters.recording import BlockIntercept, intercept_outputs
 from vitrail.adapters.timm.attention import compare_with_class_forward
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.hooks import attributes, forward_hooks, original
+from vitrail.core.hooks import attributes, original
 from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 
@@ -132,13 +132,11 @@ class TimmAdapter(ViTAdapter):
     @contextmanager
     def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
         attentions = self.find_attentions(blocks)
-        hooks = [
-            (attention.attn_drop, _make_hook(block, intercept)) for block, attention in zip(blocks, attentions, strict=True)
-        ]
+        parts = [(block, attention.attn_drop) for block, attention in zip(blocks, attentions, strict=True)]
         with (
             attributes(attentions, fused_attn=False),
             attributes([self.vit], grad_checkpointing=False),
-            forward_hooks(hooks),
+            intercept_outputs(parts, intercept),
         ):
             yield
 
@@ -166,7 +164,3 @@ class TimmAdapter(ViTAdapter):
     def _restore_grid(self, patches: Patches, grid_size: tuple[int, int]) -> Tensor:
         """Return patches in the layout that the network's own steps expect: a grid if the image size may change."""
         return patches.unflatten(1, grid_size) if self.vit.dynamic_img_size else patches
-
-
-def _make_hook(block: nn.Module, intercept: BlockIntercept) -> Callable[..., Tensor]:
-    return lambda _, inputs, weights: intercept(block, weights)

@@ -1,7 +1,7 @@
 """The adapter of the Vision Transformers of vit-pytorch (lucidrains)."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, final
 
@@ -13,9 +13,9 @@ from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.image_checks import expect_channels, expect_size
 from vitrail.adapters.pooling import class_token_weights, uniform_weights
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.recording import BlockIntercept
+from vitrail.adapters.recording import BlockIntercept, intercept_outputs
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
-from vitrail.core.hooks import forward_hooks, replaced_methods
+from vitrail.core.hooks import replaced_methods
 from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 HEADS = {"ViT": "mlp_head", "SimpleViT": "linear_head"}
@@ -101,11 +101,9 @@ class VitPytorchAdapter(ViTAdapter):
         own = self._to_logits(self.module(images), len(images))
         return {"run by its own loop over its layers": own} | super().rebuilt_logits(images)
 
-    @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
+    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> AbstractContextManager[None]:
         layers: list[Any] = list(blocks)
-        with forward_hooks([(layer.attention.attend, lambda *run, layer=layer: intercept(layer, run[2])) for layer in layers]):
-            yield
+        return intercept_outputs([(layer, layer.attention.attend) for layer in layers], intercept)
 
 
 def adapt_vit_pytorch(
