@@ -13,8 +13,8 @@ from vitrail.adapters.fit_weights import TrainedWeights, trained_weights
 from vitrail.adapters.library import Library
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.torchvision.adapter import adapt_torchvision
-from vitrail.adapters.torchvision.building import build_torchvision, make_trained_torchvision, rebuild_torchvision
-from vitrail.adapters.torchvision.creation import create_torchvision
+from vitrail.adapters.torchvision.building import build_torchvision, rebuild_torchvision
+from vitrail.adapters.torchvision.creation import create_torchvision, make_trained_torchvision
 from vitrail.adapters.torchvision.training_files import read_training
 from vitrail.adapters.training_settings import TrainingSettings
 
