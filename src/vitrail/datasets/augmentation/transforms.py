@@ -134,8 +134,7 @@ class ResizeToCover:
         scale = max(self.size[0] / image.height, self.size[1] / image.width)
         sides = [max(round(scale * side), target) for side, target in zip((image.height, image.width), self.size, strict=True)]
         refuse_thin(image, (sides[0], sides[1]))
-        resized: Image.Image = resize(image, sides, self.interpolation)
-        return resized
+        return resize(image, sides, self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def make_label_mixing(config: AugmentationConfig, num_classes: int) -> Callable[
     """Return mixup or cutmix for batches of an even number of images, or None if both are off."""
     if not config.mixup and not config.cutmix:
         return None
-    mixing: Callable[[Tensor, Tensor], tuple[Any, Any]] = Mixup(
+    return Mixup(
         mixup_alpha=config.mixup,
         cutmix_alpha=config.cutmix,
         cutmix_minmax=config.cutmix_sides if config.cutmix else None,
@@ -210,4 +209,3 @@ def make_label_mixing(config: AugmentationConfig, num_classes: int) -> Callable[
         label_smoothing=config.label_smoothing,
         num_classes=num_classes,
     )
-    return mixing
