@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import torch
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from timm.data import Mixup, create_transform
@@ -20,6 +19,7 @@ from torchvision.transforms import (
     RandomRotation,
 )
 from torchvision.transforms.functional import resize
+from torchvision.transforms.v2 import GaussianNoise
 
 from vitrail.adapters.preprocessing import Preprocessing, refuse_thin
 from vitrail.core.errors import InvalidInputError
@@ -137,16 +137,6 @@ class ResizeToCover:
         return resize(image, sides, self.interpolation)
 
 
-@dataclass(frozen=True)
-class AddNoise:
-    """Add Gaussian noise to a normalized image."""
-
-    std: float
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return image + self.std * torch.randn_like(image)
-
-
 def make_training_transform(config: AugmentationConfig, preprocessing: Preprocessing) -> Transform:
     """Return the random transform of training images, with the network's size and normalization.
 
@@ -189,7 +179,7 @@ def make_training_transform(config: AugmentationConfig, preprocessing: Preproces
     # timm's policies need three channels.
     to_gray = [Grayscale()] if len(preprocessing.mean) == 1 else []
     # On the normalized image, where 0 is the mean color, in the order of the published code of arXiv:2304.06391.
-    noise = [AddNoise(config.noise)] if config.noise else []
+    noise = [GaussianNoise(sigma=config.noise, clip=False)] if config.noise else []
     rotation = [RandomRotation(config.rotation)] if config.rotation else []
     blur = [GaussianBlur(config.blur)] if config.blur else []
     return Compose([geometry, RedrawOnError(colors), *to_gray, normalization, *noise, *rotation, *blur])
