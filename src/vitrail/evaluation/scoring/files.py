@@ -85,12 +85,7 @@ def write_summary(folder: Path, table: Table) -> None:
         },
         "methods": {method: _describe_method(table, method, i) for i, method in enumerate(table.methods)},
         "not_shown_to_beat_random": [
-            {
-                "method": entry.method,
-                "measure": entry.measure,
-                "difference": entry.difference,
-                "p": entry.p_adjusted,
-            }
+            {"method": entry.method, "measure": entry.measure, "difference": entry.difference, "p": entry.p_adjusted}
             for entry in table.unproven
         ],
         "normalized_areas_of_mean_curves": {
