@@ -10,9 +10,9 @@ from vitrail.cli.completion import complete_data_sets, complete_methods
 from vitrail.cli.panels import DATA, METHODS, OUTPUT, SPEED, option, optional
 from vitrail.cli.parsing import (
     parse_count,
-    parse_data_options,
-    parse_method_options,
+    parse_keys,
     parse_names,
+    parse_owned_keys,
 )
 from vitrail.core.errors import InvalidInputError
 
@@ -63,7 +63,7 @@ class DataOptions(LimitOptions):
     @property
     def options(self) -> dict[str, Any]:
         """The options of the data set."""
-        return parse_data_options(self.data_option)
+        return parse_keys(self.data_option, "--data-option", "crop_to_box=true")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class MethodOptions:
     @property
     def options(self) -> dict[str, dict[str, Any]]:
         """Options by method."""
-        return parse_method_options(self.method_option)
+        return parse_owned_keys(self.method_option, "--method-option", "rollout.discard_ratio=0.9")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from vitrail.cli.completion import complete_methods, complete_metrics, complete_protocols
 from vitrail.cli.options import DataOptions, DryRun, MethodOptions, OutputOptions, SpeedOptions
 from vitrail.cli.panels import METHODS, METRICS, option, optional
-from vitrail.cli.parsing import parse_metric_options
+from vitrail.cli.parsing import parse_owned_keys
 
 if TYPE_CHECKING:
     from vitrail.api import ScoreOptions
@@ -87,7 +87,7 @@ class ScoringOptions:
     @property
     def options(self) -> dict[str, dict[str, Any]]:
         """Options by metric."""
-        return parse_metric_options(self.metric_option)
+        return parse_owned_keys(self.metric_option, "--metric-option", "masks.threshold=0.3")
 
 
 def score_options(
