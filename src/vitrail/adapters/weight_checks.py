@@ -10,10 +10,6 @@ from vitrail.core.listing import shorten_list
 def expect_finite_weights(module: nn.Module, source: str) -> None:
     """Refuse a network whose weights are not finite floating-point numbers.
 
-    Args:
-        module: The network.
-        source: Origin of its weights, for messages.
-
     Raises:
         CheckpointError: The message lists the first invalid weights.
     """

@@ -38,7 +38,6 @@ def print_scores(table: "Table", changes: Mapping[str, str]) -> None:
     """Print means, ranks and costs, warnings, and the effect of reduced precision.
 
     Args:
-        table: The scores.
         changes: By protocol, where it differs from the published one.
     """
     from vitrail.evaluation.scoring.text import table_lines, warning_lines  # noqa: PLC0415 (heavy)
@@ -133,9 +132,6 @@ def print_queries(results: "Sequence[PhotoQueries]", model: str, out: Path, one_
     """Print the classes shown for photos.
 
     Args:
-        results: The classes of each photo.
-        model: Name of the model.
-        out: Where the results are.
         one_by_one: Whether to print a line per photo.
     """
     for result in results if one_by_one else ():

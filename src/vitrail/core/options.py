@@ -17,11 +17,6 @@ def check_option(name: str, value: Any, annotation: Any) -> None:
 
     Checks numbers, strings, flags, choices (`Literal`) and optional values; accepts everything else.
 
-    Args:
-        name: Name of the option, for messages.
-        value: Its value.
-        annotation: Its type.
-
     Raises:
         InvalidInputError: A value of another type, or none of the choices.
     """

@@ -139,7 +139,6 @@ def images_below(folder: Path, num_channels: int | None = 3) -> list[Path]:
     """Return the image files below a folder, sorted, and warn about everything that is skipped.
 
     Args:
-        folder: The folder.
         num_channels: See `find_images`.
 
     Raises:

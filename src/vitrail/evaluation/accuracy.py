@@ -143,13 +143,7 @@ def with_model_labels(images: LabeledImages, classifier: Classifier) -> LabeledI
 
 
 def write_accuracy(folder: Path, model: str, result: Evaluation) -> None:
-    """Write accuracy.json.
-
-    Args:
-        folder: The output folder.
-        model: Name of the model.
-        result: Its accuracy.
-    """
+    """Write accuracy.json."""
     write_text(folder / "accuracy.json", json_text(describe_accuracy(model, result), indent=2))
 
 

@@ -119,8 +119,6 @@ def refuse_replacing(photos: Sequence[QueriedPhoto], out: Path, data: Path | Non
     """Refuse an output folder where a picture would replace a photo, or be taken for one by a later run.
 
     Args:
-        photos: The photos.
-        out: The output folder.
         data: The folder that the photos come from, if they come from one.
 
     Raises:

@@ -85,8 +85,6 @@ class ScoringRun:
 
         Args:
             folder: The run directory, shared by all processes.
-            classifier: The model.
-            explainers: Methods tied to it.
 
         Raises:
             InvalidInputError: The folder lies inside the images, or the target is no class of the model.
@@ -149,9 +147,6 @@ class ScoringRun:
         """Score a model with shards in a folder, and write its contact sheets.
 
         Args:
-            folder: The run directory.
-            classifier: The model.
-            explainers: Methods tied to it.
             locks: Holds the lock of the folder.
             before_writing: Called in the first process after all checks, before anything is written.
 

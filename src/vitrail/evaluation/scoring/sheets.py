@@ -36,13 +36,6 @@ def write_sheets(
     extremes.png has the best, median and worst images of the first method by the first measure that has a direction; masks.png, if maps
     were cut into masks, what these keep. The images are explained again, since relevance is not stored.
 
-    Args:
-        folder: The output folder.
-        scores: The scores.
-        plan: The plan of these scores.
-        images: The images of these scores.
-        explainers: The methods of these scores.
-
     Returns:
         Captions of the sheets by file name.
     """
