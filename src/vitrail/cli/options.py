@@ -48,7 +48,10 @@ class DataOptions(LimitOptions):
     data_set: Annotated[
         str | None,
         optional(
-            DATA, "--data-set", help="Name of a data set with root DATA; see vitrail list data.", complete=complete_data_sets
+            DATA,
+            "--data-set",
+            help="Name of a data set with root DATA; see vitrail list data.",
+            autocompletion=complete_data_sets,
         ),
     ] = None
     split: Annotated[
@@ -102,7 +105,7 @@ class MethodOptions:
         optional(
             METHODS,
             help="Methods, comma-separated; see vitrail list methods (default: one that fits the model).",
-            complete=complete_methods,
+            autocompletion=complete_methods,
         ),
     ] = None
     method_option: Annotated[

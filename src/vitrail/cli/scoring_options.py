@@ -22,7 +22,7 @@ class ScoredMethodOptions(MethodOptions):
         optional(
             METHODS,
             help="Methods, comma-separated; include random as the control (default: random and hit, intr or chefer).",
-            complete=complete_methods,
+            autocompletion=complete_methods,
         ),
     ] = None
 
@@ -38,12 +38,12 @@ class ScoringOptions:
         optional(
             METRICS,
             help="Protocols of insertion and deletion, comma-separated (default without --metric: tokens for a ViT, hit for others).",
-            complete=complete_protocols,
+            autocompletion=complete_protocols,
         ),
     ] = None
     metric: Annotated[
         str | None,
-        optional(METRICS, help="Other metrics, comma-separated; see vitrail list.", complete=complete_metrics),
+        optional(METRICS, help="Other metrics, comma-separated; see vitrail list.", autocompletion=complete_metrics),
     ] = None
     metric_option: Annotated[
         list[str] | None,
