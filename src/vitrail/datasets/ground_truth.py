@@ -60,9 +60,6 @@ class ImagesWithGroundTruth(GroundTruthImages):
     """Images combined with a source of their masks.
 
     Args:
-        labels: Class per image.
-        class_names: One name per class.
-        transform: From an opened image to a tensor.
         images: The images; their own labels and transform are not used.
         reader: Reads their masks.
     """

@@ -52,9 +52,6 @@ class TarImages(LabeledImages):
         members: Name of every image in its tar file; empty for a damaged tar file.
         places: Number of the tar file, offset and number of bytes of every image.
         damage: Why an image cannot be read; empty for others.
-        labels: Class per image, an index into `class_names`, or `NO_LABEL`.
-        class_names: One name per class.
-        transform: From an opened image to a tensor.
     """
 
     shards: Sequence[Path]

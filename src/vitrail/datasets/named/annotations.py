@@ -129,9 +129,6 @@ def labeled_files(
 
     Args:
         paths: Image files.
-        labels: Their classes.
-        class_names: One name per class.
-        transform: From an opened image to a tensor.
         source: The file that contains the labels, for error messages.
         boxes: Box around the object in every file, if known.
         crop_to_box: Whether to crop every image to its box.
