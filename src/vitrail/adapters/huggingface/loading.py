@@ -1,4 +1,4 @@
-"""Load Hugging Face models by name or folder, with their preprocessing, and export them as folders."""
+"""Load Hugging Face models by name or folder, with their preprocessing."""
 
 import logging
 from collections.abc import Collection, Mapping
