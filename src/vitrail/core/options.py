@@ -41,9 +41,7 @@ def convert_option(owner: str, name: str, value: Any, annotation: Any) -> Any:
 
     Args:
         owner: What the option belongs to, for messages.
-        name: Name of the option.
         value: Its value: strings and numbers come from YAML or the command line.
-        annotation: Its type.
 
     Raises:
         InvalidInputError: A value that cannot be converted.

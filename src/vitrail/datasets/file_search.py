@@ -87,7 +87,6 @@ def find_images(folder: Path, num_channels: int | None = 3) -> FolderContents:
     Hidden files and folders are ignored: .ipynb_checkpoints, .thumbnails, the ._ files of macOS.
 
     Args:
-        folder: The folder.
         num_channels: Channels of the model. With three, arrays are skipped, since they may hold anything; if unknown (None), they count
             if there are no pictures.
 

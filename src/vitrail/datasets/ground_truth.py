@@ -61,7 +61,6 @@ class ImagesWithGroundTruth(GroundTruthImages):
 
     Args:
         images: The images; their own labels and transform are not used.
-        reader: Reads their masks.
     """
 
     labels: Sequence[int]

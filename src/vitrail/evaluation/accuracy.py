@@ -86,7 +86,6 @@ def expect_several_classes(classifier: Classifier, compared: bool = False) -> No
     """Refuse a model without at least two classes.
 
     Args:
-        classifier: The model.
         compared: Whether similarities, of which the largest decides, count as classes.
 
     Raises:

@@ -167,8 +167,6 @@ def read_explanations(path: Path, method: str, names: Mapping[str, Any], row: in
     """Read the explanations of a shard in order, one at a time; or that of one row.
 
     Args:
-        path: The shard.
-        method: Name of the method.
         names: Model, class names and output, as `Explanation` takes them.
         row: Row of an image; None for all.
     """

@@ -23,7 +23,6 @@ class TableImages(LabeledImages):
 
     Args:
         table: A `datasets.Dataset` whose images are not decoded.
-        column: The column of images.
         source: Prefix of the names of the images.
         numbers: Row numbers of the images in the table.
     """

@@ -151,7 +151,6 @@ def warning_lines(unproven: Sequence[UnprovenMethod], num_images: int, num_compa
 
     Args:
         unproven: Methods and measures that are not significantly better.
-        num_images: Number of images.
         num_compared: See `explain_too_few_images`.
     """
     if unproven and (too_few := explain_too_few_images(num_images, num_compared)):
@@ -169,7 +168,6 @@ def explain_too_few_images(num_images: int, num_compared: int) -> str | None:
     """Explain why no method can be significantly better with so few images; return None if there are enough.
 
     Args:
-        num_images: Number of images.
         num_compared: Number of methods compared with the same control; with several such groups, the smallest.
     """
     # Of the 2^n choices of signs, two are always as extreme as the best; Holm multiplies by the number of methods.

@@ -46,7 +46,6 @@ def reach_verdict(scores: Scores, budget: float | None = None) -> Verdict:
     The method with the best mean rank is chosen among those that are significantly better than the control on most measures.
 
     Args:
-        scores: Scores of one model.
         budget: Largest number of forward passes that an explanation may cost; None for any.
     """
     table = scores.table
