@@ -1,10 +1,13 @@
 """Print results: scores, explanations, skipped files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from vitrail.cli.results import print_result
 
 if TYPE_CHECKING:
     from vitrail.datasets.dataset import Unreadable
@@ -29,9 +32,10 @@ def print_unreadable(unreadable: "Sequence[Unreadable]") -> None:
 
 def print_estimates(estimates: "Sequence[Estimate]") -> None:
     """Print what a run will cost, for every model."""
-    for estimate in estimates:
-        for line in estimate.lines():
-            typer.echo(line)
+    print_result(
+        lambda: [asdict(estimate) for estimate in estimates],
+        lambda: typer.echo("\n".join(line for estimate in estimates for line in estimate.lines())),
+    )
 
 
 def print_scores(table: "Table", changes: Mapping[str, str]) -> None:
