@@ -80,8 +80,6 @@ def view(
     """View a network as what its library can look into, else, with a message, as a plain classifier.
 
     Args:
-        module: The network.
-        name: Name in results.
         class_names: One per class; defaults to the network's own.
         preprocessing: Defaults to the network's own.
         output_key: Index or key of the logits in what it returns.

@@ -14,7 +14,7 @@ class BuildSpec:
     """How a network was built.
 
     Attributes:
-        architecture: The `architecture` of a `vitrail.adapters.library.Library`.
+        architecture: Names the library, as `vitrail.adapters.libraries.get_described_library` takes it.
         config: Arguments of the build, as plain JSON.
     """
 

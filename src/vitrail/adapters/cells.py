@@ -15,11 +15,11 @@ def index_cells(num_pixels: int, num_cells: int, device: torch.device | None = N
 
 
 def expand_cells(cells: Shaped[Tensor, "*b rows cols"], size: tuple[int, int]) -> Shaped[Tensor, "*b height width"]:
-    """Give every pixel the value of its cell.
+    """Give every pixel, or every cell of a finer grid, the value of its cell.
 
     Args:
         cells: Values of any type, one per cell.
-        size: Height and width in pixels.
+        size: Height and width in pixels, or rows and columns of the finer grid.
     """
     row_of = index_cells(size[0], cells.shape[-2], cells.device)
     col_of = index_cells(size[1], cells.shape[-1], cells.device)
@@ -53,19 +53,6 @@ def count_pixels(
         for num_pixels, num_cells in zip(size, grid_size, strict=True)
     )
     return heights[:, None] * widths
-
-
-def repeat_cells(
-    cells: Shaped[Tensor, "*b rows cols"], grid_size: tuple[int, int]
-) -> Shaped[Tensor, "*b finer_rows finer_cols"]:
-    """Repeat every cell over its block of a finer grid, whose rows and columns are multiples of the cells'.
-
-    Args:
-        cells: Values of any type, one per cell.
-        grid_size: Rows and columns of the finer grid.
-    """
-    rows, cols = cells.shape[-2:]
-    return cells.repeat_interleave(grid_size[0] // rows, -2).repeat_interleave(grid_size[1] // cols, -1)
 
 
 def resample_cells(

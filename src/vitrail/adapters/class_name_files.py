@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.files import regular_file
+from vitrail.core.files import is_file, regular_file
 from vitrail.core.json_io import read_json
 
 TABLES = ("id2label", "label2id", "class_to_idx", "label_names")
@@ -27,22 +27,13 @@ def read_names(given: str | Path | Sequence[str], what: str = "class names") -> 
     """
     if not isinstance(given, str | Path):
         names = [str(name) for name in given]
-    elif _is_file(given):
+    elif isinstance(given, Path) or given.lower().endswith(ENDINGS) or is_file(given):
         names = _read_file(Path(given), what)
     else:
         names = [name.strip() for name in str(given).split(",")]
     if not names or not all(name.strip() for name in names):
         raise InvalidInputError(f"expected {what} that are not empty, got {names[:5] if names else 'none'}")
     return tuple(names)
-
-
-def _is_file(given: str | Path) -> bool:
-    if isinstance(given, Path) or given.lower().endswith(ENDINGS):
-        return True
-    try:
-        return Path(given).is_file()
-    except (OSError, ValueError):  # A long text is no name of a file.
-        return False
 
 
 def _read_file(path: Path, what: str) -> list[str]:

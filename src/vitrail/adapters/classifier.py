@@ -1,6 +1,5 @@
 """The interface to any network: a classifier of images, explained on a grid of cells."""
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -92,10 +91,6 @@ class Classifier(NamedClasses, PerturbedClassifier):
     def probe_size(self) -> tuple[int, int]:
         """Height and width of the images that checks run the network on."""
         return PROBE_SIZE if self.preprocessing.crop_mode == "whole" else self.preprocessing.size
-
-    @abstractmethod
-    def grid_size(self, images: Images) -> tuple[int, int]:
-        """Return rows and columns of the cells that explanations are given on."""
 
     def logits(self, images: Images) -> Logits:
         """Run the network.

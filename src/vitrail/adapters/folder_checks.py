@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from vitrail.core.errors import CheckpointError
 from vitrail.core.files import regular_file
 from vitrail.core.json_io import read_json
-from vitrail.models.checkpoints import MAX_LISTED, read_checkpoint
+from vitrail.core.listing import shorten_list
+from vitrail.models.checkpoints import read_checkpoint
 from vitrail.models.limits import check_numbers
 
 CONFIG = "config.json"
@@ -71,8 +72,7 @@ def check_weight_files(folder: str | Path) -> int:
         except CheckpointError as error:
             raise CheckpointError(f"cannot load the weights of {folder}: {error}") from error
         if invalid:
-            more = f" and {len(invalid) - MAX_LISTED} more" if len(invalid) > MAX_LISTED else ""
-            raise CheckpointError(f"expected floating-point weights in {path}, got {', '.join(invalid[:MAX_LISTED])}{more}")
+            raise CheckpointError(f"expected floating-point weights in {path}, got {shorten_list(invalid)}")
     return num_bytes
 
 

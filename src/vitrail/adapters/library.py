@@ -18,13 +18,12 @@ from vitrail.models.load_report import LoadReport
 class Library(ABC):
     """Abstract: sees, loads, builds and rebuilds the networks of one library.
 
-    Class names, part names and options of a library appear in its own folder and nowhere else.
+    Class names, part names and options of a library appear in its own folder and nowhere else. A method that a function of that folder
+    implements is that function, as a static method.
     """
 
     title: ClassVar[str]
     """Name in messages."""
-    architecture: ClassVar[str]
-    """Name in the description inside vitrail's files."""
     plain: ClassVar[bool] = True
     """Whether networks that `adapt` refuses are classifiers all the same, to be explained from outside."""
 
@@ -38,9 +37,9 @@ class Library(ABC):
             UnsupportedModelError: It is none that vitrail can look into, with the reason.
         """
 
-    @abstractmethod
     def preprocessing(self, module: nn.Module) -> Preprocessing | None:
         """Return a network's own preprocessing, whatever its architecture; None if unknown."""
+        return None
 
     def class_names(self, module: nn.Module) -> tuple[str, ...]:
         """Return the class names that a network carries; empty if it has none."""

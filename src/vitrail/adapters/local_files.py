@@ -68,7 +68,8 @@ def load_local(path: Path, surely_hit: bool = False, weights_key: str | None = N
         if (path / "open_clip_config.json").exists():
             return get_library("open_clip").load(str(path), **options)
         if (path / "config.json").exists():
-            return _load_described_folder(path, **options)
+            source, name = find_folder_source(path)
+            return get_library(source).load(name, **options)
         if (path / "adapter_config.json").exists():
             raise CheckpointError(
                 f"expected a network in the folder {path}, got a PEFT adapter alone; merge it into its network by merge_and_unload and "
@@ -109,11 +110,6 @@ def _build_published_hit(checkpoint: Checkpoint, source: str, num_heads: int | N
     # The paper evaluates at a crop ratio of 0.875, bicubic.
     preprocessing = Preprocessing(config.image_size) if config.in_channels == len(IMAGENET_MEAN) else None
     return adapt(module, name=source, preprocessing=preprocessing)
-
-
-def _load_described_folder(path: Path, **options: Any) -> Classifier:
-    source, name = find_folder_source(path)
-    return get_library(source).load(name, **options)
 
 
 def find_folder_source(path: Path) -> tuple[str, str]:

@@ -25,7 +25,6 @@ def expect_logits(output: Any, num_images: int, name: str, key: int | str | None
 
     Args:
         output: What the network returned.
-        num_images: Number of images.
         name: Name of the network, for messages.
         key: Index or key of the logits in a tuple, list, dictionary or output object.
 

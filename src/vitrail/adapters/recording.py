@@ -21,6 +21,11 @@ BlockIntercept = Callable[[nn.Module, Attentions], Attentions]
 """An `Intercept` that also receives the block."""
 
 
+def intercept_outputs(parts: Sequence[tuple[nn.Module, nn.Module]], intercept: BlockIntercept) -> AbstractContextManager[None]:
+    """Pass the attention weights that a part of each block returns, such as its dropout, to `intercept`; see `show_attention`."""
+    return forward_hooks([(part, lambda *run, block=block: intercept(block, run[2])) for block, part in parts])
+
+
 @dataclass
 class Trace:
     """Intermediate results of one forward pass, in the graph.

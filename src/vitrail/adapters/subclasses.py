@@ -7,7 +7,6 @@ def is_unchanged(module: nn.Module, base: type[nn.Module], *methods: str) -> boo
     """Return whether a network is a `base`, or of a subclass that leaves its forward pass alone.
 
     Args:
-        module: The network.
         base: The class that an adapter knows.
         methods: Methods that its forward pass calls, besides `forward` itself.
     """

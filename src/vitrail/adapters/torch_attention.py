@@ -21,7 +21,6 @@ def show_torch_attention(
 
     Args:
         name: Name of the network, for messages.
-        blocks: The blocks.
         attentions: The self-attention of every block.
         intercept: Called with a block and its weights.
 

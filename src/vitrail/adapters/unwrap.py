@@ -53,7 +53,6 @@ def unwrap(module: nn.Module, output_key: int | str | None = None) -> Unwrapped:
     input, so that it takes the wrapper's images.
 
     Args:
-        module: Any network.
         output_key: Index or key of the logits in what it returns.
 
     Raises:

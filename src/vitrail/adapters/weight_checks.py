@@ -4,15 +4,11 @@ import torch
 from torch import nn
 
 from vitrail.core.errors import CheckpointError
-from vitrail.models.checkpoints import MAX_LISTED
+from vitrail.core.listing import shorten_list
 
 
 def expect_finite_weights(module: nn.Module, source: str) -> None:
     """Refuse a network whose weights are not finite floating-point numbers.
-
-    Args:
-        module: The network.
-        source: Origin of its weights, for messages.
 
     Raises:
         CheckpointError: The message lists the first invalid weights.
@@ -27,7 +23,6 @@ def expect_finite_weights(module: nn.Module, source: str) -> None:
         if buffer.is_complex() or (buffer.is_floating_point() and torch.isnan(buffer).any()):
             invalid.append(f"{name} (not finite)")
     if invalid:
-        more = f" and {len(invalid) - MAX_LISTED} more" if len(invalid) > MAX_LISTED else ""
         raise CheckpointError(
-            f"refused {source}: expected weights that are finite floating-point numbers, got {', '.join(invalid[:MAX_LISTED])}{more}"
+            f"refused {source}: expected weights that are finite floating-point numbers, got {shorten_list(invalid)}"
         )

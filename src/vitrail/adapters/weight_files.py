@@ -40,7 +40,6 @@ def load_with_weights(source: str, name: str, path: Path, key: str | None = None
     Args:
         source: Key of the library in `ENTRIES`.
         name: Name of the network in the library.
-        path: The file.
         key: Group or prefix of the weights to take, where several fit.
         options: Options of the network, under its library's names; `num_classes` demands a head.
 

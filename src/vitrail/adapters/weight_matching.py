@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from vitrail.adapters.fit_weights import head_names
 from vitrail.adapters.libraries import find_library
 from vitrail.core.errors import CheckpointError
-from vitrail.models.checkpoints import MAX_LISTED, Checkpoint, load_strictly, to_single_precision
+from vitrail.core.listing import shorten_list
+from vitrail.models.checkpoints import Checkpoint, load_strictly, to_single_precision
 from vitrail.models.weight_origins import describe_origin
 
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|average|averaged|swa)([._]|$)")
@@ -97,11 +98,10 @@ def load_match(module: nn.Module, match: Match, source: str) -> str:
     untrained = [name for name, tensor in current.items() if not tensor.is_floating_point()]
     load_strictly(module, to_single_precision(state), source, optional=untrained)
     parts = dict.fromkeys(name.rpartition(".")[0] or name for name in (*match.outside, *ignored))
-    listed = ", ".join(list(parts)[:MAX_LISTED]) + (f" and {len(parts) - MAX_LISTED} more" if len(parts) > MAX_LISTED else "")
     notes = (
         f"took the weights under {match.key}" if match.key else "",
         f"stripped the prefix {match.prefix}." if match.prefix else "",
-        f"ignored {listed}" if parts else "",
+        f"ignored {shorten_list(list(parts))}" if parts else "",
     )
     return ", ".join(filter(None, notes))
 
@@ -209,9 +209,7 @@ def _misfit(
     count, group, prefix = max(ranked, default=(0, next(iter(checkpoint.states)), ""))
     state = checkpoint.states[group]
     missing = sorted(name for name in body if _join(prefix, name) not in state)
-    listed = ", ".join(missing[:MAX_LISTED])
-    more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
     return CheckpointError(
-        f"{source} does not fit this {network}: it holds {count} of its {len(body)} weights; missing {listed}{more}; the file has "
-        f"{', '.join(list(state)[:3])}, ...{describe_origin(state)}"
+        f"{source} does not fit this {network}: it holds {count} of its {len(body)} weights; missing {shorten_list(missing)}; "
+        f"the file has {', '.join(list(state)[:3])}, ...{describe_origin(state)}"
     )

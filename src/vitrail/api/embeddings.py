@@ -20,6 +20,7 @@ from vitrail.adapters.similarity import (
 )
 from vitrail.api.models import Model, as_classifier
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.files import is_file
 from vitrail.core.types import Images
 from vitrail.datasets.file_search import expect_exists, find_images, is_folder
 from vitrail.datasets.image_io import open_image
@@ -111,7 +112,7 @@ def _read_prompts(prompts: Prompts) -> dict[str, Sequence[str]]:
     if isinstance(prompts, Mapping):
         return {name: [texts] if isinstance(texts, str) else list(texts) for name, texts in prompts.items()}
     grouped = dict[str, list[str]]()
-    if isinstance(prompts, Path) or (isinstance(prompts, str) and _is_file(prompts)):
+    if isinstance(prompts, Path) or (isinstance(prompts, str) and is_file(prompts)):
         for line in _read_lines(prompts):
             name, colon, text = line.partition(": ")
             grouped.setdefault(name, []).append(text.strip() if colon else line)
@@ -129,7 +130,7 @@ def _read_lines(source: str | Path | Sequence[str] | None) -> list[str]:
     """Return the lines of a text file that are not empty, one text as a list, or given texts as they are."""
     if source is None:
         return []
-    if isinstance(source, Path) or (isinstance(source, str) and _is_file(source)):
+    if isinstance(source, Path) or (isinstance(source, str) and is_file(source)):
         try:
             lines = Path(source).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -138,13 +139,6 @@ def _read_lines(source: str | Path | Sequence[str] | None) -> list[str]:
             ) from error
         return [line.strip() for line in lines if line.strip()]
     return [source] if isinstance(source, str) else list(source)
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # Too long for a name, or with a null character.
-        return False
 
 
 def _list_references(references: References, num_channels: int) -> dict[str, Sequence[Photo]]:

@@ -32,14 +32,8 @@ def estimate_folder(
 ) -> Estimate:
     """Estimate the cost of `explain_folder` on the device of the model.
 
-    The first look at the network does not count. Pictures of shards are not drawn.
-
-    Args:
-        model: As for `explain_folder`.
-        data: As for `explain_folder`.
-        methods: As for `explain_folder`.
-        target: As for `explain_folder`.
-        options: Further options of `explain_folder`; `overwrite` has no effect.
+    Arguments are those of `explain_folder`; `overwrite` has no effect. The first look at the network does not count. Pictures of shards are
+    not drawn.
 
     Raises:
         ImageError: The first image cannot be read.
@@ -79,19 +73,8 @@ def estimate_scores(
 ) -> list[Estimate]:
     """Estimate the cost of `score` or `compare`, one estimate per model.
 
-    Tables and pictures at the end of a run do not count.
-
-    Args:
-        models: As for `compare`.
-        data: As for `score`.
-        methods: As for `score`.
-        protocol: As for `score`.
-        metrics: As for `score`.
-        limit: As for `score`.
-        target: As for `score`.
-        options: As for `score`.
-        mosaic: As for `score`.
-        more: See `ScoreOptions`; `out` and `overwrite` have no effect.
+    Arguments are those of `score` and `compare`; `out` and `overwrite` have no effect. Tables and pictures at the end of a run do not
+    count.
     """
     models, metrics = list(models), as_list(metrics)
     if protocol is None and not metrics and len(models) == 1:  # As `score`; `compare` measures all models alike.

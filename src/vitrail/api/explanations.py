@@ -206,6 +206,7 @@ def explain_folder(
         OutputError: `out` holds something else or results of other settings, cannot be written, or is in use by another run.
         ImageError: Not a single image could be read.
         ProcessError: A process that reads images was killed.
+        MissingExtraError: pyarrow, which writes Parquet files, is not installed.
     """
     source = data if isinstance(data, DataSource) else DataSource(Path(data), data_set, split, data_options or {})
     classifier = as_classifier(model, device)

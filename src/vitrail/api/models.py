@@ -98,8 +98,6 @@ def make_explainers(
     """Create several methods for one model.
 
     Args:
-        classifier: The model.
-        names: Names of the methods.
         options: Options by method; texts and numbers are converted to the type of the option.
         precision: Precision of methods that have none among their options: full, bf16 or fp16.
 

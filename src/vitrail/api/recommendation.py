@@ -58,17 +58,12 @@ def recommend(
 ) -> Recommendation:
     """Score methods on a sample of images and recommend one.
 
+    Arguments that are not listed are those of `vitrail.score`.
+
     Args:
-        model: As for `vitrail.score`.
-        data: As for `vitrail.score`; images that the model was not trained on.
+        data: Images that the model was not trained on.
         methods: Names of the methods to try; if None, all that can explain the model without further training, except slow ones.
         budget: Largest number of forward passes that an explanation may cost; None for any.
-        protocol: As for `vitrail.score`.
-        metrics: As for `vitrail.score`.
-        limit: Maximum number of images, evenly spread.
-        target: As for `vitrail.score`.
-        options: Options by metric.
-        more: See `ScoreOptions`.
 
     Raises:
         InvalidInputError: The budget is not a positive number.

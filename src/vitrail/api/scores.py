@@ -133,17 +133,13 @@ def compare(
 ) -> Table:
     """Score the methods of several models on the same images, and put them into one table.
 
+    Arguments that are not listed are those of `score`.
+
     Args:
         models: Models with distinct names, each as for `score`. Models given by name are loaded one after the other.
-        data: As for `score`.
         methods: Names of methods; each is used for the models that it can explain, and skipped for others with a warning. If None, the
             default method of each model, and random as the control.
         protocol: As for `score`, but "hit" if neither protocol nor metrics are named, which measures all models alike.
-        metrics: As for `score`.
-        limit: As for `score`.
-        target: As for `score`.
-        options: As for `score`.
-        more: See `ScoreOptions`.
     """
     run = make_run(data, protocol, metrics, limit, target, options, None, more)
     models = list(models)

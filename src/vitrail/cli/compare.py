@@ -1,6 +1,5 @@
 """`vitrail compare`: score the methods of several models side by side."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -40,8 +39,7 @@ def compare(
         models = api.NamedModel.each(names, model.keywords)
         asked = (data, methods.names, protocols, metrics, images.limit, scoring.target, scoring.options)
         if scoring.dry_run:
-            estimates = api.estimate_scores(models, *asked, **options)
-            print_result(lambda: [asdict(estimate) for estimate in estimates], lambda: print_estimates(estimates))
+            print_estimates(api.estimate_scores(models, *asked, **options))
             return
         table = api.compare(models, *asked, **options)
         if rank():

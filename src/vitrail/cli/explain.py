@@ -1,6 +1,5 @@
 """`vitrail explain`: draw which patches a prediction is based on."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def explain(
         classifier = model.load(speed.device)
         if output.dry_run:
             estimate = api.estimate_folder(classifier, images.data, methods.names, target.target, **options)
-            print_result(lambda: [asdict(estimate)], lambda: print_estimates([estimate]))
+            print_estimates([estimate])
             return
         results = api.explain_folder(classifier, images.data, output.out, methods.names, target.target, **options)
         if rank():

@@ -131,14 +131,9 @@ def _describe_metric(entry: Entry) -> Iterator[str]:
     yield from _describe_options(entry)
 
 
-def _describe_synthetic(entry: Entry) -> Iterator[str]:
-    yield entry["summary"]
-    yield from _describe_options(entry)
-
-
 def _describe_data(entry: Entry) -> Iterator[str]:
     yield entry["summary"]
-    if entry["splits"] is not None:
+    if entry.get("splits") is not None:
         yield f"splits: {', '.join(entry['splits'])}"
     yield from _describe_options(entry)
 
@@ -163,7 +158,7 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Entry], Iterator[str]]]] = {
     "methods": ("methods", _describe_method),
     "protocols": ("protocols", lambda entry: iter([f"{entry['description']}; {entry['source']}"])),
     "metrics": ("metrics", _describe_metric),
-    "synthetic": ("synthetic data sets, with ground truth", _describe_synthetic),
+    "synthetic": ("synthetic data sets, with ground truth", _describe_data),
     "data": ("data sets; vitrail list data --name NAME shows the files of one and where to get them", _describe_data),
     "recipes": (
         "recipes; vitrail train --recipe NAME starts one, vitrail recipe NAME > mine.yaml copies one",

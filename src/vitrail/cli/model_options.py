@@ -21,7 +21,7 @@ DEFAULT_MODEL = "vitrail:hit-cifar10"
 
 def model_option(text: str) -> Any:
     """Declare `--model` with a text of help; names complete by tab."""
-    return optional(MODEL, "--model", "-m", help=text, complete=complete_models)
+    return optional(MODEL, "--model", "-m", help=text, autocompletion=complete_models)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,9 @@ class ModelsOptions(LoadOptions):
 
     model: Annotated[
         str | None,
-        optional(MODEL, "--model", "-m", help="Models, comma-separated; see vitrail explain --help.", complete=complete_models),
+        optional(
+            MODEL, "--model", "-m", help="Models, comma-separated; see vitrail explain --help.", autocompletion=complete_models
+        ),
     ] = None
 
     @property

@@ -10,9 +10,9 @@ from vitrail.cli.completion import complete_data_sets, complete_methods
 from vitrail.cli.panels import DATA, METHODS, OUTPUT, SPEED, option, optional
 from vitrail.cli.parsing import (
     parse_count,
-    parse_data_options,
-    parse_method_options,
+    parse_keys,
     parse_names,
+    parse_owned_keys,
 )
 from vitrail.core.errors import InvalidInputError
 
@@ -48,7 +48,10 @@ class DataOptions(LimitOptions):
     data_set: Annotated[
         str | None,
         optional(
-            DATA, "--data-set", help="Name of a data set with root DATA; see vitrail list data.", complete=complete_data_sets
+            DATA,
+            "--data-set",
+            help="Name of a data set with root DATA; see vitrail list data.",
+            autocompletion=complete_data_sets,
         ),
     ] = None
     split: Annotated[
@@ -63,7 +66,7 @@ class DataOptions(LimitOptions):
     @property
     def options(self) -> dict[str, Any]:
         """The options of the data set."""
-        return parse_data_options(self.data_option)
+        return parse_keys(self.data_option, "--data-option", "crop_to_box=true")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class MethodOptions:
         optional(
             METHODS,
             help="Methods, comma-separated; see vitrail list methods (default: one that fits the model).",
-            complete=complete_methods,
+            autocompletion=complete_methods,
         ),
     ] = None
     method_option: Annotated[
@@ -124,7 +127,7 @@ class MethodOptions:
     @property
     def options(self) -> dict[str, dict[str, Any]]:
         """Options by method."""
-        return parse_method_options(self.method_option)
+        return parse_owned_keys(self.method_option, "--method-option", "rollout.discard_ratio=0.9")
 
 
 @dataclass(frozen=True)

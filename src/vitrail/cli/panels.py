@@ -1,6 +1,5 @@
 """Options of commands in the panels of `--help`."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,35 +9,9 @@ MODEL, DATA, METHODS, METRICS, OUTPUT, SPEED = "Model", "Data", "Methods", "Metr
 """Panels of `--help`."""
 
 
-def option(
-    panel: str,
-    *names: str,
-    help: str,  # noqa: A002 (typer's name)
-    metavar: str | None = None,
-    min: int | None = None,  # noqa: A002 (typer's name)
-    complete: Callable[[str], list[str]] | None = None,
-    show_default: bool = True,
-) -> Any:
-    """Return an option of a panel.
-
-    Args:
-        panel: The panel.
-        names: Flags; none for the name of the parameter.
-        help: What it sets.
-        metavar: How its value is called in the help.
-        min: Smallest number.
-        complete: Completes its value by tab.
-        show_default: Whether the help shows the default.
-    """
-    return typer.Option(
-        *names,
-        help=help,
-        metavar=metavar,
-        min=min,
-        show_default=show_default,
-        rich_help_panel=panel,
-        autocompletion=complete,
-    )
+def option(panel: str, *names: str, **settings: Any) -> Any:
+    """Return an option of a panel, with flags (by default the name of the parameter) and settings of `typer.Option`."""
+    return typer.Option(*names, rich_help_panel=panel, **settings)
 
 
 optional = partial(option, show_default=False)

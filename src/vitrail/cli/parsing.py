@@ -12,7 +12,7 @@ OWNER_AND_KEY = r"([\w-]+)\.([A-Za-z_]\w*)"
 
 def parse_model_args(texts: Sequence[str] | None) -> dict[str, Any]:
     """Parse the values of `--model-arg`."""
-    options = _parse_keys(texts, "--model-arg", "pretrained=false")
+    options = parse_keys(texts, "--model-arg", "pretrained=false")
     for key, flag in (("device", "--device"), ("image_size", "--image-size"), ("name", "--model")):
         if key in options:
             raise InvalidInputError(f"expected arguments of the network, got --model-arg {key}=...; use {flag}")
@@ -21,25 +21,23 @@ def parse_model_args(texts: Sequence[str] | None) -> dict[str, Any]:
 
 def parse_synthetic_options(texts: Sequence[str] | None) -> dict[str, Any]:
     """Parse the values of `vitrail generate --option`."""
-    options = _parse_keys(texts, "--option", "size=64")
+    options = parse_keys(texts, "--option", "size=64")
     if "seed" in options:
         raise InvalidInputError("expected options of the data set, got --option seed=...; use --seed")
     return options
 
 
-def parse_data_options(texts: Sequence[str] | None) -> dict[str, Any]:
-    """Parse the values of `--data-option`."""
-    return _parse_keys(texts, "--data-option", "crop_to_box=true")
+def parse_keys(texts: Sequence[str] | None, flag: str, example: str) -> dict[str, Any]:
+    """Parse the values of an option that takes KEY=VALUE."""
+    return {key: value for _, key, value in _parse_settings(texts, flag, KEY, example)}
 
 
-def parse_metric_options(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """Parse the values of `--metric-option`, by metric."""
-    return _parse_owned_keys(texts, "--metric-option", "masks.threshold=0.3")
-
-
-def parse_method_options(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """Parse the values of `--method-option`, by method."""
-    return _parse_owned_keys(texts, "--method-option", "rollout.discard_ratio=0.9")
+def parse_owned_keys(texts: Sequence[str] | None, flag: str, example: str) -> dict[str, dict[str, Any]]:
+    """Parse the values of an option that takes OWNER.KEY=VALUE, by owner."""
+    options: dict[str, dict[str, Any]] = {}
+    for owner, key, value in _parse_settings(texts, flag, OWNER_AND_KEY, example):
+        options.setdefault(owner, {})[key] = value
+    return options
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -74,17 +72,6 @@ def parse_count(text: str, flag: str) -> int | Literal["all", "none"]:
 def parse_names(text: str | None) -> list[str] | None:
     """Parse names separated by commas; repeated names count once. Return None if the option is not given."""
     return None if text is None else list(dict.fromkeys(name.strip() for name in text.split(",")))
-
-
-def _parse_keys(texts: Sequence[str] | None, flag: str, example: str) -> dict[str, Any]:
-    return {key: value for _, key, value in _parse_settings(texts, flag, KEY, example)}
-
-
-def _parse_owned_keys(texts: Sequence[str] | None, flag: str, example: str) -> dict[str, dict[str, Any]]:
-    options: dict[str, dict[str, Any]] = {}
-    for owner, key, value in _parse_settings(texts, flag, OWNER_AND_KEY, example):
-        options.setdefault(owner, {})[key] = value
-    return options
 
 
 def _parse_settings(texts: Sequence[str] | None, flag: str, pattern: str, example: str) -> list[tuple[str, str, Any]]:

@@ -1,10 +1,13 @@
 """Print results: scores, explanations, skipped files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from vitrail.cli.results import print_result
 
 if TYPE_CHECKING:
     from vitrail.datasets.dataset import Unreadable
@@ -29,16 +32,16 @@ def print_unreadable(unreadable: "Sequence[Unreadable]") -> None:
 
 def print_estimates(estimates: "Sequence[Estimate]") -> None:
     """Print what a run will cost, for every model."""
-    for estimate in estimates:
-        for line in estimate.lines():
-            typer.echo(line)
+    print_result(
+        lambda: [asdict(estimate) for estimate in estimates],
+        lambda: typer.echo("\n".join(line for estimate in estimates for line in estimate.lines())),
+    )
 
 
 def print_scores(table: "Table", changes: Mapping[str, str]) -> None:
     """Print means, ranks and costs, warnings, and the effect of reduced precision.
 
     Args:
-        table: The scores.
         changes: By protocol, where it differs from the published one.
     """
     from vitrail.evaluation.scoring.text import table_lines, warning_lines  # noqa: PLC0415 (heavy)
@@ -133,9 +136,6 @@ def print_queries(results: "Sequence[PhotoQueries]", model: str, out: Path, one_
     """Print the classes shown for photos.
 
     Args:
-        results: The classes of each photo.
-        model: Name of the model.
-        out: Where the results are.
         one_by_one: Whether to print a line per photo.
     """
     for result in results if one_by_one else ():

@@ -1,6 +1,5 @@
 """`vitrail score`: measure how faithful explanations are."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -45,8 +44,7 @@ def score(
             plan = create_plan(protocols, metrics, scoring.options, scoring.steps, scoring.order)
         asked = (data, methods.names, protocols, metrics, images.limit, scoring.target, scoring.options, mosaic)
         if scoring.dry_run:
-            estimates = api.estimate_scores([classifier], *asked, **options)
-            print_result(lambda: [asdict(estimate) for estimate in estimates], lambda: print_estimates(estimates))
+            print_estimates(api.estimate_scores([classifier], *asked, **options))
             return
         scores = api.score(classifier, *asked, **options)
         if rank():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from vitrail.cli.completion import complete_methods, complete_metrics, complete_protocols
 from vitrail.cli.options import DataOptions, DryRun, MethodOptions, OutputOptions, SpeedOptions
 from vitrail.cli.panels import METHODS, METRICS, option, optional
-from vitrail.cli.parsing import parse_metric_options
+from vitrail.cli.parsing import parse_owned_keys
 
 if TYPE_CHECKING:
     from vitrail.api import ScoreOptions
@@ -22,7 +22,7 @@ class ScoredMethodOptions(MethodOptions):
         optional(
             METHODS,
             help="Methods, comma-separated; include random as the control (default: random and hit, intr or chefer).",
-            complete=complete_methods,
+            autocompletion=complete_methods,
         ),
     ] = None
 
@@ -38,12 +38,12 @@ class ScoringOptions:
         optional(
             METRICS,
             help="Protocols of insertion and deletion, comma-separated (default without --metric: tokens for a ViT, hit for others).",
-            complete=complete_protocols,
+            autocompletion=complete_protocols,
         ),
     ] = None
     metric: Annotated[
         str | None,
-        optional(METRICS, help="Other metrics, comma-separated; see vitrail list.", complete=complete_metrics),
+        optional(METRICS, help="Other metrics, comma-separated; see vitrail list.", autocompletion=complete_metrics),
     ] = None
     metric_option: Annotated[
         list[str] | None,
@@ -87,7 +87,7 @@ class ScoringOptions:
     @property
     def options(self) -> dict[str, dict[str, Any]]:
         """Options by metric."""
-        return parse_metric_options(self.metric_option)
+        return parse_owned_keys(self.metric_option, "--metric-option", "masks.threshold=0.3")
 
 
 def score_options(

@@ -1,6 +1,7 @@
 """CSV files that a spreadsheet opens without computing anything, and that are read back unchanged."""
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file in one piece; `read_csv` returns the same texts.
 
-    A text that a spreadsheet would take for a formula gets a leading apostrophe, which marks texts in spreadsheets.
+    A text that a spreadsheet would take for a formula gets a leading apostrophe, which marks texts in spreadsheets. Numbers that are not
+    defined (NaN) become empty cells.
     """
     # File names need not be UTF-8.
     with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -34,7 +36,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def _escape(cell: Any) -> Any:
     if not isinstance(cell, str):
-        return cell
+        return "" if isinstance(cell, float) and math.isnan(cell) else cell
     try:
         cell.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # Half a surrogate pair, which JSON can hold and UTF-8 cannot.

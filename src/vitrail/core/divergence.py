@@ -1,11 +1,11 @@
 """Divergence between two predictions of a network."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.outputs import Output, has_probabilities, infer_output
 
 
@@ -28,7 +28,7 @@ def kl_divergence(
             f"expected a classifier to compare its probabilities (KL divergence), got outputs without probabilities (output {output!r}); "
             "choose what compares values"
         )
-    first, second = (logits.to(torch.promote_types(logits.dtype, torch.float32)) for logits in (original, changed))
+    first, second = at_least_float32(original), at_least_float32(changed)
     if infer_output(output, first.shape[-1]) == "sigmoid":
         terms = _weight_terms(logsigmoid(first), logsigmoid(second)) + _weight_terms(logsigmoid(-first), logsigmoid(-second))
     else:

@@ -43,6 +43,11 @@ def name_kind(mode: int) -> str:
     return KINDS.get(stat.S_IFMT(mode), "special file")
 
 
+def is_file(text: str) -> bool:
+    """Return whether a text is the name of a file; it may be too long for a name."""
+    return os.path.isfile(text)  # noqa: PTH113 (on a text that is too long, the method of a path raises an error)
+
+
 def regular_file(path: str | Path) -> Path:
     """Return the path if it is a regular file; reading a pipe or device might never end.
 

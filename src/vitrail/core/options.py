@@ -17,11 +17,6 @@ def check_option(name: str, value: Any, annotation: Any) -> None:
 
     Checks numbers, strings, flags, choices (`Literal`) and optional values; accepts everything else.
 
-    Args:
-        name: Name of the option, for messages.
-        value: Its value.
-        annotation: Its type.
-
     Raises:
         InvalidInputError: A value of another type, or none of the choices.
     """
@@ -46,9 +41,7 @@ def convert_option(owner: str, name: str, value: Any, annotation: Any) -> Any:
 
     Args:
         owner: What the option belongs to, for messages.
-        name: Name of the option.
         value: Its value: strings and numbers come from YAML or the command line.
-        annotation: Its type.
 
     Raises:
         InvalidInputError: A value that cannot be converted.

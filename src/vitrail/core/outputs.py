@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.registry import unknown_name
 
 Output = Literal["softmax", "sigmoid", "none", "embedding"]
@@ -35,7 +36,7 @@ def infer_output(output: Output, num_logits: int) -> Output:
 
 def probabilities(logits: Float[Tensor, "*b c"], output: Output = "softmax") -> Float[Tensor, "*b c"]:
     """Compute the probability of every class, in single precision or better; outputs without probabilities stay as they are."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     meaning = infer_output(output, logits.shape[-1])
     if meaning == "sigmoid":
         return logits.sigmoid()

@@ -86,9 +86,6 @@ class DecodedImages(LabeledImages):
 
     Args:
         images: The other data set.
-        labels: Its labels.
-        class_names: Its class names.
-        transform: From an opened image to a tensor.
         short_side: Largest shorter side in pixels, to which larger images are scaled down; None for any size.
         decoded: Their pixels in memory, or None to read the files each time.
     """

@@ -87,7 +87,6 @@ def find_images(folder: Path, num_channels: int | None = 3) -> FolderContents:
     Hidden files and folders are ignored: .ipynb_checkpoints, .thumbnails, the ._ files of macOS.
 
     Args:
-        folder: The folder.
         num_channels: Channels of the model. With three, arrays are skipped, since they may hold anything; if unknown (None), they count
             if there are no pictures.
 
@@ -139,7 +138,6 @@ def images_below(folder: Path, num_channels: int | None = 3) -> list[Path]:
     """Return the image files below a folder, sorted, and warn about everything that is skipped.
 
     Args:
-        folder: The folder.
         num_channels: See `find_images`.
 
     Raises:

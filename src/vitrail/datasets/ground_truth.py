@@ -4,9 +4,10 @@ The masks come from a synthetic data set, from a folder of masks, or from the bo
 """
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,52 +51,8 @@ class GroundTruthImages(LabeledImages):
         return Sample(image, self.labels[index], name, visible_mask)
 
 
-class GroundTruthSource(ABC):
-    """A source of the masks of a data set."""
-
-    @abstractmethod
-    def read(self, images: LabeledImages, index: int, photo: Image.Image) -> Mask:
-        """Return the mask of the image at `index`, which is already open.
-
-        Raises:
-            ImageError: The mask cannot be read.
-        """
-
-
-@dataclass(frozen=True)
-class GeneratedGroundTruth(GroundTruthSource):
-    """The masks that `vitrail.datasets.synthetic.generation.write_synthetic` wrote beside its images."""
-
-    def read(self, images: LabeledImages, index: int, photo: Image.Image) -> Mask:
-        return read_generated_mask(images.name(index))
-
-
-@dataclass(frozen=True)
-class MaskGroundTruth(GroundTruthSource):
-    """Mask files.
-
-    Args:
-        masks: The mask file of every image, by the name of the image.
-    """
-
-    masks: Mapping[str, Path] = field(repr=False)
-
-    def read(self, images: LabeledImages, index: int, photo: Image.Image) -> Mask:
-        return read_mask(self.masks[images.name(index)])
-
-
-@dataclass(frozen=True)
-class BoxGroundTruth(GroundTruthSource):
-    """Filled boxes of a data set that has them."""
-
-    def read(self, images: LabeledImages, index: int, photo: Image.Image) -> Mask:
-        box = images.box(index)
-        if box is None:
-            raise ImageError(f"expected a box around the object, found none for {images.name(index)}")
-        mask = fill_box(box, photo.height, photo.width)
-        if not mask.any():
-            raise ImageError(f"expected a box within {photo.width}x{photo.height} pixels, got {box} for {images.name(index)}")
-        return mask
+ReadMask = Callable[[LabeledImages, int, Image.Image], Mask]
+"""Reads the mask of the image at an index, which is already open; raises `ImageError` if it cannot."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,18 +60,14 @@ class ImagesWithGroundTruth(GroundTruthImages):
     """Images combined with a source of their masks.
 
     Args:
-        labels: Class per image.
-        class_names: One name per class.
-        transform: From an opened image to a tensor.
         images: The images; their own labels and transform are not used.
-        source: Source of the masks.
     """
 
     labels: Sequence[int]
     class_names: Sequence[str]
     transform: Transform = field(repr=False)
     images: LabeledImages
-    source: GroundTruthSource
+    reader: ReadMask = field(repr=False)
 
     def open(self, index: int) -> Image.Image:
         return self.images.open(index)
@@ -132,7 +85,7 @@ class ImagesWithGroundTruth(GroundTruthImages):
         return replace(self, images=self.images.subset(indices), labels=[self.labels[i] for i in indices])
 
     def read_ground_truth(self, index: int, photo: Image.Image) -> Mask:
-        mask = self.source.read(self.images, index, photo)
+        mask = self.reader(self.images, index, photo)
         if mask.shape != (photo.height, photo.width):
             raise ImageError(
                 f"expected a mask as large as its image, {photo.width}x{photo.height} pixels, got "
@@ -163,7 +116,7 @@ def attach_ground_truth(images: LabeledImages, preprocessing: Preprocessing) -> 
             f"expected a mask beside every image or beside none, found none for {len(without)} of {len(images)} images, the first "
             f"{without[0]}; generate the data set again with `vitrail generate`, or score copies of the images outside of its folder"
         )
-    return _combine(images, preprocessing, GeneratedGroundTruth())
+    return _combine(images, preprocessing, _read_generated)
 
 
 def attach_masks(
@@ -207,7 +160,7 @@ def attach_masks(
     if without:
         logger.warning("skipped %d of %d images, which have no mask in %s", len(without), len(files), folder)
         images = images.subset([index for index, path in enumerate(files.paths) if path in masks])
-    return _combine(images, preprocessing, MaskGroundTruth({str(path): mask for path, mask in masks.items()}))
+    return _combine(images, preprocessing, partial(_read_file, {str(path): mask for path, mask in masks.items()}))
 
 
 def attach_boxes(images: LabeledImages, preprocessing: Preprocessing) -> LabeledImages:
@@ -228,7 +181,7 @@ def attach_boxes(images: LabeledImages, preprocessing: Preprocessing) -> Labeled
             f"expected a box around the object of every image, found none for {len(without)} of {len(images)} images, the first "
             f"{images.name(without[0])}; choose a data set with boxes (cub-200-2011, stanford-cars), and do not crop it to them"
         )
-    return _combine(images, preprocessing, BoxGroundTruth())
+    return _combine(images, preprocessing, _fill_own_box)
 
 
 def fill_box(box: Box, height: int, width: int) -> Mask:
@@ -239,6 +192,24 @@ def fill_box(box: Box, height: int, width: int) -> Mask:
     return mask
 
 
-def _combine(images: LabeledImages, preprocessing: Preprocessing, source: GroundTruthSource) -> ImagesWithGroundTruth:
+def _read_generated(images: LabeledImages, index: int, photo: Image.Image) -> Mask:
+    return read_generated_mask(images.name(index))
+
+
+def _read_file(masks: Mapping[str, Path], images: LabeledImages, index: int, photo: Image.Image) -> Mask:
+    return read_mask(masks[images.name(index)])
+
+
+def _fill_own_box(images: LabeledImages, index: int, photo: Image.Image) -> Mask:
+    box = images.box(index)
+    if box is None:
+        raise ImageError(f"expected a box around the object, found none for {images.name(index)}")
+    mask = fill_box(box, photo.height, photo.width)
+    if not mask.any():
+        raise ImageError(f"expected a box within {photo.width}x{photo.height} pixels, got {box} for {images.name(index)}")
+    return mask
+
+
+def _combine(images: LabeledImages, preprocessing: Preprocessing, reader: ReadMask) -> ImagesWithGroundTruth:
     plain = images.images if isinstance(images, ImagesWithGroundTruth) else images
-    return ImagesWithGroundTruth(images.labels, images.class_names, preprocessing, plain, source)
+    return ImagesWithGroundTruth(images.labels, images.class_names, preprocessing, plain, reader)

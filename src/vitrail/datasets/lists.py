@@ -30,7 +30,6 @@ def read_list(path: Path, transform: Transform) -> LabeledFiles:
 
     Args:
         path: The list, or `STANDARD_INPUT`.
-        transform: From an opened image to a tensor.
 
     Raises:
         InvalidInputError: The list cannot be read, or is empty.

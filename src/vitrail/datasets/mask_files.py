@@ -39,7 +39,6 @@ def masks_by_image(paths: Sequence[Path], folder: str | Path, root: str | Path) 
 
     Args:
         paths: Images below `root`.
-        folder: Folder of the masks.
         root: Folder whose sub-folders `folder` mirrors; or the image itself, if there is only one.
 
     Returns:

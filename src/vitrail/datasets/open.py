@@ -95,8 +95,7 @@ def _read_by_index(name: str, root: Path, split: str, transform: Transform, opti
     """Read a data set by its name with random access, even if training streams it."""
     entry = DATA[name]
     if entry.read is None and entry.index is not None:
-        images: LabeledImages = _call_reader(entry, entry.index, root, split, transform, options)
-        return images
+        return _call_reader(entry, entry.index, root, split, transform, options)
     return read_data(name, root, split, transform, **options)
 
 
@@ -119,8 +118,7 @@ def read_data(name: str, root: str | Path, split: str, transform: Transform, **o
     entry = DATA[name]
     if entry.read is None:
         raise InvalidInputError(f"{name} can only be streamed, since it has no random access to its images; use read_stream")
-    images: LabeledImages = _call_reader(entry, entry.read, Path(root), split, transform, options)
-    return images
+    return _call_reader(entry, entry.read, Path(root), split, transform, options)
 
 
 def read_stream(name: str, root: str | Path, split: str, transform: Transform, **options: Any) -> StreamedImages:
@@ -129,8 +127,7 @@ def read_stream(name: str, root: str | Path, split: str, transform: Transform, *
     if entry.stream is None:
         streams = ", ".join(name for name, other in DATA.items() if other.stream)
         raise InvalidInputError(f"{name} cannot be streamed; use read_data (streams: {streams})")
-    images: StreamedImages = _call_reader(entry, entry.stream, Path(root), split, transform, options)
-    return images
+    return _call_reader(entry, entry.stream, Path(root), split, transform, options)
 
 
 def _call_reader(

@@ -49,7 +49,6 @@ class DataSource:
         """Read the images.
 
         Args:
-            preprocessing: The preprocessing of the model.
             subfolders: Of a folder, use the first of these subfolders that exists, such as "test".
             labeled: Whether classes matter; see `open_dataset`.
 

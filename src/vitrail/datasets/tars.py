@@ -48,13 +48,9 @@ class TarImages(LabeledImages):
     A tar file that is damaged or ends too early is listed as an image that cannot be read, after the images before the damage.
 
     Args:
-        shards: The tar files.
         members: Name of every image in its tar file; empty for a damaged tar file.
         places: Number of the tar file, offset and number of bytes of every image.
         damage: Why an image cannot be read; empty for others.
-        labels: Class per image, an index into `class_names`, or `NO_LABEL`.
-        class_names: One name per class.
-        transform: From an opened image to a tensor.
     """
 
     shards: Sequence[Path]

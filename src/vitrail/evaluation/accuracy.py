@@ -82,11 +82,10 @@ def measure_accuracy(
     return Evaluation(**means, num_images=sum(shard.num_images for shard in shards), unreadable=list_unreadable(shards))
 
 
-def expect_several_classes(classifier: Classifier, compared: bool = False) -> int:
-    """Return the number of classes of a model with at least two.
+def expect_several_classes(classifier: Classifier, compared: bool = False) -> None:
+    """Refuse a model without at least two classes.
 
     Args:
-        classifier: The model.
         compared: Whether similarities, of which the largest decides, count as classes.
 
     Raises:
@@ -102,7 +101,6 @@ def expect_several_classes(classifier: Classifier, compared: bool = False) -> in
             f"expected a model of at least two classes, got {classifier.name} with one logit: class folders do not say which class means "
             "yes, nor from which probability on; compare Classifier.probabilities with your labels instead"
         )
-    return classifier.num_classes
 
 
 def with_model_labels(images: LabeledImages, classifier: Classifier) -> LabeledImages:
@@ -144,13 +142,7 @@ def with_model_labels(images: LabeledImages, classifier: Classifier) -> LabeledI
 
 
 def write_accuracy(folder: Path, model: str, result: Evaluation) -> None:
-    """Write accuracy.json.
-
-    Args:
-        folder: The output folder.
-        model: Name of the model.
-        result: Its accuracy.
-    """
+    """Write accuracy.json."""
     write_text(folder / "accuracy.json", json_text(describe_accuracy(model, result), indent=2))
 
 

@@ -52,12 +52,12 @@ def write_layer_report(folder: Path, report: LayerReport) -> None:
         name: [Mean.over_images(values[:, i]) for i in range(values.shape[1])] for name, values in report.measures().items()
     }
     rows = [
-        [kind, k, " ".join(map(str, kept)), *(_cell(number) for column in means.values() for number in column[i])]
+        [kind, k, " ".join(map(str, kept)), *(number for column in means.values() for number in column[i])]
         for i, (kind, k, kept) in enumerate(report.ablations)
     ]
     head = ["kind", "k", "kept", *(column for name in means for column in (name, f"{name}_error"))]
     write_csv(folder / "layers.csv", head, rows)
-    saliency = [[part.name, *map(_cell, part.value), *map(_cell, part.magnitude)] for part in report.contributions()]
+    saliency = [[part.name, *part.value, *part.magnitude] for part in report.contributions()]
     write_csv(folder / "saliency.csv", ["layer", "mean", "error", "mean_magnitude", "magnitude_error"], saliency)
     _write_images(folder / "images.csv", report)
     _write_summary(folder / "summary.json", report)
@@ -83,10 +83,7 @@ def _write_summary(path: Path, report: LayerReport) -> None:
         "unreadable": [file._asdict() for file in report.unreadable],
         "num_layers": report.num_layers,
         "num_images": len(report.paths),
-        # JSON has no NaN: undefined errors are null.
-        "whole_model": {
-            name: {"mean": mean.value, "error": None if math.isnan(mean.error) else mean.error} for name, mean in whole.items()
-        },
+        "whole_model": {name: {"mean": mean.value, "error": mean.error} for name, mean in whole.items()},
         "mean_layer_saliency": [layer.value.value for layer in layers],
         "mean_bias": bias.value.value,
         "mean_logit": logit.value.value,
@@ -132,10 +129,6 @@ def _figures(report: LayerReport) -> LayerFigures:
 
 def _first_measure(report: LayerReport) -> str:
     return next(iter(report.measures()))
-
-
-def _cell(number: float) -> float | str:
-    return "" if math.isnan(number) else number
 
 
 def _format(part: Contribution) -> list[str]:

@@ -82,10 +82,6 @@ def report_layers(
     in its order.
 
     Args:
-        classifier: The model.
-        images: Images, with or without labels.
-        batch_size: Images per batch.
-        num_workers: Processes that read images.
         folder: Folder for the results of every batch, shared by all processes; batches with results there are not computed again.
         key: Identifies the run; batches in the folder with another key are computed again.
 

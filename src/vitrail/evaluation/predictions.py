@@ -46,13 +46,8 @@ def predict(
     """Predict the class of images, whose labels are those of the model.
 
     Args:
-        classifier: The model.
-        images: Images with labels.
-        batch_size: Images per batch.
-        num_workers: Processes that read images.
         description: What is being done, for the progress.
         folder: Folder for the results of every batch, shared by all processes; batches with results there are not computed again.
-        key: Identifies the run.
 
     Raises:
         ImageError: Not a single image could be read.

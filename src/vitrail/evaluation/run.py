@@ -27,11 +27,7 @@ def claimed_for(
     Args:
         command: Name of the command; another command's run in the folder is refused.
         folder: The run directory, shared by all processes.
-        classifier: The model.
-        source: Where the images come from.
-        images: The images.
         batch_size: Images per batch; rounding depends on it.
-        overwrite: Whether to start over.
 
     Raises:
         OutputError: The folder holds something else or another run, cannot be written, or is in use by another run.

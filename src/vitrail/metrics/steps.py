@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitrail.adapters import Classifier, ViTAdapter
-from vitrail.adapters.cells import repeat_cells
+from vitrail.adapters.cells import expand_cells
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.imputation import Imputer, impute
 from vitrail.core.ranking import Order, rank_cells
@@ -33,7 +33,7 @@ def expand_to_patches(cells: Bool[Tensor, "b s cells"], grid: tuple[int, int], p
         raise InvalidInputError(
             f"expected a map whose cells are rectangles of the {patch_grid[0]}x{patch_grid[1]} patches, got a {grid[0]}x{grid[1]} map"
         )
-    return repeat_cells(cells.unflatten(2, grid), patch_grid).flatten(2)
+    return expand_cells(cells.unflatten(2, grid), patch_grid).flatten(2)
 
 
 def rank_pixels(relevance: Relevance, size: tuple[int, int], order: Order, smooth: bool) -> Int[Tensor, "b height width"]:

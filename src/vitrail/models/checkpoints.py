@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from vitrail.core.errors import CheckpointError, OutputError
 from vitrail.core.files import atomic_write, regular_file
 from vitrail.core.json_io import json_text, parse_json
+from vitrail.core.listing import MAX_LISTED, shorten_list
 from vitrail.models.file_contents import choose_state, find_states, find_tensor_fault, refuse_zip_bomb
 from vitrail.models.stand_ins import STAND_INS
 
 METADATA_KEY = "vitrail"
-MAX_LISTED = 6
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     tensors = [item for state in checkpoint.states.values() for item in state.items()]
     invalid = [f"{name} ({fault})" for name, tensor in tensors if (fault := find_tensor_fault(tensor))]
     if invalid:
-        more = f" and {len(invalid) - MAX_LISTED} more" if len(invalid) > MAX_LISTED else ""
         raise CheckpointError(
-            f"expected tensors of real numbers in {path}, got {', '.join(invalid[:MAX_LISTED])}{more}; convert them to float32 first"
+            f"expected tensors of real numbers in {path}, got {shorten_list(invalid)}; convert them to float32 first"
         )
     return checkpoint
 

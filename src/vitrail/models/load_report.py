@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-MAX_LISTED = 6
+from vitrail.core.listing import shorten_list
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,4 @@ class LoadReport:
     unused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{len(self.taken)} weights taken; new: {_list_names(self.new)}; left out: {_list_names(self.unused)}"
-
-
-def _list_names(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return (", ".join(names[:MAX_LISTED]) or "none") + more
+        return f"{len(self.taken)} weights taken; new: {shorten_list(self.new) or 'none'}; left out: {shorten_list(self.unused) or 'none'}"

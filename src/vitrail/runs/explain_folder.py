@@ -7,21 +7,18 @@ from typing import Any, Literal, get_args
 
 from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
-from vitrail.datasets.dataset import Unreadable
 from vitrail.datasets.source import DataSource
 from vitrail.explainers import Explainer, check_method_names
 from vitrail.runs.claim import RunDirectory, expect_apart, expect_none_inside
 from vitrail.runs.dataset_photos import DatasetPhotos
 from vitrail.runs.explain_files import FilesRun, FolderResults
 from vitrail.runs.explain_images import BATCH_SIZE
-from vitrail.runs.explain_photos import OpenedPhoto, PhotoReader
+from vitrail.runs.explain_photos import PhotoReader
 from vitrail.runs.explain_shards import IMAGES_PER_SHARD, PICTURES, Pictures, ShardedRun
 from vitrail.runs.loop import Batches
 from vitrail.runs.manifest import Manifest, describe_method, describe_model, describe_options, fingerprint_images
 from vitrail.runs.parquet_shards import expect_pyarrow
-from vitrail.runs.results import (
-    remove_results,
-)
+from vitrail.runs.results import remove_results
 from vitrail.runs.shards import FOLDER, remove_shards
 from vitrail.viz.overlay import Smoothing
 
@@ -57,27 +54,12 @@ def explain_folder(
 
     Inside `vitrail.core.distributed.process_group`, the processes share the batches; the first one writes table and sheet.
 
+    Other arguments and errors are those of `vitrail.explain_folder`.
+
     Args:
         explainers: Methods tied to one model.
-        data: A folder of images, with or without class folders; another path, as `vitrail.datasets.open.open_dataset` takes it; or a
-            named data set.
+        data: A folder or another path, or a named data set.
         out: Output folder, outside of `data`, shared by all processes.
-        target: Class to explain, or None for the predicted one.
-        limit: Maximum number of images, evenly spread over the folder.
-        batch_size: Images per batch.
-        num_workers: Processes that read images.
-        smoothing: How overlays are enlarged.
-        overwrite: Start over: remove earlier results of these methods.
-        model_options: Options the model was loaded with, to record in run.json.
-        file_format: "files": three files per image and method; "shards": one file for many images; "parquet": the same as a table.
-        pictures: Of shards: how many images to draw, evenly spread; or "all" or "none".
-        half: Of shards: whether to store relevance and logits in half precision.
-
-    Raises:
-        OutputError: `out` holds something else or results of other settings, cannot be written, or is in use by another run.
-        ImageError: Not a single image could be read.
-        ProcessError: A process that reads images was killed.
-        MissingExtraError: pyarrow, which writes Parquet files, is not installed.
     """
     names, model, out = check_method_names(explainers), explainers[0].model, Path(out)
     source = data if isinstance(data, DataSource) else DataSource(Path(data))
@@ -93,7 +75,7 @@ def explain_folder(
     expect_apart(source.root, out, names)
     expect_none_inside(photos.images, out)
     per_shard = max(IMAGES_PER_SHARD // max(batch_size, 1), 1) if file_format != "files" else 1
-    batches = Batches(PhotoReader(photos, model.preprocessing), batch_size, _keep_list, num_workers, per_shard)
+    batches = Batches(PhotoReader(photos, model.preprocessing), batch_size, list, num_workers, per_shard)
     settings = {
         **describe_model(model, target),
         "model_options": describe_options(model_options or {}),
@@ -131,7 +113,3 @@ def explain_folder(
             logger.info("%d of %d images are already explained", num_before, len(photos))
         run.explain_missing(by_name, target, smoothing)
         return run.summarize(names, num_before)
-
-
-def _keep_list(entries: list[OpenedPhoto | Unreadable]) -> list[OpenedPhoto | Unreadable]:
-    return entries

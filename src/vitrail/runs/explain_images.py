@@ -25,7 +25,6 @@ def explain_photos(
 
     Args:
         explainer: A method tied to a model.
-        photos: Opened photos.
         sources: File names to record, one per photo.
         target: Class index or name for all photos, one index per photo, or None for the predicted class.
 

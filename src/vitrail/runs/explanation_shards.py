@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,7 @@ from vitrail.core.json_io import json_text, parse_json
 from vitrail.datasets.dataset import Unreadable
 from vitrail.explanation import Explanation
 from vitrail.models.checkpoints import write_tensors
-from vitrail.runs.shards import FOLDER, Shard, ShardStore
+from vitrail.runs.shards import Shard, ShardStore
 
 FORMAT = "vitrail explanations 1"
 
@@ -89,6 +89,10 @@ def _pack_method(singles: Sequence[Explanation], dtype: torch.dtype) -> dict[str
 class DescribedStore(ShardStore[ExplanationShard]):
     """Abstract: shards of explanations in files that carry a description."""
 
+    def describe(self, shard: ExplanationShard) -> str:
+        """Return the description of a shard, as JSON."""
+        return json_text({"format": FORMAT, "key": self.key, "sources": shard.sources, "unreadable": shard.unreadable})
+
     @abstractmethod
     def open(self, number: int) -> AbstractContextManager[tuple[Any, dict[str, Any]]]:
         """Open a shard for lazy reading; yield the file and its description."""
@@ -112,19 +116,12 @@ class DescribedStore(ShardStore[ExplanationShard]):
 class ExplanationStore(DescribedStore):
     """Shards of explanations as safetensors files."""
 
-    def file(self, number: int) -> Path:
-        return self.folder / FOLDER / f"{number:06d}.safetensors"
+    suffix: ClassVar[str] = ".safetensors"
 
     def save(self, number: int, shard: ExplanationShard) -> None:
-        description = {
-            "format": FORMAT,
-            "key": self.key,
-            "sources": shard.sources,
-            "unreadable": shard.unreadable,
-        }
         tensors = {"indices": shard.indices, "logits": shard.logits, **shard.tensors}
         # A single key, because safetensors writes several in random order, and equal content should give equal bytes.
-        write_tensors(self.file(number), tensors, {"vitrail": json_text(description)})
+        write_tensors(self.file(number), tensors, {"vitrail": self.describe(shard)})
 
     def open(self, number: int) -> AbstractContextManager[tuple[Any, dict[str, Any]]]:
         return open_shard(self.file(number))
@@ -144,48 +141,54 @@ def open_shard(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     """
     try:
         with safe_open(regular_file(path), framework="pt") as file:
-            description = parse_json((file.metadata() or {}).get("vitrail", "{}"))
-            if not isinstance(description, dict) or description.get("format") != FORMAT:
-                raise CheckpointError(f"expected a shard of explanations, got {path}")
-            yield file, description
+            yield file, parse_description((file.metadata() or {}).get("vitrail", "{}"), path)
     except SafetensorError as error:
-        raise CheckpointError(
-            f"damaged or truncated shard {path}: {error}; run the command again to compute it anew"
-        ) from error
+        raise damaged_shard(path, error) from error
 
 
-def unpack(
-    file: Any, method: str, row: int, starts: Tensor, description: Mapping[str, Any], names: Mapping[str, Any]
-) -> Explanation:
-    """Read the explanation of one image from an open shard.
+def parse_description(text: str | bytes, path: Path) -> dict[str, Any]:
+    """Read the description of a shard from JSON.
+
+    Raises:
+        CheckpointError: It is that of another file.
+    """
+    description = parse_json(text)
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise CheckpointError(f"expected a shard of explanations, got {path}")
+    return description
+
+
+def damaged_shard(path: Path, error: Exception) -> CheckpointError:
+    """Return the error for a shard that its library cannot read."""
+    return CheckpointError(f"damaged or truncated shard {path}: {error}; run the command again to compute it anew")
+
+
+def read_explanations(path: Path, method: str, names: Mapping[str, Any], row: int | None = None) -> Iterator[Explanation]:
+    """Read the explanations of a shard in order, one at a time; or that of one row.
 
     Args:
-        file: safetensors' handle.
-        method: Name of the method.
-        row: Row of the image in the shard.
-        starts: Index of the first cell of every image.
-        description: The description of the shard.
         names: Model, class names and output, as `Explanation` takes them.
+        row: Row of an image; None for all.
     """
-    rows, cols = file.get_slice(f"{method}.grid")[row].tolist()
-    start = int(starts[row])
-    one = slice(row, row + 1)
+    with open_shard(path) as (file, description):
+        stored = set(file.keys())
 
-    def read(name: str) -> Tensor:
-        return cast(Tensor, file.get_slice(name)[one])
+        def read(name: str, part: slice) -> Tensor | None:
+            return file.get_slice(f"{method}.{name}")[part].float() if f"{method}.{name}" in stored else None
 
-    def read_cells(name: str) -> Tensor:
-        cells: Tensor = file.get_slice(f"{method}.{name}")[start : start + rows * cols]
-        return cells.float().view(1, rows, cols)
-
-    stored = set(file.keys())
-    return Explanation(
-        relevance=read_cells("relevance"),
-        targets=read(f"{method}.targets"),
-        logits=read("logits").float(),
-        method=method,
-        bias=read(f"{method}.bias").float() if f"{method}.bias" in stored else None,
-        standard_error=read_cells("standard_error") if f"{method}.standard_error" in stored else None,
-        sources=(description["sources"][row],),
-        **names,
-    )
+        grids = file.get_tensor(f"{method}.grid")
+        ends = grids.long().prod(1).cumsum(0).tolist()
+        for index in range(len(ends)) if row is None else [row]:
+            rows, cols = grids[index].tolist()
+            cells, one = slice(ends[index] - rows * cols, ends[index]), slice(index, index + 1)
+            error = read("standard_error", cells)
+            yield Explanation(
+                relevance=file.get_slice(f"{method}.relevance")[cells].float().view(1, rows, cols),
+                targets=file.get_slice(f"{method}.targets")[one],
+                logits=file.get_slice("logits")[one].float(),
+                method=method,
+                bias=read("bias", one),
+                standard_error=None if error is None else error.view(1, rows, cols),
+                sources=(description["sources"][index],),
+                **names,
+            )

@@ -4,18 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from vitrail.core.errors import CheckpointError, MissingExtraError
+from vitrail.core.errors import MissingExtraError
 from vitrail.core.files import atomic_write, regular_file
-from vitrail.core.json_io import json_text, parse_json
 from vitrail.datasets.dataset import Unreadable
 from vitrail.explanation import Explanation
-from vitrail.runs.explanation_shards import FORMAT, DescribedStore, ExplanationShard
-from vitrail.runs.shards import FOLDER, Shard, ShardStore  # noqa: F401 (the bound of a type that tests check at run time)
+from vitrail.runs.explanation_shards import DescribedStore, ExplanationShard, damaged_shard, parse_description
+from vitrail.runs.shards import Shard, ShardStore  # noqa: F401 (the bound of a type that tests check at run time)
 
 ROWS_PER_GROUP = 32
 """Rows that are decoded together: what reading one image costs."""
@@ -37,16 +36,14 @@ def expect_pyarrow() -> None:
 class ParquetStore(DescribedStore):
     """Shards of explanations as Parquet files."""
 
-    def file(self, number: int) -> Path:
-        return self.folder / FOLDER / f"{number:06d}.parquet"
+    suffix: ClassVar[str] = ".parquet"
 
     def save(self, number: int, shard: ExplanationShard) -> None:
         import pyarrow  # noqa: PLC0415 (an extra)
         from pyarrow import parquet  # noqa: PLC0415
 
-        # Names need not be UTF-8, as the column of images is.
-        description = {"format": FORMAT, "key": self.key, "sources": shard.sources, "unreadable": shard.unreadable}
-        table = pyarrow.table(_make_columns(shard)).replace_schema_metadata({"vitrail": json_text(description)})
+        # Names need not be UTF-8, as the column of images is: the description has them too.
+        table = pyarrow.table(_make_columns(shard)).replace_schema_metadata({"vitrail": self.describe(shard)})
         with atomic_write(self.file(number)) as partial:
             parquet.write_table(table, partial, row_group_size=ROWS_PER_GROUP, compression="zstd", use_dictionary=False)
 
@@ -72,25 +69,13 @@ def open_table(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
     try:
         with parquet.ParquetFile(regular_file(path)) as file:
-            description = parse_json((file.schema_arrow.metadata or {}).get(b"vitrail", b"{}"))
-            if not isinstance(description, dict) or description.get("format") != FORMAT:
-                raise CheckpointError(f"expected a shard of explanations, got {path}")
-            yield file, description
+            yield file, parse_description((file.schema_arrow.metadata or {}).get(b"vitrail", b"{}"), path)
     except pyarrow.ArrowException as error:
-        raise CheckpointError(
-            f"damaged or truncated shard {path}: {error}; run the command again to compute it anew"
-        ) from error
+        raise damaged_shard(path, error) from error
 
 
 def read_rows(path: Path, method: str, names: Mapping[str, Any], row: int | None = None) -> Iterator[Explanation]:
-    """Read the explanations of a shard in order, one group of rows at a time; or that of one row.
-
-    Args:
-        path: The shard.
-        method: Name of the method.
-        names: Model, class names and output, as `Explanation` takes them.
-        row: Row of an image; None for all.
-    """
+    """Read explanations as `vitrail.runs.explanation_shards.read_explanations` does, one group of rows at a time."""
     with open_table(path) as (file, description):
         fields = [f"{method}.{name}" for name in ("target", "rows", "columns", "relevance", "bias", "standard_error")]
         columns = [name for name in ("logits", *fields) if name in file.schema_arrow.names]

@@ -39,7 +39,6 @@ def list_named_photos(paths: Sequence[Path], classifier: Classifier, wanted: str
 
     Args:
         paths: Files, which must be readable, and folders, whose unreadable files are skipped.
-        classifier: The model.
         wanted: Name or index of the true class of all photos, if known.
 
     Raises:
@@ -60,7 +59,6 @@ def list_folder_photos(
     Args:
         data: A folder, flat or with one folder per class; another path, as `vitrail.datasets.open.open_dataset` takes it; or a named
             data set.
-        classifier: The model.
         wanted: Name or index of a class: take the images of its folder only. In a flat folder, all images are of that class.
         limit: Maximum number of images, evenly spread.
 
@@ -119,8 +117,6 @@ def refuse_replacing(photos: Sequence[QueriedPhoto], out: Path, data: Path | Non
     """Refuse an output folder where a picture would replace a photo, or be taken for one by a later run.
 
     Args:
-        photos: The photos.
-        out: The output folder.
         data: The folder that the photos come from, if they come from one.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def query_photos(
     if top < 1:
         raise InvalidInputError(f"expected at least one class to show, got top={top}")
     run = _QueryRun(explainer, photos, folder, top)
-    batches = Batches(run.reader, 1, _take_single, num_workers, PER_SHARD)
+    batches = Batches(run.reader, 1, itemgetter(0), num_workers, PER_SHARD)
     shards = Pass(batches, run.compute, "explaining", ShardStore(folder, key, _QueryShard), run.has_files).run()
     results = [
         PhotoQueries(photos[index].photo, photos[index].true_class, predicted, classes)
@@ -162,10 +163,6 @@ class _QueryRun:
             cut = f" The first {len(views)} of {len(results)} photos." if len(views) < len(results) else ""
             query_overview(views, self.folder / f"{SHEET}.png", self.caption + cut)
         write_table(self.table, self.explainer, list(results.values()), unreadable)
-
-
-def _take_single(entries: list[OpenedPhoto | Unreadable]) -> OpenedPhoto | Unreadable:
-    return entries[0]
 
 
 def choose_classes(logits: Float[Tensor, " c"], true_class: int | None, top: int) -> list[int]:

@@ -96,9 +96,7 @@ def write_table(
     """Write images.csv: one row per explained image with class, logit, and per method the file and the completeness error.
 
     Args:
-        folder: The run directory.
         photos: Label and source of every image.
-        methods: The results of every method.
         results: By method, the numbers of each image, by index in `photos`.
     """
     complete = {

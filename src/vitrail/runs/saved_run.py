@@ -7,15 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
-import torch
-
 from vitrail.core.csv_io import read_csv
 from vitrail.core.errors import CheckpointError, UnknownNameError
 from vitrail.core.files import regular_file
 from vitrail.core.json_io import read_json
 from vitrail.core.registry import unknown_name
 from vitrail.explanation import Explanation
-from vitrail.runs.explanation_shards import open_shard, unpack
+from vitrail.runs.explanation_shards import read_explanations
 from vitrail.runs.manifest import RUN_FILE, Manifest
 from vitrail.runs.parquet_shards import read_rows
 from vitrail.runs.results import IMAGES_FILE
@@ -41,7 +39,7 @@ class ExplanationRun:
     def rows(self) -> list[dict[str, str]]:
         """The rows of images.csv, one per explained image."""
         try:
-            return list(read_csv(regular_file(self.folder / IMAGES_FILE)))
+            return read_csv(regular_file(self.folder / IMAGES_FILE))
         except (OSError, csv.Error) as error:
             raise CheckpointError(
                 f"cannot read {self.folder / IMAGES_FILE}: {error}; run the same `vitrail explain` again to finish the run"
@@ -116,12 +114,7 @@ class MethodExplanations:
         row = self.run.rows[image]
         if not self.run.in_shards:
             return Explanation.load(self.run.folder / row[f"{self.method}_file"])
-        path = self.run.folder / FOLDER / row["shard"]
-        if self.run.is_parquet:
-            return next(read_rows(path, self.method, self.run.names, int(row["row"])))
-        with open_shard(path) as (file, description):
-            starts = _first_cells(file.get_tensor(f"{self.method}.grid"))
-            return unpack(file, self.method, int(row["row"]), starts, description, self.run.names)
+        return next(self._read_shard(row["shard"], int(row["row"])))
 
     def __iter__(self) -> Iterator[Explanation]:
         """Read all explanations in order; a shard is opened once."""
@@ -129,13 +122,11 @@ class MethodExplanations:
             yield from (self[index] for index in range(len(self)))
             return
         for name in dict.fromkeys(row["shard"] for row in self.run.rows):
-            if self.run.is_parquet:
-                yield from read_rows(self.run.folder / FOLDER / name, self.method, self.run.names)
-                continue
-            with open_shard(self.run.folder / FOLDER / name) as (file, description):
-                starts = _first_cells(file.get_tensor(f"{self.method}.grid"))
-                for row in range(len(starts)):
-                    yield unpack(file, self.method, row, starts, description, self.run.names)
+            yield from self._read_shard(name)
+
+    def _read_shard(self, name: str, row: int | None = None) -> Iterator[Explanation]:
+        read = read_rows if self.run.is_parquet else read_explanations
+        return read(self.run.folder / FOLDER / name, self.method, self.run.names, row)
 
 
 def open_run(path: str | Path) -> ExplanationRun:
@@ -159,9 +150,3 @@ def open_run(path: str | Path) -> ExplanationRun:
             f"expected the folder of a finished `vitrail explain --data` ({RUN_FILE} and {IMAGES_FILE}), got {folder}"
         )
     return ExplanationRun(folder, manifest)
-
-
-def _first_cells(grids: torch.Tensor) -> torch.Tensor:
-    """Return the index of the first cell of every image."""
-    cells = grids.long().prod(1)
-    return cells.cumsum(0) - cells

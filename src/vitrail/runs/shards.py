@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -61,13 +61,16 @@ class ShardStore(Generic[S]):
         kind: Class of the shards.
     """
 
+    suffix: ClassVar[str] = ".npz"
+    """End of the names of its files."""
+
     folder: Path
     key: str
     kind: type[S]
 
     def file(self, number: int) -> Path:
         """Return the path of a batch's shard."""
-        return self.folder / FOLDER / f"{number:06d}.npz"
+        return self.folder / FOLDER / f"{number:06d}{self.suffix}"
 
     def load_finished(self, num_shards: int) -> dict[int, S]:
         """Load the shards that are there, without their bulk, by number."""

@@ -47,9 +47,6 @@ class StepTimer(Callback):
 class TimeLimit(Callback):
     """Stop the run after some minutes; time spent before a resume does not count.
 
-    Args:
-        minutes: Time limit.
-
     Attributes:
         stopped: Whether the limit stopped the run.
     """

@@ -115,8 +115,6 @@ def find_differences(first: Recipe, second: Recipe, ignored: Sequence[str] = ())
     """Return the dotted keys whose values differ between two recipes.
 
     Args:
-        first: A recipe.
-        second: Another one.
         ignored: Dotted keys that may differ.
     """
     one, other = (_flatten(config.model_dump(mode="json")) for config in (first, second))

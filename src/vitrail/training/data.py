@@ -157,8 +157,7 @@ class TrainingData(lightning.LightningDataModule):
 
 def _count_batches_done(trainer: lightning.Trainer) -> int:
     # Lightning counts the batches of the whole run and restores the count from a checkpoint.
-    count: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-    return count
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
 
 
 def _read_splits(config: ImagesConfig, train: Transform, validation: Transform) -> tuple[AnyImages, AnyImages]:

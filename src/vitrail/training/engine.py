@@ -45,9 +45,7 @@ def create_trainer(
     Args:
         recipe: Recipe, of which `engine` configures the trainer.
         out: Run folder.
-        epochs: Number of epochs.
         callbacks: Further callbacks, called before logs and checkpoints.
-        data: Images.
         unused_parameters: Whether some parameters may get no gradient in a step.
         options: Further options of `lightning.Trainer`.
 

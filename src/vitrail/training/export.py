@@ -26,10 +26,6 @@ class Export(Callback):
     """Write the validated model (with EMA, the averaged weights): always as the last, and as the best if it beats all before.
 
     Must come before the EMA callback, which swaps the averaged weights out at the same hook.
-
-    Args:
-        folder: Folder to write to.
-        classifier: Classifier in training.
     """
 
     def __init__(self, folder: Path, classifier: Classifier) -> None:

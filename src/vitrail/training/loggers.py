@@ -95,9 +95,6 @@ class RunLog(Checkpoint):
     """Rewrite `metrics.csv` and `learning_curve.png` after every epoch.
 
     The rows are part of the checkpoints, so that a resumed run continues its table; Lightning's CSV logger would start a new file.
-
-    Args:
-        folder: Folder to write to.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -19,8 +19,6 @@ def create_label_loss(name: str, smoothing: float, num_classes: int) -> Loss:
 
     Args:
         name: "cross-entropy", or "binary-cross-entropy", which treats every class as a separate yes or no.
-        smoothing: Label smoothing.
-        num_classes: Number of classes.
 
     Source: binary cross-entropy with mixed labels: arXiv:2110.00476 and arXiv:2204.07118.
 

@@ -40,7 +40,6 @@ def build_network(
     Args:
         config: Section `model` of the recipe.
         class_names: One name per class.
-        in_channels: Number of image channels.
         preprocessing: Preprocessing of photos; None for the network's default.
 
     Raises:
@@ -106,7 +105,6 @@ def prepare_for_training(module: nn.Module, train: str, distilled: bool, fused_a
     """Switch a network to training mode and freeze the weights that are not trained.
 
     Args:
-        module: Network.
         train: "all", "attention" (with positions and head) or "head".
         distilled: Whether a teacher trains the distillation token.
         fused_attention: Whether timm computes attention in one kernel; None for timm's default.

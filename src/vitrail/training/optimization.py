@@ -19,7 +19,6 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step
     """Create the optimizer of the trainable weights, without weight decay on norms and biases.
 
     Args:
-        module: Network.
         config: Section `optimizer` of the recipe.
         images_per_step: Images of all devices and accumulated batches together.
 

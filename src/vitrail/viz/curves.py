@@ -29,7 +29,6 @@ def plot_learning_curve(rows: Sequence[Mapping[str, int | float]], path: str | P
 
     Args:
         rows: One mapping per epoch, with "epoch" (from 1) and any of the values of a classifier, or of DiffMask's gates.
-        path: The picture to write.
     """
     panels = GATE_PANELS if any("train_kl" in row or "val_kl" in row for row in rows) else CLASSIFIER_PANELS
     figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
@@ -60,7 +59,6 @@ def plot_perturbation(
 
     Args:
         curves: Curves by method, all of one protocol.
-        path: The picture to write.
         label: Label of the vertical axes; the name of the score if None.
         errors: Standard errors of curves that are means already, by method; None for those over the images of `curves`.
         limits: Ends of the vertical axes, for pictures that are to be compared; None for those of the curves.

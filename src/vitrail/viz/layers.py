@@ -73,12 +73,7 @@ class LayerFigures:
 
 
 def plot_layers(figures: LayerFigures, path: str | Path) -> None:
-    """Plot the measure over k for every kind of ablation, and the contributions of layers, with one standard error.
-
-    Args:
-        figures: What is plotted.
-        path: The picture to write.
-    """
+    """Plot the measure over k for every kind of ablation, and the contributions of layers, with one standard error."""
     num_layers = len(figures.layers)
     figure = Figure(figsize=(11 + 0.15 * num_layers, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)

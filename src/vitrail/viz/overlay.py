@@ -74,18 +74,13 @@ def overlay(
 ) -> Image.Image:
     """Lay a heatmap over the part of a photo that the model sees; the rest of the photo is dimmed.
 
-    The photo turns gray below the heatmap, so that the colors of the two do not mix.
+    The photo turns gray below the heatmap, so that the colors of the two do not mix. Arguments that are not listed are those of `heatmap`.
 
     Args:
         photo: The photo, upright, at its own size.
         relevance: Raw relevance.
         box: The part of the photo that the model sees: left, top, right, bottom in pixels.
         opacity: Opacity of the strongest color, in [0, 1].
-        smoothing: See `heatmap`.
-        scale: See `heatmap`.
-        signed: See `heatmap`.
-        floor: See `heatmap`.
-        palette: See `heatmap`.
         outline: Cells to outline.
         side: Shorter side of the picture in pixels.
     """
@@ -103,12 +98,9 @@ def overlay(
 def underlay(
     photo: Image.Image, box: tuple[float, float, float, float], *, side: int = 448, color: float = 0.25
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """Prepare a photo for a heatmap: nearly gray, and dimmed outside of the box that the model sees.
+    """Prepare a photo for a heatmap: nearly gray, and dimmed outside of the box that the model sees; see `overlay`.
 
     Args:
-        photo: See `overlay`.
-        box: See `overlay`.
-        side: See `overlay`.
         color: How much of its color the photo keeps, from 0 to 1.
 
     Returns:
@@ -131,10 +123,7 @@ def fade(
     """Draw a mask: kept cells of a photo stay unchanged, all others are faded, and so is what the model does not see.
 
     Args:
-        photo: See `overlay`.
-        keep: How far each cell is kept, from 0 to 1.
-        box: See `overlay`.
-        side: See `overlay`.
+        keep: How far each cell is kept, from 0 to 1; other arguments are those of `overlay`.
     """
     base, box_in_picture = resize_photo(photo, box, side)
     left, top, right, bottom = box_in_picture

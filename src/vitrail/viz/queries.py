@@ -87,7 +87,6 @@ def query_sheet(view: PhotoView, path: str | Path, caption: str = "") -> None:
 
     Args:
         view: A photo and at least one class.
-        path: The picture to write.
         caption: Text below the rows, before the notes on colors.
     """
     classes, all_heads = view.classes[:MAX_CLASSES], len(view.classes[0].maps)
@@ -122,7 +121,6 @@ def query_overview(views: Sequence[PhotoView], path: str | Path, caption: str = 
 
     Args:
         views: At least one photo.
-        path: The picture to write.
         caption: Text below the rows, before the notes on colors.
     """
     views = views[:MAX_PHOTOS]

@@ -9,12 +9,7 @@ from vitrail.viz.report import Table
 
 
 def class_table(classes: Sequence[tuple[str, float]], output: Output = "softmax") -> Table:
-    """Tabulate classes with their probabilities or values.
-
-    Args:
-        classes: Names and numbers.
-        output: What the numbers mean.
-    """
+    """Tabulate classes with their probabilities or values."""
     return Table(["class", value_name(output)], [[name, format_value(value, output, digits=2)] for name, value in classes])
 
 

@@ -104,8 +104,7 @@ def remember(classifier: Classifier, key: Hashable, find: Callable[[], T]) -> T:
     found = _find_results(classifier).found
     if key not in found:
         found[key] = find()
-    result: T = found[key]
-    return result
+    return found[key]
 
 
 def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Images | None) -> None:

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.image_checks import expect_channels, expect_size
 from vitrail.adapters.memory import run_in_batches
+from vitrail.adapters.pooling import class_token_weights
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
 from vitrail.adapters.recording import BlockIntercept
 from vitrail.core.errors import UnsupportedModelError
@@ -69,7 +69,7 @@ class HiTAdapter(ViTAdapter):
         return self.hit.classify(tokens[:, 0])
 
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
-        return one_hot(torch.tensor(0, device=self.device), num_tokens).to(self.dtype)
+        return class_token_weights(num_tokens, 1, self.hit.class_token)
 
     @contextmanager
     def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:

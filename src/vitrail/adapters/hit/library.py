@@ -1,6 +1,5 @@
 """HiT as a library of networks."""
 
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, ClassVar, cast, final
 
@@ -9,7 +8,7 @@ from torch import nn
 from vitrail.adapters.build_spec import BuildSpec, ModelSpec
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import TrainedWeights
-from vitrail.adapters.hit.adapter import HiTAdapter, adapt_hit
+from vitrail.adapters.hit.adapter import adapt_hit
 from vitrail.adapters.library import Library
 from vitrail.adapters.local_files import load_published
 from vitrail.adapters.preprocessing import Preprocessing
@@ -25,16 +24,10 @@ class HiTLibrary(Library):
     """Published HiTs, and those that vitrail builds."""
 
     title: ClassVar[str] = "HiT"
-    architecture: ClassVar[str] = "hit"
     plain: ClassVar[bool] = False
 
-    def adapt(
-        self, module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
-    ) -> HiTAdapter:
-        return adapt_hit(module, name, class_names, preprocessing)
-
-    def preprocessing(self, module: nn.Module) -> Preprocessing | None:
-        return None
+    adapt = staticmethod(adapt_hit)
+    rebuild = staticmethod(HiT.from_config)
 
     def load(self, name: str, **options: Any) -> Classifier:
         """Load a published HiT: a local file, or `owner/name` or `owner/name/file` on the Hugging Face hub."""
@@ -57,9 +50,6 @@ class HiTLibrary(Library):
         except TypeError as error:
             raise InvalidInputError(f"cannot build {name} with {given}: {error}") from error
         return adapt_hit(module, name, (), spec.preprocessing(Preprocessing(module.config.image_size)))
-
-    def rebuild(self, config: Mapping[str, Any]) -> HiT:
-        return HiT.from_config(config)
 
     def describe(self, module: nn.Module) -> BuildSpec:
         return BuildSpec("hit", cast(HiT, module).config.to_dict())

@@ -28,9 +28,7 @@ HEADLESS = ("Model", "VisionModel", "VisionModelWithProjection")
 """What follows the prefix of a family in the names of its classes without a classifier."""
 
 
-def adapt_huggingface(
-    module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
-) -> Classifier:
+def adapt_huggingface(module: Any, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None) -> Classifier:
     """Adapt a Hugging Face model as a Vision Transformer: a classifier, or a model without one as an embedding.
 
     The preprocessing defaults to that of the family's published models, at the model's own size (`family_preprocessing`).
@@ -38,10 +36,9 @@ def adapt_huggingface(
     Raises:
         UnsupportedModelError: The model has another architecture, or a head that is no classifier.
     """
-    kind, model = published_class(module), _untyped(module)
-    model_type = family_name(getattr(module, "config", None))
+    kind, model_type = published_class(module), family_name(getattr(module, "config", None))
     if model_type == "timm_wrapper":
-        return _adapt_wrapped(model, name, class_names, preprocessing)
+        return _adapt_wrapped(module, name, class_names, preprocessing)
     if not isinstance(module, PreTrainedModel) or model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"expected a Hugging Face model of type {', '.join(FAMILIES)}, got {kind} of type {model_type}, which has no adapter: "
@@ -58,20 +55,16 @@ def adapt_huggingface(
             f"expected the embeddings and the layers of a Hugging Face {model_type} inside {kind}, got a "
             f"{type(base).__name__} without them; build the model from a configuration of its own"
         )
-    own = preprocessing or family_preprocessing(model.config)
-    if CLASSIFIER not in kind:
-        no_tokenizer = (
-            "it was given without its tokenizer; set text=vitrail.adapters.huggingface.text.HuggingFaceText(model, tokenizer)"
-        )
-        problem = no_tokenizer if has_text_tower(module) else f"{kind} has no text tower"
-        return FAMILIES[model_type](module, own, class_names, name, output="embedding", text_problem=problem)
+    own = preprocessing or family_preprocessing(module.config)
     head = next((head for name in HEADS if (head := getattr(module, name, None)) is not None), None)
-    if head is not None and is_feature_head(head):
-        return FAMILIES[model_type](
-            module, own, class_names, name, output="embedding", text_problem=f"{kind} has no text tower"
-        )
-    names = class_names or read_class_names(model.config)
-    return FAMILIES[model_type](module, own, names, name, output=configured_output(module))
+    if CLASSIFIER in kind and (head is None or not is_feature_head(head)):
+        names = class_names or read_class_names(module.config)
+        return FAMILIES[model_type](module, own, names, name, output=configured_output(module))
+    no_tokenizer = (
+        "it was given without its tokenizer; set text=vitrail.adapters.huggingface.text.HuggingFaceText(model, tokenizer)"
+    )
+    problem = no_tokenizer if has_text_tower(module) else f"{kind} has no text tower"
+    return FAMILIES[model_type](module, own, class_names, name, output="embedding", text_problem=problem)
 
 
 def choose_class(config: Any) -> Any:
@@ -127,7 +120,3 @@ def _adapt_wrapped(wrapper: Any, name: str, class_names: tuple[str, ...], prepro
     """Adapt the network of timm inside a `timm_wrapper`, which passes its logits on unchanged."""
     names = class_names or (read_class_names(wrapper.config) if hasattr(wrapper, "num_labels") else ())
     return get_library("timm").adapt(wrapper.timm_model, name, names, preprocessing or wrapped_preprocessing(wrapper))
-
-
-def _untyped(module: nn.Module) -> Any:
-    return module

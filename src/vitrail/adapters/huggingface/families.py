@@ -11,8 +11,8 @@ from transformers.models.data2vec.modeling_data2vec_vision import Data2VecVision
 from vitrail.adapters.huggingface.adapter import HuggingFaceViTAdapter
 from vitrail.adapters.huggingface.without_class_token import IJepa, Siglip, Siglip2
 from vitrail.adapters.pooling import class_token_weights, patch_mean_weights
-from vitrail.adapters.recording import BlockIntercept
-from vitrail.core.hooks import forward_hooks, original, replaced_methods
+from vitrail.adapters.recording import BlockIntercept, intercept_outputs
+from vitrail.core.hooks import original, replaced_methods
 from vitrail.core.types import Images, Kept, Patches, Tokens
 
 
@@ -118,19 +118,12 @@ class Data2VecVision(MeanPooled):
     @contextmanager
     def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
         # Computed step by step, as the library itself does without fused attention, weights pass through dropout.
-        attentions = {block: original(_self_attention(block)) for block in blocks}
-        explicit = [(part, Data2VecVisionSelfAttention.forward.__get__(part)) for part in attentions.values()]
-        hooks = [(part.dropout, _make_hook(block, intercept)) for block, part in attentions.items()]
-        with replaced_methods("forward", explicit), forward_hooks(hooks):
+        layers: list[Any] = list(blocks)
+        attentions = [original(layer.attention.attention) for layer in layers]
+        explicit = [(part, Data2VecVisionSelfAttention.forward.__get__(part)) for part in attentions]
+        dropouts = [(layer, part.dropout) for layer, part in zip(layers, attentions, strict=True)]
+        with replaced_methods("forward", explicit), intercept_outputs(dropouts, intercept):
             yield
-
-
-def _self_attention(block: Any) -> Any:
-    return block.attention.attention
-
-
-def _make_hook(block: nn.Module, intercept: BlockIntercept) -> Any:
-    return lambda _module, _inputs, weights: intercept(block, weights)
 
 
 @final

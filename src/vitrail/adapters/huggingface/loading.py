@@ -1,4 +1,4 @@
-"""Load Hugging Face models by name or folder, with their preprocessing, and export them as folders."""
+"""Load Hugging Face models by name or folder, with their preprocessing."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -169,8 +169,7 @@ def build_untrained(name: str, config: Any, kind: Any = AutoModelForImageClassif
         UnsupportedModelError: transformers has no classifier of this type, or its parts are incompatible.
     """
     try:
-        module: nn.Module = kind.from_config(config, trust_remote_code=False) if hasattr(kind, "from_config") else kind(config)
-        return module
+        return kind.from_config(config, trust_remote_code=False) if hasattr(kind, "from_config") else kind(config)
     except Exception as error:  # Invalid sizes and unknown activations raise many kinds of errors.
         what = "classifier" if kind is AutoModelForImageClassification else kind.__name__
         raise UnsupportedModelError(

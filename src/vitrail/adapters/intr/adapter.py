@@ -34,8 +34,7 @@ class INTRAdapter(Classifier):
         return self.intr.grid_size(images.shape[2], images.shape[3])
 
     def padded_logits(self, images: Images, padding: Padding) -> Logits:
-        logits: Logits = self.module(images, padding)
-        return logits
+        return self.module(images, padding)
 
     def layer_logits(self, images: Images, padding: Padding | None = None) -> Float[Tensor, "l b c"]:
         """Return the logits after every decoder layer; the last are the model's logits."""

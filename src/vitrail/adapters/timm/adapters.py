@@ -1,7 +1,6 @@
 """The common parts of the adapters of timm's Vision Transformers."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
@@ -14,10 +13,10 @@ from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.image_checks import expect_channels, expect_multiple, expect_size, first_convolution
 from vitrail.adapters.pooling import class_token_weights, expect_kept, patch_mean_weights, uniform_weights
-from vitrail.adapters.recording import BlockIntercept
+from vitrail.adapters.recording import BlockIntercept, intercept_outputs
 from vitrail.adapters.timm.attention import compare_with_class_forward
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.hooks import attributes, forward_hooks, original
+from vitrail.core.hooks import attributes, original
 from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 
@@ -101,7 +100,7 @@ class TimmAdapter(ViTAdapter):
     def forward_tokens(self, tokens: Tokens, grid_size: tuple[int, int], kept: Kept | None = None) -> Logits:
         if self.needs_positions:
             expect_kept(tokens, self.num_prefix_tokens, grid_size, kept, self.name)
-        tokens = self.prepare_tokens(tokens)
+        tokens = getattr(self.vit, "norm_pre", nn.Identity())(tokens)  # Of which most families have none.
         with self.position_arguments(grid_size, kept) as arguments:
             for block, options in zip(self.blocks, arguments, strict=True):
                 tokens = block(tokens, **options)
@@ -133,13 +132,11 @@ class TimmAdapter(ViTAdapter):
     @contextmanager
     def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
         attentions = self.find_attentions(blocks)
-        hooks = [
-            (attention.attn_drop, _make_hook(block, intercept)) for block, attention in zip(blocks, attentions, strict=True)
-        ]
+        parts = [(block, attention.attn_drop) for block, attention in zip(blocks, attentions, strict=True)]
         with (
             attributes(attentions, fused_attn=False),
             attributes([self.vit], grad_checkpointing=False),
-            forward_hooks(hooks),
+            intercept_outputs(parts, intercept),
         ):
             yield
 
@@ -159,23 +156,11 @@ class TimmAdapter(ViTAdapter):
         # A parallel block is its own attention.
         return [original(getattr(block, "attn", block)) for block in blocks]
 
-    def prepare_tokens(self, tokens: Tokens) -> Tokens:
-        """Apply the network's steps between `assemble` and the first block."""
-        return self.vit.norm_pre(tokens)
-
     @contextmanager
     def position_arguments(self, grid_size: tuple[int, int], kept: Kept | None) -> Iterator[list[dict[str, Any]]]:
         """Yield, per block, the arguments that give attention the positions of the patches: none, where tokens carry them."""
         yield [{} for _ in self.vit.blocks]
 
-    @abstractmethod
-    def assemble(self, patches: Patches, grid_size: tuple[int, int]) -> Tokens:
-        """Add prefix tokens and positions; see `ViTAdapter.assemble`."""
-
     def _restore_grid(self, patches: Patches, grid_size: tuple[int, int]) -> Tensor:
         """Return patches in the layout that the network's own steps expect: a grid if the image size may change."""
         return patches.unflatten(1, grid_size) if self.vit.dynamic_img_size else patches
-
-
-def _make_hook(block: nn.Module, intercept: BlockIntercept) -> Callable[..., Tensor]:
-    return lambda _, inputs, weights: intercept(block, weights)

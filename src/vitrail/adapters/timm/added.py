@@ -64,9 +64,6 @@ class TimmCaitAdapter(TimmAdapter):
     def assemble(self, patches: Patches, grid_size: tuple[int, int]) -> Tokens:
         return self.vit.pos_drop(patches + self.vit.pos_embed)
 
-    def prepare_tokens(self, tokens: Tokens) -> Tokens:
-        return tokens
-
     def head(self, tokens: Tokens) -> Logits:
         return super().head(self.vit.forward_cls(tokens))
 

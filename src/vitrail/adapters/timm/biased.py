@@ -1,8 +1,9 @@
 """Adapters of timm's networks whose attention scores have a bias by the relative position of two patches."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, final
 
 import torch
@@ -24,9 +25,6 @@ class TimmBiasAdapter(TimmAdapter):
     shared_argument: ClassVar[str]
     """Name of the blocks' argument for a bias that they share."""
 
-    def prepare_tokens(self, tokens: Tokens) -> Tokens:
-        return tokens
-
     @abstractmethod
     def shared_bias(self) -> Tensor | None:
         """Return the bias that all blocks share, if they share one."""
@@ -37,17 +35,13 @@ class TimmBiasAdapter(TimmAdapter):
 
     @contextmanager
     def position_arguments(self, grid_size: tuple[int, int], kept: Kept | None) -> Iterator[list[dict[str, Any]]]:
-        shared, num_prefix = self.shared_bias(), self.num_prefix_tokens
-        if kept is not None and shared is not None:
-            shared = select_kept_pairs(shared, kept, num_prefix)
-        with ExitStack() as stack:
-            if kept is not None:
-                biases = [
-                    (owner, _constant(select_kept_pairs(getattr(owner, self.bias)(), kept, num_prefix)))
-                    for owner in self.owners()
-                ]
-                stack.enter_context(replaced_methods(self.bias, biases))
-            yield [{self.shared_argument: shared}] * len(self.vit.blocks)
+        def select(bias: Tensor) -> Tensor:
+            return bias if kept is None else select_kept_pairs(bias, kept, self.num_prefix_tokens)
+
+        shared, owners = self.shared_bias(), [] if kept is None else self.owners()
+        biases = [(owner, partial(select, getattr(owner, self.bias)())) for owner in owners]
+        with replaced_methods(self.bias, biases):
+            yield [{self.shared_argument: None if shared is None else select(shared)}] * len(self.vit.blocks)
 
 
 @final
@@ -89,7 +83,3 @@ class TimmRelPosAdapter(TimmBiasAdapter):
     def owners(self) -> list[Any]:
         parts = [attention.rel_pos for attention in self.find_attentions(self.blocks)]
         return [part for part in parts if part is not None]
-
-
-def _constant(value: Tensor) -> Callable[[], Tensor]:
-    return lambda: value

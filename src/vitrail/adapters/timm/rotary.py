@@ -110,9 +110,6 @@ class TimmEncoderAdapter(TimmRotaryAdapter):
     def assemble(self, patches: Patches, grid_size: tuple[int, int]) -> Tokens:
         return self.vit._pos_embed(patches.unflatten(1, grid_size))[0]
 
-    def prepare_tokens(self, tokens: Tokens) -> Tokens:
-        return tokens
-
     def head(self, tokens: Tokens) -> Logits:
         network: Any = self.module
         # Qwen3's encoder has no final norm.

@@ -13,10 +13,13 @@ from vitrail.adapters.build_spec import BuildSpec, ModelSpec, lists_to_tuples, t
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import trained_weights, transfer_to_same
 from vitrail.adapters.plain import head_layers
-from vitrail.adapters.torchvision.creation import fetch_weights, find_weights, make_torchvision, published_preprocessing
+from vitrail.adapters.torchvision.creation import (
+    find_weights,
+    make_torchvision,
+    make_trained_torchvision,
+    published_preprocessing,
+)
 from vitrail.core.errors import CheckpointError, InvalidInputError
-from vitrail.core.registry import unknown_name
-from vitrail.models.checkpoints import load_strictly
 
 OUR_NAMES = {"stochastic_depth_prob": "drop_path", "attention_dropout": "attention_dropout", "image_size": "image_size"}
 """Our name by torchvision's argument."""
@@ -55,21 +58,6 @@ def build_torchvision(name: str, spec: ModelSpec) -> Classifier:
     transfer_to_same(module, trained_weights(trained), f"torchvision:{name}", keep_head=True)
     names = tuple(chosen.meta["categories"])
     return replace(classifier, class_names=names) if len(names) == spec.num_classes else classifier
-
-
-def make_trained_torchvision(name: str, weights: str = "DEFAULT") -> tuple[nn.Module, Any]:
-    """Create a torchvision classifier of any architecture with trained weights; also return their entry in the enumeration.
-
-    Raises:
-        UnknownNameError: There is no such model or weights, or they could not be fetched.
-    """
-    known = find_weights(name)
-    if weights not in known.__members__:
-        raise unknown_name(f"weights of torchvision:{name}", weights, list(known.__members__))
-    chosen = known[weights]
-    module = make_torchvision(name, {"image_size": chosen.meta["min_size"][0]} if name.startswith("vit_") else {})
-    load_strictly(module, fetch_weights(chosen, name), f"torchvision:{name}")
-    return module, chosen
 
 
 def rebuild_torchvision(config: Mapping[str, Any]) -> nn.Module:

@@ -13,6 +13,7 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.core.errors import InvalidInputError, UnknownNameError
 from vitrail.core.registry import unknown_name
+from vitrail.models.checkpoints import load_strictly
 
 
 def create_torchvision(name: str, *, pretrained: bool = True, weights: str = "DEFAULT", **options: Any) -> Classifier:
@@ -27,18 +28,33 @@ def create_torchvision(name: str, *, pretrained: bool = True, weights: str = "DE
     Raises:
         UnknownNameError: There is no such model or weights, or the weights could not be fetched.
         InvalidInputError: The model does not have these options.
+        CheckpointError: The trained weights do not fit a model with these options.
+    """
+    if not pretrained:
+        known = find_weights(name)
+        module = make_torchvision(name, options)
+        return view(module, f"torchvision:{name}", (), published_preprocessing(known, module))
+    module, chosen = make_trained_torchvision(name, weights, **options)
+    return view(module, f"torchvision:{name}", tuple(chosen.meta["categories"]), weights_preprocessing(chosen.transforms()))
+
+
+def make_trained_torchvision(name: str, weights: str = "DEFAULT", **options: Any) -> tuple[nn.Module, Any]:
+    """Create a torchvision classifier of any architecture with trained weights; also return their entry in the enumeration.
+
+    Raises:
+        UnknownNameError: There is no such model or weights, or they could not be fetched.
+        InvalidInputError: The model does not have these options.
+        CheckpointError: The weights do not fit a model with these options.
     """
     known = find_weights(name)
-    if pretrained and weights != "DEFAULT" and weights not in known.__members__:
+    if weights not in known.__members__:
         raise unknown_name(f"weights of torchvision:{name}", weights, list(known.__members__))
-    chosen = known[weights] if pretrained else None
-    if chosen is not None and name.startswith("vit_"):  # Models without this option take images of any size.
-        options = {"image_size": chosen.meta["min_size"][0], **options}
-    module = make_torchvision(name, options)
-    if chosen is None:
-        return view(module, f"torchvision:{name}", (), published_preprocessing(known, module))
-    module.load_state_dict(fetch_weights(chosen, name))
-    return view(module, f"torchvision:{name}", tuple(chosen.meta["categories"]), weights_preprocessing(chosen.transforms()))
+    chosen = known[weights]
+    # Models without this option take images of any size.
+    own_size = {"image_size": chosen.meta["min_size"][0]} if name.startswith("vit_") else {}
+    module = make_torchvision(name, {**own_size, **options})
+    load_strictly(module, fetch_weights(chosen, name), f"torchvision:{name}")
+    return module, chosen
 
 
 def find_weights(name: str) -> Any:

@@ -1,7 +1,7 @@
 """The adapter of the Vision Transformers of vit-pytorch (lucidrains)."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, final
 
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.image_checks import expect_channels, expect_size
+from vitrail.adapters.pooling import class_token_weights, uniform_weights
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.recording import BlockIntercept
+from vitrail.adapters.recording import BlockIntercept, intercept_outputs
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
-from vitrail.core.hooks import forward_hooks, replaced_methods
+from vitrail.core.hooks import replaced_methods
 from vitrail.core.types import Images, Kept, Logits, Patches, Tokens
 
 HEADS = {"ViT": "mlp_head", "SimpleViT": "linear_head"}
@@ -93,21 +94,16 @@ class VitPytorchAdapter(ViTAdapter):
         return self._to_logits(getattr(self.vit, HEADS[type(self.vit).__name__])(self.vit.to_latent(pooled)), len(tokens))
 
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
-        weights = torch.zeros(num_tokens, device=self.device, dtype=self.dtype)
-        if self.vit.pool == "mean":
-            return weights + 1 / num_tokens
-        weights[0] = 1
-        return weights
+        like = next(self.vit.parameters())
+        return uniform_weights(num_tokens, like) if self.vit.pool == "mean" else class_token_weights(num_tokens, 1, like)
 
     def rebuilt_logits(self, images: Images) -> dict[str, Logits]:
         own = self._to_logits(self.module(images), len(images))
         return {"run by its own loop over its layers": own} | super().rebuilt_logits(images)
 
-    @contextmanager
-    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> Iterator[None]:
+    def show_attention(self, blocks: Sequence[nn.Module], intercept: BlockIntercept) -> AbstractContextManager[None]:
         layers: list[Any] = list(blocks)
-        with forward_hooks([(layer.attention.attend, lambda *run, layer=layer: intercept(layer, run[2])) for layer in layers]):
-            yield
+        return intercept_outputs([(layer, layer.attention.attend) for layer in layers], intercept)
 
 
 def adapt_vit_pytorch(
@@ -143,8 +139,7 @@ def adapt_vit_pytorch(
                 "vitrail.Preprocessing((height, width))"
             )
         height, width = _patch_size(vit)
-        num_channels = _count_channels(vit)
-        preprocessing = Preprocessing((side * height, side * width), mean=(0.0,) * num_channels, std=(1.0,) * num_channels)
+        preprocessing = Preprocessing.unnormalized(_count_channels(vit), (side * height, side * width))
     rows, cols = _count_cells(vit, preprocessing.size)
     if rows * cols != num_patches:
         raise InvalidInputError(

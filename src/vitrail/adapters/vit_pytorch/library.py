@@ -2,11 +2,8 @@
 
 from typing import Any, ClassVar, final
 
-from torch import nn
-
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.library import Library
-from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.vit_pytorch.adapter import adapt_vit_pytorch
 from vitrail.core.errors import InvalidInputError
 
@@ -16,15 +13,8 @@ class VitPytorchLibrary(Library):
     """Classifiers of vit-pytorch, which has no trained weights and no names of networks."""
 
     title: ClassVar[str] = "vit-pytorch"
-    architecture: ClassVar[str] = "vit-pytorch"
 
-    def adapt(
-        self, module: nn.Module, name: str, class_names: tuple[str, ...], preprocessing: Preprocessing | None
-    ) -> Classifier:
-        return adapt_vit_pytorch(module, name, class_names, preprocessing)
-
-    def preprocessing(self, module: nn.Module) -> Preprocessing | None:
-        return None
+    adapt = staticmethod(adapt_vit_pytorch)
 
     def load(self, name: str, **options: Any) -> Classifier:
         raise InvalidInputError(

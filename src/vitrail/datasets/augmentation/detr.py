@@ -46,13 +46,12 @@ def detr_geometry(
     resize_randomly = RandomShorterSide([scale_to_size(side) for side in SIDES], max(size), interpolation)
     resize_before_crop = RandomShorterSide([scale_to_size(side) for side in SIDES_BEFORE_CROP], None, interpolation)
     crop = RandomSizeCrop(scale_to_size(CROP_RANGE[0]), scale_to_size(CROP_RANGE[1]))
-    geometry: Callable[[Image.Image], Image.Image] = Compose(
+    return Compose(
         [
             RandomHorizontalFlip(horizontal_flip),
             RandomChoice([resize_randomly, Compose([resize_before_crop, crop, resize_randomly])]),
         ]
     )
-    return geometry
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,7 @@ class RandomShorterSide:
         side = self.sides[int(torch.randint(len(self.sides), ()))]
         size = resize_within(image.height, image.width, side, self.longest)
         refuse_thin(image, size)
-        resized: Image.Image = resize(image, list(size), self.interpolation)
-        return resized
+        return resize(image, list(size), self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,7 @@ class RandomSizeCrop:
     largest: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        crop: Image.Image = RandomCrop((self._draw_side(image.height), self._draw_side(image.width)))(image)
-        return crop
+        return RandomCrop((self._draw_side(image.height), self._draw_side(image.width)))(image)
 
     def _draw_side(self, side: int) -> int:
         largest = min(self.largest, side)

@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import torch
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from timm.data import Mixup, create_transform
@@ -20,6 +19,7 @@ from torchvision.transforms import (
     RandomRotation,
 )
 from torchvision.transforms.functional import resize
+from torchvision.transforms.v2 import GaussianNoise
 
 from vitrail.adapters.preprocessing import Preprocessing, refuse_thin
 from vitrail.core.errors import InvalidInputError
@@ -134,18 +134,7 @@ class ResizeToCover:
         scale = max(self.size[0] / image.height, self.size[1] / image.width)
         sides = [max(round(scale * side), target) for side, target in zip((image.height, image.width), self.size, strict=True)]
         refuse_thin(image, (sides[0], sides[1]))
-        resized: Image.Image = resize(image, sides, self.interpolation)
-        return resized
-
-
-@dataclass(frozen=True)
-class AddNoise:
-    """Add Gaussian noise to a normalized image."""
-
-    std: float
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return image + self.std * torch.randn_like(image)
+        return resize(image, sides, self.interpolation)
 
 
 def make_training_transform(config: AugmentationConfig, preprocessing: Preprocessing) -> Transform:
@@ -190,7 +179,7 @@ def make_training_transform(config: AugmentationConfig, preprocessing: Preproces
     # timm's policies need three channels.
     to_gray = [Grayscale()] if len(preprocessing.mean) == 1 else []
     # On the normalized image, where 0 is the mean color, in the order of the published code of arXiv:2304.06391.
-    noise = [AddNoise(config.noise)] if config.noise else []
+    noise = [GaussianNoise(sigma=config.noise, clip=False)] if config.noise else []
     rotation = [RandomRotation(config.rotation)] if config.rotation else []
     blur = [GaussianBlur(config.blur)] if config.blur else []
     return Compose([geometry, RedrawOnError(colors), *to_gray, normalization, *noise, *rotation, *blur])
@@ -200,7 +189,7 @@ def make_label_mixing(config: AugmentationConfig, num_classes: int) -> Callable[
     """Return mixup or cutmix for batches of an even number of images, or None if both are off."""
     if not config.mixup and not config.cutmix:
         return None
-    mixing: Callable[[Tensor, Tensor], tuple[Any, Any]] = Mixup(
+    return Mixup(
         mixup_alpha=config.mixup,
         cutmix_alpha=config.cutmix,
         cutmix_minmax=config.cutmix_sides if config.cutmix else None,
@@ -210,4 +199,3 @@ def make_label_mixing(config: AugmentationConfig, num_classes: int) -> Callable[
         label_smoothing=config.label_smoothing,
         num_classes=num_classes,
     )
-    return mixing

@@ -128,10 +128,6 @@ def labeled_files(
     """Check labels and boxes, and return the files as `LabeledFiles`.
 
     Args:
-        paths: Image files.
-        labels: Their classes.
-        class_names: One name per class.
-        transform: From an opened image to a tensor.
         source: The file that contains the labels, for error messages.
         boxes: Box around the object in every file, if known.
         crop_to_box: Whether to crop every image to its box.

@@ -23,10 +23,6 @@ class TableImages(LabeledImages):
 
     Args:
         table: A `datasets.Dataset` whose images are not decoded.
-        column: The column of images.
-        labels: Class per row, an index into `class_names`, or `NO_LABEL`.
-        class_names: One name per class.
-        transform: From an opened image to a tensor.
         source: Prefix of the names of the images.
         numbers: Row numbers of the images in the table.
     """
@@ -115,9 +111,6 @@ def read_huggingface(
     """Read a split.
 
     Args:
-        root: The data set's folder.
-        split: Name of the split in the data set.
-        transform: From an opened image to a tensor.
         image: The column of images; by default the only one.
         label: The column of classes; by default the only one.
     """

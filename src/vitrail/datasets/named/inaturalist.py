@@ -34,7 +34,6 @@ def read_inaturalist(root: Path, split: str, transform: Transform, level: Level,
     Args:
         root: Folder with the annotations and the folder of photos.
         split: "train" or "val".
-        transform: From an opened image to a tensor.
         level: Taxonomic rank of the classes: species ("name"), "genus", "family", ...
         year: 2018 or 2019.
     """

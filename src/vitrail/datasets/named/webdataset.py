@@ -95,7 +95,6 @@ def read_webdataset(
     Args:
         root: Folder of the tar files.
         split: A part of their names.
-        transform: From an opened image to a tensor.
         shards: A pattern for the tar files of the split below `root`, such as "part1/*.tar".
         label: The field of an image's `.json` that holds its class; None to read the class from a file `.cls` beside the image.
         num_images: Number of images in the split.

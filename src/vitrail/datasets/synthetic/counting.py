@@ -44,7 +44,6 @@ class GridCounting(SyntheticDataset):
     consists of the counted tiles. It is empty for the label 0, where no single tile decides; localization metrics skip these images.
 
     Args:
-        seed: Seed of the images.
         grid_size: Tiles along each side.
         class_idx: The kind that is counted.
     """
@@ -111,7 +110,6 @@ class ColorCounting(GridCounting):
     The other patches have one of the five other colors.
 
     Args:
-        seed: Seed of the images.
         grid_size: Patches along each side.
         class_idx: The color that is counted, an index into `COLORS`.
         patch_size: Side of a patch in pixels.
@@ -155,7 +153,6 @@ class CifarCounting(GridCounting):
     with the same folder layout works, too.
 
     Args:
-        seed: Seed of the images.
         grid_size: Photos along each side.
         class_idx: The class that is counted, an index into the sorted names of the class folders.
         root: Folder with one folder per class in each of train/ and test/.

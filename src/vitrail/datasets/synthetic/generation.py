@@ -50,7 +50,6 @@ def write_synthetic(dataset: SyntheticDataset, out: str | Path, counts: Mapping[
     """Draw the first samples of a synthetic data set into a folder, in the layout of this module.
 
     Args:
-        dataset: The data set to draw.
         out: A folder that is empty or does not exist yet.
         counts: Number of samples per split: train, val, test. A split without samples gets no folder.
         num_workers: Number of worker processes; 0 draws in this process. The files do not depend on it.

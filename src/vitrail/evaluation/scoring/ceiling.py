@@ -92,15 +92,9 @@ def measure_ceiling(
     """Search for the best order of cells for every curve, on some of the images; resume from shards.
 
     Args:
-        classifier: The model.
-        images: The scored images.
-        plan: What was measured on them.
         targets: Explained class by index of the image; others are skipped.
         limit: Maximum number of images, evenly spread.
-        batch_size: Images per batch.
-        num_workers: Processes that read images.
         folder: The run directory, shared by all processes; None keeps the results in memory.
-        key: Identifies the run.
     """
     measure = _CeilingMeasurer(classifier, plan, targets, index_by_name(images))
     batches = Batches(images.subset(sorted(targets)).subsample(limit), batch_size, collate_by_size, num_workers)

@@ -54,8 +54,6 @@ def count_passes(classifier: Classifier, explainers: Sequence[Explainer], image:
     backward, as torch counts them.
 
     Args:
-        classifier: The model.
-        explainers: Methods tied to it.
         image: A batch of one image.
     """
     with classifier.inspecting(), torch.no_grad(), _FlopCounter() as forward:

@@ -38,13 +38,8 @@ def score(
     Inside `vitrail.core.distributed.process_group`, the processes share the batches and all return the same scores.
 
     Args:
-        classifier: The model.
         images: Images with the model's preprocessing, and with ground truth if a metric needs it.
-        explainers: Methods tied to the model.
-        plan: What to measure.
         target: Class to explain; None for the predicted one, "label" for the label of every image.
-        batch_size: Images per batch.
-        num_workers: Processes that read images.
         folder: Folder for the results of every batch, shared by all processes; batches with results there are not measured again.
         passes: Cost of each method, if `count_passes_of_first` was called before.
         key: Identifies the run; batches in the folder with another key are measured again.

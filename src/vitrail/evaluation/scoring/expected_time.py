@@ -31,11 +31,7 @@ def tell_expected_time(
     """Measure one image, and log the expected time of all that are left; a full estimate is `vitrail score --dry-run`.
 
     Args:
-        measurer: Measures the images.
-        images: The images of the run.
-        batch_size: Images per batch.
         folder: The run directory, where batches of an interrupted run may lie.
-        clock: Returns the time in seconds.
     """
     num_left = len(images) - batch_size * len(list((folder / FOLDER).glob("*.npz")))
     if num_left < FEW_IMAGES:

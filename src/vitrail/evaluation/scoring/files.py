@@ -1,6 +1,5 @@
 """Write scores as tables and JSON."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ def write_images(folder: Path, table: Table) -> None:
         for method, values in table.values.items():
             scores = _find_scores(method, table)
             for path, target, numbers in zip(scores.paths, scores.target_names, values, strict=True):
-                yield [path, target, method, *map(_cell, numbers.tolist())]
+                yield [path, target, method, *numbers.tolist()]
 
     write_csv(folder / "images.csv", ["image", "target", "method", *table.names], rows())
 
@@ -35,7 +34,12 @@ def write_comparisons(folder: Path, table: Table) -> None:
             pair.measure,
             pair.first,
             pair.second,
-            *map(_cell, (pair.difference, pair.low, pair.high, pair.p, pair.p_error, pair.p_adjusted)),
+            pair.difference,
+            pair.low,
+            pair.high,
+            pair.p,
+            pair.p_error,
+            pair.p_adjusted,
             pair.count,
         ]
         for pair in table.comparisons
@@ -54,7 +58,7 @@ def write_curves(folder: Path, table: Table) -> None:
                     points = zip(curves.fractions.tolist(), curves.scores[0, i].tolist(), relative[i], strict=True)
                     settings = [curve.baseline, curve.score, curve.order, curve.direction]
                     rows += [
-                        [scores.model, method, name, curve.name, *settings, fraction, value, _cell(normalized)]
+                        [scores.model, method, name, curve.name, *settings, fraction, value, normalized]
                         for fraction, value, normalized in points
                     ]
     head = ["model", "method", "protocol", "curve", "baseline", "score", "order", "direction", "fraction", "mean", "normalized"]
@@ -62,7 +66,10 @@ def write_curves(folder: Path, table: Table) -> None:
 
 
 def write_summary(folder: Path, table: Table) -> None:
-    """Write summary.json, which has the same bytes in every run of the same settings, and cost.json with the times of this run."""
+    """Write summary.json, which has the same bytes in every run of the same settings, and cost.json with the times of this run.
+
+    Numbers that are not finite are null.
+    """
     scores = table.scores
     summary = {
         "models": [each.model for each in scores],
@@ -70,45 +77,36 @@ def write_summary(folder: Path, table: Table) -> None:
         "measures": {
             column.name: {
                 "better": column.measure.better,
-                "low": _finite(column.measure.low),
-                "high": _finite(column.measure.high),
+                "low": column.measure.low,
+                "high": column.measure.high,
                 "description": column.measure.description,
             }
             for column in table.columns
         },
         "methods": {method: _describe_method(table, method, i) for i, method in enumerate(table.methods)},
         "not_shown_to_beat_random": [
-            {
-                "method": entry.method,
-                "measure": entry.measure,
-                "difference": _finite(entry.difference),
-                "p": _finite(entry.p_adjusted),
-            }
+            {"method": entry.method, "measure": entry.measure, "difference": entry.difference, "p": entry.p_adjusted}
             for entry in table.unproven
         ],
         "normalized_areas_of_mean_curves": {
             each.model: {name: _normalized_areas(each, name) for name in each.protocols} for each in scores
         },
-        "effect_of_precision": {
-            each.model: {name: _finite(value) for name, value in each.effect.items()}
-            for each in scores
-            if each.effect is not None
-        },
+        "effect_of_precision": {each.model: each.effect for each in scores if each.effect is not None},
         **({"ceiling": _describe_ceilings(table)} if table.ceilings else {}),
         "unreadable": [file._asdict() for file in scores[0].unreadable],
     }
     write_text(folder / "summary.json", json_text(summary, indent=2))
-    cost = {name: {"passes": _finite(cost.passes), "seconds_per_image": cost.seconds} for name, cost in table.cost.items()}
+    cost = {name: {"passes": cost.passes, "seconds_per_image": cost.seconds} for name, cost in table.cost.items()}
     write_text(folder / "cost.json", json_text(cost, indent=2))
 
 
 def _describe_method(table: Table, method: str, index: int) -> dict[str, Any]:
     intervals, ranks = table.intervals[method], table.ranks[index]
     return {
-        "passes": _finite(table.cost[method].passes),
-        "mean_rank": _finite(table.mean_ranks[index]),
+        "passes": table.cost[method].passes,
+        "mean_rank": table.mean_ranks[index],
         "measures": {
-            name: numbers | {"rank": _finite(ranks[table.names.index(name)])}
+            name: numbers | {"rank": ranks[table.names.index(name)]}
             for name, numbers in _describe_intervals(table.names, intervals).items()
         },
     }
@@ -129,12 +127,12 @@ def _describe_ceilings(table: Table) -> dict[str, Any]:
     }
 
 
-def _describe_intervals(names: list[str], intervals: Intervals) -> dict[str, dict[str, float | int | None]]:
+def _describe_intervals(names: list[str], intervals: Intervals) -> dict[str, dict[str, float | int]]:
     return {
         name: {
-            "mean": _finite(intervals.mean[i]),
-            "low": _finite(intervals.low[i]),
-            "high": _finite(intervals.high[i]),
+            "mean": intervals.mean[i],
+            "low": intervals.low[i],
+            "high": intervals.high[i],
             "images": int(intervals.count[i]),
         }
         for i, name in enumerate(names)
@@ -142,11 +140,11 @@ def _describe_intervals(names: list[str], intervals: Intervals) -> dict[str, dic
     }
 
 
-def _normalized_areas(scores: Scores, protocol: str) -> dict[str, dict[str, float | None]]:
+def _normalized_areas(scores: Scores, protocol: str) -> dict[str, dict[str, float]]:
     normalized = [curve for curve in scores.protocols[protocol].curves if curve.normalized]
     return {
         method: {
-            curve.name: _finite(area)
+            curve.name: area
             for curve, area in zip(means.protocol.curves, means.normalized_auc()[0].tolist(), strict=True)
             if curve in normalized
         }
@@ -159,12 +157,3 @@ def _find_scores(method: str, table: Table) -> Scores:
     if len(table.scores) == 1:
         return table.scores[0]
     return next(each for each in table.scores if any(method == f"{each.model}/{name}" for name in each.methods))
-
-
-def _cell(value: float) -> float | str:
-    return "" if math.isnan(value) else value
-
-
-def _finite(value: float) -> float | None:
-    """Return None for NaN and infinity, which JSON does not have."""
-    return float(value) if math.isfinite(value) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from vitrail.adapters import Classifier
@@ -64,7 +64,8 @@ class BatchMeasurer:
         with np.errstate(invalid="ignore"):
             return np.where(defined, differences, 0).sum((0, 1)) / defined.sum((0, 1))
 
-    def _measure_batch(self, batch: Batch) -> "_MeasuredBatch":
+    def _measure_batch(self, batch: Batch) -> ScoreShard:
+        """Measure images of one size."""
         view = MetricBatch(self.classifier, batch.images, batch.ground_truth)
         target: Any = batch.labels.to(batch.images.device) if self.target == LABEL else self.target
         if target is None:
@@ -83,12 +84,12 @@ class BatchMeasurer:
                 portion(2 * i + 1, 2 * len(self.explainers)),
             ):
                 values.append(torch.cat(self._compute_columns(view, explanation, explainer, curves), 1))
-        return _MeasuredBatch(
+        return ScoreShard(
             np.array([self.indices[path] for path in batch.paths]),
             explanation.targets.cpu().numpy(),
             self._replace_infinite(torch.stack(values).cpu().double().numpy()),
-            {name: _stack_curves(name, per_method) for name, per_method in curves.items()},
             np.array(seconds),
+            {name: _stack_curves(name, per_method) for name, per_method in curves.items()},
         )
 
     def _compute_columns(
@@ -116,18 +117,7 @@ class BatchMeasurer:
         return np.where(np.isinf(values), np.nan, values)
 
 
-@dataclass(frozen=True, eq=False)
-class _MeasuredBatch:
-    """The results of images of one size."""
-
-    indices: Int[np.ndarray, " images"]
-    targets: Int[np.ndarray, " images"]
-    values: Float[np.ndarray, "methods images columns"]
-    curves: dict[str, CurveShard]
-    seconds: Float[np.ndarray, " methods"]
-
-
-def _merge(measured: Sequence[_MeasuredBatch], plan: Plan, num_methods: int, unreadable: tuple[Unreadable, ...]) -> ScoreShard:
+def _merge(measured: Sequence[ScoreShard], plan: Plan, num_methods: int, unreadable: tuple[Unreadable, ...]) -> ScoreShard:
     """Merge batches of several image sizes into one shard, in the order of the images."""
     if not measured:
         empty = np.zeros(0, dtype=np.int64)

@@ -56,7 +56,6 @@ class Plan:
 
         Args:
             protocols: Names of protocols, or protocols of your own by name.
-            metrics: Names of metrics.
             options: Options by metric; texts and numbers are converted to the type of the option.
 
         Raises:
@@ -127,8 +126,6 @@ def create_plan(
 
     Args:
         protocol: Names of protocols, or a protocol of your own, which is then called "own".
-        metrics: Names of metrics.
-        options: Options by metric.
         steps: Number of steps of all protocols (default: the protocol's); results are then not comparable to published ones.
         order: Which cells change first, for all protocols (default: the protocol's).
 

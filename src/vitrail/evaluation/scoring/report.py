@@ -38,8 +38,6 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     and index.html. Results of an earlier run are removed.
 
     Args:
-        folder: The output folder.
-        table: The scores of one or several models.
         captions: Captions of the contact sheets in the folder, by file name.
 
     Raises:

@@ -74,9 +74,7 @@ class ScoringRun:
     ) -> Scores:
         """Score a model in memory, or with shards in a folder; claim nothing and write no report."""
         self._check_ceiling(explainers)
-        images, target = self.read_images(classifier), self._target(classifier)
-        scores = score(classifier, images, explainers, self.plan, target, self.batch_size, self.num_workers, folder, passes)
-        return self._add_ceiling(scores, classifier, images, folder)
+        return self._measure(self.read_images(classifier), classifier, explainers, self._target(classifier), folder, passes)
 
     def score_into(self, folder: Path, classifier: Classifier, explainers: Sequence[Explainer]) -> Scores:
         """Score a model, or resume an interrupted run with the same settings; write tables, pictures and a page.
@@ -85,8 +83,6 @@ class ScoringRun:
 
         Args:
             folder: The run directory, shared by all processes.
-            classifier: The model.
-            explainers: Methods tied to it.
 
         Raises:
             InvalidInputError: The folder lies inside the images, or the target is no class of the model.
@@ -149,9 +145,6 @@ class ScoringRun:
         """Score a model with shards in a folder, and write its contact sheets.
 
         Args:
-            folder: The run directory.
-            classifier: The model.
-            explainers: Methods tied to it.
             locks: Holds the lock of the folder.
             before_writing: Called in the first process after all checks, before anything is written.
 
@@ -185,19 +178,7 @@ class ScoringRun:
         if rank() == 0:
             measurer = BatchMeasurer(classifier, explainers, self.plan, target, index_by_name(images))
             tell_expected_time(measurer, images, self.batch_size, folder)
-        scores = score(
-            classifier,
-            images,
-            explainers,
-            self.plan,
-            target,
-            self.batch_size,
-            self.num_workers,
-            folder,
-            passes,
-            manifest.key,
-        )
-        scores = self._add_ceiling(scores, classifier, images, folder, manifest.key)
+        scores = self._measure(images, classifier, explainers, target, folder, passes, manifest.key)
         return scores, write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
 
     def _check_ceiling(self, explainers: Sequence[Explainer]) -> None:
@@ -206,15 +187,22 @@ class ScoringRun:
         if self.ceiling:
             check_ceiling(self.plan, [explainer.name for explainer in explainers])
 
-    def _add_ceiling(
-        self, scores: Scores, classifier: Classifier, images: LabeledImages, folder: Path | None, key: str = ""
+    def _measure(
+        self,
+        images: LabeledImages,
+        classifier: Classifier,
+        explainers: Sequence[Explainer],
+        target: int | str | None,
+        folder: Path | None,
+        passes: Sequence[float] | None,
+        key: str = "",
     ) -> Scores:
+        speed = self.batch_size, self.num_workers
+        scores = score(classifier, images, explainers, self.plan, target, *speed, folder, passes, key)
         if not self.ceiling:
             return scores
         targets = dict(zip(scores.indices.tolist(), scores.targets.tolist(), strict=True))
-        ceiling = measure_ceiling(
-            classifier, images, self.plan, targets, self.ceiling, self.batch_size, self.num_workers, folder, key
-        )
+        ceiling = measure_ceiling(classifier, images, self.plan, targets, self.ceiling, *speed, folder, key)
         return replace(scores, ceiling=ceiling)
 
     def _directory(self, folder: Path, manifest: Manifest) -> RunDirectory:

@@ -76,10 +76,6 @@ class Scores:
         """Concatenate shards, in the order of the images.
 
         Args:
-            classifier: The model.
-            methods: Names of the methods.
-            plan: What was measured.
-            images: The data set.
             shards: The shards of all batches, with or without their bulk.
             passes: Cost of each method.
             read_shards: Returns the shards with their bulk, one after the other.

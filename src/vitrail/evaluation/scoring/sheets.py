@@ -1,6 +1,6 @@
 """Draw contact sheets of scored images: the best and worst of a method, and what masks keep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +36,6 @@ def write_sheets(
     extremes.png has the best, median and worst images of the first method by the first measure that has a direction; masks.png, if maps
     were cut into masks, what these keep. The images are explained again, since relevance is not stored.
 
-    Args:
-        folder: The output folder.
-        scores: The scores.
-        plan: The plan of these scores.
-        images: The images of these scores.
-        explainers: The methods of these scores.
-
     Returns:
         Captions of the sheets by file name.
     """
@@ -62,7 +55,7 @@ def _extreme_rows(scores: Scores, images: LabeledImages, explainers: Sequence[Ex
     directed = [i for i, column in enumerate(scores.columns) if column.measure.better]
     if not directed:
         return [], ""
-    column, maker = scores.columns[directed[0]], _RowMaker.create(scores, images, explainers)
+    column, maker = scores.columns[directed[0]], _RowMaker(scores, images, explainers)
     extremes = _find_extremes(scores.values[0, :, directed[0]], column.measure.better == "higher")
     rows = [maker.make_row(int(scores.indices[i]), f"{kind} {value:.3f}: ") for kind, i, value in extremes]
     caption = f"The best, median and worst images of {scores.methods[0]} by {column.name}, explained by all methods."
@@ -75,7 +68,7 @@ def _mask_rows(
     masks = next((metric for metric in plan.metrics.values() if isinstance(metric, Masks)), None)
     if masks is None:
         return [], ""
-    maker, shown = _RowMaker.create(scores, images, explainers), images.subsample(NUM_MASKS)
+    maker, shown = _RowMaker(scores, images, explainers), images.subsample(NUM_MASKS)
     names = {shown.name(i) for i in range(len(shown))}
     indices = [int(index) for index, path in zip(scores.indices, scores.paths, strict=True) if path in names]
     rows = [maker.make_row(index, "", masks.threshold) for index in indices]
@@ -98,16 +91,12 @@ def _find_extremes(values: np.ndarray, higher: bool) -> list[tuple[str, int, flo
 
 
 class _RowMaker:
-    """Makes rows of a sheet; each image is explained by itself."""
+    """Makes rows of a sheet; each image is explained by itself, for its target in the scores."""
 
-    def __init__(self, images: LabeledImages, explainers: Sequence[Explainer], targets: Mapping[int, int]) -> None:
-        self.images, self.explainers, self.targets = images, explainers, targets
+    def __init__(self, scores: Scores, images: LabeledImages, explainers: Sequence[Explainer]) -> None:
+        self.images, self.explainers = images, explainers
+        self.targets = dict(zip(scores.indices.tolist(), scores.targets.tolist(), strict=True))
         self.classifier: Classifier = explainers[0].model
-
-    @classmethod
-    def create(cls, scores: Scores, images: LabeledImages, explainers: Sequence[Explainer]) -> "_RowMaker":
-        """Explain the targets of these scores."""
-        return cls(images, explainers, dict(zip(scores.indices.tolist(), scores.targets.tolist(), strict=True)))
 
     def make_row(self, index: int, prefix: str, threshold: float | None = None) -> SheetRow | None:
         """Return the row of one image; None if it can no longer be read.

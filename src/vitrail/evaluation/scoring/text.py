@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from vitrail.core.listing import shorten_list
 from vitrail.evaluation.scoring.table import Table
 from vitrail.metrics.statistics import CONTROL, Intervals, UnprovenMethod
 
@@ -79,10 +80,14 @@ def describe_ceiling(table: Table, metric: str) -> list[str]:
         if math.isnan(shares.mean[i]) and shares.count[i]
     }
     if worse:
-        lines.append(f"{shorten_list(list(worse))}: share undefined, since the greedy order is not better than {CONTROL} there")
+        lines.append(
+            f"{shorten_list(list(worse), MAX_NAMED)}: share undefined, since the greedy order is not better than {CONTROL} there"
+        )
     better = {method: None for method, shares in table.shares.items() for i in shared if shares.mean[i] > 1 and shares.count[i]}
     if better:
-        lines.append(f"{shorten_list(list(better))}: above 100 % on a curve, whose greedy order is therefore not the best one")
+        lines.append(
+            f"{shorten_list(list(better), MAX_NAMED)}: above 100 % on a curve, whose greedy order is therefore not the best one"
+        )
     return lines
 
 
@@ -120,7 +125,7 @@ def describe_undefined(table: Table, metric: str) -> list[str]:
             if count
         ]
         if words:
-            lines.append(f"{shorten_list(names)}: undefined for {', '.join(words)}; the mean leaves these out")
+            lines.append(f"{shorten_list(names, MAX_NAMED)}: undefined for {', '.join(words)}; the mean leaves these out")
     return lines
 
 
@@ -146,7 +151,6 @@ def warning_lines(unproven: Sequence[UnprovenMethod], num_images: int, num_compa
 
     Args:
         unproven: Methods and measures that are not significantly better.
-        num_images: Number of images.
         num_compared: See `explain_too_few_images`.
     """
     if unproven and (too_few := explain_too_few_images(num_images, num_compared)):
@@ -154,14 +158,16 @@ def warning_lines(unproven: Sequence[UnprovenMethod], num_images: int, num_compa
     by_method = dict[str, list[str]]()
     for entry in unproven:
         by_method.setdefault(entry.method, []).append(entry.measure)
-    return [f"{method} is not significantly better than random on {shorten_list(names)}" for method, names in by_method.items()]
+    return [
+        f"{method} is not significantly better than random on {shorten_list(names, MAX_NAMED)}"
+        for method, names in by_method.items()
+    ]
 
 
 def explain_too_few_images(num_images: int, num_compared: int) -> str | None:
     """Explain why no method can be significantly better with so few images; return None if there are enough.
 
     Args:
-        num_images: Number of images.
         num_compared: Number of methods compared with the same control; with several such groups, the smallest.
     """
     # Of the 2^n choices of signs, two are always as extreme as the best; Holm multiplies by the number of methods.
@@ -178,12 +184,6 @@ def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     padded = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in table)
     return ["  ".join(cells).rstrip() for cells in padded]
-
-
-def shorten_list(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return f"{', '.join(names[:MAX_NAMED])}{more}"
 
 
 def _format_mean(mean: float, low: float, high: float, num_images: int) -> str:

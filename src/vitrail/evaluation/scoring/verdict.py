@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vitrail.core.listing import shorten_list
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
-from vitrail.evaluation.scoring.text import shorten_list
+from vitrail.evaluation.scoring.text import MAX_NAMED
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import METRICS
 
@@ -45,7 +46,6 @@ def reach_verdict(scores: Scores, budget: float | None = None) -> Verdict:
     The method with the best mean rank is chosen among those that are significantly better than the control on most measures.
 
     Args:
-        scores: Scores of one model.
         budget: Largest number of forward passes that an explanation may cost; None for any.
     """
     table = scores.table
@@ -110,7 +110,7 @@ def _compare_with_control(table: Table, best: str, unproven: Sequence[str], meas
     if not unproven:
         return f"It is significantly better than random on {_all_measures(measures)}."
     where = f"{len(measures) - len(unproven)} of {_measures(measures)}"
-    return f"It is significantly better than random on {where}, and not on {shorten_list(unproven)}."
+    return f"It is significantly better than random on {where}, and not on {shorten_list(unproven, MAX_NAMED)}."
 
 
 def _compare_with_runner_up(table: Table, best: str, second: str, measures: Sequence[str]) -> str:

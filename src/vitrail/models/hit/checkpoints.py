@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import CheckpointError
-from vitrail.models.checkpoints import MAX_LISTED
+from vitrail.core.listing import MAX_LISTED
 from vitrail.models.hit.config import HiTConfig
 from vitrail.models.resizing import resize_patch_projection, resize_positions
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vitrail.datasets.augmentation.transforms import AugmentationConfig, Range
-from vitrail.training.sections import ImagesConfig, Recipe, Section
+from vitrail.training.sections import Recipe, Section
 
 MASK_SECTION = "diffmask"
 """Section that makes a recipe one of a DiffMask explainer instead of a classifier."""
@@ -95,7 +95,6 @@ class MaskTrainingConfig(Recipe):
     """Recipe of a DiffMask explainer."""
 
     diffmask: MaskConfig
-    data: ImagesConfig
     augmentation: MaskAugmentationConfig = Field(default_factory=MaskAugmentationConfig)
     schedule: MaskScheduleConfig = Field(default_factory=MaskScheduleConfig)
     pictures: PicturesConfig = Field(default_factory=PicturesConfig)

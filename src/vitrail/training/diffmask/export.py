@@ -19,8 +19,6 @@ class MaskExport(Callback):
     Gates within `eps` nats beat gates above it. Within `eps`, fewer kept patches are better; above it, a smaller divergence.
 
     Args:
-        folder: Folder to write to.
-        mask: Gates in training.
         eps: Allowed KL divergence in nats.
     """
 

@@ -36,12 +36,6 @@ class MaskPictures(Callback):
     """Draw masks of validation images of all classes at a fixed interval, next to attention rollout and Grad-CAM.
 
     Writes PNG files to `pictures/` and sends them to the run's TensorBoard and Weights & Biases loggers.
-
-    Args:
-        folder: Run folder.
-        vit: Explained network.
-        mask: Gates in training.
-        config: Interval and number of images.
     """
 
     def __init__(self, folder: Path, vit: ViTAdapter, mask: TrainedMask, config: PicturesConfig) -> None:

@@ -31,7 +31,6 @@ class Birds(SyntheticDataset):
     of all parts in which another class of the data set differs.
 
     Args:
-        seed: Seed of the images.
         size: Height and width in pixels, 64 to 256.
         num_classes: Number of species, 2 to 13, in the order of `SPECIES`.
         spurious: Above 0, a spurious cue, a flower, grows beside the bird. With this probability its color indicates the class of the

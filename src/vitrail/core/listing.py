@@ -1,0 +1,11 @@
+"""Lists of names in messages."""
+
+from collections.abc import Sequence
+
+MAX_LISTED = 6
+
+
+def shorten_list(names: Sequence[str], limit: int = MAX_LISTED) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{', '.join(names[:limit])}{more}"
