@@ -1,10 +1,12 @@
-"""Compare the deletion curve over pixels with `CausalMetric` of RISE (eclique/RISE), on the same images in the same order."""
+"""Compare the deletion curve over pixels with `CausalMetric` of RISE (eclique/RISE), and with bare forward passes of as many images."""
 
 import torch
 from side_by_side import Bench, main
 from torch import Tensor
 
-from vitrail.metrics import PROTOCOLS, perturbation_curves
+from vitrail.adapters.memory import choose_batch_size
+from vitrail.explanation import Explanation
+from vitrail.metrics import PROTOCOLS, Curves, perturbation_curves
 from vitrail.metrics.steps import rank_pixels
 
 NUM_STEPS = 28
@@ -29,13 +31,21 @@ def compare(bench: Bench) -> None:
             with torch.no_grad():
                 return torch.tensor(metric.evaluate(images.clone(), saliency, len(images)).T)
 
-        bench.time(
-            "RISE",
-            f"deletion of pixels, {batch} image(s)",
-            lambda images=images, explanation=explanation: perturbation_curves(vit, images, explanation, protocol),
-            theirs,
-            lambda ours, theirs: float((ours.scores[:, 0] - theirs).abs().max()),
-        )
+        def curves(images: Tensor = images, explanation: Explanation = explanation) -> Curves:
+            return perturbation_curves(vit, images, explanation, protocol)
+
+        total = batch * (NUM_STEPS + 1)
+        together = choose_batch_size(total, vit.bytes_per_image(images), vit.device)
+        repeated = images[torch.arange(together) % batch]
+
+        @torch.inference_mode()
+        def passes(total: int = total, repeated: Tensor = repeated) -> None:
+            for start in range(0, total, len(repeated)):
+                vit.logits(repeated[: total - start])
+
+        task = f"deletion of pixels, {batch} image(s)"
+        bench.time("forward passes", task, curves, passes)
+        bench.time("RISE", task, curves, theirs, lambda ours, theirs: float((ours.scores[:, 0] - theirs).abs().max()))
 
 
 if __name__ == "__main__":

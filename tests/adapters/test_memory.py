@@ -85,7 +85,7 @@ def test_one_item_that_does_not_fit_and_other_errors_are_raised():
 
 
 def test_the_budget_follows_the_device(monkeypatch):
-    assert 0 < memory_budget(CPU) <= memory.MAX_CPU_BUDGET
+    assert 0 < memory_budget(CPU) <= memory.CPU_BUDGET
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (100, 400))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 50)
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 30)
@@ -104,12 +104,3 @@ def test_what_is_kept_limits_a_batch(monkeypatch):
     assert choose_batch_size(50, 10, CPU, 115) == 4
     assert choose_batch_size(50, 10, CPU, 5000) == 1
     assert choose_batch_size(50, 10, torch.device("cuda"), 15) == 4
-
-
-def test_many_threads_share_a_larger_batch(monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda device: 1 << 40)
-    budgets = []
-    for threads in (1, 2, 4, 64):
-        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
-        budgets.append(memory_budget(CPU))
-    assert budgets == [memory.CPU_BUDGET, memory.CPU_BUDGET, 2 * memory.CPU_BUDGET, memory.MAX_CPU_BUDGET]

@@ -11,11 +11,8 @@ from vitrail.core.progress import advance
 
 T = TypeVar("T")
 
-CPU_BUDGET = 1 << 26
-"""Bytes of a batch on a CPU with up to two threads: larger batches leave the caches and are slower."""
-
-MAX_CPU_BUDGET = 1 << 28
-"""Bytes of a batch on a CPU with many threads, which share it."""
+CPU_BUDGET = 1 << 28
+"""Bytes of a batch on a CPU: larger batches leave the caches and are slower."""
 
 CUDA_LIMIT = 65_535
 """Largest batch on CUDA, regardless of memory.
@@ -38,15 +35,13 @@ def free_memory(device: torch.device) -> int:
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):  # Not available on every system.
-        return 8 * CPU_BUDGET
+        return 2 * CPU_BUDGET
 
 
 def memory_budget(device: torch.device) -> int:
     """Return the bytes that a batch may work on: half of the memory that is free on the device now, on a CPU what its caches hold."""
     budget = free_memory(device) // 2
-    if device.type != "cpu":
-        return budget
-    return min(budget, MAX_CPU_BUDGET, CPU_BUDGET * max(1, torch.get_num_threads() // 2))
+    return min(budget, CPU_BUDGET) if device.type == "cpu" else budget
 
 
 def choose_batch_size(total: int, bytes_each: int, device: torch.device, bytes_kept: int = 0) -> int:
