@@ -82,6 +82,8 @@ def create_step(vit: ViTAdapter, gates: DiffMask, images: Tensor, layer: int) ->
 def create_published_step(published: Any, images: Tensor, layer: int, passes: int) -> Any:
     """Return what Lightning runs for one batch: a step for the gates, and with two passes one for the multipliers."""
     optimizers, _ = published.configure_optimizers()
+    for optimizer in optimizers:  # Their class does not call the constructor of torch's, which sets these.
+        vars(optimizer).update(_optimizer_step_pre_hooks={}, _optimizer_step_post_hooks={})
     labels = torch.zeros(len(images), dtype=torch.long)
     groups: list[list[nn.Parameter]] = [list(published.gate.parameters()), list(published.alpha)]
 
