@@ -73,7 +73,8 @@ def main() -> None:
         page = DOCS / "performance.md"
         text = page.read_text(encoding="utf-8")
         before, after = text.split(BEGIN)[0], text.split(END)[1]
-        page.write_text(before + BEGIN + format_table(rows) + END + after, encoding="utf-8")
+        picture = f"\n![Time of every implementation over vitrail's]({PICTURE})\n"
+        page.write_text(before + BEGIN + format_table(rows) + picture + END + after, encoding="utf-8")
         plot(rows, DOCS / PICTURE)
 
 
