@@ -7,8 +7,9 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 SCREENSHOTS ?= build/screenshots
+PEERS ?= peers
 
-.PHONY: demo serve test test-all lint docs benchmark clean
+.PHONY: demo serve test test-all lint docs benchmark benchmark-peers clean
 
 demo: $(VENV)/.demo  ## explain a real photo, offline, and write vitrail-demo/index.html
 	$(BIN)/vitrail demo --out vitrail-demo
@@ -41,6 +42,9 @@ benchmark: $(VENV)/.dev  ## speed and memory against plain forward passes
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/serving.py
+
+benchmark-peers: $(VENV)/.dev  ## speed against published codes, which are in subfolders of PEERS; writes the table of docs/performance.md
+	$(BIN)/python benchmarks/peers/run_all.py --peers $(PEERS) --write
 
 clean:
 	rm -rf $(VENV) site vitrail-demo

@@ -29,15 +29,22 @@ def synchronizer(device: str) -> Callable[[], None]:
     return torch.cuda.synchronize if device.startswith("cuda") else lambda: None
 
 
-def seconds(function: Callable[[], object], repeats: int, synchronize: Callable[[], None], *, warm_up: bool = True) -> float:
+def seconds(
+    function: Callable[[], object],
+    repeats: int,
+    synchronize: Callable[[], None],
+    *,
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Measure the median time of several runs, after a warm-up run."""
     times = []
     for _ in range(repeats + warm_up):
         synchronize()
-        start = time.perf_counter()
+        start = clock()
         function()
         synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times[warm_up:])
 
 
@@ -59,11 +66,25 @@ def in_own_process(task: Callable[..., dict[str, float]], *arguments: Any) -> di
         return pool.submit(task, *arguments).result()
 
 
-def time_alternating(tasks: Sequence[Task], reference: Task, repeats: int, device: str) -> list[Figures]:
+class CachedTask:
+    """Task that keeps its last result, so that comparing results needs no further run."""
+
+    result: Any = None
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self) -> None:
+        self.result = self.task()
+
+
+def time_alternating(
+    tasks: Sequence[Task], reference: Task, repeats: int, device: str, clock: Callable[[], float] = time.perf_counter
+) -> list[Figures]:
     """Time every task right after a reference task, so that changes of the machine's speed affect both.
 
     Returns:
-        Medians per task: its `seconds`, those of the reference `before` it, and their `ratio`.
+        Per task: medians of its `seconds`, of those of the reference `before` it, and of their `ratio`, which goes from `low` to `high`.
     """
     synchronize = synchronizer(device)
     times: list[list[tuple[float, float]]] = [[] for _ in tasks]
@@ -71,13 +92,16 @@ def time_alternating(tasks: Sequence[Task], reference: Task, repeats: int, devic
         task()  # warm up
     for _ in range(repeats):
         for task, pairs in zip(tasks, times, strict=True):
-            before = seconds(reference, 1, synchronize, warm_up=False)
-            pairs.append((before, seconds(task, 1, synchronize, warm_up=False)))
+            before = seconds(reference, 1, synchronize, warm_up=False, clock=clock)
+            pairs.append((before, seconds(task, 1, synchronize, warm_up=False, clock=clock)))
+    ratios = [[after / before for before, after in pairs] for pairs in times]
     return [
         {
             "seconds": statistics.median(after for _, after in pairs),
             "before": statistics.median(before for before, _ in pairs),
-            "ratio": statistics.median(after / before for before, after in pairs),
+            "ratio": statistics.median(each),
+            "low": min(each),
+            "high": max(each),
         }
-        for pairs in times
+        for pairs, each in zip(times, ratios, strict=True)
     ]

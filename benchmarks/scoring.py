@@ -1,11 +1,7 @@
-"""Measure perturbation curves of a ViT-B/16 against bare forward passes, and against Quantus and captum on the same evaluations.
+"""Measure perturbation curves of a ViT-B/16 against bare forward passes.
 
 The ceiling is the network's forward passes of as many images in the same batches. Curves of cells and pixels should reach 0.9 of it;
 curves that drop patches should exceed it, since their passes are shorter. An evaluation is one pass of one image.
-
-Quantus (`PixelFlipping`) removes the same cells in the same order, one step per batch; captum (`FeatureAblation`) removes blocks of
-cells one by one, like the metric faithfulness-estimate. Their numbers are compared too, relative to their range. Packages that are
-not installed are skipped.
 
 Memory is the growth of a separate process that scores a batch of 16 by the protocol hit on a network of two small layers, since the
 memory that depends on the number of classes does not depend on the network.
@@ -18,25 +14,20 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from measuring import Figures, Task, describe_machine, in_own_process, peak_memory, time_alternating
-from peers import captum_drops, quantus_deletion
+from measuring import CachedTask, Figures, Task, describe_machine, in_own_process, peak_memory, time_alternating
 from vitrail.adapters import ViTAdapter, load
 from vitrail.core.hooks import forward_pre_hooks
 from vitrail.explanation import Explanation
-from vitrail.metrics import METRICS, PROTOCOLS, InsertionDeletion, MetricBatch, Protocol, perturbation_curves
+from vitrail.metrics import PROTOCOLS, InsertionDeletion, Protocol, perturbation_curves
 
 SMALL = "timm:vit_tiny_patch16_224"
 SMALL_PIXELS = 64
-AGREEMENT = 1e-4
-"""Largest difference between the numbers of other packages and vitrail's, which should agree up to rounding."""
 
 
 def build(name: str, device: str, pixels: int | None, **options: Any) -> ViTAdapter:
@@ -56,12 +47,12 @@ def build(name: str, device: str, pixels: int | None, **options: Any) -> ViTAdap
     return vit
 
 
-def draw_batch(vit: ViTAdapter, batch: int, block: int = 1) -> tuple[Tensor, Explanation]:
-    """Draw images of noise, and random maps of the predicted classes whose cells are blocks of patches."""
+def draw_batch(vit: ViTAdapter, batch: int) -> tuple[Tensor, Explanation]:
+    """Draw images of noise, and random maps of the predicted classes."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(batch, 3, *vit.preprocessing.size, generator=generator).to(vit.device)
     rows, cols = vit.grid_size(images)
-    relevance = torch.rand(batch, rows // block, cols // block, generator=generator).to(vit.device)
+    relevance = torch.rand(batch, rows, cols, generator=generator).to(vit.device)
     with torch.inference_mode():
         logits = vit.logits(images)
     return images, Explanation(relevance, logits.argmax(1), logits)
@@ -95,18 +86,6 @@ def create_curves(vit: ViTAdapter, images: Tensor, explanation: Explanation, pro
             return perturbation_curves(vit, images, explanation, protocol)
 
     return run
-
-
-class CachedTask:
-    """Task that keeps its last result, so that comparing results needs no further run."""
-
-    result: Any = None
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __call__(self) -> None:
-        self.result = self.task()
 
 
 def measure_score_memory(num_classes: int, device: str) -> Figures:
@@ -164,45 +143,6 @@ class Bench:
         difference = float((full.result.auc() - reduced.result.auc()).abs().max())
         self.report("cells in bf16, relative to full", batch, sum(sizes), figures, "", auc=difference)
 
-    def compare_to_quantus(self, batch: int) -> None:
-        """Compare the deletion of the same cells in the same order."""
-        images, explanation = draw_batch(self.vit, batch)
-        num_cells, max_steps = explanation.relevance[0].numel(), max(1, self.options.evaluations // batch)
-        per_step = next(size for size in range(1, num_cells + 1) if num_cells % size == 0 and num_cells // size <= max_steps)
-        protocol = Protocol("", "", cells_per_step=per_step, baselines=("zero",), scores=("logit",), directions=("deletion",))
-        ours = CachedTask(create_curves(self.vit, images, explanation, protocol))
-        theirs = CachedTask(quantus_deletion(self.vit, images, explanation, per_step))
-        [figures] = self.time([theirs], ours)
-        exact, other = ours.result.scores[:, 0, 1:].cpu(), torch.tensor(np.asarray(theirs.result))
-        count = batch * num_cells // per_step
-        # vitrail also evaluates the unperturbed image: compare per evaluation.
-        figures["ratio"] *= (count + batch) / count
-        self.report("Quantus, relative to vitrail", batch, count, figures, "", difference=relative_difference(exact, other))
-
-    def compare_to_captum(self, batch: int) -> None:
-        """Compare the removal of single cells, each a block of patches, with as many evaluations."""
-        rows, cols = self.vit.grid_size(draw_batch(self.vit, 1)[0])
-        images, explanation = draw_batch(self.vit, batch, 2 if rows % 2 == cols % 2 == 0 else 1)
-        metric = METRICS["faithfulness-estimate"](score="logit")
-        # A new view every time, since views cache logits.
-        ours = CachedTask(lambda: metric.measure_batch(MetricBatch(self.vit, images), explanation).flatten().cpu())
-        with record_batch_sizes(self.vit) as sizes:
-            ours()
-        theirs = CachedTask(captum_drops(self.vit, images, explanation, max(sizes)))
-        [figures] = self.time([theirs], ours)
-        pairs = zip(explanation.relevance.flatten(1).cpu(), theirs.result.cpu(), strict=True)
-        correlations = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs])
-        difference = float((ours.result - correlations).abs().max())
-        self.report("captum, relative to vitrail", batch, sum(sizes), figures, "", difference=difference)
-
-    def check_agreement(self) -> None:
-        """Fail if other packages computed different numbers, since their times are then not comparable."""
-        tasks = [result["task"] for result in self.results if float(result.get("difference", 0)) > AGREEMENT]  # type: ignore[arg-type]
-        if tasks:
-            raise RuntimeError(
-                f"expected the same numbers within {AGREEMENT}, got different ones: {', '.join(map(str, tasks))}"
-            )
-
     def compare_memory(self) -> None:
         """Compare the memory of a thousand classes to that of ten."""
         few, many = (in_own_process(measure_score_memory, count, self.options.device)["bytes"] for count in (10, 1000))
@@ -210,11 +150,6 @@ class Bench:
             f"memory of a score, 16 images: 10 classes {few / 2**20:.0f} MiB, 1000 classes {many / 2**20:.0f} MiB", flush=True
         )
         self.results.append({"task": "memory", "batch": 16, "of 10 classes": few, "of 1000 classes": many})
-
-
-def relative_difference(exact: Tensor, other: Tensor) -> float:
-    """Return the largest difference relative to the range."""
-    return float((exact - other).abs().max() / (exact.max() - exact.min()))
 
 
 def main() -> None:
@@ -239,14 +174,9 @@ def main() -> None:
     print(f"  {'':<38}{'':>12}{'seconds':>9}{'eval.':>6}{'ref.':>9}{'speed':>8}{'target':>8}")
     for batch in options.batch:
         bench.compare_to_passes(batch)
-        if find_spec("quantus"):
-            bench.compare_to_quantus(batch)
-        if find_spec("captum") and batch == min(options.batch):
-            bench.compare_to_captum(batch)
     bench.compare_memory()
     if options.json:
         Path(options.json).write_text(json.dumps(bench.results, indent=1), encoding="utf-8")
-    bench.check_agreement()
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ class CaptumExplainer(Explainer):
 
     paper: ClassVar[str] = "Kokhlikyan et al. 2020, arXiv:2009.07896"
     needs_gradients: ClassVar[bool] = True
+    batches_passes: ClassVar[bool] = True
     needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ("gradients",)
 

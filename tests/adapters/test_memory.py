@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitrail.adapters import memory
-from vitrail.adapters.memory import memory_budget, run_in_batches
+from vitrail.adapters.memory import choose_batch_size, memory_budget, run_in_batches
 
 CPU = torch.device("cpu")
 
@@ -93,3 +93,14 @@ def test_the_budget_follows_the_device(monkeypatch):
     monkeypatch.setattr("torch.mps.recommended_max_memory", lambda: 90)
     monkeypatch.setattr("torch.mps.current_allocated_memory", lambda: 10)
     assert memory_budget(torch.device("mps")) == 40
+
+
+def test_what_is_kept_limits_a_batch(monkeypatch):
+    """On a CPU, a graph takes memory, but no room in the caches, which hold what a pass works on."""
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(memory, "memory_budget", lambda device: 100)
+    assert choose_batch_size(50, 10, CPU) == 10
+    assert choose_batch_size(50, 10, CPU, 40) == 10
+    assert choose_batch_size(50, 10, CPU, 115) == 4
+    assert choose_batch_size(50, 10, CPU, 5000) == 1
+    assert choose_batch_size(50, 10, torch.device("cuda"), 15) == 4

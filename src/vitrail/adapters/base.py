@@ -85,8 +85,10 @@ class ViTAdapter(RecordedBlocks):
     def bytes_per_pass(self, num_patches: int, width: int, element_size: int) -> int:
         """Estimate the memory of one image's forward pass without gradients, with `num_patches` patches kept."""
         num_tokens = num_patches + self.num_prefix_tokens
-        # Residual stream, MLP and projections, and attention scores for up to width / 64 heads.
-        return num_tokens * (16 * width + 2 * num_tokens * max(width // 64, 1)) * element_size
+        num_keys = num_tokens if self.patches_attend else self.num_prefix_tokens
+        # Residual stream, MLP and projections, and attention scores for up to width / 64 heads; with what allocators keep of earlier
+        # blocks, three times as much.
+        return 3 * num_tokens * (16 * width + 2 * num_keys * max(width // 64, 1)) * element_size
 
     def bytes_per_image(self, images: Images) -> int:
         rows, cols = self.grid_size(images)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitrail.adapters.cells import expand_cells
 from vitrail.adapters.memory import run_in_batches
+from vitrail.adapters.pixel_steps import PixelSteps, distinct_steps
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.imputation import Imputer
 from vitrail.core.types import Baseline, Images, Keep, Logits
@@ -76,12 +77,18 @@ class PerturbedClassifier(ABC):
                 f"expected ranks of shape {(len(images), *images.shape[-2:])}, one per pixel, got {tuple(ranks.shape)}"
             )
         self._check_baseline(images, baseline)
-        thresholds, keep_low = thresholds.to(images.device), keep_low.to(images.device)
+        if not isinstance(baseline, Tensor):
+            thresholds, keep_low = thresholds.to(images.device), keep_low.to(images.device)
 
-        def select(image_of: Tensor, step_of: Tensor) -> Tensor:
-            return (ranks[image_of] < thresholds[step_of, None, None]) == keep_low[step_of, None, None]
+            def select(image_of: Tensor, step_of: Tensor) -> Tensor:
+                return (ranks[image_of] < thresholds[step_of, None, None]) == keep_low[step_of, None, None]
 
-        return self._blended_logits(images, baseline, len(thresholds), select)
+            return self._blended_logits(images, baseline, len(thresholds), select)
+        steps, index = distinct_steps(thresholds, keep_low, ranks[0].numel())
+        draw = PixelSteps(images, baseline, ranks, steps).draw
+        num_pairs = len(images) * len(steps)
+        logits = run_in_batches(lambda batch: self.logits(draw(batch)), num_pairs, self.bytes_per_image(images), images.device)
+        return logits.unflatten(0, (-1, len(steps)))[:, index]
 
     def _blended_logits(
         self,

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vitrail.adapters import Classifier, ViTAdapter
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.types import Logits, Targets
+from vitrail.core.types import Images, Logits, Targets
 
 
 def target_gradients(
@@ -60,7 +61,7 @@ def _refuse_zero(gradient: Tensor) -> None:
     empty = (~gradient.flatten(1).any(1)).nonzero().flatten().tolist()
     if empty:
         raise UnsupportedModelError(
-            f"the gradient of the target logit is zero everywhere in image {empty[0]} of the batch, so the map would be empty: the logit "
+            "the gradient of the target logit is zero everywhere in an image, so the map would be empty: the logit "
             "does not depend on the image, or half precision rounds the gradient to zero (use precision=full and float32 weights), or the "
             "image is compared with itself, where similarity is at its maximum (compare other images, or choose occlusion or rise)"
         )
@@ -69,3 +70,10 @@ def _refuse_zero(gradient: Tensor) -> None:
 def replace_gradient(output: Tensor, surrogate: Tensor) -> Tensor:
     """Return the values of `output` with the gradient of `surrogate`: in half precision the two are rounded differently."""
     return output.detach() + (surrogate - surrogate.detach()).to(output.dtype)
+
+
+def graph_bytes(model: Classifier, images: Images) -> int:
+    """Estimate the memory of the graph of one image: what every block keeps for the backward pass, with its attention weights."""
+    # A block keeps about a third of what a pass without a graph takes. Convolutional networks: every second feature map.
+    num_passes = max(len(model.blocks) // 3, 1) if isinstance(model, ViTAdapter) else 1
+    return model.bytes_per_image(images) * num_passes

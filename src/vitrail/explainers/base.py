@@ -1,18 +1,19 @@
 """The base class of explanation methods, and the registry that lists them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import ClassVar, NamedTuple, get_type_hints
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitrail.adapters import Check, Classifier, ViTAdapter
 from vitrail.adapters.cells import count_pixels, expand_cells
+from vitrail.adapters.memory import split_into_batches
 from vitrail.core.autocast import Precision, in_precision
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.float32 import at_least_float32
@@ -20,6 +21,7 @@ from vitrail.core.options import check_option
 from vitrail.core.registry import Registry
 from vitrail.core.types import Images, Logits, Relevance, Targets
 from vitrail.explainers._checks import check_images, check_targets
+from vitrail.explainers._gradients import graph_bytes
 from vitrail.explainers._usable import explain_need_of_vit
 from vitrail.explanation import Explanation
 
@@ -76,6 +78,8 @@ class Explainer(ABC):
     gives_probabilities: ClassVar[bool] = False
     """Whether relevance is the probability of keeping a patch, so that masks need no rescaling."""
     is_control: ClassVar[bool] = False  # a yardstick for other methods
+    batches_passes: ClassVar[bool] = False
+    """Whether the method runs many passes and divides them into batches itself; for others, large batches of images are divided."""
     needs_model: ClassVar[str] = "any ViT"
     """Which networks the method supports, in words; "any" accepts every classifier."""
 
@@ -134,7 +138,7 @@ class Explainer(ABC):
         with self._inspecting(), self.model.verified(*self.checks, like=images):
             # Tensors made in inference mode cannot get gradients.
             images = images.clone() if images.is_inference() else images.detach()
-            attribution = self.attribution(images, lambda logits: self._choose_targets(target, logits.detach()))
+            attribution = self._attribute_in_batches(images, target)
         if not torch.isfinite(attribution.relevance).all():
             raise UnsupportedModelError(
                 f"{self.name} gave relevance that is not finite on {self.model.name}: numbers overflow; use "
@@ -152,6 +156,22 @@ class Explainer(ABC):
             output=self.model.output,
             standard_error=None if error is None else at_least_float32(error.detach()),
         )
+
+    def _attribute_in_batches(self, images: Images, target: int | str | Targets | None) -> Attribution:
+        """Run `attribution` on as many images at a time as fit into memory; the images of a batch do not affect each other."""
+
+        def run(batch: slice) -> Attribution:
+            parts = self.attribution(
+                images[batch], lambda logits: self._choose_targets(target, logits.detach(), len(images), batch)
+            )
+            # Without their graphs, which would fill the memory.
+            return Attribution(*(None if part is None else part.detach() for part in parts))  # type: ignore[arg-type]
+
+        if self.batches_passes:
+            return run(slice(0, len(images)))
+        bytes_each = self.model.bytes_per_image(images)
+        bytes_kept = graph_bytes(self.model, images) if self.needs_gradients else 0
+        return _join(split_into_batches(run, len(images), bytes_each, self.model.device, bytes_kept))
 
     def __call__(self, images: Images, targets: Targets) -> Relevance:
         """Return relevance for given classes; metrics call this for changed images or a changed model."""
@@ -193,7 +213,10 @@ class Explainer(ABC):
         pixels = expand_cells(relevance, (height, width)) / (expand_cells(num_pixels, (height, width)) * num_channels)
         return pixels.unsqueeze(1).expand_as(inputs).clone()
 
-    def _choose_targets(self, target: int | str | Targets | None, logits: Tensor) -> Targets:
+    def _choose_targets(
+        self, target: int | str | Targets | None, logits: Tensor, num_images: int, batch: slice
+    ) -> Int[Tensor, " part"]:
+        """Return the classes to explain for a batch of the images; a given list has one for every image."""
         self.model.check_logits(logits)
         if self.model.output == "embedding":
             if target is not None:
@@ -208,10 +231,18 @@ class Explainer(ABC):
             targets = torch.as_tensor(target, device=logits.device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InvalidInputError(
-                f"expected a class index or name, or {len(logits)} class indices, one per image, got {target!r}"
+                f"expected a class index or name, or {num_images} class indices, one per image, got {target!r}"
             ) from error
-        targets = check_targets(targets, len(logits), logits.shape[1])
+        targets = check_targets(targets, num_images, logits.shape[1])[batch]
         return targets.clone() if targets.is_inference() else targets
+
+
+def _join(batches: Sequence[Attribution]) -> Attribution:
+    """Join what was computed for parts of a batch."""
+    if len(batches) == 1:
+        return batches[0]
+    # A method gives bias and standard error for all images or for none.
+    return Attribution(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*batches, strict=True)))  # type: ignore[arg-type]
 
 
 EXPLAINERS: Registry[type[Explainer]] = Registry("method")

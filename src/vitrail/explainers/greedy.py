@@ -42,6 +42,7 @@ class Greedy(Explainer):
 
     paper: ClassVar[str] = "control"
     is_control: ClassVar[bool] = True
+    batches_passes: ClassVar[bool] = True
     needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 

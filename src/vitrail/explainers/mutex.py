@@ -48,6 +48,7 @@ class Mutex(Explainer):
     statistics: tuple[str, ...] = tuple(STATISTICS)
 
     paper: ClassVar[str] = "MUTEX 2025, doi:10.1007/s00521-025-11591-x"
+    batches_passes: ClassVar[bool] = True
     needs_model: ClassVar[str] = "ViT with self-attention"
     relies_on: ClassVar[tuple[Check, ...]] = ("attention", "parts", "removal")
 

@@ -36,6 +36,7 @@ class Occlusion(Explainer):
     baseline: str = "zero"
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
+    batches_passes: ClassVar[bool] = True
     needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 

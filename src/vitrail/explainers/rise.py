@@ -43,6 +43,7 @@ class Rise(Explainer):
     seed: int = 0
 
     paper: ClassVar[str] = "Petsiuk et al. 2018, arXiv:1806.07421"
+    batches_passes: ClassVar[bool] = True
     needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 

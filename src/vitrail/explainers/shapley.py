@@ -54,6 +54,7 @@ class Shapley(Explainer):
     seed: int = 0
 
     paper: ClassVar[str] = "Shapley 1953; Mitchell et al. 2022, arXiv:2104.12199; Covert & Lee 2021, arXiv:2012.01536"
+    batches_passes: ClassVar[bool] = True
     needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 

@@ -16,7 +16,7 @@ from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.float32 import at_least_float32
 from vitrail.core.types import Images, Logits, Relevance
-from vitrail.explainers._gradients import target_gradients
+from vitrail.explainers._gradients import graph_bytes, target_gradients
 from vitrail.explainers._libra import balanced_gradients
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
@@ -85,6 +85,7 @@ class IntegratedGradients(Explainer):
 
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
     needs_gradients: ClassVar[bool] = True
+    batches_passes: ClassVar[bool] = True
     needs_model: ClassVar[str] = "any"
     relies_on: ClassVar[tuple[Check, ...]] = ("parts", "gradients")
 
@@ -116,7 +117,8 @@ class IntegratedGradients(Explainer):
             # Reduce to one number per cell at once: the gradients of all points would fill the memory.
             return source.to_cells(difference[image] * gradient).flatten(1) * weights[step, None] / 2
 
-        terms = run_in_batches(integrand, len(images) * self.num_steps, source.bytes_per_pass(end), images.device)
+        memory = self.model.bytes_per_image(images), images.device, graph_bytes(self.model, images)
+        terms = run_in_batches(integrand, len(images) * self.num_steps, *memory)
         relevance = terms.unflatten(0, (len(images), self.num_steps)).sum(1).unflatten(1, self.model.grid_size(images))
         return Attribution(logits, targets, relevance, bias)
 
@@ -125,7 +127,7 @@ class _Source:
     """Where gradients are taken: the embedded patches of a ViT, (b, n, d), the pixels of any other network."""
 
     def __init__(self, model: Classifier, images: Images) -> None:
-        self._model, self._images, self._grid_size = model, images, model.grid_size(images)
+        self._model, self._grid_size = model, model.grid_size(images)
 
     def embed(self, images: Images) -> Tensor:
         return self._model.patch_embed(images) if isinstance(self._model, ViTAdapter) else images
@@ -140,10 +142,3 @@ class _Source:
         if isinstance(self._model, ViTAdapter):
             return products.sum(-1).unflatten(1, self._grid_size)
         return sum_cells(products.sum(1), self._grid_size)
-
-    def bytes_per_pass(self, inputs: Tensor) -> int:
-        """Estimate the memory of a pass with a graph."""
-        if not isinstance(self._model, ViTAdapter):
-            return 2 * self._model.bytes_per_image(self._images)
-        # About ten times the memory of a pass without a graph.
-        return 10 * self._model.bytes_per_pass(inputs.shape[1], inputs.shape[2], at_least_float32(inputs[:1]).element_size())
