@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 _FENCE = re.compile(r"((?:^<!--[^\n]*-->\n+)*)^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
-_COMMENT = re.compile(r"<!-- (not run|tested with|file|output)(?:: (.*?))? -->")
+_COMMENT = re.compile(r"<!-- (not run|tested with|file|output|roughly)(?:: (.*?))? -->")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Block:
         line: Number of its first line on the page.
         asked: What the invisible comments right above it ask, by name:
             `not run: REASON`, `tested with: ARGUMENTS` (appended to its commands), `file: NAME` (it is a file of the reader), or
-            `output: IGNORED COLUMNS` (the blocks before it print it).
+            `output: IGNORED COLUMNS` (the blocks before it print it), or `roughly: IGNORED COLUMNS` (they print about this).
     """
 
     language: str

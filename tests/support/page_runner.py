@@ -19,6 +19,10 @@ SMALL = ("schedule.epochs=1", "data.batch_size=4", "data.num_workers=0", "engine
 """Settings of a training run on a few images, for `tested with: train SMALL`."""
 
 
+ROUGH = 0.2
+"""Largest difference of numbers that depend on training, which rounds differently on every machine."""
+
+
 @dataclass
 class PageRunner:
     """What has been run of a page, and what it printed.
@@ -40,8 +44,10 @@ class PageRunner:
         for block in fenced(text):
             if "file" in block.asked:
                 Path(block.asked["file"]).write_text(block.text, encoding="utf-8")
-            elif "output" in block.asked:
-                self.num_compared += check_output(block.text, self.printed, block.asked["output"].split(", "))
+            elif block.asked.keys() & {"output", "roughly"}:
+                tolerance = ROUGH if "roughly" in block.asked else 0.0
+                ignored = block.asked.get("output", block.asked.get("roughly", "")).split(", ")
+                self.num_compared += check_output(block.text, self.printed, ignored, tolerance)
                 self.printed = ""
             elif "not run" in block.asked:
                 assert block.asked["not run"], f"line {block.line}: expected a reason why it is not run"

@@ -10,8 +10,8 @@ def numbers(text: str) -> list[str]:
     return _NUMBER.findall(text)
 
 
-def same(shown: str, printed: str) -> bool:
-    """Tell whether a printed number is the shown one, up to one unit of its last digit.
+def same(shown: str, printed: str, tolerance: float = 0.0) -> bool:
+    """Tell whether a printed number is the shown one, up to a tolerance and one unit of its last digit.
 
     Numbers with an exponent are rounding errors, which differ between machines: of them, the magnitude counts.
     """
@@ -19,16 +19,17 @@ def same(shown: str, printed: str) -> bool:
     if "e" in shown:
         return first * second > 0 and abs(math.log10(first / second)) < 1.5
     digits = len(shown.partition(".")[2])
-    return abs(first - second) < (1.01 * 10**-digits if digits else 0.5)
+    return abs(first - second) < (tolerance + 1.01 * 10**-digits if digits else 0.5)
 
 
-def check_output(shown: str, printed: str, ignored: list[str]) -> int:
+def check_output(shown: str, printed: str, ignored: list[str], tolerance: float = 0.0) -> int:
     """Find the lines of an output block among printed ones, in order, and return how many numbers were compared.
 
     Args:
         shown: The block; a line `...` stands for any number of lines.
         printed: What the commands printed.
         ignored: Heads of right-aligned columns whose numbers are not compared, such as times.
+        tolerance: Largest difference of numbers with decimals.
     """
     lines, compared, columns = iter(printed.splitlines()), 0, set()
     for line in filter(str.strip, shown.splitlines()):
@@ -40,17 +41,19 @@ def check_output(shown: str, printed: str, ignored: list[str]) -> int:
         elif not found:
             columns = set()
         counted = [len(found) - place not in columns for place in range(len(found))]
-        if not any(_matches(line, candidate, counted) for candidate in lines):
+        if not any(_matches(line, candidate, counted, tolerance) for candidate in lines):
             raise AssertionError(f"the page shows\n{line}\nwhich is not printed, or not in this order; printed is\n{printed}")
         compared += sum(counted)
     return compared
 
 
-def _matches(line: str, candidate: str, counted: list[bool]) -> bool:
+def _matches(line: str, candidate: str, counted: list[bool], tolerance: float) -> bool:
     if _NUMBER.sub("0", line).split() != _NUMBER.sub("0", candidate).split():
         return False
     return all(
-        same(*pair) for pair, counts in zip(zip(numbers(line), numbers(candidate), strict=True), counted, strict=True) if counts
+        same(*pair, tolerance)
+        for pair, counts in zip(zip(numbers(line), numbers(candidate), strict=True), counted, strict=True)
+        if counts
     )
 
 
