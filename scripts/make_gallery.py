@@ -20,7 +20,7 @@ from vitrail.explainers import EXPLAINERS, usable_methods
 from vitrail.viz.annotate import arrange
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-SIDE, NUM_COLUMNS = 208, 4
+SIDE, NUM_COLUMNS = 208, 3
 NOT_SHOWN = ("greedy",)
 """Controls that search for the best order, and are no explanation."""
 
@@ -30,7 +30,7 @@ MODELS = {
     "gallery-intr-birds": "vitrail:intr-birds",
 }
 BIRD = 12
-"""Number of the drawn bird of the test split; its species is the fourth, with a crest."""
+"""Number of the drawn bird of the test split, a fork-tailed finch."""
 
 KINDS = ("overlay", "heatmap", "masked", "side-by-side")
 

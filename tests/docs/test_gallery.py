@@ -22,4 +22,4 @@ def test_page_and_script_name_the_same_pictures(monkeypatch):
 def test_pictures_are_small():
     files = list(PICTURES.glob("gallery-*"))
     assert sum(path.stat().st_size for path in files) < 1.5e6
-    assert all(Image.open(path).width <= 1200 for path in files)
+    assert all(Image.open(path).width <= 1250 for path in files)
