@@ -59,5 +59,5 @@ def test_comments_above_a_block_are_read():
         "text\n<!-- given: cat.jpg -->\n<!-- not run: needs a GPU -->\n```bash\nvitrail list  # all\n```\n\n```python\n1\n```\n"
     )
     assert first.asked == {"not run": "needs a GPU"}
-    assert (first.language, first.line, shell_lines(first.text)) == ("bash", 4, [["vitrail", "list"]])
+    assert (first.language, first.line, shell_lines(first.text)) == ("bash", 5, [["vitrail", "list"]])
     assert second.asked == {}
