@@ -15,7 +15,7 @@ from printed_numbers import check_comment, check_output
 
 RUN = ("bash", "python")
 
-SMALL = ("schedule.epochs=1", "data.batch_size=4", "data.num_workers=0", "engine.accelerator=cpu", "engine.loggers=[]")
+SMALL = ("schedule.epochs=1", "data.batch_size=20", "data.num_workers=0", "engine.accelerator=cpu", "engine.loggers=[]")
 """Settings of a training run on a few images, for `tested with: train SMALL`."""
 
 

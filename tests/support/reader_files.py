@@ -32,7 +32,7 @@ def _images(folder: Path) -> None:
 
 def _cifar10(folder: Path) -> None:
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    for split, count in (("train", 4), ("test", 2)):
+    for split, count in (("train", 10), ("test", 2)):
         for label, name in enumerate(names):
             for i in range(count):
                 write_photo(folder / "data" / "cifar10" / split / name / f"{i:04}.png", 10 * label + i, (32, 32))
