@@ -101,12 +101,14 @@ class PageRunner:
 
     def _run_python(self, block: Block) -> None:
         tokens = tokenize.generate_tokens(io.StringIO(block.text).readline)
-        comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+        comments = {
+            token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT and "print(" in token.line
+        }
         for statement in ast.parse(block.text).body:
             with redirect_stdout(io.StringIO()) as captured:
                 exec(compile(ast.Module([statement], []), f"line {block.line}", "exec"), self.names)
-            printed, comment = captured.getvalue(), comments.get(statement.end_lineno or 0)
-            if printed and comment:
-                self.num_compared += check_comment(comment, printed)
-            self.printed += printed
+            lines = range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
+            comment = " ".join(comments[line] for line in lines if line in comments)
+            self.num_compared += check_comment(comment, captured.getvalue())
+            self.printed += captured.getvalue()
         self.num_run += 1
