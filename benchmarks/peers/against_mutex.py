@@ -21,7 +21,7 @@ def compare(bench: Bench) -> None:
     vit = bench.build_huggingface(attn_implementation="eager")
     network: Any = vit.module
     method = published.MUTEX.__new__(published.MUTEX)
-    method.device, method.model, method.vit_hook = vit.device, network, published.VIT_Hook(network)
+    vars(method).update(device=vit.device, model=network, vit_hook=published.VIT_Hook(network))
     explainer = make_explainer("mutex", vit)
     noise = bench.draw_images(vit, 1)
     flat = noise.clone()
@@ -32,7 +32,7 @@ def compare(bench: Bench) -> None:
         for name, images in (("noise", noise), ("a half flat image", flat)):
 
             def theirs(images: Tensor = images) -> Tensor:
-                method.image_processor = lambda **_: {"pixel_values": images}
+                vars(method)["image_processor"] = lambda **_: {"pixel_values": images}
                 with torch.no_grad():
                     return method.get_saliency(str(path), 0.01, 0.5, 0)[0][None]
 
