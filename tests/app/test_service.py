@@ -10,7 +10,8 @@ from app_requests import draw_bird, explain_bird, load_model
 from vitrail.app.curves import Progress
 from vitrail.app.limits import Limits
 from vitrail.app.model_pool import ModelPool
-from vitrail.app.service import ExplainService, curves_to_json, result_to_json
+from vitrail.app.result_json import curves_to_json, result_to_json
+from vitrail.app.service import ExplainService
 from vitrail.core.errors import ImageError, InvalidInputError, UnknownNameError, VitrailError
 from vitrail.metrics import PROTOCOLS, perturbation_curves
 

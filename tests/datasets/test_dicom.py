@@ -47,7 +47,7 @@ def test_window_of_the_file_is_that_of_pydicom(function, rescale):
     assert 0 < gray(content).mean() < 255
 
 
-def test_first_of_several_windows_counts_and_is_said():
+def test_first_of_several_windows_is_used():
     content = dicom_file(SAMPLES, WindowCenter=[600, 40], WindowWidth=[1500, 400])
     image = decode_image(content, "scan.dcm")
     assert read_note(image) == "DICOM, window of the file: center 600, width 1500"

@@ -17,7 +17,7 @@ from vitrail.datasets.windowing import read_note
 
 
 @pytest.fixture(autouse=True)
-def _nothing_said_yet(monkeypatch):
+def _reset_notes(monkeypatch):
     monkeypatch.setattr("vitrail.datasets.windowing._num_notes", itertools.count())
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 logger = logging.getLogger(__name__)
 
-_NOTE = "vitrail_note"
-"""Key in `Image.info`."""
+NOTE = "vitrail_note"
+"""Key in `Image.info`, and of a text in PNG files."""
 
 _num_notes = count()
 """In this process."""
@@ -29,11 +29,11 @@ def stretch(samples: Shaped[np.ndarray, "height width"], low: int, high: int) ->
 
 def add_note(image: Image.Image, note: str) -> None:
     """Attach a note about the window of a photo, and log it: the first one of a process as a warning, since a folder may have many."""
-    image.info[_NOTE] = note
+    image.info[NOTE] = note
     first = next(_num_notes) == 0
     logger.log(logging.WARNING if first else logging.INFO, "%s%s", note, "; likewise for each such photo" if first else "")
 
 
 def read_note(image: Image.Image) -> str:
     """Return the note about the window of a photo; empty if its samples are used as they are."""
-    return str(image.info.get(_NOTE, ""))
+    return str(image.info.get(NOTE, ""))
