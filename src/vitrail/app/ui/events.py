@@ -97,10 +97,10 @@ def _connect_explain(
 def _connect_choices(
     service: ExplainService, form: RequestForm, view: ResultView, results: gr.State, examples: dict[str, str]
 ) -> None:
-    def change_model(model: str, message: str = "{model} is ready.") -> tuple[Any, ...]:
+    def change_model(model: str, message: str = "is ready") -> tuple[Any, ...]:
         methods, target = service.list_methods(model), reset_target(model)
         choices = gr.update(choices=list_method_choices(methods), value=methods[:1])
-        return choices, target, target, render_known(service, model), render_status(message.format(model=model))
+        return choices, target, target, render_known(service, model), render_status(f"{model} {message}."), model
 
     def reset_target(model: str) -> Any:
         return gr.update(choices=[PREDICTED, *service.list_classes(model)], value=PREDICTED)
@@ -109,11 +109,15 @@ def _connect_choices(
         # A target that was chosen for an explained photo is not meant for the next one; one that was chosen before any is.
         return reset_target(model) if sides else gr.skip()
 
-    def choose_example(name: str, model: str, sides: list[ExplainResult] | None) -> tuple[Any, ...]:
-        fitting = list_examples()[name].choose_model(model, service.pool.names) if name in examples else model
-        if fitting == model:
-            return examples.get(name), gr.skip(), gr.skip(), change_photo(sides, model), gr.skip(), gr.skip(), gr.skip()
-        return examples.get(name), fitting, *change_model(fitting, "{model} is chosen, which knows what this photo shows.")
+    def choose_example(name: str, model: str) -> tuple[Any, Any]:
+        if name not in examples:
+            return None, gr.skip()
+        return examples[name], list_examples()[name].choose_model(model, service.pool.names)
+
+    def follow_example(model: str, shown: str, sides: list[ExplainResult] | None) -> tuple[Any, ...]:
+        if model != shown:
+            return change_model(model, "is chosen, since it knows what this photo shows")
+        return gr.skip(), change_photo(sides, model), *[gr.skip()] * 4
 
     def show_photo(photo: str | None) -> tuple[Any, Any]:
         preview = service.preview(photo)
@@ -124,15 +128,18 @@ def _connect_choices(
             f"The photo was converted to be shown. {note}." if note else "The photo was converted to be shown."
         )
 
-    outputs = [form.methods, form.target, form.target_b, form.known, view.status]
+    # The model whose methods and classes are listed.
+    shown = gr.State(service.pool.names[0])
+    outputs = [form.methods, form.target, form.target_b, form.known, view.status, shown]
     # `select`, since Gradio sends `input` also when the focus leaves a list.
     choosing = form.model.select(
         show_errors(lambda model: change_model(model), outputs, view.status), form.model, outputs, **WORK
     )
-    _report_refusal(choosing, view.status)
-    outputs = [form.photo, form.model, *outputs]
-    handler = show_errors(choose_example, outputs, view.status)
-    _report_refusal(form.example.input(handler, [form.example, form.model, results], outputs, **WORK), view.status)
+    # Photo and model at once, so that Explain never takes the photo with another model; loading the model may take a while.
+    chosen = form.example.input(choose_example, [form.example, form.model], [form.photo, form.model], **QUIET)
+    following = chosen.then(show_errors(follow_example, outputs, view.status), [form.model, shown, results], outputs, **WORK)
+    for event in (choosing, chosen, following):
+        _report_refusal(event, view.status)
     form.photo.input(lambda: None, None, form.example, **QUIET)
     _report_refusal(form.photo.input(change_photo, [results, form.model], form.target, **QUIET), view.status)
     for photo in (form.photo, form.photo_b):
