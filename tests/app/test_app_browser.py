@@ -273,7 +273,7 @@ def test_curves_say_whether_an_explanation_beats_chance(open_page, bird_file):
 
 
 @pytest.mark.parametrize("way", ["choose", "drop"])
-def test_dicom_is_shown_and_its_window_is_said(open_page, tmp_path, way):
+def test_dicom_is_shown_with_its_window(open_page, tmp_path, way):
     from dicom_files import dicom_file
 
     samples = np.linspace(0, 4095, 96 * 96).astype(np.uint16).reshape(96, 96)

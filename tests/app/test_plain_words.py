@@ -61,7 +61,7 @@ def test_numbers_have_sign_and_share():
     assert format_signed(1.0, 1e-6) == "+1"  # A million per cent means nothing.
 
 
-def test_confidence_is_said_and_doubt_is_a_warning():
+def test_doubt_is_a_warning():
     side = explain_bird("hit-birds", "hit")
     assert describe_confidence(side).startswith(f"The model answers {side.target} and is 9")
     assert not is_unsure(side)

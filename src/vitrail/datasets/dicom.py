@@ -63,13 +63,13 @@ def read_dicom(content: bytes, bounds: Bounds, name: str) -> Image.Image:
         name: Name of the file in error messages.
 
     Raises:
-        ImageError: No picture, several of them, other colors, or pixels that cannot be decoded.
-        MissingExtraError: The extra `medical` is not installed.
+        ImageError: No picture, several of them, other colors, or pixels that cannot be decoded; or the extra `medical` is not installed.
     """
     try:
         pydicom: Any = import_module("pydicom")
     except ImportError as error:
-        raise MissingExtraError("reading DICOM files", "medical") from error
+        # One file among many is skipped with this reason.
+        raise ImageError(str(MissingExtraError("reading DICOM files", "medical"))) from error
     if DEFLATED in content:
         raise ImageError(
             "expected a DICOM file that is not deflated, got a deflated one; export it with another transfer syntax"

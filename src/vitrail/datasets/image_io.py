@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from vitrail.core.errors import ImageError, MissingExtraError
+from vitrail.core.errors import ImageError
 from vitrail.core.files import name_kind
 from vitrail.datasets.dicom import HEAD_BYTES, SUFFIX, is_dicom, read_dicom
 from vitrail.datasets.image_limits import MAX_BYTES, MEGA, Bounds, default_bounds
@@ -40,8 +40,7 @@ def open_image(path: str | Path, num_channels: int = 3) -> Image.Image:
 
     Raises:
         ImageError: The file is missing, not a regular file, empty, damaged, truncated, of a format that is not in `FORMATS`, larger than
-            `vitrail.datasets.image_limits` allows, or has samples of unknown range.
-        MissingExtraError: A DICOM file without the extra `medical`.
+            `vitrail.datasets.image_limits` allows, or has samples of unknown range; or a DICOM file without the extra `medical`.
     """
     bounds = default_bounds()
     if Path(path).suffix.lower() == ".npy":
@@ -130,8 +129,6 @@ def _decode(
                 size = f" ({image.width}x{image.height} pixels)"
                 bounds.check(image, name)
                 return convert(load_complete(image, read_content))
-    except MissingExtraError:
-        raise
     except ImageError as error:
         if name in str(error):
             raise
