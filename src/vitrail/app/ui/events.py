@@ -119,14 +119,15 @@ def _connect_choices(
             return change_model(model, "is chosen, since it knows what this photo shows")
         return gr.skip(), change_photo(sides, model), *[gr.skip()] * 4
 
-    def show_photo(photo: str | None) -> tuple[Any, Any]:
+    def convert_photo(photo: str | None) -> tuple[Any, Any]:
         preview = service.preview(photo)
         if preview is None:
-            return gr.skip(), gr.skip()
+            return None, gr.skip()
         path, note = preview
-        return str(path), render_status(
-            f"The photo was converted to be shown. {note}." if note else "The photo was converted to be shown."
-        )
+        return (photo, str(path)), render_status(f"The photo was converted to be shown. {note}".strip().removesuffix(".") + ".")
+
+    def show_photo(photo: str | None, conversion: tuple[str, str] | None) -> str | None:
+        return conversion[1] if conversion and conversion[0] == photo else photo
 
     # The model whose methods and classes are listed.
     shown = gr.State(service.pool.names[0])
@@ -143,8 +144,13 @@ def _connect_choices(
     form.photo.input(lambda: None, None, form.example, **QUIET)
     _report_refusal(form.photo.input(change_photo, [results, form.model], form.target, **QUIET), view.status)
     for photo in (form.photo, form.photo_b):
-        showing = photo.input(show_errors(show_photo, [photo, view.status], view.status), photo, [photo, view.status], **WORK)
-        _report_refusal(showing, view.status)
+        conversion = gr.State(None, time_to_live=service.limits.keep_seconds)
+        outputs = [conversion, view.status]
+        converting = photo.input(show_errors(convert_photo, outputs, view.status), photo, outputs, **WORK)
+        # Always a file, never an update: after one, Gradio would build the component anew and decode files of any size by itself.
+        showing = converting.then(show_photo, [photo, conversion], photo, **QUIET)
+        for event in (converting, showing):
+            _report_refusal(event, view.status)
     gr.on([form.photo_b.upload, form.target_b.select], None, None, form.compare, js="() => true", **QUIET)
 
 

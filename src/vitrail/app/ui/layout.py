@@ -130,7 +130,8 @@ def _photo_input(label: str, element: str, height: int) -> gr.Image:
         height=height,
         buttons=[],
     )
-    # Gradio would decode the file before its size is checked, and fetch a URL in place of a file.
+    # Gradio would decode the file before its size is checked, and fetch a URL in place of a file. No event may return an update for this
+    # component, since Gradio would then build it anew without this function.
     image.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
     return image
 
