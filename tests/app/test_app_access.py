@@ -5,12 +5,12 @@ import pytest
 
 def test_narrow_screen(open_page, shots):
     one = open_page(width=400, height=800)
-    one.page.get_by_label("bird 1", exact=True).check()
-    one.page.wait_for_selector("#vt-photo-a img")
-    one.page.get_by_label("hit-rollout", exact=True).check()
+    one.choose_example("bird 1", "vitrail:vit-birds")
+    one.method("rollout").check()
     one.explain()
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 400
-    assert one.page.evaluate("document.querySelector('#vt-explain').getBoundingClientRect().right") <= 400
+    button = one.page.evaluate("document.querySelector('#vt-explain').getBoundingClientRect().toJSON()")
+    assert button["right"] <= 400
     one.page.locator("summary", has_text="Numbers").first.click()
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 400
     one.page.screenshot(path=shots / "narrow.png", full_page=True)
@@ -19,9 +19,7 @@ def test_narrow_screen(open_page, shots):
 @pytest.mark.parametrize("width", [320, *(pytest.param(width, marks=pytest.mark.slow) for width in (800, 900))])
 def test_nothing_is_cut_off(open_page, shots, width):
     one = open_page(width=width)
-    one.page.get_by_label("bird 1", exact=True).check()
-    one.page.wait_for_selector("#vt-photo-a img")
-    one.choose_model("vitrail:vit-birds")
+    one.choose_example("bird 1", "vitrail:vit-birds")
     one.explain()
     assert one.page.evaluate("document.documentElement.scrollWidth") <= width
     words, box = (one.page.locator(name).bounding_box() for name in ("#vt-smooth label span", "#vt-look"))
@@ -42,6 +40,7 @@ def test_keyboard_alone(open_page, shots):
     page.get_by_label("bird 2", exact=True).focus()
     page.keyboard.press("Space")
     page.wait_for_selector("#vt-photo-a img")
+    one.wait_for_status("is chosen")
     seen = list[str]()
     for _ in range(60):
         page.keyboard.press("Tab")
@@ -55,13 +54,19 @@ def test_keyboard_alone(open_page, shots):
     assert outline == "3px"
     # Moving the focus through lists chooses nothing and sends nothing.
     assert page.locator("#vt-shown .vt-results").count() == 0
-    assert "press Explain" in page.locator("#vt-status").inner_text()
+    assert "is chosen" in page.locator("#vt-status").inner_text()
     page.keyboard.press("Enter")
     page.wait_for_selector("#vt-shown .vt-results")
     assert page.locator("#vt-status").get_attribute("aria-live") == "polite"
     page.locator("#vt-shown summary").first.focus()
     page.keyboard.press("Enter")
     assert page.locator("#vt-shown details").first.get_attribute("open") is not None
+
+
+def test_explain_is_always_within_reach(open_page):
+    one = open_page(height=600)
+    box = one.page.locator("#vt-explain").bounding_box()
+    assert 0 < box["y"] < 600 - box["height"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

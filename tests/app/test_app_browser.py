@@ -11,13 +11,13 @@ from PIL import Image
 def test_upload_two_methods_another_class_and_gray(open_page, cat_file, shots):
     one = open_page()
     one.upload(cat_file)
-    one.page.get_by_label("hit-rollout", exact=True).check()
+    one.method("hit-rollout").check()
     assert "Explained. cat.png: cat" in one.explain()
     page = one.page
-    assert page.locator("#vt-shown .vt-method").count() == 2
+    assert page.locator("#vt-shown .vt-method").count() == 3  # With the photo itself.
     assert one.methods() == ["hit", "hit-rollout"]
-    boxes = [page.locator("#vt-shown .vt-method").nth(i).bounding_box() for i in range(2)]
-    assert boxes[0]["y"] == boxes[1]["y"]  # Side by side.
+    boxes = [page.locator("#vt-shown .vt-method").nth(i).bounding_box() for i in range(3)]
+    assert boxes[0]["y"] == boxes[1]["y"] == boxes[2]["y"]  # Side by side.
     page.screenshot(path=shots / "page.png", full_page=True)
     first = page.locator(".vt-heat").first.get_attribute("src")
     page.get_by_label("gray", exact=True).check()
@@ -30,18 +30,19 @@ def test_upload_two_methods_another_class_and_gray(open_page, cat_file, shots):
     page.screenshot(path=shots / "layers-gray.png", full_page=True)
     one.choose("Class to explain", "dog (")
     assert "cat.png: dog" in one.explain()
-    assert "logit of dog" in page.locator("#vt-shown figcaption").first.inner_text()
+    assert re.match(r"Score of dog \+\d\.\d+ = all patches \+\d", page.locator("#vt-shown figcaption").first.inner_text())
+    assert "You asked about dog" in page.locator(".vt-confidence").inner_text()
 
 
 def test_model_choice_changes_methods_and_parts(open_page, bird_file, shots):
     one = open_page()
     one.upload(bird_file)
     one.choose_model("vitrail:vit-birds")
-    one.page.get_by_label("diffmask", exact=True).check()
+    one.method("diffmask").check()
     assert "Explained. bird.png" in one.explain()
     assert one.page.locator("summary", has_text="Gates").count() == 1
     one.choose_model("vitrail:intr-birds")
-    assert one.page.get_by_label("diffmask", exact=True).count() == 0
+    assert one.method("diffmask").count() == 0
     one.explain()
     one.page.locator("summary", has_text="Heads").click()
     one.page.screenshot(path=shots / "heads.png", full_page=True)
@@ -69,10 +70,10 @@ def test_curves_run_and_can_be_cancelled(open_page, bird_file, shots):
     one.upload(bird_file)
     one.choose_model("vitrail:vit-birds")
     for method in ("rollout", "attention", "random"):
-        one.page.get_by_label(method, exact=True).check()
+        one.method(method).check()
     one.explain()
     assert one.methods() == ["chefer", "rollout", "attention", "random"]
-    one.open("Is it faithful?")
+    one.open("Is the explanation right?")
     one.page.click("#vt-cancel")  # Nothing is being measured.
     time.sleep(0.5)
     assert "Explained" in one.page.locator("#vt-status").inner_text()
@@ -86,11 +87,11 @@ def test_curves_run_and_can_be_cancelled(open_page, bird_file, shots):
     assert one.page.locator("#vt-curves-shown").inner_text() == ""
     # The model is free again, and curves can be measured anew.
     for method in ("attention", "rollout", "random"):
-        one.page.get_by_label(method, exact=True).uncheck()
+        one.method(method).uncheck()
     one.explain()
     one.page.click("#vt-measure")
     one.wait_for_status("Curves are measured.")
-    assert "insertion_zero (higher is better)" in one.page.locator("#vt-curves-shown").inner_text()
+    assert "insertion, zero (higher is better)" in one.page.locator("#vt-curves-shown").inner_text()
     one.page.screenshot(path=shots / "curves.png", full_page=True)
     one.page.click("#vt-cancel")
     time.sleep(0.5)
@@ -102,9 +103,9 @@ def test_new_result_cancels_the_curves_of_the_old_one(open_page, bird_file, tmp_
     one = open_page()
     one.upload(bird_file)
     one.choose_model("vitrail:vit-birds")
-    one.page.get_by_label("rollout", exact=True).check()
+    one.method("rollout").check()
     one.explain()
-    one.open("Is it faithful?")
+    one.open("Is the explanation right?")
     one.open("Download")
     one.page.click("#vt-measure")
     one.page.wait_for_function("(document.querySelector('#vt-curves-shown progress') || {value: 0}).value > 0")
@@ -123,10 +124,10 @@ def test_failed_request_removes_the_progress_bar(open_page, bird_file):
     one.upload(bird_file)
     one.choose_model("vitrail:vit-birds")
     one.explain()
-    one.open("Is it faithful?")
+    one.open("Is the explanation right?")
     one.page.click("#vt-measure")
     one.page.wait_for_function("(document.querySelector('#vt-curves-shown progress') || {value: 0}).value > 0")
-    one.page.get_by_label("chefer", exact=True).uncheck()
+    one.method("chefer").uncheck()
     assert "expected at least one method" in one.explain()
     one.page.wait_for_function("document.querySelector('#vt-curves-shown').innerText === ''")
 
@@ -161,7 +162,7 @@ def test_downloads(open_page, cat_file, tmp_path):
     one = open_page()
     one.upload(cat_file)
     one.explain()
-    one.open("Is it faithful?")
+    one.open("Is the explanation right?")
     one.page.click("#vt-measure")
     one.wait_for_status("Curves are measured.")
     one.open("Download")
@@ -211,12 +212,11 @@ def test_unknown_class_is_reported(open_page, cat_file):
 
 def test_class_chosen_before_the_photo_stays(open_page, cat_file, bird_file):
     one = open_page()
-    one.page.get_by_label("bird 1", exact=True).check()
-    one.page.wait_for_selector("#vt-photo-a img")
-    one.choose("Class to explain", "dog")
+    one.choose_example("bird 1", "vitrail:vit-birds")
+    one.choose("Class to explain", "crested finch")
     one.page.get_by_role("button", name="Remove Image").or_(one.page.get_by_label("Clear")).first.click()
     one.upload(cat_file)
-    assert "cat.png: dog" in one.explain()
+    assert "cat.png: crested finch" in one.explain()
     assert one.page.get_by_label("bird 1", exact=True).is_checked() is False
 
 
@@ -240,3 +240,85 @@ def test_refused_requests_are_reported(open_page, bird_file):
     assert "try again" in one.page.locator("#vt-status").inner_text()
     one.page.unroute("**/queue/join*")
     assert "Explained" in one.explain()
+
+
+def test_examples_bring_their_model(open_page):
+    one = open_page()
+    model = one.page.get_by_label("Model", exact=True)
+    one.choose_example("bird 1", "vitrail:vit-birds")
+    assert model.input_value() == "vitrail:vit-birds"
+    assert "It knows 9 classes" in one.page.locator("#vt-known").inner_text()
+    assert one.method("hit").count() == 0
+    assert "bird 1.png" in one.explain()
+    # One that knows the photo stays.
+    one.choose_model("vitrail:intr-birds")
+    one.choose_example("bird 2", "")
+    assert "bird 2.png" in one.explain()
+    assert model.input_value() == "vitrail:intr-birds"
+    assert one.methods() == ["intr"]
+
+
+def test_curves_say_whether_an_explanation_beats_chance(open_page, cat_file):
+    one = open_page()
+    one.upload(cat_file)
+    one.explain()
+    one.open("Is the explanation right?")
+    one.page.click("#vt-measure")
+    one.wait_for_status("Curves are measured.")
+    shown = one.page.locator("#vt-curves-shown")
+    assert "Better than chance on this photo: hit." in shown.inner_text()
+    assert "random" in shown.locator("thead").inner_text()
+    assert one.methods() == ["hit"]
+
+
+@pytest.mark.parametrize("way", ["choose", "drop"])
+def test_dicom_is_shown_with_its_window(open_page, tmp_path, way):
+    from dicom_files import dicom_file
+
+    samples = np.linspace(0, 4095, 96 * 96).astype(np.uint16).reshape(96, 96)
+    content = dicom_file(samples, WindowCenter=600, WindowWidth=1500)
+    (tmp_path / "scan.dcm").write_bytes(content)
+    one = open_page()
+    if way == "choose":
+        one.page.set_input_files("#vt-photo-a input[type=file]", str(tmp_path / "scan.dcm"))
+    else:
+        one.page.evaluate(DROP, [list(content), "scan.dcm"])
+    one.wait_for_status("DICOM, window of the file: center 600, width 1500")
+    one.page.wait_for_function("document.querySelector('#vt-photo-a img')?.naturalWidth === 96")
+    assert "Explained. scan.dcm.png" in one.explain()
+    assert "center 600, width 1500" in one.page.locator("#vt-shown .vt-note").inner_text()
+
+
+DROP = """([bytes, name]) => {
+  const files = new DataTransfer();
+  files.items.add(new File([new Uint8Array(bytes)], name));
+  document.querySelector('#vt-photo-a button').dispatchEvent(
+    new DragEvent('drop', { dataTransfer: files, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_terms_are_explained_and_nothing_is_lost_on_paper(open_page, bird_file):
+    one = open_page(color_scheme="dark")
+    one.upload(bird_file)
+    one.explain()
+    page = one.page
+    term = page.locator("#vt-shown h3 .vt-term").first
+    tip = term.locator(".vt-tip")
+    assert not tip.is_visible()
+    term.focus()  # Without a mouse, too.
+    assert "hit: The exact contribution" in tip.inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    page.locator("#vt-methods label").first.hover()
+    assert page.locator("#vt-methods label").first.get_attribute("title").startswith("hit: ")
+    # The window of a dark page is dark, its paper is white; only results are printed.
+    paper = "getComputedStyle(document.querySelector('.vt-results')).backgroundColor"
+    assert page.evaluate(paper) == "rgb(28, 28, 32)"
+    page.emulate_media(media="print")
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+    assert page.locator("#vt-shown .vt-heat").first.is_visible()
+    assert not any(page.locator(name).is_visible() for name in ("#vt-explain", "#vt-look", "#vt-download"))
+    page.emulate_media(media="screen")
+    one.open("Print or download")
+    page.evaluate("window.print = () => { window.printed = true; }")
+    page.click("#vt-print")
+    page.wait_for_function("window.printed")

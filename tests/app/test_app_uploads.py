@@ -7,8 +7,9 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 from samples import noisy_photo
 
+from vitrail.adapters import bundled_models
 from vitrail.app.limits import Limits
-from vitrail.app.photos import open_upload
+from vitrail.app.photos import list_examples, open_upload
 from vitrail.core.errors import ImageError, InvalidInputError
 
 
@@ -126,3 +127,12 @@ def test_removed_photo_is_reported(tmp_path):
 def test_bad_limits_are_refused(wrong):
     with pytest.raises(InvalidInputError, match="expected num_"):
         Limits(**wrong)
+
+
+def test_examples_keep_a_model_that_knows_them():
+    bird = list_examples()["bird 1"]
+    offered = ["vitrail:hit-cifar10", "vitrail:vit-birds", "vitrail:intr-birds"]
+    assert bird.choose_model("vitrail:hit-cifar10", offered) == "vitrail:vit-birds"
+    assert bird.choose_model("vitrail:intr-birds", offered) == "vitrail:intr-birds"
+    assert bird.choose_model("mine", ["mine", "timm:resnet18"]) == "mine"
+    assert all(name in {f"vitrail:{bundled}" for bundled in bundled_models()} for name in bird.models)

@@ -2,15 +2,19 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from app_requests import draw_bird, explain_bird, load_model
+from PIL import Image
 
 from vitrail.app.curves import Progress
 from vitrail.app.limits import Limits
 from vitrail.app.model_pool import ModelPool
-from vitrail.app.service import ExplainService, curves_to_json, result_to_json
+from vitrail.app.result_json import curves_to_json, result_to_json
+from vitrail.app.service import ExplainService
 from vitrail.core.errors import ImageError, InvalidInputError, UnknownNameError, VitrailError
 from vitrail.metrics import PROTOCOLS, perturbation_curves
 
@@ -124,3 +128,45 @@ def test_json_contains_all_numbers(service, tmp_path):
     assert len(fields["maps"][0]["parts"]) == len(side.parts["hit"].parts)
     [measured] = list(service.measure_curves([side], "hit"))[-1]
     assert json.loads(json.dumps(curves_to_json(measured), allow_nan=False))["hit"]["areas"]["insertion_zero"] > 0
+
+
+def test_curves_of_chance_are_added_on_request(service, tmp_path):
+    sides = [service.explain(tmp_path / "1.png", NAMES[1], ["rollout"])]
+    *_, [curves] = service.measure_curves(sides, "tokens", control=True)
+    assert list(curves) == ["rollout", "random"]
+    chosen = service.explain(tmp_path / "1.png", NAMES[1], ["random"])
+    *_, [expected] = service.measure_curves([chosen], "tokens", control=True)
+    assert list(expected) == ["random"]
+    torch.testing.assert_close(curves["random"].scores, expected["random"].scores)
+
+
+@pytest.mark.parametrize("name", ["scan.tif", "scan.png", "scan.dcm"])
+def test_previews_have_the_pixels_that_are_explained(service, tmp_path, name):
+    samples = np.linspace(300, 2900, 96 * 96).astype(np.uint16).reshape(96, 96)
+    if name == "scan.dcm":
+        from dicom_files import dicom_file
+
+        (tmp_path / name).write_bytes(dicom_file(samples))
+    else:
+        Image.fromarray(samples).save(tmp_path / name)
+    path, note = service.preview(tmp_path / name)
+    assert "from 300 to 2" in note
+    assert path.name == f"{name}.png"
+    assert path.is_relative_to(tmp_path)
+    original, preview = (service.explain(photo, NAMES[0], ["hit"]) for photo in (tmp_path / name, path))
+    assert torch.equal(original.image, preview.image)
+    assert original.note == preview.note == note
+
+
+def test_previews_are_for_photos_that_browsers_do_not_show(service, tmp_path):
+    (tmp_path / "text.png").write_bytes(b"no image")
+    assert service.preview(tmp_path / "1.png") is None
+    assert service.preview(tmp_path / "text.png") is None  # Explaining it reports the error.
+    assert service.preview(None) is None
+    for photo in ("/etc/passwd", "a\0b"):
+        with pytest.raises(ImageError):
+            service.preview(photo)
+    Image.new("RGB", (96, 96)).save(tmp_path / "color.tif")
+    small = replace(service, limits=Limits(num_bytes=100_000, num_stored=10))
+    assert small.preview(tmp_path / "color.tif") is None
+    assert service.preview(tmp_path / "color.tif")[1] == ""

@@ -151,10 +151,10 @@ def test_32_bit_integers_are_refused(tmp_path, largest):
         open_image(tmp_path / "photo.tif")
 
 
-def test_a_dark_16_bit_image_stays_dark(tmp_path):
+def test_a_dark_16_bit_image_is_windowed(tmp_path):
     # Pillow opens it with 32-bit samples.
     (tmp_path / "photo.pgm").write_bytes(b"P5 3 1 65535\n" + np.array([0, 200, 512], ">u2").tobytes())
-    assert opened(tmp_path / "photo.pgm")[0, :, 0].tolist() == [0, 0, 2]
+    assert opened(tmp_path / "photo.pgm")[0, :, 0].tolist() == [0, 99, 255]
 
 
 def tiff(bits: int, photometric: int, samples: bytes) -> bytes:

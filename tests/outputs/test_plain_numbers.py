@@ -102,7 +102,7 @@ def test_the_page_shows_the_value():
     from PIL import Image
 
     from vitrail.app.explain_request import ExplainRequest, answer_request
-    from vitrail.app.service import result_to_json
+    from vitrail.app.result_json import result_to_json
     from vitrail.app.ui.render import Look, render_results
 
     request = ExplainRequest(Image.new("RGB", (40, 40), "red"), ("occlusion",))

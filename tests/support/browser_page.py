@@ -42,9 +42,20 @@ class BrowserPage:
         )
         return self.page.locator("#vt-status p").inner_text()
 
+    def method(self, name: str):
+        """Return the checkbox of a method, whose label is in plain words."""
+        return self.page.locator(f"#vt-methods input[name='{name}']")
+
+    def choose_example(self, name: str, model: str) -> None:
+        """Choose an example photo, and wait for the model that it brings; empty if it keeps the chosen one."""
+        self.page.get_by_label(name, exact=True).check()
+        self.page.wait_for_selector("#vt-photo-a img")
+        if model:
+            self.wait_for_status(f"{model} is chosen")
+
     def methods(self) -> list[str]:
         """Return the methods whose heatmaps are shown."""
-        return self.page.locator("#vt-shown .vt-method h3").all_inner_texts()
+        return [section.get_attribute("data-method") for section in self.page.locator("#vt-shown [data-method]").all()]
 
     def wait_for_status(self, words: str) -> None:
         self.page.wait_for_function("(words) => document.querySelector('#vt-status').innerText.includes(words)", arg=words)

@@ -18,6 +18,12 @@ def test_the_control_is_gray_wherever_it_stands():
         assert styles[next(name for name in names if name.endswith("a"))] == method_styles(["a"])["a"]
 
 
+def test_only_the_control_is_dotted():
+    # To readers with deuteranopia, its gray and the green of methods are the same color.
+    longest = [6 if style.dashes == "-" else max(style.dashes[1]) for style in method_styles(map(str, range(35))).values()]
+    assert min(longest) >= 2 * max(CONTROL_STYLE.dashes[1])
+
+
 def test_models_share_the_color_of_a_method_and_differ_in_dashes():
     styles = method_styles(["one/a", "one/b", "two/a", "two/b"])
     assert styles["one/a"].color == styles["two/a"].color != styles["one/b"].color

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vitrail.app.explain_request import TOP, ExplainResult, summarize
+from vitrail.app.explain_request import TOP, ExplainResult
+from vitrail.app.plain_words import describe_colors, describe_confidence, describe_method
 from vitrail.app.ui.scales import Scale, share_scales
 from vitrail.core.files import atomic_write
 from vitrail.core.json_io import json_text
@@ -119,9 +120,11 @@ def _photo_section(
             palette=palette,
         ).save(file)
         colors = f"colors from {format_number(scale.low)} to {format_number(scale.high)}"
-        pictures.append(Picture(file, f"{method} for {side.target}, {colors}. {summarize(method)}"))
+        meaning = describe_colors(scale.signed, palette, side.target)
+        pictures.append(Picture(file, f"{method} for {side.target}, {colors}. {describe_method(method).sentence} {meaning}"))
     title = f"{prefix.strip('_').upper()}: {side.row.title}" if prefix else side.row.title
     text = f"{side.model}: {side.target}" + (f", {value}." if (value := side.describe_target()) else ".")
+    text = " ".join(filter(None, [text, describe_confidence(side), f"Note: {side.note}." if side.note else ""]))
     return Section(title, text, pictures, class_table(side.classes[:TOP], side.output))
 
 

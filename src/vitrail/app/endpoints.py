@@ -6,7 +6,8 @@ from gradio.events import api
 
 from vitrail.app.explain_request import ExplainResult
 from vitrail.app.requests import Endpoint, Endpoints
-from vitrail.app.service import PROTOCOL, ExplainService, curves_to_json, result_to_json
+from vitrail.app.result_json import curves_to_json, result_to_json
+from vitrail.app.service import PROTOCOL, ExplainService
 from vitrail.app.ui.errors import raise_gradio_errors
 from vitrail.core.errors import ImageError
 

@@ -10,12 +10,15 @@ from PIL import Image
 from vitrail.adapters import Classifier
 from vitrail.api import default_method, make_explainers
 from vitrail.app.explanation_parts import ExplanationParts, split_explanation
+from vitrail.app.number_format import format_output
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.outputs import Output, format_value, ranking, value_name
+from vitrail.core.outputs import Output, decisions, ranking, value_name
 from vitrail.core.types import Images
+from vitrail.datasets.windowing import read_note
 from vitrail.evaluation.scoring.ceiling import CEILING
 from vitrail.explainers import EXPLAINERS, usable_methods
 from vitrail.explanation import Explanation
+from vitrail.metrics.statistics import CONTROL
 from vitrail.runs.explain_images import explain_images
 from vitrail.viz.sheet import SheetRow
 
@@ -56,6 +59,7 @@ class ExplainResult:
         parts: Parts of the explanation, by method; only of methods that have parts.
         classes: Every class, as `ExplainRequest.target` takes it, with its probability; the most probable first.
         offered: Display name of the model, if the service offers it.
+        note: How the samples of the photo were windowed; empty if they were not.
     """
 
     row: SheetRow
@@ -63,6 +67,7 @@ class ExplainResult:
     parts: Mapping[str, ExplanationParts] = field(default_factory=dict)
     classes: Sequence[tuple[str, float]] = ()
     offered: str = ""
+    note: str = ""
 
     @property
     def explanations(self) -> Mapping[str, Explanation]:
@@ -73,6 +78,12 @@ class ExplainResult:
     def target(self) -> str:
         """Name of the explained class."""
         return self.row.explanations[0].target_name()
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the explained class is the one that the model predicts."""
+        explanation = self.row.explanations[0]
+        return int(explanation.targets[0]) == int(decisions(explanation.logits)[0])
 
     @property
     def output(self) -> Output:
@@ -86,8 +97,8 @@ class ExplainResult:
         return float(explanation.probabilities[0, int(explanation.targets[0])])
 
     def describe_target(self) -> str:
-        """Return what is explained, with its probability or value: "probability 93.1%"."""
-        return "" if self.output == "embedding" else f"{value_name(self.output)} {format_value(self.probability, self.output)}"
+        """Return what is explained, with its probability or value: "probability 93.1 %"."""
+        return "" if self.output == "embedding" else f"{value_name(self.output)} {format_output(self.probability, self.output)}"
 
     @property
     def model(self) -> str:
@@ -118,14 +129,22 @@ def answer_request(classifier: Classifier, request: ExplainRequest) -> ExplainRe
         explanations.append(explanation.to("cpu"))
     box = classifier.preprocessing.visible_box(request.photo.height, request.photo.width)
     row = SheetRow(request.photo, box, explanations, request.title).reduced(MAX_SIDE)
-    return ExplainResult(row, image[None].cpu(), parts, _rank_classes(explanations[0]))
+    classes = _rank_classes(explanations[0])
+    return ExplainResult(row, image[None].cpu(), parts, classes, note=read_note(request.photo))
+
+
+def explain_by_chance(classifier: Classifier, side: ExplainResult) -> Explanation:
+    """Return the random explanation of the photo and class of a result, to compare with."""
+    [explainer] = make_explainers(classifier, [CONTROL])
+    target = int(side.row.explanations[0].targets[0])
+    return explain_images(explainer, [side.image[0]], [side.row.title], target)[0].to("cpu")
 
 
 def list_usable_methods(classifier: Classifier) -> list[str]:
     """List the methods that can explain a model as it is: its default method first, the control last; no searched ceiling."""
     first = default_method(classifier)
     usable = [name for name in usable_methods(classifier) if name != CEILING]
-    return sorted(usable, key=lambda name: (name != first, name == "random", name))
+    return sorted(usable, key=lambda name: (name != first, name == CONTROL, name))
 
 
 def list_class_choices(classifier: Classifier) -> list[str]:
@@ -134,6 +153,11 @@ def list_class_choices(classifier: Classifier) -> list[str]:
         return []
     names = [classifier.class_name(index) for index in range(classifier.num_classes)]
     return _unique_choices(names, bool(classifier.class_names))
+
+
+def class_title(side: ExplainResult, choice: str) -> str:
+    """Return what a class of `ExplainResult.classes` is called."""
+    return f"{side.row.explanations[0].class_name(int(choice))} (number {choice})" if choice.isdecimal() else choice
 
 
 def summarize(method: str) -> str:

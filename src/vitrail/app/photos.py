@@ -1,18 +1,24 @@
 """Photos: uploads, which are opened within limits, and examples."""
 
+import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from vitrail.app.limits import MEGABYTE, Limits
+from vitrail.app.temporary_files import stored_bytes
 from vitrail.core.errors import ImageError
 from vitrail.core.files import real_path
+from vitrail.datasets.dicom import HEAD_BYTES, is_dicom
 from vitrail.datasets.image_io import decode_image
 from vitrail.datasets.synthetic.birds import Birds
+from vitrail.datasets.windowing import NOTE, read_note
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats of photos; MPO is read as JPEG. Pillow decodes some others before their size is known, or starts a program for them."""
@@ -35,8 +41,7 @@ def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = N
     if not path:
         raise ImageError("expected a photo, got none; upload or paste one, or choose an example")
     path = Path(path)
-    if folder is not None and not real_path(path).is_relative_to(real_path(folder)):
-        raise ImageError("expected an uploaded photo, got a path; upload the file itself")
+    _check_folder(path, folder)
     try:
         size = path.stat().st_size
         if size > limits.num_bytes:
@@ -45,8 +50,14 @@ def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = N
         content = path.read_bytes()
     except OSError as error:
         raise ImageError("the uploaded photo is no longer there; upload it again") from error
-    _check_sides(content, limits.num_side)
+    if not is_dicom(content[:HEAD_BYTES]):  # Its sides have 16 bits, and are checked below.
+        _check_sides(content, limits.num_side)
     return decode_image(content, "the photo", limits.num_pixels, FORMATS)
+
+
+def _check_folder(path: Path, folder: Path | None) -> None:
+    if folder is not None and not real_path(path).is_relative_to(real_path(folder)):
+        raise ImageError("expected an uploaded photo, got a path; upload the file itself")
 
 
 def _check_sides(content: bytes, max_side: int) -> None:
@@ -63,16 +74,84 @@ def _check_sides(content: bytes, max_side: int) -> None:
         )
 
 
-def list_examples() -> Mapping[str, Callable[[], Image.Image]]:
-    """List functions that make the example photos, by name: a cat if scikit-image is installed, and drawn birds."""
-    examples: dict[str, Callable[[], Image.Image]] = {}
+def needs_preview(path: str | Path, folder: Path) -> bool:
+    """Return whether browsers cannot show an uploaded file as it is explained: DICOM, TIFF, or gray of 16 bits.
+
+    Args:
+        path: The file.
+        folder: The folder of uploads.
+
+    Raises:
+        ImageError: The file is elsewhere.
+    """
+    _check_folder(Path(path), folder)
+    try:
+        with Path(path).open("rb") as file:
+            if is_dicom(file.read(HEAD_BYTES)):
+                return True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                return image.format == "TIFF" or image.mode.startswith("I")
+    except Exception:  # noqa: BLE001 (`open_upload` reports it)
+        return False
+
+
+def write_preview(photo: Image.Image, name: str, folder: Path, limits: Limits) -> Path | None:
+    """Write an opened photo as PNG into a new folder; None if the file would be larger than an upload may be.
+
+    Args:
+        photo: With its note, which the file keeps.
+        name: Name of the file.
+        folder: An existing folder.
+        limits: Limits of size.
+    """
+    content, details = BytesIO(), PngInfo()
+    if note := read_note(photo):
+        details.add_text(NOTE, note)
+    photo.save(content, "PNG", pnginfo=details)
+    if content.tell() > limits.num_bytes or stored_bytes(folder) + content.tell() > limits.num_stored:
+        return None
+    path = Path(tempfile.mkdtemp(dir=folder)) / name
+    path.write_bytes(content.getvalue())
+    return path
+
+
+class Example(NamedTuple):
+    """An example photo.
+
+    Attributes:
+        make: Makes it.
+        models: Models that know what it shows, the best first.
+    """
+
+    make: Callable[[], Image.Image]
+    models: tuple[str, ...]
+
+    def choose_model(self, current: str, offered: Collection[str]) -> str:
+        """Return the model for the photo: the current one if it fits, or else the first that is offered; the current one if none is."""
+        if current in self.models:
+            return current
+        return next((name for name in self.models if name in offered), current)
+
+
+THINGS, FINCHES = (
+    tuple(f"vitrail:{name}-cifar10" for name in ("hit", "vit")),
+    tuple(f"vitrail:{name}-birds" for name in ("hit", "vit", "intr")),
+)
+"""Bundled models of everyday things, and of drawn birds."""
+
+
+def list_examples() -> Mapping[str, Example]:
+    """List the example photos by name: a cat if scikit-image is installed, and drawn birds."""
+    examples: dict[str, Example] = {}
     try:
         from skimage.data import chelsea  # noqa: PLC0415 (an extra)
     except ImportError:
         pass
     else:
-        examples["cat"] = lambda: Image.fromarray(chelsea())
-    return examples | {f"bird {number}": _make_bird(index) for number, index in enumerate(BIRDS, start=1)}
+        examples["cat"] = Example(lambda: Image.fromarray(chelsea()), THINGS)
+    return examples | {f"bird {number}": Example(_make_bird(index), FINCHES) for number, index in enumerate(BIRDS, start=1)}
 
 
 def _make_bird(index: int) -> Callable[[], Image.Image]:

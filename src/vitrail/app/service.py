@@ -1,29 +1,32 @@
 """The service: checks requests, uses the model, and returns results. It knows nothing of Gradio."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, NamedTuple, final
 
+from PIL import Image
+
 from vitrail.app.curves import Progress, measure_curves
 from vitrail.app.explain_request import (
     PREDICTED,
-    TOP,
     ExplainRequest,
     ExplainResult,
     answer_request,
+    explain_by_chance,
     list_class_choices,
     list_usable_methods,
 )
 from vitrail.app.limits import Limits
 from vitrail.app.model_pool import ModelPool
-from vitrail.app.photos import open_upload
+from vitrail.app.photos import needs_preview, open_upload, write_preview
 from vitrail.core.errors import ImageError, InvalidInputError
-from vitrail.core.outputs import value_name
+from vitrail.core.outputs import Output
 from vitrail.core.registry import unknown_name
+from vitrail.datasets.windowing import read_note
 from vitrail.metrics import PROTOCOLS, Curves
+from vitrail.metrics.statistics import CONTROL
 
 PROTOCOL = "hit"
 OFFERED_PROTOCOLS = ("hit", "tokens")
@@ -38,10 +41,11 @@ NUM_DECODED = 1
 
 
 class ModelChoices(NamedTuple):
-    """What users may choose for a model: methods, the default first, and a text for every class."""
+    """What users may choose for a model: methods, the default first, and a text for every class; and what its outputs mean."""
 
     methods: list[str]
     classes: list[str]
+    output: Output
 
 
 @final
@@ -71,11 +75,15 @@ class ExplainService:
         """List a text for every class of a model."""
         return list(self._get_choices(model).classes)
 
+    def model_output(self, model: str) -> Output:
+        """Return what the outputs of a model mean."""
+        return self._get_choices(model).output
+
     def _get_choices(self, model: str) -> ModelChoices:
         # Stored, so that nobody waits for a busy model only to see its choices.
         if (choices := self._choices.get(_check_text("a model", model))) is None:
             with self.pool.use(model) as classifier:
-                choices = ModelChoices(list_usable_methods(classifier), list_class_choices(classifier))
+                choices = ModelChoices(list_usable_methods(classifier), list_class_choices(classifier), classifier.output)
             self._choices[model] = choices
         return choices
 
@@ -109,19 +117,47 @@ class ExplainService:
         for method in methods:
             _check_text("a method", method)
         target = _check_target(target)
-        if photo is not None and (not isinstance(photo, str | Path) or "\0" in str(photo)):
-            raise ImageError("expected an uploaded photo, got something else; upload the file itself")
-        with self._decoding:
-            opened = open_upload(photo, self.limits, self.uploads)
+        opened = self._open(photo)
         title = title or (Path(photo).name if photo else "photo")
         request = ExplainRequest(opened, tuple(methods), target, title[:MAX_TITLE_LENGTH])
         with self.pool.use(model) as classifier:
             return replace(answer_request(classifier, request), offered=model)
 
+    def preview(self, photo: str | Path | None) -> tuple[Path, str] | None:
+        """Convert a photo that browsers cannot show to a PNG file with the same pixels.
+
+        Args:
+            photo: File of an upload.
+
+        Returns:
+            The file, in the folder of uploads, and a note about its window; None if browsers show the photo as it is, or
+            if the file would be larger than an upload may be.
+
+        Raises:
+            VitrailError: The photo cannot be read.
+        """
+        _check_photo(photo)
+        if not photo or self.uploads is None or not needs_preview(photo, self.uploads):
+            return None
+        opened = self._open(photo)
+        path = write_preview(opened, f"{Path(photo).name}.png", self.uploads, self.limits)
+        return None if path is None else (path, read_note(opened))
+
+    def _open(self, photo: Any) -> Image.Image:
+        with self._decoding:
+            _check_photo(photo)
+        with self._decoding:
+            return open_upload(photo, self.limits, self.uploads)
+
     def measure_curves(
-        self, sides: Sequence[ExplainResult], protocol: str = PROTOCOL
+        self, sides: Sequence[ExplainResult], protocol: str = PROTOCOL, control: bool = False
     ) -> Iterator[Progress | list[dict[str, Curves]]]:
         """Measure the insertion and deletion curves of results; other requests may use the model between two items.
+
+        Args:
+            sides: The results.
+            protocol: Name of a protocol.
+            control: Whether to add the curves of a random explanation, as a method of its own.
 
         Yields:
             Progress, and at the end the curves by side and method.
@@ -130,9 +166,11 @@ class ExplainService:
             raise unknown_name("protocol", str(protocol)[:80], list(OFFERED_PROTOCOLS))
         curves, num_done = list[dict[str, Curves]](), 0
         for i, side in enumerate(sides):
-            explanations = list(side.explanations.values())
+            explanations = dict(side.explanations)
             with self.pool.use(side.offered) as classifier:
-                work = measure_curves(classifier, side.image, explanations, PROTOCOLS[protocol])
+                if control and CONTROL not in explanations:
+                    explanations[CONTROL] = explain_by_chance(classifier, side)
+                work = measure_curves(classifier, side.image, list(explanations.values()), PROTOCOLS[protocol])
             measured, total = list[Curves](), 0
             while True:
                 with self.pool.use(side.offered):
@@ -146,52 +184,8 @@ class ExplainService:
                 # All sides have the same methods, and about the same number of steps.
                 yield Progress(num_done + item.done, num_done + item.total * (len(sides) - i))
             num_done += total
-            curves.append(dict(zip(side.explanations, measured, strict=True)))
+            curves.append(dict(zip(explanations, measured, strict=True)))
         yield curves
-
-
-def result_to_json(side: ExplainResult, parts: bool = False) -> dict[str, Any]:
-    """Convert a result to JSON values for API clients.
-
-    Args:
-        side: The result.
-        parts: Whether to add the parts of explanations.
-    """
-    first = side.row.explanations[0]
-    maps = []
-    for method, explanation in side.explanations.items():
-        strongest = explanation.strongest_patches(0, TOP)
-        entry: dict[str, Any] = {
-            "method": method,
-            "relevance": explanation.to("cpu").relevance[0].tolist(),
-            "bias": None if explanation.bias is None else float(explanation.bias[0]),
-            "strongest": [{"row": row, "col": col, "relevance": value} for row, col, value in strongest],
-        }
-        if parts and method in side.parts:
-            entry["parts"] = [{"title": part.title, "relevance": part.relevance.tolist()} for part in side.parts[method].parts]
-        maps.append(entry)
-    return {
-        "model": side.model,
-        "target": side.target,
-        "target_index": int(first.targets[0]),
-        "logit": float(first.target_logits()[0]),
-        value_name(side.output): side.probability,
-        "top": [{"class": name, value_name(side.output): share} for name, share in side.classes[:TOP]],
-        "maps": maps,
-    }
-
-
-def curves_to_json(curves: Mapping[str, Curves]) -> dict[str, Any]:
-    """Convert curves by method, with their AUC, to JSON values for API clients."""
-    return {
-        method: {
-            "fractions": measured.fractions.tolist(),
-            "scores": dict(zip(measured.names, measured.scores[0].tolist(), strict=True)),
-            # JSON has no NaN.
-            "areas": {name: auc if isfinite(auc) else None for name, auc in measured.summary().items()},
-        }
-        for method, measured in curves.items()
-    }
 
 
 def _check_text(kind: str, value: object) -> str:
@@ -199,6 +193,11 @@ def _check_text(kind: str, value: object) -> str:
         got = f"a text of {len(value):,} letters" if isinstance(value, str) else type(value).__name__
         raise InvalidInputError(f"expected the name of {kind}, of at most {MAX_NAME_LENGTH} letters, got {got}")
     return value
+
+
+def _check_photo(photo: object) -> None:
+    if photo is not None and (not isinstance(photo, str | Path) or "\0" in str(photo)):
+        raise ImageError("expected an uploaded photo, got something else; upload the file itself")
 
 
 def _check_target(value: object) -> str | None:

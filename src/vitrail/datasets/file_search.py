@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
-    ".jpe", ".jfif", ".mpo", ".apng", ".gif", ".dib", ".pbm", ".pnm", ".avif",
+    ".jpe", ".jfif", ".mpo", ".apng", ".gif", ".dib", ".pbm", ".pnm", ".avif", ".dcm",
 )  # fmt: skip
-"""Suffixes of image files, in lower case: one of every format in `vitrail.datasets.image_io.FORMATS`, or more."""
+"""Suffixes of image files, in lower case: one of every format in `vitrail.datasets.image_io.FORMATS`, or more, and DICOM."""
 
 ARRAY_SUFFIX = ".npy"
 """Suffix of photos of many channels. Such files may hold anything else, too."""

@@ -1,4 +1,4 @@
-"""Opening image files of any kind as upright 8-bit RGB, or with any number of channels, with one kind of error for everything."""
+"""Opening image files of any kind, also DICOM, as upright 8-bit RGB or with any number of channels, with one kind of error for all."""
 
 import re
 import stat
@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vitrail.core.errors import ImageError
 from vitrail.core.files import name_kind
+from vitrail.datasets.dicom import HEAD_BYTES, SUFFIX, is_dicom, read_dicom
 from vitrail.datasets.image_limits import MAX_BYTES, MEGA, Bounds, default_bounds
 from vitrail.datasets.rgb import to_rgb
 from vitrail.datasets.spectral import read_array, read_pages
@@ -29,6 +30,7 @@ def open_image(path: str | Path, num_channels: int = 3) -> Image.Image:
     """Open an image file as upright 8-bit RGB, or as a `SpectralPhoto` of any number of channels.
 
     EXIF rotation is applied, transparent pixels are blended over white, and palette, CMYK, gray-scale and 16-bit images are converted.
+    Gray photos of 16 bits are windowed by their range, and DICOM files by their window (`vitrail.datasets.dicom`); the log says so.
     An animation yields its first frame. Arrays (`.npy`) are spectral photos, and so are TIFF files for a network that takes neither one nor
     three channels, which have a page per channel.
 
@@ -38,7 +40,7 @@ def open_image(path: str | Path, num_channels: int = 3) -> Image.Image:
 
     Raises:
         ImageError: The file is missing, not a regular file, empty, damaged, truncated, of a format that is not in `FORMATS`, larger than
-            `vitrail.datasets.image_limits` allows, or has samples of unknown range.
+            `vitrail.datasets.image_limits` allows, or has samples of unknown range; or a DICOM file without the extra `medical`.
     """
     bounds = default_bounds()
     if Path(path).suffix.lower() == ".npy":
@@ -119,6 +121,10 @@ def _decode(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about sizes, which are checked here, and about metadata.
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+            if is_dicom(head):
+                return convert(read_dicom(file.read(), bounds, name))
             with Image.open(file, formats=tuple(formats)) as image:
                 size = f" ({image.width}x{image.height} pixels)"
                 bounds.check(image, name)
@@ -128,7 +134,8 @@ def _decode(
             raise
         raise ImageError(f"cannot use {name}: {error}") from error
     except UnidentifiedImageError:
-        raise ImageError(f"expected an image file ({', '.join(formats)}), got something else: {name}") from None
+        hint = ", or DICOM with the letters DICM after 128 bytes" if name.lower().endswith(SUFFIX) else ""
+        raise ImageError(f"expected an image file ({', '.join(formats)}{hint}), got something else: {name}") from None
     except Image.DecompressionBombError as error:
         num_pixels = re.search(r"\d+ pixels", str(error))
         raise bounds.too_large(name, num_pixels[0] if num_pixels else "far more") from error

@@ -34,6 +34,14 @@ MAX_TEXT_PIXELS = 4 * MEGA
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 
 
+class ImageSize(Image.Image):
+    """An image without pixels, to check its size before there are any."""
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__()
+        self._size = width, height
+
+
 @dataclass(frozen=True)
 class Bounds:
     """The largest image that is opened.

@@ -28,8 +28,8 @@ class BinaryFile(Protocol):
 
 
 Photo = str | Path | Image.Image | np.ndarray | Tensor | bytes | BinaryFile
-"""A file, a URL, an opened photo, pixels (uint8: arrays (height, width, channels), tensors (channels, height, width)), a normalized image
-(a tensor of floats), or the content of a file; arrays and tensors also in batches."""
+"""A file, a URL, an opened photo, pixels (uint8: arrays (height, width, channels), tensors (channels, height, width); uint16: gray arrays),
+a normalized image (a tensor of floats), or the content of a file; arrays and tensors also in batches."""
 
 FORMS = (
     "a file, a URL, an opened photo, an array of uint8 (height, width, channels), a normalized tensor (b, channels, height, width), "
@@ -121,11 +121,12 @@ def _open_file(photo: Any, num_channels: int) -> SourcedPhoto:
 
 def _open_array(pixels: np.ndarray, num_channels: int) -> Iterator[SourcedPhoto]:
     """Open pixels (height, width), (height, width, channels), or a batch of the latter."""
-    if pixels.dtype != np.uint8:
+    is_gray = pixels.ndim == 2 or (pixels.ndim in (3, 4) and pixels.shape[-1] == 1)
+    if pixels.dtype != np.uint8 and not (pixels.dtype == np.uint16 and is_gray):
         span = f" from {pixels.min():g} to {pixels.max():g}" if pixels.size and pixels.dtype.kind in "fiu" else ""
         raise InvalidInputError(
-            f"expected an array of pixels as uint8, from 0 to 255, got {pixels.dtype}{span}; convert it by array.astype('uint8'), or "
-            "(255 * array).round().astype('uint8') if white is 1; give normalized images as a torch.Tensor"
+            f"expected an array of pixels as uint8, from 0 to 255, or uint16 if it is gray, got {pixels.dtype}{span}; convert it by "
+            "array.astype('uint8'), or (255 * array).round().astype('uint8') if white is 1; give normalized images as a torch.Tensor"
         )
     if pixels.ndim == 4:
         for one in pixels:

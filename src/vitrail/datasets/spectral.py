@@ -8,7 +8,7 @@ from PIL import Image
 
 from vitrail.adapters.spectral_photo import SpectralPhoto
 from vitrail.core.errors import ImageError
-from vitrail.datasets.image_limits import MAX_BYTES, MEGA, Bounds
+from vitrail.datasets.image_limits import MAX_BYTES, MEGA, Bounds, ImageSize
 
 WHITE = {"u1": 255, "u2": 65_535}
 """White level of integer samples, by kind and bytes."""
@@ -35,7 +35,7 @@ def read_array(path: Path, bounds: Bounds) -> SpectralPhoto:
         array = array[None]
     elif shape[2] < shape[0]:
         array = array.transpose(2, 0, 1)
-    bounds.check(_Sized(array.shape[2], array.shape[1]), str(path))
+    bounds.check(ImageSize(array.shape[2], array.shape[1]), str(path))
     return _to_photo(array, str(path))
 
 
@@ -85,11 +85,3 @@ def _expect_memory(num_samples: int, name: str) -> None:
             f"expected at most {MAX_BYTES // (4 * MEGA):,} million samples, got {num_samples / MEGA:,.0f} million: {name}; scale it "
             "down first"
         )
-
-
-class _Sized(Image.Image):
-    """An image of a size, to check it before there are pixels."""
-
-    def __init__(self, width: int, height: int) -> None:
-        super().__init__()
-        self._size = width, height

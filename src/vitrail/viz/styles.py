@@ -9,7 +9,7 @@ from vitrail.metrics.statistics import CONTROL
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a4fb5")
 """The colors of Okabe and Ito without yellow and black, which vanish on white or among text, and violet."""
 
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (8, 1.5, 1, 1.5, 1, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)))
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
 """Numbers of colors, dashes and markers have no common factor, so that no two of the first 35 methods look alike."""
 
@@ -30,6 +30,7 @@ class Style:
 
 
 CONTROL_STYLE = Style("0.45", (0, (1, 1.5)), ".")
+"""The only dotted line: without red and green, gray looks like the green of methods."""
 
 
 def is_control(name: str) -> bool:

@@ -2,13 +2,14 @@
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
-from app_requests import draw_bird, explain_bird, load_model
+from app_requests import draw_bird, explain_bird, load_model, make_curves
 from PIL import Image
 
 from vitrail.app.curves import Progress
@@ -96,12 +97,12 @@ def test_pictures_have_alternative_texts_and_tables_can_be_focused():
     assert all(attrs["tabindex"] == "0" and attrs["aria-label"] for attrs in page.find("div", "vt-scroll"))
 
 
-def test_every_photo_is_embedded_once():
+def test_every_photo_is_embedded_twice():
     sides = [explain_bird("hit-birds", "hit", "attention"), explain_bird("hit-birds", "hit", "attention", index=2)]
     for text, num_photos in ((render_results(sides[:1]), 1), (render_results(sides), 2)):
-        assert text.count("data:image/jpeg") == num_photos
+        assert text.count("data:image/jpeg") == 2 * num_photos  # In color, and as it lies below heatmaps.
         page = Tags(text)
-        assert len(page.find("div", "vt-photo")) == len(page.find("img", "vt-heat")) > 2
+        assert len(page.find("div", "vt-photo")) - num_photos == len(page.find("img", "vt-heat")) > 2
 
 
 def test_all_numbers_are_on_the_page():
@@ -117,7 +118,7 @@ def test_large_grids_have_their_numbers_in_the_downloads_only(monkeypatch):
     text = render_results([explain_bird("hit-birds", "hit")])
     assert "12 x 12 cells: their numbers are in the downloaded arrays" in text
     assert "<rect" not in text
-    assert "All patches" not in text
+    assert "All patches:" not in text
 
 
 def test_look_changes_colors_and_smoothing():
@@ -156,3 +157,29 @@ def test_page_loads_nothing_from_elsewhere():
     assert all(source.startswith("data:image/") for source in sources)
     assert not page.find("script")
     assert not page.find("a")
+
+
+def test_signs_shares_and_notes_are_shown():
+    side = explain_bird("hit-birds", "hit")
+    text = render_results([replace(side, note="16-bit gray samples from 3 to 90, drawn from black to white")])
+    [(_, _, strongest), *_] = side.explanations["hit"].strongest_patches(0, 1)
+    logit = float(side.explanations["hit"].target_logits()[0])
+    assert f"{strongest:+.3g} ({100 * strongest / logit:.1f}\N{NO-BREAK SPACE}%)" in text
+    assert "Note: 16-bit gray samples from 3 to 90" in text
+    assert "Note:" not in render_results([side])
+
+
+def test_the_part_that_the_model_sees_is_framed():
+    side = explain_bird("hit-birds", "hit")
+    assert not Tags(render_results([side])).find("div", "vt-frame")
+    cropped = replace(side, row=replace(side.row, box=(10.0, 0.0, 90.0, 96.0)))
+    assert Tags(render_results([cropped])).find("div", "vt-frame")
+    assert "The model sees the framed part." in render_results([cropped])
+
+
+def test_curves_name_what_loses_to_chance():
+    curves = {"hit": make_curves(0.8, 0.1), "random": make_curves(0.5, 0.5)}
+    assert "Better than chance on this photo: hit." in render_curves([curves])
+    swapped = render_curves([{"hit": curves["random"], "random": curves["hit"]}])
+    assert len(Tags(swapped).find("p", "vt-warning")) == 1
+    assert "(hit) does no better than chance on this photo" in swapped

@@ -11,15 +11,17 @@ import gradio as gr
 from vitrail.app.downloads import write_downloads
 from vitrail.app.endpoints import NUM_WORKERS, QUEUE, register_endpoints
 from vitrail.app.explain_request import PREDICTED, TOP, ExplainResult
+from vitrail.app.number_format import format_output
+from vitrail.app.photos import list_examples
+from vitrail.app.plain_words import list_method_choices
 from vitrail.app.service import ExplainService
 from vitrail.app.temporary_files import TemporaryFolders
 from vitrail.app.ui.errors import show_errors, show_stream_errors
-from vitrail.app.ui.layout import RequestForm, ResultView, lay_out_page, write_examples
+from vitrail.app.ui.layout import RequestForm, ResultView, lay_out_page, render_known, write_examples
 from vitrail.app.ui.render import Look, render_curves, render_results
 from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, OPACITY_JS, WAITING_JS
 from vitrail.app.ui.templates import MEASURING, WAITING, render_error, render_progress, render_status
 from vitrail.core.errors import VitrailError
-from vitrail.core.outputs import format_value
 from vitrail.metrics import Curves
 
 NO_RESULT = "expected an explained photo, got none; press Explain first"
@@ -67,7 +69,7 @@ def _connect_explain(
         if compare:
             sides.append(service.explain(photo_b or photo, model, methods, target_b))
         predictions = " and ".join(
-            f"{side.row.title}: {side.target}, {format_value(side.probability, side.output)}" for side in sides
+            f"{side.row.title}: {side.target}, {format_output(side.probability, side.output)}" for side in sides
         )
         choices = gr.update(choices=_list_choices(sides[0])), gr.update(choices=_list_choices(sides[-1]))
         status = render_status(f"Explained. {predictions}.")
@@ -95,9 +97,10 @@ def _connect_explain(
 def _connect_choices(
     service: ExplainService, form: RequestForm, view: ResultView, results: gr.State, examples: dict[str, str]
 ) -> None:
-    def change_model(model: str) -> tuple[Any, ...]:
+    def change_model(model: str, message: str = "is ready") -> tuple[Any, ...]:
         methods, target = service.list_methods(model), reset_target(model)
-        return gr.update(choices=methods, value=methods[:1]), target, target, render_status(f"{model} is ready.")
+        choices = gr.update(choices=list_method_choices(methods), value=methods[:1])
+        return choices, target, target, render_known(service, model), render_status(f"{model} {message}."), model
 
     def reset_target(model: str) -> Any:
         return gr.update(choices=[PREDICTED, *service.list_classes(model)], value=PREDICTED)
@@ -106,14 +109,48 @@ def _connect_choices(
         # A target that was chosen for an explained photo is not meant for the next one; one that was chosen before any is.
         return reset_target(model) if sides else gr.skip()
 
-    outputs = [form.methods, form.target, form.target_b, view.status]
+    def choose_example(name: str, model: str) -> tuple[Any, Any]:
+        if name not in examples:
+            return None, gr.skip()
+        return examples[name], list_examples()[name].choose_model(model, service.pool.names)
+
+    def follow_example(model: str, shown: str, sides: list[ExplainResult] | None) -> tuple[Any, ...]:
+        if model != shown:
+            return change_model(model, "is chosen, since it knows what this photo shows")
+        return gr.skip(), change_photo(sides, model), *[gr.skip()] * 4
+
+    def convert_photo(photo: str | None) -> tuple[Any, Any]:
+        preview = service.preview(photo)
+        if preview is None:
+            return None, gr.skip()
+        path, note = preview
+        return (photo, str(path)), render_status(f"The photo was converted to be shown. {note}".strip().removesuffix(".") + ".")
+
+    def show_photo(photo: str | None, conversion: tuple[str, str] | None) -> str | None:
+        return conversion[1] if conversion and conversion[0] == photo else photo
+
+    # The model whose methods and classes are listed.
+    shown = gr.State(service.pool.names[0])
+    outputs = [form.methods, form.target, form.target_b, form.known, view.status, shown]
     # `select`, since Gradio sends `input` also when the focus leaves a list.
-    choosing = form.model.select(show_errors(change_model, outputs, view.status), form.model, outputs, **WORK)
-    _report_refusal(choosing, view.status)
-    form.example.input(lambda name: examples.get(name), form.example, form.photo, **QUIET)
+    choosing = form.model.select(
+        show_errors(lambda model: change_model(model), outputs, view.status), form.model, outputs, **WORK
+    )
+    # Photo and model at once, so that Explain never takes the photo with another model; loading the model may take a while.
+    chosen = form.example.input(choose_example, [form.example, form.model], [form.photo, form.model], **QUIET)
+    following = chosen.then(show_errors(follow_example, outputs, view.status), [form.model, shown, results], outputs, **WORK)
+    for event in (choosing, chosen, following):
+        _report_refusal(event, view.status)
     form.photo.input(lambda: None, None, form.example, **QUIET)
-    new_photo = gr.on([form.photo.input, form.example.input], change_photo, [results, form.model], form.target, **QUIET)
-    _report_refusal(new_photo, view.status)
+    _report_refusal(form.photo.input(change_photo, [results, form.model], form.target, **QUIET), view.status)
+    for photo in (form.photo, form.photo_b):
+        conversion = gr.State(None, time_to_live=service.limits.keep_seconds)
+        outputs = [conversion, view.status]
+        converting = photo.input(show_errors(convert_photo, outputs, view.status), photo, outputs, **WORK)
+        # Always a file, never an update: after one, Gradio would build the component anew and decode files of any size by itself.
+        showing = converting.then(show_photo, [photo, conversion], photo, **QUIET)
+        for event in (converting, showing):
+            _report_refusal(event, view.status)
     gr.on([form.photo_b.upload, form.target_b.select], None, None, form.compare, js="() => true", **QUIET)
 
 
@@ -133,7 +170,7 @@ def _connect_curves(service: ExplainService, view: ResultView, results: gr.State
             raise VitrailError(NO_RESULT)
         # Screen readers announce every change of the status line: it does not change with the progress.
         yield None, gr.skip(), render_status("Measuring curves ...")
-        for item in service.measure_curves(sides):
+        for item in service.measure_curves(sides, control=True):
             if isinstance(item, list):
                 yield (sides, item), render_curves(item), render_status("Curves are measured.")
             else:
@@ -200,7 +237,7 @@ def _report_refusal(event: Any, status: gr.HTML) -> None:
 
 def _list_choices(side: ExplainResult) -> list[str | tuple[str, str]]:
     """List the most probable classes, then all others by name."""
-    top = [(f"{name} ({format_value(share, side.output)})", name) for name, share in side.classes[:TOP]]
+    top = [(f"{name} ({format_output(share, side.output)})", name) for name, share in side.classes[:TOP]]
     rest = sorted(name for name, _ in side.classes[TOP:])
     return [PREDICTED, *top, *rest]
 

@@ -8,7 +8,9 @@ import gradio as gr
 
 from vitrail.app.explain_request import PREDICTED
 from vitrail.app.photos import list_examples
+from vitrail.app.plain_words import TERMS, describe_model, list_method_choices
 from vitrail.app.service import ExplainService
+from vitrail.app.ui.style import PRINT_JS
 from vitrail.app.ui.templates import render_status, render_template
 
 
@@ -18,6 +20,7 @@ class RequestForm(NamedTuple):
     photo: gr.Image
     example: gr.Radio
     model: gr.Dropdown
+    known: gr.HTML
     methods: gr.CheckboxGroup
     target: gr.Dropdown
     compare: gr.Checkbox
@@ -47,7 +50,7 @@ def lay_out_page(service: ExplainService) -> tuple[RequestForm, ResultView]:
     Args:
         service: Lists the models, their methods and their classes.
     """
-    gr.HTML(render_template("lead.html"), elem_id="vt-lead")
+    gr.HTML(render_template("lead.html", terms=TERMS), elem_id="vt-lead")
     with gr.Row(elem_id="vt-columns"):
         with gr.Column(scale=2, min_width=300):
             form = _lay_out_form(service)
@@ -63,26 +66,38 @@ def write_examples(folder: Path) -> Mapping[str, str]:
         folder: An existing folder.
     """
     paths = dict[str, str]()
-    for name, make in list_examples().items():
+    for name, example in list_examples().items():
         paths[name] = str(folder / f"{name}.png")
-        make().save(paths[name])
+        example.make().save(paths[name])
     return paths
+
+
+def render_known(service: ExplainService, model: str) -> str:
+    """Render what a model can answer."""
+    return render_template("known.html", text=describe_model(service.list_classes(model), service.model_output(model)))
 
 
 def _lay_out_form(service: ExplainService) -> RequestForm:
     first = service.pool.names[0]
     names, classes = service.list_methods(first), service.list_classes(first)
-    photo = _photo_input("Photo: drop, paste or choose a file", "vt-photo-a", 260)
-    example = gr.Radio(list(list_examples()), label="or an example", elem_id="vt-example")
+    photo = _photo_input("Photo: drop, paste or choose a file", "vt-photo-a", 300)
+    example = gr.Radio(list(list_examples()), label="or an example, with a model that knows it", elem_id="vt-example")
     model = gr.Dropdown(list(service.pool.names), value=first, label="Model", elem_id="vt-model", filterable=False)
-    methods = gr.CheckboxGroup(names, value=names[:1], label="Methods", elem_id="vt-methods")
+    known = gr.HTML(render_known(service, first), elem_id="vt-known")
+    methods = gr.CheckboxGroup(
+        list_method_choices(names),
+        value=names[:1],
+        label="Ways to explain",
+        info="Point at one for its name.",
+        elem_id="vt-methods",
+    )
     target = _target_input("Class to explain", "vt-target", classes)
-    with gr.Accordion("Compare with another class, or another photo", open=False, elem_id="vt-compare"):
+    with gr.Accordion("Compare two classes or photos", open=False, elem_id="vt-compare"):
         target_b = _target_input("Class of side B", "vt-target-b", classes)
-        photo_b = _photo_input("Photo of side B; the same one if empty", "vt-photo-b", 200)
+        photo_b = _photo_input("Photo of side B; the same one if empty", "vt-photo-b", 240)
         compare = gr.Checkbox(label="Compare two sides", elem_id="vt-compare-on")
     explain = gr.Button("Explain", variant="primary", elem_id="vt-explain")
-    return RequestForm(photo, example, model, methods, target, compare, photo_b, target_b, explain)
+    return RequestForm(photo, example, model, known, methods, target, compare, photo_b, target_b, explain)
 
 
 def _lay_out_view() -> ResultView:
@@ -92,13 +107,14 @@ def _lay_out_view() -> ResultView:
         palette = gr.Radio(["color", "gray"], value="color", label="Colors", elem_id="vt-palette")
         smooth = gr.Checkbox(label="Blend patches", elem_id="vt-smooth")
     results = gr.HTML(elem_id="vt-shown")
-    with gr.Accordion("Is it faithful? Insertion and deletion curves", open=False, elem_id="vt-curves"):
-        gr.HTML(render_template("curves_lead.html"))
+    with gr.Accordion("Is the explanation right? Test it", open=False, elem_id="vt-curves"):
+        gr.HTML(render_template("curves_lead.html", terms=TERMS))
         with gr.Row():
             measure = gr.Button("Measure curves", elem_id="vt-measure")
             cancel = gr.Button("Cancel", variant="stop", elem_id="vt-cancel")
         curves = gr.HTML(elem_id="vt-curves-shown")
-    with gr.Accordion("Download", open=False, elem_id="vt-download"):
+    with gr.Accordion("Print or download", open=False, elem_id="vt-download"):
+        gr.Button("Print, or save as PDF", elem_id="vt-print").click(None, None, None, js=PRINT_JS, api_visibility="private")
         prepare = gr.Button("Prepare sheet (PNG), arrays (npz) and page (HTML)", elem_id="vt-prepare")
         files = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="vt-files")
     return ResultView(status, opacity, palette, smooth, results, measure, cancel, curves, prepare, files)
@@ -114,7 +130,8 @@ def _photo_input(label: str, element: str, height: int) -> gr.Image:
         height=height,
         buttons=[],
     )
-    # Gradio would decode the file before its size is checked, and fetch a URL in place of a file.
+    # Gradio would decode the file before its size is checked, and fetch a URL in place of a file. No event may return an update for this
+    # component, since Gradio would then build it anew without this function.
     image.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
     return image
 

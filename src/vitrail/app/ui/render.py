@@ -9,18 +9,28 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from vitrail.app.explain_request import TOP, ExplainResult, summarize
+from vitrail.app.chance import compare_with_chance
+from vitrail.app.explain_request import TOP, ExplainResult, class_title
 from vitrail.app.explanation_parts import ExplanationParts
+from vitrail.app.number_format import format_output, format_signed
+from vitrail.app.plain_words import (
+    TERMS,
+    describe_colors,
+    describe_confidence,
+    describe_method,
+    describe_term,
+    is_unsure,
+)
 from vitrail.app.ui.scales import Scale, share_scales
 from vitrail.app.ui.templates import render_template
-from vitrail.core.outputs import format_value, has_probabilities
+from vitrail.core.outputs import has_probabilities, value_name
 from vitrail.explanation import Explanation
 from vitrail.metrics import Curves
 from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.html import format_number, picture_data_uri
-from vitrail.viz.overlay import Palette, Smoothing, underlay
+from vitrail.viz.overlay import Palette, Smoothing, resize_photo, underlay
 from vitrail.viz.report import Table
-from vitrail.viz.report_tables import auc_table, patch_table
+from vitrail.viz.report_tables import auc_table
 
 MAX_CELLS = 1024
 """Larger grids have their numbers in the downloads only: a page with all of them would be slow."""
@@ -54,10 +64,13 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
     """
     photos = [_Photo.of(side, f"vt-photo-of-{letter}") for side, letter in zip(sides, "ab", strict=False)]
     labels = side_labels(sides)
+    targets = " or ".join(dict.fromkeys(side.target for side in sides))
     methods = [
         {
             "name": method,
-            "summary": summarize(method),
+            "words": describe_method(method),
+            "term": describe_term(method),
+            "colors": describe_colors(scale.signed, look.palette, targets),
             "legend": _legend(scale, look),
             "figures": [
                 _figure(side, method, photo, scale, look, label)
@@ -66,8 +79,8 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
         }
         for method, scale in share_scales(sides).items()
     ]
-    heads = [_head(side, label) for side, label in zip(sides, labels, strict=True)]
-    return render_template("results.html", photos=photos, sides=heads, methods=methods)
+    heads = [_head(side, photo, label) for side, photo, label in zip(sides, photos, labels, strict=True)]
+    return render_template("results.html", photos=photos, sides=heads, methods=methods, terms=TERMS)
 
 
 def render_curves(sides: Sequence[Mapping[str, Curves]]) -> str:
@@ -79,9 +92,19 @@ def render_curves(sides: Sequence[Mapping[str, Curves]]) -> str:
             plot_perturbation(curves, path)
             with Image.open(path) as picture:
                 data_uri = picture_data_uri(picture)
-        alt = f"{label}insertion and deletion curves of {', '.join(curves)}; their AUC is in the table below"
-        shown.append({"picture": data_uri, "alt": alt, "caption": f"{label}AUC", "table": auc_table(curves, normalized=False)})
-    return render_template("curves.html", sides=shown)
+        table = auc_table(curves, normalized=False)
+        rows = [[str(name).replace("_", ", "), *aucs] for name, *aucs in table.rows]
+        shown.append(
+            {
+                "picture": data_uri,
+                "alt": f"{label}insertion and deletion curves of {', '.join(curves)}; their AUC is in the table below",
+                "caption": f"{label}AUC",
+                "table": Table(table.head, rows),
+                "label": label,
+                "sentences": compare_with_chance(curves),
+            }
+        )
+    return render_template("curves.html", sides=shown, terms=TERMS)
 
 
 def side_labels(sides: Sequence[object]) -> list[str]:
@@ -95,45 +118,53 @@ class _Photo:
 
     Attributes:
         name: Its CSS class.
-        data_uri: The photo.
+        data_uri: The photo as it lies below heatmaps.
+        original_uri: The photo itself.
         size: Width and height in pixels.
         position: CSS that places a heatmap over the part that the model sees.
+        cropped: Whether the model sees a part only.
     """
 
     name: str
     data_uri: str
+    original_uri: str
     size: tuple[int, int]
     position: str
+    cropped: bool
 
     @classmethod
     def of(cls, side: ExplainResult, name: str) -> "_Photo":
         picture, (left, top, right, bottom) = underlay(side.row.photo, side.row.box, side=PHOTO_SIDE)
+        original, _ = resize_photo(side.row.photo, side.row.box, PHOTO_SIDE)
         width, height = picture.size
         position = (
             f"left:{left / width:.3%};top:{top / height:.3%};width:{(right - left) / width:.3%};"
             f"height:{(bottom - top) / height:.3%}"
         )
-        return cls(name, picture_data_uri(picture, "jpeg"), picture.size, position)
+        uris = picture_data_uri(picture, "jpeg"), picture_data_uri(original, "jpeg")
+        return cls(name, *uris, picture.size, position, (left, top, right, bottom) != (0, 0, width, height))
 
 
-def _head(side: ExplainResult, label: str) -> dict[str, Any]:
+def _head(side: ExplainResult, photo: _Photo, label: str) -> dict[str, Any]:
+    bars = has_probabilities(side.output)
     return {
         "label": label,
         "title": side.row.title,
         "target": side.target,
-        "value": side.describe_target(),
-        "ranked": f"Most probable classes of {side.model}"
-        if has_probabilities(side.output)
-        else f"Largest outputs of {side.model}",
-        "bars": has_probabilities(side.output),
+        "value_name": value_name(side.output),
+        "value": "" if side.output == "embedding" else format_output(side.probability, side.output),
+        "confidence": describe_confidence(side),
+        "unsure": is_unsure(side),
+        "note": side.note,
+        "photo": photo,
+        "photo_text": "The model sees the framed part." if photo.cropped else "The model sees all of it.",
+        "ranked": f"Most probable classes of {side.model}" if bars else f"Largest outputs of {side.model}",
+        "bars": bars,
         "model": side.model,
-        "classes": [(_class_title(side, name), format_value(share, side.output)) for name, share in side.classes[:TOP]],
+        "classes": [
+            (class_title(side, name), format_output(share, side.output), f"{share:.2%}") for name, share in side.classes[:TOP]
+        ],
     }
-
-
-def _class_title(side: ExplainResult, name: str) -> str:
-    explanation = side.row.explanations[0]
-    return f"{explanation.class_name(int(name))} (number {name})" if name.isdecimal() else name
 
 
 def _figure(side: ExplainResult, method: str, photo: _Photo, scale: Scale, look: Look, label: str) -> dict[str, Any]:
@@ -142,11 +173,22 @@ def _figure(side: ExplainResult, method: str, photo: _Photo, scale: Scale, look:
     return {
         "heatmap": _heatmap(photo, relevance, scale, look, _alternative_text(side, explanation)),
         "caption": _caption(side, explanation, label),
+        "title": f"{label}{describe_method(method).label}",
         "label": f"{method}, {side.target}",
-        "strongest": patch_table(explanation, NUM_STRONGEST),
+        "strongest": _patch_table(explanation),
         "all_patches": _grid_table(relevance),
         "parts": None if parts is None else _parts(parts, method, photo, look),
     }
+
+
+def _patch_table(explanation: Explanation) -> Table:
+    """Tabulate the strongest patches; with their share of the logit if the method accounts for all of it."""
+    strongest = explanation.strongest_patches(0, NUM_STRONGEST)
+    if explanation.bias is None:
+        return Table(["patch", "relevance"], [[f"row {row}, column {col}", value] for row, col, value in strongest])
+    logit = float(explanation.target_logits()[0])
+    rows: list[list[str | float]] = [[f"row {row}, column {col}", format_signed(value, logit)] for row, col, value in strongest]
+    return Table(["patch", "relevance (share of the score)"], rows)
 
 
 def _heatmap(photo: _Photo, relevance: Tensor, scale: Scale, look: Look, alt: str) -> dict[str, Any]:
@@ -177,11 +219,12 @@ def _alternative_text(side: ExplainResult, explanation: Explanation) -> str:
     )
 
 
-def _caption(side: ExplainResult, explanation: Explanation, label: str) -> str:
+def _caption(side: ExplainResult, explanation: Explanation, label: str) -> dict[str, str]:
     if explanation.bias is None:
-        return f"{label}relevance for {side.target}"
+        return {"text": f"{label}relevance for {side.target}", "score": ""}
     logit, bias = float(explanation.target_logits()[0]), float(explanation.bias[0])
-    return f"{label}logit of {side.target} {logit:+.3f} = patches {logit - bias:+.3f}, constants {bias:+.3f}"
+    patches, constant = format_signed(logit - bias, logit), format_signed(bias, logit)
+    return {"text": label, "score": f"of {side.target} {logit:+.3g} = all patches {patches} and a constant {constant}"}
 
 
 def _grid_table(relevance: Tensor) -> Table | None:

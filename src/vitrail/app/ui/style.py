@@ -5,7 +5,9 @@ The page hides the overlays of Gradio (`.wrap`), which show canceled work as an 
 
 import json
 
+from vitrail.app.plain_words import describe_term
 from vitrail.app.ui.templates import MEASURING, WAITING, render_status, render_template
+from vitrail.explainers import EXPLAINERS
 
 CSS = render_template("page.css")
 
@@ -21,5 +23,10 @@ WAITING_JS = f"() => {json.dumps(render_status('Waiting for a turn ...', [MEASUR
 MARK_JS = f"(shown) => ['{WAITING}', '{MEASURING}'].filter((mark) => (shown || '').includes(mark)).join(' ')"
 """Send only the marks of what is shown in place of the curves, not the picture itself."""
 
-LOAD_JS = render_template("load.js")
-"""Make the status line a live region for screen readers, and accept pasted photos anywhere on the page."""
+PRINT_JS = "() => { window.print(); }"
+
+LOAD_JS = render_template("load.js").replace(
+    "METHOD_TERMS", json.dumps({method: describe_term(method) for method in EXPLAINERS})
+)
+"""Make the status line a live region for screen readers, accept photos that are pasted anywhere on the page, and DICOM files, and show
+the technical names of methods as tooltips."""

@@ -1,0 +1,36 @@
+"""Numbers on the page: shares in per cent, and numbers with their sign and share."""
+
+from vitrail.core.outputs import Output, format_value, has_probabilities
+
+SMALLEST = 0.0005
+"""Smallest share that does not round to 0.0 %."""
+
+MAX_SHARE = 10.0
+"""Larger shares of a logit near zero mean nothing."""
+
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+def format_output(value: float, output: Output) -> str:
+    """Format a number of a model: a probability in per cent, any other value with four figures."""
+    return format_percent(value) if has_probabilities(output) else format_value(value, output)
+
+
+def format_percent(share: float) -> str:
+    """Format a share in per cent with one digit, which neither hides a small share nor makes a large one complete."""
+    if 0 < abs(share) < SMALLEST:
+        return f"< 0.1{SPACE}%" if share > 0 else f"> -0.1{SPACE}%"
+    if 1 - SMALLEST < share < 1:
+        return f"> 99.9{SPACE}%"
+    return f"{100 * share:.1f}{SPACE}%"
+
+
+def format_signed(value: float, whole: float | None = None) -> str:
+    """Format a number with its sign and its share of a whole: "+0.173 (-18.3 %)".
+
+    Args:
+        value: The number.
+        whole: What it is a share of; None for no share.
+    """
+    share = value / whole if whole else float("inf")
+    return f"{value:+.3g}" + (f" ({format_percent(share)})" if abs(share) < MAX_SHARE else "")

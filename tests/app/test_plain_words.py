@@ -1,0 +1,115 @@
+"""Plain words: every method has them, the model's confidence is said, shares never vanish, and chance is compared with."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from app_requests import explain_bird, load_model, make_curves
+
+from vitrail.app.chance import compare_with_chance
+from vitrail.app.explain_request import list_usable_methods
+from vitrail.app.number_format import format_percent, format_signed
+from vitrail.app.plain_words import (
+    METHODS,
+    describe_colors,
+    describe_confidence,
+    describe_model,
+    is_unsure,
+    list_method_choices,
+)
+from vitrail.evaluation.scoring.ceiling import CEILING
+from vitrail.explainers import EXPLAINERS
+
+
+def with_logits(side, logits, target=None):
+    explanation = side.row.explanations[0]
+    targets = explanation.targets if target is None else torch.tensor([target])
+    changed = replace(explanation, logits=logits, targets=targets)
+    names = explanation.class_names
+    probabilities = logits[0].softmax(-1)
+    classes = [(names[i], float(probabilities[i])) for i in probabilities.argsort(descending=True)]
+    return replace(side, row=replace(side.row, explanations=[changed]), classes=classes)
+
+
+def test_every_method_has_words_of_its_own():
+    assert set(METHODS) == set(EXPLAINERS) - {CEILING}
+    assert len({words.label for words in METHODS.values()}) == len(METHODS)
+    # Labels fit into the column, and use none of the terms.
+    for words in METHODS.values():
+        assert len(words.label) <= 36
+        assert not any(term in words.label.lower() for term in ("gradient", "logit", "attention", "token", "shapley"))
+        assert words.sentence.endswith(".")
+    assert list_method_choices(list_usable_methods(load_model("hit-birds")))[0] == (METHODS["hit"].label, "hit")
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.183, "18.3 %"), (-0.183, "-18.3 %"), (0.0, "0.0 %"), (1.0, "100.0 %"), (1.054, "105.4 %"),
+        (0.0004, "< 0.1 %"), (-1e-9, "> -0.1 %"),
+        (0.0005, "0.1 %"), (0.99951, "> 99.9 %"), (0.9994, "99.9 %"),
+    ],
+)  # fmt: skip
+def test_shares_do_not_vanish(share, text):
+    assert format_percent(share).replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+def test_numbers_have_sign_and_share():
+    assert format_signed(0.173, -0.9454).replace("\N{NO-BREAK SPACE}", " ") == "+0.173 (-18.3 %)"
+    assert format_signed(-2.0) == "-2"
+    assert format_signed(1.0, 0.0) == "+1"
+    assert format_signed(1.0, 1e-6) == "+1"  # A million per cent means nothing.
+
+
+def test_doubt_is_a_warning():
+    side = explain_bird("hit-birds", "hit")
+    assert describe_confidence(side).startswith(f"The model answers {side.target} and is 9")
+    assert not is_unsure(side)
+    doubtful = with_logits(side, torch.linspace(0, 1, 9)[None], target=8)
+    assert is_unsure(doubtful)
+    assert describe_confidence(doubtful).startswith("The model is not sure: its best guess, spot-breasted finch, gets only ")
+    assert "You asked" not in describe_confidence(doubtful)
+    asked = with_logits(side, torch.linspace(0, 1, 9)[None], target=0)
+    assert "You asked about bar-winged finch, which gets " in describe_confidence(asked)
+
+
+def test_independent_classes_and_plain_numbers():
+    side = explain_bird("hit-birds", "hit")
+    one = side.row.explanations[0]
+    sigmoid = replace(
+        side, row=replace(side.row, explanations=[replace(one, output="sigmoid", logits=torch.full((1, 9), -3.0))])
+    )
+    assert describe_confidence(sigmoid).startswith(f"The model does not see {side.target} in this photo (4.7")
+    numbers = replace(side, row=replace(side.row, explanations=[replace(one, output="none")]))
+    assert describe_confidence(numbers) == ""
+
+
+def test_what_a_model_knows():
+    assert describe_model(["cat", "dog"], "softmax") == (
+        "It knows 2 classes and names one of them for every photo, whatever it shows: cat, dog."
+    )
+    assert describe_model([str(number) for number in range(1000)], "softmax").endswith("10, 11 and 988 more.")
+    assert describe_model(["tumor"], "sigmoid") == "It knows 1 class: tumor."
+    assert "numbers" in describe_model([], "embedding")
+
+
+def test_colors_in_words():
+    assert describe_colors(True, "color", "cat") == "Red patches speak for cat, blue ones against it."
+    assert describe_colors(True, "gray", "cat") == "White patches speak for cat, black ones against it."
+    assert "brighter" in describe_colors(False, "color", "cat")
+
+
+def test_a_method_that_loses_to_chance_is_named():
+    curves = {"hit": make_curves(0.8, 0.1), "rollout": make_curves(0.4, 0.5), "random": make_curves(0.5, 0.5)}
+    [loses, better] = compare_with_chance(curves)
+    assert loses.loses
+    assert "(rollout) does no better than chance on this photo" in loses.text
+    assert better == ("Better than chance on this photo: hit.", False)
+    assert compare_with_chance({"hit": curves["hit"]}) == []
+    assert compare_with_chance({"random": curves["random"]}) == []
+    # As good as chance is no better.
+    assert compare_with_chance({"hit": make_curves(0.5, 0.5), "random": curves["random"]})[0].loses
+
+
+def test_undefined_curves_say_nothing():
+    assert compare_with_chance({"hit": make_curves(float("nan"), 0.1), "random": make_curves(0.5, 0.5)}) == []
