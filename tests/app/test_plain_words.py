@@ -86,16 +86,16 @@ def test_independent_classes_and_plain_numbers():
 
 def test_what_a_model_knows():
     assert describe_model(["cat", "dog"], "softmax") == (
-        "It knows 2 classes and names one of them for every photo, whatever it shows: cat, dog."
+        "It knows 2 classes: cat, dog. It always names one of them, no matter what the photo shows."
     )
-    assert describe_model([str(number) for number in range(1000)], "softmax").endswith("10, 11 and 988 more.")
+    assert "10, 11 and 988 more." in describe_model([str(number) for number in range(1000)], "softmax")
     assert describe_model(["tumor"], "sigmoid") == "It knows 1 class: tumor."
     assert "numbers" in describe_model([], "embedding")
 
 
 def test_colors_in_words():
-    assert describe_colors(True, "color", "cat") == "Red patches speak for cat, blue ones against it."
-    assert describe_colors(True, "gray", "cat") == "White patches speak for cat, black ones against it."
+    assert describe_colors(True, "color", "cat") == "Red patches count toward cat, blue ones against it."
+    assert describe_colors(True, "gray", "cat") == "White patches count toward cat, black ones against it."
     assert "brighter" in describe_colors(False, "color", "cat")
 
 

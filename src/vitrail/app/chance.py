@@ -33,7 +33,7 @@ def compare_with_chance(curves: Mapping[str, Curves]) -> list[Comparison]:
     sentences = [
         Comparison(
             f"\N{LEFT DOUBLE QUOTATION MARK}{describe_method(method).label}\N{RIGHT DOUBLE QUOTATION MARK} ({method}) does no better than "
-            "chance on this photo: patches in random order change the answer of the model as much. Do not rely on its picture.",
+            "chance on this photo: patches in random order change the model's answer just as much. Do not rely on this picture.",
             loses=True,
         )
         for method, gain in gains.items()

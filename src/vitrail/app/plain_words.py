@@ -28,67 +28,69 @@ class MethodWords(NamedTuple):
 
 METHODS = {
     "attcat": MethodWords(
-        "Where it looks, and to what effect", "How far looking at a patch raises or lowers the score of the class."
+        "Where it looks, and what that does", "How much looking at a patch raises or lowers the score of the class."
     ),
     "attention": MethodWords(
-        "Where the model looks last", "Patches that the last step of the model looks at, whatever the class."
+        "Where the model looks last", "The patches that the model looks at in its last step; the same for every class."
     ),
     "chefer": MethodWords(
-        "Looks that help the class", "Patches that the model looks at, as far as that raises the score of the class."
+        "Where looking helps the class", "The patches that the model looks at, where looking raises the score of the class."
     ),
     "diffmask": MethodWords(
-        "What must stay visible", "Patches that a trained helper does not dare to cover, since the answer could change."
+        "What must stay visible",
+        "The patches that a trained helper leaves visible, since covering them could change the answer.",
     ),
     "grad-cam": MethodWords(
-        "Regions that raise the score", "Regions whose features raise the score of the class late in the model."
+        "Regions that raise the score", "Regions whose features, late in the model, raise the score of the class."
     ),
     "hit": MethodWords(
         "What each patch adds",
-        "How much each patch adds to the score of the class. All patches and a constant add up to it exactly.",
+        "How much each patch adds to the score of the class. All patches and a constant add up to that score exactly.",
     ),
     "hit-rollout": MethodWords(
-        "Where the model looks, all steps", "Patches that the model looks at, added up over its steps, whatever the class."
+        "Where the model looks, in total",
+        "The patches that the model looks at, added up over all its steps; the same for every class.",
     ),
-    "input-x-gradient": MethodWords("What small changes do", "How the score of the class reacts to small changes of a patch."),
+    "input-x-gradient": MethodWords("What small changes do", "How the score of the class reacts to small changes in a patch."),
     "integrated-gradients": MethodWords(
-        "From blank to photo", "How each patch moves the score of the class while the photo is faded in from a blank one."
+        "From blank to photo", "How much each patch changes the score of the class while the photo fades in from a blank one."
     ),
-    "intr": MethodWords("What the class looks for", "Patches in which the model looks for signs of this class."),
+    "intr": MethodWords("Where it looks for the class", "The patches in which the model looks for signs of this class."),
     "legrad": MethodWords(
-        "Looks that help, at every step",
-        "Patches whose attention would raise the score of the class, averaged over the steps of the model.",
+        "Where looking helps, at every step",
+        "The patches where more attention would raise the score of the class, averaged over all steps of the model.",
     ),
     "mutex": MethodWords(
-        "Cover groups of patches", "How probable the class stays when a patch is among the few that are visible."
+        "Cover groups of patches", "How probable the class is while a patch is visible and whole groups of others are covered."
     ),
     "occlusion": MethodWords(
-        "Cover one place at a time", "How far the score of the class drops when a small window of the photo is covered."
+        "Cover one spot at a time", "How much the score of the class drops when a small part of the photo is covered."
     ),
-    "random": MethodWords("Pure chance, to compare", "Random numbers. A method that is of use does better than this one."),
+    "random": MethodWords("Pure chance, for comparison", "Random numbers. A useful method does better than this one."),
     "rise": MethodWords(
-        "Cover places at random", "How probable the class is while a patch is visible and random others are covered."
+        "Cover random spots", "How probable the class is while a patch is visible and random other patches are covered."
     ),
     "rollout": MethodWords(
         "Where the model looks, step by step",
-        "Patches that the model looks at, followed through all its steps, whatever the class.",
+        "The patches that the model looks at, followed through all its steps; the same for every class.",
     ),
     "shapley": MethodWords(
         "Fair share of each patch",
-        "What a patch adds to the score of the class when it joins others, on average over all orders.",
+        "How much a patch adds to the score of the class when it joins other patches, averaged over all possible orders.",
     ),
 }
 """Plain words by method."""
 
 TERMS = {
-    "logit": "The score that the model computes for a class. The class with the highest score is its answer.",
-    "patch": "The model cuts the photo into squares, the patches, and weighs each of them.",
-    "relevance": "How much a patch counts for the class, by this method.",
-    "probability": "How the model spreads 100 % over the classes that it knows. It is no promise to be right that often.",
-    "insertion": "Start from an empty photo and put back the patches that count most, one by one.",
-    "deletion": "Start from the photo and take away the patches that count most, one by one.",
-    "AUC": "Area under the curve: the mean height of a curve.",
+    "logit": "The score that the model computes for a class. The class with the highest score is the model's answer.",
+    "patch": "The model cuts the photo into squares, called patches, and weighs each of them.",
+    "relevance": "How much a patch counts for the class, according to this method.",
+    "probability": "How the model divides 100 % among the classes that it knows. It does not mean that the model is right that often.",
+    "insertion": "Start with an empty photo and put the patches back one by one, the most important ones first.",
+    "deletion": "Start with the whole photo and take the patches away one by one, the most important ones first.",
+    "AUC": "Area under the curve: the average height of the curve.",
     "zero": "Removed patches become plain gray, the average color of the training photos.",
-    "blur": "Removed patches become blurred.",
+    "blur": "Removed patches are blurred.",
 }
 """What technical terms mean, for tooltips."""
 
@@ -116,13 +118,13 @@ def describe_model(classes: Sequence[str], output: Output) -> str:
         output: What its outputs mean.
     """
     if not has_probabilities(output):
-        return "This model gives numbers, not names of things."
+        return "This model gives numbers, not the names of things."
     listed = ", ".join(classes[:MAX_CLASSES]) + (
         f" and {len(classes) - MAX_CLASSES:,} more" if len(classes) > MAX_CLASSES else ""
     )
-    always = " and names one of them for every photo, whatever it shows" if output == "softmax" and len(classes) > 1 else ""
+    always = " It always names one of them, no matter what the photo shows." if output == "softmax" and len(classes) > 1 else ""
     noun = "class" if len(classes) == 1 else "classes"
-    return f"It knows {len(classes):,} {noun}{always}: {listed}."
+    return f"It knows {len(classes):,} {noun}: {listed}.{always}"
 
 
 def describe_confidence(side: ExplainResult) -> str:
@@ -136,11 +138,9 @@ def describe_confidence(side: ExplainResult) -> str:
     name, best = side.classes[0]
     answer, answer_share = class_title(side, name), format_output(best, side.output)
     if is_unsure(side):
-        sure = (
-            f"The model is not sure: its best guess, {answer}, gets only {answer_share}. Take the picture as a hint, no more."
-        )
+        sure = f"The model is not sure: its best guess, {answer}, gets only {answer_share}. Treat the picture as a hint, nothing more."
     else:
-        sure = f"The model answers {answer} and is {answer_share} sure, which is no promise to be right."
+        sure = f"The model answers {answer} and is {answer_share} sure, but it can still be wrong."
     return sure if side.is_answer else f"{sure} You asked about {side.target}, which gets {share}."
 
 
@@ -160,4 +160,4 @@ def describe_colors(signed: bool, palette: str, target: str) -> str:
     if not signed:
         return "The brighter a patch, the more it counts."
     first, second = ("Red", "blue") if palette == "color" else ("White", "black")
-    return f"{first} patches speak for {target}, {second} ones against it."
+    return f"{first} patches count toward {target}, {second} ones against it."
