@@ -28,7 +28,7 @@ def test_a_verdict_is_printed_and_a_report_written(run_vitrail, plain_pictures, 
     assert any(line.startswith(("Use ", "Do not rely on ")) for line in printed.splitlines())
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<h2>Verdict</h2>" in page
-    assert "Methods, ready to cite" in page
+    assert "Methods paragraph for a paper" in page
 
 
 def test_all_methods_that_can_explain_the_model_are_tried_but_slow_ones(photos, tiny_model_file):

@@ -28,7 +28,7 @@ TOP = 5
 MAX_SIDE = 1024
 """Pixels of the copy of a photo that is kept for its pictures."""
 
-PREDICTED = "what the model sees"
+PREDICTED = "the model's answer"
 """Choice of the most probable class, in place of a target."""
 
 

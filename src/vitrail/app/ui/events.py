@@ -116,7 +116,7 @@ def _connect_choices(
 
     def follow_example(model: str, shown: str, sides: list[ExplainResult] | None) -> tuple[Any, ...]:
         if model != shown:
-            return change_model(model, "is chosen, since it knows what this photo shows")
+            return change_model(model, "was selected, because it knows what this photo shows")
         return gr.skip(), change_photo(sides, model), *[gr.skip()] * 4
 
     def convert_photo(photo: str | None) -> tuple[Any, Any]:

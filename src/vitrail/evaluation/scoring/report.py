@@ -64,7 +64,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     if unreadable := table.scores[0].unreadable:
         rows = [[file.path, file.reason] for file in unreadable]
         sections.append(Section("Skipped files", table=PageTable(["file", "reason"], rows)))
-    sections.append(Section("Methods, ready to cite", describe_methods_for_citation(table)))
+    sections.append(Section("Methods paragraph for a paper", describe_methods_for_citation(table)))
     models = ", ".join(scores.model for scores in table.scores)
     lead = (
         f"{len(table.methods)} methods on {table.num_images} images. Numbers are means ± half of their 95 % bootstrap interval."
