@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitrail.app.plain_words import describe_method
+
 
 def test_upload_two_methods_another_class_and_gray(open_page, cat_file, shots):
     one = open_page()
@@ -227,8 +229,8 @@ def test_last_of_two_chosen_models_counts(open_page):
     one.wait_for_status("vitrail:vit-birds is ready")
     time.sleep(1)
     labels = one.page.locator("#vt-methods label").all_inner_texts()
-    assert "chefer" in labels
-    assert "intr" not in labels
+    assert describe_method("chefer").label in labels
+    assert describe_method("intr").label not in labels
 
 
 def test_refused_requests_are_reported(open_page, bird_file):

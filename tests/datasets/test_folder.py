@@ -113,7 +113,7 @@ def test_a_single_file(tmp_path):
 def test_a_folder_without_images(tmp_path, contents):
     for name in contents:
         broken(tmp_path / name)
-    message = rf"^expected images \(\.jpg, .*\.avif\) in {re.escape(str(tmp_path))} or in one folder per class, found none$"
+    message = rf"^expected images \(\.jpg, .*\.dcm\) in {re.escape(str(tmp_path))} or in one folder per class, found none$"
     with pytest.raises(InvalidInputError, match=message):
         ImageFolder.scan(tmp_path, brightness)
 

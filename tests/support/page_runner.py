@@ -66,7 +66,8 @@ class PageRunner:
             assert program == "vitrail", f"{' '.join(words)}: only vitrail is run; mark the block <!-- not run: REASON -->"
             target = arguments[arguments.index(">") + 1] if ">" in arguments else None
             arguments = arguments[: arguments.index(">")] if target else arguments
-            arguments += more if only in (None, arguments[0]) else []
+            if only in (None, arguments[0]):
+                arguments = [*_without(arguments, more), *more]
             printed = self._generate(arguments) if arguments[0] == "generate" else self._vitrail(*arguments)
             if target:
                 Path(target).write_text(printed, encoding="utf-8")
@@ -112,3 +113,11 @@ class PageRunner:
             self.num_compared += check_comment(comment, captured.getvalue())
             self.printed += captured.getvalue()
         self.num_run += 1
+
+
+def _without(arguments: list[str], more: list[str]) -> list[str]:
+    """Return a command without the options that `more` sets."""
+    taken = {
+        index + ahead for index, word in enumerate(arguments) if word.startswith("--") and word in more for ahead in (0, 1)
+    }
+    return [word for index, word in enumerate(arguments) if index not in taken]

@@ -147,8 +147,9 @@ def _connect_choices(
         conversion = gr.State(None, time_to_live=service.limits.keep_seconds)
         outputs = [conversion, view.status]
         converting = photo.input(show_errors(convert_photo, outputs, view.status), photo, outputs, **WORK)
+        # Only after conversions: an answer about one photo would take the place of the next, if that was chosen in the meantime.
         # Always a file, never an update: after one, Gradio would build the component anew and decode files of any size by itself.
-        showing = converting.then(show_photo, [photo, conversion], photo, **QUIET)
+        showing = conversion.change(show_photo, [photo, conversion], photo, **QUIET)
         for event in (converting, showing):
             _report_refusal(event, view.status)
     gr.on([form.photo_b.upload, form.target_b.select], None, None, form.compare, js="() => true", **QUIET)
