@@ -40,7 +40,7 @@ def test_keyboard_alone(open_page, shots):
     page.get_by_label("bird 2", exact=True).focus()
     page.keyboard.press("Space")
     page.wait_for_selector("#vt-photo-a img")
-    one.wait_for_status("is chosen")
+    one.wait_for_status("was selected")
     seen = list[str]()
     for _ in range(60):
         page.keyboard.press("Tab")
@@ -54,7 +54,7 @@ def test_keyboard_alone(open_page, shots):
     assert outline == "3px"
     # Moving the focus through lists chooses nothing and sends nothing.
     assert page.locator("#vt-shown .vt-results").count() == 0
-    assert "is chosen" in page.locator("#vt-status").inner_text()
+    assert "was selected" in page.locator("#vt-status").inner_text()
     page.keyboard.press("Enter")
     page.wait_for_selector("#vt-shown .vt-results")
     assert page.locator("#vt-status").get_attribute("aria-live") == "polite"

@@ -54,7 +54,7 @@ def test_model_choice_changes_methods_and_parts(open_page, bird_file, shots):
 def test_two_classes_and_two_photos_beside_each_other(open_page, cat_file, bird_file, shots):
     one = open_page()
     one.upload(cat_file)
-    one.open("Compare with another class")
+    one.open("Compare two classes or photos")
     one.choose("Class of side B", "dog")
     one.page.wait_for_function("document.querySelector('#vt-compare-on input').checked")
     status = one.explain()

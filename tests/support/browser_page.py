@@ -51,7 +51,7 @@ class BrowserPage:
         self.page.get_by_label(name, exact=True).check()
         self.page.wait_for_selector("#vt-photo-a img")
         if model:
-            self.wait_for_status(f"{model} is chosen")
+            self.wait_for_status(f"{model} was selected")
 
     def methods(self) -> list[str]:
         """Return the methods whose heatmaps are shown."""
