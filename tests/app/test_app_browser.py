@@ -185,7 +185,7 @@ def test_downloads(open_page, cat_file, tmp_path):
         ("text.png", b"this is no image", "something else"),
         # Reported like the first; `test_bad_requests_are_refused` of the service has damaged photos of every kind.
         pytest.param("torn.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 50, "image", marks=pytest.mark.slow),
-        ("large.png", b"\0" * 2_100_000, "exceed the maximum allowed size"),
+        pytest.param("large.png", b"\0" * 2_100_000, "exceed the maximum allowed size", marks=pytest.mark.slow),
     ],
 )
 def test_bad_files_are_reported(open_page, tmp_path, shots, name, content, words):
@@ -222,6 +222,7 @@ def test_class_chosen_before_the_photo_stays(open_page, cat_file, bird_file):
     assert one.page.get_by_label("bird 1", exact=True).is_checked() is False
 
 
+@pytest.mark.slow
 def test_last_of_two_chosen_models_counts(open_page):
     one = open_page()
     one.choose("Model", "vitrail:intr-birds")
@@ -273,7 +274,7 @@ def test_curves_say_whether_an_explanation_beats_chance(open_page, cat_file):
     assert one.methods() == ["hit"]
 
 
-@pytest.mark.parametrize("way", ["choose", "drop"])
+@pytest.mark.parametrize("way", ["choose", pytest.param("drop", marks=pytest.mark.slow)])
 def test_dicom_is_shown_with_its_window(open_page, tmp_path, way):
     from dicom_files import dicom_file
 
@@ -299,6 +300,7 @@ DROP = """([bytes, name]) => {
 }"""
 
 
+@pytest.mark.slow
 def test_terms_are_explained_and_nothing_is_lost_on_paper(open_page, bird_file):
     one = open_page(color_scheme="dark")
     one.upload(bird_file)
