@@ -82,7 +82,7 @@ def _connect_explain(
     form.explain.click(None, None, view.status, js=BUSY_JS, **QUIET)
     # A new result cancels the curves of the old one.
     explaining = form.explain.click(show_errors(submit, outputs, view.status), inputs, outputs, cancels=[measuring], **WORK)
-    _report_refusal(explaining, view.status)
+    _report_refusals(view.status, explaining)
     # If the request failed, remove the progress of the curves that it canceled.
     explaining.then(
         lambda mark: "" if MEASURING in (mark or "") else gr.skip(),
@@ -139,10 +139,9 @@ def _connect_choices(
     # Photo and model at once, so that Explain never takes the photo with another model; loading the model may take a while.
     chosen = form.example.input(choose_example, [form.example, form.model], [form.photo, form.model], **QUIET)
     following = chosen.then(show_errors(follow_example, outputs, view.status), [form.model, shown, results], outputs, **WORK)
-    for event in (choosing, chosen, following):
-        _report_refusal(event, view.status)
+    _report_refusals(view.status, choosing, chosen, following)
     form.photo.input(lambda: None, None, form.example, **QUIET)
-    _report_refusal(form.photo.input(change_photo, [results, form.model], form.target, **QUIET), view.status)
+    _report_refusals(view.status, form.photo.input(change_photo, [results, form.model], form.target, **QUIET))
     for photo in (form.photo, form.photo_b):
         conversion = gr.State(None, time_to_live=service.limits.keep_seconds)
         outputs = [conversion, view.status]
@@ -150,8 +149,7 @@ def _connect_choices(
         # Only after conversions: an answer about one photo would take the place of the next, if that was chosen in the meantime.
         # Always a file, never an update: after one, Gradio would build the component anew and decode files of any size by itself.
         showing = conversion.change(show_photo, [photo, conversion], photo, **QUIET)
-        for event in (converting, showing):
-            _report_refusal(event, view.status)
+        _report_refusals(view.status, converting, showing)
     gr.on([form.photo_b.upload, form.target_b.select], None, None, form.compare, js="() => true", **QUIET)
 
 
@@ -228,19 +226,19 @@ def _connect_downloads(
     inputs = [results, measured, download_folder, view.opacity, view.palette]
     outputs = [download_folder, view.files, view.status]
     preparing = view.prepare.click(show_errors(prepare, outputs, view.status), inputs, outputs, **WORK)
-    _report_refusal(preparing, view.status)
+    _report_refusals(view.status, preparing)
 
 
-def _report_refusal(event: Any, status: gr.HTML) -> None:
+def _report_refusals(status: gr.HTML, *events: Any) -> None:
     """Show an error if an event never reaches its handler, whose own errors `show_errors` shows."""
-    event.failure(lambda: render_error(REFUSED), None, status, queue=False, **QUIET)
+    for event in events:
+        event.failure(lambda: render_error(REFUSED), None, status, queue=False, **QUIET)
 
 
 def _list_choices(side: ExplainResult) -> list[str | tuple[str, str]]:
     """List the most probable classes, then all others by name."""
     top = [(f"{name} ({format_output(share, side.output)})", name) for name, share in side.classes[:TOP]]
-    rest = sorted(name for name, _ in side.classes[TOP:])
-    return [PREDICTED, *top, *rest]
+    return [PREDICTED, *top, *sorted(name for name, _ in side.classes[TOP:])]
 
 
 def _render_results(sides: Sequence[ExplainResult], palette: str, smooth: bool) -> str:
