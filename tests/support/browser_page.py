@@ -49,7 +49,8 @@ class BrowserPage:
     def choose_example(self, name: str, model: str) -> None:
         """Choose an example photo, and wait for the model that it brings; empty if it keeps the chosen one."""
         self.page.get_by_label(name, exact=True).check()
-        self.page.wait_for_selector("#vt-photo-a img")
+        shows = "(name) => decodeURIComponent(document.querySelector('#vt-photo-a img')?.src || '').includes(name)"
+        self.page.wait_for_function(shows, arg=f"{name}.png")
         if model:
             self.wait_for_status(f"{model} was selected")
 
