@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vitrail.adapters.pixel_steps import PixelSteps, distinct_steps
+from vitrail.core.errors import InvalidInputError
 
 SIZE = (4, 6)
 THRESHOLDS = torch.tensor([0.0, 0.5, 3.0, 7.2, 24.0, 30.0])
@@ -44,3 +45,9 @@ def test_steps_may_come_in_any_order():
     drawn = PixelSteps(images, torch.zeros(1, 1, *SIZE), ranks, steps).draw(slice(0, 2))
     assert index == [0, 1, 0]
     assert [int((image != 0).sum()) for image in drawn] == [9, 2]
+
+
+def test_ranks_with_ties_are_refused():
+    images = torch.zeros(1, 3, *SIZE)
+    with pytest.raises(InvalidInputError, match="a permutation of 0 to 23"):
+        PixelSteps(images, images, torch.zeros(1, *SIZE, dtype=torch.int64), [])

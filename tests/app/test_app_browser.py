@@ -164,9 +164,7 @@ def test_downloads(open_page, cat_file, tmp_path):
     one = open_page()
     one.upload(cat_file)
     one.explain()
-    one.open("Is the explanation right?")
-    one.page.click("#vt-measure")
-    one.wait_for_status("Curves are measured.")
+    one.measure_curves()
     one.open("Download")
     assert sorted(one.download(tmp_path)) == ["vitrail-arrays.npz", "vitrail-page.html", "vitrail-sheet.png"]
     with np.load(tmp_path / "vitrail-arrays.npz") as arrays:
@@ -265,9 +263,7 @@ def test_curves_say_whether_an_explanation_beats_chance(open_page, cat_file):
     one = open_page()
     one.upload(cat_file)
     one.explain()
-    one.open("Is the explanation right?")
-    one.page.click("#vt-measure")
-    one.wait_for_status("Curves are measured.")
+    one.measure_curves()
     shown = one.page.locator("#vt-curves-shown")
     assert "Better than chance on this photo: hit." in shown.inner_text()
     assert "random" in shown.locator("thead").inner_text()

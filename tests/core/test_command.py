@@ -24,7 +24,7 @@ def test_it_is_forgotten_after_an_error():
 
 
 def test_a_page_that_the_server_makes_names_no_command(tmp_path):
-    """The arguments of `vitrail serve` are not for its visitors."""
+    """Pages that `vitrail serve` offers for download do not reveal how the server was started."""
     with running(["serve", "--model", "secret.safetensors"]):
         write_report(tmp_path / "page.html", "title", "lead", [])
         write_report(tmp_path / "own.html", "title", "lead", [], running_command())

@@ -13,7 +13,7 @@ from vitrail.adapters import Preprocessing
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.datasets.image_io import decode_image, open_image
 from vitrail.datasets.photo_objects import open_photos
-from vitrail.datasets.windowing import read_note
+from vitrail.datasets.windowing import read_note, stretch
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +52,10 @@ def test_full_range_is_unchanged_and_needs_no_note(tmp_path, caplog):
 def test_one_gray_level_stays_what_it_is(tmp_path):
     image = open_image(save(tmp_path / "flat.png", np.full((4, 4), 32_768, np.uint16)))
     assert np.unique(np.asarray(image)).tolist() == [128]
+
+
+def test_samples_outside_of_the_window_do_not_wrap_around():
+    assert stretch(np.array([[-5, 0, 65_535, 70_000]]), 0, 65_535).tolist() == [[0, 0, 255, 255]]
 
 
 def test_only_the_first_photo_is_a_warning(tmp_path, caplog):

@@ -61,6 +61,11 @@ class BrowserPage:
     def wait_for_status(self, words: str) -> None:
         self.page.wait_for_function("(words) => document.querySelector('#vt-status').innerText.includes(words)", arg=words)
 
+    def measure_curves(self) -> None:
+        self.open("Is the explanation right?")
+        self.page.click("#vt-measure")
+        self.wait_for_status("Curves are measured.")
+
     def download(self, folder) -> list[str]:
         """Prepare and download the files, and return their names."""
         self.page.click("#vt-prepare")

@@ -101,3 +101,15 @@ def test_what_does_not_fit_is_refused(teacher, options, message):
 def test_a_student_without_blocks_is_refused(teacher):
     with pytest.raises(InvalidInputError, match="no blocks of its own"):
         FeatureGuide(FeatureConfig(layer=LAYER, block=0), teacher.classifier, teacher)
+
+
+def test_tokens_without_places_are_refused(teacher):
+    """Half of the tokens are gone after the first block: nothing tells which ones."""
+    classifier = student()
+    guide = FeatureGuide(FeatureConfig(layer=LAYER, block=1), classifier, teacher)
+    classifier.module.blocks[0].register_forward_hook(lambda block, inputs, output: output[:, :33])
+    with guide.watch() as seen:
+        classifier.module(torch.zeros(1, 3, 32, 32))
+        teacher.classifier.logits(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(InvalidInputError, match="got 32 for 64 patches"):
+        guide.loss(seen)

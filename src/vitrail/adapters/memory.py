@@ -58,14 +58,14 @@ def choose_batch_size(total: int, bytes_each: int, device: torch.device, bytes_k
         device: Device that runs the batch.
         bytes_kept: Estimated memory of one item that stays until the end of the batch, such as a graph.
     """
-    limit = min(total, CUDA_LIMIT) if device.type == "cuda" else total
-    # On a CPU, what is kept needs memory, but not the caches.
-    worked_on = bytes_each if device.type == "cpu" else bytes_each + bytes_kept
-    size = min(limit, memory_budget(device) // max(worked_on, 1))
-    if bytes_kept:
-        graphs = free_memory(device) // 2
-        size = min(size, (min(graphs, CPU_GRAPHS) if device.type == "cpu" else graphs) // (bytes_each + bytes_kept))
-    return max(1, size)
+    bytes_all = max(bytes_each + bytes_kept, 1)
+    if device.type == "cpu":
+        # What is kept needs memory, but not the caches.
+        graphs = min(free_memory(device) // 2, CPU_GRAPHS) // bytes_all if bytes_kept else total
+        size = min(memory_budget(device) // max(bytes_each, 1), graphs)
+    else:
+        size = memory_budget(device) // bytes_all
+    return max(1, min(size, total, CUDA_LIMIT if device.type == "cuda" else total))
 
 
 def split_into_batches(

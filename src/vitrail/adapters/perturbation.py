@@ -65,7 +65,7 @@ class PerturbedClassifier(ABC):
         Args:
             images: A normalized batch.
             baseline: What replaces removed pixels: one per image, a batch of one for all, or a function of images and visible pixels.
-            ranks: Order in which the pixels change, from 0.
+            ranks: Order in which the pixels change: a permutation from 0 for every image.
             thresholds: Number of pixels that have changed at every step; may be fractional.
             keep_low: Whether the pixels below a step's threshold show the image (insertion), or the others (deletion).
 

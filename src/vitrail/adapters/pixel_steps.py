@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vitrail.core.errors import InvalidInputError
 from vitrail.core.types import Baseline, Images
 
 
@@ -52,6 +54,9 @@ class PixelSteps:
         baseline: What replaces removed pixels: one per image, or a batch of one for all.
         ranks: Order in which the pixels change: a permutation from 0 for every image.
         steps: The points of the curves of every image.
+
+    Raises:
+        InvalidInputError: `ranks` has ties or gaps.
     """
 
     def __init__(
@@ -59,6 +64,11 @@ class PixelSteps:
     ) -> None:
         self.images, self.baseline, self.steps = images, baseline.expand_as(images), steps
         self.order = ranks.flatten(1).argsort(1)
+        places = torch.arange(self.order.shape[1], device=ranks.device)
+        if not (ranks.flatten(1).gather(1, self.order) == places).all():
+            raise InvalidInputError(
+                f"expected ranks that are a permutation of 0 to {len(places) - 1} for every image, got others; break ties by argsort"
+            )
 
     def draw(self, pairs: slice) -> Images:
         """Draw some of all pairs of image and point, which are numbered image by image."""

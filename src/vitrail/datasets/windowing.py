@@ -20,11 +20,11 @@ def stretch(samples: Shaped[np.ndarray, "height width"], low: int, high: int) ->
     """Scale integers from [low, high] to [0, 255]; the range of a whole depth becomes its highest eight bits.
 
     Args:
-        samples: None outside of the range.
-        low: What becomes black.
-        high: What becomes white.
+        samples: Gray samples.
+        low: What becomes black, with all below.
+        high: What becomes white, with all above.
     """
-    return ((samples.astype(np.int64) - low) * 256 // (high - low + 1)).astype(np.uint8)
+    return ((np.clip(samples.astype(np.int64), low, high) - low) * 256 // (high - low + 1)).astype(np.uint8)
 
 
 def add_note(image: Image.Image, note: str) -> None:

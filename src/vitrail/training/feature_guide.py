@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters import Classifier, ViTAdapter
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.hooks import attributes, forward_hooks
+from vitrail.core.hooks import forward_hooks, replaced_methods
 from vitrail.core.types import Kept, Tokens
 from vitrail.training.distillation import Teacher
 from vitrail.training.sections import FeatureConfig
@@ -88,17 +88,25 @@ class FeatureGuide(nn.Module):
             trace = stack.enter_context(self.student.record(hidden_states=True, num_hidden_states=self.config.block + 2))
             seen = Seen(trace.hidden_states)
             stack.enter_context(forward_hooks([(layers[self.config.layer], lambda *call: seen.features.append(call[-1]))]))
-            for part in self.student.module.modules():
-                if isinstance(part, PatchDropout):
-                    stack.enter_context(attributes([part], forward=_drop_and_remember(part, seen)))
+            dropping = [part for part in self.student.module.modules() if isinstance(part, PatchDropout)]
+            stack.enter_context(replaced_methods("forward", [(part, _drop_and_remember(part, seen)) for part in dropping]))
             yield seen
 
     def loss(self, seen: Seen) -> Tensor:
-        """Return the weighted error of the predicted features of a batch."""
+        """Return the weighted error of the predicted features of a batch.
+
+        Raises:
+            InvalidInputError: The student drops or merges patches in a way that does not tell where its tokens are.
+        """
         [features], tokens = seen.features, seen.states[-1][:, self.student.num_prefix_tokens :]
         target = nn.functional.interpolate(features.float(), self.grid_size, mode="bilinear").flatten(2).mT
         for kept in seen.kept:
             target = target.gather(1, kept[..., None].expand(-1, -1, target.shape[2]))
+        if target.shape[1] != tokens.shape[1]:
+            raise InvalidInputError(
+                f"expected a token of every patch for distillation.features, got {tokens.shape[1]} for {target.shape[1]} patches of "
+                f"{self.student.name}; turn off what drops or merges patches, except timm's PatchDropout"
+            )
         target, tokens = (nn.functional.layer_norm(each, each.shape[-1:]) for each in (target, tokens))
         return self.config.weight * nn.functional.mse_loss(self.projection(tokens).float(), target)
 
