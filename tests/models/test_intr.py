@@ -197,6 +197,12 @@ def test_shapes_that_make_no_sense(fields, message):
         ({"backbone": "timm:local-dir:/tmp"}, UnknownNameError, "unknown timm model 'local-dir:/tmp'"),
         ({"backbone": "timm:convnext_atto", "backbone_options": {"wings": 2}}, InvalidInputError, "wings"),
         (
+            {"backbone": "timm:convnext_atto", "backbone_options": {"out_indices": [4]}},
+            InvalidInputError,
+            r"from 0 to 3 .*got \(4,\)",
+        ),
+        ({"backbone": "timm:convnext_atto", "backbone_options": {"out_indices": 2}}, InvalidInputError, r"=\[INDEX\].*got 2"),
+        (
             {"backbone": "timm:convnext_atto", "backbone_options": {"checkpoint_path": "evil.pth"}},
             InvalidInputError,
             "expected options of the shape of timm:convnext_atto, got checkpoint_path",
@@ -232,6 +238,7 @@ def test_backbones_that_there_are_not(options, error, message, unchecked):
         ("timm:convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16], "output_stride": 8}, (70, 50), (8, 6)),
         ("timm:vit_small_patch14_dinov2", {"depth": 2, "embed_dim": 24, "num_heads": 2}, (70, 50), (5, 4)),
         ("timm:resnet10t", {}, (70, 50), (3, 2)),
+        ("timm:resnet10t", {"out_indices": [3]}, (70, 50), (5, 4)),
         ("timm:vit_small_patch16_dinov3", {"depth": 1, "embed_dim": 48, "num_heads": 2}, (70, 50), (5, 4)),
     ],
 )
@@ -352,6 +359,11 @@ def test_starting_the_backbone_alone(tmp_path):
     transfer_weights(convnext, tmp_path / "convnext.safetensors")
     own, theirs = convnext.module.backbone.network.state_dict(), trained.module.state_dict()
     assert torch.equal(own["stages.0.blocks.0.conv_dw.weight"], theirs["stages.0.blocks.0.conv_dw.weight"])
+    shorter = build("intr", **SMALL, backbone="timm:convnext_atto", backbone_options=options | {"out_indices": (2,)})
+    report = transfer_weights(shorter, tmp_path / "convnext.safetensors")
+    last_kept, first_left_out = "stages.2.blocks.0.conv_dw.weight", "stages.3.blocks.0.conv_dw.weight"
+    assert torch.equal(shorter.module.backbone.network.state_dict()[last_kept], theirs[last_kept])
+    assert first_left_out in report.unused
     vitrail.save(adapt(networks.hit()), tmp_path / "hit.safetensors")
     with pytest.raises(CheckpointError, match="expected weights of timm:convnext_atto, the backbone"):
         transfer_weights(convnext, tmp_path / "hit.safetensors")

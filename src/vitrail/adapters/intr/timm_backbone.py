@@ -17,12 +17,13 @@ ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True}
 
 
 class TimmBackbone(Backbone):
-    """The last features of a timm network.
+    """The features of a timm network: the last ones, or those of another layer.
 
     Args:
         name: As `timm.create_model` takes it.
         frozen: Whether batch norms, if any, keep their statistics.
         pretrained: Whether to start from timm's weights.
+        out_indices: Index of the features to take, among those of `network.feature_info`; later layers are left out.
         options: Arguments of `timm.create_model`, such as `output_stride` of a ConvNeXt.
 
     Raises:
@@ -31,7 +32,9 @@ class TimmBackbone(Backbone):
         InvalidInputError: The network does not have these options.
     """
 
-    def __init__(self, name: str, frozen: bool = True, pretrained: bool = False, **options: Any) -> None:
+    def __init__(
+        self, name: str, frozen: bool = True, pretrained: bool = False, out_indices: tuple[int, ...] = (-1,), **options: Any
+    ) -> None:
         super().__init__()
         # Names and options may come from a weight file, which must not make timm fetch or read other files.
         if not timm.is_model(name):
@@ -47,14 +50,20 @@ class TimmBackbone(Backbone):
             raise UnsupportedModelError(
                 f"expected a timm network that gives its features as backbone, got timm:{name}, which does not"
             )
-        network.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
-        last = network.feature_info[-1]
-        self.num_features, self.stride = int(last["num_chs"]), int(last["reduction"])
+        num_layers = len(network.feature_info)
+        if not isinstance(out_indices, tuple) or len(out_indices) != 1 or out_indices[0] not in range(-num_layers, num_layers):
+            raise InvalidInputError(
+                f"expected out_indices=[INDEX], from 0 to {num_layers - 1} for timm:{name}, got {out_indices}"
+            )
+        self.layer = out_indices[0] % num_layers
+        network.prune_intermediate_layers([self.layer], prune_norm=False, prune_head=True)
+        features = network.feature_info[self.layer]
+        self.num_features, self.stride = int(features["num_chs"]), int(features["reduction"])
         self.network = freeze_batch_norm_2d(network) if frozen else network
 
     def forward(self, images: Images) -> Features:
         net: Any = self.network
         features: list[Features] = net.forward_intermediates(
-            images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+            images, indices=[self.layer], norm=True, output_fmt="NCHW", intermediates_only=True
         )
         return features[-1]

@@ -1,5 +1,7 @@
 """Transfer weights into an INTR: from a DETR, from an INTR of other classes, or into its backbone only."""
 
+from dataclasses import replace
+
 from vitrail.adapters.fit_weights import TrainedWeights, transfer_to_same
 from vitrail.adapters.libraries import find_source
 from vitrail.core.errors import CheckpointError
@@ -49,7 +51,11 @@ def _transfer_to_backbone(model: INTR, weights: TrainedWeights, source: str) -> 
                 f"expected weights of {model.config.backbone}, the backbone, of a DETR or of an INTR, got {source}, which are of "
                 f"{weights.library}"
             )
-        report = transfer_to_same(network, weights, source, keep_head=False)
+        # Layers behind the features that the INTR takes are left out on purpose.
+        later = set(weights.state) - set(network.state_dict()) if "out_indices" in model.config.backbone_options else set[str]()
+        kept = replace(weights, state={name: tensor for name, tensor in weights.state.items() if name not in later})
+        report = transfer_to_same(network, kept, source, keep_head=False)
+        report = replace(report, unused=(*report.unused, *sorted(later)))
     else:
         state = rename_resnet_weights(
             {name: tensor for name, tensor in weights.state.items() if not name.endswith("num_batches_tracked")}
