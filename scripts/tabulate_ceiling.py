@@ -1,0 +1,43 @@
+"""Print the table of docs/evidence.md: how far methods get from the floor to the ceiling.
+
+python scripts/tabulate_ceiling.py RUN
+
+RUN is a folder of `vitrail score --ceiling`, of one model. Cells are shares in percent, with their 95% intervals; the last two rows are
+the areas of the floor and the ceiling themselves.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def tabulate(summary: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a Markdown table, methods with the largest mean share first."""
+    ceiling, methods = summary["ceiling"], summary["methods"]
+    ((_, best),) = ceiling["models"].items()
+    shares = {name: row for name, row in ceiling["shares"].items() if name != "random"}
+    # Divergences and blurred baselines rank methods like the other columns, and would not fit beside them.
+    measures = [name for name in shares[next(iter(shares))] if not name.endswith(("_kl", "_blur"))]
+    order = sorted(shares, key=lambda name: -sum(shares[name][measure]["mean"] for measure in measures))
+    rows = [
+        ["method", "passes", *(f"`{measure}`" for measure in measures)],
+        ["---"] * (2 + len(measures)),
+        *([f"`{name}`", f"{methods[name]['passes']:.0f}", *(_share(shares[name][key]) for key in measures)] for name in order),
+        ["floor: area of `random`", "", *(f"{methods['random']['measures'][key]['mean']:.3f}" for key in measures)],
+        ["ceiling: area of `greedy`", f"{best['runs_per_image']:.0f}", *(f"{best['measures'][key]['mean']:.3f}" for key in measures)],
+    ]
+    return [_line(row) for row in rows]
+
+
+def _share(share: Mapping[str, float]) -> str:
+    return f"{100 * share['mean']:.0f} [{100 * share['low']:.0f}, {100 * share['high']:.0f}]"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    print("\n".join(tabulate(json.loads(Path(sys.argv[1], "summary.json").read_text()))))
