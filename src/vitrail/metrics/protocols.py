@@ -1,5 +1,7 @@
 """Published insertion/deletion protocols by name, so that results are comparable."""
 
+from dataclasses import replace
+
 from vitrail.core.registry import Registry
 from vitrail.metrics.protocol import Protocol
 
@@ -38,7 +40,7 @@ PROTOCOLS.register("mutex")(
     )
 )
 
-PROTOCOLS.register("chefer")(
+CHEFER = PROTOCOLS.register("chefer")(
     Protocol(
         description="10, 20 ... 90 % of the pixels of the smoothly enlarged map turn black, most relevant first (positive) and least "
         "(negative), top-1 hit rate, mean over the points",
@@ -66,17 +68,14 @@ PROTOCOLS.register("rise")(
 )
 
 PROTOCOLS.register("road")(
-    Protocol(
+    replace(
+        CHEFER,
         description="10, 20, 30, 40, 50, 70, 90 % of the pixels of the map, filled in from the others with a little noise, most relevant "
         "first (MoRF) and least (LeRF), top-1, mean over the points",
         source="Rong et al. 2022 (ROAD), arXiv:2202.00449, and its published code",
         shares=(0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
-        unit="pixels",
-        axis="mean",
+        smooth=False,
         baselines=("imputed",),
-        scores=("top1",),
-        orders=("most", "least"),
-        directions=("deletion",),
     )
 )
 
