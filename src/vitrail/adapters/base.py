@@ -28,9 +28,9 @@ class ViTAdapter(RecordedBlocks):
         return super().logits(images)
 
     @property
-    @abstractmethod
     def num_prefix_tokens(self) -> int:
         """Number of tokens before the patches (class, distillation, registers)."""
+        return len(self.prefix_tokens)
 
     @property
     @abstractmethod

@@ -5,10 +5,10 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -60,6 +60,7 @@ class TarImages(LabeledImages):
     labels: Sequence[int] = field(repr=False)
     class_names: Sequence[str]
     transform: Transform = field(repr=False)
+    per_image: ClassVar[tuple[str, ...]] = ("members", "places", "damage", "labels")
 
     def open(self, index: int) -> Image.Image:
         name = self.name(index)
@@ -86,15 +87,6 @@ class TarImages(LabeledImages):
 
     def num_bytes(self, index: int) -> int:
         return int(self.places[index, 2])
-
-    def subset(self, indices: Sequence[int]) -> "TarImages":
-        return replace(
-            self,
-            members=[self.members[i] for i in indices],
-            places=self.places[list(indices)],
-            damage=[self.damage[i] for i in indices],
-            labels=[self.labels[i] for i in indices],
-        )
 
 
 def read_tars(

@@ -71,10 +71,6 @@ class HuggingFaceViTAdapter(ViTAdapter):
         return find_patch_embedding(self.base)
 
     @property
-    def num_prefix_tokens(self) -> int:
-        return len(self.prefix_tokens)
-
-    @property
     def prefix_tokens(self) -> Float[Tensor, "p d"]:
         embeddings = self.base.embeddings
         width = self._embedder_weight.shape[0]

@@ -32,10 +32,6 @@ class TorchvisionViTAdapter(ViTAdapter):
         return self.module
 
     @property
-    def num_prefix_tokens(self) -> int:
-        return 1
-
-    @property
     def prefix_tokens(self) -> Float[Tensor, "p d"]:
         return self.vit.class_token[0]
 

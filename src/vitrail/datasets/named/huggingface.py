@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -34,6 +34,7 @@ class TableImages(LabeledImages):
     transform: Transform = field(repr=False)
     source: str
     numbers: Sequence[int] = field(repr=False)
+    per_image: ClassVar[tuple[str, ...]] = ("labels", "numbers")
 
     def open(self, index: int) -> Image.Image:
         content = _read_cell(self.table[self.numbers[index]][self.column], self.name(index))
@@ -47,9 +48,6 @@ class TableImages(LabeledImages):
         if cell is None:
             return -1
         return file_bytes(cell["path"] or "") if cell["bytes"] is None else len(cell["bytes"])
-
-    def subset(self, indices: Sequence[int]) -> "TableImages":
-        return replace(self, labels=[self.labels[i] for i in indices], numbers=[self.numbers[i] for i in indices])
 
 
 @dataclass(frozen=True)

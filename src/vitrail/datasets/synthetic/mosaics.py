@@ -10,7 +10,7 @@ Schiele 2022, "Towards better understanding attribution methods", arXiv:2205.104
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -66,6 +66,7 @@ class Mosaics(GroundTruthImages):
     mosaics: Sequence[Mosaic] = field(repr=False)
     cells: int
     preprocessing: Preprocessing = field(repr=False)
+    per_image: ClassVar[tuple[str, ...]] = ("mosaics", "labels")
 
     def open(self, index: int) -> Image.Image:
         height, width = mosaic_size(self.preprocessing)
@@ -95,9 +96,6 @@ class Mosaics(GroundTruthImages):
 
     def read_ground_truth(self, index: int, photo: Image.Image) -> Mask:
         return self.ground_truth(index)
-
-    def subset(self, indices: Sequence[int]) -> "Mosaics":
-        return replace(self, mosaics=[self.mosaics[i] for i in indices], labels=[self.labels[i] for i in indices])
 
     def with_transform(self, transform: Transform) -> "Mosaics":
         """Return the same mosaics with another transform; a `Preprocessing` crops the members, but not the mosaic."""
