@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vitrail.core.errors import FolderTakenError, InvalidInputError, OutputError
+from vitrail.core.errors import FolderTakenError, InvalidInputError, OutputError, failures_as
 from vitrail.core.locking import is_lock, only_run
 
 PARTIAL = ".partial-"
@@ -215,12 +215,10 @@ def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _expect_empty(path: Path) -> None:
-    try:
+    with failures_as(OutputError, f"cannot read {path}", "; choose another --out"):
         empty = not path.is_dir() or all(
             is_lock(entry) or is_left_over(entry) or entry.name == MARK for entry in path.iterdir()
         )
-    except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror or error}; choose another --out") from error
     if not empty:
         raise FolderTakenError(
             f"{path} exists and is not empty; choose another --out, or add --overwrite to replace results of the same name"

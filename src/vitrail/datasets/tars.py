@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 from PIL import Image
 
-from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.errors import ImageError, InvalidInputError, failures_as
 from vitrail.core.files import regular_file
 from vitrail.core.json_io import parse_json
 from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Transform
@@ -71,12 +71,9 @@ class TarImages(LabeledImages):
             raise ImageError(
                 f"expected an image file of at most {MAX_BYTES // MEGA:,} MB, got {num_bytes / MEGA:,.0f} MB: {name}"
             )
-        try:
-            with regular_file(self.shards[shard]).open("rb") as file:
-                file.seek(offset)
-                content = file.read(num_bytes)
-        except OSError as error:
-            raise ImageError(f"cannot read {name}: {error.strerror or error}") from error
+        with failures_as(ImageError, f"cannot read {name}"), regular_file(self.shards[shard]).open("rb") as file:
+            file.seek(offset)
+            content = file.read(num_bytes)
         if len(content) < num_bytes:
             raise ImageError(f"expected {num_bytes} bytes, got {len(content)}, since the tar file is cut short: {name}")
         return decode_image(content, name, num_channels=getattr(self.transform, "num_channels", 3))

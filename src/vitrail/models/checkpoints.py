@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vitrail.core.errors import CheckpointError, OutputError
+from vitrail.core.errors import CheckpointError, OutputError, failures_as
 from vitrail.core.files import atomic_write, regular_file
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.listing import MAX_LISTED, shorten_list
@@ -55,11 +55,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             are not plain numbers or larger than their stored data.
     """
     path = Path(path)
-    try:
-        with regular_file(path).open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    with failures_as(CheckpointError, f"cannot read the checkpoint {path}"), regular_file(path).open("rb") as file:
+        head = file.read(16)
     checkpoint = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path)
     tensors = [item for state in checkpoint.states.values() for item in state.items()]
     invalid = [f"{name} ({fault})" for name, tensor in tensors if (fault := find_tensor_fault(tensor))]

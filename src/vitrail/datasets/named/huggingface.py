@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from vitrail.core.errors import ImageError, InvalidInputError, MissingExtraError
+from vitrail.core.errors import ImageError, InvalidInputError, MissingExtraError, failures_as
 from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Transform, Unreadable, file_bytes
 from vitrail.datasets.image_io import decode_image
 from vitrail.datasets.named.annotations import need
@@ -95,12 +95,10 @@ def _read_cell(cell: Mapping[str, Any] | None, name: str) -> bytes:
         raise ImageError(f"expected an image in {name}, found none")
     if cell["bytes"] is not None:
         return bytes(cell["bytes"])
-    try:
+    with failures_as(ImageError, f"cannot read {cell['path']}"):
         if not Path(cell["path"]).is_file():
             raise ImageError(f"expected an image file, got none at {cell['path']}")
         return Path(cell["path"]).read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot read {cell['path']}: {error.strerror}") from error
 
 
 def read_huggingface(
