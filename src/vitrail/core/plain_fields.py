@@ -1,0 +1,20 @@
+"""Data classes as plain values, for JSON and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar, Self
+
+
+class PlainFields:
+    """Abstract: a dataclass whose fields are numbers, words, and tuples or dictionaries of them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain numbers and lists, ready for JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Restore from the result of `to_dict`."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
