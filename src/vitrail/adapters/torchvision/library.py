@@ -23,7 +23,7 @@ from vitrail.adapters.torchvision.creation import (
     make_trained_torchvision,
     published_preprocessing,
 )
-from vitrail.adapters.torchvision.training_files import read_training
+from vitrail.adapters.training_settings import TrainingSettings, read_arguments
 from vitrail.core.errors import CheckpointError, InvalidInputError
 
 OUR_NAMES = {"stochastic_depth_prob": "drop_path", "attention_dropout": "attention_dropout", "image_size": "image_size"}
@@ -40,7 +40,6 @@ class TorchvisionLibrary(Library):
     title: ClassVar[str] = "torchvision"
 
     adapt = staticmethod(adapt_torchvision)
-    read_training = staticmethod(read_training)
 
     def list_names(self) -> Collection[str]:
         return list_models(module=models)
@@ -93,6 +92,19 @@ class TorchvisionLibrary(Library):
             )
         find_weights(name)
         return make_torchvision(name, options)
+
+    def read_training(self, extra: Mapping[str, Any]) -> TrainingSettings | None:
+        # What torchvision's references/classification/train.py writes beside the weights.
+        arguments = read_arguments(extra)
+        name, size, resized = (arguments.get(key) for key in ("model", "val_crop_size", "val_resize_size"))
+        if name not in list_models(module=models):
+            return None
+        preprocessing: dict[str, Any] = {}
+        if isinstance(size, int) and isinstance(resized, int) and 0 < size <= resized:
+            preprocessing = {"size": (size, size), "crop_fraction": size / resized}
+        if arguments.get("interpolation"):
+            preprocessing["interpolation"] = arguments["interpolation"]
+        return TrainingSettings(str(name), preprocessing=preprocessing)
 
     def read_weights(self, name: str, **options: Any) -> TrainedWeights:
         return trained_weights(make_trained_torchvision(name, **options)[0])
