@@ -75,3 +75,8 @@ def failures_as(
         yield
     except causes as error:
         raise kind(f"{what}: {getattr(error, 'strerror', None) or error}{remedy}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not blank, or else the error's kind."""
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vitrail.core.errors import CheckpointError, OutputError, failures_as
+from vitrail.core.errors import CheckpointError, OutputError, failures_as, first_line
 from vitrail.core.files import atomic_write, regular_file
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.listing import MAX_LISTED, shorten_list
@@ -207,9 +207,7 @@ def _read_pickled(path: Path) -> Checkpoint:
             ) from error
         raise CheckpointError(f"damaged checkpoint, or no file of weights: {path}") from error
     except Exception as error:  # A damaged zip or pickle fails in many ways: RuntimeError, EOFError, KeyError, ...
-        raise CheckpointError(
-            f"damaged or truncated checkpoint {path}: {str(error).splitlines()[0] if str(error) else error!r}"
-        ) from error
+        raise CheckpointError(f"damaged or truncated checkpoint {path}: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"expected a dictionary of tensors in {path}, got {type(content).__name__}")
     states = find_states(content)
