@@ -128,11 +128,7 @@ class InsertionDeletion(ImageMetric):
         return perturbation_curves(batch.classifier, batch.images, explanation, self.protocol)
 
     def _store(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None) -> None:
-        """Store the curves as well.
-
-        Raises:
-            InvalidInputError: The curves have other points than those of earlier batches.
-        """
+        """Store the curves as well; refuse other points than those of earlier batches."""
         if self.protocol.cells_per_step is not None:
             num_cells = self.num_cells.new_tensor(explanation.relevance[0].numel())
             self.num_cells = _check_one_grid(torch.stack([self.num_cells, num_cells]))

@@ -30,7 +30,6 @@ class HiTLibrary(Library):
     rebuild = staticmethod(HiT.from_config)
 
     def load(self, name: str, **options: Any) -> Classifier:
-        """Load a published HiT: a local file, or `owner/name` or `owner/name/file` on the Hugging Face hub."""
         return load_published(name, "hit", **options)
 
     def build(self, name: str, spec: ModelSpec) -> Classifier:

@@ -31,20 +31,10 @@ class INTRLibrary(Library):
     adapt = staticmethod(adapt_intr)
 
     def load(self, name: str, **options: Any) -> Classifier:
-        """Load a published INTR: a local file, or `owner/name` or `owner/name/file` on the Hugging Face hub."""
         return load_published(name, "intr", **options)
 
     def build(self, name: str, spec: ModelSpec) -> Classifier:
-        """Build an INTR for training.
-
-        Args:
-            name: `intr_resnet50` or another of `INTR_SIZES`, or `intr` with the option `backbone`.
-            spec: Options are fields of `INTRConfig`; `pretrained` refers to the backbone.
-
-        Raises:
-            UnknownNameError: There is no such backbone, or its weights could not be fetched.
-            InvalidInputError: An INTR does not have these options, or their values are incompatible.
-        """
+        # Options are fields of `INTRConfig`; `pretrained` refers to the backbone.
         known = [field.name for field in fields(INTRConfig) if field.name != "num_classes"]
         unknown = [option for option in spec.options if option not in known]
         if unknown:
@@ -68,7 +58,6 @@ class INTRLibrary(Library):
         return adapt_intr(module, name, (), preprocessing)
 
     def rebuild(self, config: Mapping[str, Any]) -> INTR:
-        """Build the network that a file describes, without its weights."""
         intr_config = INTRConfig.from_dict(config)
         return INTR(intr_config, build_backbone(intr_config))
 

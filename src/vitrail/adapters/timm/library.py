@@ -41,12 +41,6 @@ class TimmLibrary(Library):
     read_training = staticmethod(read_training)
 
     def build(self, name: str, spec: ModelSpec) -> Classifier:
-        """Build a timm network for training.
-
-        Raises:
-            UnknownNameError: timm knows no such model, or its weights could not be fetched.
-            InvalidInputError: The network does not have these options, a file cannot store them, or they have another name here.
-        """
         options = _translate_spec(name, spec)
         try:
             module = make_timm(name, spec.pretrained, options)
@@ -62,11 +56,6 @@ class TimmLibrary(Library):
         )
 
     def rebuild(self, config: Mapping[str, Any]) -> nn.Module:
-        """Build the network that a file describes, without its weights.
-
-        Raises:
-            CheckpointError: The description does not name a timm model and options of its shape.
-        """
         name, options = config["name"], lists_to_tuples(config["options"])
         if not isinstance(name, str) or not timm.is_model(name) or not isinstance(options, dict):
             raise CheckpointError(f"expected the name of a timm model and its options, got {name!r} and {options!r}")

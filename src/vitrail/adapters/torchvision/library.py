@@ -45,16 +45,9 @@ class TorchvisionLibrary(Library):
         return list_models(module=models)
 
     def load(self, name: str, **options: Any) -> Classifier:
-        """Load a torchvision model, with trained weights unless `pretrained=False`."""
         return create_torchvision(name, **options)
 
     def build(self, name: str, spec: ModelSpec) -> Classifier:
-        """Build a torchvision network for training, or one that gives an embedding, if it has no classes.
-
-        Raises:
-            UnknownNameError: torchvision knows no such model, or its weights could not be fetched.
-            InvalidInputError: The network does not have these options, or a file cannot store them.
-        """
         known = find_weights(name)
         if spec.in_channels != 3:
             raise InvalidInputError(
@@ -80,11 +73,6 @@ class TorchvisionLibrary(Library):
         return replace(classifier, class_names=names) if len(names) == spec.num_classes else classifier
 
     def rebuild(self, config: Mapping[str, Any]) -> nn.Module:
-        """Build the network that a file describes, without its weights.
-
-        Raises:
-            CheckpointError: The description does not name a torchvision model and options of its shape.
-        """
         name, options = config["name"], lists_to_tuples(config["options"])
         if not isinstance(name, str) or not isinstance(options, dict) or set(options) & set(NOT_SHAPE):
             raise CheckpointError(
