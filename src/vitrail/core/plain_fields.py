@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
+
+# Not typing.Self, which jaxtyping's checks at run time do not support.
+Fields = TypeVar("Fields", bound="PlainFields")
 
 
 class PlainFields:
@@ -15,6 +18,6 @@ class PlainFields:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[Fields], fields: Mapping[str, Any]) -> Fields:
         """Restore from the result of `to_dict`."""
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
