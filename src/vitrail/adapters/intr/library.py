@@ -8,16 +8,20 @@ from torch import nn
 
 from vitrail.adapters.build_spec import BuildSpec, ModelSpec
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.fit_weights import TrainedWeights
+from vitrail.adapters.fit_weights import TrainedWeights, transfer_to_same
 from vitrail.adapters.intr.adapter import INTR_PREPROCESSING, adapt_intr
-from vitrail.adapters.intr.building import build_backbone
-from vitrail.adapters.intr.transfer import transfer_to_intr
+from vitrail.adapters.intr.building import TIMM, build_backbone
+from vitrail.adapters.libraries import find_source
 from vitrail.adapters.library import Library
 from vitrail.adapters.local_files import load_published
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import CheckpointError, InvalidInputError
 from vitrail.core.registry import unknown_name
+from vitrail.models.checkpoints import load_strictly
 from vitrail.models.intr import INTR, INTR_SIZES, INTRConfig
+from vitrail.models.intr.backbone import batch_counter_names, rename_resnet_weights
 from vitrail.models.intr.config import CUSTOM
+from vitrail.models.intr.published import is_detr, is_published, to_own_names
+from vitrail.models.intr.transfer import transfer_from_detector, transfer_from_intr
 from vitrail.models.load_report import LoadReport
 
 
@@ -67,4 +71,35 @@ class INTRLibrary(Library):
     def transfer(
         self, classifier: Classifier, weights: TrainedWeights, source: str, *, keep_head: bool, query_noise: float
     ) -> LoadReport:
-        return transfer_to_intr(cast(INTR, classifier.module), weights, source, keep_head=keep_head, query_noise=query_noise)
+        model, state = cast(INTR, classifier.module), weights.state
+        if not (is_published(state) or "queries" in state):
+            return _transfer_to_backbone(model, weights, source)
+        if weights.num_heads not in (None, model.config.num_heads):
+            raise CheckpointError(
+                f"{source} does not fit this model: it has {weights.num_heads} attention heads, the model {model.config.num_heads}"
+            )
+        if is_detr(state):
+            return transfer_from_detector(model, state, source, query_noise)
+        renamed = to_own_names(state) if is_published(state) else state
+        return transfer_from_intr(
+            model, {name: tensor.float() for name, tensor in renamed.items()}, source, keep_head, query_noise
+        )
+
+
+def _transfer_to_backbone(model: INTR, weights: TrainedWeights, source: str) -> LoadReport:
+    network = model.backbone.network
+    if model.config.backbone.startswith(TIMM):
+        if weights.library not in ("", find_source(network)):
+            raise CheckpointError(
+                f"expected weights of {model.config.backbone}, the backbone, of a DETR or of an INTR, got {source}, which are of "
+                f"{weights.library}"
+            )
+        report = transfer_to_same(network, weights, source, keep_head=False)
+    else:
+        state = rename_resnet_weights(
+            {name: tensor for name, tensor in weights.state.items() if not name.endswith("num_batches_tracked")}
+        )
+        load_strictly(network, state, source, optional=batch_counter_names(network))
+        report = LoadReport(tuple(state), (), tuple(name for name in weights.state if name.startswith("fc.")))
+    taken = tuple(f"backbone.network.{name}" for name in report.taken)
+    return LoadReport(taken, tuple(name for name in model.state_dict() if name not in taken), report.unused)

@@ -28,7 +28,6 @@ class OpenClipViTAdapter(ViTAdapter):
 
     @property
     def vit(self) -> Any:
-        """The image tower, untyped because its parts are."""
         return image_tower(self.module)
 
     @property
