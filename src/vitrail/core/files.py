@@ -141,14 +141,13 @@ def output_folder(path: str | Path) -> Path:
         OutputError: The path is a file, or the folder is not writable.
     """
     path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    with failures_as(OutputError, f"cannot write into {path}", "; choose another --out"):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise OutputError(f"expected a folder for the results, but {path} is a file; choose another --out") from None
         with tempfile.TemporaryFile(dir=path):
             pass
-    except FileExistsError:
-        raise OutputError(f"expected a folder for the results, but {path} is a file; choose another --out") from None
-    except OSError as error:
-        raise OutputError(f"cannot write into {path}: {error.strerror or error}; choose another --out") from error
     return path
 
 

@@ -1,12 +1,15 @@
 """Batches of images, one per image size, as an evaluation takes them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from vitrail.adapters import Classifier
 from vitrail.datasets.dataset import Batch, LabeledImages, Unreadable
-from vitrail.runs.shards import S
+from vitrail.runs.shards import Shard
+
+S = TypeVar("S", bound=Shard)
 
 Columns = tuple[np.ndarray, ...]
 """One entry per image each, the first with the indices of the images."""

@@ -98,11 +98,12 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     Raises:
         OutputError: The file cannot be written; an older file stays intact.
     """
-    with atomic_write(path) as partial:
-        try:
-            save_file(dict(tensors), partial, metadata=None if metadata is None else dict(metadata))
-        except SafetensorError as error:  # Raised for a full disk, instead of an OSError.
-            raise OutputError(f"cannot write {path}: {error}; what was there before is unchanged") from error
+    full_disk = (SafetensorError,)  # Instead of an OSError.
+    with (
+        atomic_write(path) as partial,
+        failures_as(OutputError, f"cannot write {path}", "; what was there before is unchanged", full_disk),
+    ):
+        save_file(dict(tensors), partial, metadata=None if metadata is None else dict(metadata))
 
 
 def _convert_for_storage(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -183,10 +184,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"damaged or truncated safetensors file {path}: {error}") from error
-    try:
+    with failures_as(CheckpointError, f"the description inside {path} is not JSON", causes=(ValueError,)):
         described = parse_json(metadata.get(METADATA_KEY, "{}"))
-    except ValueError as error:
-        raise CheckpointError(f"the description inside {path} is not JSON: {error}") from error
     if not isinstance(described, dict):
         raise CheckpointError(f"expected a JSON object as the description inside {path}, got {type(described).__name__}")
     return Checkpoint(state, described, states={"": state})

@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from vitrail.adapters import Preprocessing
-from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.errors import ImageError, InvalidInputError, failures_as
 from vitrail.datasets.dataset import NO_LABEL, Box, LabeledImages, Transform
 from vitrail.datasets.ground_truth import GroundTruthImages, fill_box
 from vitrail.datasets.mask_files import Mask
@@ -73,10 +73,8 @@ class Mosaics(GroundTruthImages):
         mosaic = Image.new("RGB", (width, height))
         for cell, member in enumerate(self.mosaics[index].members):
             left, top, right, bottom = self._cell_box(cell)
-            try:
+            with failures_as(ImageError, f"cannot make a mosaic with {self.images.name(member)}", causes=(ImageError,)):
                 photo = _preprocess_member(self.images.open(member), self.preprocessing, (bottom - top, right - left))
-            except ImageError as error:
-                raise ImageError(f"cannot make a mosaic with {self.images.name(member)}: {error}") from error
             mosaic.paste(photo, (left, top))
         return mosaic
 
