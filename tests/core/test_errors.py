@@ -5,7 +5,11 @@ import pytest
 from vitrail.core import errors
 from vitrail.core.errors import InvalidInputError, MissingExtraError, UnknownNameError, VitrailError
 
-CHILDREN = [value for value in vars(errors).values() if isinstance(value, type) and value is not VitrailError]
+CHILDREN = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and value is not VitrailError and value.__module__ == errors.__name__
+]
 
 
 def test_missing_extra_says_what_to_install():

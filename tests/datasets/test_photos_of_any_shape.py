@@ -23,7 +23,7 @@ from vitrail.explainers import make_explainer
 from vitrail.explanation import Explanation
 from vitrail.metrics import Protocol
 from vitrail.runs.explain_folder import explain_folder
-from vitrail.runs.explain_images import explain_images, explain_photos
+from vitrail.runs.explain_images import explain_images
 from vitrail.runs.explain_photos import explain_photos_into
 
 pytest_plugins = ("tiny", "score_runs")
@@ -113,11 +113,10 @@ def test_photos_with_the_same_grid_are_explained_together_in_order():
     sizes = {classifier.preprocessing.seen_size(photo.height, photo.width) for photo in opened}
     assert len(sizes) == 2
     targets = torch.arange(20) % 5
-    together = explain_photos(occlusion(classifier), opened, [str(i) for i in range(20)], targets)
-    assert together.sources == tuple(str(i) for i in range(20))
+    together = vitrail.explain(classifier, opened, "occlusion", targets)
     assert together.targets.tolist() == targets.tolist()
     for i in (0, 1, 2, 17, 19):
-        assert_close(together[i], explain_photos(occlusion(classifier), [opened[i]], [str(i)], int(targets[i])))
+        assert_close(together[i], vitrail.explain(classifier, opened[i], "occlusion", int(targets[i])))
 
 
 @pytest.mark.parametrize("form", [list, np.array, torch.tensor])

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from goldens import PRECISIONS, assert_close, golden
 from vitrail.models.hit import HiT
-from vitrail.models.hit.checkpoints import published_config, resize_patch_projection, resize_positions
+from vitrail.models.hit.checkpoints import published_config
 from vitrail.models.hit.contributions import Contributions, decompose
+from vitrail.models.resizing import resize_patch_projection, resize_positions
 
 PLAIN = ["hit_nopool", "hit_nopool_nopos"]
 POOLED = ["hit_pool", "hit_pool_small", "hit_pool_nopos"]

@@ -1,7 +1,7 @@
 """The interface to Vision Transformers: patches, tokens, blocks, attention, head."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,14 +23,19 @@ class ViTAdapter(RecordedBlocks):
     patches_attend: ClassVar[bool] = True
     """Whether patches attend to each other. In a HiT only the class token attends."""
 
+    @property
+    def vit(self) -> Any:
+        """The part of the network with the blocks, untyped because libraries leave theirs so."""
+        return self.module
+
     def logits(self, images: Images) -> Logits:
         self.grid_size(images)  # Refuses images that do not fit; networks would fail obscurely, or crop silently.
         return super().logits(images)
 
     @property
-    @abstractmethod
     def num_prefix_tokens(self) -> int:
         """Number of tokens before the patches (class, distillation, registers)."""
+        return len(self.prefix_tokens)
 
     @property
     @abstractmethod

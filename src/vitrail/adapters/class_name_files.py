@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError, failures_as
 from vitrail.core.files import is_file, regular_file
 from vitrail.core.json_io import read_json
 
@@ -37,12 +37,8 @@ def read_names(given: str | Path | Sequence[str], what: str = "class names") -> 
 
 
 def _read_file(path: Path, what: str) -> list[str]:
-    try:
+    with failures_as(InvalidInputError, f"cannot read the {what} in {path}", causes=(OSError, ValueError)):
         content = read_json(path) if path.suffix.lower() == ".json" else regular_file(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InvalidInputError(f"cannot read the {what} in {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InvalidInputError(f"cannot read the {what} in {path}: {error}") from error
     if not isinstance(content, str):
         return _from_json(content, path, what)
     lines = [line.strip() for line in content.rstrip().splitlines()]

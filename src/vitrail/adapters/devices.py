@@ -2,7 +2,7 @@
 
 import torch
 
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError, first_line
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Supported types of devices. torch knows others, which hold no data or are obsolete."""
@@ -29,6 +29,7 @@ def check_device(device: str | torch.device | None) -> torch.device:
             raise RuntimeError(f"vitrail does not compute on {chosen.type!r}")
         torch.empty(0, device=chosen)
     except Exception as error:  # Missing devices raise many kinds of errors, import errors among them.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInputError(f"cannot use device {str(device)!r}: {reason}; expected cpu, cuda, cuda:0 or mps") from error
+        raise InvalidInputError(
+            f"cannot use device {str(device)!r}: {first_line(error)}; expected cpu, cuda, cuda:0 or mps"
+        ) from error
     return chosen

@@ -4,6 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -110,6 +111,9 @@ class Directions:
 class TextTower(ABC):
     """Abstract: embeds texts into the space of a network's image embeddings, as CLIP's text tower does."""
 
+    module: Any
+    """A model of images and texts with a `logit_scale` and, if it was trained with sigmoids as SigLIP, a `logit_bias`."""
+
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "k d"]:
         """Embed texts, without normalizing.
@@ -119,16 +123,18 @@ class TextTower(ABC):
         """
 
     @property
-    @abstractmethod
     def scale(self) -> float:
         """Learned factor of cosine similarities."""
+        return float(self.module.logit_scale.detach().exp())
 
     @property
-    @abstractmethod
     def bias(self) -> float:
         """Learned bias of the logits; 0 where there is none."""
+        bias = getattr(self.module, "logit_bias", None)
+        return 0.0 if bias is None else float(bias.detach())
 
     @property
-    @abstractmethod
     def output(self) -> Output:
         """How the model was trained: "softmax" over texts (CLIP), or "sigmoid" per text (SigLIP)."""
+        # A bias makes sense for sigmoids only; a softmax would not see it.
+        return "softmax" if getattr(self.module, "logit_bias", None) is None else "sigmoid"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from vitrail.core.errors import CheckpointError
+from vitrail.core.errors import CheckpointError, failures_as
 from vitrail.core.files import regular_file
 from vitrail.core.json_io import read_json
 from vitrail.core.listing import shorten_list
@@ -38,12 +38,8 @@ def read_folder_config(folder: str | Path) -> dict[str, Any]:
         CheckpointError: It cannot be read, or its numbers are out of range.
     """
     path = Path(folder) / CONFIG
-    try:
+    with failures_as(CheckpointError, f"cannot read {path}", causes=(OSError, ValueError)):
         config = read_json(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(
             f"expected the config.json of timm (an object with an architecture) or of transformers (with a model_type) in {folder}, got a "
@@ -64,13 +60,10 @@ def check_weight_files(folder: str | Path) -> int:
     """
     num_bytes = 0
     for path in _list_weight_files(Path(folder)):
-        try:
+        failed = f"cannot load the weights of {folder}"
+        with failures_as(CheckpointError, failed, causes=(CheckpointError,)), failures_as(CheckpointError, path.name):
             num_bytes += regular_file(path).stat().st_size
             invalid = [f"{name} ({dtype})" for name, dtype in _read_dtypes(path).items() if _is_invalid(name, dtype)]
-        except OSError as error:
-            raise CheckpointError(f"cannot load the weights of {folder}: {path.name}: {error.strerror or error}") from error
-        except CheckpointError as error:
-            raise CheckpointError(f"cannot load the weights of {folder}: {error}") from error
         if invalid:
             raise CheckpointError(f"expected floating-point weights in {path}, got {shorten_list(invalid)}")
     return num_bytes

@@ -54,7 +54,7 @@ class Library(ABC):
         """Load a trained network by name; see `vitrail.load`."""
 
     def build(self, name: str, spec: ModelSpec) -> Classifier:
-        """Build a network for training; see `vitrail.build`."""
+        """Build a network for training, or one that gives an embedding, if it has no classes; errors as for `vitrail.build`."""
         raise InvalidInputError(f"vitrail builds no networks of {self.title} for training; expected timm, hf or torchvision")
 
     def initialize_mimetically(self, module: nn.Module) -> None:
@@ -68,7 +68,11 @@ class Library(ABC):
         )
 
     def rebuild(self, config: Mapping[str, Any]) -> nn.Module:
-        """Build the network that a vitrail file describes, without its weights: from names and numbers, never from code."""
+        """Build the network that a vitrail file describes, without its weights: from names and numbers, never from code.
+
+        Raises:
+            CheckpointError: The description does not name a network of the library and options of its shape.
+        """
         raise UnsupportedModelError(f"vitrail files cannot describe networks of {self.title}")
 
     def describe(self, module: nn.Module) -> BuildSpec:

@@ -17,9 +17,9 @@ from vitrail.adapters.libraries import ENTRIES, get_library
 from vitrail.adapters.local_files import BUNDLED, bundled_models, check_bundled, find_folder_source, load_bundled, load_local
 from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS
 from vitrail.adapters.user_code import check_user_code, is_user_code, load_user_code
-from vitrail.adapters.weight_checks import expect_finite_weights
 from vitrail.adapters.weight_files import fill_with_weights, load_with_weights
-from vitrail.core.errors import InvalidInputError, UnknownNameError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
+from vitrail.core.listing import shorten_list
 from vitrail.core.outputs import Output
 from vitrail.core.registry import unknown_name
 
@@ -89,7 +89,7 @@ def load(
             classifier = _load(name, weights, weights_key, {**options, **meaning})
         else:
             classifier = replace(_load(name, weights, weights_key, options), **meaning)
-        expect_finite_weights(classifier.module, name)
+        _expect_finite_weights(classifier.module, name)
         classifier.module.to(chosen).eval()
         classifier = classifier if image_size is None else _set_image_size(classifier, image_size)
         classifier = _set_normalization(classifier, mean, std)
@@ -97,6 +97,27 @@ def load(
         check_class_names(names, classifier.num_classes)
         classifier = replace(classifier, class_names=names)
     return classifier
+
+
+def _expect_finite_weights(module: nn.Module, source: str) -> None:
+    """Refuse a network whose weights are not finite floating-point numbers.
+
+    Raises:
+        CheckpointError: The message lists the first invalid weights.
+    """
+    invalid = []
+    for name, tensor in module.named_parameters():
+        if not tensor.is_floating_point():
+            invalid.append(f"{name} ({tensor.dtype})")
+        elif not torch.isfinite(tensor).all():
+            invalid.append(f"{name} (not finite)")
+    for name, buffer in module.named_buffers():
+        if buffer.is_complex() or (buffer.is_floating_point() and torch.isnan(buffer).any()):
+            invalid.append(f"{name} (not finite)")
+    if invalid:
+        raise CheckpointError(
+            f"refused {source}: expected weights that are finite floating-point numbers, got {shorten_list(invalid)}"
+        )
 
 
 def _load(name: str, weights: str | Path | None, key: str | None, options: dict[str, Any]) -> Classifier:

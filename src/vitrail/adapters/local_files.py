@@ -8,12 +8,11 @@ from vitrail.adapters.adapting import adapt
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.described_files import build_described
 from vitrail.adapters.folder_checks import read_folder_config
-from vitrail.adapters.hub_files import download
 from vitrail.adapters.intr.building import build_published as build_published_intr
 from vitrail.adapters.libraries import get_library
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
 from vitrail.adapters.weight_files import load_self_described
-from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import Checkpoint, read_checkpoint
 from vitrail.models.diffmask.files import refuse_mask
@@ -141,5 +140,36 @@ def load_published(name: str, source: str, **options: Any) -> Classifier:
         UnknownNameError: There is no such file or repository.
         CheckpointError: The file is damaged, unsafe or something else.
     """
-    path = Path(name) if Path(name).exists() else download(name, source)
+    path = Path(name) if Path(name).exists() else _download(name, source)
     return load_local(path, surely_hit=source == "hit", **options)
+
+
+def _download(name: str, source: str) -> Path:
+    """Fetch the file of weights of a hub repository, given as owner/name or owner/name/file.
+
+    Raises:
+        UnknownNameError: There is no such repository or file, or it holds several files of weights.
+    """
+    from huggingface_hub import hf_hub_download, list_repo_files  # noqa: PLC0415 (heavy, and needed for downloads only)
+
+    owner, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    if not owner or not repository:
+        raise UnknownNameError(f"no such file: {name!r}; expected a file, or a hub repository as owner/name or owner/name/file")
+    repository = f"{owner}/{repository}"
+    try:
+        if not file:
+            weights = [
+                entry for entry in list_repo_files(repository) if entry.endswith((".safetensors", ".pth", ".pt", ".bin"))
+            ]
+            if len(weights) != 1:
+                choices = ", ".join(f"{source}:{repository}/{name}" for name in weights)
+                raise UnknownNameError(f"expected one file of weights in {repository}, found {len(weights)}; choose: {choices}")
+            file = weights[0]
+        return Path(hf_hub_download(repository, file))
+    except UnknownNameError:
+        raise
+    except Exception as error:  # The hub's client raises its own, requests' and OS errors.
+        raise UnknownNameError(
+            f"cannot fetch {name!r} from the Hugging Face hub: {error}; check the name and the connection"
+        ) from error

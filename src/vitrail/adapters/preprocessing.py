@@ -1,7 +1,6 @@
 """Turn photos into the network's input, and map regions back to the photo's pixels."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -16,6 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from vitrail.adapters.spectral_photo import SpectralPhoto
 from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.plain_fields import PlainFields
 from vitrail.core.types import Images
 
 MAX_RESIZED_PIXELS = 100_000_000
@@ -31,7 +31,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(PlainFields):
     """Resize, center crop, scale to [0, 1], normalize: the preprocessing that a trained network expects.
 
     Args:
@@ -103,16 +103,6 @@ class Preprocessing:
     def fixed(self) -> bool:
         """Whether every photo becomes an image of size `size`."""
         return self.crop_mode != "whole"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to plain numbers and lists, ready for JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "Preprocessing":
-        """Restore from the result of `to_dict`."""
-        frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        return cls(**frozen)
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width after resizing, before the crop."""

@@ -18,7 +18,7 @@ from vitrail.adapters.library import Library
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.training_settings import TrainingSettings
 from vitrail.adapters.weight_matching import load_match, match_weights
-from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, failures_as
 from vitrail.core.hooks import attributes
 from vitrail.models.checkpoints import Checkpoint, read_checkpoint
 from vitrail.models.limits import build_on_meta
@@ -115,10 +115,9 @@ def _build(
     _report(path, name, notes)
     if settings.class_map and not classifier.class_names:
         logger.info("%s was trained with the class map %s; give it as class names", path, settings.class_map)
-    try:
+    what = f"the preprocessing that the training settings in {path} describe is invalid"
+    with failures_as(CheckpointError, what, causes=(InvalidInputError, TypeError)):
         preprocessing: Preprocessing = replace(classifier.preprocessing, **settings.preprocessing)
-    except (InvalidInputError, TypeError) as error:
-        raise CheckpointError(f"the preprocessing that the training settings in {path} describe is invalid: {error}") from error
     return replace(classifier, name=_name(name, path), preprocessing=preprocessing)
 
 

@@ -65,10 +65,6 @@ def estimate_scores(
     methods: str | Iterable[str] | None = None,
     protocol: str | Protocol | Iterable[str] | None = None,
     metrics: str | Iterable[str] = (),
-    limit: int | None = None,
-    target: int | str | None = None,
-    options: Any = None,
-    mosaic: int | None = None,
     **more: Unpack[ScoreOptions],
 ) -> list[Estimate]:
     """Estimate the cost of `score` or `compare`, one estimate per model.
@@ -80,9 +76,9 @@ def estimate_scores(
     if protocol is None and not metrics and len(models) == 1:  # As `score`; `compare` measures all models alike.
         classifier = as_classifier(models[0], more.get("device"))
         models, protocol = [classifier], default_protocol(classifier)
-    run = make_run(data, protocol, metrics, limit, target, options, mosaic, more)
+    run = make_run(data, protocol, metrics, more)
     estimates = list[Estimate]()
-    for classifier, explainers in prepare_models(models, None if methods is None else as_list(methods), more):
+    for classifier, explainers in prepare_models(models, methods, more):
         images = run.read_images(classifier)
         passes = count_passes_of_first(classifier, images, explainers)  # Includes the first look at the network.
         num_images = len(images)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from vitrail.api.models import Model, Options, as_classifier, as_list
+from vitrail.api.models import Model, as_classifier, as_list
 from vitrail.api.scores import ScoreOptions, score
 from vitrail.core.errors import InvalidInputError
 from vitrail.evaluation import Scores
@@ -51,14 +51,11 @@ def recommend(
     budget: float | None = None,
     protocol: str | Protocol | Iterable[str] | None = None,
     metrics: str | Iterable[str] = (),
-    limit: int | None = DEFAULT_LIMIT,
-    target: int | str | None = None,
-    options: Options | None = None,
     **more: Unpack[ScoreOptions],
 ) -> Recommendation:
     """Score methods on a sample of images and recommend one.
 
-    Arguments that are not listed are those of `vitrail.score`.
+    Arguments that are not listed are those of `vitrail.score`, but `limit` is 100 images if it is not given.
 
     Args:
         data: Images that the model was not trained on.
@@ -79,5 +76,6 @@ def recommend(
         if methods is None
         else [name for name in as_list(methods) if name != CONTROL]
     )
-    scores = score(classifier, data, [*tried, CONTROL], protocol, metrics, limit, target, options, **more)
+    more.setdefault("limit", DEFAULT_LIMIT)
+    scores = score(classifier, data, [*tried, CONTROL], protocol, metrics, **more)
     return Recommendation(reach_verdict(scores, budget), scores, slow)

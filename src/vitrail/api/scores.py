@@ -1,7 +1,7 @@
 """Score how faithful explanations are, for one model or several."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -35,9 +35,13 @@ logger = logging.getLogger(__name__)
 
 
 class ScoreOptions(TypedDict, total=False):
-    """Further options of `score` and `compare`.
+    """Further options of `score`, `compare`, `recommend` and `estimate_scores`, by keyword.
 
     Attributes:
+        limit: Maximum number of images, evenly spread over the folder (default: all).
+        target: Class to explain; None for the predicted one, "label" for the label of every image.
+        options: Options by metric.
+        mosaic: Grid pointing game: cells per side of mosaics, made of images that the model classifies confidently. Not for `compare`.
         method_options: Options by method.
         steps: Number of steps of all protocols (default: the protocol's); results are then not comparable to published ones.
         order: Which cells change first, "most" or "least" relevant, for all protocols (default: the protocol's).
@@ -56,6 +60,10 @@ class ScoreOptions(TypedDict, total=False):
         device: Device for models given by name (default: the fastest available).
     """
 
+    limit: int | None
+    target: int | str | None
+    options: Options | None
+    mosaic: int | None
     method_options: Options | None
     steps: int | None
     order: Literal["most", "least"] | None
@@ -79,10 +87,6 @@ def score(
     methods: str | Iterable[str] | None = None,
     protocol: str | Protocol | Iterable[str] | None = None,
     metrics: str | Iterable[str] = (),
-    limit: int | None = None,
-    target: int | str | None = None,
-    options: Options | None = None,
-    mosaic: int | None = None,
     **more: Unpack[ScoreOptions],
 ) -> Scores:
     """Measure how faithful the explanations of methods are.
@@ -97,20 +101,13 @@ def score(
         protocol: Names of protocols of insertion and deletion, or one of your own; if neither protocol nor metrics are named, "tokens" for
             a Vision Transformer and "hit" for a HiT and all others.
         metrics: Names of other metrics.
-        limit: Maximum number of images, evenly spread over the folder.
-        target: Class to explain; None for the predicted one, "label" for the label of every image.
-        options: Options by metric.
-        mosaic: Grid pointing game: cells per side of mosaics, made of images that the model classifies confidently.
-        more: See `ScoreOptions`.
+        more: `limit`, `target`, `out` and others, see `ScoreOptions`.
     """
     metrics = as_list(metrics)
-    run = make_run(data, protocol, metrics, limit, target, options, mosaic, more)
-    classifier = as_classifier(model, more.get("device"))
-    check_outputs(classifier)
+    run = make_run(data, protocol, metrics, more)
+    classifier, explainers = _prepare(model, methods, more, make_explainers)
     if protocol is None and not metrics:
-        run = make_run(data, default_protocol(classifier), metrics, limit, target, options, mosaic, more)
-    names = [default_method(classifier), CONTROL] if methods is None else as_list(methods)
-    explainers = make_explainers(classifier, names, more.get("method_options"), more.get("precision", "full"))
+        run = make_run(data, default_protocol(classifier), metrics, more)
     if (out := more.get("out")) is not None:
         return run.score_into(Path(out), classifier, explainers)
     scores = run.score(classifier, explainers)
@@ -126,9 +123,6 @@ def compare(
     methods: str | Iterable[str] | None = None,
     protocol: str | Protocol | Iterable[str] | None = None,
     metrics: str | Iterable[str] = (),
-    limit: int | None = None,
-    target: int | str | None = None,
-    options: Options | None = None,
     **more: Unpack[ScoreOptions],
 ) -> Table:
     """Score the methods of several models on the same images, and put them into one table.
@@ -141,24 +135,36 @@ def compare(
             default method of each model, and random as the control.
         protocol: As for `score`, but "hit" if neither protocol nor metrics are named, which measures all models alike.
     """
-    run = make_run(data, protocol, metrics, limit, target, options, None, more)
+    if more.get("mosaic") is not None:
+        raise InvalidInputError(
+            "expected no mosaic for compare, since mosaics differ from model to model; score one model at a time"
+        )
+    run = make_run(data, protocol, metrics, more)
     models = list(models)
-    prepared = prepare_models(models, None if methods is None else as_list(methods), more)
+    prepared = prepare_models(models, methods, more)
     if (out := more.get("out")) is not None:
         return run.compare_into(Path(out), [_describe(model) for model in models], prepared)
     return Table.from_scores([run.score(classifier, explainers) for classifier, explainers in prepared])
 
 
 def prepare_models(
-    models: Sequence[Model], methods: Sequence[str] | None, more: ScoreOptions
+    models: Sequence[Model], methods: str | Iterable[str] | None, more: ScoreOptions
 ) -> Iterator[tuple[Classifier, Sequence[Explainer]]]:
     """Load one model after the other, and create the methods that can explain it."""
+    names = None if methods is None else as_list(methods)
     for model in models:
-        classifier = as_classifier(model, more.get("device"))
-        check_outputs(classifier)
-        create = make_explainers if methods is None else make_capable_explainers
-        names = [default_method(classifier), CONTROL] if methods is None else methods
-        yield classifier, create(classifier, names, more.get("method_options"), more.get("precision", "full"))
+        yield _prepare(model, names, more, make_capable_explainers)
+
+
+def _prepare(
+    model: Model, methods: str | Iterable[str] | None, more: ScoreOptions, create: Callable[..., list[Explainer]]
+) -> tuple[Classifier, list[Explainer]]:
+    """Load a model, and create the named methods, or its own default and the control."""
+    classifier = as_classifier(model, more.get("device"))
+    check_outputs(classifier)
+    if methods is None:
+        methods, create = [default_method(classifier), CONTROL], make_explainers
+    return classifier, create(classifier, as_list(methods), more.get("method_options"), more.get("precision", "full"))
 
 
 def _describe(model: Model) -> str:
@@ -171,10 +177,6 @@ def make_run(
     data: str | Path,
     protocol: str | Protocol | Iterable[str] | None,
     metrics: str | Iterable[str],
-    limit: int | None,
-    target: int | str | None,
-    options: Options | None,
-    mosaic: int | None,
     more: ScoreOptions,
 ) -> ScoringRun:
     """Put the arguments of `score` together as a run."""
@@ -183,15 +185,15 @@ def make_run(
     protocols = protocol if protocol is None or isinstance(protocol, str | Protocol) else list(protocol)
     masks = more.get("masks")
     return ScoringRun(
-        plan=create_plan(protocols, as_list(metrics), options, more.get("steps"), more.get("order")),
+        plan=create_plan(protocols, as_list(metrics), more.get("options"), more.get("steps"), more.get("order")),
         source=DataSource(Path(data), more.get("data_set"), more.get("split"), more.get("data_options") or {}),
         selection=Selection(
-            limit=limit,
-            target=target,
+            limit=more.get("limit"),
+            target=more.get("target"),
             masks=None if masks is None else Path(masks),
             root=Path(data),
             boxes=more.get("boxes", False),
-            mosaic=mosaic,
+            mosaic=more.get("mosaic"),
         ),
         batch_size=more.get("batch_size", 16),
         num_workers=more.get("num_workers", 0),

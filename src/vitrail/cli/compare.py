@@ -9,7 +9,7 @@ from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedO
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_estimates, print_scores
 from vitrail.cli.results import print_result, read_result
-from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
+from vitrail.cli.scoring_options import ScoringOptions, score_options
 from vitrail.core.errors import InvalidInputError
 
 OUT = OutputOptions(Path("vitrail-compare"))
@@ -19,7 +19,6 @@ def compare(
     data: DataArgument,
     model: ModelsOptions,
     images: DataOptions,
-    methods: ScoredMethodOptions,
     scoring: ScoringOptions,
     speed: SpeedOptions,
     output: OutputOptions = OUT,
@@ -28,20 +27,19 @@ def compare(
     names = model.names
     if names is None:
         raise InvalidInputError("expected models by --model, separated by commas, got none")
-    options = score_options(methods, scoring, images, output, speed)
+    options = score_options(scoring, images, output, speed)
     metrics, protocols = parse_names(scoring.metric) or [], parse_names(scoring.protocol)
     from vitrail import api  # noqa: PLC0415 (heavy)
     from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
     from vitrail.evaluation.scoring.plan import create_plan  # noqa: PLC0415
 
-    plan = create_plan(protocols, metrics, scoring.options, scoring.steps, scoring.order)
+    plan = create_plan(protocols, metrics, scoring.metric_options, scoring.steps, scoring.order)
     with process_group():
         models = api.NamedModel.each(names, model.keywords)
-        asked = (data, methods.names, protocols, metrics, images.limit, scoring.target, scoring.options)
         if scoring.dry_run:
-            print_estimates(api.estimate_scores(models, *asked, **options))
+            print_estimates(api.estimate_scores(models, data, scoring.names, protocols, metrics, **options))
             return
-        table = api.compare(models, *asked, **options)
+        table = api.compare(models, data, scoring.names, protocols, metrics, **options)
         if rank():
             return
 

@@ -68,6 +68,11 @@ class DataOptions(LimitOptions):
         """The options of the data set."""
         return parse_keys(self.data_option, "--data-option", "crop_to_box=true")
 
+    @property
+    def source(self) -> dict[str, Any]:
+        """The data set, as functions of `vitrail.api` take it."""
+        return {"data_set": self.data_set, "split": self.split, "data_options": self.options}
+
 
 @dataclass(frozen=True)
 class PhotoOptions(DataOptions):
@@ -89,7 +94,7 @@ class PhotoOptions(DataOptions):
         Raises:
             InvalidInputError: There are some without --data.
         """
-        given = {"data_set": self.data_set, "split": self.split, "data_options": self.options, "limit": self.limit}
+        given = {**self.source, "limit": self.limit}
         flags = [f"--{name.replace('_', '-').removesuffix('s')}" for name, value in given.items() if value not in (None, {})]
         if self.data is None and flags:
             raise InvalidInputError(f"expected {' and '.join(flags)} together with --data, got photos")

@@ -11,7 +11,7 @@ from vitrail.cli.panels import METHODS, optional
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_scores
 from vitrail.cli.results import print_result
-from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
+from vitrail.cli.scoring_options import ScoringOptions, score_options
 from vitrail.core.errors import InvalidInputError
 
 OUT = OutputOptions(Path("vitrail-recommend"))
@@ -21,7 +21,6 @@ def recommend(
     data: DataArgument,
     model: ModelOptions,
     images: DataOptions,
-    methods: ScoredMethodOptions,
     scoring: ScoringOptions,
     speed: SpeedOptions,
     budget: Annotated[
@@ -35,11 +34,12 @@ def recommend(
 
     if scoring.dry_run:
         raise InvalidInputError("expected no --dry-run for recommend; vitrail score --dry-run estimates methods by name")
-    options = score_options(methods, scoring, images, output, speed)
+    options = score_options(scoring, images, output, speed)
     metrics, protocols = parse_names(scoring.metric) or [], parse_names(scoring.protocol)
-    limit = api.DEFAULT_LIMIT if images.limit is None else images.limit
+    if images.limit is None:
+        options["limit"] = api.DEFAULT_LIMIT
     with process_group():
-        asked = (data, methods.names, budget, protocols, metrics, limit, scoring.target, scoring.options)
+        asked = (data, scoring.names, budget, protocols, metrics)
         recommendation = api.recommend(model.load(speed.device), *asked, **options)
         if rank():
             return

@@ -11,7 +11,7 @@ from vitrail.cli.panels import METRICS, optional
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_estimates, print_scores
 from vitrail.cli.results import print_result, read_result
-from vitrail.cli.scoring_options import ScoredMethodOptions, ScoringOptions, score_options
+from vitrail.cli.scoring_options import ScoringOptions, score_options
 
 OUT = OutputOptions(Path("vitrail-score"))
 
@@ -20,7 +20,6 @@ def score(
     data: DataArgument,
     model: ModelOptions,
     images: DataOptions,
-    methods: ScoredMethodOptions,
     scoring: ScoringOptions,
     speed: SpeedOptions,
     mosaic: Annotated[
@@ -30,23 +29,23 @@ def score(
     output: OutputOptions = OUT,
 ) -> None:
     """Measure how faithful explanations are; write tables, pictures and a page. Interrupted runs resume."""
-    options = score_options(methods, scoring, images, output, speed)
+    options = score_options(scoring, images, output, speed)
+    options["mosaic"] = mosaic
     metrics, protocols = parse_names(scoring.metric) or [], parse_names(scoring.protocol)
     from vitrail import api  # noqa: PLC0415 (heavy)
     from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
     from vitrail.evaluation.scoring.plan import create_plan  # noqa: PLC0415
 
-    plan = create_plan(protocols, metrics, scoring.options, scoring.steps, scoring.order)  # Before the model is loaded.
+    plan = create_plan(protocols, metrics, scoring.metric_options, scoring.steps, scoring.order)  # Before the model is loaded.
     with process_group():
         classifier = model.load(speed.device)
         if protocols is None and not metrics:
             protocols = [api.default_protocol(classifier)]
-            plan = create_plan(protocols, metrics, scoring.options, scoring.steps, scoring.order)
-        asked = (data, methods.names, protocols, metrics, images.limit, scoring.target, scoring.options, mosaic)
+            plan = create_plan(protocols, metrics, scoring.metric_options, scoring.steps, scoring.order)
         if scoring.dry_run:
-            print_estimates(api.estimate_scores([classifier], *asked, **options))
+            print_estimates(api.estimate_scores([classifier], data, scoring.names, protocols, metrics, **options))
             return
-        scores = api.score(classifier, *asked, **options)
+        scores = api.score(classifier, data, scoring.names, protocols, metrics, **options)
         if rank():
             return
 

@@ -14,21 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ScoredMethodOptions(MethodOptions):
-    """Which methods to score."""
-
-    method: Annotated[
-        str | None,
-        optional(
-            METHODS,
-            help="Methods, comma-separated; include random as the control (default: random and hit, intr or chefer).",
-            autocompletion=complete_methods,
-        ),
-    ] = None
-
-
-@dataclass(frozen=True)
-class ScoringOptions:
+class MetricOptions:
     """What to measure."""
 
     dry_run: DryRun = False
@@ -85,17 +71,32 @@ class ScoringOptions:
     boxes: Annotated[bool, option(METRICS, "--boxes", help="Ground truth: boxes of the data set.")] = False
 
     @property
-    def options(self) -> dict[str, dict[str, Any]]:
+    def metric_options(self) -> dict[str, dict[str, Any]]:
         """Options by metric."""
         return parse_owned_keys(self.metric_option, "--metric-option", "masks.threshold=0.3")
 
 
-def score_options(
-    methods: MethodOptions, scoring: ScoringOptions, data: DataOptions, output: OutputOptions, speed: SpeedOptions
-) -> "ScoreOptions":
-    """Collect the options that `vitrail score` and `vitrail compare` share."""
+@dataclass(frozen=True)
+class ScoringOptions(MetricOptions, MethodOptions):
+    """Which methods to score, and what to measure."""
+
+    method: Annotated[
+        str | None,
+        optional(
+            METHODS,
+            help="Methods, comma-separated; include random as the control (default: random and hit, intr or chefer).",
+            autocompletion=complete_methods,
+        ),
+    ] = None
+
+
+def score_options(scoring: ScoringOptions, data: DataOptions, output: OutputOptions, speed: SpeedOptions) -> "ScoreOptions":
+    """Collect the options that the commands that score share."""
     return {
-        "method_options": methods.options,
+        "limit": data.limit,
+        "target": scoring.target,
+        "options": scoring.metric_options,
+        "method_options": scoring.options,
         "steps": scoring.steps,
         "order": scoring.order,
         "ceiling": scoring.ceiling or 0,
@@ -108,6 +109,6 @@ def score_options(
         "overwrite": output.overwrite,
         "batch_size": speed.batch_size,
         "num_workers": speed.workers,
-        "precision": methods.precision,
+        "precision": scoring.precision,
         "device": speed.device,
     }

@@ -52,9 +52,7 @@ def test(
 
         api.test(
             *(classifier, data, images.limit),
-            data_set=images.data_set,
-            split=images.split,
-            data_options=images.options,
+            **images.source,
             batch_size=speed.batch_size,
             num_workers=speed.workers,
             out=out,

@@ -1,5 +1,8 @@
 """Errors that users can meet. Every message says what was expected, what was given, and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VitrailError(Exception):
     """Base of every error that vitrail raises on purpose; the command line turns it into exit code 2."""
@@ -55,3 +58,25 @@ class MissingExtraError(VitrailError, ImportError):
 
     def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
         return type(self), (self.feature, self.extra)
+
+
+@contextmanager
+def failures_as(
+    kind: type[VitrailError], what: str, remedy: str = "", causes: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[None]:
+    """Raise failures inside the block as errors of another kind, with their reason: "cannot read photo.jpg: Permission denied".
+
+    Args:
+        what: The beginning of the message.
+        remedy: Its end: what to do.
+        causes: Errors that count as failures.
+    """
+    try:
+        yield
+    except causes as error:
+        raise kind(f"{what}: {getattr(error, 'strerror', None) or error}{remedy}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not blank, or else the error's kind."""
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vitrail.core.errors import FolderTakenError, InvalidInputError, OutputError
+from vitrail.core.errors import FolderTakenError, InvalidInputError, OutputError, failures_as
 from vitrail.core.locking import is_lock, only_run
 
 PARTIAL = ".partial-"
@@ -141,14 +141,13 @@ def output_folder(path: str | Path) -> Path:
         OutputError: The path is a file, or the folder is not writable.
     """
     path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    with failures_as(OutputError, f"cannot write into {path}", "; choose another --out"):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise OutputError(f"expected a folder for the results, but {path} is a file; choose another --out") from None
         with tempfile.TemporaryFile(dir=path):
             pass
-    except FileExistsError:
-        raise OutputError(f"expected a folder for the results, but {path} is a file; choose another --out") from None
-    except OSError as error:
-        raise OutputError(f"cannot write into {path}: {error.strerror or error}; choose another --out") from error
     return path
 
 
@@ -215,12 +214,10 @@ def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _expect_empty(path: Path) -> None:
-    try:
+    with failures_as(OutputError, f"cannot read {path}", "; choose another --out"):
         empty = not path.is_dir() or all(
             is_lock(entry) or is_left_over(entry) or entry.name == MARK for entry in path.iterdir()
         )
-    except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror or error}; choose another --out") from error
     if not empty:
         raise FolderTakenError(
             f"{path} exists and is not empty; choose another --out, or add --overwrite to replace results of the same name"

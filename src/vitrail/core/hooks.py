@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -95,21 +95,19 @@ def _expect_hookable(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def forward_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Register forward hooks `(module, inputs, output)` inside the block."""
+def forward_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]], before: bool = False) -> Iterator[None]:
+    """Register forward hooks `(module, inputs, output)` inside the block; or pre-hooks, see `forward_pre_hooks`."""
     with ExitStack() as stack:
         for module, hook in hooks:
-            stack.callback(_expect_hookable(module).register_forward_hook(hook).remove)
+            module = _expect_hookable(module)
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            stack.callback(register(hook).remove)
         yield
 
 
-@contextmanager
-def forward_pre_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+def forward_pre_hooks(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> AbstractContextManager[None]:
     """Register forward pre-hooks `(module, inputs)` inside the block; what they return replaces the inputs."""
-    with ExitStack() as stack:
-        for module, hook in hooks:
-            stack.callback(_expect_hookable(module).register_forward_pre_hook(hook).remove)
-        yield
+    return forward_hooks(hooks, before=True)
 
 
 @contextmanager

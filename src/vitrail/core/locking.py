@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vitrail.core.errors import FolderTakenError, OutputError
+from vitrail.core.errors import FolderTakenError, OutputError, failures_as
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +64,8 @@ def _acquire(path: Path, folder: Path) -> int | None:
         _warn_no_locks(folder)
         return None
     while True:
-        try:
+        with failures_as(OutputError, f"cannot write into {folder}", "; choose another --out"):
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -36,6 +36,16 @@ def check_option(name: str, value: Any, annotation: Any) -> None:
         raise InvalidInputError(f"expected {name} to fit into 64 bits, got {value}")
 
 
+def check_known(owner: str, known: Collection[str], options: Collection[str]) -> None:
+    """Refuse options that their owner does not have.
+
+    Raises:
+        InvalidInputError: There are such options.
+    """
+    if unknown := sorted(set(options) - set(known)):
+        raise InvalidInputError(f"{owner} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}")
+
+
 def convert_option(owner: str, name: str, value: Any, annotation: Any) -> Any:
     """Convert an option given as a plain value to the annotated type.
 
@@ -64,6 +74,5 @@ def convert_options(owner: str, known: Collection[str], types: Mapping[str, Any]
     Raises:
         InvalidInputError: An unknown option, or a value that cannot be converted.
     """
-    if unknown := sorted(set(options) - set(known)):
-        raise InvalidInputError(f"{owner} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}")
+    check_known(owner, known, options)
     return {name: convert_option(owner, name, value, types.get(name, Any)) for name, value in options.items()}

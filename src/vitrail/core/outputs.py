@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vitrail.core.float32 import at_least_float32
 from vitrail.core.registry import unknown_name
+from vitrail.core.types import Targets
 
 Output = Literal["softmax", "sigmoid", "none", "embedding"]
 """Meaning of a network's outputs.
@@ -41,6 +42,12 @@ def probabilities(logits: Float[Tensor, "*b c"], output: Output = "softmax") -> 
     if meaning == "sigmoid":
         return logits.sigmoid()
     return logits.softmax(-1) if meaning == "softmax" else logits
+
+
+def select_targets(values: Float[Tensor, "b ... c"], targets: Targets) -> Float[Tensor, "b ..."]:
+    """Return the number of every image's own class."""
+    index = targets.view(-1, *[1] * (values.ndim - 1)).expand(*values.shape[:-1], 1)
+    return values.gather(-1, index).squeeze(-1)
 
 
 def has_probabilities(output: Output) -> bool:

@@ -21,8 +21,6 @@ NO_LABEL = -1
 
 # Not typing.Self, which jaxtyping's checks at run time do not support.
 Images = TypeVar("Images", bound="LabeledImages")
-Files = TypeVar("Files", bound="LabeledFiles")
-Arrays = TypeVar("Arrays", bound="LabeledArrays")
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -80,7 +78,7 @@ class LabeledImages(ABC, Dataset[Sample | Unreadable]):
     """Images with labels, read one by one. An image that cannot be read becomes an `Unreadable`; it is never replaced by another image.
 
     A subclass is a frozen dataclass whose fields include the three attributes below. It implements how an image is opened and named,
-    and keeps its parallel lists aligned in `subset`. It must be picklable, since data loaders send it to worker processes.
+    and lists its fields with one entry per image. It must be picklable, since data loaders send it to worker processes.
 
     Attributes:
         labels: Ground-truth class per image, an index into `class_names`, or `NO_LABEL`.
@@ -91,6 +89,8 @@ class LabeledImages(ABC, Dataset[Sample | Unreadable]):
     labels: Sequence[int]
     class_names: Sequence[str]
     transform: Transform
+    per_image: ClassVar[tuple[str, ...]] = ("labels",)
+    """Fields with one entry per image: sequences, arrays, or other data sets; None where there are none."""
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @abstractmethod
@@ -105,9 +105,9 @@ class LabeledImages(ABC, Dataset[Sample | Unreadable]):
     def name(self, index: int) -> str:
         """Return the path of an image, or an identifier such as "mnist/test/17" if it has no file of its own."""
 
-    @abstractmethod
     def subset(self: Images, indices: Sequence[int]) -> Images:
         """Return the images at `indices`, in that order."""
+        return replace(self, **{name: _select(getattr(self, name), indices) for name in self.per_image})
 
     def num_bytes(self, index: int) -> int:
         """Return the size of the file of an image, by which changes are noticed; -1 if it is no file, or cannot be read."""
@@ -162,6 +162,13 @@ class LabeledImages(ABC, Dataset[Sample | Unreadable]):
             return Unreadable(self.name(index), str(error))
 
 
+def _select(values: Any, indices: Sequence[int]) -> Any:
+    """Select the entries of some images."""
+    if values is None or isinstance(values, np.ndarray):
+        return None if values is None else values[list(indices)]
+    return values.subset(indices) if hasattr(values, "subset") else [values[i] for i in indices]
+
+
 @dataclass(frozen=True)
 class LabeledFiles(LabeledImages):
     """A list of image files with their labels.
@@ -181,6 +188,7 @@ class LabeledFiles(LabeledImages):
     transform: Transform = field(repr=False)
     boxes: Sequence[Box] | None = field(default=None, repr=False)
     crop_to_box: bool = False
+    per_image: ClassVar[tuple[str, ...]] = ("paths", "labels", "boxes")
 
     def open(self, index: int) -> Image.Image:
         # A network's preprocessing knows its channels.
@@ -200,14 +208,6 @@ class LabeledFiles(LabeledImages):
     def box(self, index: int) -> Box | None:
         # A cropped image shows nothing but its box.
         return None if self.boxes is None or self.crop_to_box else self.boxes[index]
-
-    def subset(self: Files, indices: Sequence[int]) -> Files:
-        return replace(
-            self,
-            paths=[self.paths[i] for i in indices],
-            labels=[self.labels[i] for i in indices],
-            boxes=None if self.boxes is None else [self.boxes[i] for i in indices],
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +229,7 @@ class LabeledArrays(LabeledImages):
     transform: Transform = field(repr=False)
     source: str
     numbers: Sequence[int] | None = field(default=None, repr=False)
+    per_image: ClassVar[tuple[str, ...]] = ("pixels", "labels")
 
     def open(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index]).convert("RGB")
@@ -236,11 +237,6 @@ class LabeledArrays(LabeledImages):
     def name(self, index: int) -> str:
         return f"{self.source}/{(range(len(self)) if self.numbers is None else self.numbers)[index]}"
 
-    def subset(self: Arrays, indices: Sequence[int]) -> Arrays:
+    def subset(self, indices: Sequence[int]) -> "LabeledArrays":
         numbers = range(len(self)) if self.numbers is None else self.numbers
-        return replace(
-            self,
-            pixels=self.pixels[list(indices)],
-            labels=[self.labels[i] for i in indices],
-            numbers=[numbers[i] for i in indices],
-        )
+        return replace(super().subset(indices), numbers=[numbers[i] for i in indices])

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -96,6 +96,7 @@ class DecodedImages(LabeledImages):
     transform: Transform = field(repr=False)
     short_side: int | None = None
     decoded: DecodedPixels | None = field(default=None, repr=False)
+    per_image: ClassVar[tuple[str, ...]] = ("images", "labels", "decoded")
 
     @classmethod
     def wrap(cls, images: LabeledImages, short_side: int | None = None) -> "DecodedImages":
@@ -125,11 +126,6 @@ class DecodedImages(LabeledImages):
 
     def name(self, index: int) -> str:
         return self.images.name(index)
-
-    def subset(self, indices: Sequence[int]) -> "DecodedImages":
-        decoded = None if self.decoded is None else self.decoded.subset(indices)
-        labels = [self.labels[i] for i in indices]
-        return replace(self, images=self.images.subset(indices), labels=labels, decoded=decoded)
 
 
 def _to_pixels(image: Image.Image) -> UInt8[Tensor, "height width 3"]:

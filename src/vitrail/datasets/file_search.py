@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError, failures_as
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +94,9 @@ def find_images(folder: Path, num_channels: int | None = 3) -> FolderContents:
         InvalidInputError: The folder itself cannot be read.
     """
     contents, arrays = FolderContents(), list[Path]()
-    try:
+    with failures_as(InvalidInputError, f"cannot read the folder {folder}"):
         root = _Folder(folder, _identity(folder.stat()), None, via_link=False)
         next(folder.iterdir(), None)
-    except OSError as error:
-        raise InvalidInputError(f"cannot read the folder {folder}: {error.strerror or error}") from error
     # A stack instead of recursion: folders may be nested deeper than Python's recursion limit.
     pending, visited = [root], {root.identity}
     while pending:
@@ -167,12 +165,10 @@ def expect_exists(path: Path) -> None:
     Raises:
         InvalidInputError: It does not exist, or is something else, such as a pipe or a link to itself.
     """
-    try:
+    with failures_as(InvalidInputError, f"cannot read {path}"):
         if path.is_file() or path.is_dir():
             return
         exists = os.path.lexists(path)
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror or error}") from error
     problem = "expected a file or folder of images, got something else" if exists else "no such file or folder of images"
     raise InvalidInputError(f"{problem}: {path}")
 

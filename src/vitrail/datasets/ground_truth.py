@@ -6,9 +6,10 @@ The masks come from a synthetic data set, from a folder of masks, or from the bo
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -68,6 +69,7 @@ class ImagesWithGroundTruth(GroundTruthImages):
     transform: Transform = field(repr=False)
     images: LabeledImages
     reader: ReadMask = field(repr=False)
+    per_image: ClassVar[tuple[str, ...]] = ("images", "labels")
 
     def open(self, index: int) -> Image.Image:
         return self.images.open(index)
@@ -80,9 +82,6 @@ class ImagesWithGroundTruth(GroundTruthImages):
 
     def box(self, index: int) -> Box | None:
         return self.images.box(index)
-
-    def subset(self, indices: Sequence[int]) -> "ImagesWithGroundTruth":
-        return replace(self, images=self.images.subset(indices), labels=[self.labels[i] for i in indices])
 
     def read_ground_truth(self, index: int, photo: Image.Image) -> Mask:
         mask = self.reader(self.images, index, photo)

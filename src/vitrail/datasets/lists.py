@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from vitrail.core.distributed import gather, rank
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError, failures_as
 from vitrail.core.files import regular_file
 from vitrail.datasets.dataset import NO_LABEL, LabeledFiles, Transform
 from vitrail.datasets.file_search import MAX_LISTED, logger
@@ -34,10 +34,8 @@ def read_list(path: Path, transform: Transform) -> LabeledFiles:
     Raises:
         InvalidInputError: The list cannot be read, or is empty.
     """
-    try:
+    with failures_as(InvalidInputError, f"cannot read the list {path}"):
         content = _read_standard_input() if path == STANDARD_INPUT else regular_file(path).read_bytes()
-    except OSError as error:
-        raise InvalidInputError(f"cannot read the list {path}: {error.strerror or error}") from error
     content = content.removeprefix(b"\xef\xbb\xbf")  # Windows marks UTF-8 this way.
     lines = content.split(b"\0") if b"\0" in content else [line.removesuffix(b"\r") for line in content.split(b"\n")]
     # By the path without detours, since an image that counts twice would weigh double.

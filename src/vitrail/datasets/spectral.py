@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from PIL import Image
 
 from vitrail.adapters.spectral_photo import SpectralPhoto
-from vitrail.core.errors import ImageError
+from vitrail.core.errors import ImageError, failures_as
 from vitrail.datasets.image_limits import MAX_BYTES, MEGA, Bounds, ImageSize
 
 WHITE = {"u1": 255, "u2": 65_535}
@@ -20,11 +20,10 @@ def read_array(path: Path, bounds: Bounds) -> SpectralPhoto:
     Raises:
         ImageError: It holds no photo, has too many pixels, or samples of unknown range.
     """
-    try:
+    remedy = "; save it again by numpy.save, without objects"
+    with failures_as(ImageError, f"damaged or truncated array {path}", remedy, (ValueError, EOFError)):
         # Mapped, so that a header that claims too much allocates nothing.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ImageError(f"damaged or truncated array {path}: {error}; save it again by numpy.save, without objects") from error
     shape = array.shape
     if array.ndim not in (2, 3) or 0 in shape or (array.ndim == 3 and shape[0] == shape[2]):
         raise ImageError(

@@ -5,16 +5,16 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 from PIL import Image
 
-from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.errors import ImageError, InvalidInputError, failures_as
 from vitrail.core.files import regular_file
 from vitrail.core.json_io import parse_json
 from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Transform
@@ -60,6 +60,7 @@ class TarImages(LabeledImages):
     labels: Sequence[int] = field(repr=False)
     class_names: Sequence[str]
     transform: Transform = field(repr=False)
+    per_image: ClassVar[tuple[str, ...]] = ("members", "places", "damage", "labels")
 
     def open(self, index: int) -> Image.Image:
         name = self.name(index)
@@ -70,12 +71,9 @@ class TarImages(LabeledImages):
             raise ImageError(
                 f"expected an image file of at most {MAX_BYTES // MEGA:,} MB, got {num_bytes / MEGA:,.0f} MB: {name}"
             )
-        try:
-            with regular_file(self.shards[shard]).open("rb") as file:
-                file.seek(offset)
-                content = file.read(num_bytes)
-        except OSError as error:
-            raise ImageError(f"cannot read {name}: {error.strerror or error}") from error
+        with failures_as(ImageError, f"cannot read {name}"), regular_file(self.shards[shard]).open("rb") as file:
+            file.seek(offset)
+            content = file.read(num_bytes)
         if len(content) < num_bytes:
             raise ImageError(f"expected {num_bytes} bytes, got {len(content)}, since the tar file is cut short: {name}")
         return decode_image(content, name, num_channels=getattr(self.transform, "num_channels", 3))
@@ -86,15 +84,6 @@ class TarImages(LabeledImages):
 
     def num_bytes(self, index: int) -> int:
         return int(self.places[index, 2])
-
-    def subset(self, indices: Sequence[int]) -> "TarImages":
-        return replace(
-            self,
-            members=[self.members[i] for i in indices],
-            places=self.places[list(indices)],
-            damage=[self.damage[i] for i in indices],
-            labels=[self.labels[i] for i in indices],
-        )
 
 
 def read_tars(

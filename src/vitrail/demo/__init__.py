@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from vitrail.adapters import load
-from vitrail.api import score
+from vitrail.api import explain, score
 from vitrail.core.command import running_command
 from vitrail.core.errors import MissingExtraError
 from vitrail.core.files import output_folder, results_folder
@@ -16,10 +16,9 @@ from vitrail.demo.birds import HIT, SHEET, VIT, BirdResults, explain_birds
 from vitrail.evaluation.scoring.ceiling import CEILING
 from vitrail.evaluation.scoring.report import write_results
 from vitrail.evaluation.scoring.table import Table as ScoreTable
-from vitrail.explainers import EXPLAINERS, make_explainer, usable_methods
+from vitrail.explainers import EXPLAINERS, usable_methods
 from vitrail.explanation import Explanation
 from vitrail.metrics import Curves
-from vitrail.runs.explain_images import explain_photos
 from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.overlay import overlay
 from vitrail.viz.report import Picture, Section, Table, write_report
@@ -53,7 +52,8 @@ def run_demo(out: str | Path) -> Iterator[str]:
     photo = demo_photo()
     classifier = load(MODEL)
     methods = sorted((name for name in usable_methods(classifier) if name != CEILING), key=_sort_key)
-    explanations = {name: explain_photos(make_explainer(name, classifier), [photo], ["chelsea"]) for name in methods}
+    explained = explain(classifier, photo, methods, keep_photos=False)
+    explanations = {name: explanation.with_sources(["chelsea"]) for name, explanation in explained.items()}
     box = classifier.preprocessing.visible_box(photo.height, photo.width)
     # Only the folder of an earlier demo is overwritten.
     with results_folder(out, overwrite=(Path(out) / METHODS_SHEET).exists()) as folder:

@@ -41,14 +41,7 @@ class Evaluation:
     unreadable: list[Unreadable] = field(default_factory=list)
 
 
-def evaluate(
-    classifier: Classifier,
-    images: LabeledImages,
-    batch_size: int = 64,
-    num_workers: int = 0,
-    folder: Path | None = None,
-    key: str = "",
-) -> Evaluation:
+def evaluate(classifier: Classifier, images: LabeledImages, batch_size: int = 64, num_workers: int = 0) -> Evaluation:
     """Measure accuracy on a folder with one sub-folder per class.
 
     Inside `vitrail.core.distributed.process_group`, the processes share the images and all return the same numbers: those of one process.
@@ -58,8 +51,6 @@ def evaluate(
         images: Images with labels.
         batch_size: Images per batch.
         num_workers: Processes that read images.
-        folder: Folder for the results of every batch, shared by all processes; batches with results there are not computed again.
-        key: Identifies the run; batches in the folder with another key are computed again.
 
     Raises:
         InvalidInputError: No labels, classes that the model does not have, a model with one logit, or logits that are not finite.
@@ -67,13 +58,18 @@ def evaluate(
         ProcessError: A process that reads images was killed.
     """
     expect_several_classes(classifier, compared=True)
-    return measure_accuracy(classifier, with_model_labels(images, classifier), batch_size, num_workers, folder, key)
+    return measure_accuracy(classifier, with_model_labels(images, classifier), batch_size, num_workers)
 
 
 def measure_accuracy(
     classifier: Classifier, images: LabeledImages, batch_size: int, num_workers: int, folder: Path | None = None, key: str = ""
 ) -> Evaluation:
-    """Measure accuracy on images whose labels are the model's classes, of `with_model_labels`; see `evaluate`."""
+    """Measure accuracy on images whose labels are the model's classes, of `with_model_labels`; see `evaluate`.
+
+    Args:
+        folder: Folder for the results of every batch, shared by all processes; batches with results there are not computed again.
+        key: Identifies the run; batches in the folder with another key are computed again.
+    """
     shards = predict(classifier, images, batch_size, num_workers, "testing", folder=folder, key=key)
     # In double precision, and in the order of the images.
     means = {name: float(np.concatenate([getattr(shard, name) for shard in shards]).mean()) for name in MEASURES}

@@ -1,9 +1,18 @@
 """Batches of images, one per image size, as an evaluation takes them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
 
 from vitrail.adapters import Classifier
 from vitrail.datasets.dataset import Batch, LabeledImages, Unreadable
+from vitrail.runs.shards import Shard
+
+S = TypeVar("S", bound=Shard)
+
+Columns = tuple[np.ndarray, ...]
+"""One entry per image each, the first with the indices of the images."""
 
 
 def move_readable(batches: Sequence[Batch], classifier: Classifier) -> Iterator[Batch]:
@@ -22,3 +31,19 @@ def unreadable_files(batches: Sequence[Batch]) -> tuple[Unreadable, ...]:
 def index_by_name(images: LabeledImages) -> dict[str, int]:
     """Return the index of every image by its name."""
     return {images.name(index): index for index in range(len(images))}
+
+
+def measure_shard(
+    kind: type[S], empty: Columns, measure: Callable[[Batch], Columns], batches: Sequence[Batch], classifier: Classifier
+) -> S:
+    """Measure batches of several image sizes, and merge their columns into one shard, in the order of the images.
+
+    Args:
+        kind: The shard, whose fields are the columns.
+        empty: The columns without images.
+        measure: Measures a batch that is on the model's device.
+    """
+    measured = [measure(batch) for batch in move_readable(batches, classifier)]
+    columns = [np.concatenate(parts) for parts in zip(empty, *measured, strict=True)]
+    order = columns[0].argsort(kind="stable")
+    return kind(*(column[order] for column in columns), unreadable=unreadable_files(batches))

@@ -17,7 +17,7 @@ from vitrail.core.types import Logits
 from vitrail.datasets.collate import collate_by_size
 from vitrail.datasets.dataset import Batch, LabeledImages
 from vitrail.evaluation.accuracy import expect_several_classes, with_model_labels
-from vitrail.evaluation.batches import index_by_name, move_readable, unreadable_files
+from vitrail.evaluation.batches import index_by_name, measure_shard
 from vitrail.evaluation.layer_report import Ablation, LayerReport
 from vitrail.models.hit import HiT
 from vitrail.runs.loop import Batches, Pass
@@ -135,11 +135,7 @@ class _AblateLayers:
         self.keep = _keep_masks(layer_ablations(hit.config.num_layers), hit.config.num_layers).to(classifier.device)
 
     def __call__(self, number: int, read: Iterator[Sequence[Batch]]) -> _LayerShard:
-        batches = next(read)
-        parts = [self._ablate(batch) for batch in move_readable(batches, self.classifier)]
-        columns = [np.concatenate(column) for column in zip(self._empty(), *parts, strict=True)]
-        order = columns[0].argsort(kind="stable")
-        return _LayerShard(*(column[order] for column in columns), unreadable=unreadable_files(batches))
+        return measure_shard(_LayerShard, self._empty(), self._ablate, next(read), self.classifier)
 
     def _empty(self) -> tuple[np.ndarray, ...]:
         """Return the arrays of a batch without images."""

@@ -12,7 +12,7 @@ from vitrail.adapters import Classifier
 from vitrail.core.outputs import ranking
 from vitrail.datasets.collate import collate_by_size
 from vitrail.datasets.dataset import Batch, LabeledImages
-from vitrail.evaluation.batches import index_by_name, move_readable, unreadable_files
+from vitrail.evaluation.batches import index_by_name, measure_shard
 from vitrail.runs.loop import Batches, Pass
 from vitrail.runs.shards import Shard, ShardStore
 
@@ -56,12 +56,10 @@ def predict(
     indices = index_by_name(images)
 
     def compute(number: int, read: Iterator[Sequence[Batch]]) -> PredictionShard:
-        batches = next(read)
-        parts = [_predict_batch(classifier, batch, indices) for batch in move_readable(batches, classifier)]
         empty = (np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0, bool), np.zeros(0))
-        arrays = [np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True)]
-        order = arrays[0].argsort(kind="stable")
-        return PredictionShard(*(array[order] for array in arrays), unreadable=unreadable_files(batches))
+        return measure_shard(
+            PredictionShard, empty, lambda batch: _predict_batch(classifier, batch, indices), next(read), classifier
+        )
 
     store = None if folder is None else ShardStore(folder, key, PredictionShard)
     with classifier.inspecting(), torch.no_grad():

@@ -1,20 +1,49 @@
 """Run a network with some cells present and the others absent: their tokens removed, or their content replaced by a baseline."""
 
 import logging
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitrail.adapters import Classifier, ViTAdapter
+from vitrail.adapters import Check, Classifier, ViTAdapter
+from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.types import Images, Keep, Logits
+from vitrail.core.types import Images, Keep, Logits, Targets
+from vitrail.explainers.base import ChooseTargets, Explainer
 
 logger = logging.getLogger(__name__)
 
 REPLACEMENT = "zero"
 """The baseline where tokens cannot be removed."""
+
+
+class PresenceExplainer(Explainer):
+    """Abstract: runs any classifier many times, with some patches present and the others absent."""
+
+    baseline: str | None
+    """Name in `vitrail.core.baselines` that replaces absent patches: an option of every method, each with its own default."""
+
+    batches_passes: ClassVar[bool] = True
+    needs_model: ClassVar[str] = "any"
+    relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.baseline is not None:
+            check_baseline(self.baseline)
+
+    def masked_logits(
+        self, images: Images, masks: Bool[Tensor, "s n"], baseline: str, choose: ChooseTargets
+    ) -> tuple[Float[Tensor, "b s+1 c"], Targets]:
+        """Return logits of the whole image, then under every mask (True = present), and the targets.
+
+        The whole image is a step, too, so that all logits take the same numerical path.
+        """
+        keep = torch.cat([torch.ones_like(masks[:1]), masks]).expand(len(images), -1, -1)
+        stepped = self.model.perturbed_logits(images, self.model.baseline(baseline, images), keep)
+        return stepped, choose(stepped[:, 0])
 
 
 def choose_baseline(model: Classifier, images: Images, baseline: str | None) -> str | None:

@@ -6,21 +6,19 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from vitrail.adapters import Check
-from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.float32 import at_least_float32
-from vitrail.core.outputs import probabilities
+from vitrail.core.outputs import probabilities, select_targets
 from vitrail.core.types import Images, Keep
 from vitrail.explainers._greedy import find_order
-from vitrail.explainers._presence import choose_baseline, presence_logits
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
+from vitrail.explainers._presence import PresenceExplainer, choose_baseline, presence_logits
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets
 
 
 @EXPLAINERS.register("greedy")
 @final
 @dataclass(frozen=True, eq=False)
-class Greedy(Explainer):
+class Greedy(PresenceExplainer):
     """The order in which patches best raise (or lower) the target's probability, found by trying every remaining patch at every step.
 
     A control like `random`, at the other end: it searches for what insertion or deletion measures, so it is never ranked among methods.
@@ -42,14 +40,9 @@ class Greedy(Explainer):
 
     paper: ClassVar[str] = "control"
     is_control: ClassVar[bool] = True
-    batches_passes: ClassVar[bool] = True
-    needs_model: ClassVar[str] = "any"
-    relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.baseline is not None:
-            check_baseline(self.baseline)
         if self.stride < 1 or self.beam < 1 or (self.stride > 1 and self.beam > 1):
             raise InvalidInputError(
                 f"expected stride and beam of at least 1, and one of them 1, got {self.stride} and {self.beam}"
@@ -65,7 +58,7 @@ class Greedy(Explainer):
             stepped = presence_logits(self.model, images, keep.to(images.device), baseline)
             # In double precision, probabilities near 1 still differ.
             shares = probabilities(at_least_float32(stepped).cpu().double(), self.model.output)
-            return shares.gather(2, targets.cpu()[:, None, None].expand(-1, keep.shape[1], 1)).squeeze(2)
+            return select_targets(shares, targets.cpu())
 
         inserts = self.order == "insertion"
         order = find_order(values, len(images), num_cells, inserts, inserts, self.stride, self.beam)

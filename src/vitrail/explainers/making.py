@@ -6,6 +6,7 @@ from typing import Any
 
 from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.options import check_known
 from vitrail.explainers.base import EXPLAINERS, Explainer
 
 
@@ -35,10 +36,5 @@ def make_explainer(name: str, model: Classifier, **options: Any) -> Explainer:
         InvalidInputError: An option that the method does not have, or a value that does not fit.
     """
     method = EXPLAINERS[name]
-    known = [option.name for option in fields(method) if option.name != "model"]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InvalidInputError(
-            f"method {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}"
-        )
+    check_known(f"method {name!r}", [option.name for option in fields(method) if option.name != "model"], options)
     return method(model, **options)

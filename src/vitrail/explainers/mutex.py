@@ -10,6 +10,7 @@ from torch import Tensor
 from vitrail.adapters import Check, Classifier
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.float32 import at_least_float32, matmul_float32
+from vitrail.core.outputs import select_targets
 from vitrail.core.types import Attentions, Images, Targets
 from vitrail.explainers._attention import check_starting_block
 from vitrail.explainers._multiplex import HEAD_REDUCTIONS, STATISTICS, check_names, degree_centralities, keep_strongest
@@ -93,8 +94,7 @@ class Mutex(Explainer):
         # An empty mask says nothing about any patch. The pass of another mask stands in for it, and costs nothing.
         filled = torch.where(masks.any(-1, keepdim=True), masks, _pick_largest(masks))
         probabilities = self.model.probabilities(self.vit.kept_logits(images, filled))
-        confidences = probabilities.gather(2, targets[:, None, None].expand(-1, masks.shape[1], 1)).squeeze(2)
-        return confidences.where(masks.any(-1), 0)
+        return select_targets(probabilities, targets).where(masks.any(-1), 0)
 
 
 def _pick_largest(masks: Bool[Tensor, "b masks n"]) -> Bool[Tensor, "b 1 n"]:

@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from vitrail.adapters import Check
-from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.float32 import at_least_float32, matmul_float32
+from vitrail.core.outputs import select_targets
 from vitrail.core.types import Images
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
+from vitrail.explainers._presence import PresenceExplainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets
 
 
 @EXPLAINERS.register("occlusion")
 @final
 @dataclass(frozen=True, eq=False)
-class Occlusion(Explainer):
+class Occlusion(PresenceExplainer):
     """The drop of the target logit when a window is replaced by a baseline, averaged over the windows that cover a patch.
 
     Args:
@@ -36,28 +36,20 @@ class Occlusion(Explainer):
     baseline: str = "zero"
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
-    batches_passes: ClassVar[bool] = True
-    needs_model: ClassVar[str] = "any"
-    relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_baseline(self.baseline)
         if self.window < 1:
             raise InvalidInputError(f"expected a window of at least 1 patch, got {self.window}")
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size = self.model.grid_size(images)
         covered = _list_windows(self.window, grid_size, images.device)
-        # The whole image is the first step, so that all logits take the same numerical path.
-        keep = torch.cat([torch.ones_like(covered[:1]), ~covered]).expand(len(images), -1, -1)
-        stepped = self.model.perturbed_logits(images, self.model.baseline(self.baseline, images), keep)
-        logits = stepped[:, 0]
-        targets = choose(logits)
-        scores = at_least_float32(stepped.gather(2, targets[:, None, None].expand(-1, stepped.shape[1], 1)).squeeze(2))
+        stepped, targets = self.masked_logits(images, ~covered, self.baseline, choose)
+        scores = at_least_float32(select_targets(stepped, targets))
         drops = scores[:, :1] - scores[:, 1:]
         weights = covered.to(drops) / covered.sum(0)
-        return Attribution(logits, targets, matmul_float32(drops, weights).unflatten(1, grid_size))
+        return Attribution(stepped[:, 0], targets, matmul_float32(drops, weights).unflatten(1, grid_size))
 
 
 def _list_windows(side: int, grid_size: tuple[int, int], device: torch.device) -> Bool[Tensor, "windows n"]:

@@ -7,18 +7,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitrail.adapters import Check
-from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.float32 import matmul_float32
+from vitrail.core.outputs import select_targets
 from vitrail.core.types import Images, Relevance
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
+from vitrail.explainers._presence import PresenceExplainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets
 
 
 @EXPLAINERS.register("rise")
 @final
 @dataclass(frozen=True, eq=False)
-class Rise(Explainer):
+class Rise(PresenceExplainer):
     """The target's probability under random masks, summed over the masks that keep a patch, over the expected number of them.
 
     For outputs without probabilities (`Classifier.output` "none"), the value itself takes the place of the probability.
@@ -43,13 +43,9 @@ class Rise(Explainer):
     seed: int = 0
 
     paper: ClassVar[str] = "Petsiuk et al. 2018, arXiv:1806.07421"
-    batches_passes: ClassVar[bool] = True
-    needs_model: ClassVar[str] = "any"
-    relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_baseline(self.baseline)
         if self.num_masks < 1 or self.cells < 1 or not 0 < self.keep_probability < 1:
             raise InvalidInputError(
                 f"expected num_masks and cells of at least 1 and 0 < keep_probability < 1, got {self.num_masks}, {self.cells} and "
@@ -59,18 +55,16 @@ class Rise(Explainer):
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         grid_size = self.model.grid_size(images)
         masks = self.masks(grid_size).to(images.device)
-        # The whole image is the first step, so that all logits take the same numerical path.
-        keep = torch.cat([torch.ones_like(masks[:1]), masks]).expand(len(images), -1, -1)
-        stepped = self.model.perturbed_logits(images, self.model.baseline(self.baseline, images), keep)
-        logits = stepped[:, 0]
-        targets = choose(logits)
-        index = targets[:, None, None].expand(-1, self.num_masks, 1)
-        probabilities = self.model.probabilities(stepped[:, 1:]).gather(2, index).squeeze(2)
+        stepped, targets = self.masked_logits(images, masks, self.baseline, choose)
+        probabilities = select_targets(self.model.probabilities(stepped[:, 1:]), targets)
         relevance = matmul_float32(probabilities, masks.to(probabilities)) / (
             self.num_masks * self.keep_probability
         )  # equation 6
         return Attribution(
-            logits, targets, relevance.unflatten(1, grid_size), standard_error=self._error(probabilities, masks, grid_size)
+            stepped[:, 0],
+            targets,
+            relevance.unflatten(1, grid_size),
+            standard_error=self._error(probabilities, masks, grid_size),
         )
 
     def _error(

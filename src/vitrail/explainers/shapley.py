@@ -7,22 +7,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitrail.adapters import Check
 from vitrail.adapters.memory import memory_budget
-from vitrail.core.baselines import check_baseline
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.float32 import at_least_float32
+from vitrail.core.outputs import select_targets
 from vitrail.core.types import Images, Targets
-from vitrail.explainers._presence import absence_logits, choose_baseline, presence_logits
+from vitrail.explainers._presence import PresenceExplainer, absence_logits, choose_baseline, presence_logits
 from vitrail.explainers._shapley import Ends, Sampler, Value, smallest_budget, solve
 from vitrail.explainers._shapley_samplers import Permutations, Regression
-from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
+from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets
 
 
 @EXPLAINERS.register("shapley")
 @final
 @dataclass(frozen=True, eq=False)
-class Shapley(Explainer):
+class Shapley(PresenceExplainer):
     """What a patch adds to the target logit when it joins others, averaged over all orders in which patches can be added.
 
     Relevance sums to the difference between the logits with all and with no patches. Absent patches are removed from a Vision
@@ -54,14 +53,9 @@ class Shapley(Explainer):
     seed: int = 0
 
     paper: ClassVar[str] = "Shapley 1953; Mitchell et al. 2022, arXiv:2104.12199; Covert & Lee 2021, arXiv:2012.01536"
-    batches_passes: ClassVar[bool] = True
-    needs_model: ClassVar[str] = "any"
-    relies_on: ClassVar[tuple[Check, ...]] = ("parts",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.baseline is not None:
-            check_baseline(self.baseline)
         if self.region < 1 or self.num_passes < 2 or not 0 <= self.max_error < 1:
             raise InvalidInputError(
                 f"expected region of at least 1, num_passes of at least 2 and 0 <= max_error < 1, got {self.region}, {self.num_passes} and "
@@ -124,5 +118,4 @@ def assign_regions(grid_size: tuple[int, int], side: int) -> Int[Tensor, " n"]:
 
 def _gather(logits: Float[Tensor, "b s c"], targets: Targets) -> Float[Tensor, "s b"]:
     """Return the logits of the targets in double precision, on the CPU: some devices have none."""
-    chosen = logits.gather(2, targets[:, None, None].expand(-1, logits.shape[1], 1)).squeeze(2)
-    return chosen.T.cpu().double()
+    return select_targets(logits, targets).T.cpu().double()

@@ -162,8 +162,11 @@ class ImageMetric(Metric, ABC):
             InvalidInputError: Images on another device than the model, another number of maps than images, maps that are not finite,
                 or a missing argument that the metric needs.
         """
-        values = self.measure_batch(MetricBatch(classifier, images, ground_truth), explanation, explainer)
-        self.values.append(values.to(self.values[0]))
+        self._store(MetricBatch(classifier, images, ground_truth), explanation, explainer)
+
+    def _store(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None) -> None:
+        """Measure a batch and store the numbers; see `update`."""
+        self.values.append(self.measure_batch(batch, explanation, explainer).to(self.values[0]))
 
     def measure_batch(
         self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None

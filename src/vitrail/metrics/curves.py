@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitrail.core.divergence import kl_divergence
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.outputs import Output, decisions, has_probabilities, probabilities
+from vitrail.core.outputs import Output, decisions, has_probabilities, probabilities, select_targets
 from vitrail.core.registry import unknown_name
 from vitrail.core.types import Logits, Targets
 from vitrail.metrics.protocol import Protocol, Score
@@ -46,7 +46,7 @@ def score_logits(
         hits = (decided == (targets[:, None, None] if logits.shape[-1] > 1 else 1)).to(logits)
         return hits.where(logits.isfinite().all(-1), torch.nan)
     values = logits if score == "logit" else probabilities(logits, output)
-    return values.gather(3, targets[:, None, None, None].expand(*values.shape[:3], 1)).squeeze(3)
+    return select_targets(values, targets)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Faithfulness: compare the relevance of removed cells with the drop of the score."""
 
-from typing import Any, Literal, final, get_args
+from typing import Any, ClassVar, Literal, final, get_args
 
 import torch
 
@@ -25,9 +25,34 @@ from vitrail.metrics.subsets import (
 Scale = Literal["optimal", "none"]
 
 
+class _SubsetMetric(ImageMetric):
+    """Abstract: compares the relevance of random subsets of cells with the score without them."""
+
+    least_subsets: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        *,
+        num_subsets: int = 100,
+        subset_share: float = 0.2,
+        baseline: str = "zero",
+        score: TargetScore = "logit",
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        check_count("num_subsets", num_subsets, self.least_subsets)
+        check_share("subset_share", subset_share)
+        check_seed(seed)
+        check_baseline(baseline)
+        check_score(score)
+        super().__init__(**kwargs)
+        self.subsets = RandomSubsets(num_subsets, subset_share, seed)
+        self.baseline, self.score = baseline, score
+
+
 @METRICS.register("faithfulness-correlation")
 @final
-class FaithfulnessCorrelation(ImageMetric):
+class FaithfulnessCorrelation(_SubsetMetric):
     """Pearson correlation between the relevance of random subsets of cells and the drop of the score without them.
 
     NaN if all subsets are equally relevant to the map or to the model. Costs one forward pass per subset, shared by all methods of
@@ -58,22 +83,7 @@ class FaithfulnessCorrelation(ImageMetric):
             "correlation of relevance and score drop, over random subsets of cells",
         ),
     )
-
-    def __init__(
-        self,
-        *,
-        num_subsets: int = 100,
-        subset_share: float = 0.2,
-        baseline: str = "zero",
-        score: TargetScore = "logit",
-        seed: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        check_baseline(baseline)
-        check_score(score)
-        super().__init__(**kwargs)
-        self.subsets = _make_subsets(num_subsets, subset_share, seed, least=2)
-        self.baseline, self.score = baseline, score
+    least_subsets: ClassVar[int] = 2
 
     def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
         without = self.subsets.scores_without(batch, explanation.grid, self.baseline, explanation.targets, self.score)
@@ -133,21 +143,17 @@ class FaithfulnessEstimate(ImageMetric):
 
 @METRICS.register("infidelity")
 @final
-class Infidelity(ImageMetric):
+class Infidelity(_SubsetMetric):
     """Mean squared error between the relevance of random subsets of cells and the drop of the score without them.
 
     In squared units of the score. Costs one forward pass per subset, shared by all methods of a batch and with
     `FaithfulnessCorrelation` if their options are equal.
 
     Args:
-        num_subsets: Number of random subsets.
-        subset_share: Share of the cells in each subset.
-        baseline: Name of the baseline that replaces removed cells.
-        score: Logit or probability of the explained class.
-        seed: Seed of the subsets, which only depend on it and the grid.
         scale: "optimal" multiplies every map by the factor with the smallest error, so that methods with any unit are comparable;
             the factor may be negative, so a map and its negative score the same. "none" leaves the map unscaled, for methods whose
             relevance has the unit of the score.
+        options: Those of `FaithfulnessCorrelation`.
 
     Raises:
         InvalidInputError: An option outside its range.
@@ -168,24 +174,11 @@ class Infidelity(ImageMetric):
         ),
     )
 
-    def __init__(
-        self,
-        *,
-        num_subsets: int = 100,
-        subset_share: float = 0.2,
-        baseline: str = "zero",
-        score: TargetScore = "logit",
-        seed: int = 0,
-        scale: Scale = "optimal",
-        **kwargs: Any,
-    ) -> None:
-        check_baseline(baseline)
-        check_score(score)
+    def __init__(self, *, scale: Scale = "optimal", **options: Any) -> None:
         if scale not in get_args(Scale):
             raise unknown_name("scale", scale, list(get_args(Scale)))
-        super().__init__(**kwargs)
-        self.subsets = _make_subsets(num_subsets, subset_share, seed, least=1)
-        self.baseline, self.score, self.scale = baseline, score, scale
+        super().__init__(**options)
+        self.scale = scale
 
     def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
         without = self.subsets.scores_without(batch, explanation.grid, self.baseline, explanation.targets, self.score)
@@ -197,11 +190,3 @@ class Infidelity(ImageMetric):
             sums = sums / sums.abs().amax(1, keepdim=True).clamp_min(smallest)
             sums = sums * (sums * drops).sum(1, keepdim=True) / sums.square().sum(1, keepdim=True).clamp_min(smallest)
         return (sums - drops).square().mean(1, keepdim=True)
-
-
-def _make_subsets(num_subsets: int, subset_share: float, seed: int, least: int) -> RandomSubsets:
-    """Check the options and build the subsets."""
-    check_count("num_subsets", num_subsets, least)
-    check_share("subset_share", subset_share)
-    check_seed(seed)
-    return RandomSubsets(num_subsets, subset_share, seed)

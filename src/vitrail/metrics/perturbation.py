@@ -127,23 +127,12 @@ class InsertionDeletion(ImageMetric):
         """Measure the curves of a batch."""
         return perturbation_curves(batch.classifier, batch.images, explanation, self.protocol)
 
-    def update(
-        self,
-        classifier: Classifier,
-        images: Images,
-        explanation: Explanation,
-        ground_truth: Tensor | None = None,
-        explainer: ExplainFunction | None = None,
-    ) -> None:
-        """Measure a batch and store its curves.
-
-        Raises:
-            InvalidInputError: The curves have other points than those of earlier batches.
-        """
+    def _store(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None) -> None:
+        """Store the curves as well; refuse other points than those of earlier batches."""
         if self.protocol.cells_per_step is not None:
             num_cells = self.num_cells.new_tensor(explanation.relevance[0].numel())
             self.num_cells = _check_one_grid(torch.stack([self.num_cells, num_cells]))
-        curves = perturbation_curves(classifier, images, explanation, self.protocol)
+        curves = self.measure_curves(batch, explanation)
         self.curve_scores.append(curves.scores)
         self.curve_ends.append(curves.ends)
         self.values.append(curves.auc().to(self.values[0]))

@@ -1,10 +1,15 @@
 """Published insertion/deletion protocols by name, so that results are comparable."""
 
+from dataclasses import replace
+from functools import partial
+
 from vitrail.core.registry import Registry
 from vitrail.metrics.protocol import Protocol
 
 PROTOCOLS: Registry[Protocol] = Registry("protocol")
 """All protocols by name."""
+
+delete_in_both_orders = partial(Protocol, orders=("most", "least"), directions=("deletion",))
 
 PROTOCOLS.register("hit")(
     Protocol(
@@ -15,14 +20,12 @@ PROTOCOLS.register("hit")(
 )
 
 PROTOCOLS.register("diffmask")(
-    Protocol(
+    delete_in_both_orders(
         description="deletion, 7 cells per step, most relevant first (positive) and least (negative), noise, probability and KL",
         source="Nalmpantis et al. 2023, arXiv:2304.06391, and its published evaluation",
         cells_per_step=7,
         baselines=("noise",),
         scores=("probability", "kl"),
-        orders=("most", "least"),
-        directions=("deletion",),
     )
 )
 
@@ -38,8 +41,8 @@ PROTOCOLS.register("mutex")(
     )
 )
 
-PROTOCOLS.register("chefer")(
-    Protocol(
+CHEFER = PROTOCOLS.register("chefer")(
+    delete_in_both_orders(
         description="10, 20 ... 90 % of the pixels of the smoothly enlarged map turn black, most relevant first (positive) and least "
         "(negative), top-1 hit rate, mean over the points",
         source="Chefer et al. 2021, arXiv:2012.09838, section 4.2, and its published evaluation",
@@ -49,8 +52,6 @@ PROTOCOLS.register("chefer")(
         axis="mean",
         baselines=("black",),
         scores=("top1",),
-        orders=("most", "least"),
-        directions=("deletion",),
     )
 )
 
@@ -66,17 +67,14 @@ PROTOCOLS.register("rise")(
 )
 
 PROTOCOLS.register("road")(
-    Protocol(
+    replace(
+        CHEFER,
         description="10, 20, 30, 40, 50, 70, 90 % of the pixels of the map, filled in from the others with a little noise, most relevant "
         "first (MoRF) and least (LeRF), top-1, mean over the points",
         source="Rong et al. 2022 (ROAD), arXiv:2202.00449, and its published code",
         shares=(0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
-        unit="pixels",
-        axis="mean",
+        smooth=False,
         baselines=("imputed",),
-        scores=("top1",),
-        orders=("most", "least"),
-        directions=("deletion",),
     )
 )
 

@@ -16,9 +16,20 @@ from vitrail.metrics.base import METRICS, ExplainFunction, ImageMetric, Measure,
 from vitrail.metrics.similarity import spearman
 
 
+class _SanityCheck(ImageMetric):
+    """Abstract: compares a map with others of the same method, as random numbers choose them."""
+
+    needs_method: ClassVar[bool] = True
+
+    def __init__(self, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_seed(seed)
+        self.seed = seed
+
+
 @METRICS.register("parameter-randomization")
 @final
-class ParameterRandomization(ImageMetric):
+class ParameterRandomization(_SanityCheck):
     """Rank correlation between a map and the maps of the same model with shuffled weights.
 
     Cascading, from the head down: shuffle the head, then also the upper quarter of the blocks, half, three quarters (rounded up), then
@@ -40,7 +51,6 @@ class ParameterRandomization(ImageMetric):
     blocks, by quarters. Targets stay the same, as in Quantus.
     """
 
-    needs_method: ClassVar[bool] = True
     measures = (
         Measure("cascading_head", "lower", -1.0, 1.0, "rank correlation with the map after shuffling the head"),
         Measure("cascading_25", "lower", -1.0, 1.0, "also shuffling the upper quarter of the blocks"),
@@ -49,11 +59,6 @@ class ParameterRandomization(ImageMetric):
         Measure("cascading_100", "lower", -1.0, 1.0, "shuffling all weights, including the embedding"),
         Measure("independent_mean", "lower", -1.0, 1.0, "shuffling one quarter of the blocks, mean over the quarters"),
     )
-
-    def __init__(self, seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        check_seed(seed)
-        self.seed = seed
 
     def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
         parts = group_parameters_by_depth(batch.classifier)[::-1]
@@ -87,7 +92,7 @@ class ParameterRandomization(ImageMetric):
 
 @METRICS.register("random-logit")
 @final
-class RandomLogit(ImageMetric):
+class RandomLogit(_SanityCheck):
     """Rank correlation between the map of the target and that of a random other class. Calls the method once.
 
     A map that does not change does not depend on the class. NaN for a model with one class, and for constant maps.
@@ -100,13 +105,7 @@ class RandomLogit(ImageMetric):
     Differs: rank correlation instead of structural similarity, which needs maps with many pixels.
     """
 
-    needs_method: ClassVar[bool] = True
     measures = (Measure("random_logit", "lower", -1.0, 1.0, "rank correlation with the map of another class"),)
-
-    def __init__(self, seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        check_seed(seed)
-        self.seed = seed
 
     def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
         num_classes = batch.classifier.num_classes

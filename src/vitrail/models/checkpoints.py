@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vitrail.core.errors import CheckpointError, OutputError
+from vitrail.core.errors import CheckpointError, OutputError, failures_as, first_line
 from vitrail.core.files import atomic_write, regular_file
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.listing import MAX_LISTED, shorten_list
@@ -55,11 +55,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             are not plain numbers or larger than their stored data.
     """
     path = Path(path)
-    try:
-        with regular_file(path).open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    with failures_as(CheckpointError, f"cannot read the checkpoint {path}"), regular_file(path).open("rb") as file:
+        head = file.read(16)
     checkpoint = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path)
     tensors = [item for state in checkpoint.states.values() for item in state.items()]
     invalid = [f"{name} ({fault})" for name, tensor in tensors if (fault := find_tensor_fault(tensor))]
@@ -101,11 +98,12 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     Raises:
         OutputError: The file cannot be written; an older file stays intact.
     """
-    with atomic_write(path) as partial:
-        try:
-            save_file(dict(tensors), partial, metadata=None if metadata is None else dict(metadata))
-        except SafetensorError as error:  # Raised for a full disk, instead of an OSError.
-            raise OutputError(f"cannot write {path}: {error}; what was there before is unchanged") from error
+    full_disk = (SafetensorError,)  # Instead of an OSError.
+    with (
+        atomic_write(path) as partial,
+        failures_as(OutputError, f"cannot write {path}", "; what was there before is unchanged", full_disk),
+    ):
+        save_file(dict(tensors), partial, metadata=None if metadata is None else dict(metadata))
 
 
 def _convert_for_storage(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -186,10 +184,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"damaged or truncated safetensors file {path}: {error}") from error
-    try:
+    with failures_as(CheckpointError, f"the description inside {path} is not JSON", causes=(ValueError,)):
         described = parse_json(metadata.get(METADATA_KEY, "{}"))
-    except ValueError as error:
-        raise CheckpointError(f"the description inside {path} is not JSON: {error}") from error
     if not isinstance(described, dict):
         raise CheckpointError(f"expected a JSON object as the description inside {path}, got {type(described).__name__}")
     return Checkpoint(state, described, states={"": state})
@@ -210,9 +206,7 @@ def _read_pickled(path: Path) -> Checkpoint:
             ) from error
         raise CheckpointError(f"damaged checkpoint, or no file of weights: {path}") from error
     except Exception as error:  # A damaged zip or pickle fails in many ways: RuntimeError, EOFError, KeyError, ...
-        raise CheckpointError(
-            f"damaged or truncated checkpoint {path}: {str(error).splitlines()[0] if str(error) else error!r}"
-        ) from error
+        raise CheckpointError(f"damaged or truncated checkpoint {path}: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"expected a dictionary of tensors in {path}, got {type(content).__name__}")
     states = find_states(content)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.core.distributed import gather, rank
-from vitrail.core.errors import FolderTakenError, InvalidInputError, OutputError
+from vitrail.core.errors import FolderTakenError, InvalidInputError, OutputError, failures_as
 from vitrail.core.files import discard_partials, output_folder, real_path
 from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledFiles, LabeledImages
@@ -105,7 +105,7 @@ class RunDirectory:
         output_folder(self.folder)
         earlier = self._read_earlier()
         kept = dict(earlier.methods) if earlier else {}
-        with report_write_errors(self.folder):
+        with failures_as(OutputError, f"cannot write into {self.folder}", "; choose another --out"):
             if self.overwrite:
                 kept = self._keep_others(kept, earlier)
                 # Results that the manifest does not list do not count: after an interruption here, none is taken for a new one.
@@ -167,10 +167,8 @@ def expect_no_other_files(folder: Path) -> None:
     Raises:
         OutputError: The folder is not empty, or cannot be read.
     """
-    try:
+    with failures_as(OutputError, f"cannot read {folder}", "; choose another --out"):
         occupied = any(not file.name.startswith(".") for file in folder.iterdir())
-    except OSError as error:
-        raise OutputError(f"cannot read {folder}: {error.strerror or error}; choose another --out") from error
     if occupied:
         raise FolderTakenError(
             f"{folder} is not empty and holds no run to resume (no {RUN_FILE}); choose another --out, or add --overwrite"
@@ -217,12 +215,3 @@ def expect_none_inside(images: LabeledImages, out: Path) -> None:
                 raise InvalidInputError(
                     f"expected images outside of the results, got {path} inside {out}; choose another --out"
                 )
-
-
-@contextmanager
-def report_write_errors(folder: Path) -> Iterator[None]:
-    """Turn an OSError in the block into an OutputError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from error

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from vitrail.core.csv_io import read_csv, write_csv
-from vitrail.core.errors import CheckpointError, ImageError, OutputError
+from vitrail.core.errors import CheckpointError, ImageError, OutputError, failures_as
 from vitrail.core.files import atomic_write, output_folder, regular_file
 from vitrail.core.json_io import read_json
 from vitrail.core.outputs import has_probabilities
@@ -139,10 +139,8 @@ def write_unreadable(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
     if rows:
         write_csv(path, ["image", "reason"], rows)
         return
-    try:
+    with failures_as(OutputError, f"cannot remove {path}", "; choose another --out"):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot remove {path}: {error.strerror or error}; choose another --out") from error
 
 
 def expect_readable(num_read: int, num_images: int, unreadable: Sequence[Unreadable]) -> None:

@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from vitrail.core.errors import CheckpointError
+from vitrail.core.errors import CheckpointError, first_line
 from vitrail.core.files import atomic_write, regular_file
 
 logger = logging.getLogger(__name__)
@@ -94,8 +94,7 @@ def _check_readable(path: Path) -> None:
     try:
         content = torch.load(regular_file(path), map_location="cpu", weights_only=True)
     except Exception as error:  # A damaged zip or pickle fails in many ways.
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise CheckpointError(f"the checkpoint {path} is damaged: {reason}") from error
+        raise CheckpointError(f"the checkpoint {path} is damaged: {first_line(error)}") from error
     if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= set(content):
         raise CheckpointError(f"the checkpoint {path} is damaged: parts are missing")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError, failures_as
 from vitrail.core.files import read_text
 from vitrail.core.registry import unknown_name
 from vitrail.core.yaml_io import YAML_ERRORS, read_yaml
@@ -158,7 +158,5 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         node = node[section]
         if not isinstance(node, dict):
             raise InvalidInputError(f"cannot set {key}: {section} is a value, not a section")
-    try:
+    with failures_as(InvalidInputError, f"cannot read the value of {override!r}", causes=YAML_ERRORS):
         node[last] = read_yaml(value)
-    except YAML_ERRORS as error:
-        raise InvalidInputError(f"cannot read the value of {override!r}: {error}") from error

@@ -12,7 +12,7 @@ import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
-from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError, VitrailError
+from vitrail.core.errors import CheckpointError, InvalidInputError, OutputError, VitrailError, failures_as
 from vitrail.core.files import write_text
 from vitrail.core.peers import Peers
 from vitrail.datasets.workers import explain_killed_workers
@@ -114,14 +114,13 @@ def fit(
         write_text(out / CONFIG, recipe.to_yaml())
     if checkpoint is not None:
         logger.info("resuming from %s", checkpoint)
-    try:
-        with Peers() as peers, explain_killed_workers(KILLED_READER_REMEDY):
-            trainer.callbacks.insert(0, ProcessWatch(peers))  # type: ignore[attr-defined]
-            _fit(trainer, learner, data, checkpoint)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {out}: {error.strerror or error}; models and checkpoints written before are complete"
-        ) from error
+    with (
+        failures_as(OutputError, f"cannot write to {out}", "; models and checkpoints written before are complete"),
+        Peers() as peers,
+        explain_killed_workers(KILLED_READER_REMEDY),
+    ):
+        trainer.callbacks.insert(0, ProcessWatch(peers))  # type: ignore[attr-defined]
+        _fit(trainer, learner, data, checkpoint)
     for reason in list(learner.unreadable.values())[:10]:
         logger.warning("skipped: %s", reason)
     if learner.unreadable:

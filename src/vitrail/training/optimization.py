@@ -8,7 +8,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError, failures_as
 from vitrail.models.intr import INTR
 from vitrail.training.sections import OptimizerConfig, ScheduleConfig
 
@@ -36,12 +36,14 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig, images_per_step
         weights = _split_backbone(module, config.backbone_learning_rate / config.learning_rate, config.weight_decay)
     settings: dict[str, Any] = {"betas": config.betas, "eps": config.epsilon, "layer_decay": config.layer_decay}
     options = {key: value for key, value in settings.items() if value is not None}
-    try:
+    with failures_as(
+        InvalidInputError,
+        f"cannot create the optimizer {config.name!r} with {options}",
+        causes=(TypeError, ValueError, AssertionError),
+    ):
         optimizer: Optimizer = create_optimizer_v2(
             weights, opt=config.name, lr=rate, weight_decay=config.weight_decay, momentum=config.momentum, **options
         )
-    except (TypeError, ValueError, AssertionError) as error:
-        raise InvalidInputError(f"cannot create the optimizer {config.name!r} with {options}: {error}") from error
     # timm drops unsupported options with a warning at most.
     for key, name in (("betas", "betas"), ("eps", "epsilon")):
         if key in options and key not in optimizer.param_groups[0]:

@@ -8,7 +8,7 @@ processes, and no random state has to be saved.
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -48,16 +48,14 @@ def preserve_random_state(on_cuda: bool = False) -> Iterator[None]:
     Args:
         on_cuda: Whether the block may use CUDA: it is then initialized first, since only then it has a state to preserve.
     """
-    restore = _save_cpu_state()
     if on_cuda and torch.cuda.is_available():
         torch.cuda.init()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    with torch.random.fork_rng(devices=devices):
+    with _preserve_cpu_state(), torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
-            restore()
             if mps is not None:
                 torch.mps.set_rng_state(mps)
 
@@ -65,26 +63,22 @@ def preserve_random_state(on_cuda: bool = False) -> Iterator[None]:
 @contextmanager
 def temporary_seed(seed: int) -> Iterator[None]:
     """Seed the random state of the CPU within the block and restore it on exit."""
-    restore = _save_cpu_state()
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
-    torch.default_generator.manual_seed(seed)
+    with _preserve_cpu_state():
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _preserve_cpu_state() -> Iterator[None]:
+    python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
     finally:
-        restore()
-
-
-def _save_cpu_state() -> Callable[[], None]:
-    """Save the random state of the CPU; return a function that restores it."""
-    python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-    def restore() -> None:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(state)
-
-    return restore
 
 
 @contextmanager

@@ -322,7 +322,7 @@ def test_files_of_weights_run_no_code(small_architecture, tmp_path):
 
 
 def test_weights_trained_with_another_activation_get_it():
-    from vitrail.adapters.open_clip.loading import _activation
+    from vitrail.adapters.open_clip.library import _activation
 
     assert _activation("ViT-B-32", "openai") == {"force_quick_gelu": True}
     assert _activation("ViT-B-32", "laion2b_s34b_b79k") == {}

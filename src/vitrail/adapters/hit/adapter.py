@@ -39,10 +39,6 @@ class HiTAdapter(ViTAdapter):
         return self.hit.config.num_classes
 
     @property
-    def num_prefix_tokens(self) -> int:
-        return 1
-
-    @property
     def prefix_tokens(self) -> Float[Tensor, "p d"]:
         return self.hit.class_token[0]
 

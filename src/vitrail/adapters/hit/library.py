@@ -12,7 +12,7 @@ from vitrail.adapters.hit.adapter import adapt_hit
 from vitrail.adapters.library import Library
 from vitrail.adapters.local_files import load_published
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError, failures_as
 from vitrail.core.registry import unknown_name
 from vitrail.models.hit import HiT, HiTConfig
 from vitrail.models.hit.transfer import transfer_to_hit
@@ -30,7 +30,6 @@ class HiTLibrary(Library):
     rebuild = staticmethod(HiT.from_config)
 
     def load(self, name: str, **options: Any) -> Classifier:
-        """Load a published HiT: a local file, or `owner/name` or `owner/name/file` on the Hugging Face hub."""
         return load_published(name, "hit", **options)
 
     def build(self, name: str, spec: ModelSpec) -> Classifier:
@@ -45,10 +44,8 @@ class HiTLibrary(Library):
             raise unknown_name("field of HiTConfig", unknown[0], known)
         translated = {key: (key, getattr(spec, key)) for key in ("image_size", "drop_path", "attention_dropout")}
         given = spec.merge_options(translated, name)
-        try:
+        with failures_as(InvalidInputError, f"cannot build {name} with {given}", causes=(TypeError,)):
             module = HiT.from_name(name, num_classes=spec.num_classes, in_channels=spec.in_channels, **given)
-        except TypeError as error:
-            raise InvalidInputError(f"cannot build {name} with {given}: {error}") from error
         return adapt_hit(module, name, (), spec.preprocessing(Preprocessing(module.config.image_size)))
 
     def describe(self, module: nn.Module) -> BuildSpec:

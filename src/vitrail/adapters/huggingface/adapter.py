@@ -40,8 +40,6 @@ class HuggingFaceViTAdapter(ViTAdapter):
         text_problem: Why `text` is None, for messages.
     """
 
-    class_prefix: ClassVar[str]
-    """What the names of the family's classes begin with, e.g. "ViT" in ViTModel."""
     resizes_on_request: ClassVar[bool] = True
     """Whether positions are resized to the image only on request; else they always are."""
 
@@ -71,10 +69,6 @@ class HuggingFaceViTAdapter(ViTAdapter):
     @property
     def _embedder(self) -> Any:
         return find_patch_embedding(self.base)
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        return len(self.prefix_tokens)
 
     @property
     def prefix_tokens(self) -> Float[Tensor, "p d"]:

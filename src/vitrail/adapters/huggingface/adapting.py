@@ -5,7 +5,7 @@ from typing import Any
 
 import transformers
 from torch import nn
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForImageClassification, PreTrainedModel
 
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.huggingface.adapter import find_base, find_blocks, find_patch_embedding
@@ -85,8 +85,10 @@ def choose_class(config: Any) -> Any:
 
 def headless_classes(model_type: str) -> tuple[str, ...]:
     """Return the names of the classes of a family that have no classifier; empty for other types."""
-    family = FAMILIES.get(model_type)
-    return () if family is None else tuple(f"{family.class_prefix}{ending}" for ending in HEADLESS)
+    if model_type not in FAMILIES:
+        return ()
+    prefix = CONFIG_MAPPING[model_type].__name__.removesuffix("Config")
+    return tuple(f"{prefix}{ending}" for ending in HEADLESS)
 
 
 def published_class(module: nn.Module) -> str:

@@ -17,7 +17,6 @@ from vitrail.adapters.huggingface.adapting import read_class_names
 from vitrail.adapters.huggingface.family_preprocessing import family_preprocessing
 from vitrail.adapters.huggingface.loading import (
     build_untrained,
-    first_line,
     hub_options,
     is_folder,
     load_trained,
@@ -25,7 +24,7 @@ from vitrail.adapters.huggingface.loading import (
     read_preprocessing,
     refuse_unknown,
 )
-from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnsupportedModelError, first_line
 
 DROP_PATH = ("drop_path_rate",)
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")

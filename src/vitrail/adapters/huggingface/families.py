@@ -1,4 +1,4 @@
-"""The families of Hugging Face's Vision Transformers, one class each, by `model_type`."""
+"""The families of Hugging Face's Vision Transformers, by `model_type`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.models.data2vec.modeling_data2vec_vision import Data2VecVisionSelfAttention
 
 from vitrail.adapters.huggingface.adapter import HuggingFaceViTAdapter
-from vitrail.adapters.huggingface.without_class_token import IJepa, Siglip, Siglip2
+from vitrail.adapters.huggingface.without_class_token import Siglip, Siglip2
 from vitrail.adapters.pooling import class_token_weights, patch_mean_weights
 from vitrail.adapters.recording import BlockIntercept, intercept_outputs
 from vitrail.core.hooks import original, replaced_methods
@@ -18,23 +18,12 @@ from vitrail.core.types import Images, Kept, Patches, Tokens
 
 @final
 class ViT(HuggingFaceViTAdapter):
-    """ViT: a class token, and learned positions."""
-
-    class_prefix: ClassVar[str] = "ViT"
-
-
-@final
-class ViTMSN(HuggingFaceViTAdapter):
-    """ViT-MSN: as ViT, without a pooler."""
-
-    class_prefix: ClassVar[str] = "ViTMSN"
+    """ViT and ViT-MSN: a class token, and learned positions."""
 
 
 @final
 class DeiT(HuggingFaceViTAdapter):
     """DeiT: a class token and a distillation token, which has a classifier of its own in the model with a teacher."""
-
-    class_prefix: ClassVar[str] = "DeiT"
 
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         return class_token_weights(
@@ -42,8 +31,9 @@ class DeiT(HuggingFaceViTAdapter):
         )
 
 
-class Dinov2Classifier(HuggingFaceViTAdapter):
-    """Abstract: DINOv2, whose classifier reads the class token and the mean of the patches, concatenated."""
+@final
+class Dinov2(HuggingFaceViTAdapter):
+    """DINOv2, with registers or without: its classifier reads the class token and the mean of the patches, concatenated."""
 
     resizes_on_request: ClassVar[bool] = False
 
@@ -55,24 +45,9 @@ class Dinov2Classifier(HuggingFaceViTAdapter):
 
 
 @final
-class Dinov2(Dinov2Classifier):
-    """DINOv2 without registers."""
-
-    class_prefix: ClassVar[str] = "Dinov2"
-
-
-@final
-class Dinov2WithRegisters(Dinov2Classifier):
-    """DINOv2 with register tokens."""
-
-    class_prefix: ClassVar[str] = "Dinov2WithRegisters"
-
-
-@final
 class DINOv3(HuggingFaceViTAdapter):
     """DINOv3: a class token, registers, and rotary positions of the patches. transformers has no classifier of it."""
 
-    class_prefix: ClassVar[str] = "DINOv3ViT"
     resizes_on_request: ClassVar[bool] = False
 
     def position_parts(self) -> list[nn.Module]:
@@ -97,14 +72,10 @@ class MeanPooled(HuggingFaceViTAdapter):
 class Beit(MeanPooled):
     """BEiT: relative positions."""
 
-    class_prefix: ClassVar[str] = "Beit"
-
 
 @final
 class Data2VecVision(MeanPooled):
     """Data2Vec-Vision: as BEiT, with attention that transformers' `AttentionInterface` does not reach."""
-
-    class_prefix: ClassVar[str] = "Data2VecVision"
 
     def embedder_output(self, patches: Patches, grid_size: tuple[int, int]) -> Any:
         return patches, grid_size
@@ -130,8 +101,6 @@ class Data2VecVision(MeanPooled):
 class ViTMAE(HuggingFaceViTAdapter):
     """ViT-MAE's encoder on whole images: nothing is masked, and patches stay in order, as with a mask_ratio of 0."""
 
-    class_prefix: ClassVar[str] = "ViTMAE"
-
     def run(self, images: Images) -> Any:
         with self._unmasked():
             return super().run(images)
@@ -149,8 +118,9 @@ class ViTMAE(HuggingFaceViTAdapter):
         return tokens, None, None
 
 
+@final
 class Clip(HuggingFaceViTAdapter):
-    """Abstract: CLIP and its descendants: the projected class token as embedding, the mean of the patches for a classifier."""
+    """CLIP and MetaCLIP 2: the projected class token as embedding, the mean of the patches for a classifier."""
 
     def pooling_weights(self, num_tokens: int) -> Float[Tensor, " t"]:
         if hasattr(self.model, "classifier"):
@@ -158,33 +128,19 @@ class Clip(HuggingFaceViTAdapter):
         return super().pooling_weights(num_tokens)
 
 
-@final
-class OpenAIClip(Clip):
-    """CLIP."""
-
-    class_prefix: ClassVar[str] = "CLIP"
-
-
-@final
-class MetaClip2(Clip):
-    """MetaCLIP 2."""
-
-    class_prefix: ClassVar[str] = "MetaClip2"
-
-
 FAMILIES: dict[str, type[HuggingFaceViTAdapter]] = {
     "vit": ViT,
     "deit": DeiT,
     "dinov2": Dinov2,
-    "dinov2_with_registers": Dinov2WithRegisters,
+    "dinov2_with_registers": Dinov2,
     "dinov3_vit": DINOv3,
     "beit": Beit,
     "data2vec-vision": Data2VecVision,
-    "vit_msn": ViTMSN,
+    "vit_msn": ViT,
     "vit_mae": ViTMAE,
-    "ijepa": IJepa,
-    "clip": OpenAIClip,
-    "metaclip_2": MetaClip2,
+    "ijepa": Siglip,
+    "clip": Clip,
+    "metaclip_2": Clip,
     "siglip": Siglip,
     "siglip2": Siglip2,
 }

@@ -14,21 +14,14 @@ CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711
 
 DEFAULT = (0.875, "center", "bicubic", IMAGENET)
 
-FAMILIES: dict[str, tuple[float, str, str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
-    "vit": (1.0, "squash", "bilinear", HALF),
-    "ijepa": (1.0, "squash", "bilinear", HALF),
-    "siglip2": (1.0, "squash", "bilinear", HALF),
-    "vit_msn": (1.0, "squash", "bilinear", IMAGENET),
-    "vit_mae": (1.0, "squash", "bilinear", IMAGENET),
-    "dinov3_vit": (1.0, "squash", "bilinear", IMAGENET),
-    "beit": (1.0, "squash", "bicubic", HALF),
-    "data2vec-vision": (1.0, "squash", "bicubic", HALF),
-    "siglip": (1.0, "squash", "bicubic", HALF),
-    "clip": (1.0, "center", "bicubic", CLIP),
-    "metaclip_2": (1.0, "center", "bicubic", CLIP),
-    "deit": (0.875, "squash", "bicubic", IMAGENET),
+FAMILIES: dict[tuple[str, ...], tuple[float, str, str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
+    ("vit", "ijepa", "siglip2"): (1.0, "squash", "bilinear", HALF),
+    ("vit_msn", "vit_mae", "dinov3_vit"): (1.0, "squash", "bilinear", IMAGENET),
+    ("beit", "data2vec-vision", "siglip"): (1.0, "squash", "bicubic", HALF),
+    ("clip", "metaclip_2"): (1.0, "center", "bicubic", CLIP),
+    ("deit",): (0.875, "squash", "bicubic", IMAGENET),
 }
-"""Crop fraction, crop mode, interpolation, and mean and std, by `model_type`."""
+"""Crop fraction, crop mode, interpolation, and mean and std, by the `model_type` of families."""
 
 
 def family_name(config: Any) -> str:
@@ -44,7 +37,9 @@ def vision_config(config: Any) -> Any:
 def family_preprocessing(config: Any) -> Preprocessing:
     """Return the preprocessing of a family's published models, at a model's own size."""
     vision = vision_config(config)
-    fraction, mode, interpolation, (mean, std) = FAMILIES.get(family_name(config), DEFAULT)
+    family = family_name(config)
+    published = (settings for families, settings in FAMILIES.items() if family in families)
+    fraction, mode, interpolation, (mean, std) = next(published, DEFAULT)
     num_channels = getattr(vision, "num_channels", 3)
     if len(set(mean)) == 1:
         mean, std = mean[:1] * num_channels, std[:1] * num_channels

@@ -24,7 +24,7 @@ from vitrail.adapters.huggingface.processor_files import (
 from vitrail.adapters.huggingface.silence import silence_transformers
 from vitrail.adapters.huggingface.text import read_text_tower
 from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
+from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError, first_line
 from vitrail.core.files import regular_file
 from vitrail.core.json_io import read_json
 from vitrail.models.limits import build_on_meta, check_numbers, expect_enough_bytes
@@ -211,8 +211,3 @@ def _read_description(name: str, file: str, options: dict[str, Any]) -> Any:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise CheckpointError(f"cannot read {file} of {name}: {reason}") from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error message that is not blank."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -12,9 +12,8 @@ from transformers.utils.hub import cached_file
 
 from vitrail.adapters.directions import TextTower
 from vitrail.adapters.huggingface.silence import silence_transformers
-from vitrail.core.errors import CheckpointError, InvalidInputError
+from vitrail.core.errors import CheckpointError, InvalidInputError, first_line
 from vitrail.core.hooks import inspecting
-from vitrail.core.outputs import Output
 
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 """Files that contain the words of a tokenizer."""
@@ -41,11 +40,11 @@ class HuggingFaceText(TextTower):
             raise InvalidInputError(
                 f"expected a model of images and texts, such as CLIPModel, got {type(model).__name__}, which has no text tower"
             )
-        self._model, self._tokenizer = model, tokenizer
+        self.module, self._tokenizer = model, tokenizer
 
     @property
     def _max_tokens(self) -> int:
-        return int(self._model.config.text_config.max_position_embeddings)
+        return int(self.module.config.text_config.max_position_embeddings)
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "k d"]:
         if not texts:
@@ -60,30 +59,16 @@ class HuggingFaceText(TextTower):
             raise InvalidInputError(
                 f"expected texts of at most {self._max_tokens} tokens, got one of {num_tokens}: {longest[:60]!r}...; shorten it"
             )
-        vocabulary, largest = int(self._model.config.text_config.vocab_size), int(tokens["input_ids"].max())
+        vocabulary, largest = int(self.module.config.text_config.vocab_size), int(tokens["input_ids"].max())
         if largest >= vocabulary:
             raise InvalidInputError(
                 f"expected a tokenizer of {vocabulary} tokens, got token {largest} from it; use the tokenizer of the same model"
             )
-        device = next(self._model.text_model.parameters()).device
+        device = next(self.module.text_model.parameters()).device
         inputs = {key: tokens[key].to(device) for key in ("input_ids", "attention_mask") if key in tokens}
-        with torch.no_grad(), inspecting(self._model.text_model):
-            features: Tensor = self._model.get_text_features(**inputs, return_dict=True).pooler_output
+        with torch.no_grad(), inspecting(self.module.text_model):
+            features: Tensor = self.module.get_text_features(**inputs, return_dict=True).pooler_output
         return features
-
-    @property
-    def scale(self) -> float:
-        return float(self._model.logit_scale.exp())
-
-    @property
-    def bias(self) -> float:
-        bias = getattr(self._model, "logit_bias", None)
-        return 0.0 if bias is None else float(bias)
-
-    @property
-    def output(self) -> Output:
-        # A bias makes sense for sigmoids only; a softmax would not see it.
-        return "softmax" if getattr(self._model, "logit_bias", None) is None else "sigmoid"
 
 
 def has_text_tower(model: Any) -> bool:
@@ -116,7 +101,7 @@ def _read_tokenizer(name: str, options: Mapping[str, Any]) -> Any:
             raise FileNotFoundError(f"none of the files {', '.join(VOCABULARIES)} exists")
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # Missing and damaged files raise many kinds of errors.
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(
-            f"cannot load the tokenizer of {name}, without which texts cannot be embedded: {reason}; put its files beside the weights"
+            f"cannot load the tokenizer of {name}, without which texts cannot be embedded: {first_line(error)}; put its files beside the "
+            "weights"
         ) from error

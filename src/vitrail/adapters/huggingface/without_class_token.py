@@ -1,6 +1,6 @@
 """Families without a class token: I-JEPA and SigLIP, with SigLIP 2 NaFlex."""
 
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -19,24 +19,16 @@ class WithoutClassToken(HuggingFaceViTAdapter):
 
 
 @final
-class IJepa(WithoutClassToken):
-    """I-JEPA: no class token; its embedding is the mean of its patches."""
-
-    class_prefix: ClassVar[str] = "IJepa"
-
-
-@final
 class Siglip(WithoutClassToken):
-    """SigLIP, and SigLIP 2 of fixed size: attention pooling as embedding, the mean of the patches for a classifier."""
+    """SigLIP, SigLIP 2 of fixed size, and I-JEPA.
 
-    class_prefix: ClassVar[str] = "Siglip"
+    SigLIP's embedding is by attention pooling, I-JEPA's the mean of the patches, which classifiers of both read.
+    """
 
 
 @final
 class Siglip2(WithoutClassToken):
     """SigLIP 2 NaFlex: images of any aspect, as a sequence of flattened patches, with positions resized to their grid."""
-
-    class_prefix: ClassVar[str] = "Siglip2"
 
     @property
     def num_channels(self) -> int:

@@ -1,18 +1,15 @@
 """Build INTRs by name, with backbones of torchvision or timm, and from published files."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from typing import Any
 
-from vitrail.adapters.build_spec import ModelSpec, lists_to_tuples
+from vitrail.adapters.build_spec import lists_to_tuples
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.intr.adapter import INTR_PREPROCESSING, adapt_intr
+from vitrail.adapters.intr.adapter import adapt_intr
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
-from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import Checkpoint, load_strictly, to_single_precision
-from vitrail.models.intr import INTR, INTR_SIZES, Backbone, INTRConfig, ResNet
+from vitrail.models.intr import INTR, Backbone, INTRConfig, ResNet
 from vitrail.models.intr.backbone import batch_counter_names, rename_resnet_weights
-from vitrail.models.intr.config import CUSTOM
 from vitrail.models.intr.published import is_detr, published_config, published_settings
 
 TIMM = "timm:"
@@ -41,46 +38,6 @@ def build_backbone(config: INTRConfig, pretrained: bool = False) -> Backbone:
             batch_counter_names(backbone.network),
         )
     return backbone
-
-
-def build_intr(name: str, spec: ModelSpec) -> Classifier:
-    """Build an INTR for training.
-
-    Args:
-        name: `intr_resnet50` or another of `INTR_SIZES`, or `intr` with the option `backbone`.
-        spec: Options are fields of `INTRConfig`; `pretrained` refers to the backbone.
-
-    Raises:
-        UnknownNameError: There is no such backbone, or its weights could not be fetched.
-        InvalidInputError: An INTR does not have these options, or their values are incompatible.
-    """
-    known = [field.name for field in fields(INTRConfig) if field.name != "num_classes"]
-    unknown = [option for option in spec.options if option not in known]
-    if unknown:
-        raise unknown_name("field of INTRConfig", unknown[0], known)
-    for key in ("drop_path", "attention_dropout"):
-        if getattr(spec, key) is not None:
-            raise InvalidInputError(f"{name} has no {key}; leave it out, or give its backbone one by backbone_options")
-    if spec.in_channels != 3:
-        raise InvalidInputError(f"expected images of 3 channels for {name}, got {spec.in_channels}")
-    given = spec.merge_options({}, name)
-    if (name == CUSTOM) is not ("backbone" in given):
-        raise InvalidInputError(
-            f"expected an option backbone (resnet50, or timm:NAME) with the name {CUSTOM}, and with no other, got "
-            f"{given.get('backbone')!r} with {name}"
-        )
-    config = replace(INTR_SIZES.get(name, INTRConfig()), num_classes=spec.num_classes, **given)
-    preprocessing = spec.preprocessing(INTR_PREPROCESSING)
-    module = INTR(config, build_backbone(config, spec.pretrained))
-    # Fail here rather than in the first training step.
-    module.grid_size(*preprocessing.size)
-    return adapt_intr(module, name, (), preprocessing)
-
-
-def rebuild_intr(config: Mapping[str, Any]) -> INTR:
-    """Build the network that a file describes, without its weights."""
-    intr_config = INTRConfig.from_dict(config)
-    return INTR(intr_config, build_backbone(intr_config))
 
 
 def build_published(checkpoint: Checkpoint, source: str, **options: Any) -> Classifier:

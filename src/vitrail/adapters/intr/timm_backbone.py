@@ -5,8 +5,7 @@ from typing import Any
 import timm
 from timm.utils.model import freeze_batch_norm_2d
 
-from vitrail.adapters.timm.building import NOT_SHAPE
-from vitrail.adapters.timm.creation import make_timm
+from vitrail.adapters.timm.creation import NOT_SHAPE, make_timm
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.core.registry import unknown_name
 from vitrail.core.types import Images

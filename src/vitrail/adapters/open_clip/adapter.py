@@ -28,12 +28,7 @@ class OpenClipViTAdapter(ViTAdapter):
 
     @property
     def vit(self) -> Any:
-        """The image tower, untyped because its parts are."""
         return image_tower(self.module)
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        return 1
 
     @property
     def prefix_tokens(self) -> Float[Tensor, "p d"]:

@@ -12,7 +12,6 @@ from torch import Tensor
 from vitrail.adapters.directions import TextTower
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.hooks import inspecting
-from vitrail.core.outputs import Output
 
 VOCABULARY_SIZE = 49408
 """Number of tokens of CLIP's own tokenizer, which comes with open_clip."""
@@ -30,19 +29,6 @@ class OpenClipText(TextTower):
 
     module: Any
     model_name: str = ""
-
-    @property
-    def scale(self) -> float:
-        return float(self.module.logit_scale.detach().exp())
-
-    @property
-    def bias(self) -> float:
-        bias = self.module.logit_bias
-        return 0.0 if bias is None else float(bias.detach())
-
-    @property
-    def output(self) -> Output:
-        return "softmax" if self.module.logit_bias is None else "sigmoid"
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "k d"]:
         tokenizer = self._make_tokenizer()

@@ -36,11 +36,6 @@ class TimmAdapter(ViTAdapter):
     """Whether attention depends on the positions of patches beyond their tokens."""
 
     @property
-    def vit(self) -> Any:
-        """The part with the blocks, untyped because timm has no types."""
-        return self.module
-
-    @property
     def embedding(self) -> Any:
         """The part that embeds patches."""
         return self.vit.patch_embed

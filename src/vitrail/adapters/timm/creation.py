@@ -16,6 +16,13 @@ from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameE
 from vitrail.core.registry import unknown_name
 from vitrail.models.limits import build_on_meta, check_numbers, expect_enough_bytes
 
+NOT_SHAPE = frozenset({
+    "cache_dir", "checkpoint_path", "device", "dtype", "exportable", "feature_cfg", "features_only", "kwargs_filter", "no_jit",
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_filter_fn", "pretrained_model_args",
+    "pretrained_strict", "scriptable",
+})  # fmt: skip
+"""Arguments of `timm.create_model` that read files or change what it returns, and do not belong to a network's shape."""
+
 
 def create_timm(name: str, *, pretrained: bool = True, **options: Any) -> Classifier:
     """Create a timm model by name and adapt it.

@@ -27,15 +27,6 @@ class TorchvisionViTAdapter(ViTAdapter):
     """torchvision's `VisionTransformer`: one class token, one image size, square."""
 
     @property
-    def vit(self) -> Any:
-        """The network, untyped because torchvision has no types."""
-        return self.module
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        return 1
-
-    @property
     def prefix_tokens(self) -> Float[Tensor, "p d"]:
         return self.vit.class_token[0]
 

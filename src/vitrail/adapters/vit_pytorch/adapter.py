@@ -44,15 +44,6 @@ class VitPytorchAdapter(ViTAdapter):
     """
 
     @property
-    def vit(self) -> Any:
-        """The network, untyped because vit-pytorch has no types."""
-        return self.module
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        return len(self.prefix_tokens)
-
-    @property
     def prefix_tokens(self) -> Float[Tensor, "p d"]:
         positions = self.vit.pos_embedding
         return self.vit.cls_token if hasattr(self.vit, "cls_token") else positions.new_zeros(0, positions.shape[1])

@@ -2,13 +2,13 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
-from vitrail.core.errors import ImageError, InvalidInputError, MissingExtraError
+from vitrail.core.errors import ImageError, InvalidInputError, MissingExtraError, failures_as
 from vitrail.datasets.dataset import NO_LABEL, LabeledImages, Transform, Unreadable, file_bytes
 from vitrail.datasets.image_io import decode_image
 from vitrail.datasets.named.annotations import need
@@ -34,6 +34,7 @@ class TableImages(LabeledImages):
     transform: Transform = field(repr=False)
     source: str
     numbers: Sequence[int] = field(repr=False)
+    per_image: ClassVar[tuple[str, ...]] = ("labels", "numbers")
 
     def open(self, index: int) -> Image.Image:
         content = _read_cell(self.table[self.numbers[index]][self.column], self.name(index))
@@ -47,9 +48,6 @@ class TableImages(LabeledImages):
         if cell is None:
             return -1
         return file_bytes(cell["path"] or "") if cell["bytes"] is None else len(cell["bytes"])
-
-    def subset(self, indices: Sequence[int]) -> "TableImages":
-        return replace(self, labels=[self.labels[i] for i in indices], numbers=[self.numbers[i] for i in indices])
 
 
 @dataclass(frozen=True)
@@ -97,12 +95,10 @@ def _read_cell(cell: Mapping[str, Any] | None, name: str) -> bytes:
         raise ImageError(f"expected an image in {name}, found none")
     if cell["bytes"] is not None:
         return bytes(cell["bytes"])
-    try:
+    with failures_as(ImageError, f"cannot read {cell['path']}"):
         if not Path(cell["path"]).is_file():
             raise ImageError(f"expected an image file, got none at {cell['path']}")
         return Path(cell["path"]).read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot read {cell['path']}: {error.strerror}") from error
 
 
 def read_huggingface(

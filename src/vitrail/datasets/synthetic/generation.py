@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from vitrail.core.errors import ImageError, InvalidInputError, OutputError
+from vitrail.core.errors import ImageError, InvalidInputError, OutputError, failures_as
 from vitrail.core.files import is_left_over, real_path, results_folder, write_text
 from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.locking import is_lock
@@ -204,13 +204,9 @@ def _check_counts(dataset: SyntheticDataset, counts: Mapping[str, int], num_work
 
 
 def _expect_empty(out: Path) -> None:
-    try:
+    with failures_as(OutputError, f"cannot read {out}", "; choose another --out"):
         # Leftovers of a killed run are removed later, and the lock of a running one is checked elsewhere.
-        occupied = any(not is_lock(entry) and not is_left_over(entry) for entry in out.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise OutputError(f"cannot read {out}: {error.strerror or error}; choose another --out") from error
+        occupied = out.is_dir() and any(not is_lock(entry) and not is_left_over(entry) for entry in out.iterdir())
     if occupied:
         raise OutputError(f"{out} exists and is not empty; choose another --out")
 

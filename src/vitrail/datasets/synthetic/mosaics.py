@@ -10,7 +10,7 @@ Schiele 2022, "Towards better understanding attribution methods", arXiv:2205.104
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from vitrail.adapters import Preprocessing
-from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.errors import ImageError, InvalidInputError, failures_as
 from vitrail.datasets.dataset import NO_LABEL, Box, LabeledImages, Transform
 from vitrail.datasets.ground_truth import GroundTruthImages, fill_box
 from vitrail.datasets.mask_files import Mask
@@ -66,16 +66,15 @@ class Mosaics(GroundTruthImages):
     mosaics: Sequence[Mosaic] = field(repr=False)
     cells: int
     preprocessing: Preprocessing = field(repr=False)
+    per_image: ClassVar[tuple[str, ...]] = ("mosaics", "labels")
 
     def open(self, index: int) -> Image.Image:
         height, width = mosaic_size(self.preprocessing)
         mosaic = Image.new("RGB", (width, height))
         for cell, member in enumerate(self.mosaics[index].members):
             left, top, right, bottom = self._cell_box(cell)
-            try:
+            with failures_as(ImageError, f"cannot make a mosaic with {self.images.name(member)}", causes=(ImageError,)):
                 photo = _preprocess_member(self.images.open(member), self.preprocessing, (bottom - top, right - left))
-            except ImageError as error:
-                raise ImageError(f"cannot make a mosaic with {self.images.name(member)}: {error}") from error
             mosaic.paste(photo, (left, top))
         return mosaic
 
@@ -95,9 +94,6 @@ class Mosaics(GroundTruthImages):
 
     def read_ground_truth(self, index: int, photo: Image.Image) -> Mask:
         return self.ground_truth(index)
-
-    def subset(self, indices: Sequence[int]) -> "Mosaics":
-        return replace(self, mosaics=[self.mosaics[i] for i in indices], labels=[self.labels[i] for i in indices])
 
     def with_transform(self, transform: Transform) -> "Mosaics":
         """Return the same mosaics with another transform; a `Preprocessing` crops the members, but not the mosaic."""

@@ -15,7 +15,7 @@ from vitrail.core.float32 import at_least_float32
 from vitrail.core.types import Keep
 from vitrail.datasets.collate import collate_by_size
 from vitrail.datasets.dataset import Batch, LabeledImages
-from vitrail.evaluation.batches import index_by_name, move_readable, unreadable_files
+from vitrail.evaluation.batches import Columns, index_by_name, measure_shard
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.explainers._greedy import count_runs, find_order
 from vitrail.explanation import Explanation
@@ -123,16 +123,10 @@ class _CeilingMeasurer:
     indices: Mapping[str, int]
 
     def __call__(self, number: int, batches: Iterator[Sequence[Batch]]) -> CeilingShard:
-        by_size = next(batches)
-        measured = [self._measure(batch) for batch in move_readable(by_size, self.classifier)]
-        empty = CeilingShard(np.zeros(0, np.int64), np.zeros((0, len(self.plan.columns))), np.zeros(0, np.int64))
-        indices, values, num_runs = (
-            np.concatenate([getattr(shard, name) for shard in (empty, *measured)]) for name in ("indices", "values", "num_runs")
-        )
-        order = indices.argsort(kind="stable")
-        return CeilingShard(indices[order], values[order], num_runs[order], unreadable=unreadable_files(by_size))
+        empty = (np.zeros(0, np.int64), np.zeros((0, len(self.plan.columns))), np.zeros(0, np.int64))
+        return measure_shard(CeilingShard, empty, self._measure, next(batches), self.classifier)
 
-    def _measure(self, batch: Batch) -> CeilingShard:
+    def _measure(self, batch: Batch) -> Columns:
         indices = np.array([self.indices[path] for path in batch.paths])
         targets = torch.tensor([self.targets[index] for index in indices.tolist()], device=batch.images.device)
         view = MetricBatch(self.classifier, batch.images)
@@ -146,7 +140,7 @@ class _CeilingMeasurer:
                     values[:, column + i] = auc.cpu().double().numpy()
             column += len(metric.measures)
         num_runs = count_ceiling_runs(self.plan, torch.Size(view.patch_grid).numel())
-        return CeilingShard(indices, np.where(np.isinf(values), np.nan, values), np.full(len(indices), num_runs))
+        return indices, np.where(np.isinf(values), np.nan, values), np.full(len(indices), num_runs)
 
     def _search(self, view: MetricBatch, protocol: Protocol, index: int, targets: Tensor) -> Explanation:
         """Return the map whose curve is greedily the best one."""

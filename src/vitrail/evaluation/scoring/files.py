@@ -1,6 +1,7 @@
 """Write scores as tables and JSON."""
 
 from collections.abc import Iterator
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +30,7 @@ def write_images(folder: Path, table: Table) -> None:
 def write_comparisons(folder: Path, table: Table) -> None:
     """Write comparisons.csv: all pairs of methods on every measure that has a direction."""
     head = ["measure", "first", "second", "difference", "low", "high", "p", "p_error", "p_adjusted", "images"]
-    rows = [
-        [
-            pair.measure,
-            pair.first,
-            pair.second,
-            pair.difference,
-            pair.low,
-            pair.high,
-            pair.p,
-            pair.p_error,
-            pair.p_adjusted,
-            pair.count,
-        ]
-        for pair in table.comparisons
-    ]
-    write_csv(folder / "comparisons.csv", head, rows)
+    write_csv(folder / "comparisons.csv", head, map(astuple, table.comparisons))
 
 
 def write_curves(folder: Path, table: Table) -> None:
@@ -75,12 +61,7 @@ def write_summary(folder: Path, table: Table) -> None:
         "models": [each.model for each in scores],
         "num_images": len(scores[0]),
         "measures": {
-            column.name: {
-                "better": column.measure.better,
-                "low": column.measure.low,
-                "high": column.measure.high,
-                "description": column.measure.description,
-            }
+            column.name: {key: value for key, value in asdict(column.measure).items() if key != "name"}
             for column in table.columns
         },
         "methods": {method: _describe_method(table, method, i) for i, method in enumerate(table.methods)},

@@ -1,7 +1,7 @@
 """What to measure: protocols and metrics by name, and the columns that they fill."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_type_hints
 
@@ -169,7 +169,8 @@ def metric_options(name: str) -> dict[str, Any]:
     """
     return {
         option.name: option.default
-        for option in inspect.signature(METRICS[name].__init__).parameters.values()
+        for constructor in _constructors(name)
+        for option in inspect.signature(constructor).parameters.values()
         if option.kind in (option.POSITIONAL_OR_KEYWORD, option.KEYWORD_ONLY) and option.name != "self"
     }
 
@@ -177,4 +178,11 @@ def metric_options(name: str) -> dict[str, Any]:
 def _resolve_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of a metric: the given ones, converted to their types, and the defaults of others."""
     options = metric_options(name)
-    return options | convert_options(name, options, get_type_hints(METRICS[name].__init__), given)
+    types = {option: kind for constructor in _constructors(name) for option, kind in get_type_hints(constructor).items()}
+    return options | convert_options(name, options, types, given)
+
+
+def _constructors(name: str) -> list[Callable[..., None]]:
+    """Return the constructors that take the options of a metric: those of its bases, then its own."""
+    kinds = [kind for kind in reversed(METRICS[name].__mro__) if issubclass(kind, ImageMetric)]
+    return [vars(kind)["__init__"] for kind in kinds if "__init__" in vars(kind)]

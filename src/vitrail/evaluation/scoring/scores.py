@@ -19,6 +19,7 @@ from vitrail.evaluation.scoring.plan import ALWAYS, Column, Plan
 from vitrail.evaluation.scoring.shards import CurveShard, ScoreShard, expect_one_grid
 from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.statistics import Intervals, bootstrap_interval
+from vitrail.metrics.statistics.resampling import divide
 from vitrail.runs.shards import list_unreadable
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class Scores:
         """
         self._expect_measured(protocol)
         total, _, counts = self._curve_sums[protocol]
-        means = [_divide(array, counts).astype(np.float32) for array in (total.scores, total.ends)]
+        means = [divide(array, counts).astype(np.float32) for array in (total.scores, total.ends)]
         return self._split_by_method(protocol, total.fractions, *means)
 
     def curve_errors(self, protocol: str) -> dict[str, Float[np.ndarray, "curves s"]]:
@@ -190,9 +191,9 @@ class Scores:
         """
         self._expect_measured(protocol)
         total, squares, counts = self._curve_sums[protocol]
-        means = _divide(total.scores, counts)
-        variances = _divide(squares - counts * means**2, counts - 1).clip(0)
-        errors = _divide(variances, counts) ** 0.5
+        means = divide(total.scores, counts)
+        variances = divide(squares - counts * means**2, counts - 1).clip(0)
+        errors = divide(variances, counts) ** 0.5
         return {name: errors[i, 0] for i, name in enumerate(self.methods)}
 
     @cached_property
@@ -232,8 +233,3 @@ class Scores:
             name: Curves(self.protocols[protocol], points, torch.from_numpy(scores[i]), torch.from_numpy(ends[i]))
             for i, name in enumerate(self.methods)
         }
-
-
-def _divide(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the means; NaN where there is no image."""
-    return np.divide(sums, counts, out=np.full(np.broadcast_shapes(sums.shape, counts.shape), np.nan), where=counts > 0)

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from vitrail.core.errors import OutputError, failures_as
 from vitrail.metrics import METRICS, PROTOCOLS
-from vitrail.runs.claim import report_write_errors
 
 PICTURES = "pictures"
 RESULTS = (
@@ -20,7 +20,7 @@ def remove_stale_results(folder: Path, written: Collection[Path]) -> None:
     Raises:
         OutputError: A file cannot be removed.
     """
-    with report_write_errors(folder):
+    with failures_as(OutputError, f"cannot write into {folder}", "; choose another --out"):
         pictures = [file for file in (folder / PICTURES).glob("*.png") if _is_report_picture(file.stem)]
         for file in [*(folder / name for name in RESULTS), *pictures]:
             if file not in written:

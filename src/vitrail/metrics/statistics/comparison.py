@@ -117,28 +117,16 @@ def compare_pairs(
         intervals = bootstrap_interval(differences, bootstrap_resamples, level, seed)
         p_values.append(paired_p_values(differences, permutation_resamples, seed))
         errors = p_value_errors(differences, p_values[-1], permutation_resamples)
-        comparisons += list(zip(block, intervals.mean, intervals.low, intervals.high, errors, intervals.count, strict=True))
+        numbers = (intervals.mean, intervals.low, intervals.high, errors, intervals.count)
+        comparisons += list(zip(block, *(each.tolist() for each in numbers), strict=True))
     if not comparisons:
         return []
     tests = np.concatenate(p_values).reshape(len(measures), len(pairs))
-    adjusted = [float(p) for row in tests for p in holm(row)]
+    adjusted = np.concatenate([holm(row) for row in tests])
     return [
-        Comparison(
-            *(
-                measures[column],
-                first,
-                second,
-                float(mean),
-                float(low),
-                float(high),
-                float(p),
-                float(error),
-                corrected,
-                int(count),
-            )
-        )
+        Comparison(measures[column], first, second, mean, low, high, p, error, corrected, count)
         for ((column, first, second), mean, low, high, error, count), p, corrected in zip(
-            comparisons, tests.ravel(), adjusted, strict=True
+            comparisons, tests.ravel().tolist(), adjusted.tolist(), strict=True
         )
     ]
 

@@ -75,15 +75,9 @@ def bootstrap_interval(
     # Deviations from the mean keep their digits even if the mean is large, and are exactly 0 for a single image.
     deviations = np.where(defined, values - mean, 0.0)
     stacked = np.concatenate([deviations, defined], axis=1)
-    sums = np.concatenate([counts @ stacked for counts in _draw_counts(len(values), resamples, seed)])
-    ends = np.full((2, len(mean)), np.nan)
-    for column in range(len(mean)):
-        sizes = sums[:, len(mean) + column]
-        usable = sizes > 0
-        if usable.any():
-            means = sums[usable, column] / sizes[usable]
-            ends[:, column] = mean[column] + np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Intervals(mean, ends[0], ends[1], count)
+    sums = np.concatenate([counts @ stacked for counts in draw_counts(len(values), resamples, seed)])
+    low, high = mean + percentile_ends(sums[:, : len(mean)], sums[:, len(mean) :], level)
+    return Intervals(mean, low, high, count)
 
 
 def paired_p_values(
@@ -146,7 +140,28 @@ def mean_and_count(
 ) -> tuple[Float[np.ndarray, " columns"], Int[np.ndarray, " columns"]]:
     """Return the mean over the images where a column is defined (NaN if there are none), and the number of these images."""
     count = (~np.isnan(values)).sum(0)
-    return np.divide(np.nansum(values, axis=0), count, out=np.full(len(count), np.nan), where=count > 0), count
+    return divide(np.nansum(values, axis=0), count), count
+
+
+def divide(sums: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """Return the ratios; NaN where a total is not positive."""
+    return np.divide(sums, totals, out=np.full(np.broadcast_shapes(sums.shape, totals.shape), np.nan), where=totals > 0)
+
+
+def percentile_ends(
+    sums: Float[np.ndarray, "resamples columns"], totals: Float[np.ndarray, "resamples columns"], level: float, least: float = 0
+) -> Float[np.ndarray, "2 columns"]:
+    """Return the ends of the intervals of `sums / totals`, over the resamples with a positive total.
+
+    Args:
+        least: The ends are NaN where a smaller share of the resamples has a positive total, or none.
+    """
+    ends = np.full((2, sums.shape[1]), np.nan)
+    for column, usable in enumerate(totals.T > 0):
+        if usable.any() and usable.mean() >= least:
+            ratios = sums[usable, column] / totals[usable, column]
+            ends[:, column] = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return ends
 
 
 def check_values(values: Float[np.ndarray, "images columns"], resamples: int = 1) -> Float[np.ndarray, "images columns"]:
@@ -188,7 +203,7 @@ def _find_threshold(differences: Float[np.ndarray, "images pairs"]) -> Float[np.
     return np.abs(differences.sum(0)) - ROUNDING * np.abs(differences).sum(0)
 
 
-def _draw_counts(images: int, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "some images"]]:
+def draw_counts(images: int, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "some images"]]:
     """Yield how often every image is in every resample. Counting draws is faster than sampling multinomial counts."""
     generator = np.random.Generator(np.random.PCG64(seed))
     for rows in _chunk_resamples(images, resamples):

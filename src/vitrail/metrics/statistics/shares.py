@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from vitrail.metrics.statistics.resampling import CHUNK, Intervals, check_values
+from vitrail.metrics.statistics.resampling import Intervals, check_values, divide, draw_counts, percentile_ends
 
 MOST_UNDEFINED = 0.025
 """An interval has no ends if a larger share of the resamples has a ceiling that is not better than the floor."""
@@ -39,26 +39,8 @@ def share_of_way(
     defined = ~np.isnan(values + floor + ceiling)
     sign = np.where(higher, 1.0, -1.0)
     way, whole = (np.where(defined, sign * (each - floor), 0.0) for each in (values, ceiling))
-    count, total = defined.sum(0), whole.sum(0)
-    possible = total > 0
-    share = np.divide(way.sum(0), total, out=np.full(len(total), np.nan), where=possible)
-    generator = np.random.Generator(np.random.PCG64(seed))
-    ways, wholes = list[np.ndarray](), list[np.ndarray]()
-    num_images = len(values)
-    rows = max(1, CHUNK // max(num_images, 1))
-    for start in range(0, resamples, rows):
-        drawn = generator.integers(max(num_images, 1), size=(min(rows, resamples - start), num_images))
-        drawn += num_images * np.arange(len(drawn))[:, None]
-        counts = (
-            np.bincount(drawn.ravel(), minlength=len(drawn) * num_images).reshape(len(drawn), num_images).astype(np.float64)
-        )
-        ways.append(counts @ way)
-        wholes.append(counts @ whole)
-    sums, totals = np.concatenate(ways), np.concatenate(wholes)
-    ends = np.full((2, len(total)), np.nan)
-    for column in np.flatnonzero(possible):
-        usable = totals[:, column] > 0
-        if usable.mean() >= 1 - MOST_UNDEFINED:
-            shares = sums[usable, column] / totals[usable, column]
-            ends[:, column] = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
-    return Intervals(share, ends[0], ends[1], count)
+    total = whole.sum(0)
+    drawn = [(counts @ way, counts @ whole) for counts in draw_counts(len(values), resamples, seed)]
+    sums, totals = map(np.concatenate, zip(*drawn, strict=True))
+    low, high = np.where(total > 0, percentile_ends(sums, totals, level, 1 - MOST_UNDEFINED), np.nan)
+    return Intervals(divide(way.sum(0), total), low, high, defined.sum(0))

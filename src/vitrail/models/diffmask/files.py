@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from vitrail.core.errors import CheckpointError, InvalidInputError
+from vitrail.core.options import check_option
 from vitrail.models.checkpoints import Checkpoint, load_strictly, read_checkpoint, to_single_precision, write_checkpoint
 from vitrail.models.diffmask.network import DiffMask, DiffMaskConfig
 from vitrail.models.diffmask.published import is_published, published_config, published_state
@@ -32,9 +33,8 @@ class Explained:
 
     def __post_init__(self) -> None:
         # Values may come from a file and be of any type.
-        for name, kind in (("name", str), ("fingerprint", str), ("num_prefix_tokens", int)):
-            if not isinstance(getattr(self, name), kind):
-                raise InvalidInputError(f"expected {name} to be of type {kind.__name__}, got {getattr(self, name)!r}")
+        for name, kind in get_type_hints(Explained).items():
+            check_option(name, getattr(self, name), kind)
 
 
 @dataclass(frozen=True, eq=False)

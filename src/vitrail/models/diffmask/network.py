@@ -13,12 +13,13 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from vitrail.core.autocast import without_autocast
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.plain_fields import PlainFields
 from vitrail.core.types import Patches, Tokens
 from vitrail.models.diffmask.hard_concrete import HardConcrete
 
 
 @dataclass(frozen=True)
-class DiffMaskConfig:
+class DiffMaskConfig(PlainFields):
     """Configuration of a set of gates.
 
     Attributes:
@@ -58,10 +59,6 @@ class DiffMaskConfig:
     def num_hidden(self) -> int:
         """Width of the gates' hidden layer."""
         return max(self.width // 4, 1) if self.hidden is None else self.hidden
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to plain values, for a file."""
-        return asdict(self)
 
 
 class Gate(nn.Module):

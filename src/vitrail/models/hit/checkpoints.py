@@ -10,7 +10,6 @@ from torch import Tensor
 from vitrail.core.errors import CheckpointError
 from vitrail.core.listing import MAX_LISTED
 from vitrail.models.hit.config import HiTConfig
-from vitrail.models.resizing import resize_patch_projection, resize_positions
 
 _TOP = {
     "conv_proj.": "patch_projection.",
@@ -112,23 +111,3 @@ def published_config(state: Mapping[str, Tensor], num_heads: int | None = None) 
         num_classes=len(head),
         in_channels=projection.shape[1],
     )
-
-
-def resize_state(state: Mapping[str, Tensor], grid_from: tuple[int, int], config: HiTConfig) -> dict[str, Tensor]:
-    """Resize weights to another image or patch size, for fine-tuning: positions bicubically, the patch convolution bilinearly.
-
-    Args:
-        state: Weights under vitrail's names.
-        grid_from: The patch grid of training.
-        config: The configuration to fit.
-
-    Returns:
-        All weights; without the head if the number of classes differs.
-    """
-    fitted = dict(state)
-    if "positions" in fitted:
-        fitted["positions"] = resize_positions(fitted["positions"], grid_from, config.grid_size)
-    fitted["patch_projection.weight"] = resize_patch_projection(fitted["patch_projection.weight"], config.patch_size)
-    if "head.weight" in fitted and len(fitted["head.weight"]) != config.num_classes:
-        del fitted["head.weight"], fitted["head.bias"]
-    return fitted

@@ -1,17 +1,16 @@
 """Configuration of a HiT, and the sizes of the paper."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.plain_fields import PlainFields
 
 MAX_STAGES = 16
 """More would pool away the largest grid of patches."""
 
 
 @dataclass(frozen=True)
-class HiTConfig:
+class HiTConfig(PlainFields):
     """Configuration of a HiT.
 
     Args:
@@ -80,16 +79,6 @@ class HiTConfig:
     @property
     def num_layers(self) -> int:
         return sum(self.depths)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to plain numbers and lists, ready for JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "HiTConfig":
-        """Restore from the result of `to_dict`."""
-        frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        return cls(**frozen)
 
 
 HIT_SIZES: dict[str, HiTConfig] = {

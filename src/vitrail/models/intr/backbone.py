@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError, first_line
 from vitrail.core.hooks import inspecting
 from vitrail.core.types import Images
 
@@ -62,10 +62,9 @@ class Backbone(nn.Module, ABC):
                 images = torch.empty(1, 3, height, width, device="meta", dtype=dtype)
                 rows, cols = torch.func.functional_call(self, state, (images,)).shape[2:]
         except Exception as error:  # Networks fail in any layer, or by assertions.
-            reason = str(error).splitlines()[0] if str(error) else repr(error)
             raise InvalidInputError(
-                f"expected images of a size that the backbone takes, got {height}x{width} pixels, at which it fails: {reason}; choose "
-                "another image_size or other backbone_options, such as img_size"
+                f"expected images of a size that the backbone takes, got {height}x{width} pixels, at which it fails: "
+                f"{first_line(error)}; choose another image_size or other backbone_options, such as img_size"
             ) from error
         return rows, cols
 

@@ -1,26 +1,19 @@
 """Configuration of an INTR, and the sizes of the paper."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from numbers import Real
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_type_hints
 
 from vitrail.core.errors import InvalidInputError
-
-KINDS: Mapping[type, tuple[str, ...]] = {
-    str: ("backbone", "positions"),
-    Mapping: ("backbone_options",),
-    bool: ("frozen", "pre_norm"),
-    int: ("num_classes", "width", "num_heads", "mlp_width", "encoder_depth", "decoder_depth"),
-    Real: ("dropout",),
-}
+from vitrail.core.options import check_option
+from vitrail.core.plain_fields import PlainFields
 
 MAX_DEPTH = 100
 """Most layers of encoder or decoder, as a limit for files."""
 
 
 @dataclass(frozen=True)
-class INTRConfig:
+class INTRConfig(PlainFields):
     """Configuration of an INTR.
 
     Args:
@@ -54,11 +47,10 @@ class INTRConfig:
 
     def __post_init__(self) -> None:
         # Values may come from a recipe or a file and be of any type.
-        for kind, names in KINDS.items():
-            for name in names:
-                value = getattr(self, name)
-                if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                    raise InvalidInputError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
+        for name, kind in get_type_hints(INTRConfig).items():
+            check_option(name, getattr(self, name), kind)
+        if not isinstance(self.backbone_options, Mapping):
+            raise InvalidInputError(f"expected backbone_options to be of type Mapping, got {self.backbone_options!r}")
         if max(self.encoder_depth, self.decoder_depth) > MAX_DEPTH:
             raise InvalidInputError(
                 f"expected at most {MAX_DEPTH} layers, got {self.encoder_depth} of the encoder and {self.decoder_depth} of the decoder"
@@ -70,22 +62,11 @@ class INTRConfig:
             )
         if self.width % self.num_heads:
             raise InvalidInputError(f"expected a width divisible by num_heads={self.num_heads}, got {self.width}")
-        if self.positions not in ("sine", "learned"):
-            raise InvalidInputError(f"expected positions 'sine' or 'learned', got {self.positions!r}")
         parts = 4 if self.positions == "sine" else 2
         if self.width % parts:
             raise InvalidInputError(f"expected a width divisible by {parts} for {self.positions} positions, got {self.width}")
         if not 0.0 <= self.dropout < 1.0:
             raise InvalidInputError(f"expected 0 <= dropout < 1, got {self.dropout}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to plain numbers and lists, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "INTRConfig":
-        """Restore from the result of `to_dict`."""
-        return cls(**fields)
 
 
 INTR_SIZES = {f"intr_resnet{depth}": INTRConfig(backbone=f"resnet{depth}") for depth in (18, 34, 50, 101)}
