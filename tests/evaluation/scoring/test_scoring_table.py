@@ -223,7 +223,7 @@ def test_a_method_gets_one_warning():
         "a is not significantly better than random on v, w, x, y and 1 more"
     ]
     assert warning_lines(unproven("a", *"vwxy"), 7, 2) == ["a is not significantly better than random on v, w, x, y"]
-    too_few = "images are too few to show that a method is better than random: the 5 % level needs"
+    too_few = "images are too few to show that a method is better than random: the 5% level needs"
     assert warning_lines(unproven("a", "x"), 5, 1) == [f"5 {too_few} 6 or more"]
     assert warning_lines(unproven("a", "x"), 6, 3) == [f"6 {too_few} 7 or more"]  # Holm multiplies by three.
     assert warning_lines(unproven("a", "x"), 1, 1) == [f"1 {too_few.replace('images are', 'image is')} 6 or more"]

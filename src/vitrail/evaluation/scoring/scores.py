@@ -144,7 +144,7 @@ class Scores:
 
     @cached_property
     def intervals(self) -> dict[str, Intervals]:
-        """By method, the means over images with 95 % bootstrap intervals."""
+        """By method, the means over images with 95% bootstrap intervals."""
         return {name: bootstrap_interval(self.method_values(name)) for name in self.methods}
 
     def means(self) -> dict[str, dict[str, float]]:

@@ -108,7 +108,7 @@ class Table:
 
     @cached_property
     def intervals(self) -> dict[str, Intervals]:
-        """By method, the means over images with 95 % bootstrap intervals."""
+        """By method, the means over images with 95% bootstrap intervals."""
         return {name: bootstrap_interval(numbers) for name, numbers in self.values.items()}
 
     @cached_property
