@@ -6,7 +6,7 @@ The page hides the overlays of Gradio (`.wrap`), which show canceled work as an 
 import json
 
 from vitrail.app.plain_words import describe_term
-from vitrail.app.ui.templates import MEASURING, WAITING, render_status, render_template
+from vitrail.app.ui.templates import MEASURING, START, WAITING, render_status, render_template
 from vitrail.explainers import EXPLAINERS
 
 CSS = render_template("page.css")
@@ -17,6 +17,9 @@ OPACITY_JS = "(share) => { document.querySelector('.gradio-container').style.set
 
 BUSY_JS = f"() => {json.dumps(render_status('Explaining ...'))}"
 """Shown at once, without asking the server."""
+
+CLEAR_JS = f"(shown) => (shown || '').includes('vt-error') ? {json.dumps(render_status(START))} : shown"
+"""Remove an error, which was about the photo before."""
 
 WAITING_JS = f"() => {json.dumps(render_status('Waiting for a turn ...', [MEASURING, WAITING]))}"
 
