@@ -37,8 +37,8 @@ class ScoringOptions:
         str | None,
         optional(
             METRICS,
-            help="Protocols of insertion and deletion, comma-separated (default without --metric: tokens for a ViT; hit for others, and for "
-            "compare).",
+            help="Protocols of insertion and deletion, comma-separated (default without --metric: tokens for a ViT; hit for others, "
+            "and for compare).",
             autocompletion=complete_protocols,
         ),
     ] = None
