@@ -19,7 +19,7 @@ from vitrail.app.temporary_files import TemporaryFolders
 from vitrail.app.ui.errors import show_errors, show_stream_errors
 from vitrail.app.ui.layout import RequestForm, ResultView, lay_out_page, render_known, write_examples
 from vitrail.app.ui.render import Look, render_curves, render_results
-from vitrail.app.ui.style import BUSY_JS, CLEAR_JS, LOAD_JS, MARK_JS, OPACITY_JS, WAITING_JS
+from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, NEW_PHOTO_JS, OPACITY_JS, WAITING_JS
 from vitrail.app.ui.templates import MEASURING, WAITING, render_error, render_progress, render_status
 from vitrail.core.errors import VitrailError
 from vitrail.metrics import Curves
@@ -143,7 +143,6 @@ def _connect_choices(
     form.photo.input(lambda: None, None, form.example, **QUIET)
     _report_refusals(view.status, form.photo.input(change_photo, [results, form.model], form.target, **QUIET))
     for photo in (form.photo, form.photo_b):
-        photo.input(None, view.status, view.status, js=CLEAR_JS, **QUIET)
         conversion = gr.State(None, time_to_live=service.limits.keep_seconds)
         outputs = [conversion, view.status]
         converting = photo.input(show_errors(convert_photo, outputs, view.status), photo, outputs, **WORK)
@@ -151,6 +150,8 @@ def _connect_choices(
         # Always a file, never an update: after one, Gradio would build the component anew and decode files of any size by itself.
         showing = conversion.change(show_photo, [photo, conversion], photo, **QUIET)
         _report_refusals(view.status, converting, showing)
+    choosing_photo = [form.example.input, form.photo.input, form.photo_b.input]
+    gr.on(choosing_photo, None, view.status, view.status, js=NEW_PHOTO_JS, **QUIET)
     gr.on([form.photo_b.upload, form.target_b.select], None, None, form.compare, js="() => true", **QUIET)
 
 

@@ -18,8 +18,11 @@ OPACITY_JS = "(share) => { document.querySelector('.gradio-container').style.set
 BUSY_JS = f"() => {json.dumps(render_status('Explaining ...'))}"
 """Shown at once, without asking the server."""
 
-CLEAR_JS = f"(shown) => (shown || '').includes('vt-error') ? {json.dumps(render_status(START))} : shown"
-"""Remove an error, which was about the photo before."""
+NEW_PHOTO_JS = (
+    "(shown) => { document.querySelector('#vt-shown .vt-results')?.classList.add('vt-stale');"
+    f" return (shown || '').includes('vt-error') ? {json.dumps(render_status(START))} : shown; }}"
+)
+"""Mark the result, which is about the photo before, and remove an error about it."""
 
 WAITING_JS = f"() => {json.dumps(render_status('Waiting for a turn ...', [MEASURING, WAITING]))}"
 
