@@ -23,7 +23,7 @@ SLOW = ("rise", "shapley")
 DEFAULT_LIMIT = 100
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recommendation:
     """The recommended method, and the scores behind it.
 
@@ -55,7 +55,7 @@ class Recommendation:
             *([f"Not tried, since they cost more than the budget: {costs}."] if costs else []),
         )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(self.reasons)
 
 
