@@ -37,7 +37,7 @@ def test_methods_that_are_not_better_than_random_are_not_recommended():
     verdict = reach_verdict(scores({"a": [0, 0], "b": [-3, 3], "random": [0, 0]}))
     assert verdict.method is None
     assert verdict.sentences[0].startswith(
-        "Do not rely on these maps of model: on 40 images, no method is significantly better than random"
+        "Do not rely on these maps of model: on 40 images, no method is significantly better than random on both measures."
     )
 
 
