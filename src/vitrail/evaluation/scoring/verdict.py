@@ -59,7 +59,10 @@ def reach_verdict(scores: Scores) -> Verdict:
     proven = [name for name in methods if 2 * len(unproven[name]) < len(measures)] if table.controls else methods
     if not proven:
         most = f"most of the {len(measures)} measures" if len(measures) > 2 else _all_measures(measures)
-        sentence = f"Do not rely on these maps of {scores.model}: on {_count(scores)}, no method is significantly better than random on {most}."
+        sentence = (
+            f"Do not rely on these maps of {scores.model}: on {_count(scores)}, no method is significantly better than random on "
+            f"{most}."
+        )
         return Verdict(scores.model, None, (sentence, *open_questions))
     columns = np.array([table.names.index(name) for name in measures])
     ranks = dict(zip(table.methods, table.ranks[:, columns].mean(1).tolist(), strict=True))
