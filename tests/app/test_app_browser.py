@@ -201,7 +201,7 @@ def test_bad_files_are_reported(open_page, tmp_path, shots, name, content, words
     one.page.screenshot(path=shots / f"bad-{name.partition('.')[0]}.png", full_page=True)
 
 
-def test_the_result_of_the_photo_before_is_marked(open_page, cat_file, tmp_path, shots):
+def test_the_result_of_the_previous_photo_is_marked(open_page, cat_file, tmp_path, shots):
     one = open_page()
     one.explain()
     assert "there is no photo yet" in one.page.locator("#vt-status").inner_text()
@@ -215,7 +215,7 @@ def test_the_result_of_the_photo_before_is_marked(open_page, cat_file, tmp_path,
     one.explain()
     assert one.page.locator("#vt-shown .vt-stale").count() == 1  # The new photo was refused.
     content = "getComputedStyle(document.querySelector('.vt-stale'), '::before').content"
-    assert "about the photo before" in one.page.evaluate(content)
+    assert "for the previous photo" in one.page.evaluate(content)
     one.page.screenshot(path=shots / "stale.png", full_page=True)
     one.upload(cat_file)
     one.explain()

@@ -22,7 +22,7 @@ NEW_PHOTO_JS = (
     "(shown) => { document.querySelector('#vt-shown .vt-results')?.classList.add('vt-stale');"
     f" return (shown || '').includes('vt-error') ? {json.dumps(render_status(START))} : shown; }}"
 )
-"""Mark the result, which is about the photo before, and remove an error about it."""
+"""Mark the result, which is for the previous photo, and remove an error about that photo."""
 
 WAITING_JS = f"() => {json.dumps(render_status('Waiting for a turn ...', [MEASURING, WAITING]))}"
 
