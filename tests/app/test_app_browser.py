@@ -194,7 +194,7 @@ def test_bad_files_are_reported(open_page, tmp_path, shots, name, content, words
     one.explain()
     text = one.page.locator("body").inner_text()
     alert = one.page.locator("#vt-status [role=alert]").inner_text()
-    assert re.search("expected|damaged", alert)
+    assert re.search("expected|damaged|there is no photo yet", alert)
     assert re.search(words, text)
     assert "Traceback" not in text
     assert "/tmp" not in text
@@ -218,6 +218,7 @@ def test_the_result_of_the_previous_photo_is_marked(open_page, cat_file, tmp_pat
     assert "for the previous photo" in one.page.evaluate(content)
     one.page.screenshot(path=shots / "stale.png", full_page=True)
     one.upload(cat_file)
+    one.wait_for_status("Choose a photo, then press Explain.")
     one.explain()
     assert one.page.locator("#vt-shown .vt-stale").count() == 0
 
