@@ -24,6 +24,12 @@ NEW_PHOTO_JS = (
 )
 """Mark the result, which is for the previous photo, and remove an error about that photo."""
 
+NEW_RESULT_JS = (
+    "(shown) => { if ((shown || '').includes('Explained.'))"
+    " document.querySelector('.vt-stale')?.classList.remove('vt-stale'); }"
+)
+"""Remove the mark: an equal result is not drawn again."""
+
 WAITING_JS = f"() => {json.dumps(render_status('Waiting for a turn ...', [MEASURING, WAITING]))}"
 
 MARK_JS = f"(shown) => ['{WAITING}', '{MEASURING}'].filter((mark) => (shown || '').includes(mark)).join(' ')"
