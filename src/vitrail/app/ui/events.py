@@ -86,12 +86,7 @@ def _connect_explain(
     explaining.then(None, view.status, None, js=NEW_RESULT_JS, **QUIET)
     # If the request failed, remove the progress of the curves that it canceled.
     explaining.then(
-        lambda mark: "" if MEASURING in (mark or "") else gr.skip(),
-        view.curves,
-        view.curves,
-        js=MARK_JS,
-        queue=False,
-        **QUIET,
+        lambda mark: "" if MEASURING in (mark or "") else gr.skip(), view.curves, view.curves, js=MARK_JS, queue=False, **QUIET
     )
 
 
@@ -151,8 +146,7 @@ def _connect_choices(
         # Always a file, never an update: after one, Gradio would build the component anew and decode files of any size by itself.
         showing = conversion.change(show_photo, [photo, conversion], photo, **QUIET)
         _report_refusals(view.status, converting, showing)
-    choosing_photo = [form.example.input, form.photo.input, form.photo_b.input]
-    gr.on(choosing_photo, None, view.status, view.status, js=NEW_PHOTO_JS, **QUIET)
+    gr.on([form.example.input, form.photo.input, form.photo_b.input], None, view.status, view.status, js=NEW_PHOTO_JS, **QUIET)
     gr.on([form.photo_b.upload, form.target_b.select], None, None, form.compare, js="() => true", **QUIET)
 
 
