@@ -54,5 +54,5 @@ def test_it_is_as_accurate_as_its_card_says(classifier, tmp_path):
     images = ImageFolder.scan(tmp_path / "test", classifier.preprocessing)
     assert len(images) == 1000
     card = (files("vitrail") / "bundled" / "hit-cifar10" / "card.md").read_text(encoding="utf-8")
-    (stated,) = re.findall(r"top-1, CIFAR-10 test images \| ([\d.]+) %", card)
+    (stated,) = re.findall(r"top-1, CIFAR-10 test images \| ([\d.]+)%", card)
     assert evaluate(classifier, images).top1 == pytest.approx(float(stated) / 100, abs=0.04)

@@ -194,11 +194,33 @@ def test_bad_files_are_reported(open_page, tmp_path, shots, name, content, words
     one.explain()
     text = one.page.locator("body").inner_text()
     alert = one.page.locator("#vt-status [role=alert]").inner_text()
-    assert re.search("expected|damaged", alert)
+    assert re.search("expected|damaged|there is no photo yet", alert)
     assert re.search(words, text)
     assert "Traceback" not in text
     assert "/tmp" not in text
     one.page.screenshot(path=shots / f"bad-{name.partition('.')[0]}.png", full_page=True)
+
+
+def test_the_result_of_the_previous_photo_is_marked(open_page, cat_file, tmp_path, shots):
+    one = open_page()
+    one.explain()
+    assert "there is no photo yet" in one.page.locator("#vt-status").inner_text()
+    one.upload(cat_file)
+    one.wait_for_status("Choose a photo, then press Explain.")  # The error was about no photo.
+    one.explain()
+    assert one.page.locator(".vt-stale").count() == 0
+    (tmp_path / "text.png").write_bytes(b"just text")
+    one.page.set_input_files("#vt-photo-a input[type=file]", str(tmp_path / "text.png"))
+    one.page.wait_for_selector("#vt-shown .vt-stale")
+    one.explain()
+    assert one.page.locator("#vt-shown .vt-stale").count() == 1  # The new photo was refused.
+    content = "getComputedStyle(document.querySelector('.vt-stale'), '::before').content"
+    assert "for the previous photo" in one.page.evaluate(content)
+    one.page.screenshot(path=shots / "stale.png", full_page=True)
+    one.upload(cat_file)
+    one.wait_for_status("Choose a photo, then press Explain.")
+    one.explain()
+    assert one.page.locator("#vt-shown .vt-stale").count() == 0
 
 
 def test_unknown_class_is_reported(open_page, cat_file):

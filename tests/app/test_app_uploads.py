@@ -114,7 +114,7 @@ def test_only_uploads_are_opened(tmp_path, where):
 
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_missing_upload_is_reported(nothing):
-    with pytest.raises(ImageError, match="expected a photo, got none"):
+    with pytest.raises(ImageError, match="there is no photo yet"):
         open_upload(nothing, Limits())
 
 

@@ -45,17 +45,17 @@ def test_every_method_has_words_of_its_own():
 @pytest.mark.parametrize(
     ("share", "text"),
     [
-        (0.183, "18.3 %"), (-0.183, "-18.3 %"), (0.0, "0.0 %"), (1.0, "100.0 %"), (1.054, "105.4 %"),
-        (0.0004, "< 0.1 %"), (-1e-9, "> -0.1 %"),
-        (0.0005, "0.1 %"), (0.99951, "> 99.9 %"), (0.9994, "99.9 %"),
+        (0.183, "18.3%"), (-0.183, "-18.3%"), (0.0, "0.0%"), (1.0, "100.0%"), (1.054, "105.4%"),
+        (0.0004, "< 0.1%"), (-1e-9, "> -0.1%"),
+        (0.0005, "0.1%"), (0.99951, "> 99.9%"), (0.9994, "99.9%"),
     ],
 )  # fmt: skip
 def test_shares_do_not_vanish(share, text):
-    assert format_percent(share).replace("\N{NO-BREAK SPACE}", " ") == text
+    assert format_percent(share) == text
 
 
 def test_numbers_have_sign_and_share():
-    assert format_signed(0.173, -0.9454).replace("\N{NO-BREAK SPACE}", " ") == "+0.173 (-18.3 %)"
+    assert format_signed(0.173, -0.9454) == "+0.173 (-18.3%)"
     assert format_signed(-2.0) == "-2"
     assert format_signed(1.0, 0.0) == "+1"
     assert format_signed(1.0, 1e-6) == "+1"  # A million per cent means nothing.

@@ -69,7 +69,7 @@ def test_unreadable_files_are_counted_and_skipped(labeled, run_vitrail, tiny_mod
     (labeled / "amber" / "bad.jpg").write_bytes(b"\xff\xd8\xff nonsense")
     code, printed, err = run_vitrail("test", labeled, "-m", tiny_model_file, "--batch-size", 1, "-o", tmp_path / "out")
     assert code == 0
-    assert "1 unreadable file(s) were skipped" in err
+    assert "skipped 1 unreadable file" in err
     assert f"24 images: top-1 {before[0]:.2%}" in printed
     written = json.loads((tmp_path / "out" / "accuracy.json").read_text())
     assert [entry["path"] for entry in written["unreadable"]] == [str(labeled / "amber" / "bad.jpg")]

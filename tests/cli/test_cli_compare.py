@@ -125,7 +125,7 @@ def test_unreadable_files_are_named_once(run_compare, photos):
     bad.write_bytes(b"")
     out, printed, err = run_compare(photos[0].parent, "--steps", 2, "--method", "random")
     assert "tiny, vit, 5 images" in printed
-    assert "1 unreadable file(s) were skipped" in err
+    assert "skipped 1 unreadable file" in err
     summary = json.loads((out / "summary.json").read_text())
     assert [entry["path"] for entry in summary["unreadable"]] == [str(bad)]
     assert (summary["num_images"], len(rows_of(out / "images.csv"))) == (5, 10)

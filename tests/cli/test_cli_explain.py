@@ -168,7 +168,7 @@ def test_unreadable_files_in_a_folder_are_counted_and_skipped(run_vitrail, make_
     (folder / "notes.txt").write_text("not even named like one")
     code, out, err = run_vitrail("explain", folder, "--model", tiny_model_file, "--out", tmp_path / "out")
     assert code == 0
-    assert "2 unreadable file(s) were skipped" in err
+    assert "skipped 2 unreadable files" in err
     assert "empty.jpg" in err
     assert "text.jpg" in err
     assert re.search(r"skipped 1 in .* \(no suffix of an image\): notes.txt", err)

@@ -136,7 +136,7 @@ def test_unreadable_images_are_reported_every_time_and_listed(explain, data, tmp
         assert code == 0
         assert "5 images" in printed
         assert "text.jpg" in err
-        assert "1 unreadable file(s) were skipped" in err
+        assert "skipped 1 unreadable file" in err
     with (tmp_path / "out" / "unreadable.csv").open(newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == ["amber/text.jpg"]
 

@@ -180,7 +180,7 @@ def test_unreadable_files_are_counted_and_skipped(labeled, run_vitrail, tiny_mod
     code, printed, err = run_vitrail("layers", labeled, "-m", tiny_model_file, "-o", tmp_path / "out")
     assert code == 0
     assert "18 images" in printed
-    assert "1 unreadable file(s) were skipped" in err
+    assert "skipped 1 unreadable file" in err
     written = strict_json(tmp_path / "out" / "summary.json")["unreadable"]
     assert [file["path"] for file in written] == [str(labeled / "amber" / "bad.jpg")]
 
@@ -232,7 +232,7 @@ def test_two_processes_print_and_write_what_one_does(labeled, run_vitrail, tiny_
         for text in (printed, printed_by_two)
     )
     assert of_two == of_one
-    assert err.count("1 unreadable file(s) were skipped") == 1
+    assert err.count("skipped 1 unreadable file") == 1
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted([*FILES, *RUN, "timing.json"])
     for name in ("images.csv", "layers.csv", "saliency.csv"):
         one, two = (rows_of(tmp_path / folder / name) for folder in ("one", "two"))

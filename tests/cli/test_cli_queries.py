@@ -86,7 +86,7 @@ def test_a_photo_without_a_known_class(run_vitrail, intr_file, photo, tmp_path):
     torch.testing.assert_close(maps[0], torch.stack([every[index] for index in best]))
     share = logits.softmax(-1)[best[0]]
     assert f"{photo}: {networks.CLASS_NAMES[best[0]]} {share:.1%} (predicted), {networks.CLASS_NAMES[best[1]]} " in printed
-    assert "tiny: 1 photo(s)\n" in printed
+    assert "tiny: 1 photo\n" in printed
     assert f"wrote a sheet and the maps (.safetensors) of every photo, and queries.json to {out}\n" in printed
     with Image.open(out / "cat.png") as sheet:
         assert sheet.width > sheet.height > 300  # 6 columns, 2 rows
@@ -109,7 +109,7 @@ def test_a_class_of_a_folder(run_vitrail, intr_file, data, tmp_path):
         torch.testing.assert_close(found, torch.stack([every[index] for index in classes]))
         assert (out / entry["maps"]).with_suffix(".png").is_file()
     right = sum(entry["predicted"]["index"] == 3 for entry in table["photos"])
-    assert f"2 photo(s), the true class predicted in {right} of 2" in printed
+    assert f"2 photos, the true class predicted in {right} of 2" in printed
     with Image.open(out / "queries.png") as sheet:
         sheet.load()
 
@@ -140,9 +140,9 @@ def test_what_cannot_be_read_is_skipped_and_reported(run_vitrail, refused, intr_
     (data / DOG / "1.png").write_text("no photo")
     code, printed, err = run_vitrail("queries", "--data", data, "--class", DOG, "-m", intr_file, "-o", tmp_path / "some")
     assert code == 0
-    assert "2 photo(s)" in printed
+    assert "2 photos" in printed
     assert f"{data / DOG / '1.png'}" in err
-    assert "1 unreadable file(s) were skipped" in err
+    assert "skipped 1 unreadable file" in err
     assert [file["path"] for file in written(tmp_path / "some")[0]["unreadable"]] == [str(data / DOG / "1.png")]
     assert "got something else" in refused(data / DOG / "1.png", data / DOG / "0.png", "-m", intr_file)
     for path in (data / DOG).iterdir():

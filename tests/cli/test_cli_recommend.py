@@ -40,6 +40,27 @@ def test_all_methods_that_can_explain_the_model_are_tried_but_slow_ones(photos, 
     assert "Not tried, since they take hundreds of passes: " in str(found)
 
 
+def test_methods_over_the_budget_are_left_out_before_they_are_scored(photos, tiny_model_file):
+    model = vitrail.load(tiny_model_file, device="cpu")
+    options = {"metrics": "complexity", "limit": 2, "method_options": {"occlusion": {"window": 2}, "random": {"seed": 1}}}
+    found = vitrail.recommend(model, photos[0].parent, ["hit", "chefer", "occlusion"], 2.0, **options)
+    assert set(found.scores.methods) == {"hit", "chefer", "random"}
+    assert list(found.over_budget) == ["occlusion"]
+    options["method_options"].pop("random")
+    scored = vitrail.score(model, photos[0].parent, ["occlusion"], **options)
+    assert found.over_budget["occlusion"] == scored.cost["occlusion"].passes > 2
+    assert str(found).endswith(
+        f"Not tried, since they cost more than the budget: occlusion ({found.over_budget['occlusion']:.1f} passes)."
+    )
+
+
+def test_a_budget_below_every_method_is_refused_before_anything_is_scored(run_vitrail, photos, tiny_model_file, tmp_path):
+    command = ["recommend", photos[0].parent, "-m", tiny_model_file, "--device", "cpu", "-o", tmp_path / "out"]
+    code, _, err = run_vitrail(*command, "--method", "hit,chefer", "--budget", "0.5")
+    assert (code, (tmp_path / "out").exists()) == (2, False)
+    assert "expected a budget of at least 1.0 forward passes, the cost of hit, the cheapest method, got 0.5" in err
+
+
 @pytest.mark.parametrize("budget", [0.0, -1.0, float("nan")])
 def test_a_budget_is_a_positive_number(budget, photos, tiny_model_file):
     with pytest.raises(InvalidInputError, match="expected a budget above 0"):

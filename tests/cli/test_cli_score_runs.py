@@ -215,7 +215,7 @@ def test_unreadable_files_are_skipped_named_and_counted(run_score, photos):
     options = ("--steps", 2, "--batch-size", 2)
     out, printed, err = run_score(folder, *options)
     assert "tiny, 5 images" in printed
-    assert "3 unreadable file(s) were skipped" in err
+    assert "skipped 3 unreadable files" in err
     assert err.count("skipped: ") == 3
     summary = json.loads((out / "summary.json").read_text())
     bad = [str(folder / name) for name in ("1b.jpg", "3b.jpg", "3c.jpg")]
@@ -228,7 +228,7 @@ def test_unreadable_files_are_skipped_named_and_counted(run_score, photos):
     expected = results_of(out)
     (out / "shards" / "000001.npz").unlink()
     _out, _printed, err = run_score(folder, *options)
-    assert "3 unreadable file(s) were skipped" in err
+    assert "skipped 3 unreadable files" in err
     assert results_of(out) == expected
 
 
@@ -289,7 +289,7 @@ def test_two_processes_write_what_one_writes(photos, tiny_model_file, tmp_path):
         code, printed, err = run_together(*arguments, tmp_path / str(processes), processes=processes)
         assert code == 0, err
         assert printed.count("tiny, 5 images") == 1
-        assert err.count("1 unreadable file(s) were skipped") == 1
+        assert err.count("skipped 1 unreadable file") == 1
         found.append(results_of(tmp_path / str(processes)))
         assert len(list((tmp_path / str(processes) / "shards").glob("*.npz"))) == 3
     assert found[0] == found[1]

@@ -66,6 +66,9 @@ def test_explain_by_a_name_and_a_file_and_resume_only_with_the_same(folder, run_
     )
     _, err = expect(run_vitrail, *command, "--class-names", "ant,bee,cat")
     assert "took the weights under state_dict, stripped the prefix model." in err
+    assert (
+        "photos are cropped to 32x32 pixels (crop_fraction 0.9), with mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5; if the" in err
+    )
     assert json.loads((folder / "out" / "run.json").read_text())["model"] == f"timm:{TIMM} (lightning.ckpt)"
     expect(run_vitrail, *command, "--class-names", "names.txt")
     _, err = expect(run_vitrail, *command, "--class-names", "x,y,z", code=2)
@@ -91,6 +94,14 @@ def test_a_model_from_your_own_code(folder, run_vitrail):
     [
         (("-m", f"timm:{TIMM}", "--weights", "nowhere.pth"), "cannot read the checkpoint nowhere.pth: No such file"),
         (("-m", f"timm:{TIMM}", "--weights", "lightning.ckpt"), "it holds 18 of its 150 weights; missing"),
+        (
+            ("-m", f"timm:{TIMM}", "--weights", "lightning.ckpt"),
+            "give them too, as in --model-arg depth=3, or vitrail.load(..., depth=3)",
+        ),
+        (
+            ("--weights", "lightning.ckpt"),
+            "expected --model with --weights, got none; name the network of lightning.ckpt, as in",
+        ),
         (("-m", "model_best.pth.tar", "--class-names", "a,b"), "expected 3 class names, one per logit, got 2"),
         (("-m", "model_best.pth.tar", "--class-names", "no.txt"), "cannot read the class names in no.txt: No such file"),
         (

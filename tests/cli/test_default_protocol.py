@@ -117,7 +117,7 @@ def test_long_runs_are_announced_and_short_ones_are_not(photos, tiny_model_file,
             tell_expected_time(measurer, images, 1, tmp_path, iter([0.0, seconds]).__next__)
         return caplog.text
 
-    assert "scoring 6 images by random will take about 2 min" in announce(20.0)
+    assert "scoring 6 images by random will take up to about 2 min" in announce(20.0)
     assert announce(9.9) == ""
-    assert "scoring 5 images by random will take about 100 s" in announce(20.0, num_done=1)
+    assert "scoring 5 images by random will take up to about 100 s" in announce(20.0, num_done=1)
     assert announce(1000.0, num_done=3) == ""

@@ -13,7 +13,7 @@ def test_options_that_change_no_number_are_left_out():
         "score 'my photos' --out x --workers 4 --batch-size=8 --method chefer,random --overwrite -o y --limit 5"
     )
     with running(arguments):
-        assert running_command() == "vitrail score 'my photos' --method chefer,random --limit 5"
+        assert running_command() == "vitrail score 'my photos' --batch-size=8 --method chefer,random --limit 5"
     assert running_command() is None
 
 

@@ -52,7 +52,7 @@ def test_two_processes_print_and_write_the_figures_of_one(run_vitrail, tiny_mode
     code, printed_by_two, err = run_together("-m", "vitrail", *arguments, tmp_path / "two")
     assert code == 0, err
     assert printed_by_two == printed
-    assert err.count("3 unreadable file(s) were skipped") == 1
+    assert err.count("skipped 3 unreadable files") == 1
 
     one, two = (json.loads((tmp_path / name / "accuracy.json").read_text()) for name in ("one", "two"))
     assert 0 < one["top1"] < one["top5"] < 1

@@ -42,6 +42,18 @@ def _weights(folder: Path) -> None:
     torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=3).state_dict(), folder / "best.pth")
 
 
+def write_huggingface_vit(folder: Path) -> None:
+    """Write an untrained ViT of 8 blocks with the classes of ImageNet as transformers does."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=24, num_hidden_layers=8, num_attention_heads=3, intermediate_size=48, patch_size=32, num_labels=1000
+    )
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor().save_pretrained(folder)
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "cat.jpg": _photo("cat.jpg", 0),
     "dog.jpg": _photo("dog.jpg", 1),

@@ -57,15 +57,15 @@ class Classifier(NamedClasses, PerturbedClassifier):
         text: Embeds texts into the space of the network's embeddings; None where it has no text tower.
     """
 
-    module: nn.Module
+    module: nn.Module = field(repr=False)  # It would fill a page.
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = field(default=(), repr=False)
     name: str = ""
-    build_spec: BuildSpec | None = None
+    build_spec: BuildSpec | None = field(default=None, repr=False)
     output: Output = field(default="softmax", kw_only=True)
     output_key: int | str | None = field(default=None, kw_only=True)
-    directions: Directions | None = field(default=None, kw_only=True)
-    text: TextTower | None = field(default=None, kw_only=True)
+    directions: Directions | None = field(default=None, kw_only=True, repr=False)
+    text: TextTower | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         check_output(self.output)

@@ -1,5 +1,6 @@
 """Load a model by name or from disk, with its weights, preprocessing and class names."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,13 +16,15 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.devices import check_device
 from vitrail.adapters.libraries import ENTRIES, get_library
 from vitrail.adapters.local_files import BUNDLED, bundled_models, check_bundled, find_folder_source, load_bundled, load_local
-from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS
+from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS, Preprocessing
 from vitrail.adapters.user_code import check_user_code, is_user_code, load_user_code
 from vitrail.adapters.weight_files import fill_with_weights, load_with_weights
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.core.listing import shorten_list
 from vitrail.core.outputs import Output
 from vitrail.core.registry import unknown_name
+
+logger = logging.getLogger(__name__)
 
 Names = str | Path | Sequence[str]
 """Names: a list, a text with commas, or a file; see `vitrail.adapters.class_name_files.read_names`."""
@@ -93,6 +96,8 @@ def load(
         classifier.module.to(chosen).eval()
         classifier = classifier if image_size is None else _set_image_size(classifier, image_size)
         classifier = _set_normalization(classifier, mean, std)
+        if weights is not None and _is_path(weights):
+            logger.info("%s", _describe_photos(classifier.preprocessing))
     if names is not None:
         check_class_names(names, classifier.num_classes)
         classifier = replace(classifier, class_names=names)
@@ -220,6 +225,17 @@ def _set_normalization(
             f"expected mean and std of {count} numbers, one per channel, or of one for all, got {mean} and {std}"
         )
     return replace(classifier, preprocessing=replace(classifier.preprocessing, mean=both[0], std=both[1]))
+
+
+def _describe_photos(preprocessing: Preprocessing) -> str:
+    """Say how photos are prepared: weights alone do not tell how those were that they were trained on."""
+    height, width = preprocessing.size
+    how = {"center": "cropped to", "squash": "stretched to", "whole": "kept whole, with sides within"}[preprocessing.crop_mode]
+    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (preprocessing.mean, preprocessing.std))
+    return (
+        f"photos are {how} {height}x{width} pixels (crop_fraction {preprocessing.crop_fraction:g}), with mean {mean} and std {std}; if the "
+        "weights were trained on photos prepared in another way, give --mean and --std"
+    )
 
 
 def _set_image_size(classifier: Classifier, size: tuple[int, int]) -> Classifier:

@@ -27,6 +27,8 @@ OTHER_HEADS = re.compile(
 DERIVED = re.compile(r"(inv_freq|freqs_(cis|cos|sin)|periods|relative_position_index|relative_coords_table|attn_mask)$")
 """Tables that a network computes itself, and older versions of libraries stored."""
 
+REMEDY = "; if the network was built with arguments, give them too, as in --model-arg depth=3, or vitrail.load(..., depth=3)"
+
 
 @dataclass(frozen=True)
 class Match:
@@ -96,7 +98,10 @@ def load_match(module: nn.Module, match: Match, source: str) -> str:
     state = {name: tensor for name, tensor in match.state.items() if name not in ignored}
     # Counters and index tables are not trained.
     untrained = [name for name, tensor in current.items() if not tensor.is_floating_point()]
-    load_strictly(module, to_single_precision(state), source, optional=untrained)
+    try:
+        load_strictly(module, to_single_precision(state), source, optional=untrained)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{REMEDY}") from error
     parts = dict.fromkeys(name.rpartition(".")[0] or name for name in (*match.outside, *ignored))
     notes = (
         f"took the weights under {match.key}" if match.key else "",
@@ -212,4 +217,5 @@ def _misfit(
     return CheckpointError(
         f"{source} does not fit this {network}: it holds {count} of its {len(body)} weights; missing {shorten_list(missing)}; "
         f"the file has {', '.join(list(state)[:3])}, ...{describe_origin(state)}"
+        f"{REMEDY if count else ''}"
     )

@@ -1,17 +1,20 @@
 """Recommend a method for a model, by scoring a sample of images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from vitrail.api.models import Model, as_classifier, as_list
-from vitrail.api.scores import ScoreOptions, score
+from vitrail.adapters import Classifier
+from vitrail.api.models import Model, as_classifier, as_list, make_explainers
+from vitrail.api.scores import ScoreOptions, make_run, score
 from vitrail.core.errors import InvalidInputError
 from vitrail.evaluation import Scores
+from vitrail.evaluation.scoring.cost import count_passes_of_first
 from vitrail.evaluation.scoring.verdict import Verdict, reach_verdict
 from vitrail.explainers import EXPLAINERS, usable_methods
 from vitrail.metrics import Protocol
+from vitrail.metrics.base import check_outputs
 from vitrail.metrics.statistics import CONTROL
 
 SLOW = ("rise", "shapley")
@@ -20,7 +23,7 @@ SLOW = ("rise", "shapley")
 DEFAULT_LIMIT = 100
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recommendation:
     """The recommended method, and the scores behind it.
 
@@ -28,20 +31,32 @@ class Recommendation:
         verdict: Which method, and why.
         scores: The scores of all tried methods.
         not_tried: Methods that could explain the model but were not tried, since they are slow.
+        over_budget: Methods that were not tried, since they cost more than the budget, with their forward passes.
     """
 
     verdict: Verdict
     scores: Scores
     not_tried: tuple[str, ...]
+    over_budget: Mapping[str, float]
 
     @property
     def method(self) -> str | None:
         """The method to use; None if no method is shown to be better than random."""
         return self.verdict.method
 
-    def __str__(self) -> str:
-        slow = f" Not tried, since they take hundreds of passes: {', '.join(self.not_tried)}." if self.not_tried else ""
-        return f"{self.verdict}{slow}"
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why, how sure, at what cost, what was not shown, and what was not tried."""
+        slow = [f"Not tried, since they take hundreds of passes: {', '.join(self.not_tried)}."] if self.not_tried else []
+        costs = ", ".join(f"{name} ({passes:.1f} passes)" for name, passes in self.over_budget.items())
+        return (
+            *self.verdict.sentences,
+            *slow,
+            *([f"Not tried, since they cost more than the budget: {costs}."] if costs else []),
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join(self.reasons)
 
 
 def recommend(
@@ -60,15 +75,16 @@ def recommend(
     Args:
         data: Images that the model was not trained on.
         methods: Names of the methods to try; if None, all that can explain the model without further training, except slow ones.
-        budget: Largest number of forward passes that an explanation may cost; None for any.
+        budget: Largest number of forward passes that an explanation may cost; None for any. Methods that cost more are not scored.
 
     Raises:
-        InvalidInputError: The budget is not a positive number.
+        InvalidInputError: The budget is not a positive number, or less than every method costs.
         VitrailError: As for `vitrail.score`.
     """
     if budget is not None and not budget > 0:
         raise InvalidInputError(f"expected a budget above 0 forward passes, got {budget}")
     classifier = as_classifier(model, more.get("device"))
+    check_outputs(classifier)
     usable = [name for name in usable_methods(classifier) if not EXPLAINERS[name].is_control] if methods is None else []
     slow = tuple(name for name in usable if name in SLOW)
     tried = (
@@ -77,5 +93,33 @@ def recommend(
         else [name for name in as_list(methods) if name != CONTROL]
     )
     more.setdefault("limit", DEFAULT_LIMIT)
-    scores = score(classifier, data, [*tried, CONTROL], protocol, metrics, **more)
-    return Recommendation(reach_verdict(scores, budget), scores, slow)
+    costs = {} if budget is None else _count_passes(classifier, data, tried, protocol, metrics, more)
+    # Rounded as in the report: chefer, which costs 2.02 passes of a small network, is within a budget of 2.
+    over_budget = {name: passes for name, passes in costs.items() if budget is not None and round(passes, 1) > budget}
+    if over_budget and len(over_budget) == len(tried):
+        cheapest = min(over_budget, key=over_budget.__getitem__)
+        raise InvalidInputError(
+            f"expected a budget of at least {over_budget[cheapest]:.1f} forward passes, the cost of {cheapest}, the cheapest method, "
+            f"got {budget:g}"
+        )
+    affordable = [name for name in tried if name not in over_budget]
+    more["method_options"] = {
+        name: given for name, given in (more.get("method_options") or {}).items() if name not in over_budget
+    }
+    scores = score(classifier, data, [*affordable, CONTROL], protocol, metrics, **more)
+    return Recommendation(reach_verdict(scores), scores, slow, over_budget)
+
+
+def _count_passes(
+    classifier: Classifier,
+    data: str | Path,
+    methods: Sequence[str],
+    protocol: str | Protocol | Iterable[str] | None,
+    metrics: str | Iterable[str],
+    more: ScoreOptions,
+) -> dict[str, float]:
+    """Count what every method costs on the first image, before any is scored."""
+    images = make_run(data, protocol, metrics, more).read_images(classifier)
+    named = [*methods, CONTROL]  # Options may be those of the control.
+    explainers = make_explainers(classifier, named, more.get("method_options"), more.get("precision", "full"))
+    return dict(zip(methods, count_passes_of_first(classifier, images, explainers[:-1]), strict=True))

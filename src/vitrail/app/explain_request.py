@@ -97,7 +97,7 @@ class ExplainResult:
         return float(explanation.probabilities[0, int(explanation.targets[0])])
 
     def describe_target(self) -> str:
-        """Return what is explained, with its probability or value: "probability 93.1 %"."""
+        """Return what is explained, with its probability or value: "probability 93.1%"."""
         return "" if self.output == "embedding" else f"{value_name(self.output)} {format_output(self.probability, self.output)}"
 
     @property

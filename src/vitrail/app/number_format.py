@@ -1,32 +1,30 @@
-"""Numbers on the page: shares in per cent, and numbers with their sign and share."""
+"""Numbers on the page: shares in percent, and numbers with their sign and share."""
 
 from vitrail.core.outputs import Output, format_value, has_probabilities
 
 SMALLEST = 0.0005
-"""Smallest share that does not round to 0.0 %."""
+"""Smallest share that does not round to 0.0%."""
 
 MAX_SHARE = 10.0
 """Larger shares of a logit near zero mean nothing."""
 
-SPACE = "\N{NO-BREAK SPACE}"
-
 
 def format_output(value: float, output: Output) -> str:
-    """Format a number of a model: a probability in per cent, any other value with four figures."""
+    """Format a number of a model: a probability in percent, any other value with four figures."""
     return format_percent(value) if has_probabilities(output) else format_value(value, output)
 
 
 def format_percent(share: float) -> str:
-    """Format a share in per cent with one digit, which neither hides a small share nor makes a large one complete."""
+    """Format a share in percent with one digit, which neither hides a small share nor makes a large one complete."""
     if 0 < abs(share) < SMALLEST:
-        return f"< 0.1{SPACE}%" if share > 0 else f"> -0.1{SPACE}%"
+        return "< 0.1%" if share > 0 else "> -0.1%"
     if 1 - SMALLEST < share < 1:
-        return f"> 99.9{SPACE}%"
-    return f"{100 * share:.1f}{SPACE}%"
+        return "> 99.9%"
+    return f"{100 * share:.1f}%"
 
 
 def format_signed(value: float, whole: float | None = None) -> str:
-    """Format a number with its sign and its share of a whole: "+0.173 (-18.3 %)".
+    """Format a number with its sign and its share of a whole: "+0.173 (-18.3%)".
 
     Args:
         value: The number.

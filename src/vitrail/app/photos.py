@@ -39,7 +39,7 @@ def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = N
         ImageError: No file, a file outside of the folder, another format, a damaged photo, or one that is too large.
     """
     if not path:
-        raise ImageError("expected a photo, got none; upload or paste one, or choose an example")
+        raise ImageError("there is no photo yet: upload or paste one, or choose an example")
     path = Path(path)
     _check_folder(path, folder)
     try:

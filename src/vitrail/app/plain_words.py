@@ -85,7 +85,7 @@ TERMS = {
     "logit": "The score that the model computes for a class. The class with the highest score is the model's answer.",
     "patch": "The model cuts the photo into squares, called patches, and weighs each of them.",
     "relevance": "How much a patch counts for the class, according to this method.",
-    "probability": "How sure the model is of a class, from 0 to 100 %. It does not mean that the model is right that often.",
+    "probability": "How sure the model is of a class, from 0 to 100%. It does not mean that the model is right that often.",
     "insertion": "Start with an empty photo and put the patches back one by one, the most important ones first.",
     "deletion": "Start with the whole photo and take the patches away one by one, the most important ones first.",
     "AUC": "Area under the curve: the average height of the curve.",

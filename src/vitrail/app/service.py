@@ -140,7 +140,9 @@ class ExplainService:
         if not photo or self.uploads is None or not needs_preview(photo, self.uploads):
             return None
         opened = self._open(photo)
-        path = write_preview(opened, f"{Path(photo).name}.png", self.uploads, self.limits)
+        name = Path(photo).name
+        file_name = name if name.lower().endswith(".png") else f"{name}.png"
+        path = write_preview(opened, file_name, self.uploads, self.limits)
         return None if path is None else (path, read_note(opened))
 
     def _open(self, photo: Any) -> Image.Image:

@@ -120,7 +120,8 @@ def _select(entries_by_kind: Mapping[str, Sequence[Entry]], kind: str | None, na
 def _describe_method(entry: Entry) -> Iterator[str]:
     needs = [name for name in ("gradients", "training") if entry[f"needs_{name}"]]
     yield entry["summary"]
-    yield f"for {entry['model']}; needs {', '.join(needs) or 'neither gradients nor training'}; {entry['paper']}"
+    models = "any classifier" if entry["model"] == "any" else entry["model"]
+    yield f"for {models}; needs {', '.join(needs) or 'neither gradients nor training'}; {entry['paper']}"
     yield from _describe_options(entry)
 
 

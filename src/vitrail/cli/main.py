@@ -16,6 +16,7 @@ from vitrail.cli.compare import compare
 from vitrail.cli.demo import demo
 from vitrail.cli.explain import explain
 from vitrail.cli.export import export
+from vitrail.cli.flags import PlainGroup
 from vitrail.cli.generate import generate
 from vitrail.cli.groups import expand_groups
 from vitrail.cli.layers import layers
@@ -48,6 +49,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 app = typer.Typer(
     name="vitrail",
+    cls=PlainGroup,
     help="Explain the decisions of Vision Transformers, and measure how faithful the explanations are.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

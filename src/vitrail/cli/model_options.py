@@ -152,5 +152,10 @@ def load_model(name: str | None, device: str | None, options: Mapping[str, Any])
     from vitrail.api.loading import load  # noqa: PLC0415 (heavy)
 
     if name is None:
+        if options.get("weights") is not None:
+            raise InvalidInputError(
+                f"expected --model with --weights, got none; name the network of {options['weights']}, as in --model "
+                "timm:vit_base_patch16_224"
+            )
         logger.info("using the bundled %s; choose another by --model, e.g. --model timm:vit_base_patch16_224", DEFAULT_MODEL)
     return load(DEFAULT_MODEL if name is None else name, device=device, **options)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vitrail.cli.results import print_result
+from vitrail.core.listing import count_nouns
 
 if TYPE_CHECKING:
     from vitrail.datasets.dataset import Unreadable
@@ -27,7 +28,7 @@ def print_unreadable(unreadable: "Sequence[Unreadable]") -> None:
         reason = file.reason if file.path in file.reason else f"{file.path}: {file.reason}"
         typer.echo(f"skipped: {reason}", err=True)
     if unreadable:
-        typer.echo(f"{len(unreadable)} unreadable file(s) were skipped", err=True)
+        typer.echo(f"skipped {count_nouns(len(unreadable), 'unreadable file')}", err=True)
 
 
 def print_estimates(estimates: "Sequence[Estimate]") -> None:
@@ -47,7 +48,7 @@ def print_scores(table: "Table", changes: Mapping[str, str]) -> None:
     from vitrail.evaluation.scoring.text import table_lines, warning_lines  # noqa: PLC0415 (heavy)
 
     print_unreadable(table.scores[0].unreadable)
-    typer.echo(f"{', '.join(scores.model for scores in table.scores)}, {table.num_images} images")
+    typer.echo(f"{', '.join(scores.model for scores in table.scores)}, {count_nouns(table.num_images, 'image')}")
     for line in table_lines(table, changes):
         typer.echo(line)
     for line in warning_lines(table.unproven, table.num_images, table.num_compared):
@@ -61,7 +62,7 @@ def print_scores(table: "Table", changes: Mapping[str, str]) -> None:
 def print_folder(results: "FolderResults", model: str, out: Path) -> None:
     """Print the summary of an explained folder."""
     before = f", {results.num_before} of them by an earlier run" if results.num_before else ""
-    typer.echo(f"{model}: {results.num_images} images explained by {', '.join(results.methods)}{before}")
+    typer.echo(f"{model}: {count_nouns(results.num_images, 'image')} explained by {', '.join(results.methods)}{before}")
     for name, error in results.completeness.items():
         typer.echo(f"completeness error of {name}: {error:.1e} ({COMPLETENESS})")
     written = "shards and pictures" if results.in_shards else "contact_sheet.png and a folder per method"
@@ -83,8 +84,7 @@ def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top:
     several = len(explanations) > 1
     per_photo = {name: [photo for saved in files for photo in saved] for name, files in explanations.items()}
     first = next(iter(per_photo.values()))
-    photos = "photo" if len(first) == 1 else "photos"
-    typer.echo(f"{first[0].model or 'model'}: {len(first)} {photos} explained by {', '.join(per_photo)}")
+    typer.echo(f"{first[0].model or 'model'}: {count_nouns(len(first), 'photo')} explained by {', '.join(per_photo)}")
     for i, explanation in enumerate(first):
         named = explanation.top_classes(0, top)
         classes = ", ".join(f"{name} {format_value(value, explanation.output)}" for name, value in named)
@@ -101,10 +101,10 @@ def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top:
     cut = f" (of the first {MAX_ROWS})" if len(first) > MAX_ROWS else ""
     if several:
         typer.echo(
-            f"wrote {SHEET}.png{cut}, and {len(first)} overlay(s), {arrays} per method ({', '.join(explanations)}) to {out}"
+            f"wrote {SHEET}.png{cut}, and {count_nouns(len(first), 'overlay')}, {arrays} per method ({', '.join(explanations)}) to {out}"
         )
     else:
-        typer.echo(f"wrote {len(first)} overlay(s), {SHEET}.png{cut}, {arrays} to {out}")
+        typer.echo(f"wrote {count_nouns(len(first), 'overlay')}, {SHEET}.png{cut}, {arrays} to {out}")
 
 
 def describe_explanation(explanation: "Explanation", top: int) -> str:
@@ -145,6 +145,6 @@ def print_queries(results: "Sequence[PhotoQueries]", model: str, out: Path, one_
     known = [result for result in results if result.true_class is not None]
     right = sum(result.true_class == result.predicted for result in known)
     accuracy = f", the true class predicted in {right} of {len(known)}" if known else ""
-    typer.echo(f"{model}: {len(results)} photo(s){accuracy}")
+    typer.echo(f"{model}: {count_nouns(len(results), 'photo')}{accuracy}")
     overview = ", queries.png of all photos" if len(results) > 1 else ""
     typer.echo(f"wrote a sheet and the maps (.safetensors) of every photo{overview}, and queries.json to {out}")

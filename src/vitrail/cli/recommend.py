@@ -24,7 +24,8 @@ def recommend(
     scoring: ScoringOptions,
     speed: SpeedOptions,
     budget: Annotated[
-        float | None, optional(METHODS, help="Largest cost of an explanation, in forward passes (default: any).")
+        float | None,
+        optional(METHODS, help="Largest cost of an explanation, in forward passes; methods that cost more are not tried."),
     ] = None,
     output: OutputOptions = OUT,
 ) -> None:
@@ -43,7 +44,6 @@ def recommend(
         recommendation = api.recommend(model.load(speed.device), *asked, **options)
         if rank():
             return
-    verdict = recommendation.verdict
 
     def print_text() -> None:
         print_scores(recommendation.scores.table, {})
@@ -52,5 +52,13 @@ def recommend(
         )
 
     print_result(
-        lambda: {"method": verdict.method, "reasons": verdict.sentences, "not_tried": recommendation.not_tried}, print_text
+        lambda: {
+            "out": str(output.out),
+            "model": recommendation.scores.model,
+            "method": recommendation.method,
+            "reasons": recommendation.reasons,
+            "not_tried": recommendation.not_tried,
+            "over_budget": recommendation.over_budget,
+        },
+        print_text,
     )

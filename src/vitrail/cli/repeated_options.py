@@ -5,6 +5,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperOption
 
+from vitrail.cli.flags import hide_types
 from vitrail.core.errors import InvalidInputError
 
 ONCE = {
@@ -16,6 +17,9 @@ ONCE = {
 
 class OnceCommand(TyperCommand):
     """A command that refuses a second value of the parameters in `ONCE`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return hide_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:  # Completion parses unfinished lines.

@@ -23,7 +23,8 @@ class MetricOptions:
         str | None,
         optional(
             METRICS,
-            help="Protocols of insertion and deletion, comma-separated (default without --metric: tokens for a ViT, hit for others).",
+            help="Protocols of insertion and deletion, comma-separated (default without --metric: tokens for a ViT; hit for others, "
+            "and for compare).",
             autocompletion=complete_protocols,
         ),
     ] = None

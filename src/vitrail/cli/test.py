@@ -15,6 +15,8 @@ from vitrail.cli.results import print_result
 if TYPE_CHECKING:
     from vitrail.evaluation import Evaluation
 
+NUM_TOP = 5
+
 
 def test(
     data: TestDataArgument,
@@ -41,12 +43,12 @@ def test(
 
         def report(result: "Evaluation") -> None:
             print_unreadable(result.unreadable)
+            top5 = f", top-5 {result.top5:.2%}" if classifier.num_classes > NUM_TOP else ""  # Else it is 100%.
             confidence = "" if isnan(result.confidence) else f", mean confidence {result.confidence:.3f}"
             print_result(
                 lambda: describe_accuracy(classifier.name, result),
                 lambda: typer.echo(
-                    f"{classifier.name} on {result.num_images} images: top-1 {result.top1:.2%}, top-5 {result.top5:.2%}"
-                    + confidence
+                    f"{classifier.name} on {result.num_images} images: top-1 {result.top1:.2%}{top5}{confidence}"
                 ),
             )
 

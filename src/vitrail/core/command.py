@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-WITH_VALUE = ("--out", "-o", "--workers", "--batch-size", "--device")
-"""Options that change where results go and how fast they come, and no number."""
+WITH_VALUE = ("--out", "-o", "--workers", "--device")
+"""Options that change where results go and how fast they come, and no number; the size of batches changes the last digits."""
 
 FLAGS = ("--overwrite", "--quiet", "-q", "--json")
 

@@ -1,4 +1,4 @@
-"""Lists of names in messages."""
+"""Lists and counts in messages."""
 
 from collections.abc import Sequence
 
@@ -9,3 +9,8 @@ def shorten_list(names: Sequence[str], limit: int = MAX_LISTED) -> str:
     """Return the first names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"{', '.join(names[:limit])}{more}"
+
+
+def count_nouns(count: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 photo" or "2,000 photos"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

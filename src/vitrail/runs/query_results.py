@@ -34,7 +34,7 @@ class QueriedClass:
         """Format the probability or, for outputs without probabilities, the value."""
         if self.probability is None:
             return format_value(self.logit, "none")
-        # If the model is sure of a class, all others would show as 0.0 %.
+        # If the model is sure of a class, all others would show as 0.0%.
         return f"{self.probability:.1%}" if self.probability >= 5e-4 else f"{self.probability:.0e}"
 
 

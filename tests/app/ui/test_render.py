@@ -164,7 +164,7 @@ def test_signs_shares_and_notes_are_shown():
     text = render_results([replace(side, note="16-bit gray samples from 3 to 90, drawn from black to white")])
     [(_, _, strongest), *_] = side.explanations["hit"].strongest_patches(0, 1)
     logit = float(side.explanations["hit"].target_logits()[0])
-    assert f"{strongest:+.3g} ({100 * strongest / logit:.1f}\N{NO-BREAK SPACE}%)" in text
+    assert f"{strongest:+.3g} ({100 * strongest / logit:.1f}%)" in text
     assert "Note: 16-bit gray samples from 3 to 90" in text
     assert "Note:" not in render_results([side])
 

@@ -64,10 +64,10 @@ def test_tables_have_shares_and_the_ceiling(scores):
     head, rows = metric_cells(scores.table, "logit")
     assert head[5:] == [f"{name} share" for name in head[1:5]]
     assert rows[-1][0] == "ceiling"
-    assert rows[-1][5:] == ["100 %"] * 4
+    assert rows[-1][5:] == ["100%"] * 4
     by_name = {row[0]: row for row in rows}
-    assert by_name["Exact"][5].startswith("100 %")
-    assert by_name["random"][5].startswith("0 %")
+    assert by_name["Exact"][5].startswith("100%")
+    assert by_name["random"][5].startswith("0%")
     [line, *_] = describe_ceiling(scores.table, "logit")
     assert "on the same 3 images" in line
     assert "80 runs of the network per image" in line
@@ -119,7 +119,7 @@ def test_a_finished_run_is_extended_and_resumes_to_the_same_bytes(run_score, pho
     }
     assert "ceiling" not in printed
     out, printed, _ = run_score(photos[0].parent, *options, "--ceiling", 3)
-    assert "of the way from random (0 %) to the ceiling (100 %), on the same 3 images" in printed
+    assert "of the way from random (0%) to the ceiling (100%), on the same 3 images" in printed
     extended = (out / "summary.json").read_bytes()
     assert {name: (out / name).read_bytes() for name in before if name != "summary.json"} == {
         name: content for name, content in before.items() if name != "summary.json"

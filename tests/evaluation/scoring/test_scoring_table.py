@@ -13,6 +13,7 @@ from vitrail.evaluation.scoring.text import (
     metric_names,
     overview_cells,
     rank_cells,
+    table_lines,
     warning_lines,
 )
 from vitrail.metrics.statistics import UnprovenMethod
@@ -223,7 +224,16 @@ def test_a_method_gets_one_warning():
         "a is not significantly better than random on v, w, x, y and 1 more"
     ]
     assert warning_lines(unproven("a", *"vwxy"), 7, 2) == ["a is not significantly better than random on v, w, x, y"]
-    too_few = "images are too few to show that a method is better than random: the 5 % level needs"
+    too_few = "images are too few to show that a method is better than random: the 5% level needs"
     assert warning_lines(unproven("a", "x"), 5, 1) == [f"5 {too_few} 6 or more"]
     assert warning_lines(unproven("a", "x"), 6, 3) == [f"6 {too_few} 7 or more"]  # Holm multiplies by three.
     assert warning_lines(unproven("a", "x"), 1, 1) == [f"1 {too_few.replace('images are', 'image is')} 6 or more"]
+
+
+def test_scores_show_their_table():
+    scores = hand_made({"a": [[1.0], [2.0]], "random": [[0.0], [1.0]]}, (UP,), "one")
+    shown = repr(scores).splitlines()
+    assert shown[0] == "one, 2 images"
+    assert shown[1:] == list(table_lines(scores.table, {}))
+    assert str(Table.from_scores([scores])) == repr(scores)
+    assert repr(hand_made({"a": np.zeros((2, 0)).tolist()}, (), "one")) == "one, 2 images, without a measure that is defined"

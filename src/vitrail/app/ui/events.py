@@ -19,7 +19,7 @@ from vitrail.app.temporary_files import TemporaryFolders
 from vitrail.app.ui.errors import show_errors, show_stream_errors
 from vitrail.app.ui.layout import RequestForm, ResultView, lay_out_page, render_known, write_examples
 from vitrail.app.ui.render import Look, render_curves, render_results
-from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, OPACITY_JS, WAITING_JS
+from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, NEW_PHOTO_JS, NEW_RESULT_JS, OPACITY_JS, WAITING_JS
 from vitrail.app.ui.templates import MEASURING, WAITING, render_error, render_progress, render_status
 from vitrail.core.errors import VitrailError
 from vitrail.metrics import Curves
@@ -83,14 +83,10 @@ def _connect_explain(
     # A new result cancels the curves of the old one.
     explaining = form.explain.click(show_errors(submit, outputs, view.status), inputs, outputs, cancels=[measuring], **WORK)
     _report_refusals(view.status, explaining)
+    explaining.then(None, view.status, None, js=NEW_RESULT_JS, **QUIET)
     # If the request failed, remove the progress of the curves that it canceled.
     explaining.then(
-        lambda mark: "" if MEASURING in (mark or "") else gr.skip(),
-        view.curves,
-        view.curves,
-        js=MARK_JS,
-        queue=False,
-        **QUIET,
+        lambda mark: "" if MEASURING in (mark or "") else gr.skip(), view.curves, view.curves, js=MARK_JS, queue=False, **QUIET
     )
 
 
@@ -150,6 +146,7 @@ def _connect_choices(
         # Always a file, never an update: after one, Gradio would build the component anew and decode files of any size by itself.
         showing = conversion.change(show_photo, [photo, conversion], photo, **QUIET)
         _report_refusals(view.status, converting, showing)
+    gr.on([form.example.input, form.photo.input, form.photo_b.input], None, view.status, view.status, js=NEW_PHOTO_JS, **QUIET)
     gr.on([form.photo_b.upload, form.target_b.select], None, None, form.compare, js="() => true", **QUIET)
 
 

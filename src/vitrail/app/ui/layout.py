@@ -11,7 +11,7 @@ from vitrail.app.photos import list_examples
 from vitrail.app.plain_words import TERMS, describe_model, list_method_choices
 from vitrail.app.service import ExplainService
 from vitrail.app.ui.style import PRINT_JS
-from vitrail.app.ui.templates import render_status, render_template
+from vitrail.app.ui.templates import START, render_status, render_template
 
 
 class RequestForm(NamedTuple):
@@ -101,7 +101,7 @@ def _lay_out_form(service: ExplainService) -> RequestForm:
 
 
 def _lay_out_view() -> ResultView:
-    status = gr.HTML(render_status("Choose a photo, then press Explain."), elem_id="vt-status")
+    status = gr.HTML(render_status(START), elem_id="vt-status")
     with gr.Row(elem_id="vt-look"):
         opacity = gr.Slider(0, 1, 0.75, step=0.05, label="Opacity", elem_id="vt-opacity")
         palette = gr.Radio(["color", "gray"], value="color", label="Colors", elem_id="vt-palette")

@@ -6,7 +6,7 @@ The page hides the overlays of Gradio (`.wrap`), which show canceled work as an 
 import json
 
 from vitrail.app.plain_words import describe_term
-from vitrail.app.ui.templates import MEASURING, WAITING, render_status, render_template
+from vitrail.app.ui.templates import MEASURING, START, WAITING, render_status, render_template
 from vitrail.explainers import EXPLAINERS
 
 CSS = render_template("page.css")
@@ -17,6 +17,18 @@ OPACITY_JS = "(share) => { document.querySelector('.gradio-container').style.set
 
 BUSY_JS = f"() => {json.dumps(render_status('Explaining ...'))}"
 """Shown at once, without asking the server."""
+
+NEW_PHOTO_JS = (
+    "(shown) => { document.querySelector('#vt-shown .vt-results')?.classList.add('vt-stale');"
+    f" return (shown || '').includes('vt-error') ? {json.dumps(render_status(START))} : shown; }}"
+)
+"""Mark the result, which is for the previous photo, and remove an error about that photo."""
+
+NEW_RESULT_JS = (
+    "(shown) => { if ((shown || '').includes('Explained.'))"
+    " document.querySelector('.vt-stale')?.classList.remove('vt-stale'); }"
+)
+"""Remove the mark: an equal result is not drawn again."""
 
 WAITING_JS = f"() => {json.dumps(render_status('Waiting for a turn ...', [MEASURING, WAITING]))}"
 

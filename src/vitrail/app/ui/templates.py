@@ -8,6 +8,9 @@ from vitrail.viz.html import render
 MEASURING, WAITING = "vt-measuring", "vt-waiting"
 """Classes of what is shown in place of the curves while they are measured, and before that."""
 
+START = "Choose a photo, then press Explain."
+"""The status line before anything is explained."""
+
 
 def render_template(template: str, **values: object) -> str:
     """Render a template of `vitrail.app` or of `vitrail.viz`; every value is escaped."""

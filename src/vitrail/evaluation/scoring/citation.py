@@ -31,9 +31,9 @@ def describe_methods_for_citation(table: Table) -> str:
 
 def _describe_statistics(table: Table) -> str:
     if table.num_images > MAX_RESAMPLED:
-        return "Intervals (95 %) and paired tests use the normal approximation; p-values are Holm-corrected within a measure."
+        return "Intervals (95%) and paired tests use the normal approximation; p-values are Holm-corrected within a measure."
     test = "exact sign-flip tests" if table.num_images <= EXACT_IMAGES else "sign-flip tests"
-    return f"Intervals are 95 % bootstrap intervals over images; methods are compared by paired {test}, Holm-corrected within a measure."
+    return f"Intervals are 95% bootstrap intervals over images; methods are compared by paired {test}, Holm-corrected within a measure."
 
 
 def _has_paper(name: str) -> bool:

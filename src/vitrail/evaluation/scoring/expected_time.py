@@ -41,10 +41,11 @@ def tell_expected_time(
         return
     start = clock()
     measurer.measure_shard(collate_by_size([sample]), with_effect=False)
+    # One image alone takes longer than its share of a batch: an upper bound.
     seconds = (clock() - start) * num_left / world_size()
     if seconds > LONG_RUN:
         logger.info(
-            "scoring %d images by %s will take about %s; --limit takes fewer images, --dry-run estimates the cost in full",
+            "scoring %d images by %s will take up to about %s; --limit takes fewer images, --dry-run estimates the cost in full",
             num_left,
             ", ".join(explainer.name for explainer in measurer.explainers),
             format_seconds(seconds),

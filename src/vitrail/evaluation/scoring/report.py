@@ -67,7 +67,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     sections.append(Section("Methods paragraph for a paper", describe_methods_for_citation(table)))
     models = ", ".join(scores.model for scores in table.scores)
     lead = (
-        f"{len(table.methods)} methods on {table.num_images} images. Numbers are means ± half of their 95 % bootstrap interval."
+        f"{len(table.methods)} methods on {table.num_images} images. Numbers are means ± half of their 95% bootstrap interval."
     )
     write_report(folder / "index.html", f"How faithful are explanations of {models}?", lead, sections, running_command())
     shown = [picture.path for section in sections for picture in section.pictures]
@@ -82,7 +82,7 @@ def _verdict_section(pictures: Path, table: Table) -> Section:
     path = pictures / "verdict.png"
     plot_forest(panels, path)
     caption = (
-        "Mean difference from random on the same images, with 95 % intervals; right of the dotted line is better than random."
+        "Mean difference from random on the same images, with 95% intervals; right of the dotted line is better than random."
     )
     return Section("Verdict", " ".join(verdicts), [Picture(path, caption, wide=True)])
 
@@ -120,7 +120,7 @@ def _overview_section(table: Table) -> Section:
         "floating-point operations. ms per image: on the machine of this run."
     )
     if table.controls and not table.unproven:
-        text += " Every method is significantly better than random on every measure (paired sign-flip test, Holm-corrected, 5 % level)."
+        text += " Every method is significantly better than random on every measure (paired sign-flip test, Holm-corrected, 5% level)."
     return Section("Overview", text, table=PageTable(head, rows))
 
 
@@ -128,7 +128,7 @@ def _warning_section(table: Table) -> Section:
     by_method = dict[str, list[str]]()
     for entry in table.unproven:
         by_method.setdefault(entry.method, []).append(entry.measure)
-    text = "Paired sign-flip test on the same images, Holm-corrected over the methods of a measure, 5 % level."
+    text = "Paired sign-flip test on the same images, Holm-corrected over the methods of a measure, 5% level."
     if too_few := explain_too_few_images(table.num_images, table.num_compared):
         text += f" {too_few[0].upper()}{too_few[1:]}."
     rows = [[method, ", ".join(measures)] for method, measures in by_method.items()]
@@ -141,7 +141,7 @@ def _metric_section(pictures: Path, table: Table, metric: str) -> Section:
     # Columns that are equal for all methods describe the data, not the methods.
     telling = [i for i in columns if len(table.methods) == 1 or not _is_equal_for_all(table, i)]
     plot_panels([_make_panel(table, i) for i in telling or columns], path)
-    shown = [Picture(path, f"{metric}: means with 95 % intervals, and boxes over images; dotted: random.", wide=True)]
+    shown = [Picture(path, f"{metric}: means with 95% intervals, and boxes over images; dotted: random.", wide=True)]
     measured = [scores for scores in table.scores if metric in scores.protocols]
     limits = _common_limits(measured, metric) if len(measured) > 1 else None
     for scores in measured:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scores:
     """Scores of several methods for one model on the same images.
 
@@ -61,7 +61,10 @@ class Scores:
     effect: Mapping[str, float] | None = None
     unreadable: Sequence[Unreadable] = ()
     ceiling: Ceiling | None = None
-    _read_shards: Callable[[], Iterator[ScoreShard]] = field(default=lambda: iter(()), repr=False)
+    _read_shards: Callable[[], Iterator[ScoreShard]] = field(default=lambda: iter(()))
+
+    def __repr__(self) -> str:
+        return repr(self.table) if self.columns else f"{self.model}, {len(self)} images, without a measure that is defined"
 
     @classmethod
     def from_shards(
@@ -145,7 +148,7 @@ class Scores:
 
     @cached_property
     def intervals(self) -> dict[str, Intervals]:
-        """By method, the means over images with 95 % bootstrap intervals."""
+        """By method, the means over images with 95% bootstrap intervals."""
         return {name: bootstrap_interval(self.method_values(name)) for name in self.methods}
 
     def means(self) -> dict[str, dict[str, float]]:

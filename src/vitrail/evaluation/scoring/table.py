@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.listing import count_nouns
 from vitrail.evaluation.scoring.ceiling import CEILING, Ceiling
 from vitrail.evaluation.scoring.cost import Cost
 from vitrail.evaluation.scoring.plan import Column
@@ -28,7 +29,7 @@ from vitrail.metrics.statistics import (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Table:
     """Methods on the same images. With several models, a method is named "model/method".
 
@@ -45,6 +46,12 @@ class Table:
     values: Mapping[str, Float[np.ndarray, "images columns"]]
     cost: Mapping[str, Cost]
     controls: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        from vitrail.evaluation.scoring.text import table_lines  # noqa: PLC0415 (circular)
+
+        models = ", ".join(scores.model for scores in self.scores)
+        return "\n".join([f"{models}, {count_nouns(self.num_images, 'image')}", *table_lines(self, {})])
 
     @classmethod
     def from_scores(cls, scores: Sequence[Scores]) -> "Table":
@@ -108,7 +115,7 @@ class Table:
 
     @cached_property
     def intervals(self) -> dict[str, Intervals]:
-        """By method, the means over images with 95 % bootstrap intervals."""
+        """By method, the means over images with 95% bootstrap intervals."""
         return {name: bootstrap_interval(numbers) for name, numbers in self.values.items()}
 
     @cached_property

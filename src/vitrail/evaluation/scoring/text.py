@@ -25,7 +25,7 @@ def table_lines(table: Table, changes: Mapping[str, str]) -> Iterator[str]:
         described = (*describe_undefined(table, metric), *describe_ceiling(table, metric))
         for line in (*align_columns(*metric_cells(table, metric)), *described):
             yield f"  {line}"
-    yield "±: half of the 95 % bootstrap interval of the mean over images"
+    yield "±: half of the 95% bootstrap interval of the mean over images"
     for line in align_columns(*overview_cells(table)):
         yield f"  {line}"
 
@@ -36,7 +36,7 @@ def metric_names(table: Table) -> list[str]:
 
 
 def metric_cells(table: Table, metric: str) -> Cells:
-    """Return the table of a metric: one row per method with mean and half of the 95 % interval, below a row of directions.
+    """Return the table of a metric: one row per method with mean and half of the 95% interval, below a row of directions.
 
     Curves with a ceiling have a second column, the share of the way from the floor to it; a last row per model has the ceiling.
     """
@@ -56,7 +56,7 @@ def metric_cells(table: Table, metric: str) -> Cells:
     for model, numbers in table.ceilings.items() if shared else ():
         means = (_format_mean(numbers.mean[i], numbers.low[i], numbers.high[i], int(numbers.count[i])) for i in columns)
         name = "ceiling" if len(table.scores) == 1 else f"{model}/ceiling"
-        rows.append([name, *means, *("100 %" if i in shared else "" for i in shared)])
+        rows.append([name, *means, *("100%" if i in shared else "" for i in shared)])
     return head, rows
 
 
@@ -70,7 +70,7 @@ def describe_ceiling(table: Table, metric: str) -> list[str]:
         if scores.ceiling is not None:
             num_images, of_model = len(scores.ceiling.indices), f"{scores.model}: " if len(table.scores) > 1 else ""
             lines.append(
-                f"{of_model}share: of the way from {CONTROL} (0 %) to the ceiling (100 %), on the same {num_images} images; the ceiling is "
+                f"{of_model}share: of the way from {CONTROL} (0%) to the ceiling (100%), on the same {num_images} images; the ceiling is "
                 f"the curve whose order was searched for greedily, which took {scores.ceiling.num_runs:.0f} runs of the network per image"
             )
     worse = {
@@ -86,7 +86,7 @@ def describe_ceiling(table: Table, metric: str) -> list[str]:
     better = {method: None for method, shares in table.shares.items() for i in shared if shares.mean[i] > 1 and shares.count[i]}
     if better:
         lines.append(
-            f"{shorten_list(list(better), MAX_NAMED)}: above 100 % on a curve, whose greedy order is therefore not the best one"
+            f"{shorten_list(list(better), MAX_NAMED)}: above 100% on a curve, whose greedy order is therefore not the best one"
         )
     return lines
 
@@ -99,7 +99,7 @@ def _format_share(shares: Intervals, column: int) -> str:
     mean, low, high = (100 * float(ends[column]) for ends in (shares.mean, shares.low, shares.high))
     if math.isnan(mean):
         return "-"
-    return f"{mean:.0f} %" + ("" if math.isnan(low) or shares.count[column] < 2 else f" ±{(high - low) / 2:.0f}")
+    return f"{mean:.0f}%" + ("" if math.isnan(low) or shares.count[column] < 2 else f" ±{(high - low) / 2:.0f}")
 
 
 def describe_undefined(table: Table, metric: str) -> list[str]:
@@ -175,7 +175,7 @@ def explain_too_few_images(num_images: int, num_compared: int) -> str | None:
     if num_images >= needed:
         return None
     images = "1 image is" if num_images == 1 else f"{num_images} images are"
-    return f"{images} too few to show that a method is better than random: the 5 % level needs {needed} or more"
+    return f"{images} too few to show that a method is better than random: the 5% level needs {needed} or more"
 
 
 def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

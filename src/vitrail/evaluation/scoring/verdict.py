@@ -40,43 +40,33 @@ class Verdict:
         return " ".join(self.sentences)
 
 
-def reach_verdict(scores: Scores, budget: float | None = None) -> Verdict:
+def reach_verdict(scores: Scores) -> Verdict:
     """Draw the conclusion of a scoring run.
 
     The method with the best mean rank is chosen among those that are significantly better than the control on most measures.
-
-    Args:
-        budget: Largest number of forward passes that an explanation may cost; None for any.
     """
     table = scores.table
     methods = [name for name in scores.methods if name not in EXPLAINERS or not EXPLAINERS[name].is_control]
     measures = _find_measures(table)
-    affordable = [name for name in methods if budget is None or scores.cost[name].passes <= budget]
     open_questions = _list_open_questions(scores)
     if not measures or not methods:
         missing = "no measure with a direction is defined for all methods" if methods else "only the control was scored"
         return Verdict(scores.model, None, (f"No verdict: {missing}.", *open_questions))
-    if not affordable:
-        cheapest = min(methods, key=lambda name: scores.cost[name].passes)
-        sentence = (
-            f"No verdict: every method costs more than {budget:g} forward passes; the cheapest, {cheapest}, costs "
-            f"{_cost(scores, cheapest)}."
-        )
-        return Verdict(scores.model, None, (sentence, *open_questions))
     unproven = {
         name: [entry.measure for entry in table.unproven if entry.method == name and entry.measure in measures]
         for name in methods
     }
-    proven = [name for name in affordable if 2 * len(unproven[name]) < len(measures)] if table.controls else affordable
+    proven = [name for name in methods if 2 * len(unproven[name]) < len(measures)] if table.controls else methods
     if not proven:
+        most = f"most of the {len(measures)} measures" if len(measures) > 2 else _all_measures(measures)
         sentence = (
-            f"Do not rely on these maps of {scores.model}: on {_count(scores)}, no method is significantly better than random on most of "
-            f"the {_measures(measures)}."
+            f"Do not rely on these maps of {scores.model}: on {_count(scores)}, no method is significantly better than random on "
+            f"{most}."
         )
         return Verdict(scores.model, None, (sentence, *open_questions))
     columns = np.array([table.names.index(name) for name in measures])
     ranks = dict(zip(table.methods, table.ranks[:, columns].mean(1).tolist(), strict=True))
-    order = sorted(affordable, key=ranks.__getitem__)
+    order = sorted(methods, key=ranks.__getitem__)
     best = min(proven, key=ranks.__getitem__)
     sentences = [_recommend(scores, best, order, measures), _compare_with_control(table, best, unproven[best], measures)]
     others = [name for name in order if name != best]
@@ -117,11 +107,15 @@ def _compare_with_runner_up(table: Table, best: str, second: str, measures: Sequ
     better, worse = _count_differences(table, best, second, measures)
     if not better and not worse:
         return f"It is not distinguishable from {second}, the next one, on any measure: more images may decide."
-    parts = [f"significantly better on {better}"] if better else []
-    parts += [f"significantly worse on {worse}"] if worse else []
-    rest = len(measures) - better - worse
-    parts += [f"not distinguishable on {rest}"] if rest else []
-    return f"Against {second}, the next one, it is {', '.join(parts)} of {_measures(measures)}."
+    counts = {
+        "significantly better": better,
+        "significantly worse": worse,
+        "not distinguishable": len(measures) - better - worse,
+    }
+    first, *rest = [f"{words} on {count}" for words, count in counts.items() if count]
+    parts = [f"{first} of {_measures(measures)}", *rest]
+    joined = " and ".join([", ".join(parts[:-1]), parts[-1]] if rest else parts)
+    return f"Against {second}, the next one, it is {joined}."
 
 
 def _name_cheaper(scores: Scores, best: str, others: Sequence[str], measures: Sequence[str]) -> list[str]:
