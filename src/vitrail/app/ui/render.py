@@ -93,13 +93,14 @@ def render_curves(sides: Sequence[Mapping[str, Curves]]) -> str:
             with Image.open(path) as picture:
                 data_uri = picture_data_uri(picture)
         table = auc_table(curves, normalized=False)
+        head = [name.replace("_", ", ") for name in table.head]
         rows = [[str(name).replace("_", ", "), *aucs] for name, *aucs in table.rows]
         shown.append(
             {
                 "picture": data_uri,
                 "alt": f"{label}insertion and deletion curves of {', '.join(curves)}; their AUC is in the table below",
                 "caption": f"{label}AUC",
-                "table": Table(table.head, rows),
+                "table": Table(head, rows),
                 "label": label,
                 "sentences": compare_with_chance(curves),
             }
