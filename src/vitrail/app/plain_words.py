@@ -121,9 +121,13 @@ def describe_model(classes: Sequence[str], output: Output) -> str:
         return "This model gives numbers, not the names of things."
     # Names of ImageNet are long, and have commas of their own.
     separator = "; " if any("," in name for name in classes) else ", "
-    num_named = next((i for i in range(1, len(classes)) if i == MAX_CLASSES or sum(map(len, classes[: i + 1])) > MAX_LETTERS), len(classes))
+    num_named = next(
+        (i for i in range(1, len(classes)) if i == MAX_CLASSES or sum(map(len, classes[: i + 1])) > MAX_LETTERS), len(classes)
+    )
     listed = separator.join(classes[:num_named]) + (
-        f"{separator.strip() if separator == '; ' else ''} and {len(classes) - num_named:,} more" if num_named < len(classes) else ""
+        f"{separator.strip() if separator == '; ' else ''} and {len(classes) - num_named:,} more"
+        if num_named < len(classes)
+        else ""
     )
     always = " It always names one of them, no matter what the photo shows." if output == "softmax" and len(classes) > 1 else ""
     noun = "class" if len(classes) == 1 else "classes"
