@@ -26,7 +26,7 @@ def annotate(panel: Panel) -> Image.Image:
     above += [(line, TEXT, GRAY) for line in wrap(subtitle, TEXT, width, 2)]
     below = [(line, TEXT, GRAY) for line in wrap("; ".join(panel.notes), TEXT, width, 3)]
     top = MARGIN + sum(map(_line_height, (size for _, size, _ in above))) + GAP
-    bar = 0 if panel.scale is None else BAR_HEIGHT + 2 * GAP + (1 if _fits(panel.scale, width) else 2) * _line_height(TEXT)
+    bar = 0 if panel.scale is None else BAR_HEIGHT + 2 * GAP + _line_height(TEXT)
     height = top + panel.picture.height + bar + GAP + sum(_line_height(size) for _, size, _ in below) + MARGIN
     canvas = Image.new("RGB", (width + 2 * MARGIN, height), "white")
     _write_lines(canvas, above, MARGIN)
@@ -93,19 +93,16 @@ def _draw_bar(canvas: Image.Image, scale: Scale, colors: np.ndarray, top: int) -
     draw.rectangle((left, top, left + width - 1, top + BAR_HEIGHT - 1), outline=GRAY)
     low, high = scale.end_labels()
     y = top + BAR_HEIGHT + 2
-    lower = y if _fits(scale, width) else y + _line_height(TEXT)
-    for text, x, top, anchor in (
-        (low, left, y, "la"),
-        (high, left + width, y, "ra"),
-        (scale.unit, left + width / 2, lower, "ma"),
-    ):
-        draw.text((x, top), text, BLACK, _font(TEXT), anchor)
+    unit = _shorten_unit(scale, width)
+    for text, x, anchor in ((low, left, "la"), (high, left + width, "ra"), (unit, left + width / 2, "ma")):
+        draw.text((x, y), text, BLACK, _font(TEXT), anchor)
 
 
-def _fits(scale: Scale, width: int) -> bool:
-    """Return whether the unit, in the middle of the line below a color bar, touches neither label."""
+def _shorten_unit(scale: Scale, width: int) -> str:
+    """Return the unit, or its last part if the unit in the middle of the line below a color bar would touch the labels at its ends."""
     label = max(_font(TEXT).getlength(text) for text in scale.end_labels())
-    return 2 * (label + GAP) + _font(TEXT).getlength(scale.unit) <= width
+    room = width - 2 * (label + GAP)
+    return next((text for text in (scale.unit, scale.unit.split(", ")[-1]) if _font(TEXT).getlength(text) <= room), "")
 
 
 def _write_lines(canvas: Image.Image, lines: Sequence[tuple[str, int, tuple[int, int, int]]], top: int) -> None:

@@ -40,7 +40,7 @@ def plot_panels(panels: Sequence[Panel], path: str | Path) -> None:
     num_columns = -(-len(panels) // num_lines)
     every_method = list(panels[0].values)
     methods = [name for name in every_method if not all(np.isnan(panel.values[name]).all() for panel in panels)] or every_method
-    size = (1.6 + 3.2 * num_columns, num_lines * (0.9 + 0.27 * len(methods)))
+    size = (1.6 + 2.6 * num_columns, num_lines * (0.9 + 0.27 * len(methods)))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(num_lines, num_columns, squeeze=False, sharey=True)
     colors = {name: style.color for name, style in method_styles(every_method).items()}

@@ -65,7 +65,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
         rows = [[file.path, file.reason] for file in unreadable]
         sections.append(Section("Skipped files", table=PageTable(["file", "reason"], rows)))
     sections.append(Section("Methods paragraph for a paper", describe_methods_for_citation(table)))
-    models = ", ".join(scores.model for scores in table.scores)
+    models = " and ".join(scores.model for scores in table.scores)
     lead = (
         f"{len(table.methods)} methods on {table.num_images} images. Numbers are means ± half of their 95 % bootstrap interval."
     )
@@ -78,13 +78,13 @@ def _verdict_section(pictures: Path, table: Table) -> Section:
     verdicts = [str(reach_verdict(scores)) for scores in table.scores]
     panels = _forest_panels(table)
     if not panels:
-        return Section("Verdict", " ".join(verdicts))
+        return Section("Verdict", "\n".join(verdicts))
     path = pictures / "verdict.png"
     plot_forest(panels, path)
     caption = (
         "Mean difference from random on the same images, with 95 % intervals; right of the dotted line is better than random."
     )
-    return Section("Verdict", " ".join(verdicts), [Picture(path, caption, wide=True)])
+    return Section("Verdict", "\n".join(verdicts), [Picture(path, caption, wide=True)])
 
 
 def _forest_panels(table: Table) -> list[ForestPanel]:
