@@ -332,13 +332,13 @@ def test_errors_of_methods_that_do_not_sample_are_refused(explanation):
 
 
 @pytest.mark.parametrize(
-    ("number", "unit"), [(0.5, "relevance, share of maximum"), (-0.0305, "share of maximum"), (1e-300, "")]
+    ("number", "width", "unit"),
+    [(1.0, 448, "relevance, share of maximum"), (1.0, 336, "share of maximum"), (0.0305, 336, "of maximum")],
 )
-def test_unit_below_a_color_bar_touches_no_label(number, unit):
-    scale = Scale(-abs(number), abs(number), True, number < 0.5, "relevance, share of maximum", 1.0)
-    width = annotate.MIN_WIDTH if number != 1e-300 else 200
-    shown = annotate._shorten_unit(scale, width)
+def test_unit_below_a_color_bar_touches_no_label(number, width, unit):
+    scale = Scale(-number, number, True, number < 1, "relevance, share of maximum", 1.0)
+    shown, middle = annotate._place_unit(scale, width)
     assert shown == unit
-    length = annotate._font(annotate.TEXT).getlength
-    low, high = scale.end_labels()
-    assert length(low) + length(high) + length(shown) < width
+    low, high, length = map(annotate._font(annotate.TEXT).getlength, (*scale.end_labels(), shown))
+    assert low < middle - length / 2
+    assert middle + length / 2 < width - high
