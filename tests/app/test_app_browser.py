@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from vitrail.app.plain_words import describe_method
+from vitrail.viz.report import Picture, Section, Table, write_report
 
 
 def test_upload_two_methods_another_class_and_gray(open_page, cat_file, shots):
@@ -34,6 +35,41 @@ def test_upload_two_methods_another_class_and_gray(open_page, cat_file, shots):
     assert "cat.png: dog" in one.explain()
     assert re.match(r"Score of dog \+\d\.\d+ = all patches \+\d", page.locator("#vt-shown figcaption").first.inner_text())
     assert "You asked about dog" in page.locator(".vt-confidence").inner_text()
+    page.set_viewport_size({"width": 400, "height": 900})
+    assert page.evaluate(TOO_WIDE) == []
+
+
+TOO_WIDE = """() => {
+  const hides = (element) => element !== document.body
+    && (getComputedStyle(element).overflowX !== 'visible' || hides(element.parentElement));
+  return [...document.querySelectorAll('body *')].filter((element) =>
+    element.getBoundingClientRect().right > document.documentElement.clientWidth + 1 && !hides(element.parentElement)
+  ).map((element) => element.outerHTML.slice(0, 100));
+}"""
+"""Elements that reach out of the window, and not out of a part that scrolls."""
+
+
+def test_reports_fit_narrow_windows_and_enlarge_pictures(browser, tmp_path):
+    Image.new("RGB", (1200, 300), "white").save(tmp_path / "plot.png")
+    names = [f"integrated-gradients-{i}" for i in range(12)]
+    table = Table(["", *names], [["a_measure_with_a_long_name", *["0.123 ±0.045"] * 12]])
+    section = Section("Scores", f"{'long_name.' * 20} and words", [Picture(tmp_path / "plot.png", "A plot.", wide=True)], table)
+    write_report(tmp_path / "page.html", "How faithful?", "Lead", [section], f"vitrail score {'x' * 200}")
+    context = browser.new_context(viewport={"width": 400, "height": 800}, color_scheme="dark")
+    page = context.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.evaluate(TOO_WIDE) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    width = "document.querySelector('img').getBoundingClientRect().width"
+    small = page.evaluate(width)
+    assert small > 600  # Readable, in a part that scrolls.
+    page.locator("img").click(position={"x": 20, "y": 20})
+    assert page.evaluate(width) > 1.5 * small
+    light, dark = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
+    assert (light, dark) == ("rgb(232, 232, 234)", "rgb(28, 28, 32)")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    context.close()
 
 
 def test_model_choice_changes_methods_and_parts(open_page, bird_file, shots):

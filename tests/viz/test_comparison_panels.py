@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vitrail.viz.comparison import Panel, plot_panels
+from vitrail.viz.styles import method_styles
 
 NAN = float("nan")
 
@@ -70,10 +71,11 @@ def test_one_image_has_a_point(drawn):
     assert diamonds(axes) == {0: 0.25, 1: 0.5}
 
 
-def test_methods_without_numbers_have_empty_lines(drawn):
+def test_methods_without_numbers_have_no_line_and_leave_the_colors_of_others(drawn):
     [axes] = drawn(panel({"a": [NAN, NAN, NAN], "b": [1, NAN, 3], "random": [NAN, NAN, NAN]}))
-    assert diamonds(axes) == {1: 2}
-    assert names(axes) == ["a", "b", "random"]
+    assert diamonds(axes) == {0: 2}
+    assert names(axes) == ["b"]
+    assert {line.get_color() for line in axes.lines} == {method_styles(["a", "b"])["b"].color}
     assert not [line for line in axes.lines if line.get_linestyle() == ":"]  # The control has no mean.
 
 

@@ -12,8 +12,8 @@ from samples import noisy_photo
 
 from vitrail.core.errors import InvalidInputError, OutputError, UnknownNameError
 from vitrail.explanation import Explanation
-from vitrail.viz import pictures
-from vitrail.viz.panel import draw_panel
+from vitrail.viz import annotate, pictures
+from vitrail.viz.panel import Scale, draw_panel
 from vitrail.viz.style import Style
 
 
@@ -317,15 +317,28 @@ def sampled():
 def test_errors_are_drawn_by_their_size_and_doubtful_cells_counted():
     panel = draw_panel(sampled(), Style(kind="error", side=64), None)
     assert panel.scale.unit == "standard error, in logits"
-    assert panel.scale.end_labels() == ("0.1", "0.8")
+    assert panel.scale.end_labels() == ("0", "0.8")
     assert panel.notes[-1] == "2 of 4 cells are within two standard errors of zero"
     pixels = np.asarray(panel.picture.convert("RGB")).astype(int)
     corners = pixels[8, 8], pixels[8, -8], pixels[-8, 8], pixels[-8, -8]
-    ends = panel.colors[0, 0].astype(int), panel.colors[0, -1].astype(int)
-    assert np.abs(corners[0] - ends[0]).max() <= 1
-    assert np.abs(corners[3] - ends[1]).max() <= 1
+    for corner, error in zip(corners, (0.1, 0.4, 0.2, 0.8), strict=True):
+        color = panel.colors[0, round(255 * error / 0.8)].astype(int)
+        assert np.abs(corner - color).max() <= 4
 
 
 def test_errors_of_methods_that_do_not_sample_are_refused(explanation):
     with pytest.raises(InvalidInputError, match="expected standard errors for the kind 'error', got relevance by"):
         explanation.picture(kind="error")
+
+
+@pytest.mark.parametrize(
+    ("number", "width", "unit"),
+    [(1.0, 448, "relevance, share of maximum"), (1.0, 336, "share of maximum"), (0.0305, 336, "of maximum")],
+)
+def test_unit_below_a_color_bar_touches_no_label(number, width, unit):
+    scale = Scale(-number, number, True, number < 1, "relevance, share of maximum", 1.0)
+    shown, middle = annotate._place_unit(scale, width)
+    assert shown == unit
+    low, high, length = map(annotate._font(annotate.TEXT).getlength, (*scale.end_labels(), shown))
+    assert low < middle - length / 2
+    assert middle + length / 2 < width - high

@@ -71,6 +71,19 @@ def test_numbers_are_right_aligned_and_short(tmp_path):
     assert "a" in reader.words
 
 
+def test_columns_of_numbers_as_text_are_right_aligned_and_others_are_not(tmp_path):
+    head = ["method", "mean", "share", "file", "grid"]
+    rows = [
+        ["better", "higher", "", "0001.png", "8x8"],
+        ["grad-cam", "0.31 ±0.02", "-12 %", "0002.png", "4x4"],
+        ["b", "-", "-", "", ""],
+    ]
+    _text, reader = write_and_read(tmp_path / "page.html", Section("T", table=Table(head, rows)))
+    for tag, count in (("th", 1), ("td", 3)):
+        numeric = [attributes.get("class") == "number" for name, attributes in reader.tags if name == tag]
+        assert numeric == [False, True, True, False, False] * count
+
+
 def test_parts_can_be_empty(tmp_path):
     text, reader = write_and_read(tmp_path / "page.html", Section("Alone"), Section("", table=Table([], [])))
     assert [tag for tag, _ in reader.tags].count("h2") == 2
@@ -89,7 +102,7 @@ def test_page_is_utf8(tmp_path):
 def test_file_names_that_are_not_utf8_have_question_marks(tmp_path):
     odd = b"\xfe.png".decode(errors="surrogateescape")
     text, _reader = write_and_read(tmp_path / "page.html", Section("One", table=Table(["file"], [[odd]])))
-    assert "<td>?.png</td>" in text
+    assert ">?.png</td>" in text
 
 
 def test_large_pictures_are_stored_as_webp(tmp_path):

@@ -25,6 +25,14 @@ def test_auc_has_a_row_per_curve_and_a_column_per_method():
     assert len(table.rows) == 4
 
 
+def test_many_methods_have_a_row_each():
+    curves = make_curves(replace(PROTOCOLS["hit"], num_steps=2))
+    methods = [f"method{i}" for i in range(5)]
+    table = auc_table(dict.fromkeys(methods, curves), normalized=False)
+    assert table.head[:2] == ["AUC", "insertion_zero (higher is better)"]
+    assert table.rows == [[method, 0.5, 0.5, 0.5, 0.5] for method in methods]
+
+
 def test_normalized_auc_is_added_if_it_exists():
     curves = make_curves(replace(PROTOCOLS["hit"], num_steps=2))
     names = [row[0] for row in auc_table({"hit": curves}).rows]

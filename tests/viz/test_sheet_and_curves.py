@@ -91,6 +91,33 @@ def test_titles_and_class_names_are_no_markup(text, tmp_path):
     assert size_of(tmp_path / "sheet.png")[0] > 0
 
 
+def test_titles_have_few_lines_and_keep_both_ends_of_long_names(cells, tmp_path):
+    name = "a" * 60 + "b" * 60 + "_final.jpg"
+    contact_sheet([row("integrated-gradients", title=f"best 0.123\n{name}")], tmp_path / "sheet.png")
+    lines = cells[0].get_title().splitlines()
+    assert len(lines) == 3
+    assert lines[0] == "best 0.123"
+    assert lines[1].startswith("aaa")
+    assert lines[2].endswith("_final.jpg")
+    assert max(map(len, lines)) <= sheet._num_letters(9.0)
+
+
+def test_wide_sheets_have_larger_letters(cells, tmp_path):
+    contact_sheet([row("hit")] * 2, tmp_path / "narrow.png")
+    narrow = cells[0].title.get_fontsize()
+    cells.clear()
+    contact_sheet([row(*[f"method{i}" for i in range(8)])] * 2, tmp_path / "wide.png")
+    assert cells[0].title.get_fontsize() > 1.5 * narrow
+
+
+def test_curves_have_markers_at_different_places(cells, tmp_path):
+    measured = {name: curves(torch.rand(2, 4, 33)) for name in ("a", "b", "random")}
+    plot_perturbation(measured, tmp_path / "curves.png")
+    lines = cells[0].lines
+    assert len({line.get_marker() for line in lines}) == 3
+    assert len({line.get_markevery()[0] for line in lines}) == 3
+
+
 @pytest.mark.parametrize(
     "names", [("crane", "crane", "dog"), ("a very long name of a class, the first", "a very long name of a class, the second")]
 )

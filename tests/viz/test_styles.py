@@ -1,8 +1,35 @@
 """Methods look different from each other, the same in every picture, and the control is gray."""
 
-import pytest
+from itertools import combinations
 
-from vitrail.viz.styles import CONTROL_STYLE, method_styles
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from vitrail.viz.styles import COLORS, CONTROL_STYLE, method_styles
+
+SIGHT = {
+    "full": np.eye(3),
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+}
+"""Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB."""
+
+
+def see(color, sight):
+    """Return a color as a reader sees it, in CIELAB."""
+    rgb = np.array(to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.asarray(SIGHT[sight]) @ linear, 0, 1)
+    xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]] @ seen / [0.9505, 1.0, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_all_readers_see_different_colors(sight):
+    seen = [see(color, sight) for color in (*COLORS, CONTROL_STYLE.color)]
+    assert min(np.linalg.norm(one - other) for one, other in combinations(seen, 2)) > 24
 
 
 @pytest.mark.parametrize("count", [2, 7, 20, 35])
@@ -19,7 +46,6 @@ def test_the_control_is_gray_wherever_it_stands():
 
 
 def test_only_the_control_is_dotted():
-    # To readers with deuteranopia, its gray and the green of methods are the same color.
     longest = [6 if style.dashes == "-" else max(style.dashes[1]) for style in method_styles(map(str, range(35))).values()]
     assert min(longest) >= 2 * max(CONTROL_STYLE.dashes[1])
 

@@ -10,8 +10,8 @@ from vitrail.core.outputs import Output, has_probabilities
 SURE = 0.5
 """Probability below which the model is said not to be sure."""
 
-MAX_CLASSES = 12
-"""Classes of a model that are named one by one."""
+MAX_CLASSES, MAX_LETTERS = 12, 160
+"""Classes of a model that are named one by one, and letters of their names, at most."""
 
 
 class MethodWords(NamedTuple):
@@ -119,8 +119,15 @@ def describe_model(classes: Sequence[str], output: Output) -> str:
     """
     if not has_probabilities(output):
         return "This model gives numbers, not the names of things."
-    listed = ", ".join(classes[:MAX_CLASSES]) + (
-        f" and {len(classes) - MAX_CLASSES:,} more" if len(classes) > MAX_CLASSES else ""
+    # Names of ImageNet are long, and have commas of their own.
+    separator = "; " if any("," in name for name in classes) else ", "
+    num_named = next(
+        (i for i in range(1, len(classes)) if i == MAX_CLASSES or sum(map(len, classes[: i + 1])) > MAX_LETTERS), len(classes)
+    )
+    listed = separator.join(classes[:num_named]) + (
+        f"{separator.strip() if separator == '; ' else ''} and {len(classes) - num_named:,} more"
+        if num_named < len(classes)
+        else ""
     )
     always = " It always names one of them, no matter what the photo shows." if output == "softmax" and len(classes) > 1 else ""
     noun = "class" if len(classes) == 1 else "classes"

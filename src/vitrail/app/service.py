@@ -35,6 +35,7 @@ MAX_NAME_LENGTH = 200
 """Letters of the name of a model, a method, a class or a protocol."""
 
 MAX_TITLE_LENGTH = 80
+"""Letters of a title; the middle of a longer one is left out, since names of files differ at their ends."""
 
 NUM_DECODED = 1
 """Photos that are decoded at a time: one of 50 million pixels takes up to 800 MB meanwhile."""
@@ -119,7 +120,7 @@ class ExplainService:
         target = _check_target(target)
         opened = self._open(photo)
         title = title or (Path(photo).name if photo else "photo")
-        request = ExplainRequest(opened, tuple(methods), target, title[:MAX_TITLE_LENGTH])
+        request = ExplainRequest(opened, tuple(methods), target, _shorten(title))
         with self.pool.use(model) as classifier:
             return replace(answer_request(classifier, request), offered=model)
 
@@ -141,8 +142,7 @@ class ExplainService:
             return None
         opened = self._open(photo)
         name = Path(photo).name
-        file_name = name if name.lower().endswith(".png") else f"{name}.png"
-        path = write_preview(opened, file_name, self.uploads, self.limits)
+        path = write_preview(opened, name if name.lower().endswith(".png") else f"{name}.png", self.uploads, self.limits)
         return None if path is None else (path, read_note(opened))
 
     def _open(self, photo: Any) -> Image.Image:
@@ -213,3 +213,8 @@ def _check_target(value: object) -> str | None:
 
 def _move_to_cpu(curves: Curves) -> Curves:
     return Curves(curves.protocol, curves.fractions.cpu(), curves.scores.cpu(), curves.ends.cpu())
+
+
+def _shorten(title: str) -> str:
+    half = (MAX_TITLE_LENGTH - 3) // 2
+    return title if len(title) <= MAX_TITLE_LENGTH else f"{title[:half]}...{title[-half:]}"

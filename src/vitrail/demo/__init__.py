@@ -111,14 +111,13 @@ def _write_page(
         Section(
             "Which patches made the decision",
             "In red and blue heatmaps, red patches are evidence for the class and blue ones against it; stronger colors count more. "
-            "The other heatmaps are unsigned, from dark to bright.",
+            "The other heatmaps have no sign: purple is weak, yellow is strong, and the weakest patches stay clear.",
             pictures,
             class_table(hit.top_classes(0, 5)),
         ),
         Section(
             "The decision is a sum",
-            f"The logit of {target} is {logit:+.4f}: patches {logit - bias:+.4f}, constants {bias:+.4f}. The sum of the parts differs "
-            f"from the logit by {hit.completeness_error():.1e} of the largest logit.",
+            f"The logit of {target} is {logit:+.4f}: patches {logit - bias:+.4f}, constants {bias:+.4f}. {_describe_error(hit)}",
             table=patch_table(hit, 8),
         ),
         Section(
@@ -127,12 +126,19 @@ def _write_page(
             f"{target} is measured. Faithful explanations give insertion curves that rise fast and deletion curves that fall fast; "
             f"random is the control. The folder {SCORES} holds all numbers.",
             [Picture(folder / CURVES, "Insertion and deletion curves of every method, for two baselines.", wide=True)],
-            auc_table(curves),
+            auc_table(curves, normalized=False),
         ),
         _birds_section(folder, birds),
     ]
     lead = f"vitrail explains a photo by {hit.model}, a classifier that is a sum over patches."
     write_report(folder / "index.html", f"Why is this a {target}?", lead, sections, running_command())
+
+
+def _describe_error(explanation: Explanation) -> str:
+    error = explanation.completeness_error()
+    if not error:
+        return "The sum of the parts is exactly the logit."
+    return f"The sum of the parts differs from the logit by {error:.1e} of the largest logit."
 
 
 def _birds_section(folder: Path, birds: BirdResults) -> Section:

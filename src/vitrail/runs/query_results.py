@@ -35,7 +35,7 @@ class QueriedClass:
         if self.probability is None:
             return format_value(self.logit, "none")
         # If the model is sure of a class, all others would show as 0.0%.
-        return f"{self.probability:.1%}" if self.probability >= 5e-4 else f"{self.probability:.0e}"
+        return f"{self.probability:.1%}" if self.probability >= 5e-4 else "< 0.1%"
 
 
 @dataclass(frozen=True)

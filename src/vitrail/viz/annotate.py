@@ -93,8 +93,18 @@ def _draw_bar(canvas: Image.Image, scale: Scale, colors: np.ndarray, top: int) -
     draw.rectangle((left, top, left + width - 1, top + BAR_HEIGHT - 1), outline=GRAY)
     low, high = scale.end_labels()
     y = top + BAR_HEIGHT + 2
-    for text, x, anchor in ((low, left, "la"), (high, left + width, "ra"), (scale.unit, left + width / 2, "ma")):
+    unit, middle = _place_unit(scale, width)
+    for text, x, anchor in ((low, left, "la"), (high, left + width, "ra"), (unit, left + middle, "ma")):
         draw.text((x, y), text, BLACK, _font(TEXT), anchor)
+
+
+def _place_unit(scale: Scale, width: int) -> tuple[str, float]:
+    """Return the unit, or the end of it that touches no label, and where its middle is below a color bar."""
+    low, high = (_font(TEXT).getlength(text) for text in scale.end_labels())
+    for text in (scale.unit, scale.unit.split(", ")[-1]):
+        if _font(TEXT).getlength(text) + 2 * (max(low, high) + GAP) <= width:
+            return text, width / 2
+    return " ".join(scale.unit.split()[-2:]), (low + width - high) / 2
 
 
 def _write_lines(canvas: Image.Image, lines: Sequence[tuple[str, int, tuple[int, int, int]]], top: int) -> None:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vitrail.core.files import atomic_write
 from vitrail.metrics import Curves
-from vitrail.viz.styles import method_styles
+from vitrail.viz.styles import COLORS, MARKERS, method_styles
 
 CLASSIFIER_PANELS = {"loss": ("train_loss", "val_loss"), "accuracy": ("val_top1", "val_top5")}
 GATE_PANELS = {
@@ -20,6 +20,9 @@ GATE_PANELS = {
     "kept patches and agreement": ("train_kept", "val_kept", "train_agreement", "val_agreement"),
 }
 """Panels of a learning curve, and the values that each shows."""
+
+NUM_MARKERS = 8
+"""Markers on a curve, about."""
 
 SCORE_LABELS = {"kl": "KL divergence (nats)", "top1": "share of images that keep the class"}
 
@@ -33,10 +36,10 @@ def plot_learning_curve(rows: Sequence[Mapping[str, int | float]], path: str | P
     panels = GATE_PANELS if any("train_kl" in row or "val_kl" in row for row in rows) else CLASSIFIER_PANELS
     figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for name in names:
+        for name, color, marker in zip(names, COLORS, MARKERS, strict=False):
             points = [(row["epoch"], row[name]) for row in rows if name in row]
             if points:
-                axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".")
+                axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), color=color, marker=marker, markersize=4)
         axes.set(xlabel="epoch", title=title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
@@ -72,11 +75,21 @@ def plot_perturbation(
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey)
     styles = method_styles(curves)
     for i, (curve, axes) in enumerate(zip(protocol.curves, panels.flat, strict=False)):
-        for method, measured in curves.items():
+        for shift, (method, measured) in enumerate(curves.items()):
             scores = measured.scores[:, i].cpu()
             scores = scores[scores.isfinite().all(-1)]
             fractions, mean, style = measured.fractions.cpu(), scores.mean(0), styles[method]
-            axes.plot(fractions, mean, color=style.color, linestyle=style.dashes, label=method)
+            # Curves begin and end together: markers of different methods stand at different places, so that none hides another.
+            every = max(len(fractions) // NUM_MARKERS, 1)
+            axes.plot(
+                *(fractions, mean),
+                color=style.color,
+                linestyle=style.dashes,
+                label=method,
+                marker=style.marker,
+                markersize=4,
+                markevery=(shift * every // len(curves), every),
+            )
             error = scores.std(0) / len(scores) ** 0.5 if len(scores) > 1 else None if errors is None else errors[method][i]
             if error is not None:
                 axes.fill_between(fractions, mean - error, mean + error, color=style.color, alpha=0.15, linewidth=0)

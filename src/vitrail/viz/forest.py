@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vitrail.core.files import atomic_write
 from vitrail.viz.styles import method_styles
@@ -38,9 +39,10 @@ def plot_forest(panels: Sequence[ForestPanel], path: str | Path) -> None:
         for line, (name, (mean, low, high)) in enumerate(panel.differences.items()):
             style = styles[name]
             axes.plot([low, high], [line, line], color=style.color, linewidth=2.5, solid_capstyle="butt")
-            axes.plot([mean], [line], marker=style.marker, markersize=6, color=style.color, markeredgecolor="white")
+            axes.plot([mean], [line], marker=style.marker, markersize=7, color=style.color, markeredgecolor="white")
         axes.set_title(panel.title, fontsize=9)
         axes.set_xlabel("better than random by", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(5))  # More would touch each other.
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)

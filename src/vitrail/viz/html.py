@@ -2,6 +2,8 @@
 
 import base64
 import math
+import re
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 from typing import Literal
@@ -10,6 +12,10 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 JPEG_QUALITY = 88
+
+NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?( ?%)?( [±(].*)?")
+NO_NUMBERS = ("", "-", "higher", "lower")
+"""What columns of numbers hold in place of a number."""
 
 
 @cache
@@ -27,6 +33,7 @@ def load_templates(*packages: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = format_number
+    environment.filters["numeric_columns"] = find_numeric_columns
     return environment
 
 
@@ -48,6 +55,20 @@ def render(template: str, *packages: str, **values: object) -> str:
 def format_number(value: float) -> str:
     """Format a number with four significant digits; NaN is "undefined"."""
     return "undefined" if math.isnan(value) else f"{value:.4g}"
+
+
+def find_numeric_columns(rows: Sequence[Sequence[str | float]]) -> list[int]:
+    """Return the columns of a table that hold nothing but numbers, also as text such as "0.31 ±0.02", "12 %" or "+0.2 (3 %)"."""
+    columns = zip(*rows, strict=False)
+    return [
+        i
+        for i, cells in enumerate(columns)
+        if any(map(_is_number, cells)) and all(cell in NO_NUMBERS or _is_number(cell) for cell in cells)
+    ]
+
+
+def _is_number(cell: str | float) -> bool:
+    return not isinstance(cell, str) or bool(NUMBER.fullmatch(cell))
 
 
 def encode_data_uri(content: bytes, kind: str) -> str:

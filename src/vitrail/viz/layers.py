@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from vitrail.core.files import atomic_write
+from vitrail.viz.styles import COLORS
 
 MARKERS = ("o", "s", "^", "v")
 
@@ -79,7 +80,7 @@ def plot_layers(figures: LayerFigures, path: str | Path) -> None:
     left, right = figure.subplots(1, 2)
     _draw_curves(left, figures)
     errors = [0.0 if math.isnan(mean.error) else mean.error for mean in figures.layers]
-    right.bar(range(num_layers), [mean.value for mean in figures.layers], yerr=errors, color="C0", ecolor="0.3", capsize=3)
+    right.bar(range(num_layers), [mean.value for mean in figures.layers], yerr=errors, color=COLORS[0], ecolor="0.3", capsize=3)
     right.axhline(0, color="0.3", linewidth=0.8)
     right.set(xlabel="layer", ylabel="mean contribution to the logit")
     right.set_title(
@@ -96,15 +97,15 @@ def _draw_curves(axes: Axes, figures: LayerFigures) -> None:
     for i, (kind, label) in enumerate(ABLATION_KINDS.items()):
         means = figures.curves[kind]
         axes.plot(
-            list(means), [mean.value for mean in means.values()], color=f"C{i}", marker=MARKERS[i], markersize=5, label=label
+            list(means), [mean.value for mean in means.values()], color=COLORS[i], marker=MARKERS[i], markersize=5, label=label
         )
         if not any(math.isnan(mean.error) for mean in means.values()):
             low, high = ([mean.value + sign * mean.error for mean in means.values()] for sign in (-1, 1))
-            axes.fill_between(list(means), low, high, color=f"C{i}", alpha=0.15, linewidth=0)
+            axes.fill_between(list(means), low, high, color=COLORS[i], alpha=0.15, linewidth=0)
         if figures.agreement is not None:
             agreement = figures.agreement[kind]
             axes.plot(
-                list(agreement), [mean.value for mean in agreement.values()], color=f"C{i}", linestyle="--", linewidth=0.9
+                list(agreement), [mean.value for mean in agreement.values()], color=COLORS[i], linestyle="--", linewidth=0.9
             )
     axes.axhline(figures.full, color="0.3", linestyle=":", label="the full model")
     if figures.agreement is not None:
@@ -113,5 +114,5 @@ def _draw_curves(axes: Axes, figures: LayerFigures) -> None:
     axes.set_title("updates of some layers kept, of the others removed", fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     # Below the axes, where it hides no curve.
-    axes.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
+    axes.legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
     axes.grid(alpha=0.3)

@@ -75,7 +75,11 @@ class Panel:
 
 
 def draw_panel(
-    explanation: Explanation, style: Style, photo: Image.Image | None, box: tuple[float, float, float, float] | None = None
+    explanation: Explanation,
+    style: Style,
+    photo: Image.Image | None,
+    box: tuple[float, float, float, float] | None = None,
+    floor: float | None = None,
 ) -> Panel:
     """Draw the explanation of one image.
 
@@ -84,6 +88,7 @@ def draw_panel(
         style: How the picture looks.
         photo: The photo, upright; None if there is none.
         box: The part of the photo that the model sees: left, top, right, bottom in pixels; None for all of it.
+        floor: Lower end of the colors of unsigned relevance; the smallest relevance if None.
 
     Raises:
         InvalidInputError: A kind that needs a photo, and there is none; the kind "error" for relevance without standard errors.
@@ -92,12 +97,12 @@ def draw_panel(
     if kind == "error":
         return _draw_errors(explanation, style, photo, box)
     relevance, signed = explanation.relevance[0].detach().cpu().float(), explanation.signed
-    scale = _measure_scale(explanation, relevance, style.clip)
+    scale = _measure_scale(explanation, relevance, style.clip, floor)
     cells = None if style.share is None else strongest_cells(relevance, style.share, signed)
     notes, colored = [], {"smoothing": style.smoothing, "scale": scale.high, "signed": signed, "palette": style.palette}
     if kind == "heatmap":
         size = _heatmap_size(relevance, photo, box, style.side)
-        strength = measure_strength(relevance, size, style.smoothing, scale.high, signed, None)
+        strength = measure_strength(relevance, size, style.smoothing, scale.high, signed, scale.low)
         picture = Image.fromarray(colorize_opaque(strength, signed, style.palette))
         picture = picture if cells is None else draw_outline(picture, cells)
     elif photo is None:
@@ -132,7 +137,8 @@ def _draw_errors(
             "rise and shapley do"
         )
     errors = replace(explanation, relevance=error, bias=None, standard_error=None)
-    panel = draw_panel(errors, replace(style, kind="heatmap", share=None), photo, box)
+    # From zero: colors that began at the smallest error would make equal errors look unequal.
+    panel = draw_panel(errors, replace(style, kind="heatmap", share=None), photo, box, floor=0.0)
     unit = "in logits" if explanation.bias is not None and has_probabilities(explanation.output) else "as relevance"
     unclear = int((explanation.relevance[0].abs() < 2 * error[0]).sum())
     return replace(
@@ -142,10 +148,10 @@ def _draw_errors(
     )
 
 
-def _measure_scale(explanation: Explanation, relevance: Tensor, clip: int | float | None) -> Scale:
+def _measure_scale(explanation: Explanation, relevance: Tensor, clip: int | float | None, floor: float | None = None) -> Scale:
     signed = explanation.signed
     largest = float(relevance.abs().max())
-    low = -largest if signed else float(relevance.min())
+    low = -largest if signed else float(relevance.min()) if floor is None else floor
     high = largest if signed else float(relevance.max())
     clipped = False
     if clip is not None:

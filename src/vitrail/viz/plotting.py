@@ -19,7 +19,9 @@ def plot_panel(panel: Panel, axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     title, subtitle = (_printable(text) for text in panel.title)
-    title, subtitle = (textwrap.fill(text, LETTERS, max_lines=2) for text in (title, subtitle))
+    # More than three lines would not fit above the axes of `plt.subplots()`.
+    title = textwrap.fill(title, LETTERS, max_lines=2, placeholder="...")
+    subtitle = textwrap.shorten(subtitle, LETTERS, placeholder="...")
     axes.set_title(f"{title}\n{subtitle}", fontsize=10, parse_math=False)
     axes.set_xlabel("\n".join(textwrap.fill(_printable(note), LETTERS) for note in panel.notes), fontsize=8, parse_math=False)
     if panel.scale is None:

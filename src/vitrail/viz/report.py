@@ -32,6 +32,12 @@ class Picture:
     wide: bool = False
 
     @property
+    def width(self) -> int:
+        """Its width in pixels."""
+        with Image.open(self.path) as picture:
+            return picture.width
+
+    @property
     def data_uri(self) -> str:
         """The content of the file, as WebP if it is large."""
         content = self.path.read_bytes()

@@ -28,8 +28,12 @@ def patch_table(explanation: Explanation, count: int) -> Table:
     return Table(["patch", "relevance", *(["share of the logit"] if is_sum else [])], rows)
 
 
+MAX_COLUMNS = 4
+"""Methods in a table of AUCs, above which there is a row per method."""
+
+
 def auc_table(curves: Mapping[str, Curves], normalized: bool = True) -> Table:
-    """Tabulate mean AUCs: a row per curve, a column per method.
+    """Tabulate mean AUCs: a row per curve, a column per method; the other way around if there are many methods.
 
     Args:
         curves: Curves of every method, all of one protocol.
@@ -45,4 +49,7 @@ def auc_table(curves: Mapping[str, Curves], normalized: bool = True) -> Table:
         ]
         for name in names
     ]
-    return Table(["AUC", *summaries], rows)
+    if len(summaries) <= MAX_COLUMNS:
+        return Table(["AUC", *summaries], rows)
+    head, *columns = zip(*rows, strict=True)
+    return Table(["AUC", *map(str, head)], [[method, *aucs] for method, aucs in zip(summaries, columns, strict=True)])

@@ -1,5 +1,6 @@
 """Contact sheets: photos as rows, methods as columns, in one picture."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitrail.core.files import atomic_write
-from vitrail.core.outputs import has_probabilities, value_name
+from vitrail.core.outputs import format_value, has_probabilities, value_name
 from vitrail.explanation import Explanation
 from vitrail.viz.ground_truth import fade_outside
 from vitrail.viz.overlay import fade, overlay
@@ -23,6 +24,12 @@ MAX_ROWS = 24
 CELLS_PER_LINE = 7
 """On the sheet of a single photo."""
 
+CELL_WIDTH = 2.6
+"""Inches."""
+
+NUM_TITLE_LINES = 3
+"""Lines above a photo, at most."""
+
 
 @dataclass(frozen=True)
 class SheetRow:
@@ -32,7 +39,7 @@ class SheetRow:
         photo: Upright, at its own size.
         box: The part of the photo that the model sees: left, top, right, bottom in pixels.
         explanations: One per column, each of this photo alone.
-        title: Text above the photo.
+        title: Text above the photo; it may have several lines.
         ground_truth: True at the pixels that decide the class; drawn beside the photo if given.
         kept: By method, how far each cell is kept, from 0 to 1; these methods are drawn as masks, all others as heatmaps.
     """
@@ -60,43 +67,44 @@ class SheetRow:
 def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
     """Draw the first `MAX_ROWS` photos with their explanations and their most probable classes.
 
-    A single row is broken into lines.
+    A single row is broken into lines. Wide sheets have large letters, since they are seen reduced.
     """
     rows = rows[:MAX_ROWS]
     num_cells = max(len(row.explanations) + (row.ground_truth is not None) for row in rows) + 2
     num_lines = -(-num_cells // CELLS_PER_LINE) if len(rows) == 1 else len(rows)
     num_columns = -(-num_cells // num_lines) if len(rows) == 1 else num_cells
-    heights = [_row_height(row.photo) for row in rows] if len(rows) > 1 else [_row_height(rows[0].photo)] * num_lines
-    figure = Figure(figsize=(2.6 * num_columns, sum(heights)), layout="constrained")
+    size = min(max(9.0, 1.5 * num_columns), 20.0)
+    heights = [_row_height(row.photo, size) for row in rows] * (num_lines if len(rows) == 1 else 1)
+    figure = Figure(figsize=(CELL_WIDTH * num_columns, sum(heights)), layout="constrained")
     grid = figure.subplots(num_lines, num_columns, squeeze=False, height_ratios=heights)
     for axes in grid.flat:
         axes.axis("off")
     for line, row in zip([grid.flatten()] if len(rows) == 1 else grid, rows, strict=True):
-        _draw_row(list(line), row, num_cells)
+        _draw_row(list(line), row, num_cells, size)
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
 
 
-def _row_height(photo: Image.Image) -> float:
+def _row_height(photo: Image.Image, size: float) -> float:
     """Return the height of a row in inches, limited so that bars stay readable and tall photos do not fill the sheet."""
-    return 0.4 + 2.6 * min(max(photo.height / photo.width, 0.6), 1.5)
+    return 0.15 + size / 72 * 1.3 * 2 + CELL_WIDTH * min(max(photo.height / photo.width, 0.4), 1.5)
 
 
-def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int) -> None:
+def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int, size: float) -> None:
     cells[0].imshow(row.reduced().photo)
-    cells[0].set_title(_shorten(row.title), fontsize=9)
+    _write(cells[0], row.title, size)
     if row.ground_truth is not None:
         cells[1].imshow(fade_outside(row.photo, row.ground_truth))
-        cells[1].set_title("ground truth", fontsize=9, color="0.4")
+        _write(cells[1], "ground truth", size, color="0.4")
     first = 1 + (row.ground_truth is not None)
     for cell, explanation in zip(cells[first:], row.explanations, strict=False):
-        _draw_explanation(cell, row, explanation)
+        _draw_explanation(cell, row, explanation, size)
     if row.explanations[0].output != "embedding":
         cells[num_cells - 1].axis("on")
-        _draw_classes(cells[num_cells - 1], row.explanations[0])
+        _draw_classes(cells[num_cells - 1], row.explanations[0], size)
 
 
-def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation) -> None:
+def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation, size: float) -> None:
     keep = row.kept.get(explanation.method)
     if keep is None:
         axes.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
@@ -104,23 +112,41 @@ def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation) -> No
     else:
         axes.imshow(fade(row.photo, keep, row.box, side=320))
         text = f"{round(float(keep.sum()), 1):g} of {keep.numel()} cells"
-    axes.set_title(_shorten(f"{explanation.method}: {text}", 30), fontsize=9)
+    _write(axes, f"{explanation.method}: {text}", size)
 
 
-def _draw_classes(axes: Axes, explanation: Explanation) -> None:
+def _draw_classes(axes: Axes, explanation: Explanation, size: float = 9.0) -> None:
+    """Draw bars with their names and numbers inside: beside the bars, names of any length would push the other columns away."""
     names, values = zip(*explanation.top_classes(0, 5), strict=True)
     # Bars are placed by position, not by name: two classes may share a (shortened) name.
     positions = range(len(names))[::-1]
-    axes.barh(positions, values, color="0.55")
-    axes.set_yticks(positions, [_shorten(name) for name in names])
-    axes.set(title=value_name(explanation.output))
+    axes.barh(positions, values, color="0.8")
+    for position, name, value in zip(positions, names, values, strict=True):
+        text = f"{_shorten(name, _num_letters(size) - 7)}  {format_value(value, explanation.output)}"
+        axes.text(0.03, position, text, transform=axes.get_yaxis_transform(), va="center", fontsize=size, parse_math=False)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.set_title(value_name(explanation.output), fontsize=size)
     if has_probabilities(explanation.output):
         axes.set(xlim=(0, 1))
-    axes.title.set_fontsize(9)
-    axes.tick_params(labelsize=8)
 
 
-def _shorten(text: str, length: int = 24) -> str:
+def _write(axes: Axes, text: str, size: float, color: str = "black") -> None:
+    """Write a title above a cell, in lines that are not wider than the cell."""
     text = text.encode(errors="replace").decode()  # File names need not be UTF-8, which is all that fonts know.
-    short = text if len(text) <= length else text[: length - 3] + "..."
-    return short.replace("$", r"\$")  # Matplotlib would read a formula.
+    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, _num_letters(size))]
+    if len(lines) > NUM_TITLE_LINES:
+        lines = [*lines[: NUM_TITLE_LINES - 1], _shorten("".join(lines[NUM_TITLE_LINES - 1 :]), _num_letters(size))]
+    axes.set_title("\n".join(lines), fontsize=size, color=color, parse_math=False)
+
+
+def _num_letters(size: float) -> int:
+    """Return how many letters of a size, which are 0.55 of it wide on average, fit above a cell."""
+    return int(CELL_WIDTH * 72 / (0.55 * size))
+
+
+def _shorten(text: str, length: int) -> str:
+    """Leave out the middle of a long text: names of files differ at their ends."""
+    text = text.encode(errors="replace").decode()
+    half = (length - 3) // 2
+    return text if len(text) <= length else f"{text[: length - 3 - half]}...{text[-half:]}"

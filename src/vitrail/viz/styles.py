@@ -6,8 +6,9 @@ from typing import Any
 
 from vitrail.metrics.statistics import CONTROL
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a4fb5")
-"""The colors of Okabe and Ito without yellow and black, which vanish on white or among text, and violet."""
+COLORS = ("#0072b2", "#e69f00", "#b30000", "#56b4e9", "#332288", "#785ef0", "#601a4a")
+"""Colors that differ from each other, and from the gray of the control, by 24 units of CIELAB or more to all readers, also to those with
+deuteranopia or protanopia, who see neither green nor pink apart from gray."""
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (8, 1.5, 1, 1.5, 1, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)))
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")

@@ -31,6 +31,12 @@
     if (!where || !files.some(isDicom) || !give(asImages(files), where)) return;
     event.preventDefault(); event.stopPropagation();
   }, true);
+  // Photos that cannot be shown are reported as a message; the browser would add the sign of a broken picture.
+  for (const [type, visibility] of [['error', 'hidden'], ['load', '']]) {
+    document.addEventListener(type, (event) => {
+      if (event.target.tagName === 'IMG' && place(event)) event.target.style.visibility = visibility;
+    }, true);
+  }
   document.addEventListener('paste', (event) => {
     const photo = [...event.clipboardData.files].find((file) => file.type.startsWith('image/'));
     if (!photo || event.defaultPrevented || event.target.closest?.('#vt-photo-b')) return;

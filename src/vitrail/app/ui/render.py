@@ -71,7 +71,7 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
             "words": describe_method(method),
             "term": describe_term(method),
             "colors": describe_colors(scale.signed, look.palette, targets),
-            "legend": _legend(scale, look),
+            "legend": _legend(scale, look, _unit(sides[0].explanations[method])),
             "figures": [
                 _figure(side, method, photo, scale, look, label)
                 for side, photo, label in zip(sides, photos, labels, strict=True)
@@ -93,13 +93,14 @@ def render_curves(sides: Sequence[Mapping[str, Curves]]) -> str:
             with Image.open(path) as picture:
                 data_uri = picture_data_uri(picture)
         table = auc_table(curves, normalized=False)
+        head = ["", *(name.replace("_", ", ") for name in table.head[1:])]
         rows = [[str(name).replace("_", ", "), *aucs] for name, *aucs in table.rows]
         shown.append(
             {
                 "picture": data_uri,
                 "alt": f"{label}insertion and deletion curves of {', '.join(curves)}; their AUC is in the table below",
                 "caption": f"{label}AUC",
-                "table": Table(table.head, rows),
+                "table": Table(head, rows),
                 "label": label,
                 "sentences": compare_with_chance(curves),
             }
@@ -177,7 +178,7 @@ def _figure(side: ExplainResult, method: str, photo: _Photo, scale: Scale, look:
         "label": f"{method}, {side.target}",
         "strongest": _patch_table(explanation),
         "all_patches": _grid_table(relevance),
-        "parts": None if parts is None else _parts(parts, method, photo, look),
+        "parts": None if parts is None else _parts(parts, method, photo, look, _unit(explanation)),
     }
 
 
@@ -202,10 +203,15 @@ def _heatmap(photo: _Photo, relevance: Tensor, scale: Scale, look: Look, alt: st
     }
 
 
-def _legend(scale: Scale, look: Look) -> dict[str, Any]:
+def _unit(explanation: Explanation) -> str:
+    """Return the unit of relevance that adds up to the score; other relevance has none."""
+    return "" if explanation.bias is None else "points of the score"
+
+
+def _legend(scale: Scale, look: Look, unit: str) -> dict[str, Any]:
     low_end, high_end = ("against", "for") if scale.signed else ("least", "most")
     data_uri = picture_data_uri(scale.draw_legend(look.palette))
-    return {"low": scale.low, "high": scale.high, "low_end": low_end, "high_end": high_end, "data_uri": data_uri}
+    return {"low": scale.low, "high": scale.high, "low_end": low_end, "high_end": high_end, "unit": unit, "data_uri": data_uri}
 
 
 def _alternative_text(side: ExplainResult, explanation: Explanation) -> str:
@@ -235,13 +241,13 @@ def _grid_table(relevance: Tensor) -> Table | None:
     return Table(["", *(f"column {col}" for col in range(relevance.shape[1]))], rows)
 
 
-def _parts(parts: ExplanationParts, method: str, photo: _Photo, look: Look) -> dict[str, Any]:
+def _parts(parts: ExplanationParts, method: str, photo: _Photo, look: Look, unit: str) -> dict[str, Any]:
     scale = Scale.of([part.relevance for part in parts.parts])
     first = parts.parts[0].title
     return {
         "title": "Heads" if "head" in first else "Layers" if "layer" in first else "Gates",
         "description": parts.description,
-        "legend": _legend(scale, look),
+        "legend": _legend(scale, look, unit),
         "heatmaps": [
             (part.title, _heatmap(photo, part.relevance, scale, look, f"{method}, {part.title}")) for part in parts.parts
         ],

@@ -65,7 +65,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
         rows = [[file.path, file.reason] for file in unreadable]
         sections.append(Section("Skipped files", table=PageTable(["file", "reason"], rows)))
     sections.append(Section("Methods paragraph for a paper", describe_methods_for_citation(table)))
-    models = ", ".join(scores.model for scores in table.scores)
+    models = " and ".join(scores.model for scores in table.scores)
     lead = (
         f"{len(table.methods)} methods on {table.num_images} images. Numbers are means ± half of their 95% bootstrap interval."
     )
@@ -78,13 +78,13 @@ def _verdict_section(pictures: Path, table: Table) -> Section:
     verdicts = [str(reach_verdict(scores)) for scores in table.scores]
     panels = _forest_panels(table)
     if not panels:
-        return Section("Verdict", " ".join(verdicts))
+        return Section("Verdict", "\n".join(verdicts))
     path = pictures / "verdict.png"
     plot_forest(panels, path)
     caption = (
         "Mean difference from random on the same images, with 95% intervals; right of the dotted line is better than random."
     )
-    return Section("Verdict", " ".join(verdicts), [Picture(path, caption, wide=True)])
+    return Section("Verdict", "\n".join(verdicts), [Picture(path, caption, wide=True)])
 
 
 def _forest_panels(table: Table) -> list[ForestPanel]:
@@ -116,8 +116,8 @@ def _forest_panels(table: Table) -> list[ForestPanel]:
 def _overview_section(table: Table) -> Section:
     head, rows = overview_cells(table)
     text = (
-        "mean rank: over all measures that have a direction. passes: cost of an explanation in forward passes of the network, counted in "
-        "floating-point operations. ms per image: on the machine of this run."
+        "The mean rank is over all measures that have a direction; 1 is best. Passes are the cost of an explanation in forward passes of "
+        "the network, counted in floating-point operations. Milliseconds per image are those of this run on its machine."
     )
     if table.controls and not table.unproven:
         text += " Every method is significantly better than random on every measure (paired sign-flip test, Holm-corrected, 5% level)."
@@ -148,11 +148,13 @@ def _metric_section(pictures: Path, table: Table, metric: str) -> Section:
         shown += _plot_curves(pictures, scores, metric, limits, several=len(table.scores) > 1)
     head, rows = metric_cells(table, metric)
     descriptions = "; ".join(f"{table.columns[i].measure.name}: {table.columns[i].measure.description}" for i in columns)
-    sentences = [
-        f"{line[0].upper()}{line[1:]}."
-        for line in (descriptions, *describe_undefined(table, metric), *describe_ceiling(table, metric))
-    ]
-    return Section(metric, " ".join(sentences), shown, PageTable(head, rows))
+    lines = (f"Measured: {descriptions}", *describe_undefined(table, metric), *describe_ceiling(table, metric))
+    # Names of measures keep their case.
+    sentences = [f"{line}." if "_" in line.split()[0] else f"{line[0].upper()}{line[1:]}." for line in lines]
+    measured_rows = [row for row in rows if set(row[1:]) - {"", "-"}]
+    if len(measured_rows) < len(rows):
+        sentences.append(f"Not measurable: {', '.join(row[0] for row in rows if row not in measured_rows)}.")
+    return Section(metric, " ".join(sentences), shown, PageTable(head, measured_rows))
 
 
 def _plot_curves(

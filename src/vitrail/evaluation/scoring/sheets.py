@@ -57,7 +57,7 @@ def _extreme_rows(scores: Scores, images: LabeledImages, explainers: Sequence[Ex
         return [], ""
     column, maker = scores.columns[directed[0]], _RowMaker(scores, images, explainers)
     extremes = _find_extremes(scores.values[0, :, directed[0]], column.measure.better == "higher")
-    rows = [maker.make_row(int(scores.indices[i]), f"{kind} {value:.3f}: ") for kind, i, value in extremes]
+    rows = [maker.make_row(int(scores.indices[i]), f"{kind} {value:.3f}\n") for kind, i, value in extremes]
     caption = f"The best, median and worst images of {scores.methods[0]} by {column.name}, explained by all methods."
     return [row for row in rows if row is not None], caption
 
