@@ -78,13 +78,13 @@ class CachedTask:
         self.result = self.task()
 
 
-def time_alternating(
+def time_pairs(
     tasks: Sequence[Task], reference: Task, repeats: int, device: str, clock: Callable[[], float] = time.perf_counter
-) -> list[Figures]:
+) -> list[list[tuple[float, float]]]:
     """Time every task right after a reference task, so that changes of the machine's speed affect both.
 
     Returns:
-        Per task: medians of its `seconds`, of those of the reference `before` it, and of their `ratio`, which goes from `low` to `high`.
+        Per task and repeat: the seconds of the reference and of the task.
     """
     synchronize = synchronizer(device)
     times: list[list[tuple[float, float]]] = [[] for _ in tasks]
@@ -94,6 +94,16 @@ def time_alternating(
         for task, pairs in zip(tasks, times, strict=True):
             before = seconds(reference, 1, synchronize, warm_up=False, clock=clock)
             pairs.append((before, seconds(task, 1, synchronize, warm_up=False, clock=clock)))
+    return times
+
+
+def time_alternating(tasks: Sequence[Task], reference: Task, repeats: int, device: str) -> list[Figures]:
+    """Summarize `time_pairs`.
+
+    Returns:
+        Per task: medians of its `seconds`, of those of the reference `before` it, and of their `ratio`, which goes from `low` to `high`.
+    """
+    times = time_pairs(tasks, reference, repeats, device)
     ratios = [[after / before for before, after in pairs] for pairs in times]
     return [
         {
