@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from side_by_side import Bench, main, relative_difference
+from side_by_side import Bench, main, quiet, relative_difference
 from timm.loss import LabelSmoothingCrossEntropy
 from timm.utils import NativeScaler
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ def compare(bench: Bench) -> None:
         config = HIT_SIZES[name]
         depths = tuple(max(bench.options.depth // len(config.depths), 1) for _ in config.depths)
         config = replace(config, depths=depths, attention_dropout=0.0)
-        published: Any = bench.randomize(build_published(models, config))
+        with quiet():
+            published: Any = bench.randomize(build_published(models, config))
         published.encoder.pos_embedding[:, 0] = 0
         vit = adapt(HiT(config).load_published(published.state_dict()).to(bench.options.device).eval().requires_grad_(False))
         if not isinstance(vit, ViTAdapter):
@@ -115,7 +116,9 @@ def compare_training(bench: Bench, kind: str, vit: ViTAdapter, published: Any) -
     optimizer, their_optimizer = (create_optimizer(network, config, BATCH) for network in networks)
     loss = create_label_loss("cross-entropy", SMOOTHING, 1000)
     criterion = losses.DistillationLoss(LabelSmoothingCrossEntropy(SMOOTHING), None, "none", 0.5, 1.0)
-    settings, scaler = Namespace(batch_size=BATCH, cosub=False, bce_loss=False, mini_batches=1), NativeScaler()
+    settings = Namespace(batch_size=BATCH, cosub=False, bce_loss=False, mini_batches=1)
+    with quiet():  # It warns where there is no GPU.
+        scaler = NativeScaler()
 
     def step() -> float:
         value = loss(networks[0](images), labels)

@@ -9,10 +9,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from side_by_side import Bench, main, relative_difference
+from side_by_side import Bench, main, quiet, relative_difference
 from torch import Tensor
 
 from vitrail.adapters import adapt
+from vitrail.adapters.intr.building import build_backbone
 from vitrail.explainers import make_explainer
 from vitrail.models.intr import INTR, INTRConfig
 
@@ -42,9 +43,10 @@ def compare(bench: Bench) -> None:
         pre_norm=config.pre_norm,
     )
     torch.manual_seed(0)
-    with patch.object(backbone, "is_main_process", lambda: False):  # Only the main process downloads weights.
+    with quiet(), patch.object(backbone, "is_main_process", lambda: False):  # Only the main process downloads weights.
         published: Any = models.build_model(settings)[0].to(bench.options.device).eval().requires_grad_(False)
-    intr = adapt(INTR(config).load_published(published.state_dict()).to(bench.options.device).eval().requires_grad_(False))
+    own = INTR(config, build_backbone(config)).load_published(published.state_dict())
+    intr = adapt(own.to(bench.options.device).eval().requires_grad_(False))
     explainer = make_explainer("intr", intr)
     for batch in (1, 4):
         images = bench.draw_images(intr, batch, (SIDE, SIDE))

@@ -9,7 +9,7 @@ from typing import Any
 
 import open_clip
 import torch
-from side_by_side import Bench, main
+from side_by_side import Bench, main, quiet
 from torch import Tensor, nn
 
 from vitrail.adapters.similarity import compare_with_directions
@@ -35,7 +35,8 @@ def compare(bench: Bench) -> None:
         network: Any = deepcopy(vit.module)
         for block in network.visual.transformer.resblocks:
             block.attn.batch_first = False
-        wrapper = published.LeWrapper(network, layer_index=-blocks)
+        with quiet():
+            wrapper = published.LeWrapper(network, layer_index=-blocks)
         for batch in (1, 8):
             images, targets = bench.draw_images(vit, batch), torch.arange(batch, device=vit.device)
             compared = compare_with_directions(vit, texts[:batch])
