@@ -60,6 +60,15 @@ def peak_memory(device: str) -> int:
     return usage if sys.platform == "darwin" else usage * 1024
 
 
+def reset_peak_memory(device: str) -> int:
+    """Forget the peak so far, where the system can, and return what is used now."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    elif (counter := Path("/proc/self/clear_refs")).exists():
+        counter.write_text("5", encoding="utf-8")
+    return peak_memory(device)
+
+
 def in_own_process(task: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
     """Run a measurement in a fresh process and propagate its errors."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -115,3 +124,10 @@ def time_alternating(tasks: Sequence[Task], reference: Task, repeats: int, devic
         }
         for pairs, each in zip(times, ratios, strict=True)
     ]
+
+
+def write_section(page: Path, name: str, text: str) -> None:
+    """Replace the text between the markers `<!-- table of NAME -->` and `<!-- end of the table -->` of a page."""
+    begin, end = f"<!-- table of {name} -->\n", "<!-- end of the table -->\n"
+    before, after = page.read_text(encoding="utf-8").split(begin)
+    page.write_text(before + begin + text + end + after.partition(end)[2], encoding="utf-8")

@@ -17,10 +17,11 @@ from tempfile import TemporaryDirectory
 from rows import Row, Spread, format_table, plot
 from side_by_side import parser
 
+from measuring import write_section
+
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 PICTURE = "pictures/peers.png"
-BEGIN, END = "<!-- table of peers -->\n", "<!-- end of the table -->\n"
 
 
 def run(script: Path, options: Sequence[str], folder: str) -> list[Row]:
@@ -42,10 +43,8 @@ def read_rows(file: Path) -> list[Row]:
 
 def write_page(rows: Sequence[Row]) -> None:
     """Write the table and the plot of docs/performance.md."""
-    page = DOCS / "performance.md"
-    text = page.read_text(encoding="utf-8")
     picture = f"\n![Time of every implementation over vitrail's]({PICTURE})\n"
-    page.write_text(text.split(BEGIN)[0] + BEGIN + format_table(rows) + picture + END + text.split(END)[1], encoding="utf-8")
+    write_section(DOCS / "performance.md", "peers", format_table(rows) + picture)
     plot(rows, DOCS / PICTURE)
 
 
