@@ -87,7 +87,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=1)
     ends = [end for _, ratio in measured for end in (ratio.low, ratio.high)]
-    axes.set_xlim(min([*ends, 0.8]) / 1.1, max([*ends, 1.25]) * 1.5)
+    axes.set_xlim(min([*ends, 0.8]) / 1.1, max([*ends, 1.25]) * 2)
+    axes.margins(y=0.01)
     ticks = [
         tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if axes.get_xlim()[0] < tick < axes.get_xlim()[1]
     ]
