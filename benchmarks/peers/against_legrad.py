@@ -1,7 +1,7 @@
 """Compare LeGrad with its published code (WalBouss/LeGrad) for a CLIP of open_clip, with one text per image.
 
-The published code orders tokens as older versions of open_clip did, sequence first, so its copy of the network gets attention of that order.
-It returns enlarged maps scaled to [0, 1], and vitrail's are enlarged and scaled for the comparison only.
+The published code orders tokens as older versions of open_clip did, sequence first, so its copy of the network gets attention of that
+order. It returns enlarged maps scaled to [0, 1], and vitrail's are enlarged and scaled for the comparison only.
 """
 
 from copy import deepcopy
