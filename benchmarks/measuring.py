@@ -1,5 +1,6 @@
 """Shared measurements of time and memory."""
 
+import ctypes
 import multiprocessing
 import os
 import re
@@ -60,6 +61,18 @@ def peak_memory(device: str) -> int:
     return usage if sys.platform == "darwin" else usage * 1024
 
 
+def reset_peak_memory(device: str) -> int:
+    """Forget the peak so far, where the system can, and return what is used now."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    elif (counter := Path("/proc/self/clear_refs")).exists():
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):  # Else what was freed still counts.
+            library.malloc_trim(0)
+        counter.write_text("5", encoding="utf-8")
+    return peak_memory(device)
+
+
 def in_own_process(task: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
     """Run a measurement in a fresh process and propagate its errors."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -78,13 +91,13 @@ class CachedTask:
         self.result = self.task()
 
 
-def time_alternating(
+def time_pairs(
     tasks: Sequence[Task], reference: Task, repeats: int, device: str, clock: Callable[[], float] = time.perf_counter
-) -> list[Figures]:
+) -> list[list[tuple[float, float]]]:
     """Time every task right after a reference task, so that changes of the machine's speed affect both.
 
     Returns:
-        Per task: medians of its `seconds`, of those of the reference `before` it, and of their `ratio`, which goes from `low` to `high`.
+        Per task and repeat: the seconds of the reference and of the task.
     """
     synchronize = synchronizer(device)
     times: list[list[tuple[float, float]]] = [[] for _ in tasks]
@@ -94,6 +107,16 @@ def time_alternating(
         for task, pairs in zip(tasks, times, strict=True):
             before = seconds(reference, 1, synchronize, warm_up=False, clock=clock)
             pairs.append((before, seconds(task, 1, synchronize, warm_up=False, clock=clock)))
+    return times
+
+
+def time_alternating(tasks: Sequence[Task], reference: Task, repeats: int, device: str) -> list[Figures]:
+    """Summarize `time_pairs`.
+
+    Returns:
+        Per task: medians of its `seconds`, of those of the reference `before` it, and of their `ratio`, which goes from `low` to `high`.
+    """
+    times = time_pairs(tasks, reference, repeats, device)
     ratios = [[after / before for before, after in pairs] for pairs in times]
     return [
         {
@@ -105,3 +128,10 @@ def time_alternating(
         }
         for pairs, each in zip(times, ratios, strict=True)
     ]
+
+
+def write_section(page: Path, name: str, text: str) -> None:
+    """Replace the text between the markers `<!-- table of NAME -->` and `<!-- end of the table -->` of a page."""
+    begin, end = f"<!-- table of {name} -->\n", "<!-- end of the table -->\n"
+    before, after = page.read_text(encoding="utf-8").split(begin)
+    page.write_text(before + begin + text + end + after.partition(end)[2], encoding="utf-8")

@@ -1,8 +1,9 @@
-"""Compare MUTEX with its published notebook (DavideTraini/ViT-Visual-Interpretability), without the graphs that it builds.
+"""Compare MUTEX with its published notebook (DavideTraini/ViT-Visual-Interpretability), with the graphs that it builds and without.
 
 The published code runs 54 masks one by one; vitrail runs equal masks once, so the ratio depends on the photo.
 """
 
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,16 +30,17 @@ def compare(bench: Bench) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "photo.png"
         Image.new("RGB", (8, 8)).save(path)  # Opened, and replaced by the prepared image.
-        for name, images in (("noise", noise), ("a half flat image", flat)):
+        for (name, images), graphs in product((("noise", noise), ("a half flat image", flat)), (True, False)):
+            network.requires_grad_(graphs)
 
-            def theirs(images: Tensor = images) -> Tensor:
+            def theirs(images: Tensor = images, graphs: bool = graphs) -> Tensor:
                 vars(method)["image_processor"] = lambda **_: {"pixel_values": images}
-                with torch.no_grad():
-                    return method.get_saliency(str(path), 0.01, 0.5, 0)[0][None]
+                with torch.set_grad_enabled(graphs):
+                    return method.get_saliency(str(path), 0.01, 0.5, 0)[0][None].detach()
 
             bench.time(
                 "MUTEX",
-                f"map of {name}",
+                f"map of {name}, {'as published, with' if graphs else 'without'} graphs",
                 lambda images=images: explainer.explain(images).relevance,
                 theirs,
                 relative_difference,

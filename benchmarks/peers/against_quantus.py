@@ -36,7 +36,7 @@ def compare(bench: Bench) -> None:
         explanation = bench.draw_explanation(vit, images)
         pixels_per_cell = images[0].numel() // explanation.relevance[0].numel()
         flipping = quantus.PixelFlipping(
-            features_in_step=CELLS_PER_STEP * pixels_per_cell, perturb_baseline=0.0, normalize=False, disable_warnings=True
+            features_in_step=CELLS_PER_STEP * pixels_per_cell, perturb_baseline=0.0, normalise=False, disable_warnings=True
         )
         spread = nn.functional.interpolate(explanation.relevance.unsqueeze(1), images.shape[2:]).expand_as(images)
         planes, maps = (tensor.flatten(1, 2).unsqueeze(1).cpu().numpy() for tensor in (images, spread))

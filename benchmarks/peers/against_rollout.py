@@ -1,6 +1,7 @@
 """Compare attention rollout with hila-chefer/Transformer-Explainability, and with the network's forward pass."""
 
 import torch
+from rows import Row
 from side_by_side import Bench, PeerMissingError, main, relative_difference
 from torch import Tensor
 
@@ -15,7 +16,7 @@ def compare(bench: Bench) -> None:
         published = bench.find("Transformer-Explainability", "baselines.ViT.ViT_new")
         generator = bench.find("Transformer-Explainability", "baselines.ViT.ViT_explanation_generator")
     except PeerMissingError as error:
-        print(f"  skipped: {error}")
+        bench.add(Row(error.peer, "rollout", problem=str(error)))
         published = generator = None
     for batch in (1, 8, 32):
         images = bench.draw_images(vit, batch)

@@ -1,7 +1,9 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import vitrail
 
@@ -18,9 +20,9 @@ except SystemExit as stop:
 """
 
 
-def modules_after(code: str) -> set[str]:
+def modules_after(code: str, timeout: float = 60) -> set[str]:
     ending = "\nimport sys\nprint('MODULES', *sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True, check=False, timeout=timeout)
     assert run.returncode == 0, run.stderr
     return set(run.stdout.rpartition("MODULES")[2].split())
 
@@ -39,6 +41,22 @@ def test_nothing_heavy_is_imported_before_there_is_work(code):
     loaded = modules_after(code)
     assert "vitrail" in loaded
     assert not loaded & set(HEAVY)
+
+
+NEEDLESS = {"captum", "jinja2", "lightning", "open_clip", "pandas", "scipy", "skimage", "torchmetrics", "transformers"}
+"""Libraries that explaining a photo with a bundled model needs nothing of; together they take as long to import as torch."""
+
+
+@pytest.mark.slow
+def test_explaining_a_photo_imports_no_more_than_it_needs(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    arguments = ["explain", str(tmp_path / "photo.png"), "--model", "vitrail:vit-cifar10", "--out", str(tmp_path / "out")]
+    loaded = modules_after(HELP.format(arguments=arguments), timeout=300)
+    assert (tmp_path / "out" / "photo.png").exists()
+    assert "timm" in loaded
+    assert not loaded & NEEDLESS
+    assert not {name for name in loaded if name.startswith(("vitrail.evaluation", "vitrail.metrics", "vitrail.training"))}
 
 
 def test_python_m_vitrail_is_vitrail():
