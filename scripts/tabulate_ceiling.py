@@ -26,7 +26,11 @@ def tabulate(summary: Mapping[str, Any]) -> list[str]:
         ["---"] * (2 + len(measures)),
         *([f"`{name}`", f"{methods[name]['passes']:.0f}", *(_share(shares[name][key]) for key in measures)] for name in order),
         ["floor: area of `random`", "", *(f"{methods['random']['measures'][key]['mean']:.3f}" for key in measures)],
-        ["ceiling: area of `greedy`", f"{best['runs_per_image']:.0f}", *(f"{best['measures'][key]['mean']:.3f}" for key in measures)],
+        [
+            "ceiling: area of `greedy`",
+            f"{best['runs_per_image']:.0f}",
+            *(f"{best['measures'][key]['mean']:.3f}" for key in measures),
+        ],
     ]
     return [_line(row) for row in rows]
 
@@ -40,4 +44,4 @@ def _line(cells: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(tabulate(json.loads(Path(sys.argv[1], "summary.json").read_text()))))
+    sys.stdout.write("\n".join([*tabulate(json.loads(Path(sys.argv[1], "summary.json").read_text())), ""]))

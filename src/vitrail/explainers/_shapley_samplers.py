@@ -106,9 +106,9 @@ class Regression(Sampler):
 
 
 def widening(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t over that of the normal distribution.
+    """Return the 97.5% quantile of Student's t over that of the normal distribution.
 
-    Standard errors are widened by it, so that an interval of 1.96 standard errors covers 95 % after few samples, too.
+    Standard errors are widened by it, so that an interval of 1.96 standard errors covers 95% after few samples, too.
 
     Source: Abramowitz & Stegun 1964, Handbook of Mathematical Functions, 26.7.5.
     """

@@ -31,7 +31,7 @@ PROTOCOLS.register("diffmask")(
 
 PROTOCOLS.register("mutex")(
     Protocol(
-        description="1, 5, 10, 20 ... 100 % of the pixels of the enlarged map, zero, strong blur, noise and mean, probability, percent",
+        description="1, 5, 10, 20 ... 100% of the pixels of the enlarged map, zero, strong blur, noise and mean, probability, percent",
         source="MUTEX 2025, doi:10.1007/s00521-025-11591-x, and its published evaluation",
         shares=(0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
         unit="pixels",
@@ -43,7 +43,7 @@ PROTOCOLS.register("mutex")(
 
 CHEFER = PROTOCOLS.register("chefer")(
     delete_in_both_orders(
-        description="10, 20 ... 90 % of the pixels of the smoothly enlarged map turn black, most relevant first (positive) and least "
+        description="10, 20 ... 90% of the pixels of the smoothly enlarged map turn black, most relevant first (positive) and least "
         "(negative), top-1 hit rate, mean over the points",
         source="Chefer et al. 2021, arXiv:2012.09838, section 4.2, and its published evaluation",
         shares=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
@@ -69,7 +69,7 @@ PROTOCOLS.register("rise")(
 PROTOCOLS.register("road")(
     replace(
         CHEFER,
-        description="10, 20, 30, 40, 50, 70, 90 % of the pixels of the map, filled in from the others with a little noise, most relevant "
+        description="10, 20, 30, 40, 50, 70, 90% of the pixels of the map, filled in from the others with a little noise, most relevant "
         "first (MoRF) and least (LeRF), top-1, mean over the points",
         source="Rong et al. 2022 (ROAD), arXiv:2202.00449, and its published code",
         shares=(0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
