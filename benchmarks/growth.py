@@ -162,7 +162,10 @@ def plot(growths: Sequence[Growth], path: Path) -> None:
                 label = f"exponent {exponent:.2f}"
             axes.set_xscale("log")
             axes.set_xticks(growth.counts, [f"{count:,.0f}" for count in growth.counts], fontsize=8, rotation=30)
-            axes.set_yticks([min(values), max(values)], [f"{end:.3g}" for end in (min(values), max(values))])
+            axes.set_yticks(
+                [min(values), max(values)],
+                [f"{end:,.0f}" if end >= 100 else f"{end:.3g}" for end in (min(values), max(values))],
+            )
             axes.minorticks_off()
             axes.set_title(f"{growth.title}\n{label}", fontsize=10)
             axes.set_xlabel(growth.title.rpartition(" ")[2])
