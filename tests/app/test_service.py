@@ -77,7 +77,7 @@ def test_other_requests_use_the_model_while_curves_are_measured(service, tmp_pat
         ({"methods": []}, InvalidInputError, "at least one method"),
         ({"target": "unicorn"}, UnknownNameError, "unknown class"),
         ({"photo": "/etc/passwd"}, ImageError, "got a path"),
-        ({"photo": None}, ImageError, "expected a photo"),
+        ({"photo": None}, ImageError, "there is no photo yet"),
         ({"photo": 5}, ImageError, "got something else"),
         ({"photo": "a\0b"}, ImageError, "got something else"),
         ({"model": ["vitrail:hit-birds"]}, InvalidInputError, "name of a model, .* got list"),

@@ -54,7 +54,7 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
         str(photos[0].parent),
         "-m",
         str(tiny_model_file),
-        *map(str, arguments[:6]),
+        *map(str, arguments[:8]),
     ]
 
 
@@ -178,7 +178,7 @@ def test_curves_begin_and_end_where_the_network_says(scored, tiny_model_file):
 def test_the_default_is_the_protocol_hit(run_score, photos):
     out, printed, _err = run_score(photos[0])
     assert list(json.loads((out / "run.json").read_text())["metrics"]) == ["hit", "completeness"]
-    assert printed.splitlines()[:2] == ["tiny, 1 images", "hit"]
+    assert printed.splitlines()[:2] == ["tiny, 1 image", "hit"]
 
 
 def test_a_metric_alone_has_no_curves(run_score, photos):

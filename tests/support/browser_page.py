@@ -22,6 +22,8 @@ class BrowserPage:
     def upload(self, path, where="#vt-photo-a") -> None:
         self.page.set_input_files(f"{where} input[type=file]", str(path))
         self.page.wait_for_selector(f"{where} img")
+        if self.page.locator("#vt-shown .vt-results").count():
+            self.page.wait_for_selector("#vt-shown .vt-stale")
 
     def choose(self, name: str, value: str) -> None:
         box = self.page.get_by_label(name, exact=True)
@@ -37,8 +39,8 @@ class BrowserPage:
         self.page.evaluate("document.querySelector('#vt-status p').id = 'before'")
         self.page.click("#vt-explain")
         self.page.wait_for_function(
-            "() => { const now = document.querySelector('#vt-status p');"
-            " return now && now.id !== 'before' && !now.innerText.startsWith('Explaining'); }"
+            "() => { const now = document.querySelector('#vt-status p'); return now && now.id !== 'before'"
+            " && (now.innerText.startsWith('Explained') || now.classList.contains('vt-error')); }"
         )
         return self.page.locator("#vt-status p").inner_text()
 

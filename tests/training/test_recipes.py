@@ -43,6 +43,8 @@ SMALL_INTR = (
 )
 SMALL_RESNET = ("model.name=intr_resnet18", "model.image_size=[40,64]")
 SMALL_BACKBONE = (
+    "model.start_from=null",
+    "model.options.backbone=timm:convnext_atto",
     "model.options.backbone_options={depths: [1,1,1,1], dims: [8,8,8,8], output_stride: 8}",
     "model.image_size=32",
 )
@@ -249,8 +251,8 @@ def test_two_steps_of_intr(birds, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in INTRS if name in OWN_RECIPES])
 def test_two_steps_of_a_small_intr(name, imagenet, tmp_path):
-    overrides = (*small(name), "data.batch_size=10", "schedule.epochs=2", "schedule.warmup_epochs=1", "data.holdout=10")
-    run(name, imagenet, tmp_path / "run", *overrides)
+    overrides = (*small(name), "data.name=folder", "data.batch_size=10", "schedule.epochs=2", "schedule.warmup_epochs=1")
+    run(name, imagenet, tmp_path / "run", *overrides, "data.holdout=10")
 
 
 @pytest.mark.parametrize("name", GATE_RECIPES)
