@@ -54,8 +54,7 @@ class Measure:
     Attributes:
         name: Column name in tables.
         better: Which values are better; None for purely descriptive numbers.
-        low: Smallest possible value; may be -inf.
-        high: Largest possible value; may be inf.
+        low, high: Smallest and largest possible value; may be infinite.
         description: One line, with the unit if there is one.
     """
 
@@ -156,7 +155,7 @@ class ImageMetric(Metric, ABC):
             images: The explained images.
             explanation: Their relevance and targets.
             ground_truth: The pixels known to decide.
-            explainer: The method that made the explanation.
+            explainer: The method that explained them.
 
         Raises:
             InvalidInputError: Images on another device than the model, another number of maps than images, maps that are not finite,
@@ -165,7 +164,6 @@ class ImageMetric(Metric, ABC):
         self._store(MetricBatch(classifier, images, ground_truth), explanation, explainer)
 
     def _store(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None) -> None:
-        """Measure a batch and store the numbers; see `update`."""
         self.values.append(self.measure_batch(batch, explanation, explainer).to(self.values[0]))
 
     def measure_batch(

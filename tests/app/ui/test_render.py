@@ -14,7 +14,8 @@ from PIL import Image
 
 from vitrail.app.curves import Progress
 from vitrail.app.explain_request import ExplainRequest, answer_request
-from vitrail.app.ui.render import Look, render_curves, render_results
+from vitrail.app.ui.render import Look, render_results
+from vitrail.app.ui.render_curves import render_curves
 from vitrail.app.ui.scales import Scale, share_scales
 from vitrail.app.ui.templates import render_error, render_progress, render_status
 from vitrail.metrics import PROTOCOLS, perturbation_curves

@@ -18,7 +18,8 @@ from vitrail.app.service import ExplainService
 from vitrail.app.temporary_files import TemporaryFolders
 from vitrail.app.ui.errors import show_errors, show_stream_errors
 from vitrail.app.ui.layout import RequestForm, ResultView, lay_out_page, render_known, write_examples
-from vitrail.app.ui.render import Look, render_curves, render_results
+from vitrail.app.ui.render import Look, render_results
+from vitrail.app.ui.render_curves import render_curves
 from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, NEW_PHOTO_JS, NEW_RESULT_JS, OPACITY_JS, WAITING_JS
 from vitrail.app.ui.templates import MEASURING, WAITING, render_error, render_progress, render_status
 from vitrail.core.errors import VitrailError

@@ -1,15 +1,11 @@
-"""HTML of results: heatmaps over photos with their numbers, and curves."""
+"""HTML of results: heatmaps over photos with their numbers."""
 
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
-from vitrail.app.chance import compare_with_chance
 from vitrail.app.explain_request import TOP, ExplainResult, class_title
 from vitrail.app.explanation_parts import ExplanationParts
 from vitrail.app.number_format import format_output, format_signed
@@ -25,12 +21,9 @@ from vitrail.app.ui.scales import Scale, share_scales
 from vitrail.app.ui.templates import render_template
 from vitrail.core.outputs import has_probabilities, value_name
 from vitrail.explanation import Explanation
-from vitrail.metrics import Curves
-from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.html import format_number, picture_data_uri
 from vitrail.viz.overlay import Palette, Smoothing, resize_photo, underlay
 from vitrail.viz.report import Table
-from vitrail.viz.report_tables import auc_table
 
 MAX_CELLS = 1024
 """Larger grids have their numbers in the downloads only: a page with all of them would be slow."""
@@ -81,31 +74,6 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
     ]
     heads = [_head(side, photo, label) for side, photo, label in zip(sides, photos, labels, strict=True)]
     return render_template("results.html", photos=photos, sides=heads, methods=methods, terms=TERMS)
-
-
-def render_curves(sides: Sequence[Mapping[str, Curves]]) -> str:
-    """Render a plot and a table of AUCs for every side."""
-    shown = []
-    for curves, label in zip(sides, side_labels(sides), strict=True):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "curves.png"
-            plot_perturbation(curves, path)
-            with Image.open(path) as picture:
-                data_uri = picture_data_uri(picture)
-        table = auc_table(curves, normalized=False)
-        head = ["", *(name.replace("_", ", ") for name in table.head[1:])]
-        rows = [[str(name).replace("_", ", "), *aucs] for name, *aucs in table.rows]
-        shown.append(
-            {
-                "picture": data_uri,
-                "alt": f"{label}insertion and deletion curves of {', '.join(curves)}; their AUC is in the table below",
-                "caption": f"{label}AUC",
-                "table": Table(head, rows),
-                "label": label,
-                "sentences": compare_with_chance(curves),
-            }
-        )
-    return render_template("curves.html", sides=shown, terms=TERMS)
 
 
 def side_labels(sides: Sequence[object]) -> list[str]:
