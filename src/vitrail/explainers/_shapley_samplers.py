@@ -53,14 +53,16 @@ class Permutations(Sampler):
 class Regression(Sampler):
     """Players are the features of a linear regression on random subsets, each paired with its complement.
 
-    For Shapley values (KernelSHAP), the size of a subset is drawn in proportion to (n - 1) / (k (n - k)), and coefficients are constrained
-    to sum to the difference between all and no players. For Banzhaf values, all subsets are equally likely, without a constraint.
-    Standard errors are robust to the misfit of the linear model (jackknife weights, HC3).
+    For Shapley values (KernelSHAP), the weight of a subset of k players is 1 / (k (n - k)), and coefficients are constrained to sum to the
+    difference between all and no players. For Banzhaf values, all subsets weigh the same, without a constraint. Standard errors are
+    robust to the misfit of the linear model (jackknife weights, HC3).
 
     Source: Lundberg & Lee 2017, arXiv:1705.07874; Covert & Lee 2021, arXiv:2012.01536; Hammer & Holzman 1992, International Journal of
     Game Theory 21 (Banzhaf); MacKinnon & White 1985, Journal of Econometrics 29(3) (HC3).
 
-    Differs: solves the sampled regression; Covert & Lee also give an unbiased form, with the exact matrix of the subsets.
+    Differs: sizes of subsets are drawn in proportion to the square root of their weights, halfway to equally likely sizes (Musco & Witter
+        2024, arXiv:2410.01917), since the linear model misfits those in the middle most; the regression restores the weights. Covert & Lee
+        also give an unbiased form, with the exact matrix of the subsets.
     """
 
     value: Value = "shapley"
@@ -77,7 +79,7 @@ class Regression(Sampler):
         scores = drawn[:, 1:]
         if self.value == "shapley":
             size = torch.arange(1, num_players, dtype=torch.float64, device="cpu")
-            ends = (1 / (size * (num_players - size))).cumsum(0)
+            ends = (size * (num_players - size)).rsqrt().cumsum(0)
             sizes = 1 + torch.searchsorted(ends, drawn[:, 0].contiguous() * ends[-1], right=True).clamp_max(num_players - 2)
             subsets = scores.argsort(1).argsort(1) < sizes[:, None]
         else:
@@ -96,6 +98,10 @@ class Regression(Sampler):
             center = (ends.all - ends.none) / features.shape[1]
             response = response - features.sum(1, keepdim=True) * center
             features = features - features.mean(1, keepdim=True)
+            size = masks[:, 0].sum(1, keepdim=True).double()
+            # What is left of the weights after drawing; the square root, as rows are squared.
+            root = (size * (masks.shape[2] - size)) ** -0.25
+            features, response = features * root, response * root
         inverse = torch.linalg.pinv(features.T @ features, hermitian=True)
         influence = features @ inverse
         deviations = influence.T @ response
