@@ -69,7 +69,7 @@ def test_explain_is_always_within_reach(open_page):
     assert 0 < box["y"] < 600 - box["height"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_every_control_has_a_name_and_text_can_be_read(open_page, cat_file, shots, scheme):
     one = open_page(color_scheme=scheme)
     one.upload(cat_file)

@@ -268,6 +268,7 @@ def test_unknown_class_is_reported(open_page, cat_file):
     assert one.page.locator("#vt-status [role=alert]").count() == 1
 
 
+@pytest.mark.slow
 def test_class_chosen_before_the_photo_stays(open_page, cat_file, bird_file):
     one = open_page()
     one.choose_example("bird 1", "vitrail:vit-birds")
@@ -290,6 +291,7 @@ def test_last_of_two_chosen_models_counts(open_page):
     assert describe_method("intr").label not in labels
 
 
+@pytest.mark.slow
 def test_refused_requests_are_reported(open_page, bird_file):
     one = open_page()
     one.upload(bird_file)

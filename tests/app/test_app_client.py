@@ -143,6 +143,7 @@ def test_uploads_have_a_limit_as_a_whole(server):
     assert httpx.post(url, content=pieces(), timeout=60).status_code == 411
 
 
+@pytest.mark.slow
 def test_concurrent_clients_get_their_own_results(server, tmp_path):
     requests = [(index, target) for index in range(1, 4) for target in (0, 1)] * 2
     for index in range(1, 4):

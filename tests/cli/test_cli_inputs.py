@@ -4,6 +4,7 @@ import json
 
 import pytest
 from samples import CLASS_NAMES
+from slow import by_default
 from tar_files import encoded, write_tar
 
 pytest_plugins = ("tiny", "score_runs")
@@ -39,7 +40,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", by_default("explain", "score", among=COMMANDS))
 def test_tar_files(command, run_vitrail, tiny_model_file, tars, tmp_path):
     arguments = (*COMMANDS[command], tars / "{0..1}.tar", "-m", tiny_model_file, "--device", "cpu", "--out", tmp_path / "out")
     code, printed, err = run_vitrail(command, *arguments)

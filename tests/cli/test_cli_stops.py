@@ -88,10 +88,8 @@ def test_killed_reader_is_reported_and_the_run_resumes(kind, commands, run_vitra
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
-        *(("photos", size) for size in ("12k", "40k")),
-        *(("folder", size) for size in ("12k", "40k")),
-        ("score", "12k"),
-        pytest.param("score", "40k", marks=pytest.mark.slow),
+        *((kind, "12k") for kind in ("photos", "folder", "score")),
+        *(pytest.param(kind, "40k", marks=pytest.mark.slow) for kind in ("photos", "folder", "score")),
     ],
 )
 def test_a_full_disk_is_reported(kind, size, commands, run_vitrail, tmp_path):

@@ -80,7 +80,7 @@ def test_the_page_leaves_the_class_out():
 
     side = answer_request(embedding(), ExplainRequest(Image.new("RGB", (40, 40), "red"), ("rollout",)))
     page = render_results([side], Look("color", "nearest"))
-    assert "explained: <strong>embedding</strong></p>" in page
+    assert "Explained: <strong>embedding</strong></p>" in page
     assert "vt-classes" not in page
 
 

@@ -108,7 +108,7 @@ def test_the_page_shows_the_value():
     request = ExplainRequest(Image.new("RGB", (40, 40), "red"), ("occlusion",))
     side = answer_request(regression(class_names=["age"]), request)
     page = render_results([side], Look("color", "nearest"))
-    assert f"explained: <strong>age</strong>, value {side.probability:.4g}" in page
+    assert f"Explained: <strong>age</strong>, value {side.probability:.4g}" in page
     assert "probab" not in page.split("</section>")[0]
     assert "%" not in page.split("</section>")[0].split("</style>")[1]
     assert result_to_json(side)["value"] == pytest.approx(side.probability)

@@ -143,7 +143,7 @@ def test_the_run_is_described(explain, data, classifier, tmp_path):
     assert all(Explanation.load(path).targets.tolist() == [2] for path in (tmp_path / "out").rglob("*.npz"))
 
 
-@pytest.mark.parametrize("times", [pytest.param(0, marks=pytest.mark.slow), 1, 7])
+@pytest.mark.parametrize("times", by_default(7, among=(0, 1, 7)))
 @pytest.mark.parametrize("kind", ["numpy.savez_compressed", "vitrail.runs.explain_files.draw"])
 def test_a_resumed_run_writes_the_same_files(kind, times, explain, tmp_path, snapshot, monkeypatch, seen):
     explain(out=tmp_path / "whole")
@@ -261,7 +261,7 @@ OTHER_RUNS = {
 }
 
 
-@pytest.mark.parametrize("key", by_default(*list(OTHER_RUNS)[::2], among=OTHER_RUNS))
+@pytest.mark.parametrize("key", by_default(*list(OTHER_RUNS)[::4], among=OTHER_RUNS))
 def test_a_run_with_other_settings_is_refused_and_changes_nothing(key, explain, classifier, tmp_path, snapshot, seen):
     methods = ["hit" if key.startswith("hit") else "random"]
     explain(methods)
@@ -334,7 +334,7 @@ def test_results_that_nothing_describes_are_refused(explain, tmp_path):
 DAMAGED = ["", "{", "[]", '{"format": "vitrail run 3"}', '{"format": "vitrail run 2"}']
 
 
-@pytest.mark.parametrize("content", by_default("{", '{"format": "vitrail run 3"}', among=DAMAGED))
+@pytest.mark.parametrize("content", by_default("{", among=DAMAGED))
 def test_a_damaged_description_is_refused(content, explain, tmp_path):
     explain(["random"])
     (tmp_path / "out" / "run.json").write_text(content)
