@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from run_files import read_column, read_metrics
+from safetensors.torch import load_file
 
 import vitrail
 from vitrail.adapters import Preprocessing
@@ -327,3 +328,29 @@ def test_first_training_of_a_program_preserves_pythons_random_state(tmp_path):
     )
     (tmp_path / "other").touch()
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
+def test_convolutions_channels_last_change_results_by_rounding_only(configured_for, teacher_file, monkeypatch, tmp_path):
+    layouts, original = [], Teacher.loss
+
+    def loss(self, images, student):
+        layouts.append(self.classifier.module.get_parameter("conv1.0.weight").is_contiguous(memory_format=torch.channels_last))
+        return original(self, images, student)
+
+    monkeypatch.setattr(Teacher, "loss", loss)
+    models = {}
+    for last in (False, True):
+        overrides = ("distillation.kind=soft", f"distillation.teacher={teacher_file}", "optimizer.learning_rate=1e-3")
+        train(configured_for(*CONVNEXT, *overrides, f"engine.channels_last={last}"), tmp_path / str(last))
+        models[last] = load_file(tmp_path / str(last) / "last.safetensors")
+    torch.testing.assert_close(models[True], models[False], rtol=1e-3, atol=1e-4)
+    assert layouts == [False] * 4 + [True] * 4
+
+
+def test_channels_last_resumes_to_the_same_bits(configured_for, train_until_killed, tmp_path):
+    config = configured_for(*CONVNEXT, "engine.channels_last=true", "engine.checkpoint_every=1")
+    train(config, tmp_path / "uninterrupted")
+    train_until_killed(config, tmp_path / "killed", batch=3)
+    train(config, tmp_path / "killed", resume=True)
+    ends = [load_file(tmp_path / name / "last.safetensors") for name in ("killed", "uninterrupted")]
+    torch.testing.assert_close(*ends, rtol=0, atol=0)

@@ -10,7 +10,6 @@ from torch import Tensor
 from vitrail import adapters
 from vitrail.adapters import Classifier
 from vitrail.adapters.class_name_files import read_names
-from vitrail.adapters.compilation import compile_network
 from vitrail.adapters.loading import Names
 from vitrail.core.errors import InvalidInputError
 
@@ -27,7 +26,6 @@ def load(
     probe: str | Path | None = None,
     direction: Tensor | None = None,
     display_name: str | None = None,
-    compile: bool = False,  # noqa: A002 (torch's name for it)
     **options: Any,
 ) -> Classifier:
     """Load a model with its preprocessing and class names, ready to explain.
@@ -43,8 +41,6 @@ def load(
         probe: File of a linear layer on the embedding.
         direction: One direction per class in the embedding, (c, d) or (d,).
         display_name: Name of the model in results, where its own does not tell models apart.
-        compile: Compile the network by `torch.compile`, which takes half a minute, for the passes that change nothing inside of it: those
-            of protocols over pixels, and of `rise` and `occlusion` on classifiers other than ViTs. Their results change by rounding.
         options: Further options of `vitrail.adapters.loading.load`, such as `weights`, `output` and `image_size`, and those of the library.
 
     Raises:
@@ -56,7 +52,7 @@ def load(
         alone = [name for name, value in (("templates", templates), ("reference", reference)) if value is not None]
         if alone:
             raise InvalidInputError(f"expected {alone[0]} together with prompts or references, got none")
-        return _finish(adapters.load(name, device=device, class_names=class_names, **options), display_name, compile)
+        return _named(adapters.load(name, device=device, class_names=class_names, **options), display_name)
     from vitrail.api.embeddings import similarity  # noqa: PLC0415 (it loads models by name)
 
     output = None if options.get("output") == "embedding" else options.pop("output", None)  # Else it is that of the similarity.
@@ -70,10 +66,8 @@ def load(
         reference=reference or "mean",
         class_names=None if class_names is None else read_names(class_names),
     )
-    return _finish(compared if output is None else replace(compared, output=output), display_name, compile)
+    return _named(compared if output is None else replace(compared, output=output), display_name)
 
 
-def _finish(classifier: Classifier, name: str | None, compiled: bool) -> Classifier:
-    if compiled:
-        compile_network(classifier)
+def _named(classifier: Classifier, name: str | None) -> Classifier:
     return classifier if name is None else replace(classifier, name=name)

@@ -22,6 +22,7 @@ from vitrail.app.limits import Limits
 from vitrail.app.model_pool import ModelPool
 from vitrail.app.photos import needs_preview, open_upload, write_preview
 from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.core.listing import shorten_middle
 from vitrail.core.outputs import Output
 from vitrail.core.registry import unknown_name
 from vitrail.datasets.windowing import read_note
@@ -35,7 +36,7 @@ MAX_NAME_LENGTH = 200
 """Letters of the name of a model, a method, a class or a protocol."""
 
 MAX_TITLE_LENGTH = 80
-"""Letters of a title; the middle of a longer one is left out, since names of files differ at their ends."""
+"""Letters of a title."""
 
 NUM_DECODED = 1
 """Photos that are decoded at a time: one of 50 million pixels takes up to 800 MB meanwhile."""
@@ -120,7 +121,7 @@ class ExplainService:
         target = _check_target(target)
         opened = self._open(photo)
         title = title or (Path(photo).name if photo else "photo")
-        request = ExplainRequest(opened, tuple(methods), target, _shorten(title))
+        request = ExplainRequest(opened, tuple(methods), target, shorten_middle(title, MAX_TITLE_LENGTH))
         with self.pool.use(model) as classifier:
             return replace(answer_request(classifier, request), offered=model)
 
@@ -213,8 +214,3 @@ def _check_target(value: object) -> str | None:
 
 def _move_to_cpu(curves: Curves) -> Curves:
     return Curves(curves.protocol, curves.fractions.cpu(), curves.scores.cpu(), curves.ends.cpu())
-
-
-def _shorten(title: str) -> str:
-    half = (MAX_TITLE_LENGTH - 3) // 2
-    return title if len(title) <= MAX_TITLE_LENGTH else f"{title[:half]}...{title[-half:]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vitrail.cli.completion import complete_models
-from vitrail.cli.panels import MODEL, SPEED, option, optional
+from vitrail.cli.panels import MODEL, optional
 from vitrail.cli.parsing import parse_model_args, parse_numbers, parse_size
 from vitrail.core.errors import InvalidInputError
 
@@ -62,9 +62,6 @@ class LoadOptions:
         Literal["mean", "nearest"] | None, optional(MODEL, "--reference-mode", help="Reference of a class (default: mean).")
     ] = None
     probe: Annotated[Path | None, optional(MODEL, "--probe", help="File of a linear probe on the embedding.")] = None
-    compile: Annotated[
-        bool, option(SPEED, "--compile", help="Compile the network: faster protocols over pixels; results change by rounding.")
-    ] = False
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -93,7 +90,6 @@ class LoadOptions:
             "references": self.references,
             "reference": self.reference_mode,
             "probe": self.probe,
-            "compile": self.compile or None,
         }
         options, arguments = {name: value for name, value in given.items() if value is not None}, self.arguments
         if twice := options.keys() & arguments.keys():

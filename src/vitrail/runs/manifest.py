@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from vitrail.adapters import Classifier
-from vitrail.adapters.compilation import is_compiled
 from vitrail.core.errors import OutputError
 from vitrail.core.files import write_text
 from vitrail.core.json_io import json_text, parse_json, read_json
@@ -128,7 +127,6 @@ def describe_model(classifier: Classifier, target: int | str | None) -> dict[str
         **({"output": output} if output != "softmax" else {}),
         **({"output_key": classifier.output_key} if classifier.output_key is not None else {}),
         **({"directions": classifier.directions.fingerprint} if classifier.directions is not None else {}),
-        **({"compiled": True} if is_compiled(classifier.module) else {}),
     }
 
 

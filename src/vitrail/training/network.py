@@ -2,6 +2,7 @@
 
 import logging
 
+import torch
 from torch import nn
 
 from vitrail.adapters import Classifier, Preprocessing, build, transfer_weights
@@ -135,6 +136,11 @@ def prepare_for_training(module: nn.Module, train: str, distilled: bool, fused_a
         learns = any(parameter.requires_grad for parameter in part.parameters(recurse=False))
         if train != "all" and isinstance(part, nn.modules.batchnorm._BatchNorm) and not learns:
             part.eval()  # Otherwise its running statistics would still adapt to the new images.
+
+
+def store_channels_last(module: nn.Module) -> None:
+    """Store the weights of convolutions channels last; what they compute then is, too, and changes by rounding only."""
+    module.to(memory_format=torch.channels_last)
 
 
 def freeze_backbone(module: nn.Module) -> None:

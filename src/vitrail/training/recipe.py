@@ -31,6 +31,7 @@ from vitrail.training.network import (
     freeze_backbone,
     is_random_and_frozen,
     prepare_for_training,
+    store_channels_last,
 )
 from vitrail.training.quiet import quiet_lightning
 from vitrail.training.reproducibility import deterministic_algorithms, preserve_random_state, seed_all
@@ -86,6 +87,9 @@ def _train_classifier(config: TrainingConfig, out: Path, checkpoint: Path | None
     distilled = config.distillation.kind != "none"
     teacher = Teacher(config.distillation, classifier.num_classes, classifier.preprocessing.size) if distilled else None
     prepare_for_training(classifier.module, config.model.train, distilled, config.engine.fused_attention)
+    if config.engine.channels_last:
+        for network in (classifier, teacher.classifier) if teacher is not None else (classifier,):
+            store_channels_last(network.module)
     if config.optimizer.backbone_learning_rate == 0:
         freeze_backbone(classifier.module)
     mixing = make_label_mixing(config.augmentation, classifier.num_classes)

@@ -200,6 +200,8 @@ class EngineConfig(RunConfig):
     """Decay of an exponential moving average of the weights, which is validated and saved; null for none."""
     fused_attention: bool | None = None
     """Whether timm networks use fused attention; null for timm's default. On CPUs in bfloat16, training is twice as fast without."""
+    channels_last: bool = False
+    """Whether convolutions, the teacher's too, store weights channels last: 1.5 times as fast for many convolutional networks."""
     find_unused_parameters: bool = False
     """Needed in distributed training of networks of which some parts get no gradient."""
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitrail.core.files import atomic_write
+from vitrail.core.listing import shorten_middle
 from vitrail.core.outputs import format_value, has_probabilities, value_name
 from vitrail.explanation import Explanation
 from vitrail.viz.ground_truth import fade_outside
@@ -122,7 +123,8 @@ def _draw_classes(axes: Axes, explanation: Explanation, size: float = 9.0) -> No
     positions = range(len(names))[::-1]
     axes.barh(positions, values, color="0.8")
     for position, name, value in zip(positions, names, values, strict=True):
-        text = f"{_shorten(name, _num_letters(size) - 7)}  {format_value(value, explanation.output)}"
+        name = name.encode(errors="replace").decode()  # Names of folders need not be UTF-8, which is all that fonts know.
+        text = f"{shorten_middle(name, _num_letters(size) - 7)}  {format_value(value, explanation.output)}"
         axes.text(0.03, position, text, transform=axes.get_yaxis_transform(), va="center", fontsize=size, parse_math=False)
     axes.set(xticks=[], yticks=[])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
@@ -136,17 +138,10 @@ def _write(axes: Axes, text: str, size: float, color: str = "black") -> None:
     text = text.encode(errors="replace").decode()  # File names need not be UTF-8, which is all that fonts know.
     lines = [line for part in text.splitlines() for line in textwrap.wrap(part, _num_letters(size))]
     if len(lines) > NUM_TITLE_LINES:
-        lines = [*lines[: NUM_TITLE_LINES - 1], _shorten("".join(lines[NUM_TITLE_LINES - 1 :]), _num_letters(size))]
+        lines = [*lines[: NUM_TITLE_LINES - 1], shorten_middle("".join(lines[NUM_TITLE_LINES - 1 :]), _num_letters(size))]
     axes.set_title("\n".join(lines), fontsize=size, color=color, parse_math=False)
 
 
 def _num_letters(size: float) -> int:
     """Return how many letters of a size, which are 0.55 of it wide on average, fit above a cell."""
     return int(CELL_WIDTH * 72 / (0.55 * size))
-
-
-def _shorten(text: str, length: int) -> str:
-    """Leave out the middle of a long text: names of files differ at their ends."""
-    text = text.encode(errors="replace").decode()
-    half = (length - 3) // 2
-    return text if len(text) <= length else f"{text[: length - 3 - half]}...{text[-half:]}"
