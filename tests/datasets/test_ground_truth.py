@@ -309,11 +309,72 @@ def test_attach_boxes_accepts_any_data_set_with_boxes(folders):
 
 
 def test_attach_boxes_refuses_data_sets_without_boxes(folders):
-    with pytest.raises(InvalidInputError, match=r"found none for 3 of 3 images, .*cub-200-2011"):
+    with pytest.raises(InvalidInputError, match=r"found none for any of 3 images; .*cub-200-2011"):
         attach_boxes(scan(folders), WHOLE)
     cropped = replace(scan(folders), boxes=[(0.0, 0.0, 4.0, 4.0)] * 3, crop_to_box=True)
     with pytest.raises(InvalidInputError, match="do not crop it to them"):
         attach_boxes(cropped, WHOLE)
+
+
+def test_images_without_a_box_are_skipped(folders, caplog):
+    boxes = [None, (0.0, 0.0, 4.0, 4.0), None]
+    images = attach_boxes(replace(scan(folders), boxes=boxes), WHOLE)
+    assert [images.box(i) for i in range(len(images))] == [boxes[1]]
+    assert "skipped 2 of 3 images, which have no box" in caplog.text
+
+
+def write_pets(root, trimap):
+    """Write Oxford-IIIT Pet with breeds 2 and 6, and one test image."""
+    folder = root / "oxford-iiit-pet"
+    save(folder / "images" / "american_bulldog_1.jpg", np.zeros((12, 16, 3), dtype=np.uint8))
+    save(folder / "images" / "Bengal_2.jpg", np.zeros((12, 16, 3), dtype=np.uint8))
+    save(folder / "annotations" / "trimaps" / "american_bulldog_1.png", trimap)
+    save(folder / "annotations" / "trimaps" / "Bengal_2.png", np.full((12, 16), 2, dtype=np.uint8))
+    for name in ("test", "trainval"):
+        (folder / "annotations" / f"{name}.txt").write_text("Bengal_2 6 1 2\namerican_bulldog_1 2 2 1\n")
+    (folder / "annotations" / "xmls").mkdir()
+    box = "<bndbox><xmin>3</xmin><ymin>2</ymin><xmax>7</xmax><ymax>5</ymax></bndbox>"
+    (folder / "annotations" / "xmls" / "american_bulldog_1.xml").write_text(f"<annotation><object>{box}</object></annotation>")
+    return folder
+
+
+TRIMAP = np.full((12, 16), 2, dtype=np.uint8)
+TRIMAP[2:8, 3:9], TRIMAP[3:7, 4:8] = 3, 1
+
+
+def test_trimaps_and_heads_of_pets_are_ground_truth(tmp_path, caplog):
+    write_pets(tmp_path, TRIMAP)
+    pets = read_data("oxford-pets", tmp_path, "test", WHOLE)
+    assert pets.class_names == ["American Bulldog", "Bengal"]
+    assert pets.labels == [1, 0]
+    nothing, sample = attach_ground_truth(pets, WHOLE)
+    assert torch.equal(sample.ground_truth, WHOLE.region(TRIMAP == 1))
+    assert not nothing.ground_truth.any()
+    [head] = attach_boxes(pets, WHOLE)
+    assert torch.equal(head.ground_truth, WHOLE.region(fill_box((2.0, 1.0, 7.0, 5.0), 12, 16)))
+    assert "skipped 1 of 2 images, which have no box" in caplog.text
+    # Other uses of the images do not read trimaps.
+    assert pets[0].ground_truth is None
+
+
+def test_a_trimap_is_no_mask_and_a_mask_is_no_trimap(tmp_path):
+    folder = write_pets(tmp_path, np.where(TRIMAP == 1, 255, 0).astype(np.uint8))
+    _, unreadable = attach_ground_truth(read_data("oxford-pets", tmp_path, "test", WHOLE), WHOLE)
+    assert isinstance(unreadable, Unreadable)
+    assert "expected a trimap of 1 (object), 2 and 3 (border), got other pixels in" in unreadable.reason
+    trimap = folder / "annotations" / "trimaps" / "Bengal_2.png"
+    with pytest.raises(
+        ImageError, match=r"got a trimap, which is 2 there, in .*Bengal_2\.png; score with --data-set oxford-pets"
+    ):
+        read_mask(trimap)
+
+
+@pytest.mark.parametrize("text", ["<annotation>", "<annotation></annotation>", "<a><bndbox><xmin>?</xmin></bndbox></a>"])
+def test_a_damaged_head_is_named(text, tmp_path):
+    path = write_pets(tmp_path, TRIMAP) / "annotations" / "xmls" / "american_bulldog_1.xml"
+    path.write_text(text)
+    with pytest.raises(InvalidInputError, match=r"damaged .*american_bulldog_1\.xml: expected XML with a box"):
+        read_data("oxford-pets", tmp_path, "test", WHOLE)
 
 
 def test_boxes_of_cub_are_ground_truth(tmp_path):

@@ -178,28 +178,30 @@ class LabeledFiles(LabeledImages):
         labels: Class per file, an index into `class_names`, or `NO_LABEL`.
         class_names: One name per class; empty if there are no classes.
         transform: From an opened image to a tensor.
-        boxes: Box around the object in every file, if known.
+        boxes: Box around the object in every file, where known.
         crop_to_box: Whether to crop every image to its box.
+        trimaps: Trimap of the object in every file (`vitrail.datasets.mask_files.read_trimap`), if there are any.
     """
 
     paths: Sequence[Path]
     labels: Sequence[int]
     class_names: Sequence[str]
     transform: Transform = field(repr=False)
-    boxes: Sequence[Box] | None = field(default=None, repr=False)
+    boxes: Sequence[Box | None] | None = field(default=None, repr=False)
     crop_to_box: bool = False
-    per_image: ClassVar[tuple[str, ...]] = ("paths", "labels", "boxes")
+    trimaps: Sequence[Path] | None = field(default=None, repr=False)
+    per_image: ClassVar[tuple[str, ...]] = ("paths", "labels", "boxes", "trimaps")
 
     def open(self, index: int) -> Image.Image:
         # A network's preprocessing knows its channels.
         image = open_image(self.paths[index], getattr(self.transform, "num_channels", 3))
-        if self.boxes is None or not self.crop_to_box:
+        if self.boxes is None or not self.crop_to_box or (box := self.boxes[index]) is None:
             return image
-        left, top, right, bottom = (round(edge) for edge in self.boxes[index])
+        left, top, right, bottom = (round(edge) for edge in box)
         visible = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
         if visible[0] >= visible[2] or visible[1] >= visible[3]:
             size = f"{image.width}x{image.height}"
-            raise ImageError(f"expected a box within {size} pixels, got {self.boxes[index]} for {self.paths[index]}")
+            raise ImageError(f"expected a box within {size} pixels, got {box} for {self.paths[index]}")
         return image.crop(visible)
 
     def name(self, index: int) -> str:

@@ -1,6 +1,6 @@
 """Ground truth of explanations: masks of the pixels that decide the class, read together with their images.
 
-The masks come from a synthetic data set, from a folder of masks, or from the boxes around the labeled objects.
+The masks come from a synthetic data set, from a folder of masks, or from the trimaps or boxes of a named data set.
 """
 
 import logging
@@ -17,7 +17,7 @@ from PIL import Image
 from vitrail.adapters import Preprocessing
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.datasets.dataset import Box, LabeledFiles, LabeledImages, Sample, Transform, Unreadable
-from vitrail.datasets.mask_files import Mask, masks_by_image, read_mask
+from vitrail.datasets.mask_files import Mask, masks_by_image, read_mask, read_trimap
 from vitrail.datasets.synthetic.generation import has_ground_truth, read_generated_mask
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class ImagesWithGroundTruth(GroundTruthImages):
 
 
 def attach_ground_truth(images: LabeledImages, preprocessing: Preprocessing) -> LabeledImages:
-    """Return the same images, with the masks of a synthetic data set if these lie beside the images.
+    """Return the same images, with their trimaps if their data set has these, or the masks of a synthetic data set beside them.
 
     Args:
         images: Images of any kind; only files can have masks beside them. Images that have ground truth already keep it.
@@ -107,6 +107,9 @@ def attach_ground_truth(images: LabeledImages, preprocessing: Preprocessing) -> 
         return images.with_transform(preprocessing)
     if not isinstance(images, LabeledFiles):
         return images
+    if images.trimaps is not None:
+        trimaps = dict(zip(map(str, images.paths), images.trimaps, strict=True))
+        return _combine(images, preprocessing, partial(_read_file, read_trimap, trimaps))
     without = [path for path in images.paths if not has_ground_truth(path)]
     if len(without) == len(images):
         return images
@@ -159,27 +162,31 @@ def attach_masks(
     if without:
         logger.warning("skipped %d of %d images, which have no mask in %s", len(without), len(files), folder)
         images = images.subset([index for index, path in enumerate(files.paths) if path in masks])
-    return _combine(images, preprocessing, partial(_read_file, {str(path): mask for path, mask in masks.items()}))
+    return _combine(images, preprocessing, partial(_read_file, read_mask, {str(path): mask for path, mask in masks.items()}))
 
 
 def attach_boxes(images: LabeledImages, preprocessing: Preprocessing) -> LabeledImages:
     """Return the same images with the filled box around the labeled object as mask.
 
-    A box is clipped to its image; an image whose box has no pixel inside becomes unreadable.
+    A box is clipped to its image; an image whose box has no pixel inside becomes unreadable. Images without a box are skipped, with a
+    warning.
 
     Args:
         images: Images with boxes; ground truth that they had is replaced.
         preprocessing: The model's preprocessing, the new transform.
 
     Raises:
-        InvalidInputError: Some images have no box.
+        InvalidInputError: No image has a box.
     """
-    without = [index for index in range(len(images)) if images.box(index) is None]
-    if without:
+    boxed = [index for index in range(len(images)) if images.box(index) is not None]
+    if not boxed:
         raise InvalidInputError(
-            f"expected a box around the object of every image, found none for {len(without)} of {len(images)} images, the first "
-            f"{images.name(without[0])}; choose a data set with boxes (cub-200-2011, stanford-cars), and do not crop it to them"
+            f"expected boxes around the objects, found none for any of {len(images)} images; choose a data set with "
+            "boxes (cub-200-2011, stanford-cars, or the split train of oxford-pets), and do not crop it to them"
         )
+    if len(boxed) < len(images):
+        logger.warning("skipped %d of %d images, which have no box", len(images) - len(boxed), len(images))
+        images = images.subset(boxed)
     return _combine(images, preprocessing, _fill_own_box)
 
 
@@ -195,8 +202,10 @@ def _read_generated(images: LabeledImages, index: int, photo: Image.Image) -> Ma
     return read_generated_mask(images.name(index))
 
 
-def _read_file(masks: Mapping[str, Path], images: LabeledImages, index: int, photo: Image.Image) -> Mask:
-    return read_mask(masks[images.name(index)])
+def _read_file(
+    read: Callable[[Path], Mask], masks: Mapping[str, Path], images: LabeledImages, index: int, photo: Image.Image
+) -> Mask:
+    return read(masks[images.name(index)])
 
 
 def _fill_own_box(images: LabeledImages, index: int, photo: Image.Image) -> Mask:

@@ -20,6 +20,9 @@ VOID = 255
 
 PREFERRED_SUFFIXES = (".png",)
 
+OBJECT, BACKGROUND, BORDER = 1, 2, 3
+"""Pixels of a trimap, as in Oxford-IIIT Pet."""
+
 
 def read_mask(path: str | Path) -> Mask:
     """Read a mask, upright: True for pixels above zero.
@@ -29,9 +32,27 @@ def read_mask(path: str | Path) -> Mask:
 
     Raises:
         ImageError: The file is missing, damaged or not an image; or it is a palette image with the indices 0 and `VOID` only, which is
-            ambiguous.
+            ambiguous; or a trimap, whose background is not zero.
     """
     return read_image(path, lambda image: _to_mask(image, Path(path)))
+
+
+def read_trimap(path: str | Path) -> Mask:
+    """Read a trimap: True on the object. Its border is as uncertain as `VOID`, and False too.
+
+    Raises:
+        ImageError: The file is missing, damaged or not an image, or has other pixels.
+    """
+
+    def to_mask(image: Image.Image) -> Mask:
+        pixels = np.asarray(ImageOps.exif_transpose(image))
+        if not _is_trimap(pixels):
+            raise ImageError(
+                f"expected a trimap of {OBJECT} (object), {BACKGROUND} and {BORDER} (border), got other pixels in {path}"
+            )
+        return pixels == OBJECT
+
+    return read_image(path, to_mask)
 
 
 def masks_by_image(paths: Sequence[Path], folder: str | Path, root: str | Path) -> dict[Path, Path]:
@@ -80,6 +101,11 @@ def _to_mask(image: Image.Image, path: Path) -> Mask:
         image = image.getchannel("L")
     elif len(image.getbands()) > 1:
         image = image.convert("RGB")  # In CMYK, full channels are black.
+    if _is_trimap(np.asarray(image)) and (np.asarray(image) == BACKGROUND).any():
+        raise ImageError(
+            f"expected a mask that is 0 outside of the object, got a trimap, which is {BACKGROUND} there, in {path}; score with --data-set "
+            f"oxford-pets, which reads trimaps, or save it as a mask"
+        )
     pixels = np.asarray(image).reshape(image.height, image.width, -1)
     return (pixels > threshold).any(-1) & visible
 
@@ -91,3 +117,7 @@ def _palette_to_mask(indices: np.ndarray, path: Path) -> Mask:
             f"in {path}; if {VOID} is the object, save the mask in gray"
         )
     return (indices > 0) & (indices != VOID)
+
+
+def _is_trimap(pixels: np.ndarray) -> bool:
+    return pixels.ndim == 2 and bool(np.isin(pixels, (OBJECT, BACKGROUND, BORDER)).all())

@@ -6,6 +6,7 @@ from vitrail.datasets.named import (  # noqa: F401 (registers the data sets)
     folders,
     huggingface,
     inaturalist,
+    pets,
     webdataset,
 )
 from vitrail.datasets.named.base import DATA, NamedData, list_data, named_data

@@ -122,23 +122,25 @@ def labeled_files(
     class_names: Sequence[str],
     transform: Transform,
     source: Path,
-    boxes: Sequence[Box] | None = None,
+    boxes: Sequence[Box | None] | None = None,
     crop_to_box: bool = False,
+    trimaps: Sequence[Path] | None = None,
 ) -> LabeledFiles:
     """Check labels and boxes, and return the files as `LabeledFiles`.
 
     Args:
         source: The file that contains the labels, for error messages.
-        boxes: Box around the object in every file, if known.
+        boxes: Box around the object in every file, where known.
         crop_to_box: Whether to crop every image to its box.
+        trimaps: Trimap of the object in every file, if there are any.
     """
     check_labels(labels, class_names, source)
     if not labels:
         raise damaged(source, "it lists no images of this split")
-    not_finite = next((box for box in boxes or () if not all(map(math.isfinite, box))), None)
+    not_finite = next((box for box in boxes or () if not all(map(math.isfinite, box or ()))), None)
     if not_finite is not None:
         raise damaged(source, f"expected boxes of finite numbers, got {not_finite}")
-    return LabeledFiles(paths, labels, class_names, transform, boxes, crop_to_box)
+    return LabeledFiles(paths, labels, class_names, transform, boxes, crop_to_box, trimaps)
 
 
 def check_labels(labels: Sequence[Any], class_names: Sequence[str], source: Path) -> None:

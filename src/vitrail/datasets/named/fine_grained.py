@@ -1,6 +1,6 @@
-"""Fine-grained data sets: birds, dogs, cars, aircraft and pets.
+"""Fine-grained data sets: birds, dogs, cars and aircraft.
 
-torchvision.datasets has readers of cars, aircraft and pets, but without the boxes of the cars, and with errors that do not name the
+torchvision.datasets has readers of cars and aircraft, but without the boxes of the cars, and with errors that do not name the
 damaged file and line; neither torchvision nor timm reads CUB-200-2011 or Stanford Dogs.
 """
 
@@ -146,28 +146,6 @@ def read_aircraft(
     rows = read_table(source, str, str)
     labels = labels_by_name([name for _, name in rows], class_names, source)
     return labeled_files([folder / f"{image}.jpg" for image, _ in rows], labels, class_names, transform, source)
-
-
-@named_data(
-    "oxford-pets",
-    "Oxford-IIIT Pet: 37 breeds of cats and dogs, 3,680 images to train, 3,669 to test",
-    layout="""
-oxford-iiit-pet/ (or this folder itself)
-  images/       Abyssinian_1.jpg ...
-  annotations/  trainval.txt test.txt
-""",
-    download="download images.tar.gz and annotations.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/pets/ and extract them there",
-    note="train is the official trainval; hold out a part of it",
-)
-def read_pets(root: Path, split: str, transform: Transform) -> LabeledImages:
-    """Read the pets."""
-    root = official_folder(root, "oxford-iiit-pet")
-    source, folder = root / "annotations" / f"{'trainval' if split == 'train' else 'test'}.txt", need(root / "images")
-    rows = read_table(source, str, int, int, int)
-    # american_bulldog_100
-    breeds = [(_replace_underscores(image.rpartition("_")[0]).title(), label) for image, label, _, _ in rows]
-    files, labels = [folder / f"{image}.jpg" for image, *_ in rows], [label - 1 for _, label in breeds]
-    return labeled_files(files, labels, class_names_by_label(breeds, source), transform, source)
 
 
 def _replace_underscores(name: str) -> str:

@@ -69,11 +69,11 @@ class Selection:
             return with_model_labels(make_mosaics(images, self.mosaic, self.limit, usable=usable), classifier)
         if self.explained == LABEL:
             images = with_model_labels(images, classifier)
+        if self.boxes:
+            return attach_boxes(images, preprocessing).subsample(self.limit)
         images = images.subsample(self.limit)
         if self.masks is not None:
             images = attach_masks(images, preprocessing, self.masks, self.root or Path())
-        elif self.boxes:
-            images = attach_boxes(images, preprocessing)
         else:
             images = attach_ground_truth(images, preprocessing)
         if plan.needs_ground_truth and not isinstance(images, GroundTruthImages):
