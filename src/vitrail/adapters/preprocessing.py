@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from vitrail.adapters.spectral_photo import SpectralPhoto
 from vitrail.core.errors import ImageError, InvalidInputError
@@ -20,6 +18,17 @@ from vitrail.core.types import Images
 
 MAX_RESIZED_PIXELS = 100_000_000
 """Largest resized photo, before the crop."""
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "nearest-exact": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+"""Pillow's filters by torchvision's names. Photos are prepared by Pillow alone, since it takes seconds to import torchvision."""
 
 CROP_MODES = ("center", "squash", "whole")
 
@@ -61,9 +70,10 @@ class Preprocessing(PlainFields):
             )
         if not _are_numbers((self.crop_fraction,)) or not 0 < self.crop_fraction <= 1:
             raise InvalidInputError(f"expected 0 < crop_fraction <= 1, got {self.crop_fraction}")
-        if not isinstance(self.interpolation, str) or self.interpolation not in {mode.value for mode in InterpolationMode}:
-            modes = ", ".join(sorted(mode.value for mode in InterpolationMode))
-            raise InvalidInputError(f"unknown interpolation {self.interpolation!r}; choose one of: {modes}")
+        if not isinstance(self.interpolation, str) or self.interpolation not in INTERPOLATIONS:
+            raise InvalidInputError(
+                f"unknown interpolation {self.interpolation!r}; choose one of: {', '.join(sorted(INTERPOLATIONS))}"
+            )
         if not _are_numbers(self.mean) or not _are_numbers(self.std) or len(self.mean) != len(self.std) or not self.mean:
             raise InvalidInputError(
                 f"expected mean and std of one finite number per channel, both of the same length, got {self.mean} and {self.std}"
@@ -135,14 +145,14 @@ class Preprocessing(PlainFields):
             InvalidInputError: The photo does not have the network's number of channels.
         """
         self.check(image)
-        size, cropped = list(self.resized_size(image.height, image.width)), list(self.seen_size(image.height, image.width))
-        mode = InterpolationMode(self.interpolation)
-        photo: Any = self._read_samples(image) if isinstance(image, SpectralPhoto) else self._convert(image)
-        pixels = transforms.center_crop(transforms.resize(photo, size, mode, antialias=True), cropped)
-        if isinstance(pixels, Image.Image):
-            pixels = transforms.to_dtype(transforms.pil_to_tensor(pixels), torch.float32, scale=True)
-        # Bicubic interpolation of floating-point numbers overshoots.
-        return transforms.normalize(pixels.clamp(0, 1), list(self.mean), list(self.std))
+        size, seen = self.resized_size(image.height, image.width), self.seen_size(image.height, image.width)
+        if isinstance(image, SpectralPhoto):
+            pixels = _center_crop(self._resize_samples(image, size), seen)
+        else:
+            resized = self._convert(image).resize(size[::-1], INTERPOLATIONS[self.interpolation])
+            pixels = _center_crop(_to_tensor(resized), seen).to(torch.float32) * (1 / 255)
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
 
     def _convert(self, image: Image.Image) -> Image.Image:
         if self.num_channels not in (1, 3):
@@ -152,7 +162,7 @@ class Preprocessing(PlainFields):
             )
         return image.convert("L" if self.num_channels == 1 else "RGB")
 
-    def _read_samples(self, photo: SpectralPhoto) -> Float[Tensor, "channels height width"]:
+    def _resize_samples(self, photo: SpectralPhoto, size: tuple[int, int]) -> Float[Tensor, "channels height width"]:
         if len(photo.samples) != self.num_channels:
             raise InvalidInputError(
                 f"expected a photo of {self.num_channels} channels, as the network's preprocessing, got {len(photo.samples)}; pass "
@@ -164,7 +174,11 @@ class Preprocessing(PlainFields):
                 f"expected an interpolation of {', '.join(TENSOR_INTERPOLATIONS)} for photos of {self.num_channels} channels, got "
                 f"{self.interpolation!r}; choose one of these"
             )
-        return torch.from_numpy(photo.samples)
+        from torchvision.transforms.v2 import InterpolationMode, functional  # noqa: PLC0415 (takes seconds)
+
+        samples = torch.from_numpy(photo.samples)
+        resized = functional.resize(samples, list(size), InterpolationMode(self.interpolation), antialias=True)
+        return resized.clamp(0, 1)  # Bicubic interpolation of floating-point numbers overshoots.
 
     def region(self, mask: Bool[np.ndarray, "rows cols"]) -> Bool[Tensor, "height width"]:
         """Resize and crop a mask of a photo as the photo itself, by nearest neighbor.
@@ -175,9 +189,8 @@ class Preprocessing(PlainFields):
         Returns:
             In the pixels of the network's input.
         """
-        resized_size = list(self.resized_size(*mask.shape))
-        resized = transforms.resize(Image.fromarray(mask.astype(np.uint8)), resized_size, InterpolationMode.NEAREST)
-        return transforms.pil_to_tensor(transforms.center_crop(resized, list(self.seen_size(*mask.shape))))[0].bool()
+        resized = Image.fromarray(mask.astype(np.uint8)).resize(self.resized_size(*mask.shape)[::-1], Image.Resampling.NEAREST)
+        return _center_crop(_to_tensor(resized), self.seen_size(*mask.shape))[0].bool()
 
     def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Return left, top, right and bottom of the part of a photo that the network sees, in the photo's own pixels."""
@@ -191,6 +204,17 @@ class Preprocessing(PlainFields):
         """Undo the normalization; returns pixels in [0, 1]."""
         mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return (images * std + mean).clamp(0, 1)
+
+
+def _to_tensor(image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+    return torch.from_numpy(np.array(image)).view(image.height, image.width, -1).permute(2, 0, 1)
+
+
+def _center_crop(pixels: Shaped[Tensor, "channels rows cols"], size: tuple[int, int]) -> Shaped[Tensor, "channels height width"]:
+    """Cut the center out; of an odd margin, the larger half may be on either side, as in torchvision."""
+    height, width = size
+    top, left = (round((whole - part) / 2) for whole, part in zip(pixels.shape[1:], size, strict=True))
+    return pixels[:, top : top + height, left : left + width]
 
 
 def _are_numbers(values: Any, kind: Any = Real) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from vitrail.core.errors import CheckpointError, InvalidInputError
 
@@ -38,6 +38,8 @@ NUM_SPARE = 50_000_000
 
 NAMES_OF_CLASSES = ("id2label", "label2id", "label_names", "label_descriptions")
 """Fields whose keys or values are class names."""
+
+DRAWN_IN_PLACE = (Tensor.normal_, Tensor.uniform_)
 
 Built = TypeVar("Built", bound=nn.Module)
 
@@ -127,19 +129,25 @@ def _too_few_bytes(source: str, numbers: int, num_bytes: int) -> CheckpointError
     )
 
 
-class _ParameterCounter(TorchDispatchMode):
-    """Counts the elements of all tensors that are created from scratch."""
+class _ParameterCounter(TorchFunctionMode):
+    """Counts the elements of all tensors that are created from scratch, and draws no random numbers, of which the meta device has none.
+
+    Modes of operators, and random numbers on the meta device, make torch import its compiler, which takes seconds.
+    """
 
     def __init__(self, limit: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        super().__init__()
         self.limit, self.numbers, self.tensors = limit, 0, 0
 
     @property
     def exceeded(self) -> bool:
         return self.numbers > self.limit or self.tensors > MAX_TENSORS
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in DRAWN_IN_PLACE or getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        result = func(*args, **kwargs)
         if isinstance(result, Tensor) and not any(isinstance(value, Tensor) for value in args):
             self.numbers, self.tensors = self.numbers + result.numel(), self.tensors + 1
             if self.exceeded:

@@ -4,12 +4,11 @@ Source: arXiv:2502.17196, section 3.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from vitrail.core.types import Patches
 from vitrail.models.hit.config import HiTConfig
@@ -80,6 +79,21 @@ class ClassAttention(nn.Module):
         return Gathered(self.out_proj(heads.flatten(-2)), weights, patches)
 
 
+@final
+class StochasticDepth(nn.Dropout):
+    """In training, drops the update of random images as a whole.
+
+    torchvision has it too, but takes seconds to import.
+
+    Source: Huang et al. 2016, arXiv:1603.09382.
+    """
+
+    def forward(self, input: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:  # noqa: A002 (torch's name for it)
+        if not self.training or self.p == 0:
+            return input
+        return input * super().forward(input.new_ones(len(input), 1, 1))
+
+
 class HiTLayer(nn.Module):
     """One layer: the class token attends to the patches, and every patch runs through the MLP.
 
@@ -99,7 +113,7 @@ class HiTLayer(nn.Module):
             nn.Linear(hidden, width),
             nn.Dropout(config.dropout),
         )
-        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.drop_path = StochasticDepth(drop_path)
         self.dropout = nn.Dropout(config.dropout)
         for module in self.mlp:
             if isinstance(module, nn.Linear):

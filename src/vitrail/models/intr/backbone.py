@@ -7,10 +7,8 @@ from itertools import chain
 from typing import Any, cast
 
 import torch
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from vitrail.core.errors import InvalidInputError, first_line
 from vitrail.core.hooks import inspecting
@@ -77,17 +75,16 @@ class ConvNorm(nn.Module):
         norm: A frozen or trainable batch norm; a trainable one is folded in evaluation mode only.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: nn.Module) -> None:
         super().__init__()
         self.conv, self.norm = conv, norm
 
     def forward(self, features: Features) -> Float[Tensor, "b convolved convolved_rows convolved_cols"]:
-        conv, norm = self.conv, self.norm
+        conv, norm = self.conv, cast(Any, self.norm)
         if isinstance(norm, nn.BatchNorm2d) and norm.training:
             return norm(conv(features))
-        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-        scale = norm.weight * (variance + norm.eps).rsqrt()
-        shift = norm.bias - mean * scale
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
         # Folded in every pass: it costs as much as one pixel's convolution, and weights may change at any time.
         weight = conv.weight * scale[:, None, None, None]
         return nn.functional.conv2d(features, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -111,6 +108,9 @@ class ResNet(Backbone):
             raise InvalidInputError(f"expected a backbone {', '.join(RESNETS)}, or timm:NAME, got {name!r}")
         if dilation and name in ("resnet18", "resnet34"):
             raise InvalidInputError(f"expected resnet50 or resnet101 for dilation, which torchvision's {name} does not support")
+        import torchvision  # noqa: PLC0415 (takes seconds)
+        from torchvision.ops import FrozenBatchNorm2d  # noqa: PLC0415
+
         network = getattr(torchvision.models, name)(
             norm_layer=FrozenBatchNorm2d if frozen else nn.BatchNorm2d, replace_stride_with_dilation=[False, False, dilation]
         )
