@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vitrail.adapters import Preprocessing
 from vitrail.adapters.spectral_photo import SpectralPhoto
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.datasets.file_search import is_folder
 from vitrail.datasets.image_io import decode_image, open_image
 from vitrail.datasets.image_limits import MAX_BYTES
 from vitrail.datasets.photo_urls import download_photo, is_url
@@ -107,6 +108,11 @@ def _open_file(photo: Any, num_channels: int) -> SourcedPhoto:
     if isinstance(photo, str) and is_url(photo):
         return SourcedPhoto(decode_image(download_photo(photo), photo), photo)
     if isinstance(photo, str | Path):
+        if is_folder(Path(photo)):
+            raise ImageError(
+                f"expected a photo, got the folder {photo}; explain its photos by vitrail.explain_files([folder], ...), or a large folder "
+                "by vitrail.explain_folder"
+            )
         return SourcedPhoto(open_image(photo, num_channels), str(photo))
     content = photo if isinstance(photo, bytes) else photo.read(MAX_BYTES + 1)
     if not isinstance(content, bytes):
