@@ -156,7 +156,7 @@ def test_models_that_cannot_be_compared(models, message, run_vitrail, photos, ti
         (("--method", "random,rnadom"), "unknown method 'rnadom'"),
         (("--metric", "localization"), "--masks"),
         (("--target", "label"), "sub-folder"),
-        (("--boxes",), "a box around the object"),
+        (("--boxes",), "boxes around the objects"),
     ],
 )
 def test_bad_options_are_named(options, message, run_vitrail, photos, tiny_model_file, vit_file, tmp_path):
@@ -175,6 +175,18 @@ def test_other_settings_need_another_folder(run_compare, run_vitrail, photos, ti
     code, _printed, err = run_vitrail("compare", photos[0].parent, "-m", models, *arguments)
     assert (code, "metrics.hit.num_steps: 2 there, 3 now" in err) == (2, True)
     assert snapshot(out) == before
+
+
+def test_a_model_that_a_protocol_cannot_measure_is_refused_before_any_is_scored(run_vitrail, photos, vit_file, tmp_path):
+    convnext = build("timm:convnext_atto", num_classes=7, class_names=CLASS_NAMES, image_size=(32, 32), depths=[1] * 4, dims=[8] * 4)
+    vitrail.save(convnext, tmp_path / "convnext.safetensors")
+    models = f"{vit_file},{tmp_path / 'convnext.safetensors'}"
+    arguments = ("compare", photos[0].parent, "-m", models, "--protocol", "tokens", "--device", "cpu", "-o", tmp_path / "out")
+    code, _, err = run_vitrail(*arguments)
+    assert code == 2
+    assert "convnext" in err
+    assert "scoring" not in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_models_with_the_same_name_are_distinguished_or_refused(run_vitrail, plain_pictures, photos, tiny_model_file, tmp_path):

@@ -6,13 +6,25 @@ from typing import TypeVar
 import numpy as np
 
 from vitrail.adapters import Classifier
-from vitrail.datasets.dataset import Batch, LabeledImages, Unreadable
+from vitrail.datasets.collate import collate_by_size
+from vitrail.datasets.dataset import Batch, LabeledImages, Sample, Unreadable
 from vitrail.runs.shards import Shard
 
 S = TypeVar("S", bound=Shard)
 
 Columns = tuple[np.ndarray, ...]
 """One entry per image each, the first with the indices of the images."""
+
+
+FEW_IMAGES = 4
+"""How many images are tried to find one that can be read."""
+
+
+def read_first(images: LabeledImages) -> Sequence[Batch]:
+    """Return a batch of one image, the first of a few that can be read; nothing if none of them can."""
+    samples = map(images.__getitem__, range(min(FEW_IMAGES, len(images))))
+    sample = next((sample for sample in samples if isinstance(sample, Sample)), None)
+    return () if sample is None else collate_by_size([sample])
 
 
 def move_readable(batches: Sequence[Batch], classifier: Classifier) -> Iterator[Batch]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vitrail.core.distributed import world_size
 from vitrail.core.progress import format_seconds
-from vitrail.datasets.collate import collate_by_size
-from vitrail.datasets.dataset import LabeledImages, Sample
+from vitrail.datasets.dataset import LabeledImages
+from vitrail.evaluation.batches import FEW_IMAGES, read_first
 from vitrail.evaluation.scoring.measuring import BatchMeasurer
 from vitrail.runs.shards import FOLDER
 
@@ -16,9 +16,6 @@ logger = logging.getLogger(__name__)
 
 LONG_RUN = 60.0
 """Seconds; the expected time of longer runs is reported."""
-
-FEW_IMAGES = 4
-"""Below, measuring one image first would take a large part of the run."""
 
 
 def tell_expected_time(
@@ -34,13 +31,11 @@ def tell_expected_time(
         folder: The run directory, where batches of an interrupted run may lie.
     """
     num_left = len(images) - batch_size * len(list((folder / FOLDER).glob("*.npz")))
-    if num_left < FEW_IMAGES:
-        return
-    sample = next((sample for sample in map(images.__getitem__, range(FEW_IMAGES)) if isinstance(sample, Sample)), None)
-    if sample is None:
+    # Of few images, one would take a large part of the run.
+    if num_left < FEW_IMAGES or not (batches := read_first(images)):
         return
     start = clock()
-    measurer.measure_shard(collate_by_size([sample]), with_effect=False)
+    measurer.measure_shard(batches, with_effect=False)
     # One image alone takes longer than its share of a batch: an upper bound.
     seconds = (clock() - start) * num_left / world_size()
     if seconds > LONG_RUN:

@@ -13,7 +13,7 @@ from vitrail.core.json_io import json_text, parse_json
 from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledImages
 from vitrail.datasets.source import TEST_SPLITS, DataSource
-from vitrail.evaluation.batches import index_by_name
+from vitrail.evaluation.batches import index_by_name, read_first
 from vitrail.evaluation.scoring.ceiling import FOLDER as CEILING_FOLDER
 from vitrail.evaluation.scoring.ceiling import check_ceiling, measure_ceiling
 from vitrail.evaluation.scoring.cost import count_passes_of_first
@@ -27,7 +27,8 @@ from vitrail.evaluation.scoring.selection import LABEL, Selection
 from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.evaluation.scoring.stale_results import PICTURES
 from vitrail.evaluation.scoring.table import Table
-from vitrail.explainers import Explainer
+from vitrail.explainers import Explainer, make_explainer
+from vitrail.metrics.statistics import CONTROL
 from vitrail.runs.claim import RunDirectory, expect_outside
 from vitrail.runs.manifest import METRICS, Manifest, describe_method, describe_model, fingerprint_images
 from vitrail.runs.shards import FOLDER, remove_shards
@@ -93,6 +94,18 @@ class ScoringRun:
             if rank() == 0:
                 write_results(folder, scores.table, captions)
         return scores
+
+    def try_models(self, models: Iterable[Classifier]) -> None:
+        """Measure one image by the control under every model, so that one that cannot be measured is refused before any is scored.
+
+        Raises:
+            VitrailError: What is measured is not possible for one of the models.
+        """
+        for classifier in models:
+            images = self.read_images(classifier)
+            control = [make_explainer(CONTROL, classifier)]
+            measurer = BatchMeasurer(classifier, control, self.plan, self._target(classifier), index_by_name(images))
+            measurer.measure_shard(read_first(images), with_effect=False)
 
     def compare_into(self, folder: Path, names: Sequence[str], models: Iterable[NamedMethods]) -> Table:
         """Score several models like `score_into`, each into a subfolder of its name, and write one report of all.
