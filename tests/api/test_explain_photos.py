@@ -170,7 +170,9 @@ def test_other_things_are_refused_in_a_sentence(photos, message, classifier):
 
 def test_a_folder_is_refused_with_the_function_for_folders(classifier, tmp_path):
     for folder in (tmp_path, str(tmp_path)):
-        with pytest.raises(ImageError, match=r"got the folder .*; explain its photos by vitrail.explain_files\(\[folder\], \.\.\.\)"):
+        with pytest.raises(
+            ImageError, match=r"got the folder .*; explain its photos by vitrail.explain_files\(\[folder\], \.\.\.\)"
+        ):
             vitrail.explain(classifier, folder)
 
 

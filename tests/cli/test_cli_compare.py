@@ -178,7 +178,9 @@ def test_other_settings_need_another_folder(run_compare, run_vitrail, photos, ti
 
 
 def test_a_model_that_a_protocol_cannot_measure_is_refused_before_any_is_scored(run_vitrail, photos, vit_file, tmp_path):
-    convnext = build("timm:convnext_atto", num_classes=7, class_names=CLASS_NAMES, image_size=(32, 32), depths=[1] * 4, dims=[8] * 4)
+    convnext = build(
+        "timm:convnext_atto", num_classes=7, class_names=CLASS_NAMES, image_size=(32, 32), depths=[1] * 4, dims=[8] * 4
+    )
     vitrail.save(convnext, tmp_path / "convnext.safetensors")
     models = f"{vit_file},{tmp_path / 'convnext.safetensors'}"
     arguments = ("compare", photos[0].parent, "-m", models, "--protocol", "tokens", "--device", "cpu", "-o", tmp_path / "out")

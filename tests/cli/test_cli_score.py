@@ -367,7 +367,7 @@ BAD = {
     "order": (("--metric", "masks", "--order", "least"), ["--steps and --order together with --protocol"]),
     "no answers": (("--metric", "localization"), ["localization", "--masks, --boxes or --mosaic"]),
     "no masks": (("--masks", "nowhere"), ["no such folder of masks: nowhere"]),
-    "no boxes": (("--boxes",), ["a box around the object", "5 of 5"]),
+    "no boxes": (("--boxes",), ["boxes around the objects", "any of 5"]),
     "two answers": (("--boxes", "--masks", "nowhere"), ["one source of ground truth, got masks and boxes"]),
     "mosaics and masks": (("--mosaic", 2, "--masks", "nowhere"), ["one source of ground truth, got masks and mosaic"]),
     "target of a mosaic": (("--mosaic", 2, "--target", "blue"), ["no target for mosaics", "'blue'"]),

@@ -210,7 +210,9 @@ def _to_tensor(image: Image.Image) -> UInt8[Tensor, "channels height width"]:
     return torch.from_numpy(np.array(image)).view(image.height, image.width, -1).permute(2, 0, 1)
 
 
-def _center_crop(pixels: Shaped[Tensor, "channels rows cols"], size: tuple[int, int]) -> Shaped[Tensor, "channels height width"]:
+def _center_crop(
+    pixels: Shaped[Tensor, "channels rows cols"], size: tuple[int, int]
+) -> Shaped[Tensor, "channels height width"]:
     """Cut the center out; of an odd margin, the larger half may be on either side, as in torchvision."""
     height, width = size
     top, left = (round((whole - part) / 2) for whole, part in zip(pixels.shape[1:], size, strict=True))
