@@ -12,7 +12,7 @@ from vitrail.explainers import make_explainer
 from vitrail.explainers._trained_masks import list_bundled_masks
 from vitrail.metrics.localization import pointing_chance, pointing_hits
 
-MAX_BYTES = 12 * 1000 * 1000
+MAX_BYTES = 40 * 1000 * 1000
 
 
 def test_all_bundled_models_together_are_small():
