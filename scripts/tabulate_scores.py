@@ -18,7 +18,7 @@ def tabulate(summary: Mapping[str, Any], measures: Sequence[str]) -> list[str]:
     methods = summary["methods"]
     first = measures[0]
     sign = -1 if summary["measures"][first]["better"] == "higher" else 1
-    order = sorted(methods, key=lambda name: sign * methods[name]["measures"].get(first, {"mean": float("nan")})["mean"])
+    order = sorted(methods, key=lambda name: sign * methods[name]["measures"].get(first, {"mean": sign * float("inf")})["mean"])
     rows = [
         ["method", "passes", *(f"`{measure}`" for measure in measures)],
         ["---"] * (2 + len(measures)),

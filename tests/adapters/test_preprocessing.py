@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS, Preprocessing, resize_within
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.resizing import MAX_RESIZED_PIXELS, resize_within
 from vitrail.core.errors import ImageError, InvalidInputError
 
 PHOTO_SIZES = {

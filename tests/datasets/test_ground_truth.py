@@ -357,6 +357,14 @@ def test_trimaps_and_heads_of_pets_are_ground_truth(tmp_path, caplog):
     assert pets[0].ground_truth is None
 
 
+def test_a_breed_that_one_list_lacks_has_the_same_label_in_both(tmp_path):
+    folder = write_pets(tmp_path, TRIMAP)
+    (folder / "annotations" / "trainval.txt").write_text("Bengal_2 6 1 2\n")
+    train, test = (read_data("oxford-pets", tmp_path, split, WHOLE) for split in ("train", "test"))
+    assert train.class_names == test.class_names == ["American Bulldog", "Bengal"]
+    assert (train.labels, test.labels) == ([1], [1, 0])
+
+
 def test_a_trimap_is_no_mask_and_a_mask_is_no_trimap(tmp_path):
     folder = write_pets(tmp_path, np.where(TRIMAP == 1, 255, 0).astype(np.uint8))
     _, unreadable = attach_ground_truth(read_data("oxford-pets", tmp_path, "test", WHOLE), WHOLE)

@@ -11,7 +11,7 @@ import vitrail.models
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.models.hit import HIT_SIZES, HiT, HiTConfig
 from vitrail.models.hit.checkpoints import to_own_names
-from vitrail.models.hit.layers import ClassAttention
+from vitrail.models.hit.layers import ClassAttention, StochasticDepth
 
 BUILDERS = {
     "plain": networks.hit,
@@ -306,6 +306,15 @@ def test_configuration_survives_json():
 
     config = HiTConfig(image_size=(16, 32), patch_size=4, depths=(1, 1), widths=(16, 24), num_heads=4)
     assert HiTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
+    torch.manual_seed(0)
+    kept = StochasticDepth(0.25).train()(torch.ones(4000, 2, 3))
+    rows = kept[:, 0, 0]
+    assert torch.equal(kept, rows[:, None, None].expand_as(kept))
+    assert set(rows.unique().tolist()) == {0.0, float(torch.tensor(1 / 0.75))}
+    assert float(rows.mean()) == pytest.approx(1, abs=0.04)
 
 
 def test_drop_path_and_dropout_act_in_training_only():

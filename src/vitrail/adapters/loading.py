@@ -16,7 +16,8 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.devices import check_device
 from vitrail.adapters.libraries import ENTRIES, get_library
 from vitrail.adapters.local_files import BUNDLED, bundled_models, check_bundled, find_folder_source, load_bundled, load_local
-from vitrail.adapters.preprocessing import MAX_RESIZED_PIXELS, Preprocessing
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.resizing import MAX_RESIZED_PIXELS
 from vitrail.adapters.user_code import check_user_code, is_user_code, load_user_code
 from vitrail.adapters.weight_files import fill_with_weights, load_with_weights
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError

@@ -142,7 +142,7 @@ def compare(
     run = make_run(data, protocol, metrics, more)
     models = list(models)
     if len(models) > 1:
-        run.try_models(classifier for classifier, _ in prepare_models(models, [CONTROL], {**more, "method_options": None}))
+        run.try_models(prepare_models(models, [CONTROL], {**more, "method_options": None}))
     prepared = prepare_models(models, methods, more)
     if (out := more.get("out")) is not None:
         return run.compare_into(Path(out), [_describe(model) for model in models], prepared)

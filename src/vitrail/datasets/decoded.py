@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vitrail.adapters.preprocessing import resize_within
+from vitrail.adapters.resizing import resize_within
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.progress import progress
 from vitrail.datasets.dataset import LabeledImages, Transform, Unreadable

@@ -23,7 +23,7 @@ MAX_SIDE = 65_535
 """Longest side in pixels, as in a JPEG."""
 
 MAX_ASPECT = 10_000
-"""Longer side over shorter side. Preprocessing has a stricter limit: `vitrail.adapters.preprocessing.refuse_thin`."""
+"""Longer side over shorter side. Preprocessing has a stricter limit: `vitrail.adapters.resizing.refuse_thin`."""
 
 MAX_BYTES = 1000 * MEGA
 """Largest image file."""

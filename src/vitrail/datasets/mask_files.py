@@ -104,7 +104,7 @@ def _to_mask(image: Image.Image, path: Path) -> Mask:
     if _is_trimap(np.asarray(image)) and (np.asarray(image) == BACKGROUND).any():
         raise ImageError(
             f"expected a mask that is 0 outside of the object, got a trimap, which is {BACKGROUND} there, in {path}; score with --data-set "
-            f"oxford-pets, which reads trimaps, or save it as a mask"
+            "oxford-pets, which reads trimaps, or save it as a mask"
         )
     pixels = np.asarray(image).reshape(image.height, image.width, -1)
     return (pixels > threshold).any(-1) & visible

@@ -40,6 +40,7 @@ NAMES_OF_CLASSES = ("id2label", "label2id", "label_names", "label_descriptions")
 """Fields whose keys or values are class names."""
 
 DRAWN_IN_PLACE = (Tensor.normal_, Tensor.uniform_)
+"""Methods that draw random numbers, by which networks initialize their weights."""
 
 Built = TypeVar("Built", bound=nn.Module)
 

@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import Compose, RandomChoice, RandomCrop, RandomHorizontalFlip
 from torchvision.transforms.v2.functional import resize
 
-from vitrail.adapters.preprocessing import refuse_thin, resize_within
+from vitrail.adapters.resizing import refuse_thin, resize_within
 
 SIDES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
 """Choices for the shorter side of the result."""

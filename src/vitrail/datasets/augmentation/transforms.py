@@ -21,7 +21,8 @@ from torchvision.transforms import (
 from torchvision.transforms.functional import resize
 from torchvision.transforms.v2 import GaussianNoise
 
-from vitrail.adapters.preprocessing import Preprocessing, refuse_thin
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.resizing import refuse_thin
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.augmentation.detr import detr_geometry
 from vitrail.datasets.dataset import Transform

@@ -27,10 +27,12 @@ oxford-iiit-pet/ (or this folder itself)
 def read_pets(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read the pets of all breeds that the lists name, with the boxes around their heads; most test images have none."""
     root = official_folder(root, "oxford-iiit-pet")
-    source, folder = root / "annotations" / f"{'trainval' if split == 'train' else 'test'}.txt", need(root / "images")
+    sources = {split: root / "annotations" / f"{name}.txt" for split, name in (("train", "trainval"), ("test", "test"))}
+    source, folder = sources[split], need(root / "images")
     rows = read_table(source, str, int, int, int)
-    # american_bulldog_100
-    breeds = {number: image.rpartition("_")[0].replace("_", " ").title() for image, number, _, _ in rows}
+    # Both lists, so that a breed has the same label in both, although one of them may lack it. american_bulldog_100
+    listed = [row for path in sources.values() if path.exists() for row in read_table(path, str, int, int, int)]
+    breeds = {number: image.rpartition("_")[0].replace("_", " ").title() for image, number, _, _ in listed}
     labels = {number: label for label, number in enumerate(sorted(breeds))}
     if (first := min(breeds)) < 1:
         raise damaged(source, f"expected numbers of breeds from 1, got {first}")
@@ -52,8 +54,8 @@ def _read_head(path: Path) -> Box | None:
     if not path.exists():
         return None
     try:
-        edges = [float(ElementTree.parse(path).findtext(f".//bndbox/{edge}", "")) for edge in ("xmin", "ymin", "xmax", "ymax")]
+        box = ElementTree.parse(path)
+        left, top, right, bottom = (float(box.findtext(f".//bndbox/{edge}", "")) for edge in ("xmin", "ymin", "xmax", "ymax"))
     except (ElementTree.ParseError, ValueError) as error:
         raise damaged(path, f"expected XML with a box, {error}") from None
-    left, top, right, bottom = edges
     return left - 1, top - 1, right, bottom

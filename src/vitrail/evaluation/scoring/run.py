@@ -27,8 +27,7 @@ from vitrail.evaluation.scoring.selection import LABEL, Selection
 from vitrail.evaluation.scoring.sheets import write_sheets
 from vitrail.evaluation.scoring.stale_results import PICTURES
 from vitrail.evaluation.scoring.table import Table
-from vitrail.explainers import Explainer, make_explainer
-from vitrail.metrics.statistics import CONTROL
+from vitrail.explainers import Explainer
 from vitrail.runs.claim import RunDirectory, expect_outside
 from vitrail.runs.manifest import METRICS, Manifest, describe_method, describe_model, fingerprint_images
 from vitrail.runs.shards import FOLDER, remove_shards
@@ -95,16 +94,15 @@ class ScoringRun:
                 write_results(folder, scores.table, captions)
         return scores
 
-    def try_models(self, models: Iterable[Classifier]) -> None:
-        """Measure one image by the control under every model, so that one that cannot be measured is refused before any is scored.
+    def try_models(self, models: Iterable[NamedMethods]) -> None:
+        """Measure one image under every model, so that one that cannot be measured is refused before any is scored.
 
         Raises:
             VitrailError: What is measured is not possible for one of the models.
         """
-        for classifier in models:
+        for classifier, explainers in models:
             images = self.read_images(classifier)
-            control = [make_explainer(CONTROL, classifier)]
-            measurer = BatchMeasurer(classifier, control, self.plan, self._target(classifier), index_by_name(images))
+            measurer = BatchMeasurer(classifier, explainers, self.plan, self._target(classifier), index_by_name(images))
             measurer.measure_shard(read_first(images), with_effect=False)
 
     def compare_into(self, folder: Path, names: Sequence[str], models: Iterable[NamedMethods]) -> Table:
