@@ -7,7 +7,7 @@ ALL = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 GATE_RECIPES = [name for name in ALL if "\ndiffmask:" in (CONFIGS / name).read_text(encoding="utf-8")]
 RECIPES = [name for name in ALL if name not in GATE_RECIPES]
 """Recipes of classifiers."""
-OWN_RECIPES = [name for name in ALL if name.startswith(("cifar10", "birds", "imagenette")) or "counting" in name]
+OWN_RECIPES = [name for name in ALL if name.startswith(("cifar10", "birds", "imagenette", "pets-")) or "counting" in name]
 """Small recipes that reproduce no paper."""
 BASES = [name for name in RECIPES if name.startswith("diffmask") and name not in OWN_RECIPES]
 HITS = {

@@ -18,6 +18,7 @@ from vitrail.evaluation.scoring.files import write_comparisons
 from vitrail.evaluation.scoring.report import file_name, write_results
 from vitrail.evaluation.scoring.sheets import EXTREMES, MASKS, _find_extremes, write_sheets
 from vitrail.evaluation.scoring.table import Table
+from vitrail.evaluation.scoring.verdict import Verdict
 from vitrail.explainers import make_explainer
 from vitrail.metrics import Protocol
 
@@ -272,6 +273,17 @@ def test_a_first_method_that_is_undefined_has_no_extremes(tmp_path):
     explainers = [make_explainer("random", classifier), Exact(classifier)]
     scores = score(classifier, images, explainers, plan)
     write_sheets(tmp_path, scores, plan, images, explainers)
+
+
+def test_extremes_are_those_of_the_recommended_method(tmp_path, monkeypatch):
+    classifier = additive()
+    images, plan = ImageFolder.scan(gray_photos(tmp_path / "gray"), classifier.preprocessing), Plan.create({"logit": LOGIT})
+    explainers = [make_explainer("random", classifier), Exact(classifier)]
+    scores = score(classifier, images, explainers, plan, target=0)
+    assert "images of random by" in write_sheets(tmp_path, scores, plan, images, explainers)[EXTREMES]
+    recommended = Verdict(scores.model, explainers[1].name, ())
+    monkeypatch.setattr("vitrail.evaluation.scoring.sheets.reach_verdict", lambda _: recommended)
+    assert f"images of {recommended.method} by" in write_sheets(tmp_path, scores, plan, images, explainers)[EXTREMES]
 
 
 def test_page_warns_of_methods_not_better_than_random(tmp_path):

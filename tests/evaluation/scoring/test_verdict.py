@@ -59,6 +59,18 @@ def test_indistinguishable_methods_are_reported():
     assert "It is not distinguishable from" in str(verdict)
 
 
+def test_of_methods_with_the_same_rank_the_cheapest_is_named():
+    verdict = reach_verdict(scores({"a": [5, -4], "b": [4, -5], "random": [0, 0]}, {"a": 10, "b": 1}))
+    assert verdict.method == "b"
+    assert verdict.sentences[0].endswith("the best mean rank of 2 methods over 2 measures on 40 images, shared with a.")
+
+
+def test_a_cheaper_method_that_loses_nothing_is_named():
+    verdict = reach_verdict(scores({"a": [5.15, -5.15], "b": [5, -5], "random": [0, 0]}, {"a": 10, "b": 1}))
+    assert verdict.method == "a"
+    assert "b costs one forward pass (10 ms here), and is not significantly worse on any measure." in verdict.sentences
+
+
 def test_a_cheaper_method_is_named_with_what_it_loses():
     verdict = reach_verdict(scores({"a": [5, -5], "b": [4, -5], "random": [0, 0]}, {"a": 10, "b": 1}))
     assert "b costs one forward pass (10 ms here), and is significantly worse on 1 of 2 measures." in verdict.sentences

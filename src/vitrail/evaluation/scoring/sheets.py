@@ -11,6 +11,7 @@ from vitrail.datasets.dataset import LabeledImages, Sample
 from vitrail.datasets.ground_truth import GroundTruthImages
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
+from vitrail.evaluation.scoring.verdict import reach_verdict
 from vitrail.explainers import Explainer
 from vitrail.metrics.masks import Masks, threshold_relevance
 from vitrail.viz.sheet import SheetRow, contact_sheet
@@ -33,8 +34,9 @@ def write_sheets(
 ) -> dict[str, str]:
     """Write the contact sheets of a model's scores.
 
-    extremes.png has the best, median and worst images of the first method by the first measure that has a direction; masks.png, if maps
-    were cut into masks, what these keep. The images are explained again, since relevance is not stored.
+    extremes.png has the best, median and worst images of the recommended method, or of the first one if none is recommended, by the
+    first measure that has a direction; masks.png, if maps were cut into masks, what these keep. The images are explained again, since
+    relevance is not stored.
 
     Returns:
         Captions of the sheets by file name.
@@ -56,9 +58,11 @@ def _extreme_rows(scores: Scores, images: LabeledImages, explainers: Sequence[Ex
     if not directed:
         return [], ""
     column, maker = scores.columns[directed[0]], _RowMaker(scores, images, explainers)
-    extremes = _find_extremes(scores.values[0, :, directed[0]], column.measure.better == "higher")
+    method = reach_verdict(scores).method or scores.methods[0]
+    values = scores.values[scores.methods.index(method), :, directed[0]]
+    extremes = _find_extremes(values, column.measure.better == "higher")
     rows = [maker.make_row(int(scores.indices[i]), f"{kind} {value:.3f}\n") for kind, i, value in extremes]
-    caption = f"The best, median and worst images of {scores.methods[0]} by {column.name}, explained by all methods."
+    caption = f"The best, median and worst images of {method} by {column.name}, explained by all methods."
     return [row for row in rows if row is not None], caption
 
 

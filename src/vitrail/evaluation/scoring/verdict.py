@@ -43,7 +43,8 @@ class Verdict:
 def reach_verdict(scores: Scores) -> Verdict:
     """Draw the conclusion of a scoring run.
 
-    The method with the best mean rank is chosen among those that are significantly better than the control on most measures.
+    The method with the best mean rank is chosen among those that are significantly better than the control on most measures; of
+    methods with the same rank, the cheapest.
     """
     table = scores.table
     methods = [name for name in scores.methods if name not in EXPLAINERS or not EXPLAINERS[name].is_control]
@@ -66,9 +67,10 @@ def reach_verdict(scores: Scores) -> Verdict:
         return Verdict(scores.model, None, (sentence, *open_questions))
     columns = np.array([table.names.index(name) for name in measures])
     ranks = dict(zip(table.methods, table.ranks[:, columns].mean(1).tolist(), strict=True))
-    order = sorted(methods, key=ranks.__getitem__)
-    best = min(proven, key=ranks.__getitem__)
-    sentences = [_recommend(scores, best, order, measures), _compare_with_control(table, best, unproven[best], measures)]
+    order = sorted(methods, key=lambda name: (ranks[name], name not in proven, scores.cost[name].passes))
+    best = next(name for name in order if name in proven)
+    tied = [name for name in order if ranks[name] == ranks[best] and name != best]
+    sentences = [_recommend(scores, best, order, tied, measures), _compare_with_control(table, best, unproven[best], measures)]
     others = [name for name in order if name != best]
     if others:
         sentences.append(_compare_with_runner_up(table, best, others[0], measures))
@@ -83,14 +85,14 @@ def _find_measures(table: Table) -> list[str]:
     return [column.name for i, column in enumerate(table.columns) if column.measure.better and counts[:, i].all()]
 
 
-def _recommend(scores: Scores, best: str, order: Sequence[str], measures: Sequence[str]) -> str:
+def _recommend(scores: Scores, best: str, order: Sequence[str], tied: Sequence[str], measures: Sequence[str]) -> str:
     if len(order) == 1:
         return f"{best} is the only method that was scored for {scores.model}, on {_count(scores)}."
-    reason = (
-        f"it has the best mean rank of {len(order)} methods over {_measures(measures)} on {_count(scores)}"
-        if best == order[0]
-        else f"{order[0]} ranks better, but is not significantly better than random on most measures"
-    )
+    if best != order[0]:
+        reason = f"{order[0]} ranks better, but is not significantly better than random on most measures"
+    else:
+        reason = f"it has the best mean rank of {len(order)} methods over {_measures(measures)} on {_count(scores)}"
+        reason += f", shared with {shorten_list(tied, MAX_NAMED)}" if tied else ""
     return f"Use {best} for {scores.model}: {reason}."
 
 
@@ -125,7 +127,12 @@ def _name_cheaper(scores: Scores, best: str, others: Sequence[str], measures: Se
     if cheaper is None:
         return []
     _, better = _count_differences(scores.table, cheaper, best, measures)
-    return [f"{cheaper} costs {_cost(scores, cheaper)}, and is significantly worse on {better} of {_measures(measures)}."]
+    loss = (
+        f"is significantly worse on {better} of {_measures(measures)}"
+        if better
+        else "is not significantly worse on any measure"
+    )
+    return [f"{cheaper} costs {_cost(scores, cheaper)}, and {loss}."]
 
 
 def _count_differences(table: Table, first: str, second: str, measures: Sequence[str]) -> tuple[int, int]:
