@@ -57,14 +57,14 @@ def draw_methods(name: str, folder: Path) -> None:
 
 def draw_photo(folder: Path) -> None:
     """All methods on a real photo."""
-    explanations = explain_by_all(vitrail.load("vitrail:vit-cifar10"), demo_photo())
+    explanations = explain_by_all(vitrail.load("vitrail:hit-pets"), demo_photo())
     write([explanation.picture(side=SIDE) for explanation in explanations.values()], "gallery-photo", folder)
 
 
 def draw_targets(folder: Path) -> None:
     """Three classes of one photo, and what its model says of them."""
-    model = vitrail.load("vitrail:hit-cifar10")
-    explanation = vitrail.explain(model, demo_photo(), target=["cat", "dog", "frog"])
+    model = vitrail.load("vitrail:hit-pets")
+    explanation = vitrail.explain(model, demo_photo(), target=["Abyssinian", "Bengal", "American Bulldog"])
     write([explanation.picture(index, side=SIDE) for index in range(len(explanation))], "gallery-targets", folder)
 
 

@@ -25,7 +25,9 @@ def _tiny_demo(monkeypatch, tiny_model_file):
     monkeypatch.setattr("vitrail.demo.birds.NUM_SHOWN", 1)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (30, 45, 3), dtype=np.uint8)
-    monkeypatch.setattr("vitrail.demo.demo_photo", lambda: Image.fromarray(pixels))
+    monkeypatch.setattr("vitrail.demo.photos.OTHERS_MODEL", str(tiny_model_file))
+    for module in ("vitrail.demo", "vitrail.demo.photos"):
+        monkeypatch.setattr(f"{module}.demo_photo", lambda name="chelsea": Image.fromarray(pixels))
 
 
 @pytest.mark.slow
@@ -33,7 +35,7 @@ def _tiny_demo(monkeypatch, tiny_model_file):
 def test_page_shows_every_method_and_only_an_earlier_demo_is_replaced(tmp_path, run_vitrail):
     out = tmp_path / "demo"
     (out / "scores").mkdir(parents=True)
-    for name in ("index.html", "methods.png", "scores/summary.json", "birds.png"):
+    for name in ("index.html", "methods.png", "scores/summary.json", "birds.png", "others.png"):
         (out / name).write_text("old")
     (out / "mine.txt").write_text("precious")
     code, printed, err = run_vitrail("demo", "--out", out)
@@ -47,13 +49,22 @@ def test_page_shows_every_method_and_only_an_earlier_demo_is_replaced(tmp_path, 
         assert (out / f"{name}.png").is_file() == shown
         assert bool(re.search(rf"{name}\s+insertion 0\.\d+", printed)) == shown
     assert not re.search(r"https?://|src=\"(?!data:)|href=|@import|url\(", page)
-    files = {"photo.png", "methods.png", "curves.png", "birds.png", "explanations.npz", "explanations.json", "scores"}
+    files = {
+        "photo.png",
+        "methods.png",
+        "curves.png",
+        "others.png",
+        "birds.png",
+        "explanations.npz",
+        "explanations.json",
+        "scores",
+    }
     assert {path.name for path in out.iterdir()} >= files
     assert {path.name for path in (out / "scores").iterdir()} >= {"images.csv", "curves.csv", "summary.json", "index.html"}
     assert {row["image"] for row in read_csv(out / "scores" / "images.csv")} == {"photo.png"}
     explanation = Explanation.load(out / "explanations.npz")
     assert explanation.method == "hit"
-    assert f"Why is this a {explanation.class_name(int(explanation.targets[0]))}?" in page
+    assert f"Why is this {explanation.class_name(int(explanation.targets[0]))}?" in page
     assert [path.name for path in out.rglob("*") if path.is_file() and path.read_bytes() == b"old"] == []
     assert (out / "mine.txt").read_text() == "precious"
     assert [path.name for path in out.iterdir() if path.is_dir()] == ["scores"]

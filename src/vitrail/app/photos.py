@@ -135,11 +135,11 @@ class Example(NamedTuple):
         return next((name for name in self.models if name in offered), current)
 
 
-THINGS, FINCHES = (
-    tuple(f"vitrail:{name}-cifar10" for name in ("hit", "vit")),
+CATS, FINCHES = (
+    tuple(f"vitrail:{name}" for name in ("hit-pets", "hit-cifar10", "vit-cifar10")),
     tuple(f"vitrail:{name}-birds" for name in ("hit", "vit", "intr")),
 )
-"""Bundled models of everyday things, and of drawn birds."""
+"""Bundled models that know cats, and drawn birds."""
 
 
 def list_examples() -> Mapping[str, Example]:
@@ -150,7 +150,7 @@ def list_examples() -> Mapping[str, Example]:
     except ImportError:
         pass
     else:
-        examples["cat"] = Example(lambda: Image.fromarray(chelsea()), THINGS)
+        examples["cat"] = Example(lambda: Image.fromarray(chelsea()), CATS)
     return examples | {f"bird {number}": Example(_make_bird(index), FINCHES) for number, index in enumerate(BIRDS, start=1)}
 
 

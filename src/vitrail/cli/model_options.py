@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vitrail")
 
-DEFAULT_MODEL = "vitrail:hit-cifar10"
+DEFAULT_MODEL = "vitrail:hit-imagenette"
 
 
 def model_option(text: str) -> Any:

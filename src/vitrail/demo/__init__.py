@@ -1,47 +1,30 @@
-"""The demo: one photo explained and scored by every method that needs no training, and drawn birds with known ground truth."""
+"""The demo: a photo explained and scored by every method that needs no training, photos of other things, and drawn birds."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
-
 from vitrail.adapters import load
 from vitrail.api import explain, score
-from vitrail.core.command import running_command
-from vitrail.core.errors import MissingExtraError
 from vitrail.core.files import output_folder, results_folder
 from vitrail.core.outputs import format_share
-from vitrail.demo.birds import HIT, SHEET, VIT, BirdResults, explain_birds
+from vitrail.demo.birds import BirdResults, explain_birds
+from vitrail.demo.page import CURVES, PHOTO, SCORES, write_page
+from vitrail.demo.photos import OtherAnswers, explain_others
+from vitrail.demo.photos import demo_photo as demo_photo
 from vitrail.evaluation.scoring.ceiling import CEILING
 from vitrail.evaluation.scoring.report import write_results
-from vitrail.evaluation.scoring.table import Table as ScoreTable
-from vitrail.explainers import EXPLAINERS, usable_methods
+from vitrail.evaluation.scoring.table import Table
+from vitrail.explainers import usable_methods
 from vitrail.explanation import Explanation
 from vitrail.metrics import Curves
 from vitrail.viz.curves import plot_perturbation
 from vitrail.viz.overlay import overlay
-from vitrail.viz.report import Picture, Section, Table, write_report
-from vitrail.viz.report_tables import auc_table, class_table, patch_table
 from vitrail.viz.sheet import SheetRow, contact_sheet
 
-MODEL = "vitrail:hit-cifar10"
+MODEL = "vitrail:hit-pets"
 PROTOCOL = "hit"
-PHOTO, METHODS_SHEET, CURVES, SCORES = "photo.png", "methods.png", "curves.png", "scores"
-"""Names in the output folder; `SCORES` is the folder of the scores."""
-
-
-def demo_photo() -> Image.Image:
-    """Return the photo of Chelsea the cat from scikit-image, which is in the public domain.
-
-    Raises:
-        MissingExtraError: scikit-image is not installed.
-    """
-    try:
-        from skimage.data import chelsea  # noqa: PLC0415 (an extra)
-    except ImportError as error:
-        raise MissingExtraError("the demo photo", "demo") from error
-    return Image.fromarray(chelsea())
+METHODS_SHEET = "methods.png"
 
 
 def run_demo(out: str | Path) -> Iterator[str]:
@@ -64,14 +47,14 @@ def run_demo(out: str | Path) -> Iterator[str]:
         explanations["hit"].save(folder / "explanations.npz")
         # The results take their place in `out` at the end: until then, the photo's path is a temporary one.
         scores = replace(score(classifier, folder / PHOTO, methods, PROTOCOL), paths=[PHOTO])
-        write_results(output_folder(folder / SCORES), ScoreTable.from_scores([scores]))
+        write_results(output_folder(folder / SCORES), Table.from_scores([scores]))
         curves = scores.mean_curves(PROTOCOL)
         plot_perturbation(curves, folder / CURVES)
-        birds = explain_birds(folder)
+        others, birds = explain_others(folder), explain_birds(folder)
         size = "{}x{}".format(*classifier.preprocessing.size)
         visible = "the whole photo" if box == (0, 0, photo.width, photo.height) else "the part inside of the white frames"
-        _write_page(folder, explanations, curves, birds, f"The photo. The model sees {visible} at {size} pixels.")
-    yield from _describe_results(explanations["hit"], curves, birds)
+        write_page(folder, explanations, curves, others, birds, f"The photo. The model sees {visible} at {size} pixels.")
+    yield from _describe_results(explanations["hit"], curves, others, birds)
     yield f"open {Path(out) / 'index.html'}"
 
 
@@ -80,7 +63,7 @@ def _sort_key(method: str) -> int:
     return 0 if method.startswith("hit") else 2 if method == "random" else 1
 
 
-def _describe_results(hit: Explanation, curves: dict[str, Curves], birds: BirdResults) -> Iterator[str]:
+def _describe_results(hit: Explanation, curves: dict[str, Curves], others: OtherAnswers, birds: BirdResults) -> Iterator[str]:
     target, logit = hit.class_name(int(hit.targets[0])), float(hit.target_logits()[0])
     yield f"{hit.model} predicts: {', '.join(f'{name} {probability:.1%}' for name, probability in hit.top_classes(0, 3))}"
     strongest = ", ".join(
@@ -93,62 +76,9 @@ def _describe_results(hit: Explanation, curves: dict[str, Curves], birds: BirdRe
         auc = measured.summary()
         insertion, deletion = auc["insertion_zero"], auc["deletion_zero"]
         yield f"  {name:<20} insertion {insertion:.3f} (higher is better)  deletion {deletion:.3f} (lower is better)"
+    yield f"photos of other things, which {others.model} does not know:"
+    for name, answer, probability in others.answers:
+        yield f"  {name:<20} {answer} {probability:.1%}"
     yield f"birds: strongest patch on the part that identifies the species (a random patch: {birds.chance:.0%})"
     for name, share in birds.pointing.items():
         yield f"  {name:<20} {share:.0%}"
-
-
-def _write_page(
-    folder: Path, explanations: dict[str, Explanation], curves: dict[str, Curves], birds: BirdResults, caption: str
-) -> None:
-    hit = explanations["hit"]
-    target, logit = hit.class_name(int(hit.targets[0])), float(hit.target_logits()[0])
-    bias = float(hit.bias[0]) if hit.bias is not None else 0.0
-    summaries = {name: (EXPLAINERS[name].__doc__ or "").strip().splitlines()[0].replace("`", "") for name in explanations}
-    pictures = [Picture(folder / PHOTO, caption)]
-    pictures += [Picture(folder / f"{name}.png", f"{name}: {summary}") for name, summary in summaries.items()]
-    sections = [
-        Section(
-            "Which patches made the decision",
-            "In red and blue heatmaps, red patches are evidence for the class and blue ones against it; stronger colors count more. "
-            "The other heatmaps have no sign: purple is weak, yellow is strong, and the weakest patches stay clear.",
-            pictures,
-            class_table(hit.top_classes(0, 5)),
-        ),
-        Section(
-            "The decision is a sum",
-            f"The logit of {target} is {logit:+.4f}: patches {logit - bias:+.4f}, constants {bias:+.4f}. {_describe_error(hit)}",
-            table=patch_table(hit, 8),
-        ),
-        Section(
-            "How faithful are the explanations?",
-            "Patches are inserted or deleted in the order of their relevance, and the probability of "
-            f"{target} is measured. Faithful explanations give insertion curves that rise fast and deletion curves that fall fast; "
-            f"random is the control. The folder {SCORES} holds all numbers.",
-            [Picture(folder / CURVES, "Insertion and deletion curves of every method, for two baselines.", wide=True)],
-            auc_table(curves, normalized=False),
-        ),
-        _birds_section(folder, birds),
-    ]
-    lead = f"vitrail explains a photo by {hit.model}, a classifier that is a sum over patches."
-    write_report(folder / "index.html", f"Why is this a {target}?", lead, sections, running_command())
-
-
-def _describe_error(explanation: Explanation) -> str:
-    error = explanation.completeness_error()
-    if not error:
-        return "The sum of the parts is exactly the logit."
-    return f"The sum of the parts differs from the logit by {error:.1e} of the largest logit."
-
-
-def _birds_section(folder: Path, birds: BirdResults) -> Section:
-    accuracy = ", ".join(f"{name} {share:.0%}" for name, share in birds.accuracy.items())
-    rows: list[list[str | float]] = [[name, f"{share:.0%}"] for name, share in birds.pointing.items()]
-    return Section(
-        "Do they point at the right part?",
-        "These birds are drawn, and species differ in one or two parts, so the ground truth is known: it is shown in color beside "
-        f"each bird. hit explains {HIT}, the other methods {VIT}; both were trained on other birds of the same kind (accuracy on "
-        f"these birds: {accuracy}). The table counts how often the strongest patch touches a part that identifies the species.",
-        [Picture(folder / SHEET, "Birds, the parts that identify them, and the heatmaps of every method.", wide=True)],
-        Table(["strongest patch on the ground truth", "share"], [*rows, ["a random patch", f"{birds.chance:.0%}"]]),
-    )
