@@ -64,7 +64,7 @@ def test_page_shows_every_method_and_only_an_earlier_demo_is_replaced(tmp_path, 
     assert {row["image"] for row in read_csv(out / "scores" / "images.csv")} == {"photo.png"}
     explanation = Explanation.load(out / "explanations.npz")
     assert explanation.method == "hit"
-    assert f"Why is this {explanation.class_name(int(explanation.targets[0]))}?" in page
+    assert f"answer {explanation.class_name(int(explanation.targets[0]))}?" in page
     assert [path.name for path in out.rglob("*") if path.is_file() and path.read_bytes() == b"old"] == []
     assert (out / "mine.txt").read_text() == "precious"
     assert [path.name for path in out.iterdir() if path.is_dir()] == ["scores"]

@@ -64,7 +64,7 @@ def write_page(
         _birds_section(folder, birds),
     ]
     lead = f"vitrail explains photos by {hit.model} and {others.model}, classifiers that are sums over patches."
-    write_report(folder / "index.html", f"Why is this {target}?", lead, sections, running_command())
+    write_report(folder / "index.html", f"Why did {hit.model} answer {target}?", lead, sections, running_command())
 
 
 def _describe_error(explanation: Explanation) -> str:
