@@ -75,7 +75,7 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
     num_lines = -(-num_cells // CELLS_PER_LINE) if len(rows) == 1 else len(rows)
     num_columns = -(-num_cells // num_lines) if len(rows) == 1 else num_cells
     size = min(max(9.0, 1.5 * num_columns), 20.0)
-    heights = [_row_height(row.photo, size) for row in rows] * (num_lines if len(rows) == 1 else 1)
+    heights = [_row_height(row, size) for row in rows] * (num_lines if len(rows) == 1 else 1)
     figure = Figure(figsize=(CELL_WIDTH * num_columns, sum(heights)), layout="constrained")
     grid = figure.subplots(num_lines, num_columns, squeeze=False, height_ratios=heights)
     for axes in grid.flat:
@@ -86,9 +86,10 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
         figure.savefig(partial, dpi=110)
 
 
-def _row_height(photo: Image.Image, size: float) -> float:
+def _row_height(row: SheetRow, size: float) -> float:
     """Return the height of a row in inches, limited so that bars stay readable and tall photos do not fill the sheet."""
-    return 0.15 + size / 72 * 1.3 * 2 + CELL_WIDTH * min(max(photo.height / photo.width, 0.4), 1.5)
+    num_lines = max(2, len(_break_title(row.title, size)))
+    return 0.15 + size / 72 * 1.3 * num_lines + CELL_WIDTH * min(max(row.photo.height / row.photo.width, 0.4), 1.5)
 
 
 def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int, size: float) -> None:
@@ -134,12 +135,17 @@ def _draw_classes(axes: Axes, explanation: Explanation, size: float = 9.0) -> No
 
 
 def _write(axes: Axes, text: str, size: float, color: str = "black") -> None:
-    """Write a title above a cell, in lines that are not wider than the cell."""
+    """Write a title above a cell."""
+    axes.set_title("\n".join(_break_title(text, size)), fontsize=size, color=color, parse_math=False)
+
+
+def _break_title(text: str, size: float) -> list[str]:
+    """Break a title into lines that are not wider than a cell."""
     text = text.encode(errors="replace").decode()  # File names need not be UTF-8, which is all that fonts know.
     lines = [line for part in text.splitlines() for line in textwrap.wrap(part, _num_letters(size))]
     if len(lines) > NUM_TITLE_LINES:
         lines = [*lines[: NUM_TITLE_LINES - 1], shorten_middle("".join(lines[NUM_TITLE_LINES - 1 :]), _num_letters(size))]
-    axes.set_title("\n".join(lines), fontsize=size, color=color, parse_math=False)
+    return lines
 
 
 def _num_letters(size: float) -> int:
