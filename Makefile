@@ -11,7 +11,7 @@ PEERS ?= peers
 
 .PHONY: demo serve test test-all lint docs benchmark benchmark-peers clean
 
-demo: $(VENV)/.demo  ## explain a real photo, offline, and write vitrail-demo/index.html
+demo: $(VENV)/.demo  ## explain real photos, offline, and write vitrail-demo/index.html
 	$(BIN)/vitrail demo --out vitrail-demo
 
 serve: $(VENV)/.app  ## the web page, on this machine

@@ -11,7 +11,7 @@ from vitrail.cli.results import print_result
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("vitrail-demo"),
 ) -> None:
-    """Explain a photo of a cat by the bundled model, score the explanation, and write a page."""
+    """Explain photos by bundled models, score the explanations of one, and write a page."""
     from vitrail.demo import run_demo  # noqa: PLC0415 (heavy)
 
     lines = list(run_demo(out))
