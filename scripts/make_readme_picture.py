@@ -49,7 +49,7 @@ def draw(photo: Image.Image) -> Image.Image:
     figure = Figure(figsize=(WIDTH, height * num_rows), layout="constrained", dpi=DPI)
     cells = list(figure.subplots(num_rows, NUM_COLUMNS).flat)
     draw_cell(cells[0], photo, f"{name} {probability:.0%}", "the photo, and the answer")
-    box = (0.0, 0.0, float(photo.width), float(photo.height))
+    box = classifier.preprocessing.visible_box(photo.height, photo.width)
     for cell, (method, explanation) in zip(cells[1:], explanations.items(), strict=True):
         picture = overlay(photo, explanation.relevance[0], box, signed=explanation.signed)
         insertion, deletion = (means[method][f"{PROTOCOL}.{direction}_zero"] for direction in ("insertion", "deletion"))

@@ -102,6 +102,14 @@ def test_titles_have_few_lines_and_keep_both_ends_of_long_names(cells, tmp_path)
     assert max(map(len, lines)) <= sheet._num_letters(9.0)
 
 
+def test_a_title_of_three_lines_has_room(tmp_path):
+    heights = []
+    for title in ("best 0.123\nshort.jpg", "best 0.123\n" + "a" * 60):
+        contact_sheet([row("hit", title=title)] * 2, tmp_path / "sheet.png")
+        heights.append(Image.open(tmp_path / "sheet.png").height)
+    assert heights[1] > heights[0]
+
+
 def test_wide_sheets_have_larger_letters(cells, tmp_path):
     contact_sheet([row("hit")] * 2, tmp_path / "narrow.png")
     narrow = cells[0].title.get_fontsize()

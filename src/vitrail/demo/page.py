@@ -77,8 +77,8 @@ def _describe_error(explanation: Explanation) -> str:
 def _others_section(folder: Path, others: OtherAnswers) -> Section:
     return Section(
         "What if a photo shows none of the classes?",
-        f"{others.model} knows ten things, and neither a rocket nor a cup of coffee is one of them. It answers all the same, and its "
-        "explanations show what in the photo looks like the answer.",
+        f"{others.model} knows ten things, and neither a rocket nor a cup of coffee is one of them. It answers all the same, and the "
+        "explanations show which parts it goes by; where methods disagree, score them to know which one to trust.",
         [Picture(folder / OTHERS_SHEET, "Two photos, explained by several methods, with the answers at the right.", wide=True)],
     )
 
@@ -89,9 +89,9 @@ def _birds_section(folder: Path, birds: BirdResults) -> Section:
     return Section(
         "Do they point at the right part?",
         "These birds are drawn, and species differ in one or two parts, so the ground truth is known: it is shown in color beside "
-        f"each bird. hit explains {HIT}, intr {INTR}, and the other methods {VIT}; all were "
-        f"trained on other birds of the same kind (accuracy on "
-        f"these birds: {accuracy}). The table counts how often the strongest patch touches a part that identifies the species.",
+        f"each bird. hit explains {HIT}, intr {INTR}, and the other methods {VIT}; all were trained on other birds of the same kind "
+        f"(accuracy on these birds: {accuracy}). The table counts how often the strongest patch touches a part that identifies "
+        "the species.",
         [Picture(folder / SHEET, "Birds, the parts that identify them, and the heatmaps of every method.", wide=True)],
         Table(["strongest patch on the ground truth", "share"], [*rows, ["a random patch", f"{birds.chance:.0%}"]]),
     )

@@ -28,10 +28,10 @@ def read_pets(root: Path, split: str, transform: Transform) -> LabeledImages:
     """Read the pets of all breeds that the lists name, with the boxes around their heads; most test images have none."""
     root = official_folder(root, "oxford-iiit-pet")
     sources = {split: root / "annotations" / f"{name}.txt" for split, name in (("train", "trainval"), ("test", "test"))}
-    source, folder = sources[split], need(root / "images")
-    rows = read_table(source, str, int, int, int)
+    source, folder = need(sources[split]), need(root / "images")
     # Both lists, so that a breed has the same label in both, although one of them may lack it. american_bulldog_100
-    listed = [row for path in sources.values() if path.exists() for row in read_table(path, str, int, int, int)]
+    tables = {path: read_table(path, str, int, int, int) for path in sources.values() if path.exists()}
+    rows, listed = tables[source], [row for table in tables.values() for row in table]
     breeds = {number: image.rpartition("_")[0].replace("_", " ").title() for image, number, _, _ in listed}
     labels = {number: label for label, number in enumerate(sorted(breeds))}
     if (first := min(breeds)) < 1:
