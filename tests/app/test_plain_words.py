@@ -97,9 +97,10 @@ def test_what_a_model_knows():
 
 
 def test_colors_in_words():
-    assert describe_colors(True, "color", "cat") == "Red patches count toward cat, blue ones against it."
+    assert describe_colors(True, "color", "cat") == "Orange patches count toward cat, blue ones against it."
     assert describe_colors(True, "gray", "cat") == "White patches count toward cat, black ones against it."
-    assert "brighter" in describe_colors(False, "color", "cat")
+    assert "yellow" in describe_colors(False, "color", "cat")
+    assert "brighter" in describe_colors(False, "gray", "cat")
 
 
 def test_a_method_that_loses_to_chance_is_named():
@@ -110,6 +111,8 @@ def test_a_method_that_loses_to_chance_is_named():
     assert better == ("Better than chance on this photo: hit.", False)
     assert compare_with_chance({"hit": curves["hit"]}) == []
     assert compare_with_chance({"random": curves["random"]}) == []
+    curves["grad-cam"] = make_curves(0.9, 0.6)
+    assert compare_with_chance(curves)[-1].text == "Better than chance on this photo: hit, grad-cam (on 1 of 2 curves)."
     # As good as chance is no better.
     assert compare_with_chance({"hit": make_curves(0.5, 0.5), "random": curves["random"]})[0].loses
 

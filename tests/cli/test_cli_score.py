@@ -204,8 +204,8 @@ def test_the_order_of_change_can_be_turned_round(run_score, photos):
     # What is inserted last by one order is what is deleted last by the other.
     np.testing.assert_allclose(forth[0::2], back[1::2, ::-1], atol=1e-5)
     assert not np.allclose(forth, back, atol=1e-3)
-    assert most[1].splitlines()[1] == "hit (changed: 16 steps: not comparable to published results)"
-    changed = "hit (changed: 16 steps: not comparable to published results; least relevant first)"
+    assert most[1].splitlines()[1] == "hit (changed, not comparable to published results: 16 steps)"
+    changed = "hit (changed, not comparable to published results: 16 steps; least relevant first)"
     assert least[1].splitlines()[1] == changed
     assert {row["order"] for row in rows_of(least[0] / "curves.csv")} == {"least"}
 

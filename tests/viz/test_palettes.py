@@ -16,12 +16,22 @@ WHOLE = (0.0, 0.0, 64.0, 64.0)
 PALETTES = ["color", "gray", "photo"]
 # Machado et al. 2009, severity 1, in linear RGB.
 DEUTERANOPIA = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
+PROTANOPIA = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
+READERS = {"all cones": np.eye(3), "deuteranopia": DEUTERANOPIA, "protanopia": PROTANOPIA}
 
 
-def see(colors):
-    """How deuteranopes see sRGB colors, from 0 to 255."""
+def see(colors, reader=DEUTERANOPIA):
+    """How readers, by default deuteranopes, see sRGB colors, from 0 to 255."""
     linear = (np.asarray(colors) / 255.0) ** 2.2
-    return 255 * (linear @ DEUTERANOPIA.T).clip(0, 1) ** (1 / 2.2)
+    return 255 * (linear @ reader.T).clip(0, 1) ** (1 / 2.2)
+
+
+def lab(colors):
+    """sRGB colors, from 0 to 255, in CIELAB: distances are those that readers see."""
+    linear = (np.asarray(colors) / 255.0) ** 2.2
+    xyz = linear @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T
+    x, y, z = np.moveaxis(np.cbrt(xyz / [0.9505, 1.0, 1.089]), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
 def test_fine_grids_are_blended_and_coarse_ones_are_not():
@@ -82,6 +92,22 @@ def test_deuteranopes_see_strength_without_a_sign(palette):
     seen = see(colorize(np.array([[0.25, 0.5, 0.75, 1.0]], np.float32), False, palette)[0, :, :3])
     for one, other in combinations(seen, 2):
         assert np.linalg.norm(one - other) > 25
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("gray", [40, 90, 128, 200, 240])
+@pytest.mark.parametrize("kind", ["for", "against", "unsigned"])
+def test_stronger_relevance_stands_out_more_from_a_photo(kind, gray, reader):
+    """Over photos of any brightness, and for all readers."""
+    strength = np.array([[0.2, 0.4, 0.7, 1.0]], np.float32)
+    rgba = colorize(-strength if kind == "against" else strength, kind != "unsigned", "color")[0].astype(float)
+    alpha = 0.75 * rgba[:, 3:] / 255
+    mixed = rgba[:, :3] * alpha + gray * (1 - alpha)
+    seen, photo = lab(see(mixed, READERS[reader])), lab(see([gray] * 3, READERS[reader]))
+    distances = np.linalg.norm(seen - photo, axis=-1)
+    assert (np.diff(distances) > 0).all()
+    assert distances[1] > 16
+    assert distances[-1] > 40
 
 
 def test_a_blue_photo_does_not_turn_a_warm_heatmap_green():

@@ -58,7 +58,7 @@ def adapt(
         logger.info("photos are prepared for %s as for the network inside it", title)
     classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
     if classifier.class_names:
-        check_class_names(classifier.class_names, classifier.num_classes)
+        check_class_names(classifier.class_names, classifier.num_classes, classifier.output)
     return classifier if output is None else replace(classifier, output=output)
 
 

@@ -65,14 +65,25 @@ class NamedClasses(ABC):
         return [known.get(name, []) for name in names]
 
 
-def check_class_names(class_names: Sequence[str], num_classes: int) -> None:
+def check_class_names(class_names: Sequence[str], num_classes: int, output: str | None = None, source: str = "") -> None:
     """Refuse class names that are not one per logit.
+
+    Args:
+        num_classes: Number of outputs of the network.
+        output: Meaning of the outputs; an embedding has no classes.
+        source: Where the names come from, for messages.
 
     Raises:
         UnsupportedModelError: Their number differs.
     """
-    if len(class_names) != num_classes:
-        raise UnsupportedModelError(f"expected {num_classes} class names, one per logit, got {len(class_names)}")
+    if len(class_names) == num_classes:
+        return
+    got = f"{len(class_names)} in {source}" if source else str(len(class_names))
+    if output == "embedding":
+        raise UnsupportedModelError(
+            f"expected no class names, since the network has no classifier and outputs an embedding of {num_classes} numbers, got {got}"
+        )
+    raise UnsupportedModelError(f"expected {num_classes} class names, one per logit, got {got}")
 
 
 def _list_classes(indices: Sequence[int], max_listed: int = 8) -> str:

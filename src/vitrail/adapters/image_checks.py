@@ -36,7 +36,8 @@ def expect_size(size: tuple[int, int], expected: tuple[int, int], name: str, rem
     if size != expected:
         raise InvalidInputError(
             f"expected images of {expected[0]}x{expected[1]} pixels (height x width) for {name}, got {size[0]}x{size[1]}; "
-            f"resize them, or load the model with {remedy}"
+            f"resize them, or load the model with {remedy}; on the command line, leave out --image-size, or give such options by "
+            "--model-arg"
         )
 
 

@@ -100,7 +100,12 @@ def load(
         if weights is not None and _is_path(weights):
             logger.info("%s", _describe_photos(classifier.preprocessing))
     if names is not None:
-        check_class_names(names, classifier.num_classes)
+        source = (
+            str(class_names)
+            if isinstance(class_names, Path) or (isinstance(class_names, str) and "," not in class_names)
+            else ""
+        )
+        check_class_names(names, classifier.num_classes, classifier.output, source)
         classifier = replace(classifier, class_names=names)
     return classifier
 

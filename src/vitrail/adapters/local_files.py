@@ -11,6 +11,7 @@ from vitrail.adapters.folder_checks import read_folder_config
 from vitrail.adapters.intr.building import build_published as build_published_intr
 from vitrail.adapters.libraries import get_library
 from vitrail.adapters.preprocessing import IMAGENET_MEAN, Preprocessing
+from vitrail.adapters.quiet_hub import quiet_hub
 from vitrail.adapters.weight_files import load_self_described
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.core.registry import unknown_name
@@ -166,10 +167,11 @@ def _download(name: str, source: str) -> Path:
                 choices = ", ".join(f"{source}:{repository}/{name}" for name in weights)
                 raise UnknownNameError(f"expected one file of weights in {repository}, found {len(weights)}; choose: {choices}")
             file = weights[0]
-        return Path(hf_hub_download(repository, file))
+        with quiet_hub():
+            return Path(hf_hub_download(repository, file))
     except UnknownNameError:
         raise
     except Exception as error:  # The hub's client raises its own, requests' and OS errors.
         raise UnknownNameError(
-            f"cannot fetch {name!r} from the Hugging Face hub: {error}; check the name and the connection"
+            f"cannot fetch {name!r} from the Hugging Face hub: {str(error).rstrip('.')}; check the name and the connection"
         ) from error

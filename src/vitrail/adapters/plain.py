@@ -85,7 +85,7 @@ def adapt_plain(
         output=configured_output(module),
     )
     if class_names:
-        check_class_names(class_names, classifier.num_classes)
+        check_class_names(class_names, classifier.num_classes, classifier.output)
     return classifier
 
 

@@ -13,6 +13,7 @@ from vitrail.adapters import adapting
 from vitrail.adapters.build_spec import ModelSpec
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import POSITIONS, head_names, position_grid
+from vitrail.adapters.foreign_heads import list_leftover, refuse_foreign_head
 from vitrail.adapters.libraries import get_library
 from vitrail.adapters.library import Library
 from vitrail.adapters.preprocessing import Preprocessing
@@ -107,12 +108,16 @@ def _build(
     spec = ModelSpec(num_classes or NUM_PROBE_CLASSES, options=own)
     skeleton = _build_skeleton(library, settings.name, spec, name, checkpoint)
     match = match_weights(skeleton, checkpoint, str(path), key)
+    if num_classes != 0:  # Whoever asks for an embedding does without any head.
+        beside = list_leftover(match.outside, checkpoint.states[match.key], match.prefix)
+        inside = {name: tensor for name, tensor in match.state.items() if name not in skeleton.state_dict()}
+        refuse_foreign_head({**beside, **inside}, name, str(path))
     spec = _fit_spec(spec, skeleton, match.state, num_classes)
     classifier = library.build(settings.name, spec)
     notes = load_match(classifier.module, match, str(path))
-    if not spec.num_classes:
-        notes = f"{notes}; it has no head: an embedding, without classes".removeprefix("; ")
     _report(path, name, notes)
+    if not spec.num_classes and num_classes is None:
+        logger.warning("%s holds no head for %s: its embedding is explained, without classes", path, name)
     if settings.class_map and not classifier.class_names:
         logger.info("%s was trained with the class map %s; give it as class names", path, settings.class_map)
     what = f"the preprocessing that the training settings in {path} describe is invalid"

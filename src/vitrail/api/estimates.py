@@ -49,14 +49,15 @@ def estimate_folder(
     if isinstance(first, Unreadable):
         raise ImageError(f"expected a first image that can be read, got {first.path}: {first.reason}")
     passes = count_passes(classifier, explainers, classifier.prepare(first))
-    num_measured = min(NUM_BATCHES * options.get("batch_size", 16), len(photos))
+    batch_size = options.get("batch_size", 16)
+    num_measured = min(NUM_BATCHES * batch_size, len(photos))
     options |= {"pictures": "none"} if options.get("file_format", "files") != "files" else {}
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
         explain_folder(classifier, source, Path(folder) / "out", names, target, **{**options, "limit": num_measured})
         seconds = time.perf_counter() - start
         num_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    return _make_estimate(classifier, explainers, passes, len(photos), num_measured, seconds, num_bytes)
+    return _make_estimate(classifier, explainers, passes, len(photos), num_measured, batch_size, seconds, num_bytes)
 
 
 def estimate_scores(
@@ -89,7 +90,7 @@ def estimate_scores(
             sample.measure(Path(folder), classifier, explainers, passes)
             seconds = time.perf_counter() - start
             num_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*.npz"))
-        estimate = _make_estimate(classifier, explainers, passes, num_images, num_measured, seconds, num_bytes)
+        estimate = _make_estimate(classifier, explainers, passes, num_images, num_measured, run.batch_size, seconds, num_bytes)
         if run.ceiling:
             first = next(sample for sample in map(images.__getitem__, range(num_images)) if isinstance(sample, Sample))
             num_cells = torch.Size(classifier.grid_size(first.image[None])).numel()
@@ -105,6 +106,7 @@ def _make_estimate(
     passes: Sequence[float],
     num_images: int,
     num_measured: int,
+    batch_size: int,
     seconds: float,
     num_bytes: int,
 ) -> Estimate:
@@ -113,6 +115,7 @@ def _make_estimate(
         device=str(classifier.device),
         num_images=num_images,
         num_measured=num_measured,
+        num_batches=-(-num_images // batch_size),
         passes={explainer.name: count for explainer, count in zip(explainers, passes, strict=True)},
         seconds_per_image=seconds / num_measured,
         bytes_per_image=num_bytes / num_measured,

@@ -29,7 +29,7 @@ def compare_with_chance(curves: Mapping[str, Curves]) -> list[Comparison]:
     """
     if CONTROL not in curves:
         return []
-    gains = {method: _gain(measured, curves[CONTROL]) for method, measured in curves.items() if method != CONTROL}
+    gains = {method: _gains(measured, curves[CONTROL]) for method, measured in curves.items() if method != CONTROL}
     sentences = [
         Comparison(
             f"\N{LEFT DOUBLE QUOTATION MARK}{describe_method(method).label}\N{RIGHT DOUBLE QUOTATION MARK} ({method}) does no better than "
@@ -37,15 +37,21 @@ def compare_with_chance(curves: Mapping[str, Curves]) -> list[Comparison]:
             loses=True,
         )
         for method, gain in gains.items()
-        if isfinite(gain) and gain <= 0
+        if isfinite(sum(gain)) and sum(gain) <= 0
     ]
-    if better := [method for method, gain in gains.items() if gain > 0]:
+    if better := [_name(method, gain) for method, gain in gains.items() if sum(gain) > 0]:
         sentences.append(Comparison(f"Better than chance on this photo: {', '.join(better)}.", loses=False))
     return sentences
 
 
-def _gain(curves: Curves, chance: Curves) -> float:
-    """Return by how much the AUCs are better than those of the control, on average over the curves of the protocol."""
+def _gains(curves: Curves, chance: Curves) -> list[float]:
+    """Return by how much each AUC of the protocol is better than that of the control."""
     own, control = curves.summary(), chance.summary()
     signs = {curve.name: 1 if curve.better == "higher" else -1 for curve in curves.protocol.curves}
-    return sum(sign * (own[name] - control[name]) for name, sign in signs.items()) / len(signs)
+    return [sign * (own[name] - control[name]) for name, sign in signs.items()]
+
+
+def _name(method: str, gains: list[float]) -> str:
+    """Name a method that is better on average, and on how many curves it is if not on all."""
+    num_better = sum(gain > 0 for gain in gains)
+    return method if num_better == len(gains) else f"{method} (on {num_better} of {len(gains)} curves)"

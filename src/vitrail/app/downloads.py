@@ -131,7 +131,7 @@ def _photo_section(
 def _curves_section(path: Path, curves: Mapping[str, Curves], prefix: str) -> Section:
     file = path.with_name(f".{prefix}curves.png")
     plot_perturbation(curves, file)
-    picture = Picture(file, "Insertion and deletion curves of every method.", wide=True)
+    picture = Picture(file, "Insertion and deletion curves of every method.", wide=True, plot=True)
     return Section("Insertion and deletion", pictures=[picture], table=auc_table(curves))
 
 

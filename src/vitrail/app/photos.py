@@ -52,7 +52,7 @@ def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = N
         raise ImageError("the uploaded photo is no longer there; upload it again") from error
     if not is_dicom(content[:HEAD_BYTES]):  # Its sides have 16 bits, and are checked below.
         _check_sides(content, limits.num_side)
-    return decode_image(content, "the photo", limits.num_pixels, FORMATS)
+    return decode_image(content, path.name, limits.num_pixels, FORMATS)
 
 
 def _check_folder(path: Path, folder: Path | None) -> None:

@@ -165,6 +165,10 @@ def describe_colors(signed: bool, palette: str, target: str) -> str:
         target: The explained class.
     """
     if not signed:
-        return "The brighter a patch, the more it counts."
-    first, second = ("Red", "blue") if palette == "color" else ("White", "black")
+        return (
+            "The closer a patch is to yellow, the more it counts."
+            if palette == "color"
+            else "The brighter a patch, the more it counts."
+        )
+    first, second = ("Orange", "blue") if palette == "color" else ("White", "black")
     return f"{first} patches count toward {target}, {second} ones against it."

@@ -46,9 +46,9 @@ def run_in_free_folder(run: Callable[[Path], None], folder: Path) -> None:
         else:
             return
     free = next_free(folder)
-    if last is not None:
-        logger.info("%s exists; writing to %s", folder, free)
     run(free)
+    if last is not None:  # Not before: a run that fails writes nothing.
+        logger.info("%s exists, so the results are in %s", folder, free)
 
 
 def _numbered(folder: Path) -> Iterator[Path]:

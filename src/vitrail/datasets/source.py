@@ -65,6 +65,13 @@ class DataSource:
             split = self._default_split(self.data_set)
         return open_dataset(root, preprocessing, self.data_set, split, labeled=labeled, **self.options)
 
+    @property
+    def title(self) -> str:
+        """The source in words: the data set with its split, or the name of the folder or file."""
+        if self.data_set is None:
+            return "standard input" if self.root == STANDARD_INPUT else self.root.resolve().name
+        return f"{self.data_set}, split {self.split}" if self.split else self.data_set
+
     @cached_property
     def folder(self) -> Path:
         """Where the keys of images start: names of images are relative to it (`vitrail.datasets.keys.image_key`)."""

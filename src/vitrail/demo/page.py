@@ -42,8 +42,8 @@ def write_page(
     sections = [
         Section(
             "Which patches made the decision",
-            "In red and blue heatmaps, red patches are evidence for the class and blue ones against it; stronger colors count more. "
-            "The other heatmaps have no sign: purple is weak, yellow is strong, and the weakest patches stay clear.",
+            "In orange and blue heatmaps, orange patches are evidence for the class and blue ones against it; stronger colors count more. "
+            "The other heatmaps have no sign: red is weak, yellow is strong, and the weakest patches stay clear.",
             pictures,
             class_table(hit.top_classes(0, 5)),
         ),
@@ -57,7 +57,11 @@ def write_page(
             "Patches are inserted or deleted in the order of their relevance, and the probability of "
             f"{target} is measured. Faithful explanations give insertion curves that rise fast and deletion curves that fall fast; "
             f"random is the control. The folder {SCORES} holds all numbers.",
-            [Picture(folder / CURVES, "Insertion and deletion curves of every method, for two baselines.", wide=True)],
+            [
+                Picture(
+                    folder / CURVES, "Insertion and deletion curves of every method, for two baselines.", wide=True, plot=True
+                )
+            ],
             auc_table(curves, normalized=False),
         ),
         _others_section(folder, others),

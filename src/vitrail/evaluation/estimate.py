@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vitrail.core.listing import count_nouns
 from vitrail.core.progress import format_seconds
 
 PROCESSES = (1, 8, 32)
@@ -18,6 +19,7 @@ class Estimate:
         device: Where it was measured.
         num_images: Number of images of the run.
         num_measured: Number of images that were measured, together.
+        num_batches: Number of batches of the run, which processes share.
         passes: By method: floating-point operations of one explanation, divided by those of a forward pass.
         seconds_per_image: Time of one image by all methods, with reading, measures and writing.
         bytes_per_image: Disk that the results of one image take.
@@ -29,6 +31,7 @@ class Estimate:
     device: str
     num_images: int
     num_measured: int
+    num_batches: int = 1
     passes: Mapping[str, float] = field(default_factory=dict)
     seconds_per_image: float = 0.0
     bytes_per_image: float = 0.0
@@ -39,17 +42,19 @@ class Estimate:
         """Return the estimate as lines of text."""
         passes = ", ".join(f"{name} {count:.3g}" for name, count in self.passes.items())
         total = self.seconds_per_image * self.num_images
-        times = ", ".join(
-            f"{format_seconds(total / count)} in {count} process{'es' if count > 1 else ''}" for count in PROCESSES
-        )
+        # Processes share whole batches.
+        counts = [count for count in PROCESSES if count <= max(self.num_batches, 1)]
+        times = ", ".join(f"{format_seconds(total / count)} in {count} process{'es' if count > 1 else ''}" for count in counts)
+        if len(counts) > 1:
+            times += ", each with a device of its own"
         ceiling = (
-            f"ceiling: {self.ceiling_runs} runs of the network, on some or all cells, for each of {self.num_ceiling} images; they are not "
-            "part of the expected time"
+            f"ceiling: {self.ceiling_runs} runs of the network per image, on some or all cells, for "
+            f"{count_nouns(self.num_ceiling, 'image')}; they are not part of the expected time"
         )
         return [
             f"{self.model} on {self.device}: {self.num_images} images; measured on {self.num_measured}, nothing was written",
             f"forward passes per image: {passes}",
-            f"{self.seconds_per_image:.3g} s per image; expected time: {times}, each with a device of its own",
+            f"{self.seconds_per_image:.3g} s per image; expected time: {times}",
             f"expected disk: {format_bytes(self.bytes_per_image * self.num_images)}",
             *([ceiling] if self.num_ceiling else []),
         ]

@@ -97,7 +97,7 @@ def _write_page(folder: Path, report: LayerReport) -> None:
         "stay those of the full forward pass. Layers are counted from 0."
     )
     caption = "Left: predictions from some of the layers. Right: the contribution of each layer."
-    sections = [Section("Layers", text, [Picture(folder / PICTURE, caption, wide=True)])]
+    sections = [Section("Layers", text, [Picture(folder / PICTURE, caption, wide=True, plot=True)])]
     for measure, values in report.whole().items():
         kinds = [report.mean(measure, kind) for kind in ABLATION_KINDS]
         rows = [[str(k), *(kind[k].value if k in kind else "" for kind in kinds)] for k in range(report.num_layers + 1)]

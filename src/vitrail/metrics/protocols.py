@@ -9,6 +9,19 @@ from vitrail.metrics.protocol import Protocol
 PROTOCOLS: Registry[Protocol] = Registry("protocol")
 """All protocols by name."""
 
+
+def describe_changes(name: str, protocol: Protocol) -> list[str]:
+    """Describe where a protocol differs from the published one of its name; empty if it does not, or if none has this name."""
+    if name not in PROTOCOLS:
+        return []
+    published, changes = PROTOCOLS[name], list[str]()
+    if protocol.num_steps != published.num_steps:
+        changes.append(f"{protocol.num_steps} steps")
+    if protocol.orders != published.orders:
+        changes.append(f"{' and '.join(protocol.orders)} relevant first")
+    return changes
+
+
 delete_in_both_orders = partial(Protocol, orders=("most", "least"), directions=("deletion",))
 
 PROTOCOLS.register("hit")(

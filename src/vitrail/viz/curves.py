@@ -24,6 +24,9 @@ GATE_PANELS = {
 NUM_MARKERS = 8
 """Markers on a curve, about."""
 
+MAX_BANDS = 6
+"""Bands of more curves would hide each other."""
+
 SCORE_LABELS = {"kl": "KL divergence (nats)", "top1": "share of images that keep the class"}
 
 
@@ -56,7 +59,7 @@ def plot_perturbation(
     errors: Mapping[str, Float[np.ndarray, "curves s"]] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Plot mean curves with their standard errors: one panel per curve of the protocol, one line per method.
+    """Plot mean curves with their standard errors, unless there are many: one panel per curve of the protocol, one line per method.
 
     A row of panels has one baseline and one score, a column one order and one direction.
 
@@ -91,7 +94,7 @@ def plot_perturbation(
                 markevery=(shift * every // len(curves), every),
             )
             error = scores.std(0) / len(scores) ** 0.5 if len(scores) > 1 else None if errors is None else errors[method][i]
-            if error is not None:
+            if error is not None and len(curves) <= MAX_BANDS:
                 axes.fill_between(fractions, mean - error, mean + error, color=style.color, alpha=0.15, linewidth=0)
         if undefined := [method for method, measured in curves.items() if not measured.scores[:, i].isfinite().all(-1).any()]:
             axes.text(0.5, 0.03, f"undefined: {', '.join(undefined)}", transform=axes.transAxes, ha="center", fontsize=8)

@@ -96,9 +96,11 @@ def overlay(
 
 
 def underlay(
-    photo: Image.Image, box: tuple[float, float, float, float], *, side: int = 448, color: float = 0.25
+    photo: Image.Image, box: tuple[float, float, float, float], *, side: int = 448, color: float = 0.0
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """Prepare a photo for a heatmap: nearly gray, and dimmed outside of the box that the model sees; see `overlay`.
+    """Prepare a photo for a heatmap: gray, and dimmed outside of the box that the model sees; see `overlay`.
+
+    In gray, the photo's own colors cannot be taken for relevance.
 
     Args:
         color: How much of its color the photo keeps, from 0 to 1.
@@ -118,12 +120,14 @@ def fade(
     keep: Float[Tensor, "rows cols"],
     box: tuple[float, float, float, float],
     *,
+    outlined: bool = False,
     side: int = 448,
 ) -> Image.Image:
     """Draw a mask: kept cells of a photo stay unchanged, all others are faded, and so is what the model does not see.
 
     Args:
         keep: How far each cell is kept, from 0 to 1; other arguments are those of `overlay`.
+        outlined: Whether to outline what is kept at least by half, since white parts of a photo look the same kept and faded.
     """
     base, box_in_picture = resize_photo(photo, box, side)
     left, top, right, bottom = box_in_picture
@@ -131,6 +135,8 @@ def fade(
     cells = keep.detach().cpu().float()[None, None]
     kept[top:bottom, left:right] = nn.functional.interpolate(cells, size=(bottom - top, right - left), mode="nearest")[0, 0]
     picture = fade_outside(base, kept.numpy())
+    if outlined:
+        picture.paste(draw_outline(picture.crop(box_in_picture), keep.detach().cpu() >= 0.5), box_in_picture[:2])
     # White would not be visible on faded pixels.
     _draw_frame(picture, box_in_picture, "gray", 1)
     return picture

@@ -2,7 +2,6 @@
 
 from typing import Literal, NamedTuple, get_args
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -11,34 +10,66 @@ from vitrail.core.registry import unknown_name
 Palette = Literal["color", "gray", "photo"]
 """Colors of a heatmap.
 
-- "color": red for and blue against the class; dark to bright for unsigned relevance.
+- "color": orange for and blue against the class; red to yellow for unsigned relevance.
 - "gray": light for, dark against the class; dark to light for unsigned relevance.
 - "photo": magenta for and green against the class, magenta for unsigned relevance; a photo keeps its colors where relevance is weak.
 """
 
+_Ramp = tuple[str, ...]
+"""Colors at equal distances, as hexadecimal RGB, from weak to strong."""
+
 
 class _Colors(NamedTuple):
-    signed: str
-    unsigned: str
+    """The colors of a palette.
+
+    Attributes:
+        positive: For the class, where relevance has a sign.
+        negative: Against the class.
+        unsigned: Relevance without a sign, over a photo.
+        opaque: The same without a photo, where zero has a color too.
+        middle: Zero without a photo, where relevance has a sign.
+        photo: How much of its color a photo keeps below the heatmap.
+    """
+
+    positive: _Ramp
+    negative: _Ramp
+    unsigned: _Ramp
+    opaque: _Ramp
+    middle: str
     photo: float
-    """How much of its color a photo keeps below the heatmap."""
 
 
+# No color over a photo is white: half transparent, it would leave a pale seam wherever the sign changes. Orange and blue stay apart from
+# gray, and stronger relevance further apart than weaker, for all readers; red and green become gray to those who lack one of them.
 _PALETTES: dict[str, _Colors] = {
-    "color": _Colors("RdBu_r", "inferno", 0.25),
-    "gray": _Colors("gray", "gray", 0.25),
-    "photo": _Colors("PiYG_r", "RdPu", 1.0),
+    "color": _Colors(
+        positive=("#fdae61", "#ff6a00"),
+        negative=("#4393c3", "#1a3fbf"),
+        unsigned=("#d1495b", "#f08a24", "#ffd23f"),
+        opaque=("#000004", "#51127c", "#b73779", "#fc8961", "#fcfdbf"),
+        middle="#f7f7f7",
+        photo=0.0,
+    ),
+    "gray": _Colors(
+        positive=("#808080", "#ebebeb"),
+        negative=("#808080", "#141414"),
+        unsigned=("#000000", "#ffffff"),
+        opaque=("#000000", "#ffffff"),
+        middle="#808080",
+        photo=0.0,
+    ),
+    "photo": _Colors(
+        positive=("#e000b0", "#7a0177"),
+        negative=("#7fbc41", "#276419"),
+        unsigned=("#f040c8", "#6a0166"),
+        opaque=("#fff7f3", "#f768a1", "#7a0177"),
+        middle="#f7f7f7",
+        photo=1.0,
+    ),
 }
 
 _HALF = 0.3
 """Relevance of this share of the largest gets about half of the opacity."""
-
-_PALE = {"RdBu_r": 0.5, "PiYG_r": 0.5, "gray": 0.0}
-"""Share of each half of a signed color map that is skipped: the middle of these maps is white, and half-transparent white would draw a
-pale seam wherever the sign changes."""
-
-_END = 0.84
-"""The ends of the signed color maps are nearly black: stop before them."""
 
 
 def check_palette(palette: str) -> None:
@@ -71,17 +102,13 @@ def colorize(
     Returns:
         RGBA.
     """
-    name = _PALETTES[palette].signed if signed else _PALETTES[palette].unsigned
-    magnitude = np.abs(strength)
+    colors, magnitude = _PALETTES[palette], np.abs(strength)
     if signed:
-        pale = _PALE[name]
-        positions = 0.5 + 0.5 * np.sign(strength) * (pale + (_END - pale) * magnitude)
+        rgb = np.where(strength[..., None] < 0, _blend(colors.negative, magnitude), _blend(colors.positive, magnitude))
     else:
-        # The lower end of the pale ramp is white.
-        positions = 0.35 + 0.5 * strength if palette == "photo" else strength
-    colors = matplotlib.colormaps[name](positions)
-    colors[..., 3] = (1 + _HALF**2) * magnitude**2 / (magnitude**2 + _HALF**2)
-    return (colors * 255).round().astype(np.uint8)
+        rgb = _blend(colors.unsigned, strength)
+    alpha = (1 + _HALF**2) * magnitude**2 / (magnitude**2 + _HALF**2)
+    return np.concatenate([rgb, 255 * alpha[..., None]], -1).round().astype(np.uint8)
 
 
 def colorize_opaque(
@@ -92,6 +119,14 @@ def colorize_opaque(
     Returns:
         RGB.
     """
-    name = _PALETTES[palette].signed if signed else _PALETTES[palette].unsigned
-    colors = matplotlib.colormaps[name](0.5 + 0.5 * _END * strength if signed else strength)
-    return (colors[..., :3] * 255).round().astype(np.uint8)
+    colors = _PALETTES[palette]
+    if signed:
+        both = (*reversed(colors.negative), colors.middle, *colors.positive)
+        return _blend(both, 0.5 + 0.5 * strength).round().astype(np.uint8)
+    return _blend(colors.opaque, strength).round().astype(np.uint8)
+
+
+def _blend(ramp: _Ramp, positions: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width 3"]:
+    """Return the colors at positions of a ramp, from 0 to 1."""
+    stops = np.array([list(bytes.fromhex(color[1:])) for color in ramp], dtype=float)
+    return np.stack([np.interp(positions, np.linspace(0, 1, len(ramp)), channel) for channel in stops.T], -1)

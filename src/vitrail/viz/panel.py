@@ -113,7 +113,7 @@ def draw_panel(
     else:
         box = box or (0.0, 0.0, float(photo.width), float(photo.height))
         if kind == "masked" and cells is not None:  # A style of this kind has a share.
-            picture = fade(photo, cells.float(), box, side=style.side)
+            picture = fade(photo, cells.float(), box, outlined=True, side=style.side)
         else:
             picture = overlay(photo, relevance, box, opacity=OPACITY, side=style.side, outline=cells, **colored)  # type: ignore[arg-type]
         if kind == "side-by-side":

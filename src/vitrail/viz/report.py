@@ -25,11 +25,13 @@ class Picture:
         path: The file.
         caption: The text below it.
         wide: Whether it takes the full width of the page; others share rows.
+        plot: Whether it is a plot, which turns dark on a dark page; photos keep their colors.
     """
 
     path: Path
     caption: str
     wide: bool = False
+    plot: bool = False
 
     @property
     def width(self) -> int:

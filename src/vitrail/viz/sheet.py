@@ -28,6 +28,9 @@ CELLS_PER_LINE = 7
 CELL_WIDTH = 2.6
 """Inches."""
 
+MAX_BAR_LETTERS = 13.0
+"""Points: larger letters would leave no room for the names of classes."""
+
 NUM_TITLE_LINES = 3
 """Lines above a photo, at most."""
 
@@ -112,13 +115,14 @@ def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation, size:
         axes.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
         text = explanation.target_name()
     else:
-        axes.imshow(fade(row.photo, keep, row.box, side=320))
-        text = f"{round(float(keep.sum()), 1):g} of {keep.numel()} cells"
+        axes.imshow(fade(row.photo, keep, row.box, outlined=True, side=320))
+        text = f"{float(keep.sum()):.0f} of {keep.numel()} cells"
     _write(axes, f"{explanation.method}: {text}", size)
 
 
 def _draw_classes(axes: Axes, explanation: Explanation, size: float = 9.0) -> None:
     """Draw bars with their names and numbers inside: beside the bars, names of any length would push the other columns away."""
+    size = min(size, MAX_BAR_LETTERS)
     names, values = zip(*explanation.top_classes(0, 5), strict=True)
     # Bars are placed by position, not by name: two classes may share a (shortened) name.
     positions = range(len(names))[::-1]
@@ -143,9 +147,13 @@ def _break_title(text: str, size: float) -> list[str]:
     """Break a title into lines that are not wider than a cell."""
     text = text.encode(errors="replace").decode()  # File names need not be UTF-8, which is all that fonts know.
     lines = [line for part in text.splitlines() for line in textwrap.wrap(part, _num_letters(size))]
-    if len(lines) > NUM_TITLE_LINES:
-        lines = [*lines[: NUM_TITLE_LINES - 1], shorten_middle("".join(lines[NUM_TITLE_LINES - 1 :]), _num_letters(size))]
-    return lines
+    if len(lines) <= NUM_TITLE_LINES:
+        return lines
+    kept = lines[: NUM_TITLE_LINES - 1]
+    # Breaking dropped spaces between words, but put none into long names: take the rest from the text.
+    letters = [position for position, letter in enumerate(text) if not letter.isspace()]
+    start = letters[sum(not letter.isspace() for line in kept for letter in line)]
+    return [*kept, shorten_middle(" ".join(text[start:].split()), _num_letters(size))]
 
 
 def _num_letters(size: float) -> int:

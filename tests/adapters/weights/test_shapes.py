@@ -214,7 +214,8 @@ def test_a_file_without_a_head_is_an_embedding(tmp_path, caplog):
         classifier = vitrail.load(f"timm:{TIMM}", weights=path, device="cpu", **SHAPE)
     same_logits(classifier, module, images())
     assert classifier.output == "embedding"
-    assert "ignored head.mlp.0; it has no head: an embedding, without classes" in caplog.text
+    assert "ignored head.mlp.0" in caplog.text
+    assert f"{path} holds no head for timm:{TIMM}: its embedding is explained, without classes" in caplog.text
     compared = vitrail.load(f"timm:{TIMM}", weights=path, device="cpu", direction=torch.ones(24), **SHAPE)
     expected = torch.nn.functional.cosine_similarity(module(images()), torch.ones(1, 24))
     torch.testing.assert_close(compared.logits(images())[:, 0], expected)

@@ -37,7 +37,16 @@ def test_methods_that_are_not_better_than_random_are_not_recommended():
     verdict = reach_verdict(scores({"a": [0, 0], "b": [-3, 3], "random": [0, 0]}))
     assert verdict.method is None
     assert verdict.sentences[0].startswith(
-        "Do not rely on these maps of model: on 40 images, no method is significantly better than random on both measures."
+        "Do not rely on these maps of model: on 40 images, no method is significantly better than random on both measures "
+        "(paired tests, corrected for the number of methods)."
+    )
+
+
+def test_too_few_images_are_not_blamed_on_the_maps():
+    verdict = reach_verdict(scores({"a": [5, -5], "b": [3, -3], "random": [0, 0]}, num_images=4))
+    assert verdict.method is None
+    assert verdict.sentences[0] == (
+        "No verdict: 4 images are too few to show that a method is better than random: the 5% level needs 7 or more."
     )
 
 

@@ -114,7 +114,7 @@ def _require_all_weights(module: Any, missing: list[str], name: str) -> nn.Modul
     if missing:
         raise CheckpointError(
             f"expected trained weights for every part of {name}, found none for {', '.join(missing[:5])}; it is a backbone without "
-            "this classifier: fine-tune it first, or ask for random weights by pretrained=False"
+            "this classifier: fine-tune it first, or ask for random weights by pretrained=False (--model-arg pretrained=false)"
         )
     return module
 

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from transformers.utils import logging as transformers_logging
 
+from vitrail.adapters.quiet_hub import quiet_hub
+
 
 @contextmanager
 def silence_transformers() -> Iterator[None]:
@@ -13,7 +15,8 @@ def silence_transformers() -> Iterator[None]:
     transformers_logging.set_verbosity(transformers_logging.CRITICAL)
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with quiet_hub():
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bar:

@@ -12,6 +12,7 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.folder_checks import short_path
 from vitrail.adapters.library import Library
 from vitrail.adapters.open_clip.adapting import adapt_open_clip, open_clip_preprocessing
+from vitrail.adapters.quiet_hub import quiet_hub
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.core.registry import unknown_name
 from vitrail.models.checkpoints import read_checkpoint
@@ -67,7 +68,8 @@ def _find_weights(model_name: str, tag: str) -> str:
     if not tag:
         raise UnknownNameError(
             f"expected the weights of open_clip:{model_name} after a slash, got none; choose one of: "
-            f"{', '.join(f'open_clip:{model_name}/{known}' for known in tags) or 'a file'}, or ask for random weights by pretrained=False"
+            f"{', '.join(f'open_clip:{model_name}/{known}' for known in tags) or 'a file'}, or ask for random weights by "
+            "pretrained=False (--model-arg pretrained=false)"
         )
     if tag not in tags and not Path(tag).is_file() and not Path(tag).suffix:
         raise unknown_name(f"weights of open_clip:{model_name}", tag, tags)
@@ -91,7 +93,7 @@ def _activation(model_name: str, source: str) -> dict[str, bool]:
 def _create(name: str, options: dict[str, Any]) -> nn.Module:
     check_numbers(options, f"open_clip:{name}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_hub():
             warnings.simplefilter("ignore")
             return open_clip.create_model(name, **options)
     except Exception as error:  # Network, hub and file errors have no common base.
@@ -100,5 +102,6 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
         if isinstance(error, TypeError | AssertionError):
             raise InvalidInputError(f"open_clip cannot create {name!r} with {options}: {error}") from error
         raise UnknownNameError(
-            f"cannot load open_clip:{name}: {error}; check the name and the connection, or ask for random weights by pretrained=False"
+            f"cannot load open_clip:{name}: {str(error).rstrip('.')}; check the name and the connection, or "
+            "ask for random weights by pretrained=False (--model-arg pretrained=false)"
         ) from error

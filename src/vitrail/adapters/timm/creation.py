@@ -11,6 +11,7 @@ from torch import nn
 from vitrail.adapters.adapting import view
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.folder_checks import check_weight_files, read_folder_config
+from vitrail.adapters.quiet_hub import quiet_hub
 from vitrail.adapters.timm.labels import timm_class_names
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.core.registry import unknown_name
@@ -55,7 +56,8 @@ def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Mod
     if ":" in name:
         _check_source(name, pretrained, options)
     try:
-        return timm.create_model(name, pretrained=pretrained, **options)
+        with quiet_hub():
+            return timm.create_model(name, pretrained=pretrained, **options)
     except (TypeError, AssertionError) as error:
         raise InvalidInputError(f"timm cannot create {name!r} with {dict(options)}: {error}") from error
     except CheckpointError:
@@ -64,8 +66,8 @@ def make_timm(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Mod
         if not pretrained:
             raise InvalidInputError(f"timm cannot create {name!r} with {dict(options)}: {error!r}") from error
         raise UnknownNameError(
-            f"cannot load the weights of timm:{name}: {error}; check the name and the connection, or ask for random weights by "
-            "pretrained=False"
+            f"cannot load the weights of timm:{name}: {str(error).rstrip('.')}; check the name and the connection, or ask for random "
+            "weights by pretrained=False (--model-arg pretrained=false)"
         ) from error
 
 

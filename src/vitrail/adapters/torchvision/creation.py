@@ -91,8 +91,8 @@ def fetch_weights(chosen: Any, name: str) -> dict[str, Tensor]:
         return dict(chosen.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:  # URL, hash and file errors have no common base.
         raise UnknownNameError(
-            f"cannot load the weights of torchvision:{name}: {error}; check the connection, or ask for random weights by "
-            "pretrained=False"
+            f"cannot load the weights of torchvision:{name}: {str(error).rstrip('.')}; check the connection, or ask for random weights by "
+            "pretrained=False (--model-arg pretrained=false)"
         ) from error
 
 

@@ -81,6 +81,10 @@ class TorchvisionLibrary(Library):
         find_weights(name)
         return make_torchvision(name, options)
 
+    def saved_names(self, module: nn.Module) -> Mapping[str, str]:
+        # Fine-tuning often replaces the classifier, a Sequential of one layer, by that layer itself.
+        return {f"heads.{kind}": f"heads.head.{kind}" for kind in ("weight", "bias")} if hasattr(module, "heads") else {}
+
     def read_training(self, extra: Mapping[str, Any]) -> TrainingSettings | None:
         # What torchvision's references/classification/train.py writes beside the weights.
         arguments = read_arguments(extra)

@@ -1,32 +1,94 @@
 """What was done, as a paragraph for a paper."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
 from vitrail.evaluation.scoring.table import Table
-from vitrail.explainers import EXPLAINERS
+from vitrail.explainers import EXPLAINERS, Explainer
 from vitrail.metrics import METRICS
+from vitrail.metrics.protocols import describe_changes
 from vitrail.metrics.statistics import CONTROL
 from vitrail.metrics.statistics.resampling import EXACT_IMAGES, MAX_RESAMPLED
 from vitrail.version import __version__
 
+MAX_NUMBERS = 4
+"""Measures whose numbers the paragraph gives; the tables have all."""
 
-def describe_methods_for_citation(table: Table) -> str:
-    """Write the paragraph: methods with their papers, images, protocols with their sources, statistics and version."""
-    first = table.scores[0]
+
+@dataclass(frozen=True)
+class Setup:
+    """What a paragraph says about a run beyond its numbers.
+
+    Attributes:
+        images: How the images were chosen, after their number: "evenly spread over photos".
+        target: Which class is explained.
+        options: By method: its options that are not the defaults.
+    """
+
+    images: str = ""
+    target: str = ""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def list_changed_options(explainers: Sequence[Explainer]) -> dict[str, dict[str, Any]]:
+    """Return the options of every method that differ from its defaults."""
+    return {
+        explainer.name: {
+            option.name: value
+            for option in fields(explainer)
+            if option.name != "model" and (value := getattr(explainer, option.name)) != option.default
+        }
+        for explainer in explainers
+    }
+
+
+def describe_methods_for_citation(table: Table, setup: Setup | None = None) -> str:
+    """Write the paragraph: methods with their papers and options, images, protocols, numbers beside the control's, statistics, version."""
+    setup = setup or Setup()
     methods = list(dict.fromkeys(method for scores in table.scores for method in scores.methods))
-    explained = [f"{name} ({EXPLAINERS[name].paper})" if _has_paper(name) else name for name in methods if name != CONTROL]
+    explained = [_describe_method(name, setup.options.get(name, {})) for name in methods if name != CONTROL]
     if CONTROL in methods:
         explained.append("random relevance as the control")
-    models = ", ".join(scores.model for scores in table.scores)
-    sentences = [f"We explained {models} by {_join(explained)}, on {table.num_images:,} images."]
-    sentences += [
-        f"Insertion and deletion follow the protocol {name}: {protocol.description.rstrip('.')} ({protocol.source})."
-        for name, protocol in first.protocols.items()
-    ]
-    others = [name for name in dict.fromkeys(column.metric for column in first.columns) if name in METRICS]
+    models = _join([scores.model for scores in table.scores])
+    what = f"{setup.target} of " if setup.target else ""
+    images = f"{table.num_images:,} image{'s' if table.num_images > 1 else ''}{f', {setup.images}' if setup.images else ''}"
+    sentences = [f"We explained {what}{models} by {_join(explained)}, on {images}."]
+    for name, protocol in table.scores[0].protocols.items():
+        changes = describe_changes(name, protocol)
+        changed = f", but changed to {' and '.join(changes)}" if changes else ""
+        description = protocol.description.rstrip(".")
+        sentences.append(f"Insertion and deletion follow the protocol {name}: {description} ({protocol.source}){changed}.")
+    others = [name for name in dict.fromkeys(column.metric for column in table.columns) if name in METRICS]
     if others:
         sentences.append(f"We also measured {_join(others)}.")
+    sentences += _list_numbers(table)
     sentences.append(_describe_statistics(table))
     sentences.append(f"Computed with vitrail {__version__}.")
     return " ".join(sentences)
+
+
+def _describe_method(name: str, options: Mapping[str, Any]) -> str:
+    paper = EXPLAINERS[name].paper if name in EXPLAINERS else ""
+    words = [*([paper] if paper else []), *(f"{option}={value}" for option, value in options.items())]
+    return f"{name} ({'; '.join(words)})" if words else name
+
+
+def _list_numbers(table: Table) -> list[str]:
+    """Return the means of the first measures that have a direction, with their intervals, for every method."""
+    columns = [i for i, column in enumerate(table.columns) if column.measure.better and "normalized_" not in column.name]
+    sentences = []
+    for i in columns[:MAX_NUMBERS]:
+        numbers = [
+            f"{name} {intervals.mean[i]:.3f} [{intervals.low[i]:.3f}, {intervals.high[i]:.3f}]"
+            for name, intervals in table.intervals.items()
+            if not np.isnan(intervals.mean[i])
+        ]
+        if numbers:
+            sentences.append(f"{table.columns[i].name} ({table.columns[i].measure.better} is better): {', '.join(numbers)}.")
+    return sentences
 
 
 def _describe_statistics(table: Table) -> str:
@@ -34,10 +96,6 @@ def _describe_statistics(table: Table) -> str:
         return "Intervals (95%) and paired tests use the normal approximation; p-values are Holm-corrected within a measure."
     test = "exact sign-flip tests" if table.num_images <= EXACT_IMAGES else "sign-flip tests"
     return f"Intervals are 95% bootstrap intervals over images; methods are compared by paired {test}, Holm-corrected within a measure."
-
-
-def _has_paper(name: str) -> bool:
-    return name in EXPLAINERS and bool(EXPLAINERS[name].paper)
 
 
 def _join(names: list[str]) -> str:

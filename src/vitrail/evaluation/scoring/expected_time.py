@@ -25,7 +25,7 @@ def tell_expected_time(
     folder: Path,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Measure one image, and log the expected time of all that are left; a full estimate is `vitrail score --dry-run`.
+    """Measure one image, and log the expected time of all that are left.
 
     Args:
         folder: The run directory, where batches of an interrupted run may lie.
@@ -40,7 +40,7 @@ def tell_expected_time(
     seconds = (clock() - start) * num_left / world_size()
     if seconds > LONG_RUN:
         logger.info(
-            "scoring %d images by %s will take up to about %s; --limit takes fewer images, --dry-run estimates the cost in full",
+            "scoring %d images by %s will take up to about %s; --limit takes fewer images",
             num_left,
             ", ".join(explainer.name for explainer in measurer.explainers),
             format_seconds(seconds),

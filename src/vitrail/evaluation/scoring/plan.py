@@ -8,6 +8,7 @@ from typing import Any, Literal, get_type_hints
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.options import convert_options
 from vitrail.metrics import METRICS, PROTOCOLS, ImageMetric, InsertionDeletion, Measure, Protocol
+from vitrail.metrics.protocols import describe_changes
 
 ALWAYS = "completeness"
 """Measured for every explanation that accounts for the whole logit, since it costs nothing."""
@@ -103,16 +104,12 @@ class Plan:
 
     def changes(self) -> dict[str, str]:
         """Describe where a protocol differs from the published one, by name of the protocol."""
-        changes = {}
-        for name, protocol in self.protocols.items():
-            words = []
-            if name in PROTOCOLS and protocol.num_steps != PROTOCOLS[name].num_steps:
-                words.append(f"{protocol.num_steps} steps: not comparable to published results")
-            if name in PROTOCOLS and protocol.orders != PROTOCOLS[name].orders:
-                words.append(f"{' and '.join(protocol.orders)} relevant first")
-            if words:
-                changes[name] = f"changed: {'; '.join(words)}"
-        return changes
+        described = {name: describe_changes(name, protocol) for name, protocol in self.protocols.items()}
+        return {
+            name: f"changed, not comparable to published results: {'; '.join(words)}"
+            for name, words in described.items()
+            if words
+        }
 
 
 def create_plan(

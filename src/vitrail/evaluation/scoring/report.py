@@ -7,7 +7,7 @@ import numpy as np
 
 from vitrail.core.command import running_command
 from vitrail.core.files import output_folder
-from vitrail.evaluation.scoring.citation import describe_methods_for_citation
+from vitrail.evaluation.scoring.citation import Setup, describe_methods_for_citation
 from vitrail.evaluation.scoring.files import write_comparisons, write_curves, write_images, write_summary
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.stale_results import PICTURES, remove_stale_results
@@ -23,15 +23,16 @@ from vitrail.evaluation.scoring.text import (
 )
 from vitrail.evaluation.scoring.verdict import reach_verdict
 from vitrail.viz.comparison import Panel, plot_panels
-from vitrail.viz.curves import plot_perturbation
+from vitrail.viz.curves import MAX_BANDS, plot_perturbation
 from vitrail.viz.forest import ForestPanel, plot_forest
 from vitrail.viz.report import Picture, Section, write_report
 from vitrail.viz.report import Table as PageTable
+from vitrail.viz.styles import is_control
 
 MAX_FOREST_PANELS = 6
 
 
-def write_results(folder: Path, table: Table, captions: dict[str, str] | None = None) -> None:
+def write_results(folder: Path, table: Table, captions: dict[str, str] | None = None, setup: Setup | None = None) -> None:
     """Write the tables, pictures and page of a table of scores.
 
     These are images.csv, summary.json, cost.json, comparisons.csv, curves.csv (if there are curves), one picture per metric in pictures/,
@@ -39,6 +40,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
 
     Args:
         captions: Captions of the contact sheets in the folder, by file name.
+        setup: What the paragraph for a paper says about the run.
 
     Raises:
         OutputError: A file cannot be written.
@@ -64,7 +66,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     if unreadable := table.scores[0].unreadable:
         rows = [[file.path, file.reason] for file in unreadable]
         sections.append(Section("Skipped files", table=PageTable(["file", "reason"], rows)))
-    sections.append(Section("Methods paragraph for a paper", describe_methods_for_citation(table)))
+    sections.append(Section("Methods paragraph for a paper", describe_methods_for_citation(table, setup)))
     models = " and ".join(scores.model for scores in table.scores)
     lead = (
         f"{len(table.methods)} methods on {table.num_images} images. Numbers are means ± half of their 95% bootstrap interval."
@@ -82,9 +84,10 @@ def _verdict_section(pictures: Path, table: Table) -> Section:
     path = pictures / "verdict.png"
     plot_forest(panels, path)
     caption = (
-        "Mean difference from random on the same images, with 95% intervals; right of the dotted line is better than random."
+        "Mean difference from random on the same images, with 95% intervals; right of the dotted line is better than random. The tests "
+        "behind the verdict are corrected for the number of methods, the intervals are not."
     )
-    return Section("Verdict", "\n".join(verdicts), [Picture(path, caption, wide=True)])
+    return Section("Verdict", "\n".join(verdicts), [Picture(path, caption, wide=True, plot=True)])
 
 
 def _forest_panels(table: Table) -> list[ForestPanel]:
@@ -119,6 +122,11 @@ def _overview_section(table: Table) -> Section:
         "The mean rank is over all measures that have a direction; 1 is best. Passes are the cost of an explanation in forward passes of "
         "the network, counted in floating-point operations. Milliseconds per image are those of this run on its machine."
     )
+    if len(table.scores) > 1:
+        text += (
+            " Ranks of methods of different models say as much about the models: one that keeps its answer longer has higher insertion "
+            "AUCs with any method, so compare each method with random of its own model."
+        )
     if table.controls and not table.unproven:
         text += " Every method is significantly better than random on every measure (paired sign-flip test, Holm-corrected, 5% level)."
     return Section("Overview", text, table=PageTable(head, rows))
@@ -141,7 +149,10 @@ def _metric_section(pictures: Path, table: Table, metric: str) -> Section:
     # Columns that are equal for all methods describe the data, not the methods.
     telling = [i for i in columns if len(table.methods) == 1 or not _is_equal_for_all(table, i)]
     plot_panels([_make_panel(table, i) for i in telling or columns], path)
-    shown = [Picture(path, f"{metric}: means with 95% intervals, and boxes over images; dotted: random.", wide=True)]
+    controls = [table.values[name][:, columns] for name in table.methods if is_control(name)]
+    dotted = "; dotted: random" if any(not np.isnan(values).all() for values in controls) else ""
+    caption = f"{metric}: means with 95% intervals, and boxes over images, without outliers{dotted}."
+    shown = [Picture(path, caption, wide=True, plot=True)]
     measured = [scores for scores in table.scores if metric in scores.protocols]
     limits = _common_limits(measured, metric) if len(measured) > 1 else None
     for scores in measured:
@@ -165,13 +176,14 @@ def _plot_curves(
     path = pictures / f"curves-{protocol}{f'-{file_name(scores.model)}' if several else ''}.png"
     means = scores.mean_curves(protocol)
     plot_perturbation(means, path, errors=scores.curve_errors(protocol), limits=limits)
-    shown = [Picture(path, f"Mean curves of {protocol}{of_model}, with standard errors.", wide=True)]
+    bands = ", with standard errors" if len(means) <= MAX_BANDS else ""
+    shown = [Picture(path, f"Mean curves of {protocol}{of_model}{bands}.", wide=True, plot=True)]
     if all(curve.normalized for curve in scores.protocols[protocol].curves):
         normalized = path.with_stem(f"{path.stem}-normalized")
         curves = {name: curves.normalized() for name, curves in means.items()}
         plot_perturbation(curves, normalized, "score, from baseline (0) to image (1)")
         caption = f"Mean curves of {protocol}{of_model}, normalized: 0 is the score of the baseline, 1 that of the image."
-        shown.append(Picture(normalized, caption, wide=True))
+        shown.append(Picture(normalized, caption, wide=True, plot=True))
     return shown
 
 

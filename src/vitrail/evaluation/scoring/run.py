@@ -16,6 +16,7 @@ from vitrail.datasets.source import TEST_SPLITS, DataSource
 from vitrail.evaluation.batches import index_by_name, read_first
 from vitrail.evaluation.scoring.ceiling import FOLDER as CEILING_FOLDER
 from vitrail.evaluation.scoring.ceiling import check_ceiling, measure_ceiling
+from vitrail.evaluation.scoring.citation import Setup, list_changed_options
 from vitrail.evaluation.scoring.cost import count_passes_of_first
 from vitrail.evaluation.scoring.engine import score
 from vitrail.evaluation.scoring.expected_time import tell_expected_time
@@ -91,7 +92,7 @@ class ScoringRun:
         with ExitStack() as locks:
             scores, captions = self._measure_into(folder, classifier, explainers, locks)
             if rank() == 0:
-                write_results(folder, scores.table, captions)
+                write_results(folder, scores.table, captions, self._describe_setup(scores, explainers))
         return scores
 
     def try_models(self, models: Iterable[NamedMethods]) -> None:
@@ -119,6 +120,7 @@ class ScoringRun:
         """
         settings = {"compared": list(names), **self.source.describe(), "metrics": self._describe_plan()}
         all_scores, captions = list[Scores](), dict[str, str]()
+        used = list[Explainer]()
         directory = self._directory(folder, Manifest(settings, {}))
         with ExitStack() as locks:
 
@@ -139,10 +141,11 @@ class ScoringRun:
                 subfolders.append(subfolder)
                 scores, sheets = self._measure_into(folder / subfolder, classifier, explainers, locks, before_writing)
                 all_scores.append(scores)
+                used += explainers
                 captions |= {str(subfolder / file): f"{classifier.name}: {caption}" for file, caption in sheets.items()}
             table = Table.from_scores(all_scores)
             if rank() == 0:
-                write_results(folder, table, captions)
+                write_results(folder, table, captions, self._describe_setup(all_scores[0], used))
         return table
 
     def _measure_into(
@@ -191,6 +194,13 @@ class ScoringRun:
             tell_expected_time(measurer, images, self.batch_size, folder)
         scores = self._measure(images, classifier, explainers, target, folder, passes, manifest.key)
         return scores, write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
+
+    def _describe_setup(self, scores: Scores, explainers: Sequence[Explainer]) -> Setup:
+        target = self.selection.explained
+        words = {None: "the predictions", LABEL: "the labels' classes"}.get(target, f"the class {target}")  # type: ignore[arg-type]
+        is_limited = self.selection.limit is not None and len(scores) + len(scores.unreadable) >= self.selection.limit
+        images = self.selection.describe_in_words(self.source.title, is_limited)
+        return Setup(images, words, list_changed_options(explainers))
 
     def _check_ceiling(self, explainers: Sequence[Explainer]) -> None:
         if self.ceiling < 0:

@@ -83,6 +83,17 @@ class Selection:
             )
         return images
 
+    def describe_in_words(self, source: str, is_limited: bool) -> str:
+        """Describe how the images were chosen, to follow their number.
+
+        Args:
+            source: Where they come from.
+            is_limited: Whether there were more than the limit.
+        """
+        if self.mosaic is not None:
+            return f"mosaics of {self.mosaic}x{self.mosaic} confidently classified images of {source}"
+        return f"evenly spread over {source}" if is_limited else f"all of {source}"
+
     def describe(self) -> dict[str, Any]:
         """Return the settings for the manifest of a run, ready for JSON."""
         masks = None if self.masks is None else str(real_path(self.masks))

@@ -15,6 +15,7 @@ from vitrail.evaluation.scoring.verdict import reach_verdict
 from vitrail.explainers import Explainer
 from vitrail.metrics.masks import Masks, threshold_relevance
 from vitrail.viz.sheet import SheetRow, contact_sheet
+from vitrail.viz.styles import is_control
 
 NUM_EXTREMES = 3
 """Number of best, median and worst images each."""
@@ -34,8 +35,8 @@ def write_sheets(
 ) -> dict[str, str]:
     """Write the contact sheets of a model's scores.
 
-    extremes.png has the best, median and worst images of the recommended method, or of the first one if none is recommended, by the
-    first measure that has a direction; masks.png, if maps were cut into masks, what these keep. The images are explained again, since
+    extremes.png has the best, median and worst images of the recommended method, or of the best one if none is recommended, by the first
+    measure that has a direction; masks.png, if maps were cut into masks, what these keep. The images are explained again, since
     relevance is not stored.
 
     Returns:
@@ -58,12 +59,19 @@ def _extreme_rows(scores: Scores, images: LabeledImages, explainers: Sequence[Ex
     if not directed:
         return [], ""
     column, maker = scores.columns[directed[0]], _RowMaker(scores, images, explainers)
-    method = reach_verdict(scores).method or scores.methods[0]
+    method = reach_verdict(scores).method or _best_method(scores)
     values = scores.values[scores.methods.index(method), :, directed[0]]
     extremes = _find_extremes(values, column.measure.better == "higher")
     rows = [maker.make_row(int(scores.indices[i]), f"{kind} {value:.3f}\n") for kind, i, value in extremes]
     caption = f"The best, median and worst images of {method} by {column.name}, explained by all methods."
     return [row for row in rows if row is not None], caption
+
+
+def _best_method(scores: Scores) -> str:
+    """Return the method with the best mean rank; controls only if there is nothing else."""
+    table = scores.table
+    ranks = dict(zip(table.methods, np.nan_to_num(table.mean_ranks, nan=np.inf).tolist(), strict=True))
+    return min(scores.methods, key=lambda name: (is_control(name), ranks[name]))
 
 
 def _mask_rows(

@@ -69,9 +69,10 @@ def describe_ceiling(table: Table, metric: str) -> list[str]:
     for scores in table.scores:
         if scores.ceiling is not None:
             num_images, of_model = len(scores.ceiling.indices), f"{scores.model}: " if len(table.scores) > 1 else ""
+            same = "the same image" if num_images == 1 else f"the same {num_images} images"
             lines.append(
-                f"{of_model}share: of the way from {CONTROL} (0%) to the ceiling (100%), on the same {num_images} images; the ceiling is "
-                f"the curve whose order was searched for greedily, which took {scores.ceiling.num_runs:.0f} runs of the network per image"
+                f"{of_model}share: of the way from {CONTROL} (0%) to the ceiling (100%), on {same}; the ceiling is the curve whose order "
+                f"was searched for greedily, which took {scores.ceiling.num_runs:.0f} runs of the network per image"
             )
     worse = {
         table.columns[i].measure.name: None

@@ -8,7 +8,7 @@ import numpy as np
 from vitrail.core.listing import shorten_list
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
-from vitrail.evaluation.scoring.text import MAX_NAMED
+from vitrail.evaluation.scoring.text import MAX_NAMED, explain_too_few_images
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import METRICS
 
@@ -58,11 +58,13 @@ def reach_verdict(scores: Scores) -> Verdict:
         for name in methods
     }
     proven = [name for name in methods if 2 * len(unproven[name]) < len(measures)] if table.controls else methods
+    if not proven and (too_few := explain_too_few_images(table.num_images, table.num_compared)):
+        return Verdict(scores.model, None, (f"No verdict: {too_few}.", *open_questions))
     if not proven:
         most = f"most of the {len(measures)} measures" if len(measures) > 2 else _all_measures(measures)
         sentence = (
             f"Do not rely on these maps of {scores.model}: on {_count(scores)}, no method is significantly better than random on "
-            f"{most}."
+            f"{most} (paired tests, corrected for the number of methods)."
         )
         return Verdict(scores.model, None, (sentence, *open_questions))
     columns = np.array([table.names.index(name) for name in measures])

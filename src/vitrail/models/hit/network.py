@@ -109,7 +109,7 @@ class HiT(nn.Module):
         if len(self.stages) > 1 and patches.shape[1] != rows * cols:
             raise InvalidInputError(
                 f"expected all {rows * cols} patches ({rows}x{cols}) for a HiT with pooling, got {patches.shape[1]}; replace patches "
-                "by a baseline instead of removing them, or use a HiT without pooling"
+                "by a baseline instead of removing them, as the protocol hit does, or use a HiT without pooling"
             )
         last = self._layers()[-1]
         for stage in self._stages():
