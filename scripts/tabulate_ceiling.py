@@ -36,7 +36,7 @@ def tabulate(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _share(share: Mapping[str, float]) -> str:
-    return f"{100 * share['mean']:.0f} [{100 * share['low']:.0f}, {100 * share['high']:.0f}]"
+    return f"{100 * share['mean']:.0f} [{100 * share['low']:.0f}, {100 * share['high']:.0f}]".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -87,6 +87,7 @@ def test_the_default_model_is_bundled_and_a_message_names_the_option(
     assert code == 0
     assert f"using the bundled {tiny_model_file}" in err
     assert "--model timm:vit_base_patch16_224" in err
+    assert "it calls any photo one of: " in err
     code, _out, err = run_vitrail("explain", photo, "--model", tiny_model_file, "--out", tmp_path / "own")
     assert code == 0
     assert "bundled" not in err

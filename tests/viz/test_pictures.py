@@ -224,13 +224,23 @@ def test_axes_get_photo_title_and_color_bar(explanation):
     axes = Figure().subplots()
     assert explanation.plot(ax=axes) is axes
     assert axes.get_title().startswith("ant ")
-    assert "outlined" in axes.get_xlabel()
     assert len(axes.images) == 1
     (bar,) = [other for other in axes.figure.axes if other is not axes]
-    assert bar.get_ylabel() == "relevance, share of maximum"
+    assert bar.get_xlabel().startswith("relevance, share of maximum\n")
+    assert "outlined" in bar.get_xlabel()
     masked = Figure().subplots()
     explanation.plot(ax=masked, kind="masked")
     assert len(masked.figure.axes) == 1
+
+
+def test_texts_stay_above_and_below_their_own_axes(explanation):
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, 3), ("overlay", "heatmap", "side-by-side"), strict=True):
+        explanation.plot(ax=axes, kind=kind)
+    figure.draw_without_rendering()
+    ends = [axes.get_tightbbox().intervalx for axes in figure.axes[:3]]
+    assert ends[0][1] <= ends[1][0]
+    assert ends[1][1] <= ends[2][0]
 
 
 def test_without_axes_pyplot_makes_them(explanation):

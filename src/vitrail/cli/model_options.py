@@ -158,4 +158,7 @@ def load_model(name: str | None, device: str | None, options: Mapping[str, Any])
                 "timm:vit_base_patch16_224"
             )
         logger.info("using the bundled %s; choose another by --model, e.g. --model timm:vit_base_patch16_224", DEFAULT_MODEL)
-    return load(DEFAULT_MODEL if name is None else name, device=device, **options)
+    classifier = load(DEFAULT_MODEL if name is None else name, device=device, **options)
+    if name is None:  # The photo may well show something else.
+        logger.info("it calls any photo one of: %s", ", ".join(classifier.class_names))
+    return classifier

@@ -15,8 +15,12 @@ HEAD = '<meta name="referrer" content="no-referrer">'
 
 OPACITY_JS = "(share) => { document.querySelector('.gradio-container').style.setProperty('--vt-opacity', share); }"
 
-BUSY_JS = f"() => {json.dumps(render_status('Explaining ...'))}"
-"""Shown at once, without asking the server."""
+BUSY_JS = (
+    "() => { const status = document.querySelector('#vt-status'), box = status.getBoundingClientRect();"
+    " if (box.top < 0 || box.bottom > window.innerHeight) status.scrollIntoView();"
+    f" return {json.dumps(render_status('Explaining ...'))}; }}"
+)
+"""Shown at once, without asking the server; on narrow screens, where it is below the form, the page scrolls to it."""
 
 NEW_PHOTO_JS = (
     "(shown) => { document.querySelector('#vt-shown .vt-results')?.classList.add('vt-stale');"
