@@ -35,11 +35,9 @@ def tabulate(summary: Mapping[str, Any], measures: Sequence[str]) -> list[str]:
 
 
 def _interval(numbers: Mapping[str, float] | None) -> str:
-    return (
-        "-"
-        if numbers is None
-        else f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]".replace(" ", "\N{NO-BREAK SPACE}")
-    )
+    if numbers is None:
+        return "-"
+    return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _line(cells: Iterable[str]) -> str:

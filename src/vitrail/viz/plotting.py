@@ -37,16 +37,17 @@ def plot_panel(panel: Panel, axes: Axes) -> None:
     bar = axes.figure.colorbar(colors, ax=axes, orientation="horizontal", fraction=0.05, pad=0.03, aspect=30)
     low, upper = scale.end_labels()
     bar.set_ticks([scale.low, high], labels=[low, upper])
-    for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_horizontalalignment(side)
+    first, last = bar.ax.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
     bar.ax.tick_params(labelsize=NOTE_SIZE)
     bar.ax.set_xlabel("\n".join([scale.unit, *notes]), fontsize=NOTE_SIZE, parse_math=False)
 
 
 def _count_letters(axes: Axes, size: float) -> int:
     """Return how many letters of a size, which are about 0.55 of it wide, fit beside each other above or below axes."""
-    width = axes.get_position().width * axes.figure.get_figwidth()
-    return max(int(width * 72 / (0.55 * size)), MIN_LETTERS)
+    inches = axes.get_window_extent().width / axes.figure.dpi
+    return max(int(inches * 72 / (0.55 * size)), MIN_LETTERS)
 
 
 def _printable(text: str) -> str:
