@@ -1,8 +1,9 @@
-"""Draw the first picture of README.md: one photo, what eight methods say of it, and how faithful each is.
+"""Draw the pictures of README.md: one photo with what eight methods say of it, and three birds whose deciding part is known.
 
-    python scripts/make_readme_picture.py [FILE]
+    python scripts/make_readme_picture.py [FOLDER]
 
-Uses a bundled model and a photo of scikit-image that is in the public domain. Without FILE, docs/pictures/photo.webp is replaced.
+Uses bundled models, a photo of scikit-image that is in the public domain, and drawn birds. Without FOLDER, the pictures in docs/pictures
+are replaced.
 """
 
 import sys
@@ -15,18 +16,33 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import vitrail
+from vitrail.datasets.synthetic.base import GROUND_TRUTH
+from vitrail.datasets.synthetic.birds import Birds
 from vitrail.demo import demo_photo
-from vitrail.viz.overlay import overlay
+from vitrail.explainers import EXPLAINERS
+from vitrail.viz.ground_truth import fade_outside
+from vitrail.viz.overlay import fade, overlay
 
-PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "photo.webp"
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 MODEL = "vitrail:hit-pets"
 METHODS = ("hit", "shapley", "chefer", "grad-cam", "integrated-gradients", "rollout", "attention", "random")
 PROTOCOL = "hit"
 NUM_COLUMNS, WIDTH, DPI = 3, 10.0, 150
 """The width is in inches: README shows the picture about 830 pixels wide, so that letters of 9 points are read as such."""
 
+BIRDS = (1, 3, 4)
+"""Numbers of birds of the test split: red-billed, fork-tailed, crested."""
 
-def draw_cell(axes: Axes, picture: Image.Image, title: str, note: str) -> None:
+BIRD_METHODS = (
+    ("hit", "vitrail:hit-birds"),
+    ("intr", "vitrail:intr-birds"),
+    ("rollout", "vitrail:vit-birds"),
+    ("chefer", "vitrail:vit-birds"),
+    ("diffmask", "vitrail:vit-birds"),
+)
+
+
+def draw_cell(axes: Axes, picture: Image.Image, title: str, note: str = "") -> None:
     """Draw a picture with a title above it and a note below it."""
     axes.imshow(picture)
     axes.set_title(title, fontsize=12)
@@ -35,7 +51,7 @@ def draw_cell(axes: Axes, picture: Image.Image, title: str, note: str) -> None:
     axes.spines[:].set_visible(False)
 
 
-def draw(photo: Image.Image) -> Image.Image:
+def draw_photo(photo: Image.Image) -> Image.Image:
     """Draw the photo and all explanations of the predicted class."""
     classifier = vitrail.load(MODEL)
     explanations = vitrail.explain(classifier, photo, METHODS)
@@ -54,11 +70,43 @@ def draw(photo: Image.Image) -> Image.Image:
         picture = overlay(photo, explanation.relevance[0], box, signed=explanation.signed)
         insertion, deletion = (means[method][f"{PROTOCOL}.{direction}_zero"] for direction in ("insertion", "deletion"))
         draw_cell(cell, picture, method, f"insertion {insertion:.2f} \u00b7 deletion {deletion:.2f}")
+    return rasterize(figure)
+
+
+def draw_birds() -> Image.Image:
+    """Draw birds as rows: the bird, the part that decides its species, and an explanation by every method."""
+    models = {name: vitrail.load(name) for _, name in BIRD_METHODS}
+    task = Birds(size=96, num_classes=9)
+    box = (0.0, 0.0, 96.0, 96.0)
+    num_columns = 2 + len(BIRD_METHODS)
+    figure = Figure(figsize=(WIDTH, (WIDTH / num_columns + 0.08) * len(BIRDS) + 0.3), layout="constrained", dpi=DPI)
+    for row, (cells, number) in enumerate(zip(figure.subplots(len(BIRDS), num_columns), BIRDS, strict=True)):
+        sample = task.draw("test", number)
+        titles = iter(["photo", "what decides", *(method for method, _ in BIRD_METHODS)] if row == 0 else [""] * num_columns)
+        draw_cell(cells[0], sample.image, next(titles))
+        cells[0].set_ylabel(task.class_names[sample.label], fontsize=9.5)
+        draw_cell(cells[1], fade_outside(sample.image, sample.masks[GROUND_TRUTH]), next(titles))
+        for cell, (method, name) in zip(cells[2:], BIRD_METHODS, strict=True):
+            explanation = vitrail.explain(models[name], sample.image, method, target=task.class_names[sample.label])
+            relevance = explanation.relevance[0]
+            is_mask = EXPLAINERS[method].gives_probabilities
+            picture = (
+                fade(sample.image, relevance, box)
+                if is_mask
+                else overlay(sample.image, relevance, box, signed=explanation.signed)
+            )
+            draw_cell(cell, picture, next(titles))
+    return rasterize(figure)
+
+
+def rasterize(figure: Figure) -> Image.Image:
+    """Return a figure as a picture."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")
 
 
 if __name__ == "__main__":
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURE
-    draw(demo_photo()).save(out, quality=86, method=6)
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES
+    draw_photo(demo_photo()).save(out / "photo.webp", quality=86, method=6)
+    draw_birds().save(out / "birds.webp", quality=86, method=6)

@@ -66,7 +66,7 @@ def cells(monkeypatch):
 
 def test_kept_methods_are_drawn_as_masks_and_others_as_heatmaps(cells, tmp_path):
     keep = torch.zeros(4, 4)
-    keep[0, 0], keep[3, 3] = 1, 0.5
+    keep[0, 0], keep[3, 3] = 1, 1
     drawn = row("hit", "diffmask", "random", class_names=("a", "b", "c"))
     contact_sheet([replace(drawn, kept={"diffmask": keep})], tmp_path / "sheet.png")
     assert [axes.get_title() for axes in cells[1:4]] == ["hit: a", "diffmask: 2 of 16 cells", "random: a"]

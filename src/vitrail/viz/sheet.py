@@ -115,7 +115,8 @@ def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation, size:
         axes.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
         text = explanation.target_name()
     else:
-        axes.imshow(fade(row.photo, keep, row.box, outlined=True, side=320))
+        # Around cells that are kept by degrees, an outline would show a border that is not there.
+        axes.imshow(fade(row.photo, keep, row.box, outlined=bool(((keep == 0) | (keep == 1)).all()), side=320))
         text = f"{float(keep.sum()):.0f} of {keep.numel()} cells"
     _write(axes, f"{explanation.method}: {text}", size)
 
