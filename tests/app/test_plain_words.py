@@ -112,7 +112,7 @@ def test_a_method_that_loses_to_chance_is_named():
     assert compare_with_chance({"hit": curves["hit"]}) == []
     assert compare_with_chance({"random": curves["random"]}) == []
     curves["grad-cam"] = make_curves(0.9, 0.6)
-    assert compare_with_chance(curves)[-1].text == "Better than chance on this photo: hit, grad-cam (on 1 of 2 curves)."
+    assert compare_with_chance(curves)[-1].text == "Better than chance on this photo: hit, grad-cam (on 2 of 4 curves)."
     # As good as chance is no better.
     assert compare_with_chance({"hit": make_curves(0.5, 0.5), "random": curves["random"]})[0].loses
 

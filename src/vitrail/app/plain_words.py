@@ -10,6 +10,12 @@ from vitrail.core.outputs import Output, has_probabilities
 SURE = 0.5
 """Probability below which the model is said not to be sure."""
 
+ENLARGED = 4.0
+"""How many times a photo may be enlarged for the model before that is said."""
+
+SQUEEZED = 1.5
+"""How far the proportions of a photo may change before that is said."""
+
 MAX_CLASSES, MAX_LETTERS = 12, 160
 """Classes of a model that are named one by one, and letters of their names, at most."""
 
@@ -154,6 +160,24 @@ def describe_confidence(side: ExplainResult) -> str:
 def is_unsure(side: ExplainResult) -> bool:
     """Return whether the most probable class of exclusive ones gets less than `SURE`."""
     return side.output == "softmax" and side.classes[0][1] < SURE
+
+
+def describe_view(side: ExplainResult, *, cropped: bool) -> str:
+    """Say what the model sees of the photo, and how it differs from what people see.
+
+    Args:
+        side: The result.
+        cropped: Whether the model sees a part only, which is framed.
+    """
+    text = "The model sees the framed part" if cropped else "The model sees all of it"
+    left, top, right, bottom = side.row.box
+    (width, height), (rows, cols) = (right - left, bottom - top), side.image.shape[-2:]
+    if max(cols / width, rows / height) >= ENLARGED:
+        return f"{text}, but it has {side.row.photo.width}x{side.row.photo.height} pixels only: too few to tell much."
+    stretch = (cols / width) / (rows / height)
+    if max(stretch, 1 / stretch) >= SQUEEZED:
+        return f"{text}, squeezed to {cols}x{rows} pixels."
+    return f"{text}."
 
 
 def describe_colors(signed: bool, palette: str, target: str) -> str:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from vitrail.app.curves import Progress
 from vitrail.app.explain_request import ExplainRequest, answer_request
+from vitrail.app.plain_words import describe_view
 from vitrail.app.ui.render import Look, render_results
 from vitrail.app.ui.render_curves import render_curves
 from vitrail.app.ui.scales import Scale, share_scales
@@ -176,6 +177,22 @@ def test_the_part_that_the_model_sees_is_framed():
     cropped = replace(side, row=replace(side.row, box=(10.0, 0.0, 90.0, 96.0)))
     assert Tags(render_results([cropped])).find("div", "vt-frame")
     assert "The model sees the framed part." in render_results([cropped])
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        ((96, 96), "The model sees all of it."),
+        ((120, 100), "The model sees all of it."),
+        ((1200, 60), "The model sees all of it, squeezed to 96x96 pixels."),
+        ((8, 8), "The model sees all of it, but it has 8x8 pixels only: too few to tell much."),
+    ],
+)
+def test_photos_that_look_different_to_the_model_are_named(size, text):
+    side = explain_bird("hit-birds", "hit")
+    photo = Image.new("RGB", size)
+    changed = replace(side, row=replace(side.row, photo=photo, box=(0.0, 0.0, float(size[0]), float(size[1]))))
+    assert describe_view(changed, cropped=False) == text
 
 
 def test_curves_name_what_loses_to_chance():

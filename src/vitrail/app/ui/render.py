@@ -15,6 +15,7 @@ from vitrail.app.plain_words import (
     describe_confidence,
     describe_method,
     describe_term,
+    describe_view,
     is_unsure,
 )
 from vitrail.app.ui.scales import Scale, share_scales
@@ -126,7 +127,7 @@ def _head(side: ExplainResult, photo: _Photo, label: str) -> dict[str, Any]:
         "unsure": is_unsure(side),
         "note": side.note,
         "photo": photo,
-        "photo_text": "The model sees the framed part." if photo.cropped else "The model sees all of it.",
+        "photo_text": describe_view(side, cropped=photo.cropped),
         "ranked": f"Most probable classes of {side.model}" if bars else f"Largest outputs of {side.model}",
         "bars": bars,
         "model": side.model,
