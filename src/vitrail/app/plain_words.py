@@ -13,7 +13,7 @@ SURE = 0.5
 ENLARGED = 4.0
 """How many times a photo may be enlarged for the model before that is said."""
 
-SQUEEZED = 1.5
+SQUEEZED = 1.6
 """How far the proportions of a photo may change before that is said."""
 
 MAX_CLASSES, MAX_LETTERS = 12, 160
