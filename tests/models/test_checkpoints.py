@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -235,10 +236,16 @@ def test_no_kind_of_pickle_is_run(tmp_path, kind, protocol):
     assert marker.exists(), "the bomb must be a live one"
 
 
+def test_a_photo_in_place_of_the_model_is_named(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat.jpg")
+    with pytest.raises(CheckpointError, match=r"cat.jpg; it looks like a photo: the model comes before the photos"):
+        read_checkpoint(tmp_path / "cat.jpg")
+
+
 def test_a_whole_pickled_module_is_refused_by_name(tmp_path):
     torch.save(network(), tmp_path / "model.pth")
     with pytest.raises(
-        CheckpointError, match=r"it holds torch\.nn\.modules\.container\.Sequential, which .*Convert it to safetensors"
+        CheckpointError, match=r"it holds torch\.nn\.modules\.container\.Sequential, which .*store its weights alone"
     ):
         read_checkpoint(tmp_path / "model.pth")
 

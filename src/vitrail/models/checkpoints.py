@@ -26,6 +26,9 @@ from vitrail.models.stand_ins import STAND_INS
 
 METADATA_KEY = "vitrail"
 
+PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
+"""Suffixes of files that are no weights: someone swapped the model and the photo."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -202,9 +205,11 @@ def _read_pickled(path: Path) -> Checkpoint:
         if refused:
             raise CheckpointError(
                 f"refused {path}: it holds {', '.join(refused)}, which would have to be executed; expected tensors and plain values. "
-                "Convert it to safetensors where you trust it"
+                "Where you trust it, store its weights alone, torch.save(model.state_dict(), file), or give the network itself: "
+                "vitrail.adapt(model)"
             ) from error
-        raise CheckpointError(f"damaged checkpoint, or no file of weights: {path}") from error
+        remedy = "; it looks like a photo: the model comes before the photos" if path.suffix.lower() in PHOTOS else ""
+        raise CheckpointError(f"damaged checkpoint, or no file of weights: {path}{remedy}") from error
     except Exception as error:  # A damaged zip or pickle fails in many ways: RuntimeError, EOFError, KeyError, ...
         raise CheckpointError(f"damaged or truncated checkpoint {path}: {first_line(error)}") from error
     if not isinstance(content, dict):
