@@ -12,6 +12,7 @@ from vitrail.metrics import METRICS
 from vitrail.metrics.protocols import describe_changes
 from vitrail.metrics.statistics import CONTROL
 from vitrail.metrics.statistics.resampling import EXACT_IMAGES, MAX_RESAMPLED
+from vitrail.runs.manifest import describe_method
 from vitrail.version import __version__
 
 MAX_NUMBERS = 4
@@ -34,15 +35,15 @@ class Setup:
 
 
 def list_changed_options(explainers: Sequence[Explainer]) -> dict[str, dict[str, Any]]:
-    """Return the options of every method that differ from its defaults."""
-    return {
-        explainer.name: {
-            option.name: value
-            for option in fields(explainer)
-            if option.name != "model" and (value := getattr(explainer, option.name)) != option.default
+    """Return the options of every method that differ from its defaults, as a run records them."""
+    changed = dict[str, dict[str, Any]]()
+    for explainer in explainers:
+        recorded = describe_method(explainer)
+        defaults = {option.name: option.default for option in fields(explainer)}
+        changed[explainer.name] = {
+            name: recorded[name] for name, default in defaults.items() if name in recorded and recorded[name] != default
         }
-        for explainer in explainers
-    }
+    return changed
 
 
 def describe_methods_for_citation(table: Table, setup: Setup | None = None) -> str:

@@ -1,0 +1,38 @@
+"""The paragraph for a paper says what a reader needs to judge the numbers, and to make them again."""
+
+import pytest
+from scored import additive, column, hand_made
+
+from vitrail.evaluation.scoring.citation import Setup, describe_methods_for_citation, list_changed_options
+from vitrail.explainers import make_explainer
+from vitrail.metrics import PROTOCOLS
+
+
+@pytest.fixture
+def table():
+    values = {"rise": [[0.5], [0.7]], "random": [[0.25], [0.25]]}
+    return hand_made(values, (column("hit.insertion_zero"),)).table
+
+
+def test_the_paragraph_gives_images_options_and_numbers_beside_the_control(table):
+    setup = Setup("evenly spread over photos", "the predictions", {"rise": {"num_masks": 200}})
+    text = describe_methods_for_citation(table, setup)
+    assert text.startswith("We explained the predictions of model by rise (")
+    assert "; num_masks=200) and random relevance as the control, on 2 images, evenly spread over photos." in text
+    assert "hit.insertion_zero (higher is better): rise 0.600 [" in text
+    assert ", random 0.250 [" in text
+
+
+def test_a_changed_protocol_is_said_to_be_changed(table):
+    score = table.scores[0]
+    score.protocols["hit"] = PROTOCOLS["hit"]  # type: ignore[index]
+    assert "but changed" not in describe_methods_for_citation(table)
+    score.protocols["hit"] = PROTOCOLS["hit"].changed(num_steps=8, orders=("least",))  # type: ignore[index]
+    assert "and its published evaluation), but changed to 8 steps and least relevant first." in describe_methods_for_citation(
+        table
+    )
+
+
+def test_options_are_listed_where_they_are_not_the_defaults():
+    explainers = [make_explainer("rise", additive(), num_masks=9), make_explainer("random", additive())]
+    assert list_changed_options(explainers) == {"rise": {"num_masks": 9}, "random": {}}
