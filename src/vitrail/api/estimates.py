@@ -94,7 +94,7 @@ def estimate_scores(
         if run.ceiling:
             first = next(sample for sample in map(images.__getitem__, range(num_images)) if isinstance(sample, Sample))
             num_cells = torch.Size(classifier.grid_size(first.image[None])).numel()
-            runs = count_ceiling_runs(run.plan, num_cells)
+            runs = count_ceiling_runs(run.plan, num_cells, run.ceiling_stride)
             estimate = replace(estimate, num_ceiling=min(run.ceiling, num_images), ceiling_runs=runs)
         estimates.append(estimate)
     return estimates

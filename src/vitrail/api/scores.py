@@ -57,6 +57,7 @@ class ScoreOptions(TypedDict, total=False):
         precision: Precision of the network: "full" (default), "bf16" or "fp16".
         ceiling: Number of images, evenly spread, on which the best order of cells is searched for on every curve, and methods are placed
             between random and it (default: 0). This takes very many passes; see `Scores.ceiling`.
+        ceiling_stride: Number of cells that change at a step of this search (default: 1), whose cost falls in proportion.
         device: Device for models given by name (default: the fastest available).
     """
 
@@ -78,6 +79,7 @@ class ScoreOptions(TypedDict, total=False):
     num_workers: int
     precision: str
     ceiling: int
+    ceiling_stride: int
     device: str | None
 
 
@@ -201,4 +203,5 @@ def make_run(
         num_workers=more.get("num_workers", 0),
         overwrite=more.get("overwrite", False),
         ceiling=more.get("ceiling", 0),
+        ceiling_stride=more.get("ceiling_stride", 1),
     )

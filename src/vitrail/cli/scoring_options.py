@@ -65,6 +65,12 @@ class MetricOptions:
             help="Number of images on which to search for the best order of cells, a ceiling of every curve; takes very many passes.",
         ),
     ] = None
+    ceiling_stride: Annotated[
+        int | None,
+        optional(
+            METRICS, "--ceiling-stride", min=1, help="Cells that change at a step of this search (default: 1); more cost less."
+        ),
+    ] = None
     masks: Annotated[
         Path | None,
         optional(METRICS, help="Ground truth: folder of masks, laid out like DATA."),
@@ -101,6 +107,7 @@ def score_options(scoring: ScoringOptions, data: DataOptions, output: OutputOpti
         "steps": scoring.steps,
         "order": scoring.order,
         "ceiling": scoring.ceiling or 0,
+        "ceiling_stride": scoring.ceiling_stride or 1,
         "masks": scoring.masks,
         "boxes": scoring.boxes,
         "data_set": data.data_set,

@@ -84,21 +84,22 @@ def measure_ceiling(
     plan: Plan,
     targets: Mapping[int, int],
     limit: int,
-    batch_size: int,
+    stride: int,
     num_workers: int,
     folder: Path | None,
     key: str,
 ) -> Ceiling:
-    """Search for the best order of cells for every curve, on some of the images; resume from shards.
+    """Search for the best order of cells for every curve, on some of the images; resume from shards of one image each.
 
     Args:
         targets: Explained class by index of the image; others are skipped.
         limit: Maximum number of images, evenly spread.
+        stride: Number of cells that change at a step of the search, whose cost falls in proportion.
         folder: The run directory, shared by all processes; None keeps the results in memory.
     """
-    measure = _CeilingMeasurer(classifier, plan, targets, index_by_name(images))
-    batches = Batches(images.subset(sorted(targets)).subsample(limit), batch_size, collate_by_size, num_workers)
-    store = None if folder is None else ShardStore(folder / FOLDER, f"{key} {limit}", CeilingShard)
+    measure = _CeilingMeasurer(classifier, plan, targets, index_by_name(images), stride)
+    batches = Batches(images.subset(sorted(targets)).subsample(limit), 1, collate_by_size, num_workers)
+    store = None if folder is None else ShardStore(folder / FOLDER, f"{key} {limit} {stride}", CeilingShard)
     shards = Pass(batches, measure, "ceiling", store).run()
     values = np.concatenate([shard.values for shard in shards])
     return Ceiling(
@@ -108,9 +109,9 @@ def measure_ceiling(
     )
 
 
-def count_ceiling_runs(plan: Plan, num_cells: int) -> int:
+def count_ceiling_runs(plan: Plan, num_cells: int, stride: int = 1) -> int:
     """Return how often the network runs to find the orders of one image."""
-    return sum(count_runs(num_cells) * len(p.curves) for p in plan.protocols.values() if p.unit == "cells")
+    return sum(count_runs(num_cells, stride) * len(p.curves) for p in plan.protocols.values() if p.unit == "cells")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +122,7 @@ class _CeilingMeasurer:
     plan: Plan
     targets: Mapping[int, int]
     indices: Mapping[str, int]
+    stride: int
 
     def __call__(self, number: int, batches: Iterator[Sequence[Batch]]) -> CeilingShard:
         empty = (np.zeros(0, np.int64), np.zeros((0, len(self.plan.columns))), np.zeros(0, np.int64))
@@ -139,7 +141,7 @@ class _CeilingMeasurer:
                     auc = metric.measure_curves(view, explanation).auc()[:, i]
                     values[:, column + i] = auc.cpu().double().numpy()
             column += len(metric.measures)
-        num_runs = count_ceiling_runs(self.plan, torch.Size(view.patch_grid).numel())
+        num_runs = count_ceiling_runs(self.plan, torch.Size(view.patch_grid).numel(), self.stride)
         return indices, np.where(np.isinf(values), np.nan, values), np.full(len(indices), num_runs)
 
     def _search(self, view: MetricBatch, protocol: Protocol, index: int, targets: Tensor) -> Explanation:
@@ -156,6 +158,6 @@ class _CeilingMeasurer:
         with self.classifier.inspecting(), torch.no_grad():
             num_cells = torch.Size(grid).numel()
             inserts, maximize = curve.direction == "insertion", curve.better == "higher"
-            position = find_order(values, len(targets), num_cells, inserts, maximize).argsort(1)
+            position = find_order(values, len(targets), num_cells, inserts, maximize, self.stride).argsort(1)
         relevance = (position if curve.order == "least" else num_cells - 1 - position).to(targets.device).float()
         return Explanation(relevance.unflatten(1, grid), targets, view.logits, CEILING)

@@ -52,6 +52,7 @@ class ScoringRun:
         overwrite: Whether earlier results are replaced.
         ceiling: Maximum number of images whose best orders are searched for; 0 searches for none. It does not change other results, so
             that a finished run can be extended.
+        ceiling_stride: Number of cells that change at a step of this search.
     """
 
     plan: Plan
@@ -61,6 +62,7 @@ class ScoringRun:
     num_workers: int = 0
     overwrite: bool = False
     ceiling: int = 0
+    ceiling_stride: int = 1
 
     def score(self, classifier: Classifier, explainers: Sequence[Explainer]) -> Scores:
         """Score a model in memory."""
@@ -205,6 +207,8 @@ class ScoringRun:
     def _check_ceiling(self, explainers: Sequence[Explainer]) -> None:
         if self.ceiling < 0:
             raise InvalidInputError(f"expected a ceiling on at least 1 image, or 0 for none, got {self.ceiling}")
+        if self.ceiling_stride < 1:
+            raise InvalidInputError(f"expected a ceiling stride of at least 1 cell, got {self.ceiling_stride}")
         if self.ceiling:
             check_ceiling(self.plan, [explainer.name for explainer in explainers])
 
@@ -223,7 +227,8 @@ class ScoringRun:
         if not self.ceiling:
             return scores
         targets = dict(zip(scores.indices.tolist(), scores.targets.tolist(), strict=True))
-        ceiling = measure_ceiling(classifier, images, self.plan, targets, self.ceiling, *speed, folder, key)
+        search = self.ceiling, self.ceiling_stride, self.num_workers
+        ceiling = measure_ceiling(classifier, images, self.plan, targets, *search, folder, key)
         return replace(scores, ceiling=ceiling)
 
     def _directory(self, folder: Path, manifest: Manifest) -> RunDirectory:
