@@ -23,7 +23,7 @@ def test_the_paragraph_gives_images_options_and_numbers_beside_the_control(table
     assert ", random 0.250 [" in text
 
 
-def test_a_changed_protocol_is_said_to_be_changed(table):
+def test_the_paragraph_names_changes_of_the_protocol(table):
     score = table.scores[0]
     score.protocols["hit"] = PROTOCOLS["hit"]  # type: ignore[index]
     assert "but changed" not in describe_methods_for_citation(table)
