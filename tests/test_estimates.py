@@ -34,12 +34,12 @@ def test_sizes_are_in_a_unit_that_fits(size, text):
 
 
 def test_totals_are_for_several_processes():
-    lines = Estimate("net", "cpu", 7200, 32, 450, {"rollout": 1.0}, 0.5, 1000.0).lines()
+    lines = Estimate("net", "cpu", 7200, 32, {"rollout": 1.0}, 0.5, 1000.0, num_batches=450).lines()
     assert lines[0] == "net on cpu: 7200 images; measured on 32, nothing was written"
     assert lines[1] == "forward passes per image: rollout 1"
     assert "60 min in 1 process, 7.5 min in 8 processes, 112 s in 32 processes" in lines[2]
     assert lines[3] == "expected disk: 7.2 MB"
-    few = Estimate("net", "cpu", 12, 12, 1, {"rollout": 1.0}, 0.5, 1000.0).lines()
+    few = Estimate("net", "cpu", 12, 12, {"rollout": 1.0}, 0.5, 1000.0).lines()
     assert few[2].endswith("expected time: 6 s in 1 process")  # One batch cannot be shared.
 
 

@@ -21,6 +21,7 @@ from vitrail.adapters.resizing import MAX_RESIZED_PIXELS
 from vitrail.adapters.user_code import check_user_code, is_user_code, load_user_code
 from vitrail.adapters.weight_files import fill_with_weights, load_with_weights
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
+from vitrail.core.files import is_file
 from vitrail.core.listing import shorten_list
 from vitrail.core.outputs import Output
 from vitrail.core.registry import unknown_name
@@ -100,11 +101,7 @@ def load(
         if weights is not None and _is_path(weights):
             logger.info("%s", _describe_photos(classifier.preprocessing))
     if names is not None:
-        source = (
-            str(class_names)
-            if isinstance(class_names, Path) or (isinstance(class_names, str) and "," not in class_names)
-            else ""
-        )
+        source = str(class_names) if isinstance(class_names, str | Path) and is_file(str(class_names)) else ""
         check_class_names(names, classifier.num_classes, classifier.output, source)
         classifier = replace(classifier, class_names=names)
     return classifier

@@ -159,15 +159,17 @@ def _download(name: str, source: str) -> Path:
         raise UnknownNameError(f"no such file: {name!r}; expected a file, or a hub repository as owner/name or owner/name/file")
     repository = f"{owner}/{repository}"
     try:
-        if not file:
-            weights = [
-                entry for entry in list_repo_files(repository) if entry.endswith((".safetensors", ".pth", ".pt", ".bin"))
-            ]
-            if len(weights) != 1:
-                choices = ", ".join(f"{source}:{repository}/{name}" for name in weights)
-                raise UnknownNameError(f"expected one file of weights in {repository}, found {len(weights)}; choose: {choices}")
-            file = weights[0]
         with quiet_hub():
+            if not file:
+                weights = [
+                    entry for entry in list_repo_files(repository) if entry.endswith((".safetensors", ".pth", ".pt", ".bin"))
+                ]
+                if len(weights) != 1:
+                    choices = ", ".join(f"{source}:{repository}/{name}" for name in weights)
+                    raise UnknownNameError(
+                        f"expected one file of weights in {repository}, found {len(weights)}; choose: {choices}"
+                    )
+                file = weights[0]
             return Path(hf_hub_download(repository, file))
     except UnknownNameError:
         raise

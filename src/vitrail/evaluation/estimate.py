@@ -19,24 +19,24 @@ class Estimate:
         device: Where it was measured.
         num_images: Number of images of the run.
         num_measured: Number of images that were measured, together.
-        num_batches: Number of batches of the run, which processes share.
         passes: By method: floating-point operations of one explanation, divided by those of a forward pass.
         seconds_per_image: Time of one image by all methods, with reading, measures and writing.
         bytes_per_image: Disk that the results of one image take.
         num_ceiling: Number of images whose best orders of cells are searched for.
         ceiling_runs: How often the network runs for each of them.
+        num_batches: Number of batches of the run, which processes share.
     """
 
     model: str
     device: str
     num_images: int
     num_measured: int
-    num_batches: int = 1
     passes: Mapping[str, float] = field(default_factory=dict)
     seconds_per_image: float = 0.0
     bytes_per_image: float = 0.0
     num_ceiling: int = 0
     ceiling_runs: int = 0
+    num_batches: int = 1
 
     def lines(self) -> list[str]:
         """Return the estimate as lines of text."""

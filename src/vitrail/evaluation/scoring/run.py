@@ -199,7 +199,7 @@ class ScoringRun:
 
     def _describe_setup(self, scores: Scores, explainers: Sequence[Explainer]) -> Setup:
         target = self.selection.explained
-        words = {None: "the predictions", LABEL: "the labels' classes"}.get(target, f"the class {target}")  # type: ignore[arg-type]
+        words = "the predictions" if target is None else "the labels' classes" if target == LABEL else f"the class {target}"
         is_limited = self.selection.limit is not None and len(scores) + len(scores.unreadable) >= self.selection.limit
         images = self.selection.describe_in_words(self.source.title, is_limited)
         return Setup(images, words, list_changed_options(explainers))
