@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
+from vitrail.adapters.weight_matching import Match
 from vitrail.core.errors import CheckpointError
 
 CLASSIFIERS = re.compile(r"heads?|fc|linear|logits|out(put)?|last_linear|classifier|(classification|class|cls)_?heads?")
@@ -25,19 +26,34 @@ def refuse_foreign_head(leftover: Mapping[str, Tensor], title: str, source: str)
     Raises:
         CheckpointError: There is one.
     """
+    head = find_foreign_head(leftover)
+    if head:
+        raise CheckpointError(
+            f"{source} holds a classifier that {title} lacks: {head}; build the whole network in your own code (file.py:function, or "
+            "vitrail.adapt in Python), or explain its embedding without the classifier by --model-arg num_classes=0, or num_classes=0 "
+            "in Python"
+        )
+
+
+def find_foreign_head(leftover: Mapping[str, Tensor]) -> str | None:
+    """Return the last matrix of a classifier among leftover weights with its number of outputs, in words; None without one."""
     for part in dict.fromkeys(name.partition(".")[0] for name in leftover):
         inside = [name for name in leftover if name == part or name.startswith(f"{part}.")]
         matrices = [name for name in inside if leftover[name].ndim == 2]
         if CLASSIFIERS.fullmatch(part) and matrices and not any(PRETRAINING.search(name) for name in inside):
-            raise CheckpointError(
-                f"{source} holds a classifier that {title} lacks: {matrices[-1]}, with {len(leftover[matrices[-1]])} outputs; build the "
-                "whole network in your own code (file.py:function, or vitrail.adapt in Python), or explain its embedding without the "
-                "classifier by --model-arg num_classes=0, or num_classes=0 in Python"
-            )
+            return f"{matrices[-1]}, with {len(leftover[matrices[-1]])} outputs"
+    return None
 
 
-def list_leftover(names: Collection[str], state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return those of the named weights that stand beside what has the prefix: below "model", for "model.backbone"."""
-    parent = prefix.rpartition(".")[0]
+def list_leftover(match: Match, state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Return weights of a file that are not the network's: under its prefix, or beside it (below "model" for "model.backbone").
+
+    Args:
+        match: The network's weights in the file.
+        state: All weights of their group in the file.
+        own: Names of the network's weights.
+    """
+    parent = match.prefix.rpartition(".")[0]
     start = f"{parent}." if parent else ""
-    return {name.removeprefix(start): state[name] for name in names if name in state and name.startswith(start)}
+    beside = {name.removeprefix(start): state[name] for name in match.outside if name in state and name.startswith(start)}
+    return beside | {name: tensor for name, tensor in match.state.items() if name not in own}

@@ -13,7 +13,7 @@ from vitrail.adapters import adapting
 from vitrail.adapters.build_spec import ModelSpec
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.fit_weights import POSITIONS, head_names, position_grid
-from vitrail.adapters.foreign_heads import list_leftover, refuse_foreign_head
+from vitrail.adapters.foreign_heads import find_foreign_head, list_leftover, refuse_foreign_head
 from vitrail.adapters.libraries import get_library
 from vitrail.adapters.library import Library
 from vitrail.adapters.preprocessing import Preprocessing
@@ -84,12 +84,16 @@ def load_self_described(checkpoint: Checkpoint, path: Path, key: str | None, **o
 
 
 def fill_with_weights(classifier: Classifier, path: Path, key: str | None = None) -> Classifier:
-    """Load weights from a file into a network that exists.
+    """Load weights from a file into a network that exists; a classifier in the file that the network lacks is warned about.
 
     Raises:
         CheckpointError: The file is damaged or unsafe, or its weights are not all of the network's.
     """
-    match = match_weights(classifier.module, read_checkpoint(path), str(path), key)
+    checkpoint = read_checkpoint(path)
+    match = match_weights(classifier.module, checkpoint, str(path), key)
+    head = find_foreign_head(list_leftover(match, checkpoint.states[match.key], classifier.module.state_dict()))
+    if head:
+        logger.warning("%s also holds a classifier, which %s lacks and which is not explained: %s", path, classifier.name, head)
     _report(path, classifier.name, load_match(classifier.module, match, str(path)))
     return replace(classifier, name=_name(classifier.name, path))
 
@@ -109,9 +113,7 @@ def _build(
     skeleton = _build_skeleton(library, settings.name, spec, name, checkpoint)
     match = match_weights(skeleton, checkpoint, str(path), key)
     if num_classes != 0:  # Whoever asks for an embedding does without any head.
-        beside = list_leftover(match.outside, checkpoint.states[match.key], match.prefix)
-        inside = {name: tensor for name, tensor in match.state.items() if name not in skeleton.state_dict()}
-        refuse_foreign_head({**beside, **inside}, name, str(path))
+        refuse_foreign_head(list_leftover(match, checkpoint.states[match.key], skeleton.state_dict()), name, str(path))
     spec = _fit_spec(spec, skeleton, match.state, num_classes)
     classifier = library.build(settings.name, spec)
     notes = load_match(classifier.module, match, str(path))

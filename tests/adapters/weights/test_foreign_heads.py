@@ -65,6 +65,18 @@ def test_the_embedding_below_a_classifier_can_be_asked_for(tmp_path):
     same_logits(classifier, module, images())
 
 
+def test_a_classifier_that_a_network_of_ones_own_lacks_is_warned_about(tmp_path, caplog):
+    (tmp_path / "mine.py").write_text(
+        f"import timm\n\n\ndef build():\n    return timm.create_model({TIMM!r}, num_classes=0, **{SHAPE!r})\n"
+    )
+    module = headless()
+    torch.save(Wrapper(module, "classifier").state_dict(), tmp_path / "best.pth")
+    own = vitrail.load(f"{tmp_path / 'mine.py'}:build", weights=str(tmp_path / "best.pth"), device="cpu")
+    assert "also holds a classifier, which" in caplog.text
+    assert "classifier.weight, with 3 outputs" in caplog.text
+    same_logits(own, module, images())
+
+
 @pytest.mark.parametrize(
     "names", [["head.mlp.0.weight", "head.last_layer.weight_g"], ["head.0.weight", "head.1.running_mean"], ["dino_head.weight"]]
 )
