@@ -134,6 +134,7 @@ def _draw_classes(axes: Axes, explanation: Explanation, size: float = 9.0) -> No
         axes.text(0.03, position, text, transform=axes.get_yaxis_transform(), va="center", fontsize=size, parse_math=False)
     axes.set(xticks=[], yticks=[])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["left"].set(position=("data", 0), color="0.6", zorder=0)  # Bars of negative values begin here, too.
     axes.set_title(value_name(explanation.output), fontsize=size)
     if has_probabilities(explanation.output):
         axes.set(xlim=(0, 1))
