@@ -26,10 +26,12 @@ class MethodWords(NamedTuple):
     Attributes:
         label: What it shows, in a few words.
         sentence: What it does.
+        of_class: Whether the numbers depend on the class.
     """
 
     label: str
     sentence: str
+    of_class: bool = True
 
 
 METHODS = {
@@ -37,7 +39,7 @@ METHODS = {
         "Where it looks, and what that does", "How much looking at a patch raises or lowers the score of the class."
     ),
     "attention": MethodWords(
-        "Where the model looks last", "The patches that the model looks at in its last step; the same for every class."
+        "Where the model looks last", "The patches that the model looks at in its last step; the same for every class.", False
     ),
     "chefer": MethodWords(
         "Where looking helps the class", "The patches that the model looks at, where looking raises the score of the class."
@@ -56,6 +58,7 @@ METHODS = {
     "hit-rollout": MethodWords(
         "Where the model looks, in total",
         "The patches that the model looks at, added up over all its steps; the same for every class.",
+        False,
     ),
     "input-x-gradient": MethodWords("What small changes do", "How the score of the class reacts to small changes in a patch."),
     "integrated-gradients": MethodWords(
@@ -72,13 +75,14 @@ METHODS = {
     "occlusion": MethodWords(
         "Cover one spot at a time", "How much the score of the class drops when a small part of the photo is covered."
     ),
-    "random": MethodWords("Pure chance, for comparison", "Random numbers. A useful method does better than this one."),
+    "random": MethodWords("Pure chance, for comparison", "Random numbers. A useful method does better than this one.", False),
     "rise": MethodWords(
         "Cover random spots", "How probable the class is while a patch is visible and random other patches are covered."
     ),
     "rollout": MethodWords(
         "Where the model looks, step by step",
         "The patches that the model looks at, followed through all its steps; the same for every class.",
+        False,
     ),
     "shapley": MethodWords(
         "Fair share of each patch",

@@ -115,6 +115,22 @@ def test_all_numbers_are_on_the_page():
         assert f'<td class="number">{value:.4g}</td>' in text
 
 
+def test_relevance_without_a_unit_is_shown_relative_to_the_strongest_patch():
+    side = explain_bird("hit-birds", "hit", "chefer", "attention")
+    page = render_results([side])
+    assert page.count("of the strongest patch") == 3  # Heads of attention have a legend of their own.
+    assert page.count('<span class="vt-unit">points of the score') == 1
+    for method in ("chefer", "attention"):
+        [(_, _, largest), *_] = side.explanations[method].strongest_patches(0, 1)
+        assert f"{largest:+.3g} (100.0%)" in page
+    assert "<span>most 100%</span>" in page
+
+
+def test_a_map_that_is_the_same_for_every_class_is_not_called_relevance_for_one():
+    side = explain_bird("hit-birds", "hit", "chefer", "attention")
+    assert render_results([side]).count(f"relevance for {side.target}") == 1  # Of chefer.
+
+
 def test_large_grids_have_their_numbers_in_the_downloads_only(monkeypatch):
     monkeypatch.setattr("vitrail.app.ui.render.MAX_CELLS", 143)
     text = render_results([explain_bird("hit-birds", "hit")])

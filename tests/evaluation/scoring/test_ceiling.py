@@ -2,12 +2,15 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import torch
+from additive import AdditiveClassifier
 from scored import LOGIT, Exact, additive, gray_photos
 
+from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
 from vitrail.datasets.folder import ImageFolder
 from vitrail.evaluation.scoring import Plan, score
@@ -56,9 +59,40 @@ def test_the_ceiling_of_an_additive_classifier_is_its_own_order(scores, stride):
     assert scores.ceiling.num_runs == count_ceiling_runs(PLAN, 6, stride)
 
 
+class Pair(AdditiveClassifier):
+    """Needs the cells 1 and 4 together, or, turned around, either of them."""
+
+    turned = False
+
+    def logits(self, images):
+        cells = torch.nn.functional.avg_pool2d(images[:, :1], 4).flatten(1)[:, [1, 4]]
+        return torch.stack([cells.amax(1) if self.turned else cells.amin(1), torch.zeros(len(images))], 1)
+
+
+class EitherOf(Pair):
+    turned = True
+
+
+@pytest.mark.parametrize(
+    ("kind", "curve", "expected"),
+    [
+        (Pair, "insertion", 1 - 3 / 12),
+        (Pair, "deletion", 1 / 12),
+        (EitherOf, "insertion", 1 - 1 / 12),
+        (EitherOf, "deletion", 3 / 12),
+    ],
+)
+def test_the_search_starts_from_both_ends(tmp_path, kind, curve, expected):
+    """On a blank image no single cell helps a pair, and on a whole one none hurts a network that needs either of two."""
+    classifier = kind(**{field.name: getattr(additive(), field.name) for field in fields(Classifier) if field.init})
+    images = ImageFolder.scan(gray_photos(tmp_path / "gray", [(255,) * 6]), classifier.preprocessing)
+    ceiling = measure_ceiling(classifier, images, PLAN, {0: 0}, 1, 1, 0, None, "")
+    assert ceiling.values[f"logit.{curve}_zero_logit"][0] == pytest.approx(expected)
+
+
 def test_a_stride_takes_fewer_runs():
-    assert count_ceiling_runs(PLAN, 6) == 4 * (6 + 5 + 4 + 3 + 2)
-    assert count_ceiling_runs(PLAN, 6, 3) == 4 * (6 + 3)
+    assert count_ceiling_runs(PLAN, 6) == 2 * 4 * (6 + 5 + 4 + 3 + 2)
+    assert count_ceiling_runs(PLAN, 6, 3) == 2 * 4 * (6 + 3)
 
 
 def test_greedy_is_never_ranked_compared_or_warned_of(scores):

@@ -65,7 +65,7 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
             "words": describe_method(method),
             "term": describe_term(method),
             "colors": describe_colors(scale.signed, look.palette, targets),
-            "legend": _legend(scale, look, _unit(sides[0].explanations[method])),
+            "legend": _legend(scale, look, sides[0].explanations[method]),
             "figures": [
                 _figure(side, method, photo, scale, look, label)
                 for side, photo, label in zip(sides, photos, labels, strict=True)
@@ -147,18 +147,21 @@ def _figure(side: ExplainResult, method: str, photo: _Photo, scale: Scale, look:
         "label": f"{method}, {side.target}",
         "strongest": _patch_table(explanation),
         "all_patches": _grid_table(relevance),
-        "parts": None if parts is None else _parts(parts, method, photo, look, _unit(explanation)),
+        "parts": None if parts is None else _parts(parts, method, photo, look, explanation),
     }
 
 
 def _patch_table(explanation: Explanation) -> Table:
-    """Tabulate the strongest patches; with their share of the logit if the method accounts for all of it."""
+    """Tabulate the strongest patches with their share: of the logit if the method accounts for all of it, else of the strongest."""
     strongest = explanation.strongest_patches(0, NUM_STRONGEST)
     if explanation.bias is None:
-        return Table(["patch", "relevance"], [[f"row {row}, column {col}", value] for row, col, value in strongest])
-    logit = float(explanation.target_logits()[0])
-    rows: list[list[str | float]] = [[f"row {row}, column {col}", format_signed(value, logit)] for row, col, value in strongest]
-    return Table(["patch", "relevance (share of the score)"], rows)
+        largest, whole = max(abs(value) for *_, value in strongest), "strongest"
+    else:
+        largest, whole = float(explanation.target_logits()[0]), "score"
+    rows: list[list[str | float]] = [
+        [f"row {row}, column {col}", format_signed(value, largest)] for row, col, value in strongest
+    ]
+    return Table(["patch", f"relevance (share of the {whole})"], rows)
 
 
 def _heatmap(photo: _Photo, relevance: Tensor, scale: Scale, look: Look, alt: str) -> dict[str, Any]:
@@ -172,15 +175,16 @@ def _heatmap(photo: _Photo, relevance: Tensor, scale: Scale, look: Look, alt: st
     }
 
 
-def _unit(explanation: Explanation) -> str:
-    """Return the unit of relevance that adds up to the score; other relevance has none."""
-    return "" if explanation.bias is None else "points of the score"
-
-
-def _legend(scale: Scale, look: Look, unit: str) -> dict[str, Any]:
+def _legend(scale: Scale, look: Look, explanation: Explanation) -> dict[str, Any]:
+    """Name the ends of a scale in points of the score, or relative to the strongest patch where relevance has no unit."""
+    largest = max(abs(scale.low), abs(scale.high))
+    if explanation.bias is None and largest:
+        (low, high), unit = (f"{end / largest:.0%}" for end in scale[:2]), "of the strongest patch"
+    else:
+        (low, high), unit = map(format_number, scale[:2]), "" if explanation.bias is None else "points of the score"
     low_end, high_end = ("against", "for") if scale.signed else ("least", "most")
     data_uri = picture_data_uri(scale.draw_legend(look.palette))
-    return {"low": scale.low, "high": scale.high, "low_end": low_end, "high_end": high_end, "unit": unit, "data_uri": data_uri}
+    return {"low": low, "high": high, "low_end": low_end, "high_end": high_end, "unit": unit, "data_uri": data_uri}
 
 
 def _alternative_text(side: ExplainResult, explanation: Explanation) -> str:
@@ -196,7 +200,8 @@ def _alternative_text(side: ExplainResult, explanation: Explanation) -> str:
 
 def _caption(side: ExplainResult, explanation: Explanation, label: str) -> dict[str, str]:
     if explanation.bias is None:
-        return {"text": f"{label}relevance for {side.target}", "score": ""}
+        of_class = f" for {side.target}" if describe_method(explanation.method).of_class else ""
+        return {"text": f"{label}relevance{of_class}", "score": ""}
     logit, bias = float(explanation.target_logits()[0]), float(explanation.bias[0])
     patches, constant = format_signed(logit - bias, logit), format_signed(bias, logit)
     return {"text": label, "score": f"of {side.target} {logit:+.3g} = all patches {patches} and a constant {constant}"}
@@ -210,13 +215,13 @@ def _grid_table(relevance: Tensor) -> Table | None:
     return Table(["", *(f"column {col}" for col in range(relevance.shape[1]))], rows)
 
 
-def _parts(parts: ExplanationParts, method: str, photo: _Photo, look: Look, unit: str) -> dict[str, Any]:
+def _parts(parts: ExplanationParts, method: str, photo: _Photo, look: Look, explanation: Explanation) -> dict[str, Any]:
     scale = Scale.of([part.relevance for part in parts.parts])
     first = parts.parts[0].title
     return {
         "title": "Heads" if "head" in first else "Layers" if "layer" in first else "Gates",
         "description": parts.description,
-        "legend": _legend(scale, look, unit),
+        "legend": _legend(scale, look, explanation),
         "heatmaps": [
             (part.title, _heatmap(photo, part.relevance, scale, look, f"{method}, {part.title}")) for part in parts.parts
         ],

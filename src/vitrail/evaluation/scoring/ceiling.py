@@ -1,4 +1,8 @@
-"""The ceiling of insertion and deletion curves: the area under the curve whose order was searched for on that very curve."""
+"""The ceiling of insertion and deletion curves: the area under the curve whose order was searched for on that very curve.
+
+The search starts from both ends, since each gets stuck where the other does not: on a blank image, no single cell may raise a probability
+that needs two, but taking cells from the whole image keeps both; a saturated probability is the opposite case.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +103,7 @@ def measure_ceiling(
     """
     measure = _CeilingMeasurer(classifier, plan, targets, index_by_name(images), stride)
     batches = Batches(images.subset(sorted(targets)).subsample(limit), 1, collate_by_size, num_workers)
-    store = None if folder is None else ShardStore(folder / FOLDER, f"{key} {limit} {stride}", CeilingShard)
+    store = None if folder is None else ShardStore(folder / FOLDER, f"{key} {limit} {stride} from both ends", CeilingShard)
     shards = Pass(batches, measure, "ceiling", store).run()
     values = np.concatenate([shard.values for shard in shards])
     return Ceiling(
@@ -110,8 +114,8 @@ def measure_ceiling(
 
 
 def count_ceiling_runs(plan: Plan, num_cells: int, stride: int = 1) -> int:
-    """Return how often the network runs to find the orders of one image."""
-    return sum(count_runs(num_cells, stride) * len(p.curves) for p in plan.protocols.values() if p.unit == "cells")
+    """Return how often the network runs to find the orders of one image, from both ends."""
+    return sum(2 * count_runs(num_cells, stride) * len(p.curves) for p in plan.protocols.values() if p.unit == "cells")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,16 +140,17 @@ class _CeilingMeasurer:
         column = 0
         for metric in self.plan.metrics.values():
             if isinstance(metric, InsertionDeletion) and metric.protocol.unit == "cells":
-                for i in range(len(metric.protocol.curves)):
-                    explanation = self._search(view, metric.protocol, i, targets)
-                    auc = metric.measure_curves(view, explanation).auc()[:, i]
-                    values[:, column + i] = auc.cpu().double().numpy()
+                for i, curve in enumerate(metric.protocol.curves):
+                    found = [self._search(view, metric.protocol, i, targets, inserts) for inserts in (True, False)]
+                    areas = torch.stack([metric.measure_curves(view, each).auc()[:, i] for each in found])
+                    best = areas.amax(0) if curve.better == "higher" else areas.amin(0)
+                    values[:, column + i] = best.cpu().double().numpy()
             column += len(metric.measures)
         num_runs = count_ceiling_runs(self.plan, torch.Size(view.patch_grid).numel(), self.stride)
         return indices, np.where(np.isinf(values), np.nan, values), np.full(len(indices), num_runs)
 
-    def _search(self, view: MetricBatch, protocol: Protocol, index: int, targets: Tensor) -> Explanation:
-        """Return the map whose curve is greedily the best one."""
+    def _search(self, view: MetricBatch, protocol: Protocol, index: int, targets: Tensor, inserts: bool) -> Explanation:
+        """Return the map whose curve is greedily the best one, searched for by inserting cells or by deleting them."""
         curve, grid = protocol.curves[index], view.patch_grid
         steps = next(each for each in protocol_steps(protocol) if each.baseline == curve.baseline)
 
@@ -157,7 +162,8 @@ class _CeilingMeasurer:
 
         with self.classifier.inspecting(), torch.no_grad():
             num_cells = torch.Size(grid).numel()
-            inserts, maximize = curve.direction == "insertion", curve.better == "higher"
-            position = find_order(values, len(targets), num_cells, inserts, maximize, self.stride).argsort(1)
+            order = find_order(values, len(targets), num_cells, inserts, curve.better == "higher", self.stride)
+        # The last cell that a search in the other direction changes is the first one on the curve.
+        position = (order if inserts == (curve.direction == "insertion") else order.flip(1)).argsort(1)
         relevance = (position if curve.order == "least" else num_cells - 1 - position).to(targets.device).float()
         return Explanation(relevance.unflatten(1, grid), targets, view.logits, CEILING)
