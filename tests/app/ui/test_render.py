@@ -119,7 +119,7 @@ def test_relevance_without_a_unit_is_shown_relative_to_the_strongest_patch():
     side = explain_bird("hit-birds", "hit", "chefer", "attention")
     page = render_results([side])
     assert page.count("of the strongest patch") == 3  # Heads of attention have a legend of their own.
-    assert page.count('<span class="vt-unit">points of the score') == 1
+    assert page.count('<span class="vt-unit">points of the score') == 2  # As layers of hit have.
     for method in ("chefer", "attention"):
         [(_, _, largest), *_] = side.explanations[method].strongest_patches(0, 1)
         assert f"{largest:+.3g} (100.0%)" in page
