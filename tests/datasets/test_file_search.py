@@ -49,8 +49,9 @@ def test_files_that_are_not_images_are_counted_and_named(tmp_path, caplog, comma
     dict(list_by_command(tmp_path))
     caplog.clear()
     assert names(next(paths for name, paths in list_by_command(tmp_path) if name == command), tmp_path) == ["ant/a.png"]
-    message = next(line for line in caplog.messages if line.startswith("skipped 4"))
-    assert message == f"skipped 4 in {tmp_path} (no suffix of an image): ant/b.heic, ant/c, ant/d.jpg.part, notes.txt"
+    message = next(line for line in caplog.messages if line.startswith("skipped 3"))
+    assert message == f"skipped 3 in {tmp_path} (no suffix of an image): ant/c, ant/d.jpg.part, notes.txt"
+    assert f"skipped 1 in {tmp_path} (HEIC: export as JPEG): ant/b.heic" in caplog.messages
 
 
 def test_only_the_first_skipped_files_are_named(tmp_path, caplog):

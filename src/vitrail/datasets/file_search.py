@@ -120,7 +120,8 @@ def find_images(folder: Path, num_channels: int | None = 3) -> FolderContents:
                 elif path.suffix.lower() == ARRAY_SUFFIX:
                     arrays.append(path)
                 else:
-                    contents.skipped.append(Skipped(path, "no suffix of an image"))
+                    phone = path.suffix.lower() in (".heic", ".heif")
+                    contents.skipped.append(Skipped(path, "HEIC: export as JPEG" if phone else "no suffix of an image"))
             except OSError as error:
                 contents.skipped.append(_unreadable(path, error))
     if num_channels == 3 or (num_channels is None and contents.paths):

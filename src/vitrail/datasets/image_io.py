@@ -23,6 +23,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if fi
 """Formats that are decoded, by Pillow's names, whatever the suffix of a file. Other formats are not safe: EPS starts a program, ICO
 decodes before its size is known. MPO is read as JPEG. The suffixes are in `vitrail.datasets.file_search.SUFFIXES`."""
 
+HEIC = re.compile(rb".{4}ftyphe(ic|ix|im|is|vc|vx)", re.DOTALL)
+"""Beginning of files in the format of phones."""
+
+HEIC_FOUND = "HEIC, as phones store photos (export it as JPEG)"
+
 T = TypeVar("T")
 
 
@@ -135,7 +140,8 @@ def _decode(
         raise ImageError(f"cannot use {name}: {error}") from error
     except UnidentifiedImageError:
         hint = ", or DICOM with the letters DICM after 128 bytes" if name.lower().endswith(SUFFIX) else ""
-        raise ImageError(f"expected an image file ({', '.join(formats)}{hint}), got something else: {name}") from None
+        found = HEIC_FOUND if HEIC.match(head) else "something else"
+        raise ImageError(f"expected an image file ({', '.join(formats)}{hint}), got {found}: {name}") from None
     except Image.DecompressionBombError as error:
         num_pixels = re.search(r"\d+ pixels", str(error))
         raise bounds.too_large(name, num_pixels[0] if num_pixels else "far more") from error
