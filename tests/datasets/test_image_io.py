@@ -83,7 +83,9 @@ def test_a_text_file_named_like_a_photo(tmp_path):
 def test_a_photo_of_a_phone_is_named_as_such(tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500))
-    assert_refused(path, f"expected an image file ({', '.join(FORMATS)}), got HEIC, as phones store photos (export it as JPEG): {path}")
+    assert_refused(
+        path, f"expected an image file ({', '.join(FORMATS)}), got HEIC, as phones store photos (export it as JPEG): {path}"
+    )
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])

@@ -11,8 +11,8 @@ from vitrail.core.errors import CheckpointError
 CLASSIFIERS = re.compile(r"heads?|fc|linear|logits|out(put)?|last_linear|classifier|(classification|class|cls)_?heads?")
 """First parts of names of classifiers."""
 
-PRETRAINING = re.compile(r"(^|\.)(mlp|last_layer2?|running_mean|weight_g|parametrizations)(\.|$)")
-"""Parts of names inside of heads for pretraining (DINO, iBOT, MoCo), which the features do not depend on."""
+PRETRAINING = re.compile(r"(^|\.)(mlp|last_layer2?|weight_g|parametrizations)(\.|$)")
+"""Parts of names inside of heads for pretraining (DINO, iBOT), which the features do not depend on."""
 
 
 def refuse_foreign_head(leftover: Mapping[str, Tensor], title: str, source: str) -> None:
@@ -40,9 +40,16 @@ def find_foreign_head(leftover: Mapping[str, Tensor]) -> str | None:
     for part in dict.fromkeys(name.partition(".")[0] for name in leftover):
         inside = [name for name in leftover if name == part or name.startswith(f"{part}.")]
         matrices = [name for name in inside if leftover[name].ndim == 2]
-        if CLASSIFIERS.fullmatch(part) and matrices and not any(PRETRAINING.search(name) for name in inside):
+        if CLASSIFIERS.fullmatch(part) and matrices and not _is_for_pretraining(inside, matrices[-1]):
             return f"{matrices[-1]}, with {len(leftover[matrices[-1]])} outputs"
     return None
+
+
+def _is_for_pretraining(names: Collection[str], last: str) -> bool:
+    """Return whether a head is one for pretraining: by the names inside, or a projector that ends in batch norm (MoCo) and has no bias."""
+    is_normalized = any(name.endswith(".running_mean") for name in names)
+    has_bias = f"{last.removesuffix('weight')}bias" in names
+    return any(PRETRAINING.search(name) for name in names) or (is_normalized and not has_bias)
 
 
 def list_leftover(match: Match, state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:

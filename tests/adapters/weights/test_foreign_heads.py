@@ -26,6 +26,12 @@ def mlp_head():
     return module
 
 
+def mlp_head_with_batch_norm():
+    module = headless()
+    module.head = nn.Sequential(nn.Linear(24, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    return module
+
+
 class Wrapper(nn.Module):
     def __init__(self, backbone, name, width=24):
         super().__init__()
@@ -36,6 +42,7 @@ class Wrapper(nn.Module):
 NETWORKS = {
     "dropout and linear": (dropout_and_linear, "head.1.weight"),
     "mlp": (mlp_head, "head.2.weight"),
+    "mlp with batch norm": (mlp_head_with_batch_norm, "head.3.weight"),
     "backbone and classifier": (lambda: Wrapper(headless(), "classifier"), "classifier.weight"),
     "backbone and fc": (lambda: Wrapper(headless(), "fc"), "fc.weight"),
     "a head on 1000 logits": (lambda: Wrapper(trained_timm(num_classes=10), "classifier", 10), "classifier.weight"),
