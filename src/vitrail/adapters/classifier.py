@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -73,12 +74,18 @@ class Classifier(NamedClasses, PerturbedClassifier):
     @property
     def device(self) -> torch.device:
         """Device of the network."""
-        return next(self.module.parameters()).device
+        return self._any_number.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the network's weights."""
-        return next(self.module.parameters()).dtype
+        return self._any_number.dtype
+
+    @property
+    def _any_number(self) -> Tensor:
+        """A weight; frozen networks keep theirs in buffers or inside of their code, where nothing shows device and precision."""
+        buffers = (buffer for buffer in self.module.buffers() if buffer.is_floating_point())
+        return next(chain(self.module.parameters(), buffers), torch.zeros((), dtype=torch.float32, device="cpu"))
 
     @property
     def num_classes(self) -> int:

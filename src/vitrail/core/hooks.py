@@ -2,8 +2,8 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -20,24 +20,45 @@ def inspecting(module: nn.Module) -> Iterator[None]:
     every submodule, `requires_grad` and `.grad` of every parameter, and the random state of the CPU and of the module's CUDA devices
     are restored.
     """
-    modes = [(part, part.training) for part in module.modules()]
+    # Frozen scripts have no mode.
+    modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in module.parameters()]
     devices = sorted({parameter.device.index for parameter, _, _ in parameters if parameter.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
         try:
-            module.eval()
+            _evaluate(module, modes)
             for parameter, _, _ in parameters:
                 parameter.grad = None  # A backward pass inside would add to the user's gradient.
                 parameter.requires_grad_(False)
             yield
         finally:
-            for part, training in modes:
-                part.training = training
+            _restore_modes(modes)
             for parameter, requires_grad, grad in parameters:
                 # Parameters created in inference mode can be changed only there.
                 with torch.inference_mode(parameter.is_inference()):
                     parameter.requires_grad_(requires_grad)
                 parameter.grad = grad
+
+
+def _evaluate(module: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
+    """Put a module into evaluation mode; the mode of an exported program is fixed, so that its own `eval` is an error."""
+    if not any(training for _, training in modes):
+        return  # Some parts act at every call of `eval`, changed or not, such as merging weights again.
+    try:
+        module.eval()
+    except NotImplementedError:
+        for part, _ in modes:
+            part.training = False
+
+
+def _restore_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
+    """Restore the training mode of every part; parts that act on a change, such as layers that merge weights for evaluation, undo it."""
+    for part, training in modes:
+        if training != part.training and type(part).train is not nn.Module.train:
+            with suppress(NotImplementedError):
+                part.train(training)
+    for part, training in modes:
+        part.training = training
 
 
 _eager_lock = threading.Lock()

@@ -6,6 +6,7 @@ changes; weights may change freely.
 """
 
 import logging
+import random
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from operator import is_
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,10 +36,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+NUM_REPEATS = 100
+"""Forward passes that are compared where a network draws random numbers: a part that is dropped in one of 20 shows with 99%."""
 
-FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError)
-"""Errors that networks raise where something does not fit."""
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass
@@ -114,12 +116,17 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
         with _isolate(classifier):
             noise = _make_noise(classifier, like)
             with torch.no_grad():
-                several, alone = _run(classifier, noise), _run(classifier, noise[:1])
+                before = _random_states(classifier)
+                several, alone = _run(classifier, noise), torch.cat([_run(classifier, image[None]) for image in noise])
+                draws = before != _random_states(classifier)
             _keep_count(classifier, results, several)
             if not torch.isfinite(alone).all():
                 raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
             for check in missing:
-                results.failures[check] = _run_check(classifier, check, noise[:1], alone, several[:1])
+                if check == "logits":
+                    results.failures[check] = _check_logits(classifier, noise, alone, several, draws)
+                else:
+                    results.failures[check] = _run_check(classifier, check, noise[:1], alone[:1])
     for check in checks:
         if (reason := results.failures[check]) is not None:
             raise UnsupportedModelError(f"cannot explain {classifier.name or type(classifier.module).__name__}: {reason}")
@@ -140,7 +147,7 @@ def _keep_count(classifier: Classifier, results: _Results, logits: Logits) -> in
 def _run(classifier: Classifier, images: Images) -> Logits:
     try:
         return classifier.logits(images)
-    except FAILURES as error:
+    except Exception as error:  # Networks raise anything where something does not fit.
         if isinstance(error, VitrailError) or _is_machine_failure(error):
             raise
         raise UnsupportedModelError(
@@ -150,17 +157,15 @@ def _run(classifier: Classifier, images: Images) -> Logits:
 
 
 def _is_machine_failure(error: Exception) -> bool:
-    return is_out_of_memory(error) or is_killed_worker(error)
+    return isinstance(error, MemoryError) or is_out_of_memory(error) or is_killed_worker(error)
 
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
-def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logits, in_batch: Logits) -> str | None:
-    """Return why a check fails, or None where it passes."""
-    if check == "logits":
-        return None if logits_agree(classifier.module, in_batch, alone) else _explain_unstable_logits(classifier, image, alone)
+def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logits) -> str | None:
+    """Return why a check other than "logits" fails, or None where it passes."""
     if check != "gradients" and not isinstance(classifier, ViTAdapter):
         return f"it is no Vision Transformer, and has no {check} to look at"
     try:
@@ -169,22 +174,50 @@ def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logit
         return str(error)
     except InvalidInputError:  # Not the network's fault.
         raise
-    except FAILURES as error:
+    except Exception as error:  # Networks raise anything where something does not fit.
         if _is_machine_failure(error):  # It may work next time.
             raise
         return f"its {check} cannot be followed ({_first_line(error)})"
     return None
 
 
-def _explain_unstable_logits(classifier: Classifier, image: Images, alone: Logits) -> str:
+def _check_logits(classifier: Classifier, noise: Images, alone: Logits, in_batch: Logits, draws: bool) -> str | None:
+    """Return why the logits of an image are not always the same, or None where they are.
+
+    Args:
+        noise: Several images.
+        alone: Logits of every image alone.
+        in_batch: Logits of all images together.
+        draws: Whether random numbers were drawn meanwhile. What is dropped rarely may have been kept every time.
+    """
+    agree = logits_agree(classifier.module, in_batch, alone)
+    if agree and not draws:
+        return None
     with torch.no_grad():
-        again = classifier.logits(image)
-    if logits_agree(classifier.module, again, alone):
+        again = [classifier.logits(noise[:1]) for _ in range(NUM_REPEATS if draws else 1)]
+    if not all(logits_agree(classifier.module, each, alone[:1]) for each in again):
         return (
-            "the logits of an image depend on what else is in the batch (statistics of the batch, or dynamic quantization, whose rounding "
-            "follows the whole batch); use fixed statistics, or the network before it was quantized"
+            "it returns other logits for the same image at every call; turn off what is random in it (dropout, sampling, noise)"
         )
-    return "it returns other logits for the same image at every call; turn off what is random in it (dropout, sampling, noise)"
+    if agree:
+        return None
+    return (
+        "the logits of an image depend on what else is in the batch (statistics of the batch, or dynamic quantization, whose rounding "
+        "follows the whole batch); use fixed statistics, or the network before it was quantized"
+    )
+
+
+def _random_states(classifier: Classifier) -> tuple[Any, ...]:
+    """Return the states of the random generators that a network may draw from, to compare."""
+    numbers: Any = np.random.get_state(legacy=False)
+    devices = [classifier.device] if classifier.device.type == "cuda" else []
+    return (
+        random.getstate(),
+        numbers["state"]["key"].tolist(),
+        numbers["state"]["pos"],
+        torch.get_rng_state().tolist(),
+        *(torch.cuda.get_rng_state(device).tolist() for device in devices),
+    )
 
 
 @contextmanager

@@ -1,0 +1,156 @@
+"""Networks outside the textbook: merging weights by mode, exported or frozen, drawing random numbers, mixing the images of a batch."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+import vitrail
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.explainers import make_explainer
+
+PHOTOS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def adapt(module):
+    return vitrail.adapt(module, preprocessing=vitrail.Preprocessing((32, 32)))
+
+
+def occlusion(module):
+    return make_explainer("occlusion", adapt(module)).explain(PHOTOS, 0)
+
+
+def small_network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Conv2d(8, 5, 8))
+
+
+class Flat(nn.Module):
+    """A small network with something before its logits."""
+
+    def __init__(self, change=lambda logits: logits):
+        super().__init__()
+        self.network, self.change = small_network(), change
+
+    def forward(self, images):
+        return self.change(self.network(images).flatten(1))
+
+
+class Merging(nn.Linear):
+    """Adds its update to its weight for evaluation, and takes it back for training, as adapters of low rank do."""
+
+    def __init__(self):
+        super().__init__(5, 5, bias=False)
+        self.update, self.merged, self.calls = nn.Parameter(torch.randn(5, 5)), False, 0
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.calls += 1
+        if self.merged == mode:
+            with torch.no_grad():
+                self.weight += -self.update if mode else self.update
+            self.merged = not mode
+        return self
+
+    def forward(self, x):
+        weight = self.weight if self.merged else self.weight + self.update
+        return nn.functional.linear(x, weight)
+
+
+def test_layers_that_merge_weights_for_evaluation_are_as_they_were():
+    layer = Merging()
+    network = Flat(layer)
+    network.add_module("layer", layer)
+    network.train()
+    weight = layer.weight.detach().clone()
+    network(PHOTOS)
+    occlusion(network)
+    assert network.training
+    assert layer.training
+    assert not layer.merged
+    torch.testing.assert_close(layer.weight.detach(), weight, rtol=0, atol=1e-6)
+    network(PHOTOS).sum().backward()
+    assert layer.update.grad.norm() > 0
+
+
+def test_a_network_in_evaluation_mode_does_not_change_mode():
+    layer = Merging()
+    network = Flat(layer)
+    network.add_module("layer", layer)
+    network.eval()
+    calls = layer.calls
+    occlusion(network)
+    assert layer.calls == calls
+    assert layer.merged
+
+
+def test_exported_programs_are_explained():
+    network = Flat().eval()
+    expected = occlusion(network).relevance
+    exported = torch.export.export(network, (PHOTOS,), dynamic_shapes=({0: torch.export.Dim.AUTO},)).module()
+    for module in (exported, nn.Sequential(exported)):
+        torch.testing.assert_close(occlusion(module).relevance, expected, rtol=1e-4, atol=1e-5)
+
+
+class Buffers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("steps", torch.tensor(3))
+        self.register_buffer("weight", torch.randn(5, 3 * 32 * 32, dtype=torch.float64))
+
+    def forward(self, images):
+        return images.flatten(1) @ self.weight.T
+
+
+def test_networks_without_parameters_are_explained():
+    network = Flat().eval()
+    frozen = torch.jit.freeze(torch.jit.trace(network, PHOTOS))
+    torch.testing.assert_close(occlusion(frozen).relevance, occlusion(network).relevance, rtol=1e-4, atol=1e-5)
+    assert adapt(Buffers()).dtype == torch.float64
+
+
+def test_errors_of_any_kind_on_noise_are_explained():
+    def fail(logits):
+        raise ZeroDivisionError("no pixel is black")
+
+    with pytest.raises(UnsupportedModelError, match=r"fails on 2 normalized images of noise .* \(ZeroDivisionError: no pixel"):
+        occlusion(Flat(fail))
+
+
+def drops_rarely(logits):
+    return logits if torch.rand(()) > 0.05 else logits * 0
+
+
+def drops_rarely_by_python(logits):
+    return logits if random.random() > 0.05 else logits * 0
+
+
+@pytest.mark.parametrize("change", [drops_rarely, drops_rarely_by_python])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_random_is_refused_even_if_it_is_rare(change, seed):
+    torch.manual_seed(seed)
+    random.seed(seed)
+    with pytest.raises(UnsupportedModelError, match="it returns other logits for the same image at every call"):
+        occlusion(Flat(change))
+
+
+def test_random_numbers_without_effect_are_no_reason_to_refuse():
+    network = Flat(lambda logits: logits + 0 * torch.rand(()))
+    torch.testing.assert_close(occlusion(network).relevance, occlusion(Flat()).relevance)
+
+
+def rules_out_a_class(logits):
+    return logits.index_fill(1, torch.tensor([3]), -1e9)
+
+
+def test_a_huge_logit_hides_no_noise_in_the_others():
+    network = Flat(lambda logits: rules_out_a_class(nn.functional.dropout(logits, 0.3)))
+    with pytest.raises(UnsupportedModelError, match="it returns other logits for the same image"):
+        occlusion(network)
+    occlusion(Flat(rules_out_a_class))
+
+
+def test_later_images_that_depend_on_earlier_ones_are_refused():
+    with pytest.raises(UnsupportedModelError, match="depend on what else is in the batch"):
+        occlusion(Flat(lambda logits: logits - logits[:1].mean()))
