@@ -110,7 +110,7 @@ def test_networks_without_parameters_are_explained():
     assert adapt(Buffers()).dtype == torch.float64
 
 
-def test_errors_of_any_kind_on_noise_are_explained():
+def test_a_division_by_zero_on_noise_is_named():
     def fail(logits):
         raise ZeroDivisionError("no pixel is black")
 

@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError, ArithmeticError, OSError)
+"""Errors that networks raise where something does not fit; a class of the user's own says what it means."""
+
 NUM_REPEATS = 100
 """Forward passes that are compared where a network draws random numbers: a part that is dropped in one of 20 shows with 99%."""
 
@@ -147,7 +150,7 @@ def _keep_count(classifier: Classifier, results: _Results, logits: Logits) -> in
 def _run(classifier: Classifier, images: Images) -> Logits:
     try:
         return classifier.logits(images)
-    except Exception as error:  # Networks raise anything where something does not fit.
+    except FAILURES as error:
         if isinstance(error, VitrailError) or _is_machine_failure(error):
             raise
         raise UnsupportedModelError(
@@ -174,7 +177,7 @@ def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logit
         return str(error)
     except InvalidInputError:  # Not the network's fault.
         raise
-    except Exception as error:  # Networks raise anything where something does not fit.
+    except FAILURES as error:
         if _is_machine_failure(error):  # It may work next time.
             raise
         return f"its {check} cannot be followed ({_first_line(error)})"
