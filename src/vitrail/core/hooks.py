@@ -32,12 +32,14 @@ def inspecting(module: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(False)
             yield
         finally:
-            _restore_modes(modes)
             for parameter, requires_grad, grad in parameters:
                 # Parameters created in inference mode can be changed only there.
                 with torch.inference_mode(parameter.is_inference()):
                     parameter.requires_grad_(requires_grad)
                 parameter.grad = grad
+            _restore_modes(
+                modes
+            )  # Last, as it was changed first: parts that unmerge weights find them as they were when merged.
 
 
 def _evaluate(module: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
@@ -53,12 +55,14 @@ def _evaluate(module: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> Non
 
 def _restore_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
     """Restore the training mode of every part; parts that act on a change, such as layers that merge weights for evaluation, undo it."""
-    for part, training in modes:
-        if training != part.training and type(part).train is not nn.Module.train:
-            with suppress(NotImplementedError):
-                part.train(training)
-    for part, training in modes:
-        part.training = training
+    try:
+        for part, training in modes:
+            if training != part.training and type(part).train is not nn.Module.train:
+                with suppress(NotImplementedError):
+                    part.train(training)
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 _eager_lock = threading.Lock()

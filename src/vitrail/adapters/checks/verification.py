@@ -6,7 +6,6 @@ changes; weights may change freely.
 """
 
 import logging
-import random
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,16 +15,15 @@ from operator import is_
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.checks.probabilities import suspect_probabilities
+from vitrail.adapters.checks.stability import check_logits, random_states
 from vitrail.adapters.checks.vit_checks import CHECKS
 from vitrail.adapters.classifier import Check, Classifier
-from vitrail.adapters.logits import logits_agree
 from vitrail.adapters.memory import is_out_of_memory
 from vitrail.core.autocast import without_autocast
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError, VitrailError
@@ -38,9 +36,6 @@ T = TypeVar("T")
 
 FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError, ArithmeticError, OSError)
 """Errors that networks raise where something does not fit; a class of the user's own says what it means."""
-
-NUM_REPEATS = 100
-"""Forward passes that are compared where a network draws random numbers: a part that is dropped in one of 20 shows with 99%."""
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -119,15 +114,15 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
         with _isolate(classifier):
             noise = _make_noise(classifier, like)
             with torch.no_grad():
-                before = _random_states(classifier)
+                before = random_states(classifier)
                 several, alone = _run(classifier, noise), torch.cat([_run(classifier, image[None]) for image in noise])
-                draws = before != _random_states(classifier)
+                draws = before != random_states(classifier)
             _keep_count(classifier, results, several)
             if not torch.isfinite(alone).all():
                 raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
             for check in missing:
                 if check == "logits":
-                    results.failures[check] = _check_logits(classifier, noise, alone, several, draws)
+                    results.failures[check] = check_logits(classifier, noise, alone, several, draws)
                 else:
                     results.failures[check] = _run_check(classifier, check, noise[:1], alone[:1])
     for check in checks:
@@ -182,45 +177,6 @@ def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logit
             raise
         return f"its {check} cannot be followed ({_first_line(error)})"
     return None
-
-
-def _check_logits(classifier: Classifier, noise: Images, alone: Logits, in_batch: Logits, draws: bool) -> str | None:
-    """Return why the logits of an image are not always the same, or None where they are.
-
-    Args:
-        noise: Several images.
-        alone: Logits of every image alone.
-        in_batch: Logits of all images together.
-        draws: Whether random numbers were drawn meanwhile. What is dropped rarely may have been kept every time.
-    """
-    agree = logits_agree(classifier.module, in_batch, alone)
-    if agree and not draws:
-        return None
-    with torch.no_grad():
-        again = [classifier.logits(noise[:1]) for _ in range(NUM_REPEATS if draws else 1)]
-    if not all(logits_agree(classifier.module, each, alone[:1]) for each in again):
-        return (
-            "it returns other logits for the same image at every call; turn off what is random in it (dropout, sampling, noise)"
-        )
-    if agree:
-        return None
-    return (
-        "the logits of an image depend on what else is in the batch (statistics of the batch, or dynamic quantization, whose rounding "
-        "follows the whole batch); use fixed statistics, or the network before it was quantized"
-    )
-
-
-def _random_states(classifier: Classifier) -> tuple[Any, ...]:
-    """Return the states of the random generators that a network may draw from, to compare."""
-    numbers: Any = np.random.get_state(legacy=False)
-    devices = [classifier.device] if classifier.device.type == "cuda" else []
-    return (
-        random.getstate(),
-        numbers["state"]["key"].tolist(),
-        numbers["state"]["pos"],
-        torch.get_rng_state().tolist(),
-        *(torch.cuda.get_rng_state(device).tolist() for device in devices),
-    )
 
 
 @contextmanager
