@@ -190,7 +190,7 @@ def _replace_network(explainer: Explainer, module: nn.Module) -> Explainer:
     if isinstance(module, LogitsModule):
         model = module.classifier
     elif type(module) is type(model.module):  # the network itself or a copy
-        model = replace(model, module=module)
+        model = replace(model, module=module, wrapper=None)
     else:
         other = adapt(
             module, name=model.name, preprocessing=model.preprocessing, output=model.output, output_key=model.output_key

@@ -41,6 +41,9 @@ def assert_untouched(before: dict[str, Any], module: nn.Module) -> None:
 def actions(adapter, images):
     grid = adapter.grid_size(images)
     tokens = adapter.assemble(adapter.patch_embed(images), grid)
+    with adapter.record(hidden_states=True) as trace:
+        adapter.logits(images)
+    leaving = trace.hidden_states[-1]
     everyone = torch.arange(grid[0] * grid[1]).expand(len(images), -1)
 
     def recorded():
@@ -59,7 +62,7 @@ def actions(adapter, images):
         "assemble": lambda: adapter.assemble(adapter.patch_embed(images), grid),
         "forward_tokens": lambda: adapter.forward_tokens(tokens, grid),
         "forward_tokens, kept": lambda: adapter.forward_tokens(tokens, grid, everyone),
-        "head": lambda: adapter.head(tokens) if "pool" not in adapter.name else adapter.pooling_weights(3),
+        "head": lambda: adapter.head(leaving),
         "perturbed_logits": lambda: adapter.perturbed_logits(images, images, keep),
     }
 

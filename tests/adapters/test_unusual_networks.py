@@ -154,3 +154,54 @@ def test_a_huge_logit_hides_no_noise_in_the_others():
 def test_later_images_that_depend_on_earlier_ones_are_refused():
     with pytest.raises(UnsupportedModelError, match="depend on what else is in the batch"):
         occlusion(Flat(lambda logits: logits - logits[:1].mean()))
+
+
+@pytest.mark.parametrize("offset", [0.0, 20_000.0])
+def test_a_large_offset_hides_no_dropout(offset):
+    """A regression of years or dollars: what dropout does is small beside its result."""
+    with pytest.raises(UnsupportedModelError, match="other logits for the same image at every call"):
+        occlusion(Flat(lambda logits: nn.functional.dropout(logits[:, :1], 0.3, training=True) + offset))
+
+
+def standardized(to_number):
+    class Standardizing(Flat):
+        def forward(self, images):
+            return super().forward(
+                torch.stack([(image - to_number(image.mean())) / to_number(image.std()) for image in images])
+            )
+
+    return Standardizing()
+
+
+@pytest.mark.parametrize("to_number", [torch.Tensor.item, float, torch.Tensor.tolist, lambda number: number.detach().item()])
+def test_numbers_that_leave_the_graph_are_seen(to_number):
+    with pytest.raises(UnsupportedModelError, match="returned contributes to the logits without a gradient"):
+        make_explainer("input-x-gradient", adapt(standardized(to_number))).explain(PHOTOS[:1], 0)
+
+
+def test_numbers_that_only_choose_are_no_reason_to_refuse():
+    def change(logits):
+        return logits if logits.abs().max().item() < 1e9 else logits / 2
+
+    assert make_explainer("input-x-gradient", adapt(Flat(change))).explain(PHOTOS, 0).relevance.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_backward_hooks_in_half_precision_are_refused(dtype):
+    network = Flat().to(dtype)
+    explainer = make_explainer("input-x-gradient", adapt(network))
+    explainer.explain(PHOTOS.to(dtype), 0)
+    network.network[1].register_full_backward_hook(lambda part, inside, outside: (inside[0].clamp(min=0),))
+    with pytest.raises(UnsupportedModelError, match="convert it to float32"):
+        explainer.explain(PHOTOS.to(dtype), 0)
+
+
+def test_masked_classes_hide_no_guided_gradient():
+    def change(logits):
+        return logits.masked_fill(torch.arange(5) >= 3, -1e9)
+
+    network = Flat(change)
+    make_explainer("input-x-gradient", adapt(network)).explain(PHOTOS, 0)
+    network.network[1].register_full_backward_hook(lambda part, inside, outside: (inside[0].clamp(min=0),))
+    with pytest.raises(UnsupportedModelError, match="not their slope"):
+        make_explainer("input-x-gradient", adapt(network)).explain(PHOTOS, 0)

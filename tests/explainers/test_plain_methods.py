@@ -369,3 +369,42 @@ def test_gradients_are_checked_on_any_network(kind, method):
         UnsupportedModelError, match=r"cannot explain odd: (its gradients leave out|no gradient passes|the gradient of)"
     ):
         make_explainer(method, classifier).explain(images())
+
+
+class PlainTransformer(nn.Module):
+    """A Vision Transformer of torch's own layers, whose class token may be anywhere."""
+
+    def __init__(self, place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.token = nn.Conv2d(3, 24, 8, 8), nn.Parameter(torch.randn(1, 1, 24))
+        self.positions, self.place = nn.Parameter(0.5 * torch.randn(1, 65, 24)), place
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(24, 3, 48, 0.0, batch_first=True, norm_first=True) for _ in range(3)
+        )
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, images):
+        patches = self.embed(images).flatten(2).mT
+        tokens = torch.cat([patches[:, : self.place], self.token.expand(len(images), -1, -1), patches[:, self.place :]], 1)
+        tokens = tokens + self.positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(tokens[:, self.place])
+
+
+@pytest.mark.parametrize("place", [0, 32, 64])
+def test_a_class_token_that_is_not_the_first_shifts_no_map(place):
+    network, x = PlainTransformer(place).eval(), images()
+    classifier = adapt(network, preprocessing=Preprocessing((64, 64)))
+    found = find_feature_map(classifier, x)
+    assert found.layout.others == (place, place + 1)
+    kept = []
+    network.get_submodule(found.layer).register_forward_hook(lambda *run: kept.append(run[2]))
+    [gradient] = torch.autograd.grad(network(x)[:, 2].sum(), kept)
+    is_patch = torch.arange(65) != place
+    tokens, gradient = kept[0][:, is_patch], gradient[:, is_patch]
+    expected = (tokens * gradient.mean(1, keepdim=True)).sum(-1).clamp_min(0).unflatten(1, (8, 8)).detach()
+    explanation = make_explainer("grad-cam", replace(classifier, cell_size=8)).explain(x, 2)
+    torch.testing.assert_close(explanation.relevance, expected, rtol=1e-4, atol=1e-7)
+    assert expected.any()

@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
@@ -14,6 +16,7 @@ from vitrail.adapters.plain import PlainClassifier, adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.unwrap import unwrap
 from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.hooks import exclusive
 from vitrail.core.outputs import Output
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,19 @@ def adapt(
     """
     if not isinstance(module, nn.Module):
         raise UnsupportedModelError(_explain_no_module(module))
+    _expect_numbers(module)
+    with exclusive(module):
+        return _adapt(module, name, class_names, preprocessing, output, output_key)
+
+
+def _adapt(
+    module: nn.Module,
+    name: str,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing | None,
+    output: Output | None,
+    output_key: int | str | None,
+) -> Classifier:
     found = unwrap(module, output_key)
     title = name or type(found.module).__name__
     own = preprocessing or found.preprocessing
@@ -57,9 +73,23 @@ def adapt(
     elif found.preprocessing is not None and preprocessing is None:
         logger.info("photos are prepared for %s as for the network inside it", title)
     classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
+    if found.module is not module:
+        classifier = replace(classifier, wrapper=module)
     if classifier.class_names:
         check_class_names(classifier.class_names, classifier.num_classes, classifier.output)
     return classifier if output is None else replace(classifier, output=output)
+
+
+def _expect_numbers(module: nn.Module) -> None:
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+        if is_lazy(tensor):
+            raise UnsupportedModelError(
+                f"expected weights with numbers, got {name} of {type(module).__name__} without a shape; run it on a batch of images first"
+            )
+        if tensor.is_meta:
+            raise UnsupportedModelError(
+                f"expected weights with numbers, got {name} of {type(module).__name__} on the meta device; load them first"
+            )
 
 
 def _explain_no_module(value: Any) -> str:

@@ -56,6 +56,7 @@ class Classifier(NamedClasses, PerturbedClassifier):
         output_key: Index or key of the logits in what the network returns, where that is a tuple or a dictionary.
         directions: Turns the network's embeddings into logits; None where it returns logits itself.
         text: Embeds texts into the space of the network's embeddings; None where it has no text tower.
+        wrapper: The module that the network was found inside, and that gives the same logits; None where it is the network itself.
     """
 
     module: nn.Module = field(repr=False)  # It would fill a page.
@@ -67,6 +68,7 @@ class Classifier(NamedClasses, PerturbedClassifier):
     output_key: int | str | None = field(default=None, kw_only=True)
     directions: Directions | None = field(default=None, kw_only=True, repr=False)
     text: TextTower | None = field(default=None, kw_only=True, repr=False)
+    wrapper: nn.Module | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         check_output(self.output)
@@ -86,6 +88,16 @@ class Classifier(NamedClasses, PerturbedClassifier):
         """A weight; frozen networks keep theirs in buffers or inside of their code, where nothing shows device and precision."""
         buffers = (buffer for buffer in self.module.buffers() if buffer.is_floating_point())
         return next(chain(self.module.parameters(), buffers), torch.zeros((), dtype=torch.float32, device="cpu"))
+
+    def move_to(self, device: torch.device) -> None:
+        """Move the network, with a wrapper around it, to a device."""
+        for module in self.modules:
+            module.to(device)
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The network and, where it was found inside one, the wrapper."""
+        return (self.module,) if self.wrapper is None else (self.module, self.wrapper)
 
     @property
     def num_classes(self) -> int:

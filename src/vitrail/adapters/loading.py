@@ -95,7 +95,8 @@ def load(
         else:
             classifier = replace(_load(name, weights, weights_key, options), **meaning)
         _expect_finite_weights(classifier.module, name)
-        classifier.module.to(chosen).eval()
+        classifier.move_to(chosen)
+        classifier.module.eval()
         classifier = classifier if image_size is None else _set_image_size(classifier, image_size)
         classifier = _set_normalization(classifier, mean, std)
         if weights is not None and _is_path(weights):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from vitrail.core.errors import UnsupportedModelError
@@ -68,19 +69,31 @@ def _describe_output(output: Any) -> str:
     return f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple | list) else "")
 
 
-def logits_agree(module: nn.Module, logits: Logits, expected: Logits) -> bool:
-    """Return whether two computations of a network's logits agree up to rounding."""
+def logits_agree(module: nn.Module, logits: Logits, expected: Logits, tolerance: float = 1.0) -> bool:
+    """Return whether two computations of a network's logits agree up to rounding.
+
+    Args:
+        tolerance: Tolerated difference relative to the largest logit, where less than another order of the same sums may need.
+    """
     if logits.shape != expected.shape or not bool(torch.isfinite(logits).all()):
         return False
-    tolerance = TOLERANCES.get(expected.dtype, TOLERANCES[torch.float32])
-    if any("quantized" in type(part).__module__ for part in module.modules()):
-        tolerance = TOLERANCE_QUANTIZED
-    elif expected.device.type != "cpu" and expected.dtype == torch.float32:
-        tolerance = TOLERANCE_ELSEWHERE
+    tolerance = min(tolerance, _default_tolerance(module, expected))
     magnitude = expected.abs()
-    usual = magnitude[magnitude < USUAL]
-    scale = usual.max() if len(usual) else magnitude.max()
-    return bool(((logits - expected).abs() <= tolerance * magnitude.clamp_min(scale)).all())
+    return bool(((logits - expected).abs() <= tolerance * magnitude.clamp_min(magnitude[find_usual(expected)].max())).all())
+
+
+def _default_tolerance(module: nn.Module, expected: Logits) -> float:
+    if any("quantized" in type(part).__module__ for part in module.modules()):
+        return TOLERANCE_QUANTIZED
+    if expected.device.type != "cpu" and expected.dtype == torch.float32:
+        return TOLERANCE_ELSEWHERE
+    return TOLERANCES.get(expected.dtype, TOLERANCES[torch.float32])
+
+
+def find_usual(logits: Logits) -> Bool[Tensor, "b c"]:
+    """Find the logits that are no masks, see `USUAL`; all of them where all are as large."""
+    usual = logits.abs() < USUAL
+    return usual if bool(usual.any()) else torch.ones_like(usual)
 
 
 def configured_output(module: nn.Module) -> Output:

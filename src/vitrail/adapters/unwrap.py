@@ -18,9 +18,10 @@ from vitrail.adapters.libraries import find_library
 from vitrail.adapters.logits import expect_logits, logits_agree
 from vitrail.adapters.plain import PlainClassifier
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.wrappers import strip
 from vitrail.core.autocast import without_autocast
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.hooks import inspecting, original, replaced_methods, uncompiled
+from vitrail.core.hooks import inspecting, replaced_methods, uncompiled
 from vitrail.core.types import Images
 
 SHARDED = "torch.distributed.fsdp"
@@ -63,7 +64,7 @@ def unwrap(module: nn.Module, output_key: int | str | None = None) -> Unwrapped:
             f"expected a network in one piece, got a {type(module).__name__} whose weights are spread over processes (FSDP); gather them "
             "into a network without FSDP and give that"
         )
-    module = _strip(module)
+    module = strip(module)
     library = find_library(module)
     if _adapt(module) is not None or (library is not None and not library.plain):
         return Unwrapped(module, output_key=output_key)
@@ -81,26 +82,6 @@ def unwrap(module: nn.Module, output_key: int | str | None = None) -> Unwrapped:
     return _compare(module, inner, path, output_key)
 
 
-def _strip(module: nn.Module) -> nn.Module:
-    """Remove wrappers that are known to pass everything on: torch's own, and averages of weights without a forward pass."""
-    while True:
-        inner = original(module)
-        passes_on = isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel) and "forward" not in vars(inner)
-        if passes_on or (_has_no_forward(inner) and list(inner._modules) == ["module"]):
-            inner = inner.module
-        if inner is module or _has_hooks(module):
-            return module
-        module = inner
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def _has_no_forward(module: nn.Module) -> bool:
-    return getattr(type(module), "forward", None) is nn.Module.forward and "forward" not in vars(module)
-
-
 def _adapt(module: nn.Module) -> Classifier | None:
     """Adapt a network as one that vitrail can look into; None if it cannot."""
     with suppress(UnsupportedModelError):
@@ -112,7 +93,7 @@ def _adapt(module: nn.Module) -> Classifier | None:
 def _find_networks(module: nn.Module, path: str = "network") -> Iterator[tuple[str, nn.Module]]:
     """List the outermost networks inside that vitrail can look into, with the attribute that holds each."""
     for name, child in module.named_children():
-        here, inner = _name_part(path, name), _strip(child)
+        here, inner = _name_part(path, name), strip(child)
         if _adapt(inner) is not None:
             yield here, inner
         else:
@@ -124,7 +105,7 @@ def _find_holder(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     everything = {id(parameter) for parameter in module.parameters()}
     for name, child in module.named_children():
         if everything and everything == {id(parameter) for parameter in child.parameters()}:
-            yield _name_part("network", name), _strip(child)
+            yield _name_part("network", name), strip(child)
 
 
 def _name_part(path: str, name: str) -> str:

@@ -113,6 +113,6 @@ def _split_attention(explainer: RawAttention, images: Images) -> ExplanationPart
         vit.logits(images)
     [heads] = trace.attentions
     row = vit.pooling_weights(heads.shape[-1]).to(heads).expand(heads.shape[1], -1)
-    relevance = to_grid(propagate_row(row, heads[0]), vit.num_prefix_tokens, vit.grid_size(images))
+    relevance = to_grid(propagate_row(row, heads[0]), vit, vit.grid_size(images))
     titles = [f"head {head + 1}" for head in range(len(relevance))]
     return _make_parts("Attention of the last block, per head.", titles, relevance)

@@ -1,11 +1,14 @@
 """Context managers that change a user's module temporarily, and restore it even on failure."""
 
+import random
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +20,15 @@ def inspecting(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode, without side effects.
 
     Inside, weights do not require gradients, which saves memory in backward passes. On exit, also by an error, the training mode of
-    every submodule, `requires_grad` and `.grad` of every parameter, and the random state of the CPU and of the module's CUDA devices
-    are restored.
+    every submodule, `requires_grad` and `.grad` of every parameter, and the random states of Python, NumPy, the CPU and the module's
+    CUDA devices are restored. Other threads that inspect the module wait.
     """
+    with exclusive(module), _keeping_random_states(), _evaluating(module):
+        yield
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
     # Frozen scripts have no mode.
     modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in module.parameters()]
@@ -37,9 +46,33 @@ def inspecting(module: nn.Module) -> Iterator[None]:
                 with torch.inference_mode(parameter.is_inference()):
                     parameter.requires_grad_(requires_grad)
                 parameter.grad = grad
-            _restore_modes(
-                modes
-            )  # Last, as it was changed first: parts that unmerge weights find them as they were when merged.
+            # Last, as it was changed first: parts that unmerge weights find them as they were when merged.
+            _restore_modes(modes)
+
+
+@contextmanager
+def _keeping_random_states() -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+_locks: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
+_locks_lock = threading.Lock()
+
+
+def exclusive(module: nn.Module) -> AbstractContextManager[Any]:
+    """Return a context in which no other thread inspects a module; it may be entered again inside.
+
+    Wrappers and copies that share a module's weights share its lock, which is that of the last part with weights.
+    """
+    parts = list(module.modules())
+    last = next((part for part in reversed(parts) if part._parameters or part._buffers), module)
+    with _locks_lock:
+        return _locks.setdefault(last, threading.RLock())
 
 
 def _evaluate(module: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:

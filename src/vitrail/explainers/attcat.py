@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, final
 
 from vitrail.adapters import Check, Classifier
 from vitrail.core.types import Images
-from vitrail.explainers._attention import propagate_row, to_grid
+from vitrail.explainers._attention import expect_all_patches, propagate_row, to_grid
 from vitrail.explainers._gradients import target_gradients
 from vitrail.explainers._libra import balanced_gradients
 from vitrail.explainers._presence import reads_patches
@@ -52,7 +52,7 @@ class AttentiveClassActivation(Explainer):
         return reason
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
-        prefix, grid_size = self.vit.num_prefix_tokens, self.vit.grid_size(images)
+        grid_size = self.vit.grid_size(images)
         with (
             balanced_gradients(self.vit, enabled=self.libra),
             self.vit.record(attentions=lambda weights: weights.detach().mean(1), hidden_states=True) as trace,
@@ -68,6 +68,7 @@ class AttentiveClassActivation(Explainer):
             )
             row = read.to(weights).expand(len(weights), weights.shape[2])
             activation = (state.detach() * gradient).sum(-1)
+            expect_all_patches(self.vit, activation.shape[1], grid_size)
             # Attention is to tokens that enter a block, and the activation may be of those that leave it; patches keep their order.
-            maps.append(to_grid(activation * propagate_row(row, weights), prefix, grid_size))
+            maps.append(to_grid(activation * propagate_row(row, weights), self.vit, grid_size))
         return Attribution(logits, targets, sum(maps[1:], maps[0]))

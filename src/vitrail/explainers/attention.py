@@ -56,7 +56,7 @@ class RawAttention(Explainer):
             logits = self.vit.logits(images)
         [matrix] = trace.attentions
         row = self.vit.pooling_weights(matrix.shape[2]).to(matrix).expand(len(matrix), -1)
-        relevance = to_grid(propagate_row(row, matrix), self.vit.num_prefix_tokens, self.vit.grid_size(images))
+        relevance = to_grid(propagate_row(row, matrix), self.vit, self.vit.grid_size(images))
         return Attribution(logits, choose(logits), _keep_mass(relevance, self.mass))
 
     def _fuse(self, weights: Attentions) -> Float[Tensor, "b q k"]:

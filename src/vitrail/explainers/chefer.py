@@ -49,5 +49,5 @@ class GenericAttention(Explainer):
         row = torch.zeros_like(start)
         for weights, gradient in zip(reversed(trace.attentions), reversed(gradients), strict=True):
             relevancy = (weights.detach() * gradient).clamp_min(0).mean(1)  # equation 5
-            row = row + propagate_row(start + row, unpool_keys(relevancy, num_prefix_tokens, grid_size))  # equation 6
-        return Attribution(logits, targets, to_grid(row, num_prefix_tokens, grid_size))
+            row = row + propagate_row(start + row, unpool_keys(relevancy, self.vit, grid_size))  # equation 6
+        return Attribution(logits, targets, to_grid(row, self.vit, grid_size))

@@ -128,7 +128,7 @@ class VisionDiffMask(Explainer):
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         recorded = record_states(self.vit, images, self.num_states)
         log_kept = self.network(recorded.states, self.aggregated).log_kept()[..., -1]
-        relevance = to_grid(log_kept.exp(), self.vit.num_prefix_tokens, recorded.grid_size)
+        relevance = to_grid(log_kept.exp(), self.vit, recorded.grid_size)
         return Attribution(recorded.logits, choose(recorded.logits), relevance)
 
     def predict_masked(self, images: Images, masking: Masking = "sampled", seed: int = 0) -> MaskedPrediction:

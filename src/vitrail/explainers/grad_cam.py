@@ -95,7 +95,7 @@ class GradCam(Explainer):
                 f"block {self.block}, so their gradients are zero; choose the site 'norm1' or 'input', or an earlier block"
             )
         values = torch.nn.functional.pad(self._weigh(tokens[:, prefix:], gradient[:, prefix:]), (prefix, 0))
-        return Attribution(logits, targets, to_grid(values, prefix, grid_size))
+        return Attribution(logits, targets, to_grid(values, self.vit, grid_size))
 
     def _explain_map(self, images: Images, choose: ChooseTargets) -> Attribution:
         found = find_feature_map(self.model, images, self.layer)

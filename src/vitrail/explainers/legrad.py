@@ -81,8 +81,8 @@ class LeGrad(Explainer):
             scored = [self._score_by_attention(tokens.detach()) for tokens in states]
         scores, attentions = zip(*scored, strict=True)
         gradients = target_gradients(torch.stack(scores).sum(0), targets, attentions)
-        prefix, grid_size = self.vit.num_prefix_tokens, self.vit.grid_size(images)
-        maps = [to_grid(gradient.clamp_min(0).mean((1, 2)), prefix, grid_size) for gradient in gradients]
+        grid_size = self.vit.grid_size(images)
+        maps = [to_grid(gradient.clamp_min(0).mean((1, 2)), self.vit, grid_size) for gradient in gradients]
         return Attribution(logits, targets, sum(maps[1:], maps[0]) / len(maps))
 
     def _score(self, tokens: Tokens) -> Logits:

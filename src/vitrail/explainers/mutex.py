@@ -12,7 +12,7 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.float32 import at_least_float32, matmul_float32
 from vitrail.core.outputs import select_targets
 from vitrail.core.types import Attentions, Images, Targets
-from vitrail.explainers._attention import check_starting_block
+from vitrail.explainers._attention import check_starting_block, expect_all_patches
 from vitrail.explainers._multiplex import HEAD_REDUCTIONS, STATISTICS, check_names, degree_centralities, keep_strongest
 from vitrail.explainers.base import EXPLAINERS, Attribution, ChooseTargets, Explainer
 
@@ -70,14 +70,20 @@ class Mutex(Explainer):
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         # Only degrees are recorded, so the attention of a block is freed before that of the next block is computed.
-        with self.vit.record(attentions=self._degrees, blocks=slice(self.starting_block, None)) as trace:
+        grid_size = self.vit.grid_size(images)
+
+        def measure(attentions: Attentions) -> Tensor:
+            expect_all_patches(self.vit, attentions.shape[-1], grid_size)
+            return self._degrees(attentions)
+
+        with self.vit.record(attentions=measure, blocks=slice(self.starting_block, None)) as trace:
             logits = self.vit.logits(images)
         targets = choose(logits)
         masks = self.masks(torch.stack(trace.attentions, -2))
         confidences = self.confidences(images, masks, targets)
         kept = masks.to(confidences)
         relevance = matmul_float32(confidences.unsqueeze(1), kept).squeeze(1) / kept.sum(1).clamp_min(1)
-        return Attribution(logits, targets, relevance.unflatten(1, self.vit.grid_size(images)))
+        return Attribution(logits, targets, relevance.unflatten(1, grid_size))
 
     def _degrees(self, attentions: Attentions) -> Tensor:
         prefix = self.vit.num_prefix_tokens

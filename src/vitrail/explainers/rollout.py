@@ -60,7 +60,7 @@ class AttentionRollout(Explainer):
 
         def transition(weights: Attentions) -> Tensor:
             fused = self._discard(fuse_heads(at_least_float32(weights), self.head_fusion))
-            return _add_residual(unpool_keys(fused, num_prefix_tokens, grid_size))
+            return _add_residual(unpool_keys(fused, self.vit, grid_size))
 
         with self.vit.record(attentions=transition, blocks=slice(self.starting_block, None)) as trace:
             logits = self.vit.logits(images)
@@ -68,7 +68,7 @@ class AttentionRollout(Explainer):
         row = self.vit.pooling_weights(num_tokens).to(trace.attentions[0]).expand(len(images), -1)
         for matrix in reversed(trace.attentions):
             row = propagate_row_residual(row, matrix)
-        return Attribution(logits, choose(logits), to_grid(row, num_prefix_tokens, grid_size))
+        return Attribution(logits, choose(logits), to_grid(row, self.vit, grid_size))
 
     def _discard(self, matrix: Float[Tensor, "b q k"]) -> Float[Tensor, "b q k"]:
         """Set the smallest weights of every image to zero."""

@@ -52,7 +52,7 @@ class Teacher:
 
     def loss(self, images: Images, student: Logits) -> Tensor:
         """Compute the distillation loss of a batch."""
-        self.classifier.module.to(images.device)
+        self.classifier.move_to(images.device)
         with torch.no_grad():
             logits = self.classifier.logits(images)
         return distillation_loss(student, logits, self.config.kind == "hard", self.config.temperature)

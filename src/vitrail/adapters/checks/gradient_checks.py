@@ -7,9 +7,17 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from vitrail.adapters.checks.slopes import FINE, is_slope
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.logits import find_usual, logits_agree
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.types import Images, Logits
+
+NUDGE = 0.1
+"""Relative change of a number that has left the graph, to find out whether the logits depend on it."""
+
+TO_NUMBERS = ("item", "__float__", "tolist")
+"""Methods of a tensor that return numbers of Python."""
 
 
 def check_gradients(classifier: Classifier, image: Images, expected: Logits) -> None:
@@ -18,6 +26,7 @@ def check_gradients(classifier: Classifier, image: Images, expected: Logits) -> 
         raise UnsupportedModelError(
             "its weights were created inside torch.inference_mode() and let no gradient through; create or load it outside"
         )
+    _refuse_backward_hooks(classifier, image)
     image, cuts = image.clone().requires_grad_(), _Cuts()
     with torch.enable_grad():
         with cuts:
@@ -28,8 +37,8 @@ def check_gradients(classifier: Classifier, image: Images, expected: Logits) -> 
                 "layers); choose attention, rollout, mutex, occlusion or rise"
             )
         _refuse_unknown_backward(logits)
-        # Different weights: the plain sum of all logits may be the same for every image.
-        weights = torch.linspace(1, 2, logits.shape[1], device=logits.device).to(logits)
+        # Different weights: the plain sum of all logits may be the same for every image. Masks such as -1e9 would drown it.
+        weights = torch.linspace(1, 2, logits.shape[1], device=logits.device).to(logits) * find_usual(expected)[0]
         try:
             gradients = torch.autograd.grad(
                 (logits * weights).sum(), [image, *(root for _, root in cuts.roots)], allow_unused=True
@@ -46,42 +55,49 @@ def check_gradients(classifier: Classifier, image: Images, expected: Logits) -> 
                 f"its gradients leave out a part of the network: what {operation} returned contributes to the logits without a gradient; "
                 "remove what stops gradients, or choose attention, rollout, mutex, occlusion or rise"
             )
+    if cuts.numbers:
+        with torch.enable_grad(), _Cuts(factor=1 + NUDGE):
+            nudged = classifier.logits(image)
+        if not logits_agree(classifier.module, nudged.detach(), logits.detach()):
+            raise UnsupportedModelError(
+                f"its gradients leave out a part of the network: the number that {cuts.numbers[0]} returned contributes to the logits "
+                "without a gradient; keep it a tensor, or choose attention, rollout, mutex, occlusion or rise"
+            )
     if gradients[0] is None:
         raise UnsupportedModelError(
             "no gradient passes from its logits to the image; choose attention, rollout, mutex, occlusion or rise"
         )
-    if not _is_slope(classifier, image.detach(), gradients[0], weights, expected):
+    if not is_slope(classifier, image.detach(), gradients[0], weights, expected):
         raise UnsupportedModelError(
             "the gradient of its logits is not their slope: backward hooks, guided or straight-through backward passes change it; remove "
             "them, or choose attention, rollout, mutex, occlusion or rise"
         )
 
 
-@torch.no_grad()
-def _is_slope(classifier: Classifier, image: Images, gradient: Tensor, weights: Tensor, expected: Logits) -> bool:
-    """Return whether a small step along the gradient changes the logits as predicted. Half precision is too coarse to tell."""
-    length, scale = gradient.norm(), (expected * weights).abs().max()
-    if image.dtype not in (torch.float32, torch.float64) or not length or not torch.isfinite(length) or not scale:
-        return True
-    for share in (1e-2, 2e-3, 4e-4):  # Where curvature or kinks spoil a step, the next one decides.
-        step = share * torch.minimum(scale / length, image.norm())
-        if step * length < 1e3 * torch.finfo(image.dtype).eps * scale:
-            return True  # The logits hardly depend on the image: the change is lost in rounding.
-        moved = [(classifier.logits(image + sign * step * gradient / length) * weights).sum() for sign in (1, -1)]
-        if abs(float((moved[0] - moved[1]) / (2 * step * length)) - 1) < 0.03:
-            return True
-    return False
+def _refuse_backward_hooks(classifier: Classifier, image: Images) -> None:
+    """Refuse backward hooks where `is_slope` is too coarse to tell whether they change gradients."""
+    hooked = any(part._backward_hooks or part._backward_pre_hooks for part in classifier.module.modules())
+    if hooked and image.dtype not in FINE:
+        raise UnsupportedModelError(
+            f"its backward hooks may change its gradients, which cannot be checked in {image.dtype}; remove them, or convert it to float32"
+        )
 
 
 class _Cuts(TorchFunctionMode):
     """Find values that leave the graph and take part in the logits again.
 
-    Every detached value becomes the root of a new graph, so that a gradient with respect to it tells whether the logits use it.
+    Every detached value becomes the root of a new graph, so that a gradient with respect to it tells whether the logits use it. A number
+    of Python has no graph; another run in which it is changed tells.
+
+    Args:
+        factor: Multiplies numbers that leave the graph.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, factor: float = 1.0) -> None:
         super().__init__()
         self.roots: list[tuple[str, Tensor]] = []
+        self.numbers: list[str] = []
+        self.factor = factor
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output, kwargs = func(*args, **(kwargs or {})), kwargs or {}
@@ -90,9 +106,15 @@ class _Cuts(TorchFunctionMode):
             return output
         if not any(tensor.requires_grad for tensor in _find_tensors((*args, *kwargs.values()))):
             return output
+        if name in TO_NUMBERS:
+            return self._change(name, output)
         if type(output) in (tuple, list):
             return type(output)(self._track(name, part) for part in output)
         return self._track(name, output)
+
+    def _change(self, name: str, number: Any) -> Any:
+        self.numbers.append(name)
+        return [self._change(name, part) for part in number] if isinstance(number, list) else number * self.factor
 
     def _track(self, name: str, output: Any) -> Any:
         if not isinstance(output, Tensor) or not output.is_floating_point():

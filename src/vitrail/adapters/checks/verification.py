@@ -1,8 +1,8 @@
 """Check that the view of a network that an adapter gives matches what the network computes.
 
 A user may have changed a network in ways that its types do not show: parts replaced, shared, wrapped, quantized, hooked. So every
-property that a method relies on is tested on noise images before first use. Results are cached until a module, a hook or a `forward`
-changes; weights may change freely.
+property that a method relies on is tested on noise images of the size to explain before first use. Results are cached until a module, a
+hook, a `forward` or a number changes: what a weight of zero hides shows once it is trained. Writing through `Tensor.data` goes unseen.
 """
 
 import logging
@@ -23,6 +23,7 @@ from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.checks.probabilities import suspect_probabilities
 from vitrail.adapters.checks.stability import check_logits, random_states
 from vitrail.adapters.checks.vit_checks import CHECKS
+from vitrail.adapters.checks.wrapper_check import check_wrapper
 from vitrail.adapters.classifier import Check, Classifier
 from vitrail.adapters.memory import is_out_of_memory
 from vitrail.core.autocast import without_autocast
@@ -33,6 +34,7 @@ from vitrail.core.types import Images, Logits
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Shape = tuple[int, ...]
 
 FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError, ArithmeticError, OSError)
 """Errors that networks raise where something does not fit; a class of the user's own says what it means."""
@@ -46,13 +48,15 @@ class _Results:
 
     Attributes:
         structure: See `_list_structure`.
-        failures: By check: why it failed, or None where it passed.
+        versions: See `_list_versions`.
+        failures: By check and shape of image: why it failed, or None where it passed.
         num_outputs: Number of logits, once known.
         found: What `remember` was given, by key.
     """
 
     structure: tuple[Any, ...]
-    failures: dict[Check, str | None] = field(default_factory=dict)
+    versions: tuple[Any, ...]
+    failures: dict[tuple[Check, Shape | None], str | None] = field(default_factory=dict)
     num_outputs: int | None = None
     found: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -95,7 +99,7 @@ def count_outputs(classifier: Classifier) -> int:
     results = _find_results(classifier)
     if results.num_outputs is None:
         with _isolate(classifier), torch.no_grad():
-            return _keep_count(classifier, results, _run(classifier, _make_noise(classifier)[:1]))
+            return _keep_count(classifier, results, _run(classifier, _make_noise(classifier, _noise_shape(classifier))[:1]))
     return results.num_outputs
 
 
@@ -109,10 +113,12 @@ def remember(classifier: Classifier, key: Hashable, find: Callable[[], T]) -> T:
 
 def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Images | None) -> None:
     results = _find_results(classifier)
-    missing = [check for check in checks if check not in results.failures]
+    shape = _noise_shape(classifier, like)
+    keys = {check: (check, _relevant_shape(classifier, check, shape)) for check in checks}
+    missing = [check for check in checks if keys[check] not in results.failures]
     if missing:
         with _isolate(classifier):
-            noise = _make_noise(classifier, like)
+            noise = _make_noise(classifier, shape)
             with torch.no_grad():
                 before = random_states(classifier)
                 several, alone = _run(classifier, noise), torch.cat([_run(classifier, image[None]) for image in noise])
@@ -122,11 +128,13 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
                 raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
             for check in missing:
                 if check == "logits":
-                    results.failures[check] = check_logits(classifier, noise, alone, several, draws)
+                    failure = check_logits(classifier, noise, alone, several, draws)
+                    failure = failure or _explain_failure(lambda: check_wrapper(classifier, noise, several), "wrapper")
                 else:
-                    results.failures[check] = _run_check(classifier, check, noise[:1], alone[:1])
+                    failure = _run_check(classifier, check, noise[:1], alone[:1])
+                results.failures[keys[check]] = failure
     for check in checks:
-        if (reason := results.failures[check]) is not None:
+        if (reason := results.failures[keys[check]]) is not None:
             raise UnsupportedModelError(f"cannot explain {classifier.name or type(classifier.module).__name__}: {reason}")
 
 
@@ -166,8 +174,13 @@ def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logit
     """Return why a check other than "logits" fails, or None where it passes."""
     if check != "gradients" and not isinstance(classifier, ViTAdapter):
         return f"it is no Vision Transformer, and has no {check} to look at"
+    return _explain_failure(lambda: CHECKS[check](classifier, image, alone), check)  # type: ignore[arg-type]  # Gradients: any classifier's.
+
+
+def _explain_failure(run: Callable[[], None], what: str) -> str | None:
+    """Run a check; return why it fails, or None where it passes."""
     try:
-        CHECKS[check](classifier, image, alone)  # type: ignore[arg-type]  # Gradients are those of any classifier.
+        run()
     except UnsupportedModelError as error:
         return str(error)
     except InvalidInputError:  # Not the network's fault.
@@ -175,7 +188,7 @@ def _run_check(classifier: Classifier, check: Check, image: Images, alone: Logit
     except FAILURES as error:
         if _is_machine_failure(error):  # It may work next time.
             raise
-        return f"its {check} cannot be followed ({_first_line(error)})"
+        return f"its {what} cannot be followed ({_first_line(error)})"
     return None
 
 
@@ -186,34 +199,55 @@ def _isolate(classifier: Classifier) -> Iterator[None]:
         yield
 
 
-def _make_noise(classifier: Classifier, like: Images | None = None) -> Float[Tensor, "2 channels height width"]:
+def _noise_shape(classifier: Classifier, like: Images | None = None) -> Shape:
+    return (len(classifier.preprocessing.mean), *classifier.probe_size) if like is None else tuple(like.shape[1:])
+
+
+def _relevant_shape(classifier: Classifier, check: Check, shape: Shape) -> Shape | None:
+    """Return the shape of image that a check holds for, or None if for all.
+
+    Where every photo has a shape of its own, a check of everything would cost more than the explanation: then only those run at every
+    shape that show whether the network sees the image as it is.
+    """
+    every_time = classifier.preprocessing.crop_mode != "whole" or check in ("logits", "tokens")
+    return shape if every_time else None
+
+
+def _make_noise(classifier: Classifier, shape: Shape) -> Float[Tensor, "2 channels height width"]:
     """Return two noise images, the same in every call."""
-    shape = (len(classifier.preprocessing.mean), *classifier.probe_size) if like is None else like.shape[1:]
     # Between 0 and 1: plausible pixels, normalized or not.
     noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
     return noise.to(classifier.device, classifier.dtype)
 
 
 def _find_results(classifier: Classifier) -> _Results:
-    """Return the results of the network's current structure; new ones after a change."""
-    structure = (*classifier.attention_functions(), *_list_structure(classifier.module))
+    """Return the results for the network as it is; new ones after a change."""
+    structure = (*classifier.attention_functions(), *chain.from_iterable(map(_list_structure, classifier.modules)))
+    versions = tuple(chain.from_iterable(map(_list_versions, classifier.modules)))
     known = _RESULTS.get(classifier)
-    if known is None or len(known.structure) != len(structure) or not all(map(is_, known.structure, structure)):
-        known = _RESULTS[classifier] = _Results(structure)
+    same_structure = known is not None and len(known.structure) == len(structure) and all(map(is_, known.structure, structure))
+    if known is None or not same_structure or known.versions != versions:
+        num_outputs = known.num_outputs if known is not None and same_structure else None
+        known = _RESULTS[classifier] = _Results(structure, versions, num_outputs=num_outputs)
     return known
 
 
 def _list_structure(module: nn.Module) -> tuple[Any, ...]:
-    """List all that determines how a network computes, except its numbers, as objects to compare by identity."""
-    return tuple(
-        chain.from_iterable(
-            (
-                part,
-                getattr(type(part), "forward", None),  # Scripted and traced modules have none in their class.
-                *filter(callable, vars(part).values()),  # Includes a replaced `forward`.
-                *part._modules.values(),
-                *chain.from_iterable(getattr(part, hooks).values() for hooks in HOOKS),
-            )
-            for part in module.modules()
+    """List all that determines how a network computes, except what is written into its tensors, as objects to compare by identity."""
+    per_part = (
+        (
+            part,
+            getattr(type(part), "forward", None),  # Scripted and traced modules have none in their class.
+            *filter(callable, vars(part).values()),  # Includes a replaced `forward`.
+            *part._modules.values(),
+            *chain.from_iterable(getattr(part, hooks).values() for hooks in HOOKS),
         )
+        for part in module.modules()
     )
+    return (*chain.from_iterable(per_part), *module.parameters(), *module.buffers())
+
+
+def _list_versions(module: nn.Module) -> Iterator[Any]:
+    """List what changes with the numbers of a network: torch counts how often each tensor was written to."""
+    for tensor in chain(module.parameters(), module.buffers()):
+        yield None if tensor.is_inference() else tensor._version, tensor.dtype, tensor.device

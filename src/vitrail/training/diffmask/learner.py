@@ -64,7 +64,8 @@ class MaskLearner(Learner):
         self.measured = _create_means("val_kl", "val_kept", "val_agreement")
 
     def on_fit_start(self) -> None:
-        self.vit.module.to(self.device).eval().requires_grad_(False)
+        self.vit.move_to(self.device)
+        self.vit.module.eval().requires_grad_(False)
 
     def running_metrics(self) -> Mapping[str, Metric]:
         return _metrics(self.figures)

@@ -1,0 +1,71 @@
+"""Compare the gradient of a network's logits with their slope."""
+
+from collections import OrderedDict
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.memory import is_out_of_memory
+from vitrail.core.hooks import attributes
+from vitrail.core.types import Images, Logits
+
+FINE = (torch.float32, torch.float64)
+"""Precisions in which a small change of the image shows in the logits."""
+
+NUM_DIRECTIONS = 2
+"""Random directions in which the gradient is compared with the slope."""
+
+
+def is_slope(classifier: Classifier, image: Images, gradient: Tensor, weights: Tensor, expected: Logits) -> bool:
+    """Return whether the gradient is the slope of the logits. Half precision is too coarse to tell."""
+    length, scale = gradient.norm(), (expected * weights).abs().max()
+    if image.dtype not in FINE or not length or not torch.isfinite(length) or not scale:
+        return True
+    generator = torch.Generator().manual_seed(3)
+    shape = (NUM_DIRECTIONS, *image.shape[1:])
+    directions = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(image)
+    slopes = _forward_slopes(classifier, image, directions, weights)
+    if slopes is None:
+        return _predicts_a_step(classifier, image, gradient, weights, scale)
+    # In a random direction, a gradient predicts a slope of about its length.
+    errors = slopes - (directions * gradient).flatten(1).sum(1)
+    return bool((errors.abs() < 0.05 * length).all())
+
+
+def _forward_slopes(classifier: Classifier, image: Images, directions: Tensor, weights: Tensor) -> Float[Tensor, " n"] | None:
+    """Compute slopes in several directions by forward differentiation, which no backward hook changes; None where it is unsupported."""
+    hooked = [part for part in classifier.module.modules() if part._backward_hooks or part._backward_pre_hooks]
+    # Fused attention has no forward derivative; fused encoder layers of torch run where no gradient is asked for.
+    images = image.expand_as(directions).clone().requires_grad_()
+    try:
+        with (
+            attributes(hooked, _backward_hooks=OrderedDict(), _backward_pre_hooks=OrderedDict()),
+            sdpa_kernel(SDPBackend.MATH),
+            torch.enable_grad(),
+            forward_ad.dual_level(),
+        ):
+            logits = classifier.logits(forward_ad.make_dual(images, directions))
+            tangent = forward_ad.unpack_dual(logits).tangent
+    except (RuntimeError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
+        return None
+    return None if tangent is None or not torch.isfinite(tangent).all() else (tangent * weights).sum(1).detach()
+
+
+@torch.no_grad()
+def _predicts_a_step(classifier: Classifier, image: Images, gradient: Tensor, weights: Tensor, scale: Tensor) -> bool:
+    """Return whether a small step along the gradient changes the logits as predicted."""
+    length = gradient.norm()
+    for share in (1e-2, 2e-3, 4e-4):  # Where curvature or kinks spoil a step, the next one decides.
+        step = share * torch.minimum(scale / length, image.norm())
+        if step * length < 1e3 * torch.finfo(image.dtype).eps * scale:
+            return True  # The logits hardly depend on the image: the change is lost in rounding.
+        moved = [(classifier.logits(image + sign * step * gradient / length) * weights).sum() for sign in (1, -1)]
+        if abs(float((moved[0] - moved[1]) / (2 * step * length)) - 1) < 0.03:
+            return True
+    return False

@@ -1,0 +1,35 @@
+"""Check that a wrapper still gives the logits of the network that was found inside it."""
+
+import torch
+
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.logits import expect_logits, logits_agree
+from vitrail.adapters.wrappers import strip
+from vitrail.core.errors import UnsupportedModelError
+from vitrail.core.hooks import inspecting, uncompiled
+from vitrail.core.types import Images, Logits
+
+
+@torch.no_grad()
+def check_wrapper(classifier: Classifier, images: Images, expected: Logits) -> None:
+    """Check that the wrapper of a network, where there is one, gives the logits of the network inside.
+
+    Args:
+        images: Several images.
+        expected: The logits that the network inside gives for them.
+
+    Raises:
+        UnsupportedModelError: It gives others.
+    """
+    wrapper = classifier.wrapper
+    if wrapper is None or strip(wrapper) is classifier.module:
+        return
+    name = type(wrapper).__name__
+    with inspecting(wrapper), uncompiled(wrapper):
+        output = wrapper(images)
+    output = output if classifier.output_key is not None else getattr(output, "logits", output)
+    logits = expect_logits(output, len(images), name, classifier.output_key)
+    if not logits_agree(classifier.module, logits, expected):
+        raise UnsupportedModelError(
+            f"the {name} around it gives other logits by now, or for images of this size; adapt the {name} anew, or the network inside"
+        )
