@@ -100,7 +100,10 @@ def network(kind, setting):
 @torch.no_grad()
 def centralities(explainer, images):
     blocks = slice(explainer.starting_block, None)
-    with explainer.vit.record(attentions=explainer._degrees, blocks=blocks) as trace:
+    with (
+        explainer.vit.verified("attention", like=images),
+        explainer.vit.record(attentions=explainer._degrees, blocks=blocks) as trace,
+    ):
         explainer.vit.logits(images)
     return torch.stack(trace.attentions, -2)
 

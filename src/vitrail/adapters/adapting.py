@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -15,6 +14,7 @@ from vitrail.adapters.libraries import find_library
 from vitrail.adapters.plain import PlainClassifier, adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.unwrap import unwrap
+from vitrail.adapters.wrappers import Wrapper
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import exclusive
 from vitrail.core.outputs import Output
@@ -52,7 +52,11 @@ def adapt(
     """
     if not isinstance(module, nn.Module):
         raise UnsupportedModelError(_explain_no_module(module))
-    _expect_numbers(module)
+    for weight, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise UnsupportedModelError(
+                f"expected weights of known shape, got {weight} of a lazy layer in a {type(module).__name__}; run it on a batch of images first"
+            )
     with exclusive(module):
         return _adapt(module, name, class_names, preprocessing, output, output_key)
 
@@ -74,22 +78,10 @@ def _adapt(
         logger.info("photos are prepared for %s as for the network inside it", title)
     classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
     if found.module is not module:
-        classifier = replace(classifier, wrapper=module)
+        classifier = replace(classifier, wrapper=Wrapper(module, output_key))
     if classifier.class_names:
         check_class_names(classifier.class_names, classifier.num_classes, classifier.output)
     return classifier if output is None else replace(classifier, output=output)
-
-
-def _expect_numbers(module: nn.Module) -> None:
-    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
-        if is_lazy(tensor):
-            raise UnsupportedModelError(
-                f"expected weights with numbers, got {name} of {type(module).__name__} without a shape; run it on a batch of images first"
-            )
-        if tensor.is_meta:
-            raise UnsupportedModelError(
-                f"expected weights with numbers, got {name} of {type(module).__name__} on the meta device; load them first"
-            )
 
 
 def _explain_no_module(value: Any) -> str:

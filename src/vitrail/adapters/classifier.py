@@ -18,6 +18,7 @@ from vitrail.adapters.directions import Directions, TextTower
 from vitrail.adapters.logits import expect_logits
 from vitrail.adapters.perturbation import PerturbedClassifier
 from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.wrappers import Wrapper
 from vitrail.core.baselines import BASELINES, BLACK, check_baseline
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.hooks import inspecting, uncompiled
@@ -56,7 +57,7 @@ class Classifier(NamedClasses, PerturbedClassifier):
         output_key: Index or key of the logits in what the network returns, where that is a tuple or a dictionary.
         directions: Turns the network's embeddings into logits; None where it returns logits itself.
         text: Embeds texts into the space of the network's embeddings; None where it has no text tower.
-        wrapper: The module that the network was found inside, and that gives the same logits; None where it is the network itself.
+        wrapper: The module that the network was found inside, and that gives the same logits; None where the network is on its own.
     """
 
     module: nn.Module = field(repr=False)  # It would fill a page.
@@ -68,7 +69,7 @@ class Classifier(NamedClasses, PerturbedClassifier):
     output_key: int | str | None = field(default=None, kw_only=True)
     directions: Directions | None = field(default=None, kw_only=True, repr=False)
     text: TextTower | None = field(default=None, kw_only=True, repr=False)
-    wrapper: nn.Module | None = field(default=None, kw_only=True, repr=False)
+    wrapper: Wrapper | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         check_output(self.output)
@@ -97,7 +98,7 @@ class Classifier(NamedClasses, PerturbedClassifier):
     @property
     def modules(self) -> tuple[nn.Module, ...]:
         """The network and, where it was found inside one, the wrapper."""
-        return (self.module,) if self.wrapper is None else (self.module, self.wrapper)
+        return (self.module,) if self.wrapper is None else (self.module, self.wrapper.module)
 
     @property
     def num_classes(self) -> int:

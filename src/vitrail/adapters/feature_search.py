@@ -121,7 +121,8 @@ class FeatureSearch:
         """Return those layers whose outputs are maps, in the same order: changing a region of the image changes the same region most."""
         possible = [(name, layout) for name in names for layout in self.list_layouts(name)]
         found = self._find_in_place(possible, 2) | self._find_in_place(possible, 3)
-        found -= self._find_shifted(found)
+        names_found = {name for name, _ in found}
+        found -= self._find_shifted([entry for entry in possible if entry[0] in names_found])
         in_place = [entry for entry in possible if entry in found]
         return {name: next(each for other, each in in_place if other == name) for name in dict(in_place)}
 
@@ -147,7 +148,7 @@ class FeatureSearch:
             self._run(images, {name: lambda *run, name=name: compare(name, run[2]) for name, _ in examined})
         return found
 
-    def _find_shifted(self, possible: set[tuple[str, Layout]]) -> set[tuple[str, Layout]]:
+    def _find_shifted(self, possible: Sequence[tuple[str, Layout]]) -> set[tuple[str, Layout]]:
         """Return which layouts with other tokens do not, for certain, give every token its own cell.
 
         They differ by a shift of few tokens, which regions do not show: single cells are changed, which change their own tokens most.

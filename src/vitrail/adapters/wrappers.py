@@ -1,8 +1,23 @@
-"""Wrappers that are known to pass everything on: torch's own, and averages of weights without a forward pass."""
+"""Modules around a network, and those that are known to pass everything on: torch's own, and averages of weights without a forward pass."""
+
+from dataclasses import dataclass
 
 from torch import nn
 
 from vitrail.core.hooks import original
+
+
+@dataclass(frozen=True)
+class Wrapper:
+    """A module that gives the logits of a network inside it.
+
+    Attributes:
+        module: The module.
+        output_key: Index or key of the logits in what it returns, where that is a tuple or a dictionary.
+    """
+
+    module: nn.Module
+    output_key: int | str | None = None
 
 
 def strip(module: nn.Module) -> nn.Module:

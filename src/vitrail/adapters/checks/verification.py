@@ -113,12 +113,15 @@ def remember(classifier: Classifier, key: Hashable, find: Callable[[], T]) -> T:
 
 def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Images | None) -> None:
     results = _find_results(classifier)
-    shape = _noise_shape(classifier, like)
-    keys = {check: (check, _relevant_shape(classifier, check, shape)) for check in checks}
+    keys = {check: _find_key(results, classifier, check, like) for check in checks}
     missing = [check for check in checks if keys[check] not in results.failures]
     if missing:
+        if any(parameter.is_meta for parameter in classifier.module.parameters()):
+            raise UnsupportedModelError(
+                f"expected {classifier.name} to have weights, got some on the meta device; load them first"
+            )
         with _isolate(classifier):
-            noise = _make_noise(classifier, shape)
+            noise = _make_noise(classifier, _noise_shape(classifier, like))
             with torch.no_grad():
                 before = random_states(classifier)
                 several, alone = _run(classifier, noise), torch.cat([_run(classifier, image[None]) for image in noise])
@@ -203,14 +206,16 @@ def _noise_shape(classifier: Classifier, like: Images | None = None) -> Shape:
     return (len(classifier.preprocessing.mean), *classifier.probe_size) if like is None else tuple(like.shape[1:])
 
 
-def _relevant_shape(classifier: Classifier, check: Check, shape: Shape) -> Shape | None:
-    """Return the shape of image that a check holds for, or None if for all.
+def _find_key(results: _Results, classifier: Classifier, check: Check, like: Images | None) -> tuple[Check, Shape | None]:
+    """Return the key of the result of a check: with the shape of image that it holds for, or None if for all.
 
-    Where every photo has a shape of its own, a check of everything would cost more than the explanation: then only those run at every
-    shape that show whether the network sees the image as it is.
+    Where no images are given, those of any shape count. Where every photo has a shape of its own, a check of everything would cost more
+    than the explanation: then only those run at every shape that show whether the network sees the image as it is.
     """
+    if like is None and (known := [key for key in results.failures if key[0] == check]):
+        return known[0]
     every_time = classifier.preprocessing.crop_mode != "whole" or check in ("logits", "tokens")
-    return shape if every_time else None
+    return check, _noise_shape(classifier, like) if every_time else None
 
 
 def _make_noise(classifier: Classifier, shape: Shape) -> Float[Tensor, "2 channels height width"]:

@@ -22,13 +22,12 @@ def check_wrapper(classifier: Classifier, images: Images, expected: Logits) -> N
         UnsupportedModelError: It gives others.
     """
     wrapper = classifier.wrapper
-    if wrapper is None or strip(wrapper) is classifier.module:
+    if wrapper is None or strip(wrapper.module) is classifier.module:
         return
-    name = type(wrapper).__name__
-    with inspecting(wrapper), uncompiled(wrapper):
-        output = wrapper(images)
-    output = output if classifier.output_key is not None else getattr(output, "logits", output)
-    logits = expect_logits(output, len(images), name, classifier.output_key)
+    module, key, name = wrapper.module, wrapper.output_key, type(wrapper.module).__name__
+    with inspecting(module), uncompiled(module):
+        output = module(images)
+    logits = expect_logits(output if key is not None else getattr(output, "logits", output), len(images), name, key)
     if not logits_agree(classifier.module, logits, expected):
         raise UnsupportedModelError(
             f"the {name} around it gives other logits by now, or for images of this size; adapt the {name} anew, or the network inside"
