@@ -55,7 +55,7 @@ def adapt(
     for weight, parameter in module.named_parameters():
         if is_lazy(parameter):
             raise UnsupportedModelError(
-                f"expected weights of known shape, got {weight} of a lazy layer in a {type(module).__name__}; run it on a batch of images first"
+                f"expected weights of known shape, got {weight} of a lazy layer in a {type(module).__name__}; run it on images first"
             )
     with exclusive(module):
         return _adapt(module, name, class_names, preprocessing, output, output_key)

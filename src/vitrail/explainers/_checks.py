@@ -17,6 +17,8 @@ def check_images(images: Tensor, model: Classifier) -> None:
     """
     if not isinstance(images, Tensor):
         raise InvalidInputError(f"expected a batch of images as a torch.Tensor, got {type(images).__name__}")
+    if model.device.type == "meta":
+        raise InvalidInputError(f"expected {model.name} to have weights, got some on the meta device; load them first")
     if images.ndim != 4 or not len(images) or not images.is_floating_point():
         raise InvalidInputError(
             f"expected a batch of images (b, channels, height, width) of floats, got {tuple(images.shape)} of {images.dtype}"

@@ -116,10 +116,6 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
     keys = {check: _find_key(results, classifier, check, like) for check in checks}
     missing = [check for check in checks if keys[check] not in results.failures]
     if missing:
-        if any(parameter.is_meta for parameter in classifier.module.parameters()):
-            raise UnsupportedModelError(
-                f"expected {classifier.name} to have weights, got some on the meta device; load them first"
-            )
         with _isolate(classifier):
             noise = _make_noise(classifier, _noise_shape(classifier, like))
             with torch.no_grad():
