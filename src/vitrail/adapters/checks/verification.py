@@ -17,11 +17,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.checks.probabilities import suspect_probabilities
 from vitrail.adapters.checks.stability import check_logits, random_states
+from vitrail.adapters.checks.structure import list_structure, list_versions
 from vitrail.adapters.checks.vit_checks import CHECKS
 from vitrail.adapters.checks.wrapper_check import check_wrapper
 from vitrail.adapters.classifier import Check, Classifier
@@ -39,16 +40,14 @@ Shape = tuple[int, ...]
 FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError, ArithmeticError, OSError)
 """Errors that networks raise where something does not fit; a class of the user's own says what it means."""
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
 
 @dataclass
 class _Results:
     """Results of the checks of one structure of a network.
 
     Attributes:
-        structure: See `_list_structure`.
-        versions: See `_list_versions`.
+        structure: See `list_structure`.
+        versions: See `list_versions`.
         failures: By check and shape of image: why it failed, or None where it passed.
         num_outputs: Number of logits, once known.
         found: What `remember` was given, by key.
@@ -223,32 +222,11 @@ def _make_noise(classifier: Classifier, shape: Shape) -> Float[Tensor, "2 channe
 
 def _find_results(classifier: Classifier) -> _Results:
     """Return the results for the network as it is; new ones after a change."""
-    structure = (*classifier.attention_functions(), *chain.from_iterable(map(_list_structure, classifier.modules)))
-    versions = tuple(chain.from_iterable(map(_list_versions, classifier.modules)))
+    structure = (*classifier.attention_functions(), *chain.from_iterable(map(list_structure, classifier.modules)))
+    versions = tuple(chain.from_iterable(map(list_versions, classifier.modules)))
     known = _RESULTS.get(classifier)
     same_structure = known is not None and len(known.structure) == len(structure) and all(map(is_, known.structure, structure))
     if known is None or not same_structure or known.versions != versions:
         num_outputs = known.num_outputs if known is not None and same_structure else None
         known = _RESULTS[classifier] = _Results(structure, versions, num_outputs=num_outputs)
     return known
-
-
-def _list_structure(module: nn.Module) -> tuple[Any, ...]:
-    """List all that determines how a network computes, except what is written into its tensors, as objects to compare by identity."""
-    per_part = (
-        (
-            part,
-            getattr(type(part), "forward", None),  # Scripted and traced modules have none in their class.
-            *filter(callable, vars(part).values()),  # Includes a replaced `forward`.
-            *part._modules.values(),
-            *chain.from_iterable(getattr(part, hooks).values() for hooks in HOOKS),
-        )
-        for part in module.modules()
-    )
-    return (*chain.from_iterable(per_part), *module.parameters(), *module.buffers())
-
-
-def _list_versions(module: nn.Module) -> Iterator[Any]:
-    """List what changes with the numbers of a network: torch counts how often each tensor was written to."""
-    for tensor in chain(module.parameters(), module.buffers()):
-        yield None if tensor.is_inference() else tensor._version, tensor.dtype, tensor.device
