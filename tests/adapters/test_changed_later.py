@@ -226,7 +226,7 @@ def test_random_numbers_of_every_generator_are_as_they_were(unchecked):
 
 
 def test_weights_without_numbers_are_named():
-    with pytest.raises(UnsupportedModelError, match=r"1\.weight of a lazy layer in a Sequential; run it on images"):
-        adapt(nn.Sequential(nn.Flatten(), nn.LazyLinear(5)))
-    with pytest.raises(InvalidInputError, match="VisionTransformer to have weights, got some on the meta device; load them"):
+    with pytest.raises(InvalidInputError, match=r"got 1\.weight without a shape; run it on images first"):
+        explain(adapt(nn.Sequential(nn.Flatten(), nn.LazyLinear(5))), method="occlusion")
+    with pytest.raises(InvalidInputError, match="got cls_token on the meta device; load them first"):
         explain(adapt(networks.timm_vit().to("meta"), preprocessing=SMALL))

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
@@ -52,11 +51,6 @@ def adapt(
     """
     if not isinstance(module, nn.Module):
         raise UnsupportedModelError(_explain_no_module(module))
-    for weight, parameter in module.named_parameters():
-        if is_lazy(parameter):
-            raise UnsupportedModelError(
-                f"expected weights of known shape, got {weight} of a lazy layer in a {type(module).__name__}; run it on images first"
-            )
     with exclusive(module):
         return _adapt(module, name, class_names, preprocessing, output, output_key)
 

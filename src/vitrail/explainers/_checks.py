@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from vitrail.adapters import Classifier
 from vitrail.core.errors import InvalidInputError
@@ -17,8 +18,10 @@ def check_images(images: Tensor, model: Classifier) -> None:
     """
     if not isinstance(images, Tensor):
         raise InvalidInputError(f"expected a batch of images as a torch.Tensor, got {type(images).__name__}")
-    if model.device.type == "meta":
-        raise InvalidInputError(f"expected {model.name} to have weights, got some on the meta device; load them first")
+    for name, parameter in model.module.named_parameters():
+        if is_lazy(parameter) or parameter.is_meta:
+            remedy = "without a shape; run it on images" if is_lazy(parameter) else "on the meta device; load them"
+            raise InvalidInputError(f"expected weights of {model.name}, got {name} {remedy} first")
     if images.ndim != 4 or not len(images) or not images.is_floating_point():
         raise InvalidInputError(
             f"expected a batch of images (b, channels, height, width) of floats, got {tuple(images.shape)} of {images.dtype}"
