@@ -67,9 +67,10 @@ class LeGrad(Explainer):
 
     def attribution(self, images: Images, choose: ChooseTargets) -> Attribution:
         blocks, used, by_blocks = self.vit.blocks, slice(self.starting_block, None), self.attention == "blocks"
-        # Blocks are detached from each other, so each score only depends on its own block and one backward pass serves all.
+        # Blocks are detached from each other, so each score only depends on its own block and one backward pass serves all. Those that
+        # are not used need no graph.
         with (
-            forward_pre_hooks([(block, _detach_inputs) for block in blocks]),
+            forward_pre_hooks([(block, _detach_inputs) for block in blocks[used]]),
             self.vit.record(attentions=by_blocks, hidden_states=True, blocks=used) as trace,
         ):
             logits = self.vit.logits(images)

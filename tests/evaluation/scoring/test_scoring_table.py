@@ -206,9 +206,14 @@ def test_the_overview_begins_with_the_best():
     ]
 
 
-def test_the_rank_table_has_a_row_a_measure_with_a_direction():
+def test_the_rank_table_has_the_measures_with_a_direction():
     found = table({"a": [[1, 2, 3]], "b": [[1, 1, NAN]]}, (UP, SIZE, DOWN))
     assert rank_cells(found) == (["", "a", "b"], [["m.up", "1.5", "1.5"], ["m.down", "-", "-"]])
+
+
+def test_many_methods_run_down_the_page():
+    found = table({"a": [[1, 2]], "b": [[1, 1]], "c": [[0, 0]]}, (UP, SIZE))
+    assert rank_cells(found) == (["", "m.up"], [["a", "1.5"], ["b", "1.5"], ["c", "3.0"]])
 
 
 def test_a_method_gets_one_warning():

@@ -141,10 +141,13 @@ def overview_cells(table: Table) -> Cells:
 
 
 def rank_cells(table: Table) -> Cells:
-    """Return the table of ranks: one row per measure that has a direction, one column per method."""
+    """Return the table of ranks of methods by the measures that have a direction; the longer of both lists runs down the page."""
     directed = [i for i, column in enumerate(table.columns) if column.measure.better]
-    rows = [[table.names[i], *(_format(rank, 1) for rank in table.ranks[:, i])] for i in directed]
-    return ["", *table.methods], rows
+    cells = [["", *table.methods]]
+    cells += [[table.names[i], *(_format(rank, 1) for rank in table.ranks[:, i])] for i in directed]
+    if len(table.methods) > len(directed):
+        cells = [list(row) for row in zip(*cells, strict=True)]
+    return cells[0], cells[1:]
 
 
 def warning_lines(unproven: Sequence[UnprovenMethod], num_images: int, num_compared: int) -> list[str]:
