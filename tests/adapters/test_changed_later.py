@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vitrail.adapters import Preprocessing, ViTAdapter, adapt
+from vitrail.adapters.similarity import compare_with_directions
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
 
@@ -101,6 +102,17 @@ def test_a_wrapper_may_change_its_precision_and_train(normalizes):
         wrapper.network.head.weight.add_(1)
     explanation = explain(classifier, PHOTOS.double())
     torch.testing.assert_close(explanation.logits, networks.own_logits(wrapper, PHOTOS.double()), rtol=1e-6, atol=1e-9)
+
+
+def test_a_wrapped_embedding_is_compared_as_the_one_inside():
+    wrapper = Wrapper()
+    tower = adapt(wrapper, preprocessing=SMALL, output="embedding")
+    compared = compare_with_directions(tower, torch.eye(5)[:3])
+    assert compared.wrapper is not None
+    assert explain(compared).logits.shape == (2, 3)
+    CHANGES["branch"](wrapper)
+    with pytest.raises(UnsupportedModelError, match="the Wrapper around it"):
+        explain(compared)
 
 
 def to_32_pixels(part, inputs):

@@ -398,7 +398,7 @@ def test_a_class_token_that_is_not_the_first_shifts_no_map(place):
     network, x = PlainTransformer(place).eval(), images()
     classifier = adapt(network, preprocessing=Preprocessing((64, 64)))
     found = find_feature_map(classifier, x)
-    assert found.layout.others == (place, place + 1)
+    assert found.layout.extra_tokens == (place, place + 1)
     kept = []
     network.get_submodule(found.layer).register_forward_hook(lambda *run: kept.append(run[2]))
     [gradient] = torch.autograd.grad(network(x)[:, 2].sum(), kept)

@@ -52,27 +52,16 @@ def adapt(
     if not isinstance(module, nn.Module):
         raise UnsupportedModelError(_explain_no_module(module))
     with exclusive(module):
-        return _adapt(module, name, class_names, preprocessing, output, output_key)
-
-
-def _adapt(
-    module: nn.Module,
-    name: str,
-    class_names: Sequence[str],
-    preprocessing: Preprocessing | None,
-    output: Output | None,
-    output_key: int | str | None,
-) -> Classifier:
-    found = unwrap(module, output_key)
-    title = name or type(found.module).__name__
-    own = preprocessing or found.preprocessing
-    if found.normalizes:
-        logger.info("%s normalizes its images itself: photos are scaled only, and tensors must not be normalized", title)
-    elif found.preprocessing is not None and preprocessing is None:
-        logger.info("photos are prepared for %s as for the network inside it", title)
-    classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
-    if found.module is not module:
-        classifier = replace(classifier, wrapper=Wrapper(module, output_key))
+        found = unwrap(module, output_key)
+        title = name or type(found.module).__name__
+        own = preprocessing or found.preprocessing
+        if found.normalizes:
+            logger.info("%s normalizes its images itself: photos are scaled only, and tensors must not be normalized", title)
+        elif found.preprocessing is not None and preprocessing is None:
+            logger.info("photos are prepared for %s as for the network inside it", title)
+        classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
+        if found.module is not module:
+            classifier = replace(classifier, wrapper=Wrapper(module, output_key))
     if classifier.class_names:
         check_class_names(classifier.class_names, classifier.num_classes, classifier.output)
     return classifier if output is None else replace(classifier, output=output)

@@ -92,12 +92,12 @@ class Classifier(NamedClasses, PerturbedClassifier):
 
     def move_to(self, device: torch.device) -> None:
         """Move the network, with a wrapper around it, to a device."""
-        for module in self.modules:
+        for module in self.roots:
             module.to(device)
 
     @property
-    def modules(self) -> tuple[nn.Module, ...]:
-        """The network and, where it was found inside one, the wrapper."""
+    def roots(self) -> tuple[nn.Module, ...]:
+        """The network and, where it was found inside one, the wrapper: their parts are all that computes logits."""
         return (self.module,) if self.wrapper is None else (self.module, self.wrapper.module)
 
     @property

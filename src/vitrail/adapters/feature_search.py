@@ -15,7 +15,7 @@ from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import forward_hooks
 from vitrail.core.types import Images, Logits
 
-MAX_OTHER_TOKENS = 16
+MAX_EXTRA_TOKENS = 16
 """Most tokens besides the patches that are looked for."""
 
 NUM_PROBED = 16
@@ -32,16 +32,16 @@ class Layout:
     Attributes:
         axis: Axis of the channels.
         grid_size: Rows and columns.
-        others: Where tokens that are no patches begin and end, such as the class token, where rows and columns share an axis.
+        extra_tokens: Where tokens that are no patches begin and end, such as the class token, where rows and columns share an axis.
     """
 
     axis: int
     grid_size: tuple[int, int]
-    others: tuple[int, int] = (0, 0)
+    extra_tokens: tuple[int, int] = (0, 0)
 
     def to_tokens(self, output: Tensor) -> Float[Tensor, "b n d"]:
         """Arrange the output of a layer as one vector per position, row by row."""
-        tokens, (start, stop) = output.movedim(self.axis, -1).flatten(1, -2), self.others
+        tokens, (start, stop) = output.movedim(self.axis, -1).flatten(1, -2), self.extra_tokens
         return tokens[:, stop:] if start == 0 else torch.cat([tokens[:, :start], tokens[:, stop:]], 1)
 
 
@@ -78,8 +78,8 @@ class FeatureSearch:
                 if self._is_plausible(rows, cols):
                     yield Layout(axis, (rows, cols))
             return
-        for num_others in range(min(MAX_OTHER_TOKENS, shape[1]) + 1):
-            num_patches = shape[1] - num_others
+        for num_extra in range(min(MAX_EXTRA_TOKENS, shape[1]) + 1):
+            num_patches = shape[1] - num_extra
             rows = max(round((num_patches * self.size[0] / self.size[1]) ** 0.5), 1)
             cols = num_patches // rows
             # As square as the image, up to rounding: other products of rows and columns are chance.
@@ -89,8 +89,8 @@ class FeatureSearch:
                 and self._is_plausible(rows, cols)
             ):
                 # A class token is the first in most networks, the last or the one in the middle in some.
-                for start in {0, num_patches // 2, num_patches} if num_others else {0}:
-                    yield Layout(2, (rows, cols), (start, start + num_others))
+                for start in {0, num_patches // 2, num_patches} if num_extra else {0}:
+                    yield Layout(2, (rows, cols), (start, start + num_extra))
 
     def _is_plausible(self, rows: int, cols: int) -> bool:
         height, width = self.size
@@ -155,7 +155,7 @@ class FeatureSearch:
         """
         groups: dict[tuple[str, tuple[int, int]], list[Layout]] = {}
         for name, layout in possible:
-            if layout.others[1]:
+            if layout.extra_tokens[1]:
                 groups.setdefault((name, layout.grid_size), []).append(layout)
         changes: dict[tuple[str, Layout], float] = {}
         for grid_size in {grid_size for _, grid_size in groups}:

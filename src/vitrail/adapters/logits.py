@@ -21,8 +21,8 @@ TOLERANCE_QUANTIZED = 0.1
 """Tolerance for networks with quantized layers, whose rounding depends on the whole batch."""
 
 
-USUAL = 1e4
-"""Larger logits are masks, such as -1e9 for classes that are ruled out: they do not set the scale of the others."""
+MASK_MAGNITUDE = 1e4
+"""Logits as large are masks, such as -1e9 for classes that are ruled out: they do not set the scale of the others."""
 
 
 def expect_logits(output: Any, num_images: int, name: str, key: int | str | None = None) -> Logits:
@@ -79,7 +79,7 @@ def logits_agree(module: nn.Module, logits: Logits, expected: Logits, tolerance:
         return False
     tolerance = min(tolerance, _default_tolerance(module, expected))
     magnitude = expected.abs()
-    return bool(((logits - expected).abs() <= tolerance * magnitude.clamp_min(magnitude[find_usual(expected)].max())).all())
+    return bool(((logits - expected).abs() <= tolerance * magnitude.clamp_min(magnitude[find_unmasked(expected)].max())).all())
 
 
 def _default_tolerance(module: nn.Module, expected: Logits) -> float:
@@ -90,10 +90,10 @@ def _default_tolerance(module: nn.Module, expected: Logits) -> float:
     return TOLERANCES.get(expected.dtype, TOLERANCES[torch.float32])
 
 
-def find_usual(logits: Logits) -> Bool[Tensor, "b c"]:
-    """Find the logits that are no masks, see `USUAL`; all of them where all are as large."""
-    usual = logits.abs() < USUAL
-    return usual if bool(usual.any()) else torch.ones_like(usual)
+def find_unmasked(logits: Logits) -> Bool[Tensor, "b c"]:
+    """Find the logits that are no masks, see `MASK_MAGNITUDE`; all of them where all are as large."""
+    unmasked = logits.abs() < MASK_MAGNITUDE
+    return unmasked if bool(unmasked.any()) else torch.ones_like(unmasked)
 
 
 def configured_output(module: nn.Module) -> Output:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vitrail.adapters.checks.slopes import FINE, is_slope
+from vitrail.adapters.checks.slopes import PRECISE_DTYPES, is_slope
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.logits import find_usual, logits_agree
+from vitrail.adapters.logits import find_unmasked, logits_agree
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.types import Images, Logits
 
@@ -38,7 +38,7 @@ def check_gradients(classifier: Classifier, image: Images, expected: Logits) -> 
             )
         _refuse_unknown_backward(logits)
         # Different weights: the plain sum of all logits may be the same for every image. Masks such as -1e9 would drown it.
-        weights = torch.linspace(1, 2, logits.shape[1], device=logits.device).to(logits) * find_usual(expected)[0]
+        weights = torch.linspace(1, 2, logits.shape[1], device=logits.device).to(logits) * find_unmasked(expected)[0]
         try:
             gradients = torch.autograd.grad(
                 (logits * weights).sum(), [image, *(root for _, root in cuts.roots)], allow_unused=True
@@ -77,7 +77,7 @@ def check_gradients(classifier: Classifier, image: Images, expected: Logits) -> 
 def _refuse_backward_hooks(classifier: Classifier, image: Images) -> None:
     """Refuse backward hooks where `is_slope` is too coarse to tell whether they change gradients."""
     hooked = any(part._backward_hooks or part._backward_pre_hooks for part in classifier.module.modules())
-    if hooked and image.dtype not in FINE:
+    if hooked and image.dtype not in PRECISE_DTYPES:
         raise UnsupportedModelError(
             f"its backward hooks may change its gradients, which cannot be checked in {image.dtype}; remove them, or convert it to float32"
         )

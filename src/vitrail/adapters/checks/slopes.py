@@ -13,7 +13,7 @@ from vitrail.adapters.memory import is_out_of_memory
 from vitrail.core.hooks import attributes
 from vitrail.core.types import Images, Logits
 
-FINE = (torch.float32, torch.float64)
+PRECISE_DTYPES = (torch.float32, torch.float64)
 """Precisions in which a small change of the image shows in the logits."""
 
 NUM_DIRECTIONS = 2
@@ -23,7 +23,7 @@ NUM_DIRECTIONS = 2
 def is_slope(classifier: Classifier, image: Images, gradient: Tensor, weights: Tensor, expected: Logits) -> bool:
     """Return whether the gradient is the slope of the logits. Half precision is too coarse to tell."""
     length, scale = gradient.norm(), (expected * weights).abs().max()
-    if image.dtype not in FINE or not length or not torch.isfinite(length) or not scale:
+    if image.dtype not in PRECISE_DTYPES or not length or not torch.isfinite(length) or not scale:
         return True
     generator = torch.Generator().manual_seed(3)
     shape = (NUM_DIRECTIONS, *image.shape[1:])

@@ -10,7 +10,7 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.logits import logits_agree
 from vitrail.core.types import Images, Logits
 
-REPEATED = 64
+REPEAT_TOLERANCE = 64
 """Tolerated difference between two runs on the same image that draw random numbers, in units of rounding."""
 
 NUM_REPEATS = 100
@@ -32,7 +32,7 @@ def check_logits(classifier: Classifier, noise: Images, alone: Logits, in_batch:
     with torch.no_grad():
         again = [classifier.logits(noise[:1]) for _ in range(NUM_REPEATS if draws else 1)]
     # The same sums in the same order: what chance does must not hide behind large logits.
-    tolerance = REPEATED * torch.finfo(alone.dtype).eps if draws else 1.0
+    tolerance = REPEAT_TOLERANCE * torch.finfo(alone.dtype).eps if draws else 1.0
     if not all(logits_agree(classifier.module, each, alone[:1], tolerance) for each in again):
         return (
             "it returns other logits for the same image at every call; turn off what is random in it (dropout, sampling, noise)"

@@ -54,7 +54,7 @@ class _Results:
     """
 
     structure: tuple[Any, ...]
-    versions: tuple[Any, ...]
+    versions: list[Any]
     failures: dict[tuple[Check, Shape | None], str | None] = field(default_factory=dict)
     num_outputs: int | None = None
     found: dict[Hashable, Any] = field(default_factory=dict)
@@ -222,8 +222,8 @@ def _make_noise(classifier: Classifier, shape: Shape) -> Float[Tensor, "2 channe
 
 def _find_results(classifier: Classifier) -> _Results:
     """Return the results for the network as it is; new ones after a change."""
-    structure = (*classifier.attention_functions(), *chain.from_iterable(map(list_structure, classifier.modules)))
-    versions = tuple(chain.from_iterable(map(list_versions, classifier.modules)))
+    structure = (*classifier.attention_functions(), *chain.from_iterable(map(list_structure, classifier.roots)))
+    versions = list_versions(structure)
     known = _RESULTS.get(classifier)
     same_structure = known is not None and len(known.structure) == len(structure) and all(map(is_, known.structure, structure))
     if known is None or not same_structure or known.versions != versions:

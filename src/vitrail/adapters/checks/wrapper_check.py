@@ -28,6 +28,8 @@ def check_wrapper(classifier: Classifier, images: Images, expected: Logits) -> N
     with inspecting(module), uncompiled(module):
         output = module(images)
     logits = expect_logits(output if key is not None else getattr(output, "logits", output), len(images), name, key)
+    if classifier.directions is not None:
+        logits = classifier.directions(logits)
     if not logits_agree(classifier.module, logits, expected):
         raise UnsupportedModelError(
             f"the {name} around it gives other logits by now, or for images of this size; adapt the {name} anew, or the network inside"
