@@ -7,10 +7,12 @@ shape is annotated. Here beartype checks a function in one wrapper, and only fun
 import dataclasses
 import functools
 import inspect
+import random
 import types
 from collections.abc import Callable
 from typing import Any, get_args
 
+import beartype._check.code.codemain as beartype_code
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray
@@ -18,6 +20,9 @@ from jaxtyping import AbstractArray
 _original = jaxtyping.jaxtyped
 _beartype = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 """Violations are TypeErrors, as with jaxtyping."""
+
+# beartype looks at a random item of every list. A network must not seem to draw random numbers because its types are checked.
+beartype_code.getrandbits = random.Random(0).getrandbits
 
 _nested: dict[types.CodeType, tuple[dict[str, Any], types.FunctionType]] = {}
 _FUNCTION = "__beartype_func"

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitrail.explainers._shapley import Ends, Sampler, Value
+from vitrail.explainers._shapley_remainders import predict_remainders
 
 FEWEST_PAIRS = 8
 """With fewer pairs of permutations, a standard error means nothing."""
@@ -54,8 +55,9 @@ class Regression(Sampler):
     """Players are the features of a linear regression on random subsets, each paired with its complement.
 
     For Shapley values (KernelSHAP), the weight of a subset of k players is 1 / (k (n - k)), and coefficients are constrained to sum to the
-    difference between all and no players. For Banzhaf values, all subsets weigh the same, without a constraint. Standard errors are
-    robust to the misfit of the linear model (jackknife weights, HC3).
+    difference between all and no players. For Banzhaf values, all subsets weigh the same, without a constraint. What the linear model
+    leaves of a subset is predicted from earlier pairs and subtracted (`predict_remainders`) in every game where this lowers the error.
+    Standard errors are robust to the misfit of the linear model (jackknife weights, HC3).
 
     Source: Lundberg & Lee 2017, arXiv:1705.07874; Covert & Lee 2021, arXiv:2012.01536; Hammer & Holzman 1992, International Journal of
     Game Theory 21 (Banzhaf); MacKinnon & White 1985, Journal of Econometrics 29(3) (HC3).
@@ -91,24 +93,29 @@ class Regression(Sampler):
     ) -> tuple[Float[Tensor, "n g"], Float[Tensor, "n g"]]:
         # In half the difference of a pair, the constant cancels: a player in the subset counts 1/2, one in its complement -1/2.
         features = masks[:, 0].double() - 0.5
-        response = (values[:, 0] - values[:, 1]) / 2
+        plain = (values[:, 0] - values[:, 1]) / 2
+        responses = torch.stack([plain, plain - predict_remainders(masks[:, 0], plain, self.value)])
         center: Tensor | float = 0.0
         if self.value == "shapley":
             # Equal shares of the total satisfy the constraint; deviations from them sum to 0, and so may the features.
             center = (ends.all - ends.none) / features.shape[1]
-            response = response - features.sum(1, keepdim=True) * center
+            responses = responses - features.sum(1, keepdim=True) * center
             features = features - features.mean(1, keepdim=True)
             size = masks[:, 0].sum(1, keepdim=True).double()
             # What is left of the weights after drawing; the square root, as rows are squared.
             root = (size * (masks.shape[2] - size)) ** -0.25
-            features, response = features * root, response * root
-        inverse = torch.linalg.pinv(features.T @ features, hermitian=True)
+            features, responses = features * root, responses * root
+        # Features that sum to 0 have a direction without values: what rounding leaves in it must not be inverted.
+        inverse = torch.linalg.pinv(features.T @ features, rtol=1e-9, hermitian=True)
         influence = features @ inverse
-        deviations = influence.T @ response
+        deviations = influence.T @ responses
         rest = 1 - (influence * features).sum(1, keepdim=True)
-        residuals = (response - features @ deviations) / rest.clamp_min(1e-9)
-        error = ((influence**2).T @ residuals**2).sqrt()
-        return center + deviations, error * widening(len(features) - features.shape[1])
+        residuals = (responses - features @ deviations) / rest.clamp_min(1e-9)
+        variance = (influence**2).T @ residuals**2
+        # Predictions help almost any game, but not one without remainders.
+        better = variance.sum(1, keepdim=True).argmin(0, keepdim=True).expand(1, *variance.shape[1:])
+        deviations, variance = (each.gather(0, better)[0] for each in (deviations, variance))
+        return center + deviations, variance.sqrt() * widening(len(features) - features.shape[1])
 
 
 def widening(freedom: int) -> float:

@@ -37,8 +37,8 @@ class Shapley(PresenceExplainer):
         baseline: Name in `vitrail.core.baselines` that replaces absent patches; None removes them where possible.
         seed: Seed of the subsets; all images share them.
 
-    Source: Shapley 1953; Castro et al. 2009; Mitchell et al. 2022, arXiv:2104.12199; Covert & Lee 2021, arXiv:2012.01536; removal of
-    tokens: Covert et al. 2023, arXiv:2206.05282.
+    Source: Shapley 1953; Castro et al. 2009; Mitchell et al. 2022, arXiv:2104.12199; Covert & Lee 2021, arXiv:2012.01536; Witter
+    et al. 2025, arXiv:2506.11849; removal of tokens: Covert et al. 2023, arXiv:2206.05282.
 
     Differs: runs the network itself on fewer tokens, without a surrogate fine-tuned for missing patches; values the logit, not the
     probability.
