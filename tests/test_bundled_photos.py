@@ -58,12 +58,14 @@ def open_archive(name, content):
     return tarfile.open(DATA / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGENETTE)
 def test_it_is_as_accurate_on_imagenette_as_its_card_says(name, imagenette):
     """Three standard errors are 8%."""
     assert measure("imagenette", imagenette, "val", name) == pytest.approx(read_card(name, "3,925 validation"), abs=0.08)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PETS)
 def test_it_is_as_accurate_on_pets_as_its_card_says(name, pets):
     assert measure("oxford-pets", pets, "test", name) == pytest.approx(read_card(name, "298 test"), abs=0.004)

@@ -170,6 +170,7 @@ def test_failed_request_removes_the_progress_bar(open_page, bird_file):
     one.page.wait_for_function("document.querySelector('#vt-curves-shown').innerText === ''")
 
 
+@pytest.mark.slow
 def test_photo_can_be_pasted_anywhere(open_page, bird_file):
     one = open_page()
     for name in ("first.png", "second.png"):  # The second replaces the first.

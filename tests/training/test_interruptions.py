@@ -40,7 +40,8 @@ def test_killed_data_loading_process_ends_the_run_with_a_message(configured, mon
 
 
 @needs_small_disk
-@pytest.mark.parametrize("size", [pytest.param("16k", marks=pytest.mark.slow), "150k"])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["16k", "150k"])
 def test_full_disk_ends_the_run_with_a_message(size, configured, tmp_path):
     config = configured(*STEPS, "model.widths=[96]", "schedule.epochs=9", "engine.loggers=[tensorboard]")
     with small_disk(tmp_path / "disk", size) as disk:
