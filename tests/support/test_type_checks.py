@@ -1,5 +1,6 @@
 """Types that annotations do not allow are errors in tests, as with jaxtyping's own checks."""
 
+import random
 from dataclasses import dataclass
 
 import jaxtyping
@@ -79,3 +80,17 @@ def test_the_package_is_checked():
         Preprocessing("large")
     with pytest.raises(jaxtyping.TypeCheckError):
         Explanation(*(None for _ in range(4)))
+
+
+def test_no_random_numbers_are_drawn():
+    """A network that draws random numbers is run a hundred times to see whether its logits are always the same."""
+
+    @jaxtyped(typechecker=beartype)
+    def longest(words: list[str]) -> str:
+        return max(words, key=len)
+
+    before = random.getstate()
+    assert longest(["a", "bb"]) == "bb"
+    assert random.getstate() == before
+    with pytest.raises(jaxtyping.TypeCheckError):
+        longest([1, 2])
