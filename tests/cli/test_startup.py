@@ -64,6 +64,24 @@ def test_explaining_a_photo_imports_no_more_than_it_needs(model, tmp_path):
     assert not {name for name in loaded if name.startswith(("vitrail.evaluation", "vitrail.metrics", "vitrail.training"))}
 
 
+FIRST_GRADIENTS = """
+import warnings
+warnings.simplefilter("error")
+import torch
+from vitrail.adapters import adapt, Preprocessing
+from vitrail.explainers import make_explainer
+convolution = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 8), torch.nn.Flatten(), torch.nn.Linear(4 * 81, 2))
+model = adapt(convolution, preprocessing=Preprocessing.unnormalized(3, size=(16, 16)))
+make_explainer("input-x-gradient", model).explain(torch.rand(1, 3, 16, 16))
+"""
+
+
+def test_gradients_are_checked_without_warnings():
+    """torch warns when forward derivatives are used for the first time."""
+    run = subprocess.run([sys.executable, "-c", FIRST_GRADIENTS], capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_python_m_vitrail_is_vitrail():
     run = subprocess.run(
         [sys.executable, "-m", "vitrail", "--version"], capture_output=True, text=True, check=False, timeout=60

@@ -1,6 +1,8 @@
 """Compare the gradient of a network's logits with their slope."""
 
+import warnings
 from collections import OrderedDict
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -42,6 +44,7 @@ def _forward_slopes(classifier: Classifier, image: Images, directions: Tensor, w
     # Fused attention has no forward derivative; fused encoder layers of torch run where no gradient is asked for.
     images = image.expand_as(directions).clone().requires_grad_()
     try:
+        _load_forward_derivatives()
         with (
             attributes(hooked, _backward_hooks=OrderedDict(), _backward_pre_hooks=OrderedDict()),
             sdpa_kernel(SDPBackend.MATH),
@@ -55,6 +58,14 @@ def _forward_slopes(classifier: Classifier, image: Images, directions: Tensor, w
             raise
         return None
     return None if tangent is None or not torch.isfinite(tangent).all() else (tangent * weights).sum(1).detach()
+
+
+@cache
+def _load_forward_derivatives() -> None:
+    """Let torch load what it loads at their first use, without its warning about a call of its own."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", FutureWarning)
+        forward_ad.make_dual(torch.zeros(1, device="cpu"), torch.zeros(1, device="cpu"))
 
 
 @torch.no_grad()
