@@ -5,7 +5,7 @@ The better it predicts, the less is left for sampling to average out.
 """
 
 from functools import cache
-from math import pi
+from math import log, pi
 
 import torch
 from jaxtyping import Bool, Float
@@ -67,22 +67,24 @@ def values_of_similarity(num_players: int, value: Value) -> Float[Tensor, " k"]:
     n = num_players
     log_factorial = torch.arange(1, n + 2, dtype=torch.float64, device="cpu").lgamma()
 
-    def log_choose(total: Tensor | int, some: Tensor) -> Tensor:
-        return log_factorial[total] - log_factorial[some] - log_factorial[total - some]
+    def log_choose(total: int) -> Float[Tensor, " some"]:
+        some = log_factorial[: total + 1]
+        return some[-1] - some - some.flip(0)
 
-    # A member joins `others` players, `shared` of which are in the subset.
-    others = torch.arange(n, device="cpu")
-    count = log_choose(n - 1, others)
-    weight = torch.full_like(count, 1 / n) if value == "shapley" else (count - count.logsumexp(0)).exp()
+    # The probability that a member joins certain others, by their number.
+    log_weight = (
+        -log_choose(n - 1) - log(n)
+        if value == "shapley"
+        else torch.full((n,), -(n - 1) * log(2), dtype=torch.float64, device="cpu")
+    )
+    # What joining adds to the similarity, by the number of players that differ before.
+    differing = torch.arange(n + 1, dtype=torch.float64, device="cpu")
+    gain = -_similarity(1 - 2 * differing / n).diff(prepend=torch.ones(1, dtype=torch.float64, device="cpu"))
     values = torch.zeros(n + 1, dtype=torch.float64, device="cpu")
     for size in range(1, n + 1):
-        shared = torch.arange(size, device="cpu")
-        outside = others[:, None] - shared
-        possible = (outside >= 0) & (outside <= n - size)
-        log_share = log_choose(size - 1, shared) + log_choose(n - size, outside.clamp(0, n - size)) - count[:, None]
-        agreement = (n - 2 * (size + outside - shared)) / n
-        gain = _similarity(agreement + 2 / n) - _similarity(agreement)
-        values[size] = weight @ torch.where(possible, log_share.exp() * gain, 0.0).sum(1)
+        members, outsiders = torch.arange(size, device="cpu"), torch.arange(n - size + 1, device="cpu")
+        log_share = log_choose(size - 1)[:, None] + log_choose(n - size) + log_weight.unfold(0, n - size + 1, 1)
+        values[size] = (log_share.exp() * gain[size - members[:, None] + outsiders]).sum()
     return values
 
 
