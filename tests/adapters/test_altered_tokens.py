@@ -215,6 +215,30 @@ def test_tokens_that_move_between_blocks(library):
     expect_refused(network, {*ATTENTION, "grad-cam"}, "reorder or merge tokens")
 
 
+def patch_into_class_token(tokens):
+    return torch.cat([tokens[:, :1] + 20 * tokens[:, 6:7], tokens[:, 1:]], 1)
+
+
+def patches_into_class_token(tokens):
+    return torch.cat([tokens[:, :1] + tokens[:, 1:].mean(1, keepdim=True), tokens[:, 1:]], 1)
+
+
+def class_token_into_patches(tokens):
+    return torch.cat([tokens[:, :1], tokens[:, 1:] + 0.1 * tokens[:, :1]], 1)
+
+
+def patch_into_patch(tokens):
+    return torch.cat([tokens[:, :12], tokens[:, 12:13] + tokens[:, 2:3], tokens[:, 13:]], 1)
+
+
+@pytest.mark.parametrize("mix", [patch_into_class_token, patches_into_class_token, class_token_into_patches, patch_into_patch])
+@pytest.mark.parametrize("library", THOROUGHLY)
+def test_tokens_that_mix_beside_attention(library, mix):
+    network = LIBRARIES[library]()
+    blocks_of(network)[1].register_forward_pre_hook(lambda part, inputs: (mix(inputs[0]), *inputs[1:]))
+    expect_refused(network, ATTENTION, "without attending to each other")
+
+
 @pytest.mark.parametrize("first_and_last", [(1, 1), (1, 2)], ids=["within a block", "for two blocks"])
 @pytest.mark.parametrize("library", THOROUGHLY)
 def test_tokens_that_move_and_return(library, first_and_last):

@@ -274,7 +274,7 @@ def test_a_correct_adapter_passes(method):
 
 REFUSED = {
     Reversed: "got block . where block . was next",
-    Partial: "its patches change each other without attending to each other|tokens interact",
+    Partial: "its tokens change each other without attending to each other|tokens interact",
     Copied: "block 0 shows attention weights that the network does not use",
     Invented: "expected attention weights that are probabilities|reorder or merge|gives other logits|does not use",
     Twice: "expected every block to run and to show its attention once",

@@ -302,6 +302,51 @@ def test_wrappers_explained_from_outside_take_photos_as_the_network_inside(caplo
         assert (classifier.preprocessing.size, classifier.preprocessing.mean) == (size, (0.1, 0.2, 0.3))
 
 
+NORMALIZE = transforms.Normalize((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+PIPELINES = {
+    "resized, cropped and normalized": [transforms.Resize(40), transforms.CenterCrop(32), NORMALIZE],
+    "clamped and normalized": [v2.Lambda(lambda images: images.clamp(0, 1)), NORMALIZE],
+    "clamped": [v2.Lambda(lambda images: images.clamp(0, 1))],
+    "scaled by the image": [v2.Lambda(lambda images: images / images.amax())],
+}
+
+
+@pytest.mark.parametrize("inside", [networks.timm_vit, lambda: networks_resnet()])
+@pytest.mark.parametrize("kind", PIPELINES)
+def test_pipelines_before_a_network_need_a_preprocessing(kind, inside):
+    """Photos would be normalized twice, as for the network inside and by the pipeline."""
+    wrapped = nn.Sequential(*PIPELINES[kind], inside())
+    with pytest.raises(
+        UnsupportedModelError, match=r"cannot tell how photos are prepared for Sequential: .* before network\[\d\]"
+    ):
+        adapt(wrapped)
+    classifier = adapt(wrapped, preprocessing=Preprocessing.unnormalized(3, size=(32, 32)))
+    images = IMAGES.float()
+    torch.testing.assert_close(classifier.logits(images), wrapped(images))
+
+
+@pytest.mark.parametrize("kind", ["flipped", "smaller"])
+def test_pixels_that_are_moved_keep_the_preprocessing(kind):
+    network = networks.timm_vit()
+    network.pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    assert adapt(Changes(network, **CHANGES[kind])).preprocessing.mean == (0.1, 0.2, 0.3)
+
+
+def test_several_networks_behind_a_normalization_need_a_preprocessing():
+    class Mean(nn.Module):
+        def __init__(self, before):
+            super().__init__()
+            self.members, self.before = nn.ModuleList([networks.timm_vit(), networks.timm_vit(depth=2)]), before
+
+        def forward(self, images):
+            images = self.before(images)
+            return torch.stack([member(images) for member in self.members]).mean(0)
+
+    assert isinstance(adapt(Mean(nn.Identity())), PlainClassifier)
+    with pytest.raises(UnsupportedModelError, match="cannot tell how photos are prepared"):
+        adapt(Mean(NORMALIZE))
+
+
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda network: torch.compile(network, backend="eager"), AveragedModel])
 def test_wrappers_with_hooks_of_their_own(wrap):
     wrapped = wrap(networks.timm_vit().double())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.adapters.classifier import Classifier
-from vitrail.adapters.input_normalization import fit_normalization, make_images, normalize_input
+from vitrail.adapters.input_normalization import LARGE, fit_normalization, make_images, normalize_input
 from vitrail.adapters.libraries import find_library
 from vitrail.adapters.logits import expect_logits, logits_agree
 from vitrail.adapters.plain import PlainClassifier
@@ -38,6 +38,8 @@ class Unwrapped:
         normalizes: Whether the module normalizes its images itself, so that the preprocessing leaves that out.
         output_key: Index or key of the logits in what it returns.
         note: Why it is the module itself although there is a network inside, for messages.
+        changed_before: The network inside that never receives the images as they are, nor normalized: how photos are to be prepared
+            cannot be known. Empty if there is none.
     """
 
     module: nn.Module
@@ -45,6 +47,7 @@ class Unwrapped:
     output_key: int | str | None = None
     note: str = ""
     normalizes: bool = False
+    changed_before: str = ""
 
 
 def unwrap(module: nn.Module, output_key: int | str | None = None) -> Unwrapped:
@@ -72,8 +75,15 @@ def unwrap(module: nn.Module, output_key: int | str | None = None) -> Unwrapped:
     if len(found) > 1:
         names = ", ".join(path for path, _ in found)
         note = f"it holds {len(found)} networks that vitrail knows; to look into one, give it: {names}"
-        first = _adapt(found[0][1])
-        return Unwrapped(module, None if first is None else first.preprocessing, output_key, note)
+        path, inner = found[0]
+        first = _adapt(inner)
+        if first is None:
+            return Unwrapped(module, None, output_key, note)
+        outside = Unwrapped(module, first.preprocessing, output_key, note)
+        with suppress(Exception):  # Networks raise anything; the checks before an explanation say what.
+            images = make_images(first)
+            return _note_changes(outside, _run_spied(module, inner, images, output_key)[1], path)
+        return outside
     if not found and library is None:
         found = list(_find_holder(module))
     if not found:
@@ -133,17 +143,18 @@ def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | s
         ) from error
     except Exception:  # noqa: BLE001 (networks raise anything; the checks before an explanation say what)
         return outside
-    normalization = None if received is None else fit_normalization(images, received)
-    if received is None or normalization is None:
-        return outside
+    normalization = fit_normalization(images, received[0]) if len(received) == 1 else None
+    if normalization is None:
+        return _note_changes(outside, received, path)
     # The network inside may return its logits alone, or as the whole does.
     keys = list(dict.fromkeys((None, output_key)))
-    if torch.equal(images, received):
+    if torch.equal(images, received[0]):
         agreeing = (key for key in keys if _gives(replace(known, output_key=key), images, expected))
         return next((Unwrapped(inner, output_key=key) for key in agreeing), outside)
     preprocessing = normalization.preprocessing_before(known.preprocessing)
     if preprocessing is None:
-        return replace(outside, note=f"it changes the images before {path}, by more than a normalization of pixels")
+        note = f"it changes the images before {path}, by more than a normalization of pixels"
+        return _note_changes(replace(outside, note=note), received, path)
     outside = replace(outside, preprocessing=preprocessing, normalizes=True)
     if isinstance(known, PlainClassifier):
         return outside
@@ -152,14 +163,28 @@ def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | s
     return next((Unwrapped(normalizing, preprocessing, key, normalizes=True) for key in agreeing), outside)
 
 
+def _note_changes(outside: Unwrapped, received: list[Tensor], path: str) -> Unwrapped:
+    """Note if a network inside runs, but never on pixels of the same scale: its own preprocessing is then not that of the whole."""
+    if not received or any(map(_keeps_scale, received)):
+        return outside
+    return replace(outside, changed_before=path)
+
+
+def _keeps_scale(received: Tensor) -> bool:
+    """Return whether the images of `make_images` have their pixels, possibly moved, resized, or with a border of zeros."""
+    zero, large = received[0].float(), received[1].float()
+    kept = (large - LARGE).abs() < 0.01 * LARGE
+    return not zero.any() and bool(kept.any() and (kept | (large == 0)).all())
+
+
 def _view_plain(module: nn.Module) -> Classifier:
     library = find_library(module)
     own = None if library is None else library.preprocessing(module)
     return PlainClassifier(module, own or Preprocessing(), name=type(module).__name__)
 
 
-def _run_spied(module: nn.Module, inner: nn.Module, images: Images, key: int | str | None) -> tuple[Tensor, Images | None]:
-    """Run a module; return its logits and the images that a network inside receives, or None if it does not run once."""
+def _run_spied(module: nn.Module, inner: nn.Module, images: Images, key: int | str | None) -> tuple[Tensor, list[Tensor]]:
+    """Run a module; return its logits, and the images that a network inside receives at every call, where it takes nothing else."""
     seen: list[Any] = []
     own = inner.forward
 
@@ -178,7 +203,7 @@ def _run_spied(module: nn.Module, inner: nn.Module, images: Images, key: int | s
         output = module(images.clone())
     output = output if key is not None else getattr(output, "logits", output)
     logits = expect_logits(output, len(images), type(module).__name__, key)
-    return logits, seen[0][0] if len(seen) == 1 and len(seen[0]) == 1 else None
+    return logits, [tensors[0] for tensors in seen] if all(len(tensors) == 1 for tensors in seen) else []
 
 
 @torch.no_grad()

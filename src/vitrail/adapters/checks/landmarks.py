@@ -1,10 +1,10 @@
-"""Landmarks: single pixels of an image that are changed, to find out which tokens and keys change with them."""
+"""Landmarks: single pixels of an image, or halves of it, that are changed, to find out which tokens and keys change with them."""
 
 import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.core.types import Attentions, Images, Tokens
@@ -42,10 +42,23 @@ def change_landmarks(image: Images, landmarks: list[Landmark]) -> Float[Tensor, 
     return images
 
 
+def change_halves(vit: ViTAdapter, image: Images) -> list[Images]:
+    """Return a copy of the image in which a random half of the patches is changed, and one in which the other half is."""
+    grid_size = vit.grid_size(image)
+    half = torch.rand(grid_size, generator=torch.Generator().manual_seed(4), device="cpu") < 0.5
+    pixels = nn.functional.interpolate(half[None, None].float(), image.shape[2:])
+    return [image + part.to(image) for part in (pixels, 1 - pixels)]
+
+
+def measure_token_changes(tokens: Tokens) -> Float[Tensor, "others tokens"]:
+    """Return, for every further image, how far each token is from that of the first image."""
+    tokens = tokens.float()
+    return (tokens[1:] - tokens[:1]).norm(dim=-1)
+
+
 def measure_changes(vit: ViTAdapter, tokens: Tokens) -> Float[Tensor, "others n"]:
     """Return, for every further image, how far each patch token is from that of the first image."""
-    patches = tokens[:, vit.num_prefix_tokens :].float()
-    return (patches[1:] - patches[:1]).norm(dim=-1)
+    return measure_token_changes(tokens[:, vit.num_prefix_tokens :])
 
 
 def find_changed_patches(vit: ViTAdapter, tokens: Tokens) -> list[int]:

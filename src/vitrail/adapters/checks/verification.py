@@ -133,7 +133,8 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
                 results.failures[keys[check]] = failure
     for check in checks:
         if (reason := results.failures[keys[check]]) is not None:
-            raise UnsupportedModelError(f"cannot explain {classifier.name or type(classifier.module).__name__}: {reason}")
+            refusal = f"cannot explain {classifier.name or type(classifier.module).__name__}: "
+            raise UnsupportedModelError(refusal + reason.removeprefix(refusal))  # A check may rely on another one.
 
 
 def _keep_count(classifier: Classifier, results: _Results, logits: Logits) -> int:

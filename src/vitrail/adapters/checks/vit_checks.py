@@ -14,6 +14,7 @@ from vitrail.adapters.checks.gradient_checks import check_gradients
 from vitrail.adapters.checks.landmarks import (
     NOWHERE,
     all_in_place,
+    change_halves,
     change_landmarks,
     choose_landmarks,
     count_tokens,
@@ -24,7 +25,7 @@ from vitrail.adapters.checks.landmarks import (
 from vitrail.adapters.classifier import Check
 from vitrail.adapters.logits import logits_agree
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.hooks import forward_hooks
+from vitrail.core.hooks import forward_hooks, forward_pre_hooks
 from vitrail.core.types import Images, Logits
 
 MOVED = (
@@ -172,24 +173,44 @@ def check_places(vit: ViTAdapter, image: Images, expected: Logits) -> None:
 
 
 def _check_isolated_patches(vit: ViTAdapter, image: Images) -> list[Tensor]:
-    """Check, with every token attending to itself only, that patches keep their index as tokens and as keys; return hidden states."""
+    """Check, with every token attending to itself only, that patches keep their index as tokens and as keys; return hidden states.
+
+    They are those of the image, of one copy per landmark, of two copies in which a half of the patches is changed, and of one whose prefix
+    tokens are changed before the first block.
+    """
     landmarks = choose_landmarks(vit, image)
+    copies = torch.cat([change_landmarks(image, landmarks), *change_halves(vit, image), image])
+    count = 1 + len(landmarks)
     indices: list[list[int]] = []
 
     def isolate(weights: Tensor) -> Tensor:
-        indices.append(find_changed_keys(vit, weights))
+        indices.append(find_changed_keys(vit, weights[:count]))
         return torch.eye(weights.shape[-1], device=weights.device).to(weights).expand_as(weights)
 
-    with vit.intercept_attention(vit.blocks, isolate), vit.record(hidden_states=True) as trace:
-        vit.logits(change_landmarks(image, landmarks))
+    def change_prefix(block: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        if sequence.advance(block) is None:
+            return None
+        entering.append(vit.select_tokens(inputs).clone())
+        entering[0][-1, : vit.num_prefix_tokens] *= -1
+        return vit.replace_tokens(inputs, entering[0])
+
+    entering: list[Tensor] = []
+    sequence = BlockSequence(vit.blocks, [0])
+    # Last, since the other contexts may have to check the network first.
+    with (
+        vit.intercept_attention(vit.blocks, isolate),
+        vit.record(hidden_states=True) as trace,
+        forward_pre_hooks([(block, change_prefix) for block in sequence.modules]),
+    ):
+        vit.logits(copies)
     if any(tokens.shape[1] != count_tokens(vit, image) for tokens in trace.hidden_states):
         raise UnsupportedModelError(COUNT_CHANGES)
-    indices += [find_changed_patches(vit, tokens) for tokens in trace.hidden_states]
+    indices += [find_changed_patches(vit, tokens[:count]) for tokens in trace.hidden_states]
     if not all(all_in_place(landmarks, changed) for changed in indices):
         raise UnsupportedModelError(
             "its blocks reorder or merge tokens, so that attention cannot be followed from block to block"
         )
-    return trace.hidden_states
+    return entering + trace.hidden_states[1:]
 
 
 @torch.no_grad()
