@@ -239,6 +239,30 @@ def test_tokens_that_mix_beside_attention(library, mix):
     expect_refused(network, ATTENTION, "without attending to each other")
 
 
+class Parallel(nn.Sequential):
+    """Blocks that all receive the same tokens."""
+
+    def forward(self, tokens):
+        return tokens + sum(block(tokens) - tokens for block in self)
+
+
+class Prompted(nn.Sequential):
+    """Something is added to the tokens between blocks, the same for all images."""
+
+    def forward(self, tokens):
+        for block in self:
+            tokens = block(tokens) + 0.1
+        return tokens
+
+
+def test_blocks_that_run_beside_each_other():
+    network = networks.timm_vit(depth=3).double()
+    network.blocks = Parallel(*network.blocks)
+    expect_refused(network, {*ATTENTION, "grad-cam"}, "does not receive what block 0 returns: its blocks run beside each other")
+    network.blocks = Prompted(*network.blocks)
+    assert not any(isinstance(result, str) for result in explain_by(network, {"rollout", "chefer", "grad-cam"}).values())
+
+
 @pytest.mark.parametrize("first_and_last", [(1, 1), (1, 2)], ids=["within a block", "for two blocks"])
 @pytest.mark.parametrize("library", THOROUGHLY)
 def test_tokens_that_move_and_return(library, first_and_last):

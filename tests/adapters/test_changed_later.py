@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from vitrail.adapters import Preprocessing, ViTAdapter, adapt
 from vitrail.adapters.similarity import compare_with_directions
@@ -154,6 +155,19 @@ class Gated(nn.Module):
 
     def forward(self, tokens, **options):
         return self.block(tokens, **options) + self.gate * self.conv(tokens.mT).mT
+
+
+def test_hooks_for_all_networks_are_seen():
+    classifier = adapt(networks.timm_vit(), preprocessing=SMALL)
+    explain(classifier)
+    embedding = classifier.module.patch_embed
+    hook = register_module_forward_pre_hook(lambda part, inputs: flip(part, inputs) if part is embedding else None)
+    try:
+        with pytest.raises(UnsupportedModelError, match="flipped, moved or reordered"):
+            explain(classifier)
+    finally:
+        hook.remove()
+    explain(classifier)
 
 
 @pytest.mark.parametrize("method", ["rollout", "chefer", "mutex"])

@@ -25,3 +25,8 @@ def test_a_device_without_autocast(precision, device):
         pass
     with pytest.raises(InvalidInputError, match=f"expected full precision on {device}.*got '{precision}'"):
         in_precision(precision, device)
+
+
+def test_full_precision_is_full_also_inside_autocast():
+    with torch.autocast("cpu", torch.bfloat16), in_precision("full", CPU):
+        assert torch.nn.functional.linear(torch.ones(1, 2), torch.ones(3, 2)).dtype == torch.float32

@@ -70,3 +70,19 @@ def test_targets_are_checked_against_all_images(sizes, monkeypatch, unchecked):
     monkeypatch.setattr(memory, "memory_budget", lambda device: 1)
     with pytest.raises(InvalidInputError, match="expected 3 integer targets"):
         make_explainer("chefer", classifier).explain(networks.images("timm"), torch.tensor([1]))
+
+
+@pytest.mark.parametrize("target", [True, False])
+def test_a_truth_value_is_no_class(target, unchecked):
+    with pytest.raises(InvalidInputError, match=f"expected a class index or name as the target, got {target}"):
+        make_explainer("chefer", networks.network("timm")).explain(networks.images("timm"), target)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_targets_are_integers_of_any_type():
+    explainer = make_explainer("chefer", networks.network("timm"))
+    targets = torch.tensor([1, 0, 2])
+    expected = explainer.explain(networks.images("timm"), targets)
+    for dtype in (torch.uint8, torch.uint16, torch.int32):
+        found = explainer.explain(networks.images("timm"), targets.to(dtype))
+        torch.testing.assert_close(found.relevance, expected.relevance)

@@ -56,9 +56,9 @@ def adapt(
         title = name or type(found.module).__name__
         if found.changed_before and preprocessing is None:
             raise UnsupportedModelError(
-                f"cannot tell how photos are prepared for {title}: it changes its images before {found.changed_before} by more than a "
-                "normalization of pixels; give adapt its preprocessing=, which is Preprocessing.unnormalized(3, size=(height, width)) if it "
-                "takes pixels from 0 to 1"
+                f"cannot tell how photos are prepared for {title}: it changes its images before {found.changed_before} by more "
+                "than a normalization of pixels; give adapt its preprocessing=, which is "
+                "Preprocessing.unnormalized(3, size=(height, width)) if it takes pixels from 0 to 1"
             )
         own = preprocessing or found.preprocessing
         if found.normalizes:

@@ -26,7 +26,7 @@ def in_precision(precision: Precision, device: torch.device) -> AbstractContextM
         InvalidInputError: The device supports only full precision.
     """
     if precision == "full":
-        return nullcontext()
+        return without_autocast(device)
     if not torch.amp.is_autocast_available(device.type):
         raise InvalidInputError(
             f"expected full precision on {device}, for which torch has no autocast, got {precision!r}; leave precision out, or choose "

@@ -46,8 +46,9 @@ def check_targets(targets: Int[Tensor, "..."], num_images: int, num_classes: int
         raise InvalidInputError(
             f"expected {num_images} integer targets, one per image, got {tuple(targets.shape)} of {targets.dtype}"
         )
+    targets = targets.long()  # Some integers have no minimum.
     if not (int(targets.min()) >= 0 and int(targets.max()) < num_classes):
         raise InvalidInputError(
             f"expected targets between 0 and {num_classes - 1}, got {int(targets.min())} to {int(targets.max())}"
         )
-    return targets.long()
+    return targets

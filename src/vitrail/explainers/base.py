@@ -224,6 +224,8 @@ class Explainer(ABC):
             return logits.new_zeros(len(logits), dtype=torch.long)
         if target is None:
             return logits.argmax(-1)
+        if isinstance(target, bool):
+            raise InvalidInputError(f"expected a class index or name as the target, got {target}")
         if isinstance(target, Integral | str):
             index = self.model.class_index(target if isinstance(target, str) else int(target))
             return torch.full((len(logits),), index, device=logits.device)

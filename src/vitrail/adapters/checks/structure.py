@@ -5,6 +5,12 @@ from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -18,6 +24,12 @@ def list_structure(module: nn.Module) -> Iterator[Any]:
         yield from chain(part._modules.values(), part._parameters.values(), part._buffers.values())
         for hooks in HOOKS:
             yield from getattr(part, hooks).values()
+
+
+def list_global_hooks() -> Iterator[Any]:
+    """List the hooks that torch calls for the modules of every network."""
+    hooks = (_global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks)
+    yield from chain.from_iterable(each.values() for each in hooks)
 
 
 def list_versions(structure: Sequence[Any]) -> list[Any]:

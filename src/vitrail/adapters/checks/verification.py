@@ -22,7 +22,7 @@ from torch import Tensor
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.checks.probabilities import suspect_probabilities
 from vitrail.adapters.checks.stability import check_logits, random_states
-from vitrail.adapters.checks.structure import list_structure, list_versions
+from vitrail.adapters.checks.structure import list_global_hooks, list_structure, list_versions
 from vitrail.adapters.checks.vit_checks import CHECKS
 from vitrail.adapters.checks.wrapper_check import check_wrapper
 from vitrail.adapters.classifier import Check, Classifier
@@ -223,7 +223,11 @@ def _make_noise(classifier: Classifier, shape: Shape) -> Float[Tensor, "2 channe
 
 def _find_results(classifier: Classifier) -> _Results:
     """Return the results for the network as it is; new ones after a change."""
-    structure = (*classifier.attention_functions(), *chain.from_iterable(map(list_structure, classifier.roots)))
+    structure = (
+        *classifier.attention_functions(),
+        *list_global_hooks(),
+        *chain.from_iterable(map(list_structure, classifier.roots)),
+    )
     versions = list_versions(structure)
     known = _RESULTS.get(classifier)
     same_structure = known is not None and len(known.structure) == len(structure) and all(map(is_, known.structure, structure))

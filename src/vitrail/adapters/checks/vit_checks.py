@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.block_sequence import BlockSequence
 from vitrail.adapters.checks.attention_use import check_isolation, check_use
+from vitrail.adapters.checks.block_chain import check_chain
 from vitrail.adapters.checks.gradient_checks import check_gradients
 from vitrail.adapters.checks.landmarks import (
     NOWHERE,
@@ -147,6 +148,7 @@ def check_attention(vit: ViTAdapter, image: Images, expected: Logits) -> None:
                 "attention take softmax attention only"
             )
     if vit.patches_attend:
+        check_chain(vit, image)
         if comparison is None:
             check_use(vit, image)
         check_isolation(vit, _check_isolated_patches(vit, image))
@@ -162,6 +164,7 @@ def check_places(vit: ViTAdapter, image: Images, expected: Logits) -> None:
     """Check that patches keep their index from block to block."""
     if not vit.patches_attend:
         return  # A HiT pools between its blocks, by its own definition.
+    check_chain(vit, image)
     landmarks = choose_landmarks(vit, image)
     with vit.record(hidden_states=True) as trace:
         vit.logits(change_landmarks(image, landmarks))
