@@ -157,6 +157,17 @@ def test_gradients_that_differ_from_finite_differences_are_refused(library, alte
     assert all(isinstance(heatmap, Tensor) for heatmap in explain_by(network, ["rollout", "mutex", "occlusion"]).values())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_of_the_wrong_sign_are_seen_in_half_precision(dtype):
+    network, images = networks.timm_vit().to(dtype), networks.images("timm").to(dtype)
+    assert make_explainer("input-x-gradient", adapt(network)).explain(images).relevance.std() > 0
+    network.fc_norm = nn.Identity()
+    network.fc_norm.register_forward_hook(lambda part, inputs, output: Reversed.apply(output))
+    for method in ("input-x-gradient", "chefer"):
+        with pytest.raises(UnsupportedModelError, match="is not their slope"):
+            make_explainer(method, adapt(network)).explain(images)
+
+
 def test_a_backward_hook_after_the_first_map_is_noticed():
     network = networks.timm_vit()
     explainer = make_explainer("chefer", adapt(network))
