@@ -149,7 +149,7 @@ class Preprocessing(PlainFields):
         else:
             resized = self._convert(image).resize(size[::-1], INTERPOLATIONS[self.interpolation])
             pixels = _center_crop(_to_tensor(resized), seen).to(torch.float32) * (1 / 255)
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values, device="cpu").view(-1, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
     def _convert(self, image: Image.Image) -> Image.Image:
