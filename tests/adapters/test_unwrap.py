@@ -325,6 +325,19 @@ def test_pipelines_before_a_network_need_a_preprocessing(kind, inside):
     torch.testing.assert_close(classifier.logits(images), wrapped(images))
 
 
+def test_images_that_come_one_by_one():
+    class OneByOne(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = networks.timm_vit()
+
+        def forward(self, images):
+            return torch.cat([self.network(image[None]) for image in images])
+
+    wrapped, images = OneByOne(), IMAGES.float()
+    torch.testing.assert_close(adapt(wrapped).logits(images), wrapped(images))
+
+
 @pytest.mark.parametrize("kind", ["flipped", "smaller"])
 def test_pixels_that_are_moved_keep_the_preprocessing(kind):
     network = networks.timm_vit()

@@ -69,7 +69,7 @@ def _is_in_graph(vit: ViTAdapter, image: Images, indices: list[int]) -> bool:
 def check_isolation(vit: ViTAdapter, states: list[Tensor]) -> None:
     """Check that no token changes with another one, given the hidden states of images in which every token attends to itself only.
 
-    The further images differ from the first in one token, or in the prefix tokens, before the first block.
+    The further images differ from the first in some patches, or in the prefix tokens, before the first block.
     """
     untouched = measure_token_changes(states[0]) == 0
     for state in states[1:]:
