@@ -66,7 +66,7 @@ def empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("name", by_default("README.md", "docs/index.md", "docs/methods.md", among=PAGES))
+@pytest.mark.parametrize("name", by_default("README.md", "docs/index.md", among=PAGES))
 def test_page_runs_in_an_empty_folder(name, empty_folder, run_vitrail, drawn, record_property, tmp_path_factory):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])

@@ -24,6 +24,7 @@ from vitrail.training.sections import OptimizerConfig, ScheduleConfig
 pytest.importorskip("lightning")
 
 
+@pytest.mark.slow
 def test_a_run_on_images_of_any_shape(intr_configured, shapes, tmp_path):
     config = intr_configured("schedule.epochs=6", "optimizer.learning_rate=5e-3", "optimizer.backbone_learning_rate=5e-3")
     train(config, tmp_path / "run")

@@ -173,7 +173,7 @@ def _note_changes(outside: Unwrapped, received: list[Tensor], path: str) -> Unwr
 def _keeps_scale(received: Tensor) -> bool:
     """Return whether the images of `make_images` have their pixels, possibly moved, resized, or with a border of zeros."""
     if len(received) < 2:
-        return True  # Images come one by one: which one this is cannot be told.
+        return True  # Images come one by one: which one this is cannot be known.
     zero, large = received[0].float(), received[1].float()
     kept = (large - LARGE).abs() < 0.01 * LARGE
     return not zero.any() and bool(kept.any() and (kept | (large == 0)).all())
