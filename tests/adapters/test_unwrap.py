@@ -325,17 +325,38 @@ def test_pipelines_before_a_network_need_a_preprocessing(kind, inside):
     torch.testing.assert_close(classifier.logits(images), wrapped(images))
 
 
-def test_images_that_come_one_by_one():
-    class OneByOne(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.network = networks.timm_vit()
+class OneByOne(nn.Module):
+    def __init__(self, before):
+        super().__init__()
+        self.network, self.before = networks.timm_vit(), before
 
-        def forward(self, images):
-            return torch.cat([self.network(image[None]) for image in images])
+    def forward(self, images):
+        return torch.cat([self.network(self.before(image[None])) for image in images])
 
-    wrapped, images = OneByOne(), IMAGES.float()
-    torch.testing.assert_close(adapt(wrapped).logits(images), wrapped(images))
+
+class OwnHead(nn.Module):
+    """Runs all of a network but its head."""
+
+    def __init__(self, before):
+        super().__init__()
+        self.network, self.before, self.head = networks.timm_vit(), before, nn.Linear(24, 3)
+
+    def forward(self, images):
+        return self.head(self.network.forward_features(self.before(images))[:, 1:].mean(1))
+
+
+@pytest.mark.parametrize("wrap", [OneByOne, OwnHead])
+def test_photos_are_prepared_as_for_a_network_that_runs_in_parts(wrap):
+    images = IMAGES.float()
+    kept, normalized, changed = (
+        wrap(before) for before in (nn.Identity(), NORMALIZE, nn.Sequential(*PIPELINES["clamped and normalized"]))
+    )
+    assert adapt(kept).preprocessing.mean == adapt(kept.network).preprocessing.mean != (0.0, 0.0, 0.0)
+    torch.testing.assert_close(adapt(kept).logits(images), kept(images))
+    assert adapt(normalized).preprocessing.mean == (0.0, 0.0, 0.0)
+    torch.testing.assert_close(adapt(normalized).logits(images), normalized(images))
+    with pytest.raises(UnsupportedModelError, match=r"cannot tell how photos are prepared .* before network\.network"):
+        adapt(changed)
 
 
 @pytest.mark.parametrize("kind", ["flipped", "smaller"])

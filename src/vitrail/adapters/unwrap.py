@@ -21,7 +21,7 @@ from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.wrappers import strip
 from vitrail.core.autocast import without_autocast
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.hooks import inspecting, replaced_methods, uncompiled
+from vitrail.core.hooks import forward_pre_hooks, inspecting, replaced_methods, uncompiled
 from vitrail.core.types import Images
 
 SHARDED = "torch.distributed.fsdp"
@@ -75,14 +75,14 @@ def unwrap(module: nn.Module, output_key: int | str | None = None) -> Unwrapped:
     if len(found) > 1:
         names = ", ".join(path for path, _ in found)
         note = f"it holds {len(found)} networks that vitrail knows; to look into one, give it: {names}"
-        path, inner = found[0]
-        first = _adapt(inner)
+        first = _adapt(found[0][1])
         if first is None:
             return Unwrapped(module, None, output_key, note)
         outside = Unwrapped(module, first.preprocessing, output_key, note)
         with suppress(Exception):  # Networks raise anything; the checks before an explanation say what.
-            images = make_images(first)
-            return _note_changes(outside, _run_spied(module, inner, images, output_key)[1], path)
+            for path, inner in found:
+                if received := _run_spied(module, inner, make_images(first), output_key)[1]:
+                    return _note_changes(outside, received, path)
         return outside
     if not found and library is None:
         found = list(_find_holder(module))
@@ -173,7 +173,7 @@ def _note_changes(outside: Unwrapped, received: list[Tensor], path: str) -> Unwr
 def _keeps_scale(received: Tensor) -> bool:
     """Return whether the images of `make_images` have their pixels, possibly moved, resized, or with a border of zeros."""
     if len(received) < 2:
-        return True  # Images come one by one: which one this is cannot be known.
+        return False
     zero, large = received[0].float(), received[1].float()
     kept = (large - LARGE).abs() < 0.01 * LARGE
     return not zero.any() and bool(kept.any() and (kept | (large == 0)).all())
@@ -186,14 +186,22 @@ def _view_plain(module: nn.Module) -> Classifier:
 
 
 def _run_spied(module: nn.Module, inner: nn.Module, images: Images, key: int | str | None) -> tuple[Tensor, list[Tensor]]:
-    """Run a module; return its logits, and the images that a network inside receives at every call, where it takes nothing else."""
-    seen: list[Any] = []
+    """Run a module; return its logits, and what a network inside receives at every call: the images, where it is called with parts of them.
+
+    If only parts of the network run, such as all but its head, it is what the first of them receives.
+    """
+    called, embedded = list[Tensor](), list[Tensor]()
     own = inner.forward
 
     def spy(*inputs: Any, **options: Any) -> Any:
-        seen.append([value for value in (*inputs, *options.values()) if isinstance(value, Tensor)])
+        called.extend([value for value in (*inputs, *options.values()) if isinstance(value, Tensor)][:1])
         return own(*inputs, **options)
 
+    def see(part: nn.Module, inputs: tuple[Any, ...]) -> None:
+        embedded.extend(value for value in inputs[:1] if isinstance(value, Tensor) and value.ndim == images.ndim)
+
+    # Scripts call no hooks.
+    parts = [part for part in inner.modules() if part is not inner and not isinstance(part, torch.jit.ScriptModule)]
     with (
         torch.inference_mode(False),
         torch.no_grad(),
@@ -201,11 +209,14 @@ def _run_spied(module: nn.Module, inner: nn.Module, images: Images, key: int | s
         uncompiled(module),
         without_autocast(images.device),
         replaced_methods("forward", [(inner, spy)]),
+        forward_pre_hooks([(part, see) for part in parts]),
     ):
         output = module(images.clone())
     output = output if key is not None else getattr(output, "logits", output)
     logits = expect_logits(output, len(images), type(module).__name__, key)
-    return logits, [tensors[0] for tensors in seen] if all(len(tensors) == 1 for tensors in seen) else []
+    if called and sum(map(len, called)) == len(images) and len({each.shape[1:] for each in called}) == 1:
+        called = [torch.cat(called)]
+    return logits, called or embedded[:1]
 
 
 @torch.no_grad()

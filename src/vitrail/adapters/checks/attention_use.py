@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.block_sequence import BlockSequence
-from vitrail.adapters.checks.landmarks import measure_token_changes
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import forward_hooks, forward_pre_hooks
 from vitrail.core.types import Attentions, Images
@@ -64,19 +63,3 @@ def _is_in_graph(vit: ViTAdapter, image: Images, indices: list[int]) -> bool:
     if not logit.requires_grad:
         return False
     return all(gradient is not None for gradient in torch.autograd.grad(logit, factors, allow_unused=True))
-
-
-def check_isolation(vit: ViTAdapter, states: list[Tensor]) -> None:
-    """Check that no token changes with another one, given the hidden states of images in which every token attends to itself only.
-
-    The further images differ from the first in some patches, or in the prefix tokens, before the first block.
-    """
-    untouched = measure_token_changes(states[0]) == 0
-    for state in states[1:]:
-        changes = measure_token_changes(state)
-        rounding = 100 * torch.finfo(state.dtype).eps * state.float().norm(dim=-1).max()
-        if bool((changes[untouched] > torch.maximum(1e-4 * changes.max(), rounding)).any()):
-            raise UnsupportedModelError(
-                "its tokens change each other without attending to each other: its blocks mix tokens in another way, or some attention is "
-                "not shown; list all blocks, or choose a method that needs no attention, such as occlusion or rise"
-            )

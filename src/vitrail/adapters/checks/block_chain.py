@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.block_sequence import BlockSequence
+from vitrail.adapters.checks.landmarks import replace_by_noise
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import forward_hooks, forward_pre_hooks
 from vitrail.core.types import Images
@@ -48,8 +49,7 @@ def _run(vit: ViTAdapter, image: Images, noisy: list[int]) -> tuple[list[Tensor]
         if following not in noisy:
             return None
         tokens, copy = leaving[-1].clone(), 1 + noisy.index(following)
-        noise = torch.randn(tokens[copy].shape, generator=torch.Generator().manual_seed(5), dtype=torch.float32, device="cpu")
-        tokens[copy] = 3 * noise.to(tokens) * tokens[copy].std()
+        tokens[copy] = replace_by_noise(tokens[copy])
         return vit.replace_tokens(output, tokens)
 
     with (

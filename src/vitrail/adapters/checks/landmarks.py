@@ -50,6 +50,12 @@ def change_halves(vit: ViTAdapter, image: Images) -> list[Images]:
     return [image + part.to(image) for part in (pixels, 1 - pixels)]
 
 
+def replace_by_noise(tokens: Tensor) -> Tensor:
+    """Return noise of the shape of some tokens, larger than they are, the same in every call."""
+    noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32, device="cpu")
+    return 3 * noise.to(tokens) * tokens.std()
+
+
 def measure_token_changes(tokens: Tokens) -> Float[Tensor, "others tokens"]:
     """Return, for every further image, how far each token is from that of the first image."""
     tokens = tokens.float()

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.memory import is_out_of_memory
+from vitrail.core.float32 import at_least_float32
 from vitrail.core.hooks import attributes
 from vitrail.core.types import Images, Logits
 
@@ -24,10 +25,9 @@ NUM_DIRECTIONS = 2
 
 def is_slope(classifier: Classifier, image: Images, gradient: Tensor, weights: Tensor, expected: Logits) -> bool:
     """Return whether the gradient is the slope of the logits, as far as its precision tells."""
-    length, scale = gradient.float().norm(), (expected * weights).abs().max()
+    length, scale = at_least_float32(gradient).norm(), (expected * weights).abs().max()
     if not length or not torch.isfinite(length) or not scale:
         return True
-    precise = image.dtype in PRECISE_DTYPES
     generator = torch.Generator().manual_seed(3)
     shape = (NUM_DIRECTIONS, *image.shape[1:])
     directions = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(image)
@@ -35,8 +35,9 @@ def is_slope(classifier: Classifier, image: Images, gradient: Tensor, weights: T
     if slopes is None:
         return _predicts_a_step(classifier, image, gradient, weights, scale)
     # In a random direction, a gradient predicts a slope of about its length.
-    errors = slopes.float() - (directions.float() * gradient.float()).flatten(1).sum(1)
-    return bool((errors.abs() < (0.05 if precise else 0.3) * length).all())
+    errors = slopes - (at_least_float32(directions) * gradient).flatten(1).sum(1)
+    tolerance = 0.05 if image.dtype in PRECISE_DTYPES else 0.3
+    return bool((errors.abs() < tolerance * length).all())
 
 
 def _forward_slopes(classifier: Classifier, image: Images, directions: Tensor, weights: Tensor) -> Float[Tensor, " n"] | None:
@@ -58,7 +59,9 @@ def _forward_slopes(classifier: Classifier, image: Images, directions: Tensor, w
         if is_out_of_memory(error):
             raise
         return None
-    return None if tangent is None or not torch.isfinite(tangent).all() else (tangent * weights).float().sum(1).detach()
+    return (
+        None if tangent is None or not torch.isfinite(tangent).all() else (at_least_float32(tangent) * weights).sum(1).detach()
+    )
 
 
 @cache
@@ -75,13 +78,16 @@ def _predicts_a_step(classifier: Classifier, image: Images, gradient: Tensor, we
     eps = torch.finfo(image.dtype).eps
     # Half precision sees large steps only, over which logits bend.
     shares, visible, tolerance = ((1e-2, 2e-3, 4e-4), 1e3, 0.03) if image.dtype in PRECISE_DTYPES else ((0.4, 0.2, 0.1), 8, 0.9)
-    length = gradient.float().norm()
-    direction = gradient.float() / length
+    length = at_least_float32(gradient).norm()
+    direction = at_least_float32(gradient) / length
     for share in shares:  # Where curvature or kinks spoil a step, the next one decides.
-        step = share * torch.minimum(scale / length, image.float().norm())
+        step = share * torch.minimum(scale / length, at_least_float32(image).norm())
         if step * length < visible * eps * scale:
             return True  # The logits hardly depend on the image: the change is lost in rounding.
-        moved = [(classifier.logits((image + sign * step * direction).to(image)) * weights).float().sum() for sign in (1, -1)]
+        moved = [
+            (at_least_float32(classifier.logits((image + sign * step * direction).to(image))) * weights).sum()
+            for sign in (1, -1)
+        ]
         if abs(float((moved[0] - moved[1]) / (2 * step * length)) - 1) < tolerance:
             return True
     return False

@@ -9,31 +9,28 @@ from torch import Tensor, nn
 
 from vitrail.adapters.base import ViTAdapter
 from vitrail.adapters.block_sequence import BlockSequence
-from vitrail.adapters.checks.attention_use import check_isolation, check_use
+from vitrail.adapters.checks.attention_use import check_use
 from vitrail.adapters.checks.block_chain import check_chain
 from vitrail.adapters.checks.gradient_checks import check_gradients
 from vitrail.adapters.checks.landmarks import (
     NOWHERE,
-    all_in_place,
-    change_halves,
     change_landmarks,
     choose_landmarks,
     count_tokens,
-    find_changed_keys,
     find_changed_patches,
     measure_changes,
+    replace_by_noise,
 )
+from vitrail.adapters.checks.places import check_isolation, check_places
 from vitrail.adapters.classifier import Check
 from vitrail.adapters.logits import logits_agree
 from vitrail.core.errors import UnsupportedModelError
-from vitrail.core.hooks import forward_hooks, forward_pre_hooks
+from vitrail.core.hooks import forward_hooks
 from vitrail.core.types import Images, Logits
 
 MOVED = (
     "the image or its patches are flipped, moved or reordered, so that a heatmap would be misplaced; do that before the network"
 )
-
-COUNT_CHANGES = "its blocks add, merge or drop tokens, so that patches cannot be followed from block to block"
 
 OTHER_POOLING = (
     "its head does not read the tokens that `pooling_weights` names (pooling was changed, or something modifies the tokens between the "
@@ -96,8 +93,7 @@ def _run_with_noise(vit: ViTAdapter, image: Images, where: Tensor) -> Logits:
         if sequence.advance(block) is None:
             return None
         tokens = vit.select_tokens(output)
-        noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32, device="cpu")
-        return vit.replace_tokens(output, torch.where(where[:, None], 3 * noise.to(tokens) * tokens.std(), tokens))
+        return vit.replace_tokens(output, torch.where(where[:, None], replace_by_noise(tokens), tokens))
 
     with forward_hooks([(block, replace_output) for block in sequence.modules]):
         return vit.logits(image)
@@ -151,69 +147,12 @@ def check_attention(vit: ViTAdapter, image: Images, expected: Logits) -> None:
         check_chain(vit, image)
         if comparison is None:
             check_use(vit, image)
-        check_isolation(vit, _check_isolated_patches(vit, image))
+        check_isolation(vit, image)
     if not logits_agree(vit.module, logits, expected):
         raise UnsupportedModelError(
             "with its attention weights computed explicitly it gives other logits than by itself: a part of its attention was replaced "
             "or wrapped (adapters such as LoRA: merge them first), and vitrail would explain another network"
         )
-
-
-@torch.no_grad()
-def check_places(vit: ViTAdapter, image: Images, expected: Logits) -> None:
-    """Check that patches keep their index from block to block."""
-    if not vit.patches_attend:
-        return  # A HiT pools between its blocks, by its own definition.
-    check_chain(vit, image)
-    landmarks = choose_landmarks(vit, image)
-    with vit.record(hidden_states=True) as trace:
-        vit.logits(change_landmarks(image, landmarks))
-    for tokens in trace.hidden_states:
-        if tokens.shape[1] != count_tokens(vit, image):
-            raise UnsupportedModelError(COUNT_CHANGES)
-    if not all(all_in_place(landmarks, find_changed_patches(vit, tokens)) for tokens in trace.hidden_states):
-        _check_isolated_patches(vit, image)  # Attention may have carried the change elsewhere.
-
-
-def _check_isolated_patches(vit: ViTAdapter, image: Images) -> list[Tensor]:
-    """Check, with every token attending to itself only, that patches keep their index as tokens and as keys; return hidden states.
-
-    They are those of the image, of one copy per landmark, of two copies in which a half of the patches is changed, and of one whose prefix
-    tokens are changed before the first block.
-    """
-    landmarks = choose_landmarks(vit, image)
-    copies = torch.cat([change_landmarks(image, landmarks), *change_halves(vit, image), image])
-    count = 1 + len(landmarks)
-    indices: list[list[int]] = []
-
-    def isolate(weights: Tensor) -> Tensor:
-        indices.append(find_changed_keys(vit, weights[:count]))
-        return torch.eye(weights.shape[-1], device=weights.device).to(weights).expand_as(weights)
-
-    def change_prefix(block: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        if sequence.advance(block) is None:
-            return None
-        entering.append(vit.select_tokens(inputs).clone())
-        entering[0][-1, : vit.num_prefix_tokens] *= -1
-        return vit.replace_tokens(inputs, entering[0])
-
-    entering: list[Tensor] = []
-    sequence = BlockSequence(vit.blocks, [0])
-    # Last, since the other contexts may have to check the network first.
-    with (
-        vit.intercept_attention(vit.blocks, isolate),
-        vit.record(hidden_states=True) as trace,
-        forward_pre_hooks([(block, change_prefix) for block in sequence.modules]),
-    ):
-        vit.logits(copies)
-    if any(tokens.shape[1] != count_tokens(vit, image) for tokens in trace.hidden_states):
-        raise UnsupportedModelError(COUNT_CHANGES)
-    indices += [find_changed_patches(vit, tokens[:count]) for tokens in trace.hidden_states]
-    if not all(all_in_place(landmarks, changed) for changed in indices):
-        raise UnsupportedModelError(
-            "its blocks reorder or merge tokens, so that attention cannot be followed from block to block"
-        )
-    return entering + trace.hidden_states[1:]
 
 
 @torch.no_grad()
