@@ -4,6 +4,7 @@ import builtins
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import networks
 import numpy as np
@@ -25,6 +26,7 @@ from lightning.pytorch.callbacks import Callback
 
 from vitrail.training.data import TrainingData
 from vitrail.training.distillation import Teacher
+from vitrail.training.sections import DistillationConfig
 
 CONVNEXT = ["model.name=timm:convnext_atto", "model.options={depths: [1,1,1,1], dims: [8,8,8,8]}", "model.drop_path=0.1"]
 VIT = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
@@ -183,6 +185,34 @@ def test_first_head_learns_the_labels_and_the_second_the_teacher(configured_for,
             assert bool(spy.gradients[0][f"{name}.weight"].any()) == (name != idle)
 
 
+def test_teacher_sees_images_normalized_as_it_expects_them(teacher_file, tmp_path):
+    teacher = vitrail.load(teacher_file, device="cpu")
+    vitrail.save(teacher, tmp_path / "same.safetensors")
+    other = replace(teacher, preprocessing=replace(teacher.preprocessing, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2)))
+    vitrail.save(other, tmp_path / "other.safetensors")
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def normalize(pixels, preprocessing):
+        mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+        return (pixels - mean) / std
+
+    student = build_network("timm:resnet10t", num_classes=2, image_size=(32, 32))
+    for name, expected in (("same", teacher), ("other", other)):
+        guide = Teacher(DistillationConfig(kind="soft", teacher=str(tmp_path / f"{name}.safetensors")), student)
+        logits = torch.zeros(2, 2)
+        loss = guide.loss(normalize(pixels, student.preprocessing), logits)
+        p = expected.module.eval()(normalize(pixels, expected.preprocessing)).softmax(1)
+        torch.testing.assert_close(loss, (p * (p.log() - logits.log_softmax(1))).sum() / p.numel())
+
+
+def test_teacher_with_classes_in_another_order_is_refused(teacher_file, tmp_path):
+    teacher = replace(vitrail.load(teacher_file, device="cpu"), class_names=("dog", "cat"))
+    vitrail.save(teacher, tmp_path / "teacher.safetensors")
+    student = build_network("timm:resnet10t", num_classes=2, image_size=(32, 32), class_names=["cat", "dog"])
+    with pytest.raises(InvalidInputError, match=r"in the order of the data, cat, dog, got .* with dog, cat"):
+        Teacher(DistillationConfig(kind="soft", teacher=str(tmp_path / "teacher.safetensors")), student)
+
+
 def test_loss_weights_labels_and_teacher_by_alpha(configured_for, teacher_file, spy, tmp_path):
     overrides = ["distillation.kind=soft", f"distillation.teacher={teacher_file}", "distillation.alpha=0.3"]
     overrides += ["distillation.temperature=2", "augmentation.mixup=0", "augmentation.cutmix=0", "schedule.epochs=1"]
@@ -192,7 +222,8 @@ def test_loss_weights_labels_and_teacher_by_alpha(configured_for, teacher_file, 
         spy.learner.module.eval()
         loss = spy.learner.compute_loss(images, labels)
         student = spy.learner(images)
-        teacher = vitrail.load(teacher_file, device="cpu").module.eval()(images)
+        teacher = vitrail.load(teacher_file, device="cpu")
+        teacher = teacher.logits(spy.learner.classifier.preprocessing.renormalize(images, teacher.preprocessing))
         p, log_q = (teacher / 2).softmax(1), (student / 2).log_softmax(1)
         from_teacher = 4 * (p * (p.log() - log_q)).sum() / 8
         from_labels = torch.nn.functional.cross_entropy(student, labels, label_smoothing=0.1)

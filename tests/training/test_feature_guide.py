@@ -22,7 +22,7 @@ def teacher(tmp_path):
     networks.shaken(classifier.module)
     vitrail.save(classifier, tmp_path / "teacher.safetensors")
     config = DistillationConfig(kind="soft", teacher=str(tmp_path / "teacher.safetensors"))
-    return Teacher(config, 2, (32, 32))
+    return Teacher(config, student())
 
 
 def student(**options):

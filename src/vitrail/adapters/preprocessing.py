@@ -96,6 +96,15 @@ class Preprocessing(PlainFields):
         """Number of channels of the images."""
         return len(self.mean)
 
+    def renormalize(self, images: Images, target: "Preprocessing") -> Images:
+        """Return images of this preprocessing, normalized as those of another one are."""
+        if (self.mean, self.std) == (target.mean, target.std):
+            return images
+        mean, std, new_mean, new_std = (
+            images.new_tensor(values)[:, None, None] for values in (self.mean, self.std, target.mean, target.std)
+        )
+        return (images * std + (mean - new_mean)) / new_std
+
     @classmethod
     def unnormalized(cls, num_channels: int, size: tuple[int, int] = (224, 224), **fields: Any) -> "Preprocessing":
         """Return a preprocessing that leaves pixels between 0 and 1, for any number of channels."""

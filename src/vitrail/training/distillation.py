@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vitrail.adapters import Classifier, load
 from vitrail.core.errors import InvalidInputError
+from vitrail.core.listing import shorten_list
 from vitrail.core.types import Images, Logits
 from vitrail.training.losses import distillation_loss
 from vitrail.training.sections import DistillationConfig
@@ -29,23 +30,36 @@ class Teacher:
 
     Args:
         config: Section `distillation` of the recipe.
-        num_classes: Number of the student's classes.
-        image_size: Height and width of the student's images.
+        student: The network in training. The teacher sees the same images, normalized as it expects them.
 
     Raises:
-        InvalidInputError: The teacher has another number of classes than the student, or takes images of another size.
+        InvalidInputError: The teacher has other classes or channels than the student, its classes are in another order, or it takes
+            images of another size.
     """
 
-    def __init__(self, config: DistillationConfig, num_classes: int, image_size: tuple[int, int]) -> None:
+    def __init__(self, config: DistillationConfig, student: Classifier) -> None:
         self.config = config
         self.classifier: Classifier = load(config.teacher or "", device="cpu")
-        if self.classifier.num_classes != num_classes:
+        self.preprocessing = student.preprocessing
+        if self.classifier.num_classes != student.num_classes:
             raise InvalidInputError(
-                f"expected a teacher with the {num_classes} classes of the data, got {config.teacher} with {self.classifier.num_classes}"
+                f"expected a teacher with the {student.num_classes} classes of the data, got {config.teacher} with "
+                f"{self.classifier.num_classes}"
+            )
+        names, expected = self.classifier.class_names, student.class_names
+        if names != expected and sorted(names) == sorted(expected):
+            raise InvalidInputError(
+                f"expected a teacher whose classes are in the order of the data, {shorten_list(expected)}, got {config.teacher} with "
+                f"{shorten_list(names)}; train the teacher on the same data"
+            )
+        if self.classifier.preprocessing.num_channels != self.preprocessing.num_channels:
+            raise InvalidInputError(
+                f"expected a teacher for images of {self.preprocessing.num_channels} channels, as in the data, got {config.teacher} for "
+                f"{self.classifier.preprocessing.num_channels}"
             )
         self.classifier.module.requires_grad_(False).eval()
         with torch.no_grad():
-            self.classifier.logits(torch.zeros(1, len(self.classifier.preprocessing.mean), *image_size))
+            self.classifier.logits(torch.zeros(1, self.preprocessing.num_channels, *self.preprocessing.size))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Teacher":
         return self  # The EMA copy of the student shares the teacher.
@@ -54,7 +68,7 @@ class Teacher:
         """Compute the distillation loss of a batch."""
         self.classifier.move_to(images.device)
         with torch.no_grad():
-            logits = self.classifier.logits(images)
+            logits = self.classifier.logits(self.preprocessing.renormalize(images, self.classifier.preprocessing))
         return distillation_loss(student, logits, self.config.kind == "hard", self.config.temperature)
 
 

@@ -85,7 +85,7 @@ def _train_classifier(config: TrainingConfig, out: Path, checkpoint: Path | None
     seed_all(config.engine.seed)
     classifier, data = _build_classifier_and_data(config, resumed=checkpoint is not None)
     distilled = config.distillation.kind != "none"
-    teacher = Teacher(config.distillation, classifier.num_classes, classifier.preprocessing.size) if distilled else None
+    teacher = Teacher(config.distillation, classifier) if distilled else None
     prepare_for_training(classifier.module, config.model.train, distilled, config.engine.fused_attention)
     if config.engine.channels_last:
         for network in (classifier, teacher.classifier) if teacher is not None else (classifier,):
