@@ -246,6 +246,15 @@ def _set_image_size(classifier: Classifier, size: tuple[int, int]) -> Classifier
     if size[0] * size[1] > MAX_RESIZED_PIXELS:
         raise InvalidInputError(f"expected an image_size of at most {MAX_RESIZED_PIXELS:,} pixels, got {size[0]}x{size[1]}")
     resized = replace(classifier, preprocessing=replace(classifier.preprocessing, size=size))
-    # Fail here rather than at the first photo. An expanded tensor takes no memory.
-    resized.grid_size(torch.zeros(1, 1, 1, 1).expand(1, len(resized.preprocessing.mean), *size))
+    try:  # Fail here rather than at the first photo. An expanded tensor takes no memory.
+        resized.grid_size(torch.zeros(1, 1, 1, 1).expand(1, len(resized.preprocessing.mean), *size))
+    except InvalidInputError as error:
+        if classifier.build_spec is None:
+            raise
+        # Its file fixes how it is built, so that the options that the message may advise are none.
+        height, width = classifier.preprocessing.size
+        raise InvalidInputError(
+            f"expected images of {height}x{width} pixels (height x width) for {classifier.name}, got {size[0]}x{size[1]}; leave out the "
+            "image size, or train the network for another one (model.start_from and model.image_size of a recipe)"
+        ) from error
     return resized

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitrail.adapters import Classifier
+from vitrail.adapters import Classifier, Preprocessing
 from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import output_folder
@@ -94,7 +94,9 @@ class ScoringRun:
         with ExitStack() as locks:
             scores, captions = self._measure_into(folder, classifier, explainers, locks)
             if rank() == 0:
-                write_results(folder, scores.table, captions, self._describe_setup(scores, explainers))
+                write_results(
+                    folder, scores.table, captions, self._describe_setup(scores, explainers, classifier.preprocessing)
+                )
         return scores
 
     def try_models(self, models: Iterable[NamedMethods]) -> None:
@@ -147,7 +149,7 @@ class ScoringRun:
                 captions |= {str(subfolder / file): f"{classifier.name}: {caption}" for file, caption in sheets.items()}
             table = Table.from_scores(all_scores)
             if rank() == 0:
-                write_results(folder, table, captions, self._describe_setup(all_scores[0], used))
+                write_results(folder, table, captions, self._describe_setup(all_scores[0], used, classifier.preprocessing))
         return table
 
     def _measure_into(
@@ -197,10 +199,11 @@ class ScoringRun:
         scores = self._measure(images, classifier, explainers, target, folder, passes, manifest.key)
         return scores, write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
 
-    def _describe_setup(self, scores: Scores, explainers: Sequence[Explainer]) -> Setup:
+    def _describe_setup(self, scores: Scores, explainers: Sequence[Explainer], preprocessing: Preprocessing) -> Setup:
         target = self.selection.explained
         words = "the predictions" if target is None else "the labels' classes" if target == LABEL else f"the class {target}"
-        is_limited = self.selection.limit is not None and len(scores) + len(scores.unreadable) >= self.selection.limit
+        num_scored = len(scores) + len(scores.unreadable)
+        is_limited = num_scored == self.selection.limit and num_scored < len(self.source.read(preprocessing, TEST_SPLITS))
         images = self.selection.describe_in_words(self.source.title, is_limited)
         return Setup(images, words, list_changed_options(explainers))
 
