@@ -174,7 +174,7 @@ def test_images_of_another_size():
 @pytest.mark.parametrize("name", ["hit-cifar10", "vit-cifar10"])
 def test_another_size_of_a_model_in_a_file_is_refused_without_options_that_files_do_not_take(name):
     with pytest.raises(
-        InvalidInputError, match="expected images of 32x32 pixels .* got 64x48; leave out the image size, or train"
+        InvalidInputError, match=r"expected images of 32x32 pixels .* got 64x48; leave out the image size, or train"
     ):
         vitrail.load(f"vitrail:{name}", device="cpu", image_size=(64, 48))
 
