@@ -335,6 +335,16 @@ def test_gradients_that_leave_out_a_part(library, alter):
     assert isinstance(results["occlusion"], Tensor)
 
 
+@pytest.mark.parametrize(
+    "shape_like", [Tensor.to, Tensor.type_as, lambda numbers, tokens: numbers.to(tokens).expand_as(tokens)]
+)
+def test_constants_in_the_form_of_tokens_need_no_gradient(shape_like):
+    network, constant = networks.timm_vit(), torch.linspace(-1, 1, 24, dtype=torch.float32)
+    network.blocks[1].register_forward_pre_hook(lambda part, inputs: inputs[0] + shape_like(constant, inputs[0]))
+    results = explain_by(network, GRADIENTS)
+    assert all(isinstance(result, Tensor) for result in results.values()), results
+
+
 def own_attention(network: nn.Module, forward: Callable[..., Tensor]) -> None:
     for block in network.blocks:
         block.attn.forward = types.MethodType(forward, block.attn)
@@ -656,3 +666,32 @@ def test_weights_may_change_without_another_look(monkeypatch):
     network.head.weight.data.mul_(2)
     explainer.explain(IMAGES)
     assert len(passes) == 1
+
+
+class Weighted(nn.Module):
+    """A norm that makes the mean behind it a weighted one: it scales tokens by their position."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, tokens):
+        return self.norm(tokens) * torch.linspace(0.5, 1.5, tokens.shape[1]).to(tokens)[:, None]
+
+
+@pytest.mark.parametrize("fc_norm", [False, True])
+def test_a_head_that_weighs_tokens_by_their_position_is_refused(fc_norm):
+    network = networks.timm_vit(global_pool="avg", class_token=False, fc_norm=fc_norm)
+    methods = ("chefer", "rollout", "attention", "attcat")
+    assert all(isinstance(result, Tensor) for result in explain_by(network, methods).values())
+    network.norm = Weighted(network.norm)
+    for method, message in explain_by(network, methods).items():
+        assert "weighs tokens by their position" in str(message), method
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_an_embedding_that_looks_beyond_one_edge_of_its_patch_is_refused(shift):
+    network = networks.timm_vit()
+    own = network.patch_embed.proj.forward
+    network.patch_embed.proj.forward = lambda images: own(images + 0.5 * images.roll(shift, 2))
+    assert "a pixel of one patch changes others" in str(explain_by(network, ["occlusion"])["occlusion"])

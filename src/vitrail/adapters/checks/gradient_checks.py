@@ -19,6 +19,9 @@ NUDGE = 0.1
 TO_NUMBERS = ("item", "__float__", "tolist")
 """Methods of a tensor that return numbers of Python."""
 
+LIKE_ANOTHER = ("to", "type_as", "expand_as", "view_as", "reshape_as")
+"""Methods that read only the form of their argument: its type, device or shape."""
+
 
 def check_gradients(classifier: Classifier, image: Images, expected: Logits) -> None:
     """Check that the graph of the logits reaches the image, leaves nothing out, and yields the slope of the logits."""
@@ -104,7 +107,8 @@ class _Cuts(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name.startswith("new_") or name.endswith("_like"):  # These read a tensor's shape only.
             return output
-        if not any(tensor.requires_grad for tensor in _find_tensors((*args, *kwargs.values()))):
+        read = args[:1] if name in LIKE_ANOTHER else (*args, *kwargs.values())
+        if not any(tensor.requires_grad for tensor in _find_tensors(read)):
             return output
         if name in TO_NUMBERS:
             return self._change(name, output)

@@ -26,7 +26,7 @@ from vitrail.adapters.classifier import Check
 from vitrail.adapters.logits import logits_agree
 from vitrail.core.errors import UnsupportedModelError
 from vitrail.core.hooks import forward_hooks
-from vitrail.core.types import Images, Logits
+from vitrail.core.types import Images, Logits, Tokens
 
 MOVED = (
     "the image or its patches are flipped, moved or reordered, so that a heatmap would be misplaced; do that before the network"
@@ -65,7 +65,10 @@ def check_tokens(vit: ViTAdapter, image: Images, expected: Logits) -> None:
 
 @torch.no_grad()
 def check_pooling_weights(vit: ViTAdapter, image: Images, expected: Logits) -> None:
-    """Check that noise in tokens that the head does not read leaves the logits as they are, and noise in the others does not."""
+    """Check that the head reads the tokens that have a pooling weight, those of equal weight alike.
+
+    Noise in the others leaves the logits as they are, and so does a change of places; noise in one that is read does not.
+    """
     with vit.record(hidden_states=True) as trace:
         vit.logits(image)
     num_tokens = trace.hidden_states[-1].shape[1]
@@ -73,9 +76,16 @@ def check_pooling_weights(vit: ViTAdapter, image: Images, expected: Logits) -> N
         raise UnsupportedModelError(
             "its blocks add, merge or drop tokens, so that the tokens that its head reads have no position on the image"
         )
-    read = vit.pooling_weights(num_tokens) > 0
+    weights = vit.pooling_weights(num_tokens)
+    read = weights > 0
     if (~read).any() and not logits_agree(vit.module, _run_with_noise(vit, image, ~read), expected):
         raise UnsupportedModelError(f"{OTHER_POOLING}: it reads other tokens as well")
+    equal = (weights[-1] == weights) & read
+    if not logits_agree(vit.module, _run_shuffled(vit, image, equal.nonzero().flatten()), expected):
+        raise UnsupportedModelError(
+            "its head weighs tokens by their position, where vitrail would give all of them the same weight; choose a method that does not "
+            "use pooling weights, such as occlusion, rise or mutex"
+        )
     if torch.equal(_run_with_noise(vit, image, torch.ones_like(read)), expected):
         return  # A head initialized with zeros reads nothing yet.
     for index in {int(read.nonzero()[0]), int(read.nonzero()[-1])}:
@@ -87,13 +97,23 @@ def check_pooling_weights(vit: ViTAdapter, image: Images, expected: Logits) -> N
 
 def _run_with_noise(vit: ViTAdapter, image: Images, where: Tensor) -> Logits:
     """Return logits after the tokens in `where` that leave the last block were replaced by noise."""
+    return _run_changed(vit, image, lambda tokens: torch.where(where[:, None], replace_by_noise(tokens), tokens))
+
+
+def _run_shuffled(vit: ViTAdapter, image: Images, indices: Tensor) -> Logits:
+    """Return logits after the tokens of these indices that leave the last block have changed places."""
+    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(5), device="cpu").to(indices.device)
+    return _run_changed(vit, image, lambda tokens: tokens.index_copy(1, indices, tokens[:, indices[order]]))
+
+
+def _run_changed(vit: ViTAdapter, image: Images, change: Callable[[Tokens], Tokens]) -> Logits:
+    """Return logits after the tokens that leave the last block were changed."""
     sequence = BlockSequence(vit.blocks, [len(vit.blocks) - 1])
 
     def replace_output(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         if sequence.advance(block) is None:
             return None
-        tokens = vit.select_tokens(output)
-        return vit.replace_tokens(output, torch.where(where[:, None], replace_by_noise(tokens), tokens))
+        return vit.replace_tokens(output, change(vit.select_tokens(output)))
 
     with forward_hooks([(block, replace_output) for block in sequence.modules]):
         return vit.logits(image)
@@ -164,7 +184,7 @@ def check_parts(vit: ViTAdapter, image: Images, expected: Logits) -> None:
                 f"{way} it gives other logits than by itself: hooks, a replaced forward or further parts take part in it, and vitrail "
                 "would explain another network; put them into the blocks, or write an adapter"
             )
-    landmarks = choose_landmarks(vit, image)
+    landmarks = choose_landmarks(vit, image) + choose_landmarks(vit, image, far=True)
     patches = vit.patch_embed(change_landmarks(image, landmarks)).float()
     changes = (patches[1:] - patches[:1]).abs().amax(-1)
     changed_patches = torch.tensor([patch for _, patch in landmarks], device=changes.device)[:, None]
