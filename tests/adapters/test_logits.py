@@ -101,6 +101,8 @@ class Output:
         (lambda logits: Output(logits), "a Output"),
         (lambda logits: logits.argmax(-1, keepdim=True), r"a tensor of shape \(\d, 1\) and torch.int64"),
         (lambda logits: logits[:, :, None], r"a tensor of shape \(\d, 5, 1\)"),
+        (lambda logits: logits[:, :0], r"a tensor of shape \(\d, 0\)"),
+        (lambda logits: logits.to_sparse(), r"a sparse tensor of shape \(\d, 5\)"),
     ],
 )
 def test_other_outputs_are_refused(library, form, got):

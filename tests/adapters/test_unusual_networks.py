@@ -205,3 +205,14 @@ def test_masked_classes_hide_no_guided_gradient():
     network.network[1].register_full_backward_hook(lambda part, inside, outside: (inside[0].clamp(min=0),))
     with pytest.raises(UnsupportedModelError, match="not their slope"):
         make_explainer("input-x-gradient", adapt(network)).explain(PHOTOS, 0)
+
+
+def test_a_network_that_looks_for_weights_it_does_not_have_is_refused():
+    """The usual way to ask for a network's device raises StopIteration where there are no parameters."""
+
+    class Fixed(nn.Module):
+        def forward(self, images):
+            return images.to(next(self.parameters()).device).mean((2, 3))
+
+    with pytest.raises(UnsupportedModelError, match="Fixed fails on 2 .* images .*StopIteration"):
+        occlusion(Fixed())

@@ -258,6 +258,16 @@ def test_probabilities_instead_of_logits_are_noticed(caplog):
     )
 
 
+@pytest.mark.parametrize(("output", "advice"), [("softmax", " and output='sigmoid'"), ("sigmoid", ""), ("none", None)])
+def test_a_sigmoid_instead_of_logits_is_noticed(output, advice, caplog):
+    network = nn.Sequential(nn.Conv2d(3, 5, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Sigmoid())
+    with caplog.at_level(logging.WARNING, logger="vitrail"):
+        explain(adapt(network, name="net", preprocessing=SMALL, output=output), num_masks=2)
+    expected = f"of which vitrail takes the {output} once more; give the network without its own sigmoid{advice}, or"
+    assert len(caplog.messages) == (advice is not None)
+    assert all(expected in message for message in caplog.messages)
+
+
 @pytest.mark.parametrize("seldom", ["noise", "photos"])
 def test_logits_that_are_positive_and_sum_to_one_for_some_images_are_no_probabilities(seldom, caplog):
     """Noise of the checks has a mean of 0.5, photos here one of 0."""

@@ -38,7 +38,8 @@ def expect_logits(output: Any, num_images: int, name: str, key: int | str | None
     """
     if key is not None:
         output = _select_output(output, key, name)
-    if isinstance(output, Tensor) and output.is_floating_point() and output.ndim in (1, 2) and len(output) == num_images:
+    is_dense = isinstance(output, Tensor) and output.layout is torch.strided and output.is_floating_point()
+    if is_dense and output.ndim in (1, 2) and len(output) == num_images and output.numel():
         return output if output.ndim == 2 else output[:, None]
     raise UnsupportedModelError(
         f"expected {name} to return logits of shape ({num_images} images, classes), got {_describe_output(output)}; "
@@ -63,7 +64,8 @@ def _select_output(output: Any, key: int | str, name: str) -> Any:
 
 def _describe_output(output: Any) -> str:
     if isinstance(output, Tensor):
-        return f"a tensor of shape {tuple(output.shape)} and {output.dtype}"
+        kind = "tensor" if output.layout is torch.strided else "sparse tensor"
+        return f"a {kind} of shape {tuple(output.shape)} and {output.dtype}"
     if isinstance(output, Mapping):
         return f"a {type(output).__name__} with the keys {', '.join(map(repr, output))}"
     return f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple | list) else "")

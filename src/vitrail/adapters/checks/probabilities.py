@@ -1,4 +1,4 @@
-"""Notice networks that return probabilities, whose softmax would be taken once more."""
+"""Notice networks that return probabilities, whose softmax or sigmoid would be taken once more."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ _SUSPECTS: "WeakSet[Classifier]" = WeakSet()
 
 def suspect_probabilities(classifier: "Classifier", logits: Logits) -> None:
     """Keep in mind whether a network returns probabilities for noise, until there are images of the user."""
-    if classifier.output == "softmax" and _are_probabilities(logits):
+    if classifier.output != "none" and _name_source(logits):
         _SUSPECTS.add(classifier)
 
 
@@ -28,20 +28,22 @@ def warn_of_probabilities(classifier: "Classifier", logits: Logits) -> None:
     if classifier not in _SUSPECTS:
         return
     _SUSPECTS.discard(classifier)
-    if _are_probabilities(logits):
+    if (source := _name_source(logits)) is not None:
         logger.warning(
-            "%s returns probabilities, of which vitrail takes the softmax once more; give the network without its own softmax, or "
-            "output='none' (--output none)",
+            "%s returns probabilities, of which vitrail takes the %s once more; give the network without its own %s%s, or output='none' "
+            "(--output none)",
             classifier.name,
+            classifier.output,
+            source,
+            "" if source == classifier.output else f" and output={source!r}",
         )
 
 
-def _are_probabilities(logits: Logits) -> bool:
-    """Return whether every row looks like the result of a softmax; unknown, and false, without numbers (on the meta device)."""
+def _name_source(logits: Logits) -> str | None:
+    """Say whether all rows look like the result of a softmax or of a sigmoid; None for others and without numbers (on the meta device)."""
+    if logits.shape[1] == 1 or logits.is_meta or not bool(((logits >= 0) & (logits <= 1)).all()):
+        return None
     sums = logits.float().sum(1)
-    return (
-        logits.shape[1] > 1
-        and not logits.is_meta
-        and bool((logits >= 0).all())
-        and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-    )
+    if torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        return "softmax"
+    return "sigmoid" if bool(((logits > 0) & (logits < 1)).all()) else None

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Shape = tuple[int, ...]
 
-FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError, ArithmeticError, OSError)
+FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError, ArithmeticError, OSError, StopIteration)
 """Errors that networks raise where something does not fit; a class of the user's own says what it means."""
 
 
