@@ -214,5 +214,5 @@ def test_a_network_that_looks_for_weights_it_does_not_have_is_refused():
         def forward(self, images):
             return images.to(next(self.parameters()).device).mean((2, 3))
 
-    with pytest.raises(UnsupportedModelError, match="Fixed fails on 2 .* images .*StopIteration"):
+    with pytest.raises(UnsupportedModelError, match=r"Fixed fails on 2 .* images .*StopIteration"):
         occlusion(Fixed())

@@ -59,6 +59,15 @@ class Flipped(Small):
         return super().forward(images.flip(-1))
 
 
+class Cropped(Small):
+    def __init__(self, margins):
+        super().__init__()
+        self.margins = margins
+
+    def forward(self, images):
+        return super().forward(nn.functional.pad(images, [-margin for margin in self.margins]))
+
+
 class TwoBranches(nn.Module):
     def __init__(self):
         super().__init__()
@@ -253,6 +262,19 @@ def test_a_flipped_image_is_refused_not_misplaced():
     with pytest.raises(UnsupportedModelError, match="expected the layer 'stem' of flipped to give a feature map"):
         make_explainer("grad-cam", classifier, layer="stem").explain(images())
     assert not has_feature_map(classifier)
+
+
+@pytest.mark.parametrize(
+    ("margins", "refused"), [((16, 16, 16, 16), True), ((0, 12, 0, 0), True), ((0, 4, 0, 4), False), ((0, 0, 0, 0), False)]
+)
+def test_a_cropped_image_is_refused_not_stretched(margins, refused):
+    """Margins that a whole cell covers; what is left over by convolutions is less than a cell."""
+    torch.manual_seed(0)
+    classifier = adapt_plain(networks.shaken(Cropped(margins), spread=0.05), "cropped", (), Preprocessing((64, 64)))
+    if refused:
+        with pytest.raises(UnsupportedModelError, match="found none for certain"):
+            make_explainer("grad-cam", classifier).explain(images())
+    assert has_feature_map(classifier) != refused
 
 
 def test_two_branches_are_refused_unless_a_layer_is_named():

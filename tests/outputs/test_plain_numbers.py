@@ -260,12 +260,21 @@ def test_probabilities_instead_of_logits_are_noticed(caplog):
 
 @pytest.mark.parametrize(("output", "advice"), [("softmax", " and output='sigmoid'"), ("sigmoid", ""), ("none", None)])
 def test_a_sigmoid_instead_of_logits_is_noticed(output, advice, caplog):
-    network = nn.Sequential(nn.Conv2d(3, 5, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Sigmoid())
+    network = nn.Sequential(nn.Conv2d(3, 5, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Sigmoid(), nn.Flatten())
     with caplog.at_level(logging.WARNING, logger="vitrail"):
         explain(adapt(network, name="net", preprocessing=SMALL, output=output), num_masks=2)
     expected = f"of which vitrail takes the {output} once more; give the network without its own sigmoid{advice}, or"
     assert len(caplog.messages) == (advice is not None)
     assert all(expected in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("own", [nn.Sigmoid(), nn.Hardtanh(0.4, 0.6)])
+def test_a_sigmoid_of_one_logit_is_noticed_by_the_graph_not_by_its_numbers(own, caplog):
+    network = nn.Sequential(nn.Conv2d(3, 1, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), own)
+    with caplog.at_level(logging.WARNING, logger="vitrail"):
+        explain(adapt(network, name="net", preprocessing=SMALL), num_masks=2)
+    assert len(caplog.messages) == isinstance(own, nn.Sigmoid)
+    assert all("takes the sigmoid once more; give the network without its own sigmoid, or" in each for each in caplog.messages)
 
 
 @pytest.mark.parametrize("seldom", ["noise", "photos"])

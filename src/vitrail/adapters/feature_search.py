@@ -1,7 +1,7 @@
 """Runs of a network on noise, to find layers whose outputs are feature maps, and where rows, columns and channels are in them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,11 +118,15 @@ class FeatureSearch:
             )
 
     def find_layouts(self, names: Sequence[str]) -> dict[str, Layout]:
-        """Return those layers whose outputs are maps, in the same order: changing a region of the image changes the same region most."""
+        """Return those layers whose outputs are maps of the whole image, in the same order.
+
+        Changing a region of the image changes the same region most, and every edge of the image is seen.
+        """
         possible = [(name, layout) for name in names for layout in self.list_layouts(name)]
         found = self._find_in_place(possible, 2) | self._find_in_place(possible, 3)
         names_found = {name for name, _ in found}
         found -= self._find_shifted([entry for entry in possible if entry[0] in names_found])
+        found -= self._find_cropped(found)
         in_place = [entry for entry in possible if entry in found]
         return {name: next(each for other, each in in_place if other == name) for name in dict(in_place)}
 
@@ -180,6 +184,29 @@ class FeatureSearch:
             for (name, layout), others in rivals.items()
             if any(changes[name, layout] < MARGIN * changes[name, other] for other in others if other != layout)
         }
+
+    def _find_cropped(self, possible: Set[tuple[str, Layout]]) -> set[tuple[str, Layout]]:
+        """Return which layouts do not see the outermost cells of the image on one side: the network crops it.
+
+        Less than a cell may be left over where the size of the image is no multiple of a cell's.
+        """
+        found = set[tuple[str, Layout]]()
+        for grid_size in {layout.grid_size for _, layout in possible}:
+            rows, cols = (torch.arange(count, device=self.noise.device) for count in grid_size)
+            top, left = (rows == 0)[:, None].expand(grid_size), (cols == 0).expand(grid_size)
+            edges = torch.stack([top, left, top.flipud(), left.fliplr()]).float()
+            inside = expand_cells(edges, self.size)[:, None] > 0
+            images = torch.cat([self.noise[:1], torch.where(inside, self.noise[1:], self.noise[:1])])
+            examined = [(name, layout) for name, layout in possible if layout.grid_size == grid_size]
+
+            def compare(name: str, output: Tensor, examined: Sequence[tuple[str, Layout]] = examined) -> None:
+                for layout in [layout for other, layout in examined if other == name]:
+                    tokens = layout.to_tokens(output)
+                    if not (tokens[1:] != tokens[:1]).flatten(1).any(1).all():
+                        found.add((name, layout))
+
+            self._run(images, {name: lambda *run, name=name: compare(name, run[2]) for name, _ in examined})
+        return found
 
     def has_gradient(self, name: str, layout: Layout) -> bool:
         """Return whether the logits have a gradient at the map."""

@@ -2,48 +2,79 @@
 
 import logging
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 
-from vitrail.core.types import Logits
+from vitrail.core.types import Images, Logits
 
 if TYPE_CHECKING:
     from vitrail.adapters.classifier import Classifier
 
 logger = logging.getLogger(__name__)
 
-_SUSPECTS: "WeakSet[Classifier]" = WeakSet()
-"""Networks that returned probabilities for all images so far, and were not reported."""
+_SUSPECTS: "WeakKeyDictionary[Classifier, str]" = WeakKeyDictionary()
+"""Networks that returned probabilities for all images so far, and were not reported; with the function that made them."""
+
+KEEP_VALUES = (
+    "View",
+    "Squeeze",
+    "Unsqueeze",
+    "Reshape",
+    "Flatten",
+    "Select",
+    "Slice",
+    "Clone",
+    "ToCopy",
+    "Transpose",
+    "Permute",
+)
+"""Beginnings of the names of operations, in a graph, that move or convert numbers only."""
 
 
-def suspect_probabilities(classifier: "Classifier", logits: Logits) -> None:
+def suspect_probabilities(classifier: "Classifier", images: Images, logits: Logits) -> None:
     """Keep in mind whether a network returns probabilities for noise, until there are images of the user."""
-    if classifier.output != "none" and _name_source(logits):
-        _SUSPECTS.add(classifier)
+    if classifier.output == "none" or not _are_shares(logits):
+        return
+    if _sum_to_one(logits):
+        _SUSPECTS[classifier] = "softmax"
+    elif _ends_in_sigmoid(classifier, images[:1]):  # Numbers alone do not tell: logits may lie between 0 and 1.
+        _SUSPECTS[classifier] = "sigmoid"
 
 
 def warn_of_probabilities(classifier: "Classifier", logits: Logits) -> None:
     """Warn, once, of a network that returns probabilities for images of the user, too."""
-    if classifier not in _SUSPECTS:
+    source = _SUSPECTS.pop(classifier, None)
+    if source is None or not _are_shares(logits) or (source == "softmax" and not _sum_to_one(logits)):
         return
-    _SUSPECTS.discard(classifier)
-    if (source := _name_source(logits)) is not None:
-        logger.warning(
-            "%s returns probabilities, of which vitrail takes the %s once more; give the network without its own %s%s, or output='none' "
-            "(--output none)",
-            classifier.name,
-            classifier.output,
-            source,
-            "" if source == classifier.output else f" and output={source!r}",
-        )
+    taken = "sigmoid" if logits.shape[1] == 1 else classifier.output
+    logger.warning(
+        "%s returns probabilities, of which vitrail takes the %s once more; give the network without its own %s%s, or output='none' "
+        "(--output none)",
+        classifier.name,
+        taken,
+        source,
+        "" if source == taken else f" and output={source!r}",
+    )
 
 
-def _name_source(logits: Logits) -> str | None:
-    """Say whether all rows look like the result of a softmax or of a sigmoid; None for others and without numbers (on the meta device)."""
-    if logits.shape[1] == 1 or logits.is_meta or not bool(((logits >= 0) & (logits <= 1)).all()):
-        return None
+def _are_shares(logits: Logits) -> bool:
+    """Return whether all numbers lie between 0 and 1; unknown, and false, without numbers (on the meta device)."""
+    return not logits.is_meta and bool(((logits >= 0) & (logits <= 1)).all())
+
+
+def _sum_to_one(logits: Logits) -> bool:
     sums = logits.float().sum(1)
-    if torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        return "softmax"
-    return "sigmoid" if bool(((logits > 0) & (logits < 1)).all()) else None
+    return logits.shape[1] > 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+
+
+def _ends_in_sigmoid(classifier: "Classifier", images: Images) -> bool:
+    """Return whether the graph of the logits begins with a sigmoid; a network without a graph does not tell."""
+    try:
+        with torch.enable_grad():
+            node = classifier.logits(images.clone().requires_grad_()).grad_fn
+    except RuntimeError:  # Weights created in inference mode, for one.
+        return False
+    while node is not None and node.name().startswith(KEEP_VALUES):
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith("Sigmoid")

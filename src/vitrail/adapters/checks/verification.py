@@ -37,7 +37,17 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Shape = tuple[int, ...]
 
-FAILURES = (RuntimeError, TypeError, AttributeError, ValueError, LookupError, AssertionError, ArithmeticError, OSError, StopIteration)
+FAILURES = (
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    ArithmeticError,
+    OSError,
+    StopIteration,
+)
 """Errors that networks raise where something does not fit; a class of the user's own says what it means."""
 
 
@@ -98,7 +108,8 @@ def count_outputs(classifier: Classifier) -> int:
     results = _find_results(classifier)
     if results.num_outputs is None:
         with _isolate(classifier), torch.no_grad():
-            return _keep_count(classifier, results, _run(classifier, _make_noise(classifier, _noise_shape(classifier))[:1]))
+            noise = _make_noise(classifier, _noise_shape(classifier))[:1]
+            return _keep_count(classifier, results, noise, _run(classifier, noise))
     return results.num_outputs
 
 
@@ -121,7 +132,7 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
                 before = random_states(classifier)
                 several, alone = _run(classifier, noise), torch.cat([_run(classifier, image[None]) for image in noise])
                 draws = before != random_states(classifier)
-            _keep_count(classifier, results, several)
+            _keep_count(classifier, results, noise, several)
             if not torch.isfinite(alone).all():
                 raise InvalidInputError(f"{classifier.name} gave logits that are not finite; check its weights and the images")
             for check in missing:
@@ -137,14 +148,14 @@ def _require_checks(classifier: Classifier, checks: tuple[Check, ...], like: Ima
             raise UnsupportedModelError(refusal + reason.removeprefix(refusal))  # A check may rely on another one.
 
 
-def _keep_count(classifier: Classifier, results: _Results, logits: Logits) -> int:
+def _keep_count(classifier: Classifier, results: _Results, images: Images, logits: Logits) -> int:
     """Keep the number of logits and whether they may be probabilities already; say what a single one means."""
     if results.num_outputs is None and logits.shape[1] == 1 and classifier.output == "softmax":
         logger.info(
             "%s has one logit: explained as sigmoid; give output='none' (--output none) for a regression", classifier.name
         )
     if results.num_outputs is None:
-        suspect_probabilities(classifier, logits)
+        suspect_probabilities(classifier, images, logits)
     results.num_outputs = num_outputs = logits.shape[1]
     return num_outputs
 
