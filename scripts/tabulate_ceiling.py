@@ -1,25 +1,25 @@
 """Print the table of docs/evidence.md: how far methods get from the floor to the ceiling.
 
-python scripts/tabulate_ceiling.py RUN
+python scripts/tabulate_ceiling.py RUN [MEASURE ...]
 
-RUN is a folder of `vitrail score --ceiling`, of one model. Cells are shares in percent, with their 95% intervals; the last two rows are
-the areas of the floor and the ceiling themselves.
+RUN is a folder of `vitrail score --ceiling`, of one model; the columns are its curves, or those that are named. Cells are shares in
+percent, with their 95% intervals; the last two rows are the areas of the floor and the ceiling themselves.
 """
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
-def tabulate(summary: Mapping[str, Any]) -> list[str]:
+def tabulate(summary: Mapping[str, Any], measures: Sequence[str] = ()) -> list[str]:
     """Return the lines of a Markdown table, methods with the largest mean share first."""
     ceiling, methods = summary["ceiling"], summary["methods"]
     ((_, best),) = ceiling["models"].items()
     shares = {name: row for name, row in ceiling["shares"].items() if name != "random"}
     # Divergences and blurred baselines rank methods like the other columns, and would not fit beside them.
-    measures = [name for name in shares[next(iter(shares))] if not name.endswith(("_kl", "_blur"))]
+    measures = measures or [name for name in shares[next(iter(shares))] if not name.endswith(("_kl", "_blur"))]
     order = sorted(shares, key=lambda name: -sum(shares[name][measure]["mean"] for measure in measures))
     rows = [
         ["method", "passes", *(f"`{measure}`" for measure in measures)],
@@ -44,4 +44,4 @@ def _line(cells: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n".join([*tabulate(json.loads(Path(sys.argv[1], "summary.json").read_text())), ""]))
+    sys.stdout.write("\n".join([*tabulate(json.loads(Path(sys.argv[1], "summary.json").read_text()), sys.argv[2:]), ""]))
