@@ -1,5 +1,7 @@
 """Methods look different from each other, the same in every picture, and the control is gray."""
 
+import re
+from importlib.resources import files
 from itertools import combinations
 
 import numpy as np
@@ -14,6 +16,8 @@ SIGHT = {
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
 }
 """Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB."""
+
+STYLE_SHEETS = [files("vitrail") / folder / "templates" / name for folder, name in (("viz", "report.css"), ("app", "page.css"))]
 
 
 def see(color, sight):
@@ -32,6 +36,35 @@ def test_all_readers_see_different_colors(sight):
     assert min(np.linalg.norm(one - other) for one, other in combinations(seen, 2)) > 24
 
 
+def filter_color(color, css):
+    """Apply a CSS filter, as browsers do: on sRGB, clipped after every step (Filter Effects Module)."""
+    color = np.array(to_rgb(color))
+    for name, value, degrees in re.findall(r"([\w-]+)\(([\d.]+)(deg)?\)", css):
+        amount = float(value)
+        if name == "invert":
+            color = amount + color * (1 - 2 * amount)
+        elif name == "hue-rotate":
+            assert degrees
+            gray, cos, sin = np.array([[0.213, 0.715, 0.072]] * 3), np.cos(np.radians(amount)), np.sin(np.radians(amount))
+            turn = [[-0.213, -0.715, 0.928], [0.143, 0.140, -0.283], [-0.787, 0.715, 0.072]]
+            color = (gray + cos * (np.eye(3) - gray) + sin * np.array(turn)) @ color
+        else:
+            color = color * amount if name == "brightness" else (color - 0.5) * amount + 0.5
+        color = np.clip(color, 0, 1)
+    return color
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_all_readers_see_different_colors_on_dark_pages(sight):
+    filters = [re.search(r"\.vt-plot img { filter: (invert.*?); }", path.read_text()) for path in STYLE_SHEETS]
+    assert len({found[1] for found in filters}) == 1
+    colors = [filter_color(color, filters[0][1]) for color in (*COLORS, CONTROL_STYLE.color)]
+    assert min(np.linalg.norm(see(one, sight) - see(other, sight)) for one, other in combinations(colors, 2)) > 22
+    paper = filter_color("white", filters[0][1])
+    assert max(paper) < 0.1
+    assert min(np.linalg.norm(see(color, sight) - see(paper, sight)) for color in colors) > 50
+
+
 @pytest.mark.parametrize("count", [2, 7, 20, 35])
 def test_no_two_methods_look_alike(count):
     styles = method_styles([f"method{i}" for i in range(count)])
@@ -48,6 +81,15 @@ def test_the_control_is_gray_wherever_it_stands():
 def test_only_the_control_is_dotted():
     longest = [6 if style.dashes == "-" else max(style.dashes[1]) for style in method_styles(map(str, range(35))).values()]
     assert min(longest) >= 2 * max(CONTROL_STYLE.dashes[1])
+
+
+def test_a_method_looks_the_same_in_reports_of_other_methods():
+    """Unless its color is taken by one that comes before it."""
+    few, many = method_styles(["rollout", "hit"]), method_styles(["random", "chefer", "rollout", "attention", "hit", "legrad"])
+    assert all(few[name] == many[name] for name in few)
+    crowded = method_styles(["hit", "intr", "mutex", "chefer"])
+    assert crowded["hit"] == few["hit"]
+    assert len({style.color for style in crowded.values()}) == 4
 
 
 def test_models_share_the_color_of_a_method_and_differ_in_dashes():

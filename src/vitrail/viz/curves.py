@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vitrail.core.files import atomic_write
 from vitrail.metrics import Curves
-from vitrail.viz.styles import COLORS, MARKERS, method_styles
+from vitrail.viz.styles import COLORS, MARKERS, Style, method_styles
 
 CLASSIFIER_PANELS = {"loss": ("train_loss", "val_loss"), "accuracy": ("val_top1", "val_top5")}
 GATE_PANELS = {
@@ -58,6 +58,7 @@ def plot_perturbation(
     label: str | None = None,
     errors: Mapping[str, Float[np.ndarray, "curves s"]] | None = None,
     limits: tuple[float, float] | None = None,
+    styles: Mapping[str, Style] | None = None,
 ) -> None:
     """Plot mean curves with their standard errors, unless there are many: one panel per curve of the protocol, one line per method.
 
@@ -68,6 +69,7 @@ def plot_perturbation(
         label: Label of the vertical axes; the name of the score if None.
         errors: Standard errors of curves that are means already, by method; None for those over the images of `curves`.
         limits: Ends of the vertical axes, for pictures that are to be compared; None for those of the curves.
+        styles: How methods look, for pictures that are to be compared; None for `method_styles` of these.
     """
     protocol = next(iter(curves.values())).protocol
     columns = min(len(protocol.orders) * len(protocol.directions), len(protocol.curves))
@@ -76,7 +78,7 @@ def plot_perturbation(
     # Only panels of one score share a scale; if the protocol leaves curves out, a row may mix scores.
     sharey: Any = "all" if len(protocol.scores) == 1 else False if protocol.without else "row"
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey)
-    styles = method_styles(curves)
+    styles = method_styles(curves) if styles is None else styles
     for i, (curve, axes) in enumerate(zip(protocol.curves, panels.flat, strict=False)):
         for shift, (method, measured) in enumerate(curves.items()):
             scores = measured.scores[:, i].cpu()

@@ -15,6 +15,13 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
 """Numbers of colors, dashes and markers have no common factor, so that no two of the first 35 methods look alike."""
 
 
+FAMILIAR = (
+    *("hit", "chefer", "attention", "rollout", "grad-cam", "rise", "input-x-gradient"),
+    *("intr", "mutex", "shapley", "occlusion", "integrated-gradients", "legrad", "attcat"),
+)
+"""Methods in the order of the positions of their styles, so that a method looks alike in most reports; those often seen together differ."""
+
+
 @dataclass(frozen=True)
 class Style:
     """How a method is drawn.
@@ -45,10 +52,10 @@ def method_styles(names: Iterable[str]) -> dict[str, Style]:
     Methods of several models ("model/method") share the color of their method, and differ in dashes and marker by model.
 
     Args:
-        names: Names of methods, in the order of the report.
+        names: Names of all methods of a report.
     """
     names = list(names)
-    methods = list(dict.fromkeys(name.split("/")[-1] for name in names if not is_control(name)))
+    positions = _choose_positions(dict.fromkeys(name.split("/")[-1] for name in names if not is_control(name)))
     models = list(dict.fromkeys(name.rpartition("/")[0] for name in names))
     styles = dict[str, Style]()
     for name in names:
@@ -56,8 +63,22 @@ def method_styles(names: Iterable[str]) -> dict[str, Style]:
         if is_control(name):
             styles[name] = CONTROL_STYLE
             continue
-        position, shift = methods.index(method), models.index(model)
+        position, shift = positions[method], models.index(model)
         styles[name] = Style(
             COLORS[position % len(COLORS)], DASHES[(position + shift) % len(DASHES)], MARKERS[(position + shift) % len(MARKERS)]
         )
     return styles
+
+
+def _choose_positions(methods: Iterable[str]) -> dict[str, int]:
+    """Give every method the position of a style: its own, unless its color is taken while others are free."""
+    positions, colors = dict[str, int](), set[int]()
+    for method in sorted(methods, key=lambda name: FAMILIAR.index(name) if name in FAMILIAR else len(FAMILIAR)):
+        own = FAMILIAR.index(method) if method in FAMILIAR else len(FAMILIAR)
+        candidates = [own, *range(len(COLORS) * len(DASHES))]
+        if len(colors) < len(COLORS):
+            candidates = [each for each in candidates if each % len(COLORS) not in colors]
+        taken = set(positions.values())
+        positions[method] = next((each for each in candidates if each not in taken), own)
+        colors.add(positions[method] % len(COLORS))
+    return positions

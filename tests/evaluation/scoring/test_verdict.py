@@ -40,6 +40,28 @@ def test_methods_that_are_not_better_than_random_are_not_recommended():
         "Do not rely on these maps of model: on 40 images, no method is significantly better than random on both measures "
         "(paired tests, corrected for the number of methods)."
     )
+    assert "Only" not in str(verdict)
+
+
+def test_methods_that_are_better_than_random_on_some_measures_are_named():
+    verdict = reach_verdict(scores({"a": [5, 0], "b": [-3, 3], "random": [0, 0]}))
+    assert verdict.method is None
+    assert verdict.sentences[1] == "Only a is on m.up."
+
+
+def test_the_best_rank_gives_way_to_a_method_that_beats_it():
+    """Mean ranks ignore how large and how sure differences are: `a` is a little better twice, `b` is better by far once."""
+    values = scores({"a": [0] * 3, "b": [0] * 3, "random": [0] * 3}, columns=(UP, DOWN, column("m.other")))
+    swings = np.where(np.arange(NUM_IMAGES) % 2 == 0, 1.2, -1)  # Of a small mean, and not significant.
+    values.values[0] = np.stack([5 + swings, -5 - swings, np.full(NUM_IMAGES, 2)], 1)
+    values.values[1] = [5, -5, 8]
+    values.values[2] = 0
+    verdict = reach_verdict(values)
+    assert verdict.method == "b"
+    assert str(verdict).startswith(
+        "Use b for model: a has the better mean rank over 3 measures on 40 images, but b is significantly better than it on m.other, and "
+        "not significantly worse on any measure. It is significantly better than random on all 3 measures. An explanation by b"
+    )
 
 
 def test_too_few_images_are_not_blamed_on_the_maps():
@@ -82,13 +104,13 @@ def test_a_cheaper_method_that_loses_nothing_is_named():
 
 def test_a_cheaper_method_is_named_with_what_it_loses():
     verdict = reach_verdict(scores({"a": [5, -5], "b": [4, -5], "random": [0, 0]}, {"a": 10, "b": 1}))
-    assert "b costs one forward pass (10 ms here), and is significantly worse on 1 of 2 measures." in verdict.sentences
+    assert "b costs one forward pass (10 ms here), and is significantly worse on 1 of 2 measures (m.up)." in verdict.sentences
 
 
 def test_a_runner_up_that_differs_on_some_measures_is_compared_on_each():
     verdict = reach_verdict(scores({"a": [5, -5], "b": [4, -5], "random": [0, 0]}))
     assert (
-        "Against b, the next one, it is significantly better on 1 of 2 measures and not distinguishable on 1."
+        "Against b, the next one, it is significantly better on 1 of 2 measures (m.up) and not distinguishable on 1."
         in verdict.sentences
     )
 

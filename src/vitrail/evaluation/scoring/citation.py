@@ -83,12 +83,14 @@ def _list_numbers(table: Table) -> list[str]:
     sentences = []
     for i in columns[:MAX_NUMBERS]:
         numbers = [
-            f"{name} {intervals.mean[i]:.3f} [{intervals.low[i]:.3f}, {intervals.high[i]:.3f}]"
+            f"{name} {intervals.mean[i]:z.3f} [{intervals.low[i]:z.3f}, {intervals.high[i]:z.3f}]"
             for name, intervals in table.intervals.items()
             if not np.isnan(intervals.mean[i])
         ]
         if numbers:
             sentences.append(f"{table.columns[i].name} ({table.columns[i].measure.better} is better): {', '.join(numbers)}.")
+    if len(columns) > MAX_NUMBERS:
+        sentences.append(f"These are the first {MAX_NUMBERS} of {len(columns)} measures.")
     return sentences
 
 

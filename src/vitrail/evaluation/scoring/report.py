@@ -27,7 +27,7 @@ from vitrail.viz.curves import MAX_BANDS, plot_perturbation
 from vitrail.viz.forest import ForestPanel, plot_forest
 from vitrail.viz.report import Picture, Section, write_report
 from vitrail.viz.report import Table as PageTable
-from vitrail.viz.styles import is_control
+from vitrail.viz.styles import is_control, method_styles
 
 MAX_FOREST_PANELS = 6
 
@@ -87,6 +87,8 @@ def _verdict_section(pictures: Path, table: Table) -> Section:
         "Mean difference from random on the same images, with 95% intervals; right of the dotted line is better than random. The tests "
         "behind the verdict are corrected for the number of methods, the intervals are not."
     )
+    if len(panels) == MAX_FOREST_PANELS:
+        caption += f" The tables below have all measures, this picture at most {MAX_FOREST_PANELS}."
     return Section("Verdict", "\n".join(verdicts), [Picture(path, caption, wide=True, plot=True)])
 
 
@@ -156,7 +158,7 @@ def _metric_section(pictures: Path, table: Table, metric: str) -> Section:
     measured = [scores for scores in table.scores if metric in scores.protocols]
     limits = _common_limits(measured, metric) if len(measured) > 1 else None
     for scores in measured:
-        shown += _plot_curves(pictures, scores, metric, limits, several=len(table.scores) > 1)
+        shown += _plot_curves(pictures, scores, metric, limits, table)
     head, rows = metric_cells(table, metric)
     descriptions = "; ".join(f"{table.columns[i].measure.name}: {table.columns[i].measure.description}" for i in columns)
     lines = (f"Measured: {descriptions}", *describe_undefined(table, metric), *describe_ceiling(table, metric))
@@ -169,20 +171,22 @@ def _metric_section(pictures: Path, table: Table, metric: str) -> Section:
 
 
 def _plot_curves(
-    pictures: Path, scores: Scores, protocol: str, limits: tuple[float, float] | None, several: bool
+    pictures: Path, scores: Scores, protocol: str, limits: tuple[float, float] | None, table: Table
 ) -> list[Picture]:
     """Draw the mean curves of a model, and their normalized form if all curves have one."""
+    several, all_styles = len(table.scores) > 1, method_styles(table.methods)
+    styles = {name: all_styles[f"{scores.model}/{name}" if several else name] for name in scores.methods}
     of_model = f", {scores.model}" if several else ""
     path = pictures / f"curves-{protocol}{f'-{file_name(scores.model)}' if several else ''}.png"
     means = scores.mean_curves(protocol)
-    plot_perturbation(means, path, errors=scores.curve_errors(protocol), limits=limits)
+    plot_perturbation(means, path, errors=scores.curve_errors(protocol), limits=limits, styles=styles)
     bands = ", with standard errors" if len(means) <= MAX_BANDS else ""
-    shown = [Picture(path, f"Mean curves of {protocol}{of_model}{bands}.", wide=True, plot=True)]
+    shown = [Picture(path, f"Mean curves of the protocol {protocol}{of_model}{bands}.", wide=True, plot=True)]
     if all(curve.normalized for curve in scores.protocols[protocol].curves):
         normalized = path.with_stem(f"{path.stem}-normalized")
         curves = {name: curves.normalized() for name, curves in means.items()}
-        plot_perturbation(curves, normalized, "score, from baseline (0) to image (1)")
-        caption = f"Mean curves of {protocol}{of_model}, normalized: 0 is the score of the baseline, 1 that of the image."
+        plot_perturbation(curves, normalized, "score, from baseline (0) to image (1)", styles=styles)
+        caption = f"Mean curves of the protocol {protocol}{of_model}, normalized: 0 is the score of the baseline, 1 that of the image."
         shown.append(Picture(normalized, caption, wide=True, plot=True))
     return shown
 

@@ -36,7 +36,7 @@ def write_sheets(
     """Write the contact sheets of a model's scores.
 
     extremes.png has the best, median and worst images of the recommended method, or of the best one if none is recommended, by the first
-    measure that has a direction; masks.png, if maps were cut into masks, what these keep. The images are explained again, since
+    measure that has a direction and tells images apart; masks.png, if maps were cut into masks, what these keep. The images are explained again, since
     relevance is not stored.
 
     Returns:
@@ -58,12 +58,15 @@ def _extreme_rows(scores: Scores, images: LabeledImages, explainers: Sequence[Ex
     directed = [i for i, column in enumerate(scores.columns) if column.measure.better]
     if not directed:
         return [], ""
-    column, maker = scores.columns[directed[0]], _RowMaker(scores, images, explainers)
     method = reach_verdict(scores).method or _best_method(scores)
-    values = scores.values[scores.methods.index(method), :, directed[0]]
-    extremes = _find_extremes(values, column.measure.better == "higher")
-    rows = [maker.make_row(int(scores.indices[i]), f"{kind} {value:.3f}\n") for kind, i, value in extremes]
-    caption = f"The best, median and worst images of {method} by {column.name}, explained by all methods."
+    measured = scores.values[scores.methods.index(method)]
+    # A measure that is the same for all images tells no best from a worst.
+    telling = [i for i in directed if len(np.unique(measured[~np.isnan(measured[:, i]), i])) > 2]
+    index = (telling or directed)[0]
+    column, maker = scores.columns[index], _RowMaker(scores, images, explainers)
+    extremes = _find_extremes(measured[:, index], column.measure.better == "higher")
+    rows = [maker.make_row(int(scores.indices[i]), f"{kind} {value:z.3f}\n") for kind, i, value in extremes]
+    caption = f"The best, median and worst images of {method} by {column.name} ({column.measure.better} is better), explained by all methods."
     return [row for row in rows if row is not None], caption
 
 

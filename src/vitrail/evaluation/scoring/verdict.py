@@ -44,7 +44,8 @@ def reach_verdict(scores: Scores) -> Verdict:
     """Draw the conclusion of a scoring run.
 
     The method with the best mean rank is chosen among those that are significantly better than the control on most measures; of
-    methods with the same rank, the cheapest.
+    methods with the same rank, the cheapest. It gives way to one that beats it: that is significantly better on more measures than it
+    is significantly worse on.
     """
     table = scores.table
     methods = [name for name in scores.methods if name not in EXPLAINERS or not EXPLAINERS[name].is_control]
@@ -66,19 +67,42 @@ def reach_verdict(scores: Scores) -> Verdict:
             f"Do not rely on these maps of {scores.model}: on {_count(scores)}, no method is significantly better than random on "
             f"{most} (paired tests, corrected for the number of methods)."
         )
-        return Verdict(scores.model, None, (sentence, *open_questions))
+        some = [
+            f"{name} is on {shorten_list([each for each in measures if each not in unproven[name]], MAX_NAMED)}"
+            for name in methods
+            if len(unproven[name]) < len(measures)
+        ]
+        return Verdict(scores.model, None, (sentence, *([f"Only {', '.join(some)}."] if some else []), *open_questions))
     columns = np.array([table.names.index(name) for name in measures])
     ranks = dict(zip(table.methods, table.ranks[:, columns].mean(1).tolist(), strict=True))
     order = sorted(methods, key=lambda name: (ranks[name], name not in proven, scores.cost[name].passes))
-    best = next(name for name in order if name in proven)
+    first = next(name for name in order if name in proven)
+    best = next((name for name in order if name in proven and _beats(table, name, first, measures)), first)
     tied = [name for name in order if ranks[name] == ranks[best] and name != best]
-    sentences = [_recommend(scores, best, order, tied, measures), _compare_with_control(table, best, unproven[best], measures)]
+    reason = _recommend(scores, best, order, tied, measures) if best == first else _prefer(scores, best, first, measures)
+    sentences = [reason, _compare_with_control(table, best, unproven[best], measures)]
     others = [name for name in order if name != best]
-    if others:
+    if others and best == first:
         sentences.append(_compare_with_runner_up(table, best, others[0], measures))
     sentences.append(f"An explanation by {best} costs {_cost(scores, best)}.")
     sentences += _name_cheaper(scores, best, others, measures)
     return Verdict(scores.model, best, (*sentences, *open_questions))
+
+
+def _beats(table: Table, name: str, other: str, measures: Sequence[str]) -> bool:
+    """Return whether a method is significantly better than another on more measures than it is significantly worse on."""
+    better, worse = _list_differences(table, name, other, measures)
+    return len(better) > len(worse)
+
+
+def _prefer(scores: Scores, best: str, first: str, measures: Sequence[str]) -> str:
+    better, worse = _list_differences(scores.table, best, first, measures)
+    but = f"worse on {shorten_list(worse, MAX_NAMED)}" if worse else "not significantly worse on any measure"
+    where = shorten_list(better, MAX_NAMED)
+    return (
+        f"Use {best} for {scores.model}: {first} has the better mean rank over {_measures(measures)} on {_count(scores)}, but {best} is "
+        f"significantly better than it on {where}, and {but}."
+    )
 
 
 def _find_measures(table: Table) -> list[str]:
@@ -108,18 +132,23 @@ def _compare_with_control(table: Table, best: str, unproven: Sequence[str], meas
 
 
 def _compare_with_runner_up(table: Table, best: str, second: str, measures: Sequence[str]) -> str:
-    better, worse = _count_differences(table, best, second, measures)
+    better, worse = _list_differences(table, best, second, measures)
     if not better and not worse:
         return f"It is not distinguishable from {second}, the next one, on any measure: more images may decide."
-    counts = {
-        "significantly better": better,
-        "significantly worse": worse,
-        "not distinguishable": len(measures) - better - worse,
-    }
-    first, *rest = [f"{words} on {count}" for words, count in counts.items() if count]
-    parts = [f"{first} of {_measures(measures)}", *rest]
-    joined = " and ".join([", ".join(parts[:-1]), parts[-1]] if rest else parts)
+    parts = [
+        f"significantly {words} on {len(names)} of {_measures(measures)}{_name_some(names, measures)}"
+        for words, names in (("better", better), ("worse", worse))
+        if names
+    ]
+    if num_even := len(measures) - len(better) - len(worse):
+        parts.append(f"not distinguishable on {num_even}")
+    joined = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
     return f"Against {second}, the next one, it is {joined}."
+
+
+def _name_some(names: Sequence[str], measures: Sequence[str]) -> str:
+    """Name measures in parentheses, unless they are all."""
+    return "" if len(names) == len(measures) else f" ({shorten_list(names, MAX_NAMED)})"
 
 
 def _name_cheaper(scores: Scores, best: str, others: Sequence[str], measures: Sequence[str]) -> list[str]:
@@ -128,27 +157,21 @@ def _name_cheaper(scores: Scores, best: str, others: Sequence[str], measures: Se
     cheaper = next((name for name in others if scores.cost[name].passes <= limit), None)
     if cheaper is None:
         return []
-    _, better = _count_differences(scores.table, cheaper, best, measures)
-    loss = (
-        f"is significantly worse on {better} of {_measures(measures)}"
-        if better
-        else "is not significantly worse on any measure"
-    )
+    _, worse = _list_differences(scores.table, cheaper, best, measures)
+    where = f"{len(worse)} of {_measures(measures)}{_name_some(worse, measures)}" if worse else ""
+    loss = f"is significantly worse on {where}" if worse else "is not significantly worse on any measure"
     return [f"{cheaper} costs {_cost(scores, cheaper)}, and {loss}."]
 
 
-def _count_differences(table: Table, first: str, second: str, measures: Sequence[str]) -> tuple[int, int]:
-    """Count the measures on which `first` is significantly better, and worse, than `second`."""
+def _list_differences(table: Table, first: str, second: str, measures: Sequence[str]) -> tuple[list[str], list[str]]:
+    """List the measures on which `first` is significantly better, and worse, than `second`."""
     directions = {column.name: column.measure.better for column in table.columns}
-    better = worse = 0
+    better, worse = list[str](), list[str]()
     for entry in table.comparisons:
         if {entry.first, entry.second} != {first, second} or entry.measure not in measures or not entry.p_adjusted < LEVEL:
             continue
         gain = entry.difference if entry.first == first else -entry.difference
-        if (gain > 0) == (directions[entry.measure] == "higher"):
-            better += 1
-        else:
-            worse += 1
+        (better if (gain > 0) == (directions[entry.measure] == "higher") else worse).append(entry.measure)
     return better, worse
 
 
@@ -159,7 +182,8 @@ def _list_open_questions(scores: Scores) -> list[str]:
         open_questions.append(f"{_count(scores)[0].upper()}{_count(scores)[1:]} are few: intervals are rough.")
     if not any(name in METRICS and METRICS[name].needs_ground_truth for name in metrics):
         open_questions.append(
-            "Not shown: whether the maps mark the object, since no ground truth was used; a faithful map may well mark the background."
+            "Not shown: whether the maps mark the object, since no metric compares them with ground truth; a faithful map may well mark the "
+            "background."
         )
     elif not scores.protocols:
         open_questions.append(
