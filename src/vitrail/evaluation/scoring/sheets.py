@@ -36,8 +36,8 @@ def write_sheets(
     """Write the contact sheets of a model's scores.
 
     extremes.png has the best, median and worst images of the recommended method, or of the best one if none is recommended, by the first
-    measure that has a direction and tells images apart; masks.png, if maps were cut into masks, what these keep. The images are explained again, since
-    relevance is not stored.
+    measure that has a direction and tells images apart; masks.png, if maps were cut into masks, what these keep. The images are
+    explained again, since relevance is not stored.
 
     Returns:
         Captions of the sheets by file name.
@@ -66,7 +66,8 @@ def _extreme_rows(scores: Scores, images: LabeledImages, explainers: Sequence[Ex
     column, maker = scores.columns[index], _RowMaker(scores, images, explainers)
     extremes = _find_extremes(measured[:, index], column.measure.better == "higher")
     rows = [maker.make_row(int(scores.indices[i]), f"{kind} {value:z.3f}\n") for kind, i, value in extremes]
-    caption = f"The best, median and worst images of {method} by {column.name} ({column.measure.better} is better), explained by all methods."
+    direction = f"({column.measure.better} is better)"
+    caption = f"The best, median and worst images of {method} by {column.name} {direction}, explained by all methods."
     return [row for row in rows if row is not None], caption
 
 

@@ -182,8 +182,8 @@ def _list_open_questions(scores: Scores) -> list[str]:
         open_questions.append(f"{_count(scores)[0].upper()}{_count(scores)[1:]} are few: intervals are rough.")
     if not any(name in METRICS and METRICS[name].needs_ground_truth for name in metrics):
         open_questions.append(
-            "Not shown: whether the maps mark the object, since no metric compares them with ground truth; a faithful map may well mark the "
-            "background."
+            "Not shown: whether the maps mark the object, since no metric compares them with ground truth; a faithful map may well mark "
+            "the background."
         )
     elif not scores.protocols:
         open_questions.append(
