@@ -142,9 +142,18 @@ def test_floats_from_0_to_255_are_refused(scale, classifier):
         vitrail.explain(classifier, images)
 
 
-def test_strong_but_normalized_floats_are_not_refused(classifier):
+def test_strong_but_normalized_floats_are_not_refused(classifier, caplog):
     vitrail.explain(classifier, torch.randn(1, 3, 16, 16) * 20)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("mean", "count"), [((0.5,) * 3, 1), ((0.0,) * 3, 0)])
+def test_floats_from_0_to_1_are_noticed(classifier, mean, count, caplog):
+    """Unless the network takes them as they are."""
+    classifier = replace(classifier, preprocessing=replace(classifier.preprocessing, mean=mean))
     vitrail.explain(classifier, torch.rand(1, 3, 16, 16))
+    assert len(caplog.messages) == count
+    assert all("look like pixels that are not normalized" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize(

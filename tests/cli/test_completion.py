@@ -1,5 +1,6 @@
 """Values complete by tab, from names that are found without importing the registries."""
 
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from vitrail.adapters import bundled_models
 from vitrail.adapters.libraries import ENTRIES
+from vitrail.cli.bash_words import TYPED, join_bash_words
 from vitrail.cli.completion import (
     SOURCES,
     bundled_names,
@@ -17,7 +19,7 @@ from vitrail.cli.completion import (
 )
 from vitrail.cli.listing import SECTIONS
 from vitrail.datasets.named import DATA
-from vitrail.datasets.synthetic.base import SYNTHETIC
+from vitrail.datasets.synthetic.names import SYNTHETIC
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import METRICS, PROTOCOLS
 
@@ -85,3 +87,25 @@ def test_completion_of_the_shell_imports_nothing_heavy(line, expected):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert run.returncode == 0, run.stderr
     assert expected in run.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "joined", "names"),
+    [
+        (["explain", "-m", "vitrail", ":", "hit-c"], "explain -m vitrail:hit-c", ["hit-cifar10"]),
+        (["explain", "-m", "vitrail", ":"], "explain -m vitrail:", [name.removeprefix("vitrail:") for name in bundled_names()]),
+        (["compare", "--model", "=", "vitrail", ":", "hit-birds,vitrail", ":", "vit-b"], None, ["vit-birds"]),
+        (["explain", "-m", "vitrail:hit-c"], "explain -m vitrail:hit-c", ["vitrail:hit-cifar10"]),  # In quotes, bash leaves it whole.
+    ],
+)
+def test_words_that_bash_splits_at_colons_are_put_together(words, joined, names, monkeypatch):
+    """Bash replaces what stands behind the last colon, so that completions are the rest."""
+    monkeypatch.setenv("_VITRAIL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    monkeypatch.setenv(TYPED, "")
+    join_bash_words()
+    line = os.environ["COMP_WORDS"].split("\n")
+    assert int(os.environ["COMP_CWORD"]) == len(line) - 1
+    assert joined is None or " ".join(line) == joined
+    assert complete_models(line[-1].removeprefix("--model=")) == names

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from vitrail.cli.bash_words import strip_typed
 from vitrail.recipes import recipe_names
 
 PACKAGE = Path(__file__).parents[1]
@@ -59,7 +60,8 @@ def complete_models(incomplete: str) -> list[str]:
     named = [f"{path}/" if path.is_dir() else str(path) for path in files if not path.name.startswith(".")]
     paths = [name for name in named if name.startswith(last)][:MAX_FILES]
     names = [*bundled_names(), *(f"{source}:" for source in SOURCES)]
-    return [f"{before}{comma}{name}" for name in [*(name for name in names if name.startswith(last)), *paths]]
+    found = [name for name in names if name.startswith(last)]
+    return strip_typed([f"{before}{comma}{name}" for name in [*found, *paths]])
 
 
 complete_methods = _completion(partial(registered_names, "EXPLAINERS", "explainers"), several=True)

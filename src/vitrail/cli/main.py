@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from vitrail import __version__
+from vitrail.cli.bash_words import join_bash_words
 from vitrail.cli.compare import compare
 from vitrail.cli.demo import demo
 from vitrail.cli.explain import explain
@@ -127,6 +128,7 @@ def main() -> None:
     if started_together() > 1:
         # Before torch is imported: it would log a page of addresses when another process ends.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    join_bash_words()
     try:
         with stoppable() as stop:
             _run(stop)

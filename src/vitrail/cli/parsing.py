@@ -70,8 +70,15 @@ def parse_count(text: str, flag: str) -> int | Literal["all", "none"]:
 
 
 def parse_names(text: str | None) -> list[str] | None:
-    """Parse names separated by commas; repeated names count once. Return None if the option is not given."""
-    return None if text is None else list(dict.fromkeys(name.strip() for name in text.split(",")))
+    """Parse names separated by commas; repeated names count once. Return None if the option is not given.
+
+    Raises:
+        InvalidInputError: Nothing stands before or after a comma.
+    """
+    names = None if text is None else list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if names is not None and len(names) > 1 and "" in names:
+        raise InvalidInputError(f"expected names separated by commas, got nothing beside a comma in {text!r}")
+    return names
 
 
 def _parse_settings(texts: Sequence[str] | None, flag: str, pattern: str, example: str) -> list[tuple[str, str, Any]]:

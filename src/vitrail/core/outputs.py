@@ -86,4 +86,6 @@ def same_decision(
 
 def format_share(part: float, whole: float) -> str:
     """Format a part of a logit in per cent; empty where it is no share of it: of the other sign, or larger than the logit."""
-    return f"{part / whole:.1%}" if whole and 0 <= part / whole <= 1 else ""
+    if not whole or not 0 <= part / whole <= 1:
+        return ""
+    return "<0.1%" if 0 < part / whole < 0.0005 else f"{part / whole:.1%}"

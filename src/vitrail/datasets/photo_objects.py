@@ -1,5 +1,6 @@
 """Photos in any form that Python programs hold them in: files, URLs, bytes, arrays, tensors, and collections of these."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Number
 from pathlib import Path
@@ -17,6 +18,8 @@ from vitrail.datasets.image_io import decode_image, open_image
 from vitrail.datasets.image_limits import MAX_BYTES
 from vitrail.datasets.photo_urls import download_photo, is_url
 from vitrail.datasets.rgb import to_rgb
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -180,9 +183,16 @@ def _open_tensor(images: Tensor, preprocessing: Preprocessing) -> Iterator[Sourc
 
 
 def _refuse_pixels(images: Tensor, preprocessing: Preprocessing) -> None:
-    """Refuse floats from 0 to 255, which a network takes for blinding light."""
+    """Refuse floats from 0 to 255, which a network takes for blinding light; warn of those from 0 to 1, which it takes for haze."""
     if not images.numel() or images.shape[1] != preprocessing.num_channels or images.min() < 0:
         return
+    if 0 < images.max() <= 1 and min(preprocessing.mean) > 0:  # Above the mean everywhere: no photo is so bright.
+        logger.warning(
+            "images from %g to %g look like pixels that are not normalized; give them as uint8, or normalize them with the mean and std of "
+            "model.preprocessing",
+            float(images.min()),
+            float(images.max()),
+        )
     std, mean = max(preprocessing.std), max(preprocessing.mean)
     if float(images.max()) * std + mean > BRIGHTEST:
         raise InvalidInputError(

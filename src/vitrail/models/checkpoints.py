@@ -211,7 +211,7 @@ def _read_pickled(path: Path) -> Checkpoint:
         remedy = "; it looks like a photo: the model comes before the photos" if path.suffix.lower() in PHOTOS else ""
         raise CheckpointError(f"damaged checkpoint, or no file of weights: {path}{remedy}") from error
     except Exception as error:  # A damaged zip or pickle fails in many ways: RuntimeError, EOFError, KeyError, ...
-        raise CheckpointError(f"damaged or truncated checkpoint {path}: {first_line(error)}") from error
+        raise CheckpointError(f"damaged checkpoint, or no file of weights: {path} ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"expected a dictionary of tensors in {path}, got {type(content).__name__}")
     states = find_states(content)

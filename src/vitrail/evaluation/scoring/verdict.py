@@ -179,7 +179,8 @@ def _list_open_questions(scores: Scores) -> list[str]:
     metrics = {column.metric for column in scores.columns}
     open_questions = list[str]()
     if len(scores) < ROUGH_INTERVALS:
-        open_questions.append(f"{_count(scores)[0].upper()}{_count(scores)[1:]} are few: intervals are rough.")
+        few = "One image tells little" if len(scores) == 1 else f"{_count(scores)} are few"
+        open_questions.append(f"{few}: intervals are rough.")
     if not any(name in METRICS and METRICS[name].needs_ground_truth for name in metrics):
         open_questions.append(
             "Not shown: whether the maps mark the object, since no metric compares them with ground truth; a faithful map may well mark "
