@@ -80,14 +80,28 @@ def test_folder_of_other_files_is_refused(tmp_path, run_vitrail, snapshot):
     assert snapshot(tmp_path) == before
 
 
-def test_missing_scikit_image_is_reported_with_the_extra_to_install(monkeypatch, tmp_path, run_vitrail):
+def test_missing_scikit_image_is_reported_with_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'vitrail\[demo\]'"):
         demo_photo()
-    code, out, err = run_vitrail("demo", "--out", tmp_path / "demo")
-    assert (code, out) == (2, "")
+
+
+@pytest.mark.slow
+def test_without_scikit_image_a_drawn_bird_takes_the_place_of_the_photos(monkeypatch, tmp_path, run_vitrail):
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    monkeypatch.setattr("vitrail.demo.birds.NUM_BIRDS", 8)
+    monkeypatch.setattr("vitrail.demo.birds.NUM_SHOWN", 1)
+    out = tmp_path / "demo"
+    code, printed, err = run_vitrail("demo", "--out", out)
+    assert code == 0
+    assert "a drawn bird takes the place of the photos" in err
     assert "vitrail[demo]" in err
-    assert not (tmp_path / "demo").exists()
+    assert re.match(r"hit-birds predicts: [\w-]+ finch \d", printed)
+    assert "photos of other things" not in printed
+    assert not (out / "others.png").exists()
+    with Image.open(out / "photo.png") as photo:
+        assert photo.size == (256, 256)
+    assert re.search(r"Why did hit-birds answer [\w-]+ finch\?", (out / "index.html").read_text())
 
 
 def test_photo_is_in_color():

@@ -95,7 +95,11 @@ def test_completion_of_the_shell_imports_nothing_heavy(line, expected):
         (["explain", "-m", "vitrail", ":", "hit-c"], "explain -m vitrail:hit-c", ["hit-cifar10"]),
         (["explain", "-m", "vitrail", ":"], "explain -m vitrail:", [name.removeprefix("vitrail:") for name in bundled_names()]),
         (["compare", "--model", "=", "vitrail", ":", "hit-birds,vitrail", ":", "vit-b"], None, ["vit-birds"]),
-        (["explain", "-m", "vitrail:hit-c"], "explain -m vitrail:hit-c", ["vitrail:hit-cifar10"]),  # In quotes, bash leaves it whole.
+        (
+            ["explain", "-m", "vitrail:hit-c"],
+            "explain -m vitrail:hit-c",
+            ["vitrail:hit-cifar10"],
+        ),  # In quotes, bash leaves it whole.
     ],
 )
 def test_words_that_bash_splits_at_colons_are_put_together(words, joined, names, monkeypatch):

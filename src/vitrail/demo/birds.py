@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from vitrail.adapters import load
 from vitrail.datasets.synthetic.base import GROUND_TRUTH
@@ -16,6 +17,9 @@ HIT, INTR, VIT = "vitrail:hit-birds", "vitrail:intr-birds", "vitrail:vit-birds"
 METHODS = (("hit", HIT), ("intr", INTR), ("rollout", VIT), ("chefer", VIT), ("diffmask", VIT), ("random", VIT))
 SHEET = "birds.png"
 NUM_BIRDS, NUM_SHOWN = 90, 6
+
+DRAWN_SIZE = 256
+"""Side of a bird that is shown by itself, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,13 @@ class BirdResults:
     pointing: dict[str, float]
     chance: float
     accuracy: dict[str, float]
+
+
+def draw_bird() -> tuple[Image.Image, str]:
+    """Draw a large bird of the test split, and return it with the name of its species."""
+    task = Birds(size=DRAWN_SIZE, num_classes=load(HIT).num_classes)
+    sample = task.draw("test", 1)
+    return sample.image, task.class_names[sample.label]
 
 
 def explain_birds(folder: Path) -> BirdResults:

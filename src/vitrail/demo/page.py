@@ -19,7 +19,7 @@ def write_page(
     folder: Path,
     explanations: dict[str, Explanation],
     curves: dict[str, Curves],
-    others: OtherAnswers,
+    others: OtherAnswers | None,
     birds: BirdResults,
     caption: str,
 ) -> None:
@@ -29,7 +29,7 @@ def write_page(
         folder: Has the pictures.
         explanations: Of the photo, by method.
         curves: Insertion and deletion of the photo, by method.
-        others: Answers for photos of other things.
+        others: Answers for photos of other things, if there are any.
         birds: Results on drawn birds.
         caption: Below the photo.
     """
@@ -64,10 +64,15 @@ def write_page(
             ],
             auc_table(curves, normalized=False),
         ),
-        _others_section(folder, others),
+        *([_others_section(folder, others)] if others is not None else []),
         _birds_section(folder, birds),
     ]
-    lead = f"vitrail explains photos by {hit.model} and {others.model}, classifiers that are sums over patches."
+    models = (
+        f"{hit.model}, a classifier that is a sum"
+        if others is None
+        else f"{hit.model} and {others.model}, classifiers that are sums"
+    )
+    lead = f"vitrail explains photos by {models} over patches."
     write_report(folder / "index.html", f"Why did {hit.model} answer {target}?", lead, sections, running_command())
 
 

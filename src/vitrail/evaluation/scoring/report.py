@@ -68,7 +68,9 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
         sections.append(Section("Skipped files", table=PageTable(["file", "reason"], rows)))
     sections.append(Section("Methods paragraph for a paper", describe_methods_for_citation(table, setup)))
     models = " and ".join(scores.model for scores in table.scores)
-    counts = [f"{count:,} {word}{'s' * (count != 1)}" for count, word in ((len(table.methods), "method"), (table.num_images, "image"))]
+    counts = [
+        f"{count:,} {word}{'s' * (count != 1)}" for count, word in ((len(table.methods), "method"), (table.num_images, "image"))
+    ]
     lead = f"{' on '.join(counts)}. Numbers are means ± half of their 95% bootstrap interval."
     write_report(folder / "index.html", f"How faithful are explanations of {models}?", lead, sections, running_command())
     shown = [picture.path for section in sections for picture in section.pictures]
