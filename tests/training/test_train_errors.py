@@ -17,6 +17,7 @@ def reject(run_vitrail, recipe, images, run, *overrides):
     assert code == 2, err
     assert err.count("error:") == 1, err
     assert not (run / "best.safetensors").exists()
+    assert not run.exists() or list(run.iterdir())  # No empty folder is left.
     return err
 
 

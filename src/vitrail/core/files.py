@@ -152,6 +152,18 @@ def output_folder(path: str | Path) -> Path:
 
 
 @contextmanager
+def removed_if_empty(path: str | Path) -> Iterator[None]:
+    """Remove a folder again that was created inside the block and stayed empty."""
+    created = not Path(path).exists()
+    try:
+        yield
+    finally:
+        if created:
+            with suppress(OSError):  # Removes an empty folder only.
+                Path(path).rmdir()
+
+
+@contextmanager
 def results_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a hidden temporary folder inside `path`; its files move to `path` only when the block succeeds.
 
@@ -193,12 +205,10 @@ def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         InvalidInputError: Inside the block, a file elsewhere could not be read.
     """
     path = Path(path)
-    created = not path.exists()
     if not overwrite:
         _expect_empty(path)
-    output_folder(path)
     try:
-        with only_run(path):
+        with removed_if_empty(path), only_run(output_folder(path)):
             discard_partials(path)
             if not overwrite:  # Another run may just have ended.
                 _expect_empty(path)
@@ -207,10 +217,6 @@ def growing_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         if isinstance(error.filename, str) and not Path(error.filename).absolute().is_relative_to(path.absolute()):
             raise InvalidInputError(f"cannot read {error.filename}: {error.strerror or error}") from error
         raise OutputError(f"cannot write into {path}: {error.strerror or error}; no result there is half-written") from error
-    finally:
-        if created:
-            with suppress(OSError):  # Removes an empty folder only.
-                path.rmdir()
 
 
 def _expect_empty(path: Path) -> None:

@@ -11,7 +11,7 @@ from timm.optim import list_optimizers
 from vitrail.adapters import Classifier, Preprocessing
 from vitrail.core.distributed import started_rank
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.files import output_folder
+from vitrail.core.files import output_folder, removed_if_empty
 from vitrail.core.locking import only_run
 from vitrail.core.registry import unknown_name
 from vitrail.datasets.augmentation.transforms import make_label_mixing
@@ -60,9 +60,9 @@ def train(config: Recipe, out: str | Path, resume: bool = False) -> Path:
         ProcessError: A data loading process was killed, or another training process ended.
         TrainingError: The loss is not finite.
     """
-    out = output_folder(out)
+    out = Path(out)
     # Other processes of the run may already see files of the first one.
-    with only_run(out) if started_rank() == 0 else nullcontext():
+    with removed_if_empty(out), (only_run if started_rank() == 0 else nullcontext)(output_folder(out)):
         if started_rank() == 0:
             claim_run(out, config, resume)
         if resume and is_complete(out):
