@@ -326,7 +326,7 @@ def test_curves_say_whether_an_explanation_beats_chance(open_page, cat_file):
     one.explain()
     one.measure_curves()
     shown = one.page.locator("#vt-curves-shown")
-    assert "Better than chance on this photo: hit." in shown.inner_text()
+    assert "(hit) is better than chance on" in shown.inner_text()
     assert "random" in shown.locator("thead").inner_text()
     assert one.methods() == ["hit"]
 

@@ -104,18 +104,55 @@ def test_colors_in_words():
 
 
 def test_a_method_that_loses_to_chance_is_named():
-    curves = {"hit": make_curves(0.8, 0.1), "rollout": make_curves(0.4, 0.5), "random": make_curves(0.5, 0.5)}
+    curves = {"hit": make_curves(0.8, 0.1), "rollout": make_curves(0.4, 0.6), "random": make_curves(0.5, 0.5)}
     [loses, better] = compare_with_chance(curves)
-    assert loses.loses
-    assert "(rollout) does no better than chance on this photo" in loses.text
-    assert better == ("Better than chance on this photo: hit.", False)
+    assert loses == (
+        f"{quote('rollout')} (rollout) is better than chance on none of the 4 curves for this photo, and worse on 4. "
+        "Do not rely on this picture.",
+        True,
+    )
+    assert better == (f"{quote('hit')} (hit) is better than chance on all 4 curves for this photo.", False)
     assert compare_with_chance({"hit": curves["hit"]}) == []
     assert compare_with_chance({"random": curves["random"]}) == []
-    curves["grad-cam"] = make_curves(0.9, 0.6)
-    assert compare_with_chance(curves)[-1].text == "Better than chance on this photo: hit, grad-cam (on 2 of 4 curves)."
-    # As good as chance is no better.
-    assert compare_with_chance({"hit": make_curves(0.5, 0.5), "random": curves["random"]})[0].loses
+
+
+@pytest.mark.parametrize(
+    ("areas", "words"),
+    [
+        ((0.9, 0.9, 0.6, 0.4), "is better than chance on 3 of the 4 curves for this photo, and worse on 1."),
+        ((0.5, 0.9, 0.4, 0.4), "is better than chance on 3 of the 4 curves for this photo."),
+        # Far above chance once does not make up for three curves below it.
+        ((0.99, 0.45, 0.55, 0.55), "is better than chance on only 1 of the 4 curves for this photo, and worse on 3. Do not"),
+        ((0.9, 0.9, 0.6, 0.6), "is better than chance on only 2 of the 4 curves for this photo, and worse on 2. Do not"),
+        # Differences that do not matter count as neither.
+        ((0.504, 0.504, 0.496, 0.496), "is better than chance on none of the 4 curves for this photo. Do not"),
+        ((0.496, 0.9, 0.1, 0.1), "is better than chance on 3 of the 4 curves for this photo."),
+    ],
+)
+def test_curves_are_counted_one_by_one(areas, words):
+    names = ("insertion_zero", "insertion_blur", "deletion_zero", "deletion_blur")
+    flat = make_curves(0.5, 0.5)
+    heights = torch.tensor([areas[names.index(name)] for name in flat.names])
+    curves = replace(flat, scores=heights[None, :, None].expand(1, -1, 5))
+    [sentence] = compare_with_chance({"grad-cam": curves, "random": make_curves(0.5, 0.5)})
+    assert words in sentence.text
+    assert sentence.loses == ("Do not" in words)
+
+
+def test_numbers_without_probabilities_are_compared_by_their_range():
+    chance = make_curves(50.0, 50.0)
+    assert (
+        "none of the 4 curves"
+        in compare_with_chance({"hit": chance, "random": replace(chance, ends=chance.scores[..., :2])})[0].text
+    )
+    wide = replace(chance, ends=torch.tensor([[[0.0, 100.0]] * 4]))
+    assert "none of the 4 curves" in compare_with_chance({"hit": make_curves(50.4, 49.6), "random": wide})[0].text
+    assert "all 4 curves" in compare_with_chance({"hit": make_curves(50.6, 49.4), "random": wide})[0].text
 
 
 def test_undefined_curves_say_nothing():
     assert compare_with_chance({"hit": make_curves(float("nan"), 0.1), "random": make_curves(0.5, 0.5)}) == []
+
+
+def quote(method):
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{METHODS[method].label}\N{RIGHT DOUBLE QUOTATION MARK}"

@@ -213,7 +213,7 @@ def test_photos_that_look_different_to_the_model_are_named(size, text):
 
 def test_curves_name_what_loses_to_chance():
     curves = {"hit": make_curves(0.8, 0.1), "random": make_curves(0.5, 0.5)}
-    assert "Better than chance on this photo: hit." in render_curves([curves])
+    assert "(hit) is better than chance on all 4 curves for this photo." in render_curves([curves])
     swapped = render_curves([{"hit": curves["random"], "random": curves["hit"]}])
     assert len(Tags(swapped).find("p", "vt-warning")) == 1
-    assert "(hit) does no better than chance on this photo" in swapped
+    assert "(hit) is better than chance on none of the 4 curves for this photo, and worse on 4." in swapped
