@@ -33,7 +33,10 @@ def test_upload_two_methods_another_class_and_gray(open_page, cat_file, shots):
     page.screenshot(path=shots / "layers-gray.png", full_page=True)
     one.choose("Class to explain", "dog (")
     assert "cat.png: dog" in one.explain()
-    assert re.match(r"Score of dog \+\d\.\d+ = all patches \+\d", page.locator("#vt-shown figcaption").first.inner_text())
+    assert re.match(
+        r"Score of dog: \+\d\.\d+\. All patches together contribute \+\d",
+        page.locator("#vt-shown figcaption").first.inner_text(),
+    )
     assert "You asked about dog" in page.locator(".vt-confidence").inner_text()
     page.set_viewport_size({"width": 400, "height": 900})
     assert page.evaluate(TOO_WIDE) == []
@@ -370,7 +373,7 @@ def test_terms_are_explained_and_nothing_is_lost_on_paper(open_page, bird_file):
     assert "hit: The exact contribution" in tip.inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     page.locator("#vt-methods label").first.hover()
-    assert page.locator("#vt-methods label").first.get_attribute("title").startswith("hit: ")
+    assert page.locator("#vt-methods label").first.get_attribute("title").startswith("How much each patch adds")
     # The window of a dark page is dark, its paper is white; only results are printed.
     paper = "getComputedStyle(document.querySelector('.vt-results')).backgroundColor"
     assert page.evaluate(paper) == "rgb(28, 28, 32)"

@@ -8,11 +8,12 @@ from app_requests import explain_bird, load_model, make_curves
 
 from vitrail.app.chance import compare_with_chance
 from vitrail.app.explain_request import list_usable_methods
-from vitrail.app.number_format import format_percent, format_signed
+from vitrail.app.number_format import format_output, format_percent, format_signed
 from vitrail.app.plain_words import (
     METHODS,
     describe_colors,
     describe_confidence,
+    describe_hint,
     describe_model,
     is_unsure,
     list_method_choices,
@@ -39,7 +40,20 @@ def test_every_method_has_words_of_its_own():
         assert len(words.label) <= 36
         assert not any(term in words.label.lower() for term in ("gradient", "logit", "attention", "token", "shapley"))
         assert words.sentence.endswith(".")
-    assert list_method_choices(list_usable_methods(load_model("hit-birds")))[0] == (METHODS["hit"].label, "hit")
+    assert list_method_choices(list_usable_methods(load_model("hit-birds")))[0] == (
+        f"{METHODS['hit'].label} (start here)",
+        "hit",
+    )
+
+
+def test_one_method_is_recommended_and_hints_tell_the_others_apart():
+    choices = list_method_choices(["hit", "rollout", "hit-rollout", "attention"])
+    assert [method for label, method in choices if "(start here)" in label] == ["hit"]
+    assert list_method_choices(["occlusion"]) == [(METHODS["occlusion"].label, "occlusion")]
+    hints = [describe_hint(method) for method in METHODS]
+    assert len(set(hints)) == len(METHODS)
+    assert describe_hint("rollout").startswith(METHODS["rollout"].sentence)
+    assert "rollout: " in describe_hint("rollout")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +66,14 @@ def test_every_method_has_words_of_its_own():
 )  # fmt: skip
 def test_shares_do_not_vanish(share, text):
     assert format_percent(share) == text
+
+
+@pytest.mark.parametrize("share", [1.0, 0.99999, 0.99951])
+def test_no_model_is_completely_sure(share):
+    assert format_output(share, "softmax") == "more than 99.9%"
+    assert format_output(1 - share, "sigmoid") == "less than 0.1%"
+    assert format_output(0.5, "softmax") == "50.0%"
+    assert format_output(share, "none") != format_output(share, "softmax")
 
 
 def test_numbers_have_sign_and_share():
@@ -97,8 +119,10 @@ def test_what_a_model_knows():
 
 
 def test_colors_in_words():
-    assert describe_colors(True, "color", "cat") == "Orange patches count toward cat, blue ones against it."
-    assert describe_colors(True, "gray", "cat") == "White patches count toward cat, black ones against it."
+    assert describe_colors(True, "color", "cat") == "Orange patches count in favor of cat, blue patches count against it."
+    assert describe_colors(True, "gray", "cat") == "White patches count in favor of cat, black patches count against it."
+    assert "in favor of the class below the picture," in describe_colors(True, "color", "cat", "dog")
+    assert describe_colors(True, "color", "cat", "cat") == describe_colors(True, "color", "cat")
     assert "yellow" in describe_colors(False, "color", "cat")
     assert "brighter" in describe_colors(False, "gray", "cat")
 

@@ -60,6 +60,7 @@ class ExplainResult:
         classes: Every class, as `ExplainRequest.target` takes it, with its probability; the most probable first.
         offered: Display name of the model, if the service offers it.
         note: How the samples of the photo were windowed; empty if they were not.
+        size: Width and height of the photo itself in pixels; None for those of the copy.
     """
 
     row: SheetRow
@@ -68,6 +69,7 @@ class ExplainResult:
     classes: Sequence[tuple[str, float]] = ()
     offered: str = ""
     note: str = ""
+    size: tuple[int, int] | None = None
 
     @property
     def explanations(self) -> Mapping[str, Explanation]:
@@ -130,7 +132,7 @@ def answer_request(classifier: Classifier, request: ExplainRequest) -> ExplainRe
     box = classifier.preprocessing.visible_box(request.photo.height, request.photo.width)
     row = SheetRow(request.photo, box, explanations, request.title).reduced(MAX_SIDE)
     classes = _rank_classes(explanations[0])
-    return ExplainResult(row, image[None].cpu(), parts, classes, note=read_note(request.photo))
+    return ExplainResult(row, image[None].cpu(), parts, classes, note=read_note(request.photo), size=request.photo.size)
 
 
 def explain_by_chance(classifier: Classifier, side: ExplainResult) -> Explanation:

@@ -88,7 +88,7 @@ def _lay_out_form(service: ExplainService) -> RequestForm:
         list_method_choices(names),
         value=names[:1],
         label="Ways to explain",
-        info="Point at one to see its technical name.",
+        info="Point at one to see what it does, and its technical name.",
         elem_id="vt-methods",
     )
     target = _target_input("Class to explain", "vt-target", classes)

@@ -58,13 +58,12 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
     """
     photos = [_Photo.of(side, f"vt-photo-of-{letter}") for side, letter in zip(sides, "ab", strict=False)]
     labels = side_labels(sides)
-    targets = " or ".join(dict.fromkeys(side.target for side in sides))
     methods = [
         {
             "name": method,
             "words": describe_method(method),
             "term": describe_term(method),
-            "colors": describe_colors(scale.signed, look.palette, targets),
+            "colors": describe_colors(scale.signed, look.palette, *(side.target for side in sides)),
             "legend": _legend(scale, look, sides[0].explanations[method]),
             "figures": [
                 _figure(side, method, photo, scale, look, label)
@@ -203,8 +202,11 @@ def _caption(side: ExplainResult, explanation: Explanation, label: str) -> dict[
         of_class = f" for {side.target}" if describe_method(explanation.method).of_class else ""
         return {"text": f"{label}relevance{of_class}", "score": ""}
     logit, bias = float(explanation.target_logits()[0]), float(explanation.bias[0])
-    patches, constant = format_signed(logit - bias, logit), format_signed(bias, logit)
-    return {"text": label, "score": f"of {side.target} {logit:+.3g} = all patches {patches} and a constant {constant}"}
+    # Shares of a sum in which one part takes away from the other mean nothing to most people.
+    whole = logit if (logit - bias) * bias > 0 else None
+    patches, constant = format_signed(logit - bias, whole), format_signed(bias, whole)
+    score = f"of {side.target}: {logit:+.3g}. All patches together contribute {patches}, and a constant part of the model {constant}."
+    return {"text": label, "score": score}
 
 
 def _grid_table(relevance: Tensor) -> Table | None:

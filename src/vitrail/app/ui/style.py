@@ -5,7 +5,7 @@ The page hides the overlays of Gradio (`.wrap`), which show canceled work as an 
 
 import json
 
-from vitrail.app.plain_words import describe_term
+from vitrail.app.plain_words import describe_hint
 from vitrail.app.ui.templates import MEASURING, START, WAITING, render_status, render_template
 from vitrail.explainers import EXPLAINERS
 
@@ -42,7 +42,7 @@ MARK_JS = f"(shown) => ['{WAITING}', '{MEASURING}'].filter((mark) => (shown || '
 PRINT_JS = "() => { window.print(); }"
 
 LOAD_JS = render_template("load.js").replace(
-    "METHOD_TERMS", json.dumps({method: describe_term(method) for method in EXPLAINERS})
+    "METHOD_TERMS", json.dumps({method: describe_hint(method) for method in EXPLAINERS})
 )
 """Make the status line a live region for screen readers, accept photos that are pasted anywhere on the page, and DICOM files, and show
-the technical names of methods as tooltips."""
+what methods do, and their technical names, as tooltips."""
