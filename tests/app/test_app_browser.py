@@ -360,6 +360,16 @@ DROP = """([bytes, name]) => {
 }"""
 
 
+CUT_ON_PAPER = """() => {
+  const clips = (element) => element && (getComputedStyle(element).overflowY !== 'visible' || clips(element.parentElement));
+  const wide = (element) => element.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
+  const parts = [...document.querySelectorAll('#vt-shown .vt-stack, #vt-shown td')];
+  const cut = parts.filter((part) => part.checkVisibility() && (clips(part.parentElement) || wide(part)));
+  return cut.map((part) => part.outerHTML.slice(0, 100));
+}"""
+"""Pictures and numbers that would be cut off on paper: inside an element that clips, or wider than the sheet."""
+
+
 @pytest.mark.slow
 def test_terms_are_explained_and_nothing_is_lost_on_paper(open_page, bird_file):
     one = open_page(color_scheme="dark")
@@ -380,6 +390,12 @@ def test_terms_are_explained_and_nothing_is_lost_on_paper(open_page, bird_file):
     page.emulate_media(media="print")
     assert page.evaluate(paper) == "rgb(255, 255, 255)"
     assert page.locator("#vt-shown .vt-heat").first.is_visible()
+    assert page.locator("#vt-shown .vt-print").is_visible()
+    page.locator("#vt-shown summary", has_text="Numbers").first.evaluate("(summary) => summary.parentElement.open = true")
+    page.set_viewport_size({"width": 720, "height": 1000})  # A sheet of A4.
+    assert page.evaluate(CUT_ON_PAPER) == []
+    faint = "getComputedStyle(document.querySelector('.vt-unit')).color"
+    assert page.evaluate(faint) == "rgb(0, 0, 0)"
     assert not any(page.locator(name).is_visible() for name in ("#vt-explain", "#vt-look", "#vt-download"))
     page.emulate_media(media="screen")
     one.open("Print or download")

@@ -238,6 +238,11 @@ def test_the_score_is_explained_in_a_sentence(bias, shares):
     )
 
 
+def test_paper_says_what_the_model_knows():
+    page = render_results([explain_bird("hit-birds", "hit"), explain_bird("hit-birds", "hit", index=2)])
+    assert len(re.findall('<p class="vt-print">It knows 9 classes: bar-winged finch.* always names one of them', page)) == 1
+
+
 def test_curves_name_what_loses_to_chance():
     curves = {"hit": make_curves(0.8, 0.1), "random": make_curves(0.5, 0.5)}
     assert "(hit) is better than chance on all 4 curves for this photo." in render_curves([curves])

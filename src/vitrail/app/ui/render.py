@@ -1,6 +1,6 @@
 """HTML of results: heatmaps over photos with their numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from vitrail.app.plain_words import (
     describe_colors,
     describe_confidence,
     describe_method,
+    describe_model,
     describe_term,
     describe_view,
     is_unsure,
@@ -73,7 +74,9 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
         for method, scale in share_scales(sides).items()
     ]
     heads = [_head(side, photo, label) for side, photo, label in zip(sides, photos, labels, strict=True)]
-    return render_template("results.html", photos=photos, sides=heads, methods=methods, terms=TERMS)
+    return render_template(
+        "results.html", photos=photos, sides=heads, methods=methods, terms=TERMS, known=_known_classes(sides[0].explanations)
+    )
 
 
 def side_labels(sides: Sequence[object]) -> list[str]:
@@ -134,6 +137,13 @@ def _head(side: ExplainResult, photo: _Photo, label: str) -> dict[str, Any]:
             (class_title(side, name), format_output(share, side.output), f"{share:.2%}") for name, share in side.classes[:TOP]
         ],
     }
+
+
+def _known_classes(explanations: Mapping[str, Explanation]) -> str:
+    """Say what the model can answer: on paper, the list beside the form is missing."""
+    first = next(iter(explanations.values()))
+    names = [first.class_name(index) for index in range(first.logits.shape[-1])]
+    return describe_model(names, first.output)
 
 
 def _figure(side: ExplainResult, method: str, photo: _Photo, scale: Scale, look: Look, label: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from vitrail.explainers import EXPLAINERS
 
 CSS = render_template("page.css")
 
-HEAD = '<meta name="referrer" content="no-referrer">'
+HEAD = f'<meta name="referrer" content="no-referrer"><style>{render_template("paper.css")}</style>'
+"""With rules for printing that Gradio would confine to what is inside its container, as it does with `CSS`."""
 
 OPACITY_JS = "(share) => { document.querySelector('.gradio-container').style.setProperty('--vt-opacity', share); }"
 
