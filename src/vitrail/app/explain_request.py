@@ -149,6 +149,18 @@ def list_usable_methods(classifier: Classifier) -> list[str]:
     return sorted(usable, key=lambda name: (name != first, name == CONTROL, name))
 
 
+def carry_methods(chosen: Sequence[str], old_default: str, usable: Sequence[str]) -> list[str]:
+    """Return the methods to choose after a change of the model: the chosen ones that it supports, or its default if users chose none.
+
+    Args:
+        chosen: Methods that are chosen.
+        old_default: Default method of the model before.
+        usable: Methods that can explain the new model, its default first.
+    """
+    kept = [] if list(chosen) == [old_default] else [method for method in usable if method in chosen]
+    return kept or list(usable[:1])
+
+
 def list_class_choices(classifier: Classifier) -> list[str]:
     """Return a text per class that `ExplainRequest.target` takes: its name, or its number if it has no unique name."""
     if classifier.output == "embedding":

@@ -75,7 +75,13 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
     ]
     heads = [_head(side, photo, label) for side, photo, label in zip(sides, photos, labels, strict=True)]
     return render_template(
-        "results.html", photos=photos, sides=heads, methods=methods, terms=TERMS, known=_known_classes(sides[0].explanations)
+        "results.html",
+        photos=photos,
+        sides=heads,
+        methods=methods,
+        terms=TERMS,
+        model=sides[0].offered,
+        known=_known_classes(sides[0].explanations),
     )
 
 
