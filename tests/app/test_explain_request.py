@@ -7,7 +7,13 @@ import torch
 from app_requests import draw_bird, explain_bird, load_model
 
 from vitrail.api import explain
-from vitrail.app.explain_request import ExplainRequest, answer_request, list_class_choices, list_usable_methods
+from vitrail.app.explain_request import (
+    ExplainRequest,
+    answer_request,
+    carry_methods,
+    list_class_choices,
+    list_usable_methods,
+)
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.explainers.attention import RawAttention
 from vitrail.explainers.intr import INTRQueries
@@ -57,6 +63,22 @@ def test_methods_that_can_explain_a_model(name, first, other, without):
     assert (names[0], names[-1]) == (first, "random")
     assert other in names
     assert not without & set(names)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kept"),
+    [
+        (["hit"], ["chefer"]),
+        (["hit", "rollout"], ["rollout"]),
+        (["rollout", "chefer"], ["chefer", "rollout"]),
+        (["rollout", "hit-rollout"], ["rollout"]),
+        (["random", "rollout"], ["rollout", "random"]),
+        (["hit-rollout"], ["chefer"]),
+        ([], ["chefer"]),
+    ],
+)
+def test_chosen_methods_stay_if_the_next_model_supports_them(chosen, kept):
+    assert carry_methods(chosen, "hit", ["chefer", "rollout", "random"]) == kept
 
 
 def test_classes_without_a_unique_name_are_chosen_by_number():

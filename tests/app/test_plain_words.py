@@ -8,11 +8,12 @@ from app_requests import explain_bird, load_model, make_curves
 
 from vitrail.app.chance import compare_with_chance
 from vitrail.app.explain_request import list_usable_methods
-from vitrail.app.number_format import format_percent, format_signed
+from vitrail.app.number_format import format_output, format_percent, format_signed
 from vitrail.app.plain_words import (
     METHODS,
     describe_colors,
     describe_confidence,
+    describe_hint,
     describe_model,
     is_unsure,
     list_method_choices,
@@ -39,7 +40,20 @@ def test_every_method_has_words_of_its_own():
         assert len(words.label) <= 36
         assert not any(term in words.label.lower() for term in ("gradient", "logit", "attention", "token", "shapley"))
         assert words.sentence.endswith(".")
-    assert list_method_choices(list_usable_methods(load_model("hit-birds")))[0] == (METHODS["hit"].label, "hit")
+    assert list_method_choices(list_usable_methods(load_model("hit-birds")))[0] == (
+        f"{METHODS['hit'].label} (start here)",
+        "hit",
+    )
+
+
+def test_one_method_is_recommended_and_hints_tell_the_others_apart():
+    choices = list_method_choices(["hit", "rollout", "hit-rollout", "attention"])
+    assert [method for label, method in choices if "(start here)" in label] == ["hit"]
+    assert list_method_choices(["occlusion"]) == [(METHODS["occlusion"].label, "occlusion")]
+    hints = [describe_hint(method) for method in METHODS]
+    assert len(set(hints)) == len(METHODS)
+    assert describe_hint("rollout").startswith(METHODS["rollout"].sentence)
+    assert "rollout: " in describe_hint("rollout")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +66,14 @@ def test_every_method_has_words_of_its_own():
 )  # fmt: skip
 def test_shares_do_not_vanish(share, text):
     assert format_percent(share) == text
+
+
+@pytest.mark.parametrize("share", [1.0, 0.99999, 0.99951])
+def test_no_model_is_completely_sure(share):
+    assert format_output(share, "softmax") == "more than 99.9%"
+    assert format_output(1 - share, "sigmoid") == "less than 0.1%"
+    assert format_output(0.5, "softmax") == "50.0%"
+    assert format_output(share, "none") != format_output(share, "softmax")
 
 
 def test_numbers_have_sign_and_share():
@@ -97,25 +119,64 @@ def test_what_a_model_knows():
 
 
 def test_colors_in_words():
-    assert describe_colors(True, "color", "cat") == "Orange patches count toward cat, blue ones against it."
-    assert describe_colors(True, "gray", "cat") == "White patches count toward cat, black ones against it."
+    assert describe_colors(True, "color", "cat") == "Orange patches count in favor of cat, blue patches count against it."
+    assert describe_colors(True, "gray", "cat") == "White patches count in favor of cat, black patches count against it."
+    assert "in favor of the class below the picture," in describe_colors(True, "color", "cat", "dog")
+    assert describe_colors(True, "color", "cat", "cat") == describe_colors(True, "color", "cat")
     assert "yellow" in describe_colors(False, "color", "cat")
     assert "brighter" in describe_colors(False, "gray", "cat")
 
 
 def test_a_method_that_loses_to_chance_is_named():
-    curves = {"hit": make_curves(0.8, 0.1), "rollout": make_curves(0.4, 0.5), "random": make_curves(0.5, 0.5)}
+    curves = {"hit": make_curves(0.8, 0.1), "rollout": make_curves(0.4, 0.6), "random": make_curves(0.5, 0.5)}
     [loses, better] = compare_with_chance(curves)
-    assert loses.loses
-    assert "(rollout) does no better than chance on this photo" in loses.text
-    assert better == ("Better than chance on this photo: hit.", False)
+    assert loses == (
+        f"{quote('rollout')} (rollout) is better than chance on none of the 4 curves for this photo, and worse on 4. "
+        "Do not rely on this picture.",
+        True,
+    )
+    assert better == (f"{quote('hit')} (hit) is better than chance on all 4 curves for this photo.", False)
     assert compare_with_chance({"hit": curves["hit"]}) == []
     assert compare_with_chance({"random": curves["random"]}) == []
-    curves["grad-cam"] = make_curves(0.9, 0.6)
-    assert compare_with_chance(curves)[-1].text == "Better than chance on this photo: hit, grad-cam (on 2 of 4 curves)."
-    # As good as chance is no better.
-    assert compare_with_chance({"hit": make_curves(0.5, 0.5), "random": curves["random"]})[0].loses
+
+
+@pytest.mark.parametrize(
+    ("areas", "words"),
+    [
+        ((0.9, 0.9, 0.6, 0.4), "is better than chance on 3 of the 4 curves for this photo, and worse on 1."),
+        ((0.5, 0.9, 0.4, 0.4), "is better than chance on 3 of the 4 curves for this photo."),
+        # Far above chance once does not make up for three curves below it.
+        ((0.99, 0.45, 0.55, 0.55), "is better than chance on only 1 of the 4 curves for this photo, and worse on 3. Do not"),
+        ((0.9, 0.9, 0.6, 0.6), "is better than chance on only 2 of the 4 curves for this photo, and worse on 2. Do not"),
+        # Differences that do not matter count as neither.
+        ((0.504, 0.504, 0.496, 0.496), "is better than chance on none of the 4 curves for this photo. Do not"),
+        ((0.496, 0.9, 0.1, 0.1), "is better than chance on 3 of the 4 curves for this photo."),
+    ],
+)
+def test_curves_are_counted_one_by_one(areas, words):
+    names = ("insertion_zero", "insertion_blur", "deletion_zero", "deletion_blur")
+    flat = make_curves(0.5, 0.5)
+    heights = torch.tensor([areas[names.index(name)] for name in flat.names])
+    curves = replace(flat, scores=heights[None, :, None].expand(1, -1, 5))
+    [sentence] = compare_with_chance({"grad-cam": curves, "random": make_curves(0.5, 0.5)})
+    assert words in sentence.text
+    assert sentence.loses == ("Do not" in words)
+
+
+def test_numbers_without_probabilities_are_compared_by_their_range():
+    chance = make_curves(50.0, 50.0)
+    assert (
+        "none of the 4 curves"
+        in compare_with_chance({"hit": chance, "random": replace(chance, ends=chance.scores[..., :2])})[0].text
+    )
+    wide = replace(chance, ends=torch.tensor([[[0.0, 100.0]] * 4]))
+    assert "none of the 4 curves" in compare_with_chance({"hit": make_curves(50.4, 49.6), "random": wide})[0].text
+    assert "all 4 curves" in compare_with_chance({"hit": make_curves(50.6, 49.4), "random": wide})[0].text
 
 
 def test_undefined_curves_say_nothing():
     assert compare_with_chance({"hit": make_curves(float("nan"), 0.1), "random": make_curves(0.5, 0.5)}) == []
+
+
+def quote(method):
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{METHODS[method].label}\N{RIGHT DOUBLE QUOTATION MARK}"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from app_requests import draw_bird, explain_bird, load_model
 from PIL import Image
+from samples import noisy_photo
 
 from vitrail.app.curves import Progress
 from vitrail.app.limits import Limits
@@ -158,15 +159,19 @@ def test_previews_have_the_pixels_that_are_explained(service, tmp_path, name):
     assert original.note == preview.note == note
 
 
+def test_a_photo_of_a_single_value_is_described(service, tmp_path):
+    Image.fromarray(np.full((96, 96), 700, np.uint16)).save(tmp_path / "flat.png")
+    assert service.preview(tmp_path / "flat.png")[1] == "All its pixels have the same value"
+
+
 def test_previews_are_for_photos_that_browsers_do_not_show(service, tmp_path):
     (tmp_path / "text.png").write_bytes(b"no image")
     assert service.preview(tmp_path / "1.png") is None
-    assert service.preview(tmp_path / "text.png") is None  # Explaining it reports the error.
     assert service.preview(None) is None
-    for photo in ("/etc/passwd", "a\0b"):
+    for photo in ("/etc/passwd", "a\0b", tmp_path / "text.png"):  # Refused as soon as they are chosen.
         with pytest.raises(ImageError):
             service.preview(photo)
-    Image.new("RGB", (96, 96)).save(tmp_path / "color.tif")
-    small = replace(service, limits=Limits(num_bytes=100_000, num_stored=10))
+    noisy_photo(0).save(tmp_path / "color.tif")
+    small = replace(service, limits=Limits(num_stored=10))
     assert small.preview(tmp_path / "color.tif") is None
     assert service.preview(tmp_path / "color.tif")[1] == ""

@@ -23,7 +23,7 @@ class BrowserPage:
         self.page.set_input_files(f"{where} input[type=file]", str(path))
         self.page.wait_for_selector(f"{where} img")
         if self.page.locator("#vt-shown .vt-results").count():
-            self.page.wait_for_selector("#vt-shown .vt-stale")
+            self.page.wait_for_selector("#vt-notice p")
 
     def choose(self, name: str, value: str) -> None:
         box = self.page.get_by_label(name, exact=True)
@@ -62,6 +62,11 @@ class BrowserPage:
 
     def wait_for_status(self, words: str) -> None:
         self.page.wait_for_function("(words) => document.querySelector('#vt-status').innerText.includes(words)", arg=words)
+
+    def wait_for_notice(self, words: str) -> None:
+        """Wait for the beginning of the notice above the result; an empty text waits until there is none."""
+        check = "(words) => { const now = document.querySelector('#vt-notice').innerText; return words ? now.startsWith(words) : !now; }"
+        self.page.wait_for_function(check, arg=words)
 
     def measure_curves(self) -> None:
         self.open("Is the explanation right?")

@@ -4,9 +4,14 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import NamedTuple
 
+import torch
+
 from vitrail.app.plain_words import describe_method
 from vitrail.metrics import Curves
 from vitrail.metrics.statistics import CONTROL
+
+NEGLIGIBLE = 0.005
+"""Difference of two areas that does not matter, as a share of the range of the scores."""
 
 
 class Comparison(NamedTuple):
@@ -22,7 +27,7 @@ class Comparison(NamedTuple):
 
 
 def compare_with_chance(curves: Mapping[str, Curves]) -> list[Comparison]:
-    """Say which methods do no better than patches in random order, and which do.
+    """Say of every method on how many curves it does better than patches in random order; warn unless it does on most of them.
 
     Args:
         curves: By method, of one photo; without those of the control, or of any other method, there is nothing to say.
@@ -30,28 +35,33 @@ def compare_with_chance(curves: Mapping[str, Curves]) -> list[Comparison]:
     if CONTROL not in curves:
         return []
     gains = {method: _gains(measured, curves[CONTROL]) for method, measured in curves.items() if method != CONTROL}
-    sentences = [
-        Comparison(
-            f"\N{LEFT DOUBLE QUOTATION MARK}{describe_method(method).label}\N{RIGHT DOUBLE QUOTATION MARK} ({method}) does no better than "
-            "chance on this photo: patches in random order change the model's answer just as much. Do not rely on this picture.",
-            loses=True,
-        )
-        for method, gain in gains.items()
-        if isfinite(sum(gain)) and sum(gain) <= 0
-    ]
-    if better := [_name(method, gain) for method, gain in gains.items() if sum(gain) > 0]:
-        sentences.append(Comparison(f"Better than chance on this photo: {', '.join(better)}.", loses=False))
-    return sentences
+    sentences = [_compare(method, gain) for method, gain in gains.items() if isfinite(sum(gain))]
+    return sorted(sentences, key=lambda sentence: not sentence.loses)
 
 
 def _gains(curves: Curves, chance: Curves) -> list[float]:
-    """Return by how much each AUC of the protocol is better than that of the control."""
+    """Return by how much the area under each curve is better than that of the control, as a share of the range of the scores."""
     own, control = curves.summary(), chance.summary()
     signs = {curve.name: 1 if curve.better == "higher" else -1 for curve in curves.protocol.curves}
-    return [sign * (own[name] - control[name]) for name, sign in signs.items()]
+    span = _range(curves, chance)
+    return [sign * (own[name] - control[name]) / span for name, sign in signs.items()]
 
 
-def _name(method: str, gains: list[float]) -> str:
-    """Name a method that is better on average, and on how many curves it is if not on all."""
-    num_better = sum(gain > 0 for gain in gains)
-    return method if num_better == len(gains) else f"{method} (on {num_better} of {len(gains)} curves)"
+def _range(*measured: Curves) -> float:
+    """Return the range of scores: 1 for probabilities, even where all curves are flat; else that of the measured numbers."""
+    scores = torch.cat([values.flatten() for curves in measured for values in (curves.scores, curves.ends)])
+    scores = scores[scores.isfinite()]
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+    return 1.0 if low >= 0 and high <= 1 else (high - low) or 1.0
+
+
+def _compare(method: str, gains: list[float]) -> Comparison:
+    num_better, num_worse = sum(gain > NEGLIGIBLE for gain in gains), sum(gain < -NEGLIGIBLE for gain in gains)
+    total, loses = len(gains), 2 * num_better <= len(gains)
+    name = f"\N{LEFT DOUBLE QUOTATION MARK}{describe_method(method).label}\N{RIGHT DOUBLE QUOTATION MARK} ({method})"
+    counted = {0: f"none of the {total} curves", total: f"all {total} curves"}.get(
+        num_better, f"{'only ' if loses else ''}{num_better} of the {total} curves"
+    )
+    worse = f", and worse on {num_worse}" if num_worse else ""
+    advice = " Do not rely on this picture." if loses else ""
+    return Comparison(f"{name} is better than chance on {counted} for this photo{worse}.{advice}", loses)

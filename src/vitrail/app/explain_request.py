@@ -60,6 +60,7 @@ class ExplainResult:
         classes: Every class, as `ExplainRequest.target` takes it, with its probability; the most probable first.
         offered: Display name of the model, if the service offers it.
         note: How the samples of the photo were windowed; empty if they were not.
+        size: Width and height of the photo itself in pixels; None for those of the copy.
     """
 
     row: SheetRow
@@ -68,6 +69,7 @@ class ExplainResult:
     classes: Sequence[tuple[str, float]] = ()
     offered: str = ""
     note: str = ""
+    size: tuple[int, int] | None = None
 
     @property
     def explanations(self) -> Mapping[str, Explanation]:
@@ -130,7 +132,7 @@ def answer_request(classifier: Classifier, request: ExplainRequest) -> ExplainRe
     box = classifier.preprocessing.visible_box(request.photo.height, request.photo.width)
     row = SheetRow(request.photo, box, explanations, request.title).reduced(MAX_SIDE)
     classes = _rank_classes(explanations[0])
-    return ExplainResult(row, image[None].cpu(), parts, classes, note=read_note(request.photo))
+    return ExplainResult(row, image[None].cpu(), parts, classes, note=read_note(request.photo), size=request.photo.size)
 
 
 def explain_by_chance(classifier: Classifier, side: ExplainResult) -> Explanation:
@@ -145,6 +147,18 @@ def list_usable_methods(classifier: Classifier) -> list[str]:
     first = default_method(classifier)
     usable = [name for name in usable_methods(classifier) if name != CEILING]
     return sorted(usable, key=lambda name: (name != first, name == CONTROL, name))
+
+
+def carry_methods(chosen: Sequence[str], old_default: str, usable: Sequence[str]) -> list[str]:
+    """Return the methods to choose after a change of the model: the chosen ones that it supports, or its default if users chose none.
+
+    Args:
+        chosen: Methods that are chosen.
+        old_default: Default method of the model before.
+        usable: Methods that can explain the new model, its default first.
+    """
+    kept = [] if list(chosen) == [old_default] else [method for method in usable if method in chosen]
+    return kept or list(usable[:1])
 
 
 def list_class_choices(classifier: Classifier) -> list[str]:

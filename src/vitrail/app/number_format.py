@@ -10,8 +10,11 @@ MAX_SHARE = 10.0
 
 
 def format_output(value: float, output: Output) -> str:
-    """Format a number of a model: a probability in percent, any other value with four figures."""
-    return format_percent(value) if has_probabilities(output) else format_value(value, output)
+    """Format a number of a model: a probability in percent, which never is complete, any other value with four figures."""
+    if not has_probabilities(output):
+        return format_value(value, output)
+    # Rounding makes a probability 0 or 1, but no model is completely sure.
+    return "more than 99.9%" if value > 1 - SMALLEST else "less than 0.1%" if value < SMALLEST else format_percent(value)
 
 
 def format_percent(share: float) -> str:

@@ -97,6 +97,12 @@ def needs_preview(path: str | Path, folder: Path) -> bool:
         return False
 
 
+def describe_samples(photo: Image.Image) -> str:
+    """Return the note about the window of a photo; that it has none if all its pixels are equal; empty for others without a note."""
+    flat = all(channel.getextrema()[0] == channel.getextrema()[1] for channel in photo.split())
+    return read_note(photo) or ("All its pixels have the same value" if flat else "")
+
+
 def write_preview(photo: Image.Image, name: str, folder: Path, limits: Limits) -> Path | None:
     """Write an opened photo as PNG into a new folder; None if the file would be larger than an upload may be.
 

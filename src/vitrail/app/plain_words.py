@@ -115,9 +115,17 @@ def describe_term(method: str) -> str:
     return f"{method}: {summarize(method)}"
 
 
+def describe_hint(method: str) -> str:
+    """Return what a method does, in plain words and by its technical name, for tooltips."""
+    return f"{describe_method(method).sentence} ({describe_term(method).removesuffix('.')}.)"
+
+
 def list_method_choices(methods: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the labels of methods with their names, as lists of choices take them."""
-    return [(describe_method(method).label, method) for method in methods]
+    """Return the labels of methods with their names, as lists of choices take them; the first of several is recommended."""
+    labels = [describe_method(method).label for method in methods]
+    if len(labels) > 1:
+        labels[0] += " (start here)"
+    return list(zip(labels, methods, strict=True))
 
 
 def describe_model(classes: Sequence[str], output: Output) -> str:
@@ -175,22 +183,25 @@ def describe_view(side: ExplainResult, *, cropped: bool) -> str:
     """
     text = "The model sees the framed part" if cropped else "The model sees all of it"
     left, top, right, bottom = side.row.box
-    (width, height), (rows, cols) = (right - left, bottom - top), side.image.shape[-2:]
+    # Of the photo itself: its copy may be too small where the photo is not.
+    across, down = side.size or side.row.photo.size
+    width, height = (right - left) * across / side.row.photo.width, (bottom - top) * down / side.row.photo.height
+    rows, cols = side.image.shape[-2:]
     if max(cols / width, rows / height) >= ENLARGED:
-        return f"{text}, but it has {side.row.photo.width}x{side.row.photo.height} pixels only: too few to tell much."
+        return f"{text}, but it has {across}x{down} pixels only: too few to tell much."
     stretch = (cols / width) / (rows / height)
     if max(stretch, 1 / stretch) >= SQUEEZED:
         return f"{text}, squeezed to {cols}x{rows} pixels."
     return f"{text}."
 
 
-def describe_colors(signed: bool, palette: str, target: str) -> str:
-    """Say what the colors of a heatmap mean.
+def describe_colors(signed: bool, palette: str, *targets: str) -> str:
+    """Say what the colors of heatmaps mean.
 
     Args:
         signed: Whether patches can count against the class.
-        palette: Of the heatmap: "color" or "gray".
-        target: The explained class.
+        palette: Of the heatmaps: "color" or "gray".
+        targets: The explained class of every heatmap.
     """
     if not signed:
         return (
@@ -199,4 +210,5 @@ def describe_colors(signed: bool, palette: str, target: str) -> str:
             else "The brighter a patch, the more it counts."
         )
     first, second = ("Orange", "blue") if palette == "color" else ("White", "black")
-    return f"{first} patches count toward {target}, {second} ones against it."
+    explained = targets[0] if len(set(targets)) == 1 else "the class below the picture"
+    return f"{first} patches count in favor of {explained}, {second} patches count against it."

@@ -12,7 +12,7 @@ from vitrail.api.loading import load
 from vitrail.app.cleanup import drop_idle_sessions, repeat_cleanup
 from vitrail.app.environment import LOOPBACK, large_memory_blocks, offline_environment
 from vitrail.app.hosts import AllowedHosts, list_allowed_hosts
-from vitrail.app.limits import Limits
+from vitrail.app.limits import MEGABYTE, Limits
 from vitrail.app.log_limits import limited_logs
 from vitrail.app.model_pool import ModelPool
 from vitrail.app.pending_results import PendingResults
@@ -130,7 +130,8 @@ def _launch(
             prevent_thread_lock=True,
             quiet=True,
             show_error=False,
-            max_file_size=limits.num_bytes,
+            # Gradio's message counts in 1,048,576 bytes: it has to name the same number as ours.
+            max_file_size=limits.num_bytes * 2**20 // MEGABYTE,
             allowed_paths=[],
             state_session_capacity=MAX_SESSIONS,
             footer_links=[],

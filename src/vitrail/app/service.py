@@ -20,12 +20,11 @@ from vitrail.app.explain_request import (
 )
 from vitrail.app.limits import Limits
 from vitrail.app.model_pool import ModelPool
-from vitrail.app.photos import needs_preview, open_upload, write_preview
+from vitrail.app.photos import describe_samples, needs_preview, open_upload, write_preview
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.core.listing import shorten_middle
 from vitrail.core.outputs import Output
 from vitrail.core.registry import unknown_name
-from vitrail.datasets.windowing import read_note
 from vitrail.metrics import PROTOCOLS, Curves
 from vitrail.metrics.statistics import CONTROL
 
@@ -126,7 +125,7 @@ class ExplainService:
             return replace(answer_request(classifier, request), offered=model)
 
     def preview(self, photo: str | Path | None) -> tuple[Path, str] | None:
-        """Convert a photo that browsers cannot show to a PNG file with the same pixels.
+        """Check a photo, and convert one that browsers cannot show to a PNG file with the same pixels.
 
         Args:
             photo: File of an upload.
@@ -139,12 +138,14 @@ class ExplainService:
             VitrailError: The photo cannot be read.
         """
         _check_photo(photo)
-        if not photo or self.uploads is None or not needs_preview(photo, self.uploads):
+        if not photo or self.uploads is None:
             return None
         opened = self._open(photo)
+        if not needs_preview(photo, self.uploads):
+            return None
         name = Path(photo).name
         path = write_preview(opened, name if name.lower().endswith(".png") else f"{name}.png", self.uploads, self.limits)
-        return None if path is None else (path, read_note(opened))
+        return None if path is None else (path, describe_samples(opened))
 
     def _open(self, photo: Any) -> Image.Image:
         with self._decoding:

@@ -207,13 +207,45 @@ def test_the_part_that_the_model_sees_is_framed():
 def test_photos_that_look_different_to_the_model_are_named(size, text):
     side = explain_bird("hit-birds", "hit")
     photo = Image.new("RGB", size)
-    changed = replace(side, row=replace(side.row, photo=photo, box=(0.0, 0.0, float(size[0]), float(size[1]))))
+    changed = replace(side, size=size, row=replace(side.row, photo=photo, box=(0.0, 0.0, float(size[0]), float(size[1]))))
     assert describe_view(changed, cropped=False) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        ((3000, 60), "The model sees all of it, squeezed to 96x96 pixels."),
+        ((3000, 20), "The model sees all of it, but it has 3000x20 pixels only: too few to tell much."),
+    ],
+)
+def test_the_size_of_a_long_photo_is_that_of_the_file(size, text):
+    side = answer_request(load_model("hit-birds"), ExplainRequest(Image.new("RGB", size), ("hit",)))
+    assert max(side.row.photo.size) < 3000
+    assert describe_view(side, cropped=False) == text
+
+
+@pytest.mark.parametrize(("bias", "shares"), [(0.25, True), (-0.25, False)])
+def test_the_score_is_explained_in_a_sentence(bias, shares):
+    side = explain_bird("hit-birds", "hit")
+    one = side.explanations["hit"]
+    logits = torch.zeros_like(one.logits)
+    logits[0, one.targets[0]] = 1.0
+    changed = replace(side, row=replace(side.row, explanations=[replace(one, logits=logits, bias=torch.tensor([bias]))]))
+    text = re.sub("<[^>]+>", "", render_results([changed]).partition("<figcaption>")[2].partition("</figcaption>")[0])
+    patches, constant = ("+0.75 (75.0%)", "+0.25 (25.0%)") if shares else ("+1.25", "-0.25")
+    assert (
+        f"of {side.target}: +1. All patches together contribute {patches}, and a constant part of the model {constant}." in text
+    )
+
+
+def test_paper_says_what_the_model_knows():
+    page = render_results([explain_bird("hit-birds", "hit"), explain_bird("hit-birds", "hit", index=2)])
+    assert len(re.findall('<p class="vt-print">It knows 9 classes: bar-winged finch.* always names one of them', page)) == 1
 
 
 def test_curves_name_what_loses_to_chance():
     curves = {"hit": make_curves(0.8, 0.1), "random": make_curves(0.5, 0.5)}
-    assert "Better than chance on this photo: hit." in render_curves([curves])
+    assert "(hit) is better than chance on all 4 curves for this photo." in render_curves([curves])
     swapped = render_curves([{"hit": curves["random"], "random": curves["hit"]}])
     assert len(Tags(swapped).find("p", "vt-warning")) == 1
-    assert "(hit) does no better than chance on this photo" in swapped
+    assert "(hit) is better than chance on none of the 4 curves for this photo, and worse on 4." in swapped

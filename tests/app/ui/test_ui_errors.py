@@ -5,6 +5,7 @@ import pytest
 gr = pytest.importorskip("gradio", reason="needs the extra app")
 
 from vitrail.app.ui.errors import UNEXPECTED, raise_gradio_errors, show_errors, show_stream_errors  # noqa: E402
+from vitrail.app.ui.plain_errors import say_plainly  # noqa: E402
 from vitrail.core.errors import VitrailError  # noqa: E402
 
 STATUS, RESULTS, CURVES = "status", "results", "curves"
@@ -16,7 +17,7 @@ def fail(error):
 
 @pytest.mark.parametrize(
     ("error", "message"),
-    [(VitrailError("expected <a>, got b"), "expected &lt;a&gt;, got b"), (OSError("/secret"), UNEXPECTED)],
+    [(VitrailError("expected <a>, got b"), "Expected &lt;a&gt;, got b."), (OSError("/secret"), say_plainly(UNEXPECTED))],
 )
 def test_errors_are_shown_in_the_status_and_nothing_else_changes(error, message, caplog):
     status, results = show_errors(lambda: fail(error), [STATUS, RESULTS], STATUS)()
@@ -38,7 +39,7 @@ def test_failed_stream_removes_its_progress():
     assert first == (1, "bar", "Measuring")
     assert last[0] == gr.skip()
     assert last[1] == ""
-    assert "no more" in last[2]
+    assert "No more." in last[2]
 
 
 def test_api_clients_get_messages_too():

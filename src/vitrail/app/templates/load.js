@@ -1,11 +1,27 @@
 () => {
-  const line = document.querySelector('#vt-status');
-  line.setAttribute('role', 'status'); line.setAttribute('aria-live', 'polite');
-  const isDicom = (file) => /\.dcm$/i.test(file.name) || (!file.type && !file.name.includes('.'));
-  // Gradio accepts files by their type, which browsers do not know of DICOM.
+  for (const name of ['#vt-status', '#vt-notice']) {
+    const line = document.querySelector(name);
+    line.setAttribute('role', 'status'); line.setAttribute('aria-live', 'polite');
+  }
+  // What differs from the result on the page, and what differed when another one was requested: the photo, the model.
+  window.vitrail = {
+    changed: new Set(), requested: new Set(),
+    change(part, differs = true) { this.changed[differs ? 'add' : 'delete'](part); return this.notice(); },
+    request() { this.changed.forEach((part) => this.requested.add(part)); this.changed.clear(); },
+    finish(succeeded) {
+      if (!succeeded) this.requested.forEach((part) => this.changed.add(part));
+      this.requested.clear(); return this.notice(!succeeded);
+    },
+    notice(failed = false) {
+      if (!document.querySelector('#vt-shown .vt-results') || !this.changed.size) return '';
+      return (failed ? FAILED : OUTDATED).replace('PARTS', ['photo', 'model'].filter((part) => this.changed.has(part)).join(' and '));
+    },
+  };
+  const isForeign = (file) => !file.type.startsWith('image/');
+  // Gradio refuses files whose type is no image, in words of its own; the server reads DICOM, and says what else it cannot read.
   const asImages = (files) => {
     const given = new DataTransfer();
-    for (const file of files) given.items.add(isDicom(file) ? new File([file], file.name, { type: 'image/dicom' }) : file);
+    for (const file of files) given.items.add(isForeign(file) ? new File([file], file.name, { type: 'image/dicom' }) : file);
     return given.files;
   };
   const give = (files, where) => {
@@ -22,13 +38,13 @@
   }, true);
   document.addEventListener('change', (event) => {
     const input = event.target;
-    if (place(event) && input.type === 'file' && [...input.files].some((file) => isDicom(file) && !file.type.startsWith('image/'))) {
+    if (place(event) && input.type === 'file' && [...input.files].some(isForeign)) {
       input.files = asImages(input.files);
     }
   }, true);
   document.addEventListener('drop', (event) => {
     const files = [...(event.dataTransfer?.files || [])], where = place(event);
-    if (!where || !files.some(isDicom) || !give(asImages(files), where)) return;
+    if (!where || !files.some(isForeign) || !give(asImages(files), where)) return;
     event.preventDefault(); event.stopPropagation();
   }, true);
   // Photos that cannot be shown are reported as a message; the browser would add the sign of a broken picture.

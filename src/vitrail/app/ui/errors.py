@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from vitrail.app.ui.plain_errors import say_plainly
 from vitrail.app.ui.templates import render_error
 from vitrail.core.errors import VitrailError
 
@@ -82,5 +83,5 @@ def public_message(error: Exception) -> str:
 
 
 def _error_updates(error: Exception, outputs: Sequence[Any], status: Any) -> list[Any]:
-    message = render_error(public_message(error))
+    message = render_error(say_plainly(public_message(error)))
     return [message if output is status else gr.skip() for output in outputs]

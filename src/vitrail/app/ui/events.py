@@ -9,28 +9,23 @@ from typing import Any
 import gradio as gr
 
 from vitrail.app.downloads import write_downloads
-from vitrail.app.endpoints import NUM_WORKERS, QUEUE, register_endpoints
+from vitrail.app.endpoints import register_endpoints
 from vitrail.app.explain_request import PREDICTED, TOP, ExplainResult
 from vitrail.app.number_format import format_output
-from vitrail.app.photos import list_examples
-from vitrail.app.plain_words import list_method_choices
 from vitrail.app.service import ExplainService
 from vitrail.app.temporary_files import TemporaryFolders
+from vitrail.app.ui.choices import connect_choices
 from vitrail.app.ui.errors import show_errors, show_stream_errors
-from vitrail.app.ui.layout import RequestForm, ResultView, lay_out_page, render_known, write_examples
+from vitrail.app.ui.layout import RequestForm, ResultView, lay_out_page, write_examples
+from vitrail.app.ui.queueing import QUIET, REFUSED, WORK, report_refusals
 from vitrail.app.ui.render import Look, render_results
 from vitrail.app.ui.render_curves import render_curves
-from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, NEW_PHOTO_JS, NEW_RESULT_JS, OPACITY_JS, WAITING_JS
+from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, NEW_RESULT_JS, OPACITY_JS, WAITING_JS
 from vitrail.app.ui.templates import MEASURING, WAITING, render_error, render_progress, render_status
 from vitrail.core.errors import VitrailError
 from vitrail.metrics import Curves
 
-NO_RESULT = "expected an explained photo, got none; press Explain first"
-REFUSED = "the server did not accept the request: too many wait, or an upload was removed already; try again in a moment"
-
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-# The last request counts, also while a result is on its way.
-WORK: dict[str, Any] = {**QUIET, "concurrency_id": QUEUE, "concurrency_limit": NUM_WORKERS, "trigger_mode": "always_last"}
+NO_RESULT = "There is no result yet. Press Explain first."
 
 MeasuredResults = tuple[list[ExplainResult], list[dict[str, Curves]]]
 """Results, and their curves by side and method."""
@@ -50,7 +45,7 @@ def build_page(service: ExplainService, folders: TemporaryFolders) -> gr.Blocks:
         download_folder = gr.State(None, time_to_live=keep, delete_callback=_remove_folder)
         measuring = _connect_curves(service, view, results, measured)
         _connect_explain(service, form, view, results, measured, measuring)
-        _connect_choices(service, form, view, results, dict(examples))
+        connect_choices(service, form, view, results, dict(examples))
         _connect_look(view, results)
         _connect_downloads(service, folders, view, results, measured, download_folder)
         page.load(None, js=LOAD_JS, api_visibility="private")
@@ -83,72 +78,12 @@ def _connect_explain(
     form.explain.click(None, None, view.status, js=BUSY_JS, **QUIET)
     # A new result cancels the curves of the old one.
     explaining = form.explain.click(show_errors(submit, outputs, view.status), inputs, outputs, cancels=[measuring], **WORK)
-    _report_refusals(view.status, explaining)
-    explaining.then(None, view.status, None, js=NEW_RESULT_JS, **QUIET)
+    report_refusals(view.status, explaining)
+    explaining.then(None, view.status, view.notice, js=NEW_RESULT_JS, **QUIET)
     # If the request failed, remove the progress of the curves that it canceled.
     explaining.then(
         lambda mark: "" if MEASURING in (mark or "") else gr.skip(), view.curves, view.curves, js=MARK_JS, queue=False, **QUIET
     )
-
-
-def _connect_choices(
-    service: ExplainService, form: RequestForm, view: ResultView, results: gr.State, examples: dict[str, str]
-) -> None:
-    def change_model(model: str, message: str = "is ready") -> tuple[Any, ...]:
-        methods, target = service.list_methods(model), reset_target(model)
-        choices = gr.update(choices=list_method_choices(methods), value=methods[:1])
-        return choices, target, target, render_known(service, model), render_status(f"{model} {message}."), model
-
-    def reset_target(model: str) -> Any:
-        return gr.update(choices=[PREDICTED, *service.list_classes(model)], value=PREDICTED)
-
-    def change_photo(sides: list[ExplainResult] | None, model: str) -> Any:
-        # A target that was chosen for an explained photo is not meant for the next one; one that was chosen before any is.
-        return reset_target(model) if sides else gr.skip()
-
-    def choose_example(name: str, model: str) -> tuple[Any, Any]:
-        if name not in examples:
-            return None, gr.skip()
-        return examples[name], list_examples()[name].choose_model(model, service.pool.names)
-
-    def follow_example(model: str, shown: str, sides: list[ExplainResult] | None) -> tuple[Any, ...]:
-        if model != shown:
-            return change_model(model, "was selected, because it knows what this photo shows")
-        return gr.skip(), change_photo(sides, model), *[gr.skip()] * 4
-
-    def convert_photo(photo: str | None) -> tuple[Any, Any]:
-        preview = service.preview(photo)
-        if preview is None:
-            return None, gr.skip()
-        path, note = preview
-        return (photo, str(path)), render_status(f"The photo was converted to be shown. {note}".strip().removesuffix(".") + ".")
-
-    def show_photo(photo: str | None, conversion: tuple[str, str] | None) -> str | None:
-        return conversion[1] if conversion and conversion[0] == photo else photo
-
-    # The model whose methods and classes are listed.
-    shown = gr.State(service.pool.names[0])
-    outputs = [form.methods, form.target, form.target_b, form.known, view.status, shown]
-    # `select`, since Gradio sends `input` also when the focus leaves a list.
-    choosing = form.model.select(
-        show_errors(lambda model: change_model(model), outputs, view.status), form.model, outputs, **WORK
-    )
-    # Photo and model at once, so that Explain never takes the photo with another model; loading the model may take a while.
-    chosen = form.example.input(choose_example, [form.example, form.model], [form.photo, form.model], **QUIET)
-    following = chosen.then(show_errors(follow_example, outputs, view.status), [form.model, shown, results], outputs, **WORK)
-    _report_refusals(view.status, choosing, chosen, following)
-    form.photo.input(lambda: None, None, form.example, **QUIET)
-    _report_refusals(view.status, form.photo.input(change_photo, [results, form.model], form.target, **QUIET))
-    for photo in (form.photo, form.photo_b):
-        conversion = gr.State(None, time_to_live=service.limits.keep_seconds)
-        outputs = [conversion, view.status]
-        converting = photo.input(show_errors(convert_photo, outputs, view.status), photo, outputs, **WORK)
-        # Only after conversions: an answer about one photo would take the place of the next, if that was chosen in the meantime.
-        # Always a file, never an update: after one, Gradio would build the component anew and decode files of any size by itself.
-        showing = conversion.change(show_photo, [photo, conversion], photo, **QUIET)
-        _report_refusals(view.status, converting, showing)
-    gr.on([form.example.input, form.photo.input, form.photo_b.input], None, view.status, view.status, js=NEW_PHOTO_JS, **QUIET)
-    gr.on([form.photo_b.upload, form.target_b.select], None, None, form.compare, js="() => true", **QUIET)
 
 
 def _connect_look(view: ResultView, results: gr.State) -> None:
@@ -224,13 +159,7 @@ def _connect_downloads(
     inputs = [results, measured, download_folder, view.opacity, view.palette]
     outputs = [download_folder, view.files, view.status]
     preparing = view.prepare.click(show_errors(prepare, outputs, view.status), inputs, outputs, **WORK)
-    _report_refusals(view.status, preparing)
-
-
-def _report_refusals(status: gr.HTML, *events: Any) -> None:
-    """Show an error if an event never reaches its handler, whose own errors `show_errors` shows."""
-    for event in events:
-        event.failure(lambda: render_error(REFUSED), None, status, queue=False, **QUIET)
+    report_refusals(view.status, preparing)
 
 
 def _list_choices(side: ExplainResult) -> list[str | tuple[str, str]]:

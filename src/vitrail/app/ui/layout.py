@@ -33,6 +33,7 @@ class ResultView(NamedTuple):
     """Components that show the result, change its look, measure curves and offer downloads."""
 
     status: gr.HTML
+    notice: gr.HTML
     opacity: gr.Slider
     palette: gr.Radio
     smooth: gr.Checkbox
@@ -88,7 +89,7 @@ def _lay_out_form(service: ExplainService) -> RequestForm:
         list_method_choices(names),
         value=names[:1],
         label="Ways to explain",
-        info="Point at one to see its technical name.",
+        info="Point at one to see what it does, and its technical name.",
         elem_id="vt-methods",
     )
     target = _target_input("Class to explain", "vt-target", classes)
@@ -106,6 +107,7 @@ def _lay_out_view() -> ResultView:
         opacity = gr.Slider(0, 1, 0.75, step=0.05, label="Opacity", elem_id="vt-opacity")
         palette = gr.Radio(["color", "gray"], value="color", label="Colors", elem_id="vt-palette")
         smooth = gr.Checkbox(label="Blend patches", elem_id="vt-smooth")
+    notice = gr.HTML(elem_id="vt-notice")
     results = gr.HTML(elem_id="vt-shown")
     with gr.Accordion("Is the explanation right? Test it", open=False, elem_id="vt-curves"):
         gr.HTML(render_template("curves_lead.html", terms=TERMS))
@@ -117,7 +119,7 @@ def _lay_out_view() -> ResultView:
         gr.Button("Print, or save as PDF", elem_id="vt-print").click(None, None, None, js=PRINT_JS, api_visibility="private")
         prepare = gr.Button("Prepare sheet (PNG), arrays (npz) and page (HTML)", elem_id="vt-prepare")
         files = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="vt-files")
-    return ResultView(status, opacity, palette, smooth, results, measure, cancel, curves, prepare, files)
+    return ResultView(status, notice, opacity, palette, smooth, results, measure, cancel, curves, prepare, files)
 
 
 def _photo_input(label: str, element: str, height: int) -> gr.Image:

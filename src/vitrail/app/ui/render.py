@@ -1,6 +1,6 @@
 """HTML of results: heatmaps over photos with their numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from vitrail.app.plain_words import (
     describe_colors,
     describe_confidence,
     describe_method,
+    describe_model,
     describe_term,
     describe_view,
     is_unsure,
@@ -58,13 +59,12 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
     """
     photos = [_Photo.of(side, f"vt-photo-of-{letter}") for side, letter in zip(sides, "ab", strict=False)]
     labels = side_labels(sides)
-    targets = " or ".join(dict.fromkeys(side.target for side in sides))
     methods = [
         {
             "name": method,
             "words": describe_method(method),
             "term": describe_term(method),
-            "colors": describe_colors(scale.signed, look.palette, targets),
+            "colors": describe_colors(scale.signed, look.palette, *(side.target for side in sides)),
             "legend": _legend(scale, look, sides[0].explanations[method]),
             "figures": [
                 _figure(side, method, photo, scale, look, label)
@@ -74,7 +74,15 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
         for method, scale in share_scales(sides).items()
     ]
     heads = [_head(side, photo, label) for side, photo, label in zip(sides, photos, labels, strict=True)]
-    return render_template("results.html", photos=photos, sides=heads, methods=methods, terms=TERMS)
+    return render_template(
+        "results.html",
+        photos=photos,
+        sides=heads,
+        methods=methods,
+        terms=TERMS,
+        model=sides[0].offered,
+        known=_known_classes(sides[0].explanations),
+    )
 
 
 def side_labels(sides: Sequence[object]) -> list[str]:
@@ -135,6 +143,13 @@ def _head(side: ExplainResult, photo: _Photo, label: str) -> dict[str, Any]:
             (class_title(side, name), format_output(share, side.output), f"{share:.2%}") for name, share in side.classes[:TOP]
         ],
     }
+
+
+def _known_classes(explanations: Mapping[str, Explanation]) -> str:
+    """Say what the model can answer: on paper, the list beside the form is missing."""
+    first = next(iter(explanations.values()))
+    names = [first.class_name(index) for index in range(first.logits.shape[-1])]
+    return describe_model(names, first.output)
 
 
 def _figure(side: ExplainResult, method: str, photo: _Photo, scale: Scale, look: Look, label: str) -> dict[str, Any]:
@@ -203,8 +218,11 @@ def _caption(side: ExplainResult, explanation: Explanation, label: str) -> dict[
         of_class = f" for {side.target}" if describe_method(explanation.method).of_class else ""
         return {"text": f"{label}relevance{of_class}", "score": ""}
     logit, bias = float(explanation.target_logits()[0]), float(explanation.bias[0])
-    patches, constant = format_signed(logit - bias, logit), format_signed(bias, logit)
-    return {"text": label, "score": f"of {side.target} {logit:+.3g} = all patches {patches} and a constant {constant}"}
+    # Shares of a sum in which one part takes away from the other mean nothing to most people.
+    whole = logit if (logit - bias) * bias > 0 else None
+    patches, constant = format_signed(logit - bias, whole), format_signed(bias, whole)
+    score = f"of {side.target}: {logit:+.3g}. All patches together contribute {patches}, and a constant part of the model {constant}."
+    return {"text": label, "score": score}
 
 
 def _grid_table(relevance: Tensor) -> Table | None:

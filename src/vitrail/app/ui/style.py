@@ -5,34 +5,38 @@ The page hides the overlays of Gradio (`.wrap`), which show canceled work as an 
 
 import json
 
-from vitrail.app.plain_words import describe_term
-from vitrail.app.ui.templates import MEASURING, START, WAITING, render_status, render_template
+from vitrail.app.plain_words import describe_hint
+from vitrail.app.ui.templates import MEASURING, READY, START, WAITING, render_notice, render_status, render_template
 from vitrail.explainers import EXPLAINERS
 
 CSS = render_template("page.css")
 
-HEAD = '<meta name="referrer" content="no-referrer">'
+HEAD = f'<meta name="referrer" content="no-referrer"><style>{render_template("paper.css")}</style>'
+"""With rules for printing that Gradio would confine to what is inside its container, as it does with `CSS`."""
 
 OPACITY_JS = "(share) => { document.querySelector('.gradio-container').style.setProperty('--vt-opacity', share); }"
 
 BUSY_JS = (
     "() => { const status = document.querySelector('#vt-status'), box = status.getBoundingClientRect();"
-    " if (box.top < 0 || box.bottom > window.innerHeight) status.scrollIntoView();"
+    " if (box.top < 0 || box.bottom > window.innerHeight) status.scrollIntoView(); vitrail.request();"
     f" return {json.dumps(render_status('Explaining ...'))}; }}"
 )
 """Shown at once, without asking the server; on narrow screens, where it is below the form, the page scrolls to it."""
 
 NEW_PHOTO_JS = (
-    "(shown) => { document.querySelector('#vt-shown .vt-results')?.classList.add('vt-stale');"
-    f" return (shown || '').includes('vt-error') ? {json.dumps(render_status(START))} : shown; }}"
+    "(photo, shown) => [(shown || '').includes(' ...') ? shown :"
+    f" photo ? {json.dumps(render_status(READY))} : {json.dumps(render_status(START))}, vitrail.change('photo')]"
 )
-"""Mark the result, which is for the previous photo, and remove an error about that photo."""
+"""Say what to do next, unless work is in progress, and that the result is for the previous photo."""
 
-NEW_RESULT_JS = (
-    "(shown) => { if ((shown || '').includes('Explained.'))"
-    " document.querySelector('.vt-stale')?.classList.remove('vt-stale'); }"
-)
-"""Remove the mark: an equal result is not drawn again."""
+NEW_MODEL_JS = "(model) => vitrail.change('model', model !== document.querySelector('#vt-shown .vt-results')?.dataset.model)"
+"""Say that the result is by the previous model, if it is."""
+
+CHECKED_JS = "(shown) => vitrail.notice((shown || '').includes('vt-error'))"
+"""Say that there is no result for the new photo if it was refused."""
+
+NEW_RESULT_JS = "(shown) => vitrail.finish((shown || '').includes('Explained.'))"
+"""Remove these notices, or say that there is no new result."""
 
 WAITING_JS = f"() => {json.dumps(render_status('Waiting for a turn ...', [MEASURING, WAITING]))}"
 
@@ -41,8 +45,14 @@ MARK_JS = f"(shown) => ['{WAITING}', '{MEASURING}'].filter((mark) => (shown || '
 
 PRINT_JS = "() => { window.print(); }"
 
-LOAD_JS = render_template("load.js").replace(
-    "METHOD_TERMS", json.dumps({method: describe_term(method) for method in EXPLAINERS})
+OUTDATED = "This result is for the previous PARTS. Press Explain for a new one."
+FAILED = "This result is for the previous PARTS: there is no new one, as the message above says."
+
+LOAD_JS = (
+    render_template("load.js")
+    .replace("METHOD_TERMS", json.dumps({method: describe_hint(method) for method in EXPLAINERS}))
+    .replace("OUTDATED", json.dumps(render_notice(OUTDATED)))
+    .replace("FAILED", json.dumps(render_notice(FAILED)))
 )
-"""Make the status line a live region for screen readers, accept photos that are pasted anywhere on the page, and DICOM files, and show
-the technical names of methods as tooltips."""
+"""Make status and notice live regions for screen readers, keep track of what the result does not show, accept photos that are pasted
+anywhere on the page, and files that are no images by their type, and show what methods do, and their technical names, as tooltips."""

@@ -9,7 +9,10 @@ MEASURING, WAITING = "vt-measuring", "vt-waiting"
 """Classes of what is shown in place of the curves while they are measured, and before that."""
 
 START = "Choose a photo, then press Explain."
-"""The status line before anything is explained."""
+"""The status line while there is no photo."""
+
+READY = "Press Explain."
+"""The status line once there is a photo."""
 
 
 def render_template(template: str, **values: object) -> str:
@@ -20,6 +23,11 @@ def render_template(template: str, **values: object) -> str:
 def render_status(message: str, marks: Sequence[str] = ()) -> str:
     """Render a message for the status line, which screen readers announce."""
     return render_template("status.html", message=message, marks=marks)
+
+
+def render_notice(message: str) -> str:
+    """Render a notice above the result, which screen readers announce."""
+    return render_template("notice.html", message=message)
 
 
 def render_error(message: str) -> str:
