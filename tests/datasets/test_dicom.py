@@ -62,7 +62,7 @@ def test_without_a_window_the_range_counts_but_not_the_padding():
     low = int(samples[1:].min())
     expected[1:] = (samples[1:] - float(low)) / (4095 - low) * 255
     assert np.abs(gray(content) - expected).max() <= 0.51
-    assert read_note(decode_image(content, "scan.dcm")).startswith(f"DICOM without a window: values from {low - 1000} to 3095")
+    assert read_note(decode_image(content, "scan.dcm")).startswith(f"DICOM without a window: values from {low - 1000} to 3,095")
 
 
 def test_monochrome1_is_inverted():

@@ -136,7 +136,7 @@ def _apply_window(values: Float[np.ndarray, "height width"], pixels: np.ndarray,
     padding = dataset.get("PixelPaddingValue")
     inside = values if padding is None or (pixels == padding).all() else values[pixels != padding]
     low, high = float(inside.min()), float(inside.max())
-    note = f"DICOM without a window: values from {low:g} to {high:g}, drawn from black to white"
+    note = f"DICOM without a window: values from {low:,g} to {high:,g}, drawn from black to white"
     return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values), note
 
 
