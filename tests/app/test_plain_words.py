@@ -146,9 +146,10 @@ def test_a_method_that_loses_to_chance_is_named():
         ((0.9, 0.9, 0.6, 0.4), "is better than chance on 3 of the 4 curves for this photo, and worse on 1."),
         ((0.5, 0.9, 0.4, 0.4), "is better than chance on 3 of the 4 curves for this photo."),
         # Far above chance once does not make up for three curves below it.
-        ((0.99, 0.45, 0.55, 0.55), "is better than chance on only 1 of the 4 curves for this photo, and worse on 3. Do not"),
-        ((0.9, 0.9, 0.6, 0.6), "is better than chance on only 2 of the 4 curves for this photo, and worse on 2. Do not"),
+        ((0.99, 0.45, 0.55, 0.55), "is better than chance on 1 of the 4 curves for this photo, and worse on 3. Do not"),
+        ((0.9, 0.9, 0.6, 0.6), "is better than chance on 2 of the 4 curves for this photo, and worse on 2. Do not"),
         # Differences that do not matter count as neither.
+        ((0.9, 0.504, 0.1, 0.496), "is better than chance on 2 of the 4 curves for this photo."),
         ((0.504, 0.504, 0.496, 0.496), "is better than chance on none of the 4 curves for this photo. Do not"),
         ((0.496, 0.9, 0.1, 0.1), "is better than chance on 3 of the 4 curves for this photo."),
     ],

@@ -364,7 +364,7 @@ BAD = {
     "protocol": (("--protocol", "hit,hut"), ["unknown protocol 'hut'", "hit"]),
     "metric": (("--metric", "mask"), ["unknown metric 'mask' (did you mean 'masks'?)", "saco"]),
     "a metric as a protocol": (("--protocol", "hit,saco"), ["saco is a metric; give it by --metric"]),
-    "empty name": (("--protocol", "hit,"), ["unknown protocol ''"]),
+    "empty name": (("--protocol", "hit,"), ["got nothing beside a comma in 'hit,'"]),
     "a protocol as a metric": (("--metric", "masks,hit"), ["hit is a protocol; give it by --protocol"]),
     "option": (("--metric", "masks", "--metric-option", "masks.treshold=1"), ["no option treshold", "threshold"]),
     "value": (("--metric", "masks", "--metric-option", "masks.threshold=half"), ["cannot use 'half' for masks.threshold"]),

@@ -27,7 +27,7 @@ class Comparison(NamedTuple):
 
 
 def compare_with_chance(curves: Mapping[str, Curves]) -> list[Comparison]:
-    """Say of every method on how many curves it does better than patches in random order; warn unless it does on most of them.
+    """Say of every method on how many curves it does better than patches in random order; warn unless on more than it does worse on.
 
     Args:
         curves: By method, of one photo; without those of the control, or of any other method, there is nothing to say.
@@ -57,10 +57,10 @@ def _range(*measured: Curves) -> float:
 
 def _compare(method: str, gains: list[float]) -> Comparison:
     num_better, num_worse = sum(gain > NEGLIGIBLE for gain in gains), sum(gain < -NEGLIGIBLE for gain in gains)
-    total, loses = len(gains), 2 * num_better <= len(gains)
+    total, loses = len(gains), num_better <= num_worse
     name = f"\N{LEFT DOUBLE QUOTATION MARK}{describe_method(method).label}\N{RIGHT DOUBLE QUOTATION MARK} ({method})"
     counted = {0: f"none of the {total} curves", total: f"all {total} curves"}.get(
-        num_better, f"{'only ' if loses else ''}{num_better} of the {total} curves"
+        num_better, f"{num_better} of the {total} curves"
     )
     worse = f", and worse on {num_worse}" if num_worse else ""
     advice = " Do not rely on this picture." if loses else ""
