@@ -1,9 +1,6 @@
 """Numbers on the page: shares in percent, and numbers with their sign and share."""
 
-from vitrail.core.outputs import Output, format_value, has_probabilities
-
-SMALLEST = 0.0005
-"""Smallest share that does not round to 0.0%."""
+from vitrail.core.outputs import SMALLEST_SHARE, Output, format_value, has_probabilities
 
 MAX_SHARE = 10.0
 """Larger shares of a logit near zero mean nothing."""
@@ -14,14 +11,20 @@ def format_output(value: float, output: Output) -> str:
     if not has_probabilities(output):
         return format_value(value, output)
     # Rounding makes a probability 0 or 1, but no model is completely sure.
-    return "more than 99.9%" if value > 1 - SMALLEST else "less than 0.1%" if value < SMALLEST else format_percent(value)
+    return (
+        "more than 99.9%"
+        if value > 1 - SMALLEST_SHARE
+        else "less than 0.1%"
+        if value < SMALLEST_SHARE
+        else format_percent(value)
+    )
 
 
 def format_percent(share: float) -> str:
     """Format a share in percent with one digit, which neither hides a small share nor makes a large one complete."""
-    if 0 < abs(share) < SMALLEST:
+    if 0 < abs(share) < SMALLEST_SHARE:
         return "< 0.1%" if share > 0 else "> -0.1%"
-    if 1 - SMALLEST < share < 1:
+    if 1 - SMALLEST_SHARE < share < 1:
         return "> 99.9%"
     return f"{100 * share:.1f}%"
 

@@ -84,8 +84,12 @@ def same_decision(
     return same if has_probabilities(output) else torch.full_like(same, torch.nan)
 
 
+SMALLEST_SHARE = 0.0005
+"""Smallest share that does not round to 0.0%."""
+
+
 def format_share(part: float, whole: float) -> str:
     """Format a part of a logit in per cent; empty where it is no share of it: of the other sign, or larger than the logit."""
     if not whole or not 0 <= part / whole <= 1:
         return ""
-    return "<0.1%" if 0 < part / whole < 0.0005 else f"{part / whole:.1%}"
+    return "< 0.1%" if 0 < part / whole < SMALLEST_SHARE else f"{part / whole:.1%}"

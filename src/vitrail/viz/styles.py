@@ -73,8 +73,9 @@ def method_styles(names: Iterable[str]) -> dict[str, Style]:
 def _choose_positions(methods: Iterable[str]) -> dict[str, int]:
     """Give every method the position of a style: its own, unless its color is taken while others are free."""
     positions, colors = dict[str, int](), set[int]()
-    for method in sorted(methods, key=lambda name: FAMILIAR.index(name) if name in FAMILIAR else len(FAMILIAR)):
-        own = FAMILIAR.index(method) if method in FAMILIAR else len(FAMILIAR)
+    familiar = {name: position for position, name in enumerate(FAMILIAR)}
+    for method in sorted(methods, key=lambda name: familiar.get(name, len(FAMILIAR))):
+        own = familiar.get(method, len(FAMILIAR))
         candidates = [own, *range(len(COLORS) * len(DASHES))]
         if len(colors) < len(COLORS):
             candidates = [each for each in candidates if each % len(COLORS) not in colors]

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitrail.adapters import Classifier, Preprocessing
+from vitrail.adapters import Classifier
 from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import output_folder
@@ -92,11 +92,9 @@ class ScoringRun:
             OutputError: The folder holds something else or scores of other settings, cannot be written, or is in use by another run.
         """
         with ExitStack() as locks:
-            scores, captions = self._measure_into(folder, classifier, explainers, locks)
+            scores, captions, is_limited = self._measure_into(folder, classifier, explainers, locks)
             if rank() == 0:
-                write_results(
-                    folder, scores.table, captions, self._describe_setup(scores, explainers, classifier.preprocessing)
-                )
+                write_results(folder, scores.table, captions, self._describe_setup(is_limited, explainers))
         return scores
 
     def try_models(self, models: Iterable[NamedMethods]) -> None:
@@ -143,13 +141,15 @@ class ScoringRun:
                     )
                 before_writing = None if subfolders else occupy
                 subfolders.append(subfolder)
-                scores, sheets = self._measure_into(folder / subfolder, classifier, explainers, locks, before_writing)
+                scores, sheets, is_limited = self._measure_into(
+                    folder / subfolder, classifier, explainers, locks, before_writing
+                )
                 all_scores.append(scores)
                 used += explainers
                 captions |= {str(subfolder / file): f"{classifier.name}: {caption}" for file, caption in sheets.items()}
             table = Table.from_scores(all_scores)
             if rank() == 0:
-                write_results(folder, table, captions, self._describe_setup(all_scores[0], used, classifier.preprocessing))
+                write_results(folder, table, captions, self._describe_setup(is_limited, used))
         return table
 
     def _measure_into(
@@ -159,7 +159,7 @@ class ScoringRun:
         explainers: Sequence[Explainer],
         locks: ExitStack,
         before_writing: Callable[[], object] | None = None,
-    ) -> tuple[Scores, dict[str, str]]:
+    ) -> tuple[Scores, dict[str, str], bool]:
         """Score a model with shards in a folder, and write its contact sheets.
 
         Args:
@@ -167,13 +167,14 @@ class ScoringRun:
             before_writing: Called in the first process after all checks, before anything is written.
 
         Returns:
-            The scores, and captions of the sheets by file name.
+            The scores, captions of the sheets by file name, and whether the limit left out images.
         """
         self._check_ceiling(explainers)
         if self.selection.root is not None:
             expect_outside(folder, self.selection.root)
         target = self._target(classifier)
-        images = self.read_images(classifier)
+        available = self._read_source(classifier)
+        images = self._select(available, classifier)
         settings = {
             **describe_model(classifier, None),
             **self.source.describe(),
@@ -197,13 +198,12 @@ class ScoringRun:
             measurer = BatchMeasurer(classifier, explainers, self.plan, target, index_by_name(images))
             tell_expected_time(measurer, images, self.batch_size, folder)
         scores = self._measure(images, classifier, explainers, target, folder, passes, manifest.key)
-        return scores, write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
+        sheets = write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
+        return scores, sheets, len(images) == self.selection.limit and len(images) < len(available)
 
-    def _describe_setup(self, scores: Scores, explainers: Sequence[Explainer], preprocessing: Preprocessing) -> Setup:
+    def _describe_setup(self, is_limited: bool, explainers: Sequence[Explainer]) -> Setup:
         target = self.selection.explained
         words = "the predictions" if target is None else "the labels' classes" if target == LABEL else f"the class {target}"
-        num_scored = len(scores) + len(scores.unreadable)
-        is_limited = num_scored == self.selection.limit and num_scored < len(self.source.read(preprocessing, TEST_SPLITS))
         images = self.selection.describe_in_words(self.source.title, is_limited)
         return Setup(images, words, list_changed_options(explainers))
 
@@ -243,7 +243,12 @@ class ScoringRun:
 
     def read_images(self, classifier: Classifier) -> LabeledImages:
         """Read the images and choose those that are scored."""
-        images = self.source.read(classifier.preprocessing, TEST_SPLITS)
+        return self._select(self._read_source(classifier), classifier)
+
+    def _read_source(self, classifier: Classifier) -> LabeledImages:
+        return self.source.read(classifier.preprocessing, TEST_SPLITS)
+
+    def _select(self, images: LabeledImages, classifier: Classifier) -> LabeledImages:
         return self.selection.apply(images, classifier, self.plan, max(self.batch_size, 64), self.num_workers)
 
     def _target(self, classifier: Classifier) -> int | str | None:
