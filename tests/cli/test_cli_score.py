@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from itertools import product
 
 import numpy as np
 import pytest
@@ -219,6 +220,34 @@ def test_the_order_of_change_can_be_turned_round(run_score, photos):
     assert {row["order"] for row in rows_of(least[0] / "curves.csv")} == {"least"}
 
 
+def test_baselines_replace_those_of_every_protocol(run_score, photos):
+    out, printed, _err = run_score(photos[0], "--protocol", "hit,rise,replacements", "--baseline", "zero,imputed", "--steps", 3)
+    curves = {(row["protocol"], f"{row['direction']}_{row['baseline']}") for row in rows_of(out / "curves.csv")}
+    both = {f"{direction}_{baseline}" for direction in ("insertion", "deletion") for baseline in ("zero", "imputed")}
+    # The protocol rise inserts into a blurred image instead of a black one.
+    assert curves == {*product(("hit", "replacements"), both), *product(("rise",), both - {"insertion_zero"})}
+    assert "hit (changed, not comparable to published results: 3 steps; zero, imputed as baseline)" in printed
+
+
+def test_fewer_baselines_leave_the_curves_of_the_others_as_they_are(run_score, photos):
+    options = ("--method", "hit", "--protocol", "hit")
+    both, one = run_score(photos[0], *options, out="both"), run_score(photos[0], *options, "--baseline", "blur", out="one")
+    expected = [row for row in rows_of(both[0] / "curves.csv") if row["baseline"] == "blur"]
+    assert rows_of(one[0] / "curves.csv") == expected
+    assert "not comparable" not in one[1]
+
+
+def test_replacements_are_compared_without_removal_on_a_network_that_keeps_all_patches(run_vitrail, photos, tmp_path):
+    model = ("--model", "timm:test_resnet", "--model-arg", "pretrained=false", "--method", "random")
+    options = (*model, "--protocol", "replacements", "--steps", 2, "--out", tmp_path / "out")
+    code, _out, err = run_vitrail("score", photos[0], *options)
+    assert code == 2
+    assert "choose other baselines than removed" in err
+    code, _out, err = run_vitrail("score", photos[0], *options, "--baseline", "mean,imputed")
+    assert code == 0, err
+    assert {row["baseline"] for row in rows_of(tmp_path / "out" / "curves.csv")} == {"mean", "imputed"}
+
+
 def test_steps_replace_those_of_every_protocol(run_score, photos):
     out, _printed, _err = run_score(photos[0], "--protocol", "diffmask,tokens", "--steps", 5)
     parts = list_components(out)
@@ -372,8 +401,11 @@ BAD = {
     "form": (("--metric", "masks", "--metric-option", "threshold=1"), ["--metric-option like masks.threshold=0.3"]),
     "of nobody": (("--metric-option", "masks.threshold=1"), ["options of 'masks', which is not among the metrics"]),
     "of a protocol": (("--metric-option", "hit.num_steps=3"), ["options of 'hit'"]),
-    "steps": (("--metric", "masks", "--steps", 3), ["--steps and --order together with --protocol"]),
-    "order": (("--metric", "masks", "--order", "least"), ["--steps and --order together with --protocol"]),
+    "steps": (("--metric", "masks", "--steps", 3), ["--steps, --order and --baseline together with --protocol"]),
+    "order": (("--metric", "masks", "--order", "least"), ["--steps, --order and --baseline together with --protocol"]),
+    "baseline": (("--metric", "masks", "--baseline", "zero"), ["--steps, --order and --baseline together with --protocol"]),
+    "unknown baseline": (("--baseline", "zeros"), ["unknown baseline 'zeros'", "'zero'"]),
+    "removed pixels": (("--protocol", "rise", "--baseline", "removed"), ["expected the unit cells for the baseline removed"]),
     "no answers": (("--metric", "localization"), ["localization", "--masks, --boxes or --mosaic"]),
     "no masks": (("--masks", "nowhere"), ["no such folder of masks: nowhere"]),
     "no boxes": (("--boxes",), ["boxes around the objects", "any of 5"]),

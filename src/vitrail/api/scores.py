@@ -45,6 +45,8 @@ class ScoreOptions(TypedDict, total=False):
         method_options: Options by method.
         steps: Number of steps of all protocols (default: the protocol's); results are then not comparable to published ones.
         order: Which cells change first, "most" or "least" relevant, for all protocols (default: the protocol's).
+        baseline: What replaces cells or pixels, for all protocols: one or several of "zero", "black", "blur", "imputed", "removed", ...
+            (default: the protocol's).
         masks: Ground truth: a folder of masks, laid out like the images.
         boxes: Ground truth: the boxes of a data set that has them.
         data_set: Name of a data set; `data` is its root.
@@ -68,6 +70,7 @@ class ScoreOptions(TypedDict, total=False):
     method_options: Options | None
     steps: int | None
     order: Literal["most", "least"] | None
+    baseline: str | Sequence[str] | None
     masks: str | Path | None
     boxes: bool
     data_set: str | None
@@ -189,7 +192,9 @@ def make_run(
     protocols = protocol if protocol is None or isinstance(protocol, str | Protocol) else list(protocol)
     masks = more.get("masks")
     return ScoringRun(
-        plan=create_plan(protocols, as_list(metrics), more.get("options"), more.get("steps"), more.get("order")),
+        plan=create_plan(
+            protocols, as_list(metrics), more.get("options"), more.get("steps"), more.get("order"), more.get("baseline")
+        ),
         source=DataSource(Path(data), more.get("data_set"), more.get("split"), more.get("data_options") or {}),
         selection=Selection(
             limit=more.get("limit"),

@@ -31,9 +31,8 @@ def compare(
     metrics, protocols = parse_names(scoring.metric) or [], parse_names(scoring.protocol)
     from vitrail import api  # noqa: PLC0415 (heavy)
     from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
-    from vitrail.evaluation.scoring.plan import create_plan  # noqa: PLC0415
 
-    plan = create_plan(protocols, metrics, scoring.metric_options, scoring.steps, scoring.order)
+    plan = scoring.create_plan(protocols, metrics)
     with process_group():
         models = api.NamedModel.each(names, model.keywords)
         if scoring.dry_run:

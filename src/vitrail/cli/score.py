@@ -34,14 +34,13 @@ def score(
     metrics, protocols = parse_names(scoring.metric) or [], parse_names(scoring.protocol)
     from vitrail import api  # noqa: PLC0415 (heavy)
     from vitrail.core.distributed import process_group, rank  # noqa: PLC0415
-    from vitrail.evaluation.scoring.plan import create_plan  # noqa: PLC0415
 
-    plan = create_plan(protocols, metrics, scoring.metric_options, scoring.steps, scoring.order)  # Before the model is loaded.
+    plan = scoring.create_plan(protocols, metrics)  # Before the model is loaded.
     with process_group():
         classifier = model.load(speed.device)
         if protocols is None and not metrics:
             protocols = [api.default_protocol(classifier)]
-            plan = create_plan(protocols, metrics, scoring.metric_options, scoring.steps, scoring.order)
+            plan = scoring.create_plan(protocols, metrics)
         if scoring.dry_run:
             print_estimates(api.estimate_scores([classifier], data, scoring.names, protocols, metrics, **options))
             return

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from vitrail.cli.completion import complete_methods, complete_metrics, complete_protocols
 from vitrail.cli.options import DataOptions, DryRun, MethodOptions, OutputOptions, SpeedOptions
 from vitrail.cli.panels import METHODS, METRICS, option, optional
-from vitrail.cli.parsing import parse_owned_keys
+from vitrail.cli.parsing import parse_names, parse_owned_keys
 
 if TYPE_CHECKING:
     from vitrail.api import ScoreOptions
+    from vitrail.evaluation.scoring.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class MetricOptions:
         Literal["most", "least"] | None,
         optional(METRICS, help="Relevance of the cells that change first (default: the protocol's)."),
     ] = None
+    baseline: Annotated[
+        str | None,
+        optional(METRICS, help="What replaces cells or pixels, e.g. zero,imputed; comma-separated (default: the protocol's)."),
+    ] = None
     target: Annotated[
         str | None,
         optional(
@@ -82,6 +87,12 @@ class MetricOptions:
         """Options by metric."""
         return parse_owned_keys(self.metric_option, "--metric-option", "masks.threshold=0.3")
 
+    def create_plan(self, protocols: list[str] | None, metrics: list[str]) -> "Plan":
+        """Create the plan of what to measure by `protocols` and `metrics`."""
+        from vitrail.evaluation.scoring.plan import create_plan  # noqa: PLC0415 (heavy)
+
+        return create_plan(protocols, metrics, self.metric_options, self.steps, self.order, parse_names(self.baseline))
+
 
 @dataclass(frozen=True)
 class ScoringOptions(MetricOptions, MethodOptions):
@@ -106,6 +117,7 @@ def score_options(scoring: ScoringOptions, data: DataOptions, output: OutputOpti
         "method_options": scoring.options,
         "steps": scoring.steps,
         "order": scoring.order,
+        "baseline": parse_names(scoring.baseline),
         "ceiling": scoring.ceiling or 0,
         "ceiling_stride": scoring.ceiling_stride or 1,
         "masks": scoring.masks,

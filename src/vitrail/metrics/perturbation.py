@@ -63,7 +63,7 @@ def assemble_curves(
     protocol: Protocol,
     images: Images,
     explanation: Explanation,
-    logits: Sequence[Float[Tensor, "b curves s c"]],
+    logits: Sequence[Float[Tensor, "b _ _ c"]],
     output: Output = "softmax",
 ) -> Curves:
     """Build the curves from the logits at all points.

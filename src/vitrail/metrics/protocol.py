@@ -188,8 +188,15 @@ class Protocol:
         return torch.linspace(0, 1, num_points, dtype=like.dtype, device=like.device)
 
     def changed(self, **fields: Any) -> "Protocol":
-        """Return a copy with other fields; None keeps a field, and `num_steps`, `cells_per_step` and `shares` replace each other."""
+        """Return a copy with other fields.
+
+        None keeps a field; `num_steps`, `cells_per_step` and `shares` replace each other, and curves are left out `without` baselines
+        that are no longer measured.
+        """
         given = {name: value for name, value in fields.items() if value is not None}
+        if "baselines" in given:
+            kept = tuple(curve for curve in self.without if curve.split("_", 1)[1] in given["baselines"])
+            given = {"without": kept} | given
         if given.keys() & self._step_rules().keys():
             given = {name: given.get(name) for name in self._step_rules()} | given
         return replace(self, **given)

@@ -19,6 +19,8 @@ def describe_changes(name: str, protocol: Protocol) -> list[str]:
         changes.append(f"{protocol.num_steps} steps")
     if protocol.orders != published.orders:
         changes.append(f"{' and '.join(protocol.orders)} relevant first")
+    if not set(protocol.baselines) <= set(published.baselines):
+        changes.append(f"{', '.join(protocol.baselines)} as baseline")
     return changes
 
 

@@ -118,6 +118,7 @@ def create_plan(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     steps: int | None = None,
     order: Literal["most", "least"] | None = None,
+    baseline: str | Sequence[str] | None = None,
 ) -> Plan:
     """Create a plan from what a user gives; the protocol "hit" if neither a protocol nor a metric is named.
 
@@ -125,11 +126,12 @@ def create_plan(
         protocol: Names of protocols, or a protocol of your own, which is then called "own".
         steps: Number of steps of all protocols (default: the protocol's); results are then not comparable to published ones.
         order: Which cells change first, for all protocols (default: the protocol's).
+        baseline: What replaces cells or pixels, for all protocols (default: the protocol's).
 
     Raises:
         UnknownNameError: No such protocol or metric.
-        InvalidInputError: A name given twice, a metric given as a protocol or the other way round, options that do not fit, or steps
-            or an order without a protocol.
+        InvalidInputError: A name given twice, a metric given as a protocol or the other way round, options that do not fit, or steps,
+            an order or a baseline without a protocol.
     """
     metric_names = [metrics] if isinstance(metrics, str) else list(metrics)
     for name in metric_names:
@@ -150,12 +152,14 @@ def create_plan(
             if name in METRICS and name not in PROTOCOLS:
                 raise InvalidInputError(f"{name} is a metric; give it by --metric")
         protocols = {name: PROTOCOLS[name] for name in names}
-    if (steps or order) and not protocols:
-        raise InvalidInputError("expected --steps and --order together with --protocol, got none")
-    orders = (order,) if order else None
-    return Plan.create(
-        {name: chosen.changed(num_steps=steps, orders=orders) for name, chosen in protocols.items()}, metric_names, options
-    )
+    if (steps or order or baseline) and not protocols:
+        raise InvalidInputError("expected --steps, --order and --baseline together with --protocol, got none")
+    fields = {
+        "num_steps": steps,
+        "orders": (order,) if order else None,
+        "baselines": (baseline,) if isinstance(baseline, str) else tuple(baseline) if baseline else None,
+    }
+    return Plan.create({name: chosen.changed(**fields) for name, chosen in protocols.items()}, metric_names, options)
 
 
 def metric_options(name: str) -> dict[str, Any]:
