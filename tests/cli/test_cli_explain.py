@@ -8,6 +8,9 @@ from samples import CLASS_NAMES, noisy_photo
 
 import vitrail
 from vitrail.explanation import Explanation
+from vitrail.viz.annotate import annotate
+from vitrail.viz.panel import draw_panel
+from vitrail.viz.style import Style
 
 pytest_plugins = ("tiny", "score_runs")
 
@@ -140,6 +143,34 @@ def test_methods_that_promise_no_sum_print_none(method, run_vitrail, make_photo,
     assert "relevance for" in out
     assert "completeness" not in out
     assert Explanation.load(tmp_path / "out" / "explanations.npz").method == method
+
+
+@pytest.mark.usefixtures("real_pictures")
+def test_pictures_of_files_and_folders_look_as_asked(run_vitrail, make_photo, tiny_model_file, tmp_path):
+    photo = make_photo(tmp_path / "photos" / "a.png")
+    style = {"kind": "side-by-side", "palette": "photo", "clip": 80.0, "smoothing": "bilinear"}
+    options = ("--model", tiny_model_file, "--kind", "side-by-side", "--palette", "photo", "--clip", 80, "--smooth")
+    assert run_vitrail("explain", photo, *options, "--out", tmp_path / "file")[0] == 0
+    assert run_vitrail("explain", "--data", photo.parent, *options, "--out", tmp_path / "folder")[0] == 0
+    explanation = Explanation.load(tmp_path / "file" / "explanations.npz")
+    with Image.open(photo) as opened:
+        box = vitrail.load(tiny_model_file).preprocessing.visible_box(opened.height, opened.width)
+        expected = annotate(draw_panel(explanation, Style(**style), opened.convert("RGB"), box))
+    with Image.open(tmp_path / "file" / "a.png") as drawn, Image.open(tmp_path / "folder" / "hit" / "a.png") as again:
+        assert drawn.size == again.size == expected.size
+        for picture in (drawn, again):
+            difference = np.abs(np.asarray(picture, float) - np.asarray(expected, float))
+            assert difference.mean() < 1  # Resized in two steps instead of one.
+            assert difference[-20:].max() == 0  # The notes, which name the percentile.
+
+
+@pytest.mark.parametrize("option", [("--clip", 0), ("--kind", "error"), ("--palette", "viridis")])
+def test_unknown_looks_write_nothing(option, run_vitrail, make_photo, tiny_model_file, tmp_path):
+    photo = make_photo(tmp_path / "a.png")
+    code, _out, err = run_vitrail("explain", photo, "--model", tiny_model_file, *option, "--out", tmp_path / "out")
+    assert code == 2
+    assert option[0].removeprefix("--") in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_photos_of_one_name_each_get_an_overlay(run_vitrail, make_photo, tiny_model_file, tmp_path):

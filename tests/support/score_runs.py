@@ -36,7 +36,7 @@ def draw_plainly(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(f"vitrail.evaluation.scoring.{name}", draw)
     patch.setattr("vitrail.evaluation.layer_files.plot_layers", draw)
     for name in ("files", "photos", "shards"):
-        patch.setattr(f"vitrail.runs.explain_{name}.draw", lambda _row, explanation, _smoothing: one_color(explanation))
+        patch.setattr(f"vitrail.runs.explain_{name}.draw", lambda _row, explanation, _style: one_color(explanation))
     for name in ("files", "photos"):
         patch.setattr(f"vitrail.runs.explain_{name}.contact_sheet", draw_sheet)
 

@@ -23,7 +23,7 @@ from vitrail.runs.explain_folder import explain_folder as run_explain_folder
 from vitrail.runs.explain_images import BATCH_SIZE
 from vitrail.runs.explain_photos import SHEET, explain_photos_into, method_folders, refuse_overwriting
 from vitrail.runs.explain_shards import Pictures
-from vitrail.viz.smoothing import Smoothing
+from vitrail.viz.style import Style
 
 Photos = Photo | Iterable[Any] | Dataset[Any]
 
@@ -112,7 +112,7 @@ def explain_files(
     target: int | str | None = None,
     *,
     method_options: Options | None = None,
-    smoothing: Smoothing = "auto",
+    style: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     batch_size: int = BATCH_SIZE,
     precision: str = "full",
@@ -127,7 +127,7 @@ def explain_files(
         methods: Names of methods; the default method if None.
         target: Class index or name, or None for the predicted class.
         method_options: Options by method.
-        smoothing: How cells are blended in overlays, see `vitrail.viz.smoothing`.
+        style: How pictures look: options of `Explanation.picture`, such as kind, palette and smoothing.
         overwrite: Whether files of earlier results may be replaced.
         batch_size: Photos per batch.
         precision: Precision of the network: full, bf16 or fp16.
@@ -140,7 +140,7 @@ def explain_files(
         OutputError: The output folder is not empty, or cannot be written.
         ImageError: A named file cannot be read, or none of the files.
     """
-    out = Path(out)
+    look, out = Style.from_options(style or {}), Path(out)
     # Claim the folder first, so that a bad one fails before the work.
     with results_folder(out, overwrite) as folder:
         classifier = as_classifier(model, device)
@@ -149,7 +149,7 @@ def explain_files(
         explainers = make_explainers(classifier, names, method_options, precision)
         folders = method_folders([explainer.name for explainer in explainers], out)
         refuse_overwriting(files, list(folders.values()), out / f"{SHEET}.png")
-        return explain_photos_into(explainers, files, target, folder, smoothing, batch_size)
+        return explain_photos_into(explainers, files, target, folder, look, batch_size)
 
 
 def explain_folder(
@@ -161,7 +161,7 @@ def explain_folder(
     *,
     limit: int | None = None,
     method_options: Options | None = None,
-    smoothing: Smoothing = "auto",
+    style: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     batch_size: int = BATCH_SIZE,
     num_workers: int = 0,
@@ -188,7 +188,7 @@ def explain_folder(
         target: Class index or name, or None for the predicted class.
         limit: Maximum number of images, evenly spread over the folder.
         method_options: Options by method.
-        smoothing: How cells are blended in overlays, see `vitrail.viz.smoothing`.
+        style: How pictures look: options of `Explanation.picture`, such as kind, palette and smoothing.
         overwrite: Start over: remove earlier results of these methods.
         batch_size: Images per batch.
         num_workers: Processes that read images.
@@ -208,12 +208,13 @@ def explain_folder(
         ProcessError: A process that reads images was killed.
         MissingExtraError: pyarrow, which writes Parquet files, is not installed.
     """
+    look = Style.from_options(style or {})
     source = data if isinstance(data, DataSource) else DataSource(Path(data), data_set, split, data_options or {})
     classifier = as_classifier(model, device)
     names = [default_method(classifier)] if methods is None else as_list(methods)
     explainers = make_explainers(classifier, names, method_options, precision)
     return run_explain_folder(
-        *(explainers, source, out, target, limit, batch_size, num_workers, smoothing, overwrite, model_options),
+        *(explainers, source, out, target, limit, batch_size, num_workers, look, overwrite, model_options),
         file_format=file_format,
         pictures=pictures,
         half=half,

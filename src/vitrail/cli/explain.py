@@ -36,7 +36,7 @@ def explain(
 
     options: dict[str, Any] = {
         "method_options": methods.options,
-        "smoothing": output.smoothing,
+        "style": output.style,
         "overwrite": output.overwrite,
         "batch_size": speed.batch_size,
         "precision": methods.precision,

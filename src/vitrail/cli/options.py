@@ -171,6 +171,18 @@ class ExplanationOptions(OutputOptions):
     ] = "files"
     pictures: Annotated[str, option(OUTPUT, help="Images of shards to draw: a number, all or none.")] = "100"
     half: Annotated[bool, option(OUTPUT, "--half", help="Half precision in shards.")] = False
+    kind: Annotated[
+        Literal["overlay", "heatmap", "masked", "side-by-side"],
+        option(OUTPUT, help="What pictures show; masked: the strongest patches of the photo, the rest faded."),
+    ] = "overlay"
+    palette: Annotated[
+        Literal["color", "gray", "photo"],
+        option(OUTPUT, help="Colors of relevance; photo: magenta and green over the photo's own colors."),
+    ] = "color"
+    clip: Annotated[
+        float | None,
+        optional(OUTPUT, help="Percentile of relevance that gets the full color, e.g. 99 (default: the maximum)."),
+    ] = None
     smooth: Annotated[
         bool | None,
         optional(OUTPUT, "--smooth/--no-smooth", help="Blend patches in overlays (default: grids of 14 or more a side)."),
@@ -184,9 +196,10 @@ class ExplanationOptions(OutputOptions):
         return parse_count(self.pictures, "--pictures")
 
     @property
-    def smoothing(self) -> Literal["auto", "nearest", "bilinear"]:
-        """How overlays are enlarged."""
-        return "auto" if self.smooth is None else "bilinear" if self.smooth else "nearest"
+    def style(self) -> dict[str, Any]:
+        """How pictures look."""
+        smoothing = "auto" if self.smooth is None else "bilinear" if self.smooth else "nearest"
+        return {"kind": self.kind, "palette": self.palette, "clip": self.clip, "smoothing": smoothing}
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from vitrail.runs.results import (
     write_table,
     write_unreadable,
 )
-from vitrail.viz.overlay import Smoothing
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
+from vitrail.viz.style import Style
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class FilesRun:
         return sum(all(index in self.results[name] for name in names) for index in range(len(self.photos)))
 
     @explain_killed_workers(FEWER_WORKERS_HINT)
-    def explain_missing(self, explainers: Mapping[str, Explainer], target: int | str | None, smoothing: Smoothing) -> None:
+    def explain_missing(self, explainers: Mapping[str, Explainer], target: int | str | None, style: Style) -> None:
         """Explain the missing images, in whole batches, so that every image is computed together with the same others."""
         indices = {number: batch for number in range(self.batches.num_shards) for batch in self.batches.indices(number)}
         pending = [
@@ -125,18 +125,18 @@ class FilesRun:
             self._record_unreadable({index: entry for index, entry in entries.items() if isinstance(entry, Unreadable)})
             for name, explainer in explainers.items():
                 if not all(self.is_done(name, index) for index in opened):
-                    self._explain_batch(name, explainer, opened, target, smoothing)
+                    self._explain_batch(name, explainer, opened, target, style)
         self._gather_results()
 
     def _explain_batch(
-        self, name: str, explainer: Explainer, opened: Mapping[int, OpenedPhoto], target: int | str | None, smoothing: Smoothing
+        self, name: str, explainer: Explainer, opened: Mapping[int, OpenedPhoto], target: int | str | None, style: Style
     ) -> None:
         images, sources = [entry.image for entry in opened.values()], [self.source(index) for index in opened]
         explanations = explain_images(explainer, images, sources, target)
         for (index, entry), explanation in zip(opened.items(), explanations, strict=True):
             # An existing result stays, even if its batch was composed differently when it was computed.
             if not self.is_done(name, index):
-                self.files[name].write(entry.photo.result_name, explanation, draw(entry.row, explanation, smoothing))
+                self.files[name].write(entry.photo.result_name, explanation, draw(entry.row, explanation, style))
                 # As it will be read again: the table must not depend on when it is written.
                 saved = Explanation.load(self.files[name].file(entry.photo.result_name))
                 self.results[name][index] = ImageResult.from_explanation(saved)

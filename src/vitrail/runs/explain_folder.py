@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,7 +21,7 @@ from vitrail.runs.manifest import Manifest, describe_method, describe_model, des
 from vitrail.runs.parquet_shards import expect_pyarrow
 from vitrail.runs.results import remove_results
 from vitrail.runs.shards import FOLDER, remove_shards
-from vitrail.viz.overlay import Smoothing
+from vitrail.viz.style import DEFAULT_STYLE, Style
 
 FileFormat = Literal["files", "shards", "parquet"]
 
@@ -35,7 +36,7 @@ def explain_folder(
     limit: int | None = None,
     batch_size: int = BATCH_SIZE,
     num_workers: int = 0,
-    smoothing: Smoothing = "nearest",
+    style: Style = DEFAULT_STYLE,
     overwrite: bool = False,
     model_options: Mapping[str, Any] | None = None,
     file_format: FileFormat = "files",
@@ -65,8 +66,6 @@ def explain_folder(
     source = data if isinstance(data, DataSource) else DataSource(Path(data))
     if any(explainer.model is not model for explainer in explainers):
         raise InvalidInputError("expected methods tied to one model, got several models")
-    if smoothing not in get_args(Smoothing):
-        raise InvalidInputError(f"expected smoothing {', '.join(map(repr, get_args(Smoothing)))}, got {smoothing!r}")
     if file_format not in get_args(FileFormat):
         raise InvalidInputError(f"expected file_format 'files', 'shards' or 'parquet', got {file_format!r}")
     if file_format == "parquet":
@@ -85,7 +84,7 @@ def explain_folder(
             else {"data": source.describe()["data"]}
         ),
         "batch_size": batch_size,
-        "smoothing": smoothing,
+        "style": asdict(style),
     }
     if file_format != "files":
         settings |= {"file_format": file_format, "pictures": pictures, "half": half, "num_images": len(photos)}
@@ -103,7 +102,7 @@ def explain_folder(
     with directory.claimed() as manifest:
         if file_format != "files":
             sharded = ShardedRun(
-                out, photos, batches, by_name, target, pictures, half, smoothing, asked.key, file_format == "parquet"
+                out, photos, batches, by_name, target, pictures, half, style, asked.key, file_format == "parquet"
             )
             num_images, unreadable = sharded.run()
             return FolderResults(num_images, 0, {}, unreadable, names, in_shards=True)
@@ -111,5 +110,5 @@ def explain_folder(
         num_before = run.count_done(names)
         if num_before and rank() == 0:
             logger.info("%d of %d images are already explained", num_before, len(photos))
-        run.explain_missing(by_name, target, smoothing)
+        run.explain_missing(by_name, target, style)
         return run.summarize(names, num_before)

@@ -21,10 +21,9 @@ from vitrail.runs.explain_images import BATCH_SIZE, explain_images
 from vitrail.runs.manifest import describe_provenance
 from vitrail.runs.results import expect_readable
 from vitrail.viz.annotate import annotate
-from vitrail.viz.overlay import Smoothing
 from vitrail.viz.panel import draw_panel
 from vitrail.viz.sheet import MAX_ROWS, SheetRow, contact_sheet
-from vitrail.viz.style import Style
+from vitrail.viz.style import DEFAULT_STYLE, Style
 
 SHEET = "contact_sheet"
 EXPLANATIONS = "explanations"
@@ -73,7 +72,7 @@ def explain_photos_into(
     photos: Sequence[PhotoFile],
     target: int | str | None,
     folder: Path,
-    smoothing: Smoothing = "auto",
+    style: Style = DEFAULT_STYLE,
     batch_size: int = BATCH_SIZE,
 ) -> tuple[dict[str, list[Explanation]], list[Unreadable]]:
     """Explain photos; write one overlay per photo, a contact sheet of the first photos, and the explanations.
@@ -86,7 +85,7 @@ def explain_photos_into(
         photos: Files; one that the user named must be readable, others are skipped and returned.
         target: Class to explain, or None for the predicted one.
         folder: Output folder; with several methods, each writes into a subfolder of its name.
-        smoothing: How overlays are enlarged.
+        style: How pictures look.
         batch_size: Photos per batch.
 
     Returns:
@@ -113,7 +112,7 @@ def explain_photos_into(
         for i, (photo, _, row) in enumerate(opened, start=len(labels)):
             row = replace(row, explanations=[explanations[name][i] for name in names])
             for name, explanation in zip(names, row.explanations, strict=True):
-                draw(row, explanation, smoothing).save(folders[name] / f"{photo.result_name}.png")
+                draw(row, explanation, style).save(folders[name] / f"{photo.result_name}.png")
             if len(rows) < MAX_ROWS:
                 rows.append(row.reduced())
         labels += [entry.photo.result_name for entry in opened]
@@ -154,6 +153,6 @@ def method_folders(methods: Sequence[str], folder: Path) -> dict[str, Path]:
     return {name: folder if len(methods) == 1 else folder / name for name in methods}
 
 
-def draw(row: SheetRow, explanation: Explanation, smoothing: Smoothing) -> Image.Image:
+def draw(row: SheetRow, explanation: Explanation, style: Style) -> Image.Image:
     """Draw the explanation of one photo over it, with title and color bar."""
-    return annotate(draw_panel(explanation, Style(smoothing=smoothing), row.photo, row.box))
+    return annotate(draw_panel(explanation, style, row.photo, row.box))

@@ -22,7 +22,7 @@ from vitrail.runs.parquet_shards import ParquetStore
 from vitrail.runs.results import IMAGES_FILE, ImageResult, write_unreadable
 from vitrail.runs.saved_run import MODEL_FILE
 from vitrail.runs.shards import ShardStore, list_unreadable
-from vitrail.viz.overlay import Smoothing
+from vitrail.viz.style import Style
 
 PICTURES = "pictures"
 IMAGES_PER_SHARD = 1024
@@ -43,7 +43,7 @@ class ShardedRun:
         target: Class to explain, or None for the predicted one.
         pictures: How many images are drawn.
         half: Whether relevance and logits are stored in half precision.
-        smoothing: How overlays are enlarged.
+        style: How pictures look.
         key: Identifies the run.
         parquet: Whether shards are Parquet files.
     """
@@ -55,7 +55,7 @@ class ShardedRun:
     target: int | str | None
     pictures: Pictures
     half: bool
-    smoothing: Smoothing
+    style: Style
     key: str
     parquet: bool = False
 
@@ -100,7 +100,7 @@ class ShardedRun:
             if is_drawn(index, self.batches.num_images, self.pictures):
                 path = self.out / PICTURES / method / f"{entry.photo.result_name}.png"
                 output_folder(path.parent)
-                draw(entry.row, explanation, self.smoothing).save(path)
+                draw(entry.row, explanation, self.style).save(path)
 
     def _rows(
         self, shards: Iterator[ExplanationShard], store: ShardStore[ExplanationShard], names: Mapping[str, Any]

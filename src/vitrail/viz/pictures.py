@@ -105,12 +105,7 @@ def render_html(explanation: Explanation) -> str:
 
 def _draw_panels(explanation: Explanation, image: int | None, style: dict[str, Any]) -> tuple[list[Panel], str]:
     """Return the panels of one image or of all, and a note if there are more images than panels."""
-    unknown = sorted(style.keys() - Style.__dataclass_fields__.keys())
-    if unknown:
-        raise InvalidInputError(
-            f"expected options of a picture ({', '.join(Style.__dataclass_fields__)}), got {', '.join(map(repr, unknown))}"
-        )
-    look = Style(**style)
+    look = Style.from_options(style)
     chosen = explanation if image is None else explanation[image]
     if not len(chosen):
         raise InvalidInputError("expected at least one image to draw, got an explanation of none")

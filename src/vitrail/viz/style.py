@@ -1,7 +1,8 @@
 """How the picture of an explanation looks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.registry import unknown_name
@@ -38,6 +39,19 @@ class Style:
     share: int | float | None = 0.5
     side: int = 448
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> "Style":
+        """Create a style from what a user gives.
+
+        Raises:
+            InvalidInputError: There is no such option, or as for the class.
+        """
+        if unknown := sorted(options.keys() - cls.__dataclass_fields__.keys()):
+            raise InvalidInputError(
+                f"expected options of a picture ({', '.join(cls.__dataclass_fields__)}), got {', '.join(map(repr, unknown))}"
+            )
+        return cls(**options)
+
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in get_args(Kind):
             raise unknown_name("kind", self.kind, list(get_args(Kind)))
@@ -53,3 +67,6 @@ class Style:
             )
         if not 16 <= self.side <= 4096:
             raise InvalidInputError(f"expected a side of 16 to 4096 pixels, got {self.side}")
+
+
+DEFAULT_STYLE = Style()
