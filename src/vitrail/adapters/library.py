@@ -82,7 +82,7 @@ class Library(ABC):
             UnsupportedModelError: The network does not tell how it was built.
         """
         raise UnsupportedModelError(
-            f"expected a network that vitrail built or loaded, got {type(module).__name__}; save it by the library that it comes from, or "
+            f"expected a network that vitrail built, or read from its own files, got {type(module).__name__}; save it by the library that it comes from, or "
             "build it by vitrail.adapters.build"
         )
 

@@ -62,7 +62,7 @@ def find_build_spec(classifier: Classifier) -> BuildSpec:
     library = find_library(classifier.module)
     if library is None:
         raise UnsupportedModelError(
-            f"expected a network that vitrail built or loaded, got {type(classifier.module).__name__}; save it by torch, or build it by "
+            f"expected a network that vitrail built, or read from its own files, got {type(classifier.module).__name__}; save it by torch, or build it by "
             "vitrail.adapters.build"
         )
     return library.describe(classifier.module)
