@@ -32,7 +32,8 @@ def test_a_saved_model_is_the_same_when_loaded(tmp_path, half):
 def test_networks_that_came_from_elsewhere_are_not_saved(tmp_path, name):
     """vitrail cannot rebuild them; a Hugging Face model has a configuration."""
     with pytest.raises(
-        UnsupportedModelError, match=r"expected a network that vitrail built, or read from its own files, got .*V.*T.*; save it by the library"
+        UnsupportedModelError,
+        match=r"expected a network that vitrail built, or read from its own files, got .*V.*T.*; save it by the library",
     ):
         vitrail.save(networks.network(name), tmp_path / "mine.safetensors")
     assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from score_runs import draw_plainly
 from scored import LOGIT, SHADES, Exact, additive, column, gray_photos, hand_made
 
@@ -177,6 +178,25 @@ def test_undefined_comparisons_can_be_written(tmp_path):
     [row] = read_csv(tmp_path / "comparisons.csv")
     assert row["images"] == "0"
     assert row["p"] == ""
+
+
+def test_bands_of_normalized_curves_have_their_scale(made, monkeypatch, tmp_path):
+    _folder, (first, *_), _table = made
+    drawn = {}
+    draw_plainly(monkeypatch)
+
+    def draw(curves, path, *_labels, **options):
+        drawn[path.name] = (curves, options)
+        Image.new("RGB", (4, 4)).save(path)
+
+    monkeypatch.setattr("vitrail.evaluation.scoring.report.plot_perturbation", draw)
+    write_results(tmp_path, Table.from_scores([first]))
+    (plain, options), (normalized, scaled) = drawn["curves-logit.png"], drawn["curves-logit-normalized.png"]
+    for method, curves in normalized.items():
+        # A curve that is one standard error higher, between the same ends.
+        raised = replace(plain[method], scores=plain[method].scores + options["errors"][method][None])
+        expected = np.abs(raised.normalized().scores - curves.scores)[0]
+        np.testing.assert_allclose(scaled["errors"][method], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_points_of_curves_are_the_means_and_what_they_are_normalized(made):

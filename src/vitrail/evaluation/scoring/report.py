@@ -22,6 +22,7 @@ from vitrail.evaluation.scoring.text import (
     rank_cells,
 )
 from vitrail.evaluation.scoring.verdict import reach_verdict
+from vitrail.metrics.statistics.resampling import divide
 from vitrail.viz.comparison import Panel, plot_panels
 from vitrail.viz.curves import MAX_BANDS, plot_perturbation
 from vitrail.viz.forest import ForestPanel, plot_forest
@@ -179,15 +180,22 @@ def _plot_curves(
     styles = {name: all_styles[f"{scores.model}/{name}" if several else name] for name in scores.methods}
     of_model = f", {scores.model}" if several else ""
     path = pictures / f"curves-{protocol}{f'-{file_name(scores.model)}' if several else ''}.png"
-    means = scores.mean_curves(protocol)
-    plot_perturbation(means, path, errors=scores.curve_errors(protocol), limits=limits, styles=styles)
+    means, errors = scores.mean_curves(protocol), scores.curve_errors(protocol)
+    plot_perturbation(means, path, errors=errors, limits=limits, styles=styles)
     bands = ", with standard errors" if len(means) <= MAX_BANDS else ""
     shown = [Picture(path, f"Mean curves of the protocol {protocol}{of_model}{bands}.", wide=True, plot=True)]
     if all(curve.normalized for curve in scores.protocols[protocol].curves):
         normalized = path.with_stem(f"{path.stem}-normalized")
         curves = {name: curves.normalized() for name, curves in means.items()}
-        plot_perturbation(curves, normalized, "score, from baseline (0) to image (1)", styles=styles)
-        caption = f"Mean curves of the protocol {protocol}{of_model}, normalized: 0 is the score of the baseline, 1 that of the image."
+        spans = {name: np.ptp(curves.ends[0].cpu().numpy(), axis=-1, keepdims=True) for name, curves in means.items()}
+        scaled = {name: divide(errors[name], spans[name]) for name in means}
+        plot_perturbation(curves, normalized, "score, from baseline (0) to image (1)", errors=scaled, styles=styles)
+        caption = (
+            f"Mean curves of the protocol {protocol}{of_model}, normalized: 0 is the score of the baseline, 1 that of the image{bands}"
+        )
+        if any(not each.scores.isfinite().all() for each in curves.values()):
+            caption += "; undefined where these two scores nearly meet"
+        caption += "."
         shown.append(Picture(normalized, caption, wide=True, plot=True))
     return shown
 
