@@ -191,18 +191,28 @@ def test_a_model_that_a_protocol_cannot_measure_is_refused_before_any_is_scored(
     assert not (tmp_path / "out").exists()
 
 
-def test_models_with_the_same_name_are_distinguished_or_refused(run_vitrail, plain_pictures, photos, tiny_model_file, tmp_path):
+def test_models_with_the_same_name_are_refused_or_named(run_vitrail, plain_pictures, photos, tiny_model_file, tmp_path):
     other = vitrail.load(tiny_model_file, device="cpu")
     other.module.head.bias.data += 0.1
     vitrail.save(other, tmp_path / tiny_model_file.name)
     models = f"{tiny_model_file},{tmp_path / tiny_model_file.name}"
-    code, _out, err = run_vitrail(
-        "compare", photos[0].parent, "-m", models, "--steps", 2, "--device", "cpu", "-o", tmp_path / "out", "--overwrite"
-    )
-    if code == 0:
-        assert len(json.loads((tmp_path / "out" / "summary.json").read_text())["methods"]) == 4
-    else:
-        assert (code, err.count("error:")) == (2, 1)
+    options = ("compare", photos[0].parent, "-m", models, "--steps", 2, "--device", "cpu", "--method", "random")
+    code, _out, err = run_vitrail(*options, "-o", tmp_path / "same")
+    assert (code, err.count("error:")) == (2, 1)
+    assert "expected models of different names" in err
+    assert "--name" in err
+    code, _out, err = run_vitrail(*options, "--name", "old, new", "-o", tmp_path / "named")
+    assert code == 0, err
+    assert list(json.loads((tmp_path / "named" / "summary.json").read_text())["methods"]) == ["old/random", "new/random"]
+
+
+@pytest.mark.parametrize("name", ["old", "old,new,newest", "old,old"])
+def test_a_name_for_each_model(name, run_vitrail, photos, tiny_model_file, vit_file, tmp_path):
+    models = f"{tiny_model_file},{vit_file}"
+    code, _out, err = run_vitrail("compare", photos[0], "-m", models, "--name", name, "-o", tmp_path / "out")
+    assert (code, err.count("error:")) == (2, 1)
+    assert f"a different name for each of the 2 models by --name, got '{name}'" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_belong_to_a_method_that_is_asked_for(run_vitrail, photos, tiny_model_file, tmp_path):

@@ -34,9 +34,13 @@ class NamedModel:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def each(cls, names: Iterable[str], options: Mapping[str, Any]) -> "list[NamedModel]":
-        """Return several models with the same options."""
-        return [cls(name, options) for name in names]
+    def each(
+        cls, names: Sequence[str], options: Mapping[str, Any], display_names: Sequence[str] | None = None
+    ) -> "list[NamedModel]":
+        """Return several models with the same options, except for their names in results."""
+        if display_names is None:
+            return [cls(name, options) for name in names]
+        return [cls(name, {**options, "display_name": own}) for name, own in zip(names, display_names, strict=True)]
 
     def __str__(self) -> str:
         return f"{self.name} {dict(self.options)}" if self.options else self.name

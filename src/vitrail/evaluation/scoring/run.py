@@ -137,7 +137,8 @@ class ScoringRun:
                 subfolder = Path(MODELS) / file_name(classifier.name)
                 if subfolder in subfolders:
                     raise InvalidInputError(
-                        f"expected models of different names, got two whose results would lie in {folder / subfolder}"
+                        f"expected models of different names, got two whose results would lie in {folder / subfolder}; name them by "
+                        "--name, or by display_name of vitrail.load"
                     )
                 before_writing = None if subfolders else occupy
                 subfolders.append(subfolder)
