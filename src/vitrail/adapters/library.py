@@ -82,8 +82,8 @@ class Library(ABC):
             UnsupportedModelError: The network does not tell how it was built.
         """
         raise UnsupportedModelError(
-            f"expected a network that vitrail built, or read from its own files, got {type(module).__name__}; save it by the library that it comes from, or "
-            "build it by vitrail.adapters.build"
+            f"expected a network that vitrail built, or read from its own files, got {type(module).__name__}; save it by the "
+            "library that it comes from, or build it by vitrail.adapters.build"
         )
 
     def read_weights(self, name: str, **options: Any) -> TrainedWeights:

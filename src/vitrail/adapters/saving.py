@@ -62,8 +62,8 @@ def find_build_spec(classifier: Classifier) -> BuildSpec:
     library = find_library(classifier.module)
     if library is None:
         raise UnsupportedModelError(
-            f"expected a network that vitrail built, or read from its own files, got {type(classifier.module).__name__}; save it by torch, or build it by "
-            "vitrail.adapters.build"
+            f"expected a network that vitrail built, or read from its own files, got {type(classifier.module).__name__}; save it "
+            "by torch, or build it by vitrail.adapters.build"
         )
     return library.describe(classifier.module)
 
