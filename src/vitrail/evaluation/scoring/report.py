@@ -190,7 +190,10 @@ def _plot_curves(
         spans = {name: np.ptp(curves.ends[0].cpu().numpy(), axis=-1, keepdims=True) for name, curves in means.items()}
         scaled = {name: divide(errors[name], spans[name]) for name in means}
         plot_perturbation(curves, normalized, "score, from baseline (0) to image (1)", errors=scaled, styles=styles)
-        caption = f"Mean curves of the protocol {protocol}{of_model}, normalized: 0 is the score of the baseline, 1 that of the image{bands}"
+        caption = (
+            f"Mean curves of the protocol {protocol}{of_model}, normalized: 0 is the score of the baseline, 1 that of the "
+            f"image{bands}"
+        )
         if any(not each.scores.isfinite().all() for each in curves.values()):
             caption += "; undefined where these two scores nearly meet"
         caption += "."
