@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 SCREENSHOTS ?= build/screenshots
 PEERS ?= peers
 
-.PHONY: demo serve test test-all lint docs benchmark benchmark-peers clean
+.PHONY: demo serve test test-all test-notebooks lint docs benchmark benchmark-peers clean
 
 demo: $(VENV)/.demo  ## explain real photos, offline, and write vitrail-demo/index.html
 	$(BIN)/vitrail demo --out vitrail-demo
@@ -22,6 +22,9 @@ test: $(VENV)/.dev  ## the test suite; screenshots of the page go to build/scree
 
 test-all: $(VENV)/.dev  ## the slow tests too
 	$(PYTEST)
+
+test-notebooks: $(VENV)/.dev  ## the notebooks that `make test` leaves out
+	$(BIN)/python -m pytest -m slow tests/docs/test_notebooks.py
 
 lint: $(VENV)/.dev  ## style, types, who may import whom, dead code, words
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import vitrail
 from vitrail import Classifier, Explanation
@@ -31,6 +31,9 @@ MODELS = {
 }
 BIRD = 12
 """Number of the drawn bird of the test split, a fork-tailed finch."""
+
+HEAD = 20
+"""Height of a line above a picture, in pixels."""
 
 KINDS = ("overlay", "heatmap", "masked", "side-by-side")
 
@@ -72,9 +75,17 @@ def draw_kinds(folder: Path) -> None:
     """The kinds of pictures, and a standard error."""
     model, photo = vitrail.load("vitrail:vit-birds"), make_synthetic("birds").draw("test", BIRD).image
     chefer, shapley = vitrail.explain(model, photo, "chefer"), vitrail.explain(model, photo, "shapley")
-    pictures = [chefer.picture(kind=kind, side=SIDE) for kind in KINDS]
-    pictures += [chefer.picture(palette=palette, side=SIDE) for palette in ("gray", "photo")]
-    write([*pictures, shapley.picture(kind="error", side=SIDE)], "gallery-kinds", folder)
+    pictures = {f'kind="{kind}"': chefer.picture(kind=kind, side=SIDE) for kind in KINDS}
+    pictures |= {f'palette="{palette}"': chefer.picture(palette=palette, side=SIDE) for palette in ("gray", "photo")}
+    pictures['kind="error"'] = shapley.picture(kind="error", side=SIDE)
+    write([_head(picture, option) for option, picture in pictures.items()], "gallery-kinds", folder)
+
+
+def _head(picture: Image.Image, option: str) -> Image.Image:
+    """Write above a picture the option that it shows."""
+    headed = ImageOps.expand(picture, (0, HEAD, 0, 0), "white")
+    ImageDraw.Draw(headed).text((12, HEAD), option, "black", ImageFont.load_default(HEAD * 0.8), "lb")
+    return headed
 
 
 SHEETS: dict[str, Callable[[Path], None]] = {
