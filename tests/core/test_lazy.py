@@ -1,6 +1,8 @@
 import ast
+import gc
 import sys
 import types
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,21 @@ def test_names_come_from_the_modules_that_type_checkers_read(public):
     assert {name: modules[name] for name in public._MODULES} == public._MODULES
     assert set(public._MODULES) == set(public.__all__) - {"__version__"}
     assert set(public._MODULES) <= set(dir(public))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("source", ["found = __import__('gc').isenabled()", "raise ImportError"])
+def test_no_garbage_is_looked_for_during_the_import_only(source, enabled, monkeypatch, tmp_path):
+    (tmp_path / "imported_lazily.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "lazy_package", types.ModuleType("lazy_package"))
+    get, _ = lazy_names("lazy_package", {"found": "imported_lazily"})
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with suppress(ImportError):
+            assert get("found") is False
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+        sys.modules.pop("imported_lazily", None)
