@@ -22,6 +22,7 @@ from vitrail.adapters.user_code import check_user_code, is_user_code, load_user_
 from vitrail.adapters.weight_files import fill_with_weights, load_with_weights
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
 from vitrail.core.files import is_file
+from vitrail.core.garbage import without_collection
 from vitrail.core.listing import shorten_list
 from vitrail.core.outputs import Output
 from vitrail.core.registry import unknown_name
@@ -129,6 +130,7 @@ def _expect_finite_weights(module: nn.Module, source: str) -> None:
         )
 
 
+@without_collection()  # Libraries are imported here.
 def _load(name: str, weights: str | Path | None, key: str | None, options: dict[str, Any]) -> Classifier:
     """Load a model by name, with its own weights or those of a file."""
     source, _, rest = name.partition(":")
