@@ -24,6 +24,7 @@ from vitrail.cli.generate import generate
 from vitrail.cli.groups import expand_groups
 from vitrail.cli.layers import layers
 from vitrail.cli.listing import list_everything
+from vitrail.cli.network_errors import describe_network_error
 from vitrail.cli.queries import queries
 from vitrail.cli.recipe import recipe
 from vitrail.cli.recommend import recommend
@@ -156,7 +157,10 @@ def _run(stop: Stop) -> None:
         if not isinstance(error, MemoryError) and not (
             isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
         ):
-            raise
+            fault = describe_network_error(error) if isinstance(error, Exception) else None
+            if fault is None:
+                raise
+            _end(f"error: the network fails: {fault}; make sure that it classifies batches of images, and one image", FAILED)
         _end(
             f"error: out of memory: {str(error).splitlines()[0] if str(error) else 'no memory left'}; use a smaller --batch-size or "
             "--image-size, or reduce the work by --method-option",
