@@ -102,6 +102,8 @@ def load(
         classifier = _set_normalization(classifier, mean, std)
         if weights is not None and _is_path(weights):
             logger.info("%s", _describe_photos(classifier.preprocessing))
+            if names is None and not classifier.class_names and classifier.output != "embedding":
+                logger.info("its %d classes have no names; give them by --class-names", classifier.num_classes)
     if names is not None:
         source = str(class_names) if isinstance(class_names, str | Path) and is_file(str(class_names)) else ""
         check_class_names(names, classifier.num_classes, classifier.output, source)

@@ -71,7 +71,7 @@ def test_the_log_lists_loaded_stripped_and_ignored_weights(tmp_path, caplog):
     content = {"teacher": with_projector(state) | {"backbone.head_dist.weight": torch.ones(3, 24)}, "student": {}}
     with caplog.at_level(logging.INFO, "vitrail"):
         load(tmp_path, content)
-    weights, photos = caplog.messages
+    weights, photos, classes = caplog.messages
     assert weights == (
         f"weights of timm:{TIMM} from {tmp_path / 'best.pth'}: took the weights under teacher, stripped the prefix backbone., "
         "ignored projector.0, criterion, head_dist"
@@ -79,9 +79,10 @@ def test_the_log_lists_loaded_stripped_and_ignored_weights(tmp_path, caplog):
     assert photos.startswith(
         "photos are cropped to 224x224 pixels (crop_fraction 0.9), with mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5; "
     )
+    assert classes == "its 3 classes have no names; give them by --class-names"
     caplog.clear()
     with caplog.at_level(logging.INFO, "vitrail"):
-        load(tmp_path, state)
+        load(tmp_path, state, class_names="a,b,c")
     assert caplog.messages == [f"weights of timm:{TIMM} from {tmp_path / 'best.pth'}", photos]
 
 
