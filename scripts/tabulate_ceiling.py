@@ -1,8 +1,9 @@
 """Print the table of docs/evidence.md: how far methods get from the floor to the ceiling.
 
-python scripts/tabulate_ceiling.py RUN [MEASURE ...]
+python scripts/tabulate_ceiling.py RUN[,RUN ...] [MEASURE ...]
 
-RUN is a folder of `vitrail score --ceiling`, of one model; the columns are its curves, or those that are named. Cells are shares in
+RUN is a folder of `vitrail score --ceiling`, of one model; several are of the same images and methods. The columns are their curves, or
+those that are named. Cells are shares in
 percent, with their 95% intervals; the last two rows are the areas of the floor and the ceiling themselves.
 """
 
@@ -35,6 +36,27 @@ def tabulate(summary: Mapping[str, Any], measures: Sequence[str] = ()) -> list[s
     return [_line(row) for row in rows]
 
 
+def merge(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put the measures of several runs side by side, and add up what the search cost."""
+    merged = dict[str, Any]()
+    for summary in summaries:
+        ((model, best),) = summary["ceiling"]["models"].items()
+        if not merged:
+            merged = {
+                "methods": summary["methods"],
+                "ceiling": {"shares": summary["ceiling"]["shares"], "models": {model: best}},
+            }
+            continue
+        for name, row in summary["ceiling"]["shares"].items():
+            merged["ceiling"]["shares"][name] |= row
+        for name, entry in summary["methods"].items():
+            merged["methods"][name]["measures"] |= entry["measures"]
+        whole = merged["ceiling"]["models"][model]
+        whole["measures"] |= best["measures"]
+        whole["runs_per_image"] += best["runs_per_image"]
+    return merged
+
+
 def _share(share: Mapping[str, float]) -> str:
     return f"{100 * share['mean']:.0f} [{100 * share['low']:.0f}, {100 * share['high']:.0f}]".replace(" ", "\N{NO-BREAK SPACE}")
 
@@ -44,4 +66,5 @@ def _line(cells: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n".join([*tabulate(json.loads(Path(sys.argv[1], "summary.json").read_text()), sys.argv[2:]), ""]))
+    summary = merge(json.loads(Path(run, "summary.json").read_text()) for run in sys.argv[1].split(","))
+    sys.stdout.write("\n".join([*tabulate(summary, sys.argv[2:]), ""]))
