@@ -16,8 +16,7 @@ from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.devices import check_device
 from vitrail.adapters.libraries import ENTRIES, get_library
 from vitrail.adapters.local_files import BUNDLED, bundled_models, check_bundled, find_folder_source, load_bundled, load_local
-from vitrail.adapters.preprocessing import Preprocessing
-from vitrail.adapters.resizing import MAX_RESIZED_PIXELS
+from vitrail.adapters.photo_settings import describe_photos, set_image_size, set_normalization
 from vitrail.adapters.user_code import check_user_code, is_user_code, load_user_code
 from vitrail.adapters.weight_files import fill_with_weights, load_with_weights
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
@@ -98,10 +97,10 @@ def load(
         _expect_finite_weights(classifier.module, name)
         classifier.move_to(chosen)
         classifier.module.eval()
-        classifier = classifier if image_size is None else _set_image_size(classifier, image_size)
-        classifier = _set_normalization(classifier, mean, std)
+        classifier = classifier if image_size is None else set_image_size(classifier, image_size)
+        classifier = set_normalization(classifier, mean, std)
         if weights is not None and _is_path(weights):
-            logger.info("%s", _describe_photos(classifier.preprocessing))
+            logger.info("%s", describe_photos(classifier.preprocessing))
             if names is None and not classifier.class_names and classifier.output != "embedding":
                 logger.info("its %d classes have no names; give them by --class-names", classifier.num_classes)
     if names is not None:
@@ -215,50 +214,3 @@ def _guess_source(name: str) -> str | None:
 def _has_source(name: str) -> bool:
     source, colon, _ = name.partition(":")
     return bool(colon) and source in (BUNDLED, *ENTRIES)
-
-
-def _set_normalization(
-    classifier: Classifier, mean: float | Sequence[float] | None, std: float | Sequence[float] | None
-) -> Classifier:
-    if mean is None and std is None:
-        return classifier
-    if mean is None or std is None:
-        raise InvalidInputError(f"expected mean and std together, got {'std' if mean is None else 'mean'} alone")
-    layers = (part for part in classifier.module.modules() if isinstance(part, nn.Conv2d))
-    count = next((layer.in_channels for layer in layers), classifier.preprocessing.num_channels)
-    values = [tuple(given) if isinstance(given, Sequence) else (given,) for given in (mean, std)]
-    both = [numbers * count if len(numbers) == 1 else numbers for numbers in values]
-    if any(len(numbers) != count for numbers in both):
-        raise InvalidInputError(
-            f"expected mean and std of {count} numbers, one per channel, or of one for all, got {mean} and {std}"
-        )
-    return replace(classifier, preprocessing=replace(classifier.preprocessing, mean=both[0], std=both[1]))
-
-
-def _describe_photos(preprocessing: Preprocessing) -> str:
-    """Say how photos are prepared: weights alone do not tell how those were that they were trained on."""
-    height, width = preprocessing.size
-    how = {"center": "cropped to", "squash": "stretched to", "whole": "kept whole, with sides within"}[preprocessing.crop_mode]
-    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (preprocessing.mean, preprocessing.std))
-    return (
-        f"photos are {how} {height}x{width} pixels (crop_fraction {preprocessing.crop_fraction:g}), with mean {mean} and std {std}; if the "
-        "weights were trained on photos prepared in another way, give --mean and --std"
-    )
-
-
-def _set_image_size(classifier: Classifier, size: tuple[int, int]) -> Classifier:
-    if size[0] * size[1] > MAX_RESIZED_PIXELS:
-        raise InvalidInputError(f"expected an image_size of at most {MAX_RESIZED_PIXELS:,} pixels, got {size[0]}x{size[1]}")
-    resized = replace(classifier, preprocessing=replace(classifier.preprocessing, size=size))
-    try:  # Fail here rather than at the first photo. An expanded tensor takes no memory.
-        resized.grid_size(torch.zeros(1, 1, 1, 1).expand(1, len(resized.preprocessing.mean), *size))
-    except InvalidInputError as error:
-        if classifier.build_spec is None:
-            raise
-        # Its file fixes how it is built, so that the options that the message may advise are none.
-        height, width = classifier.preprocessing.size
-        raise InvalidInputError(
-            f"expected images of {height}x{width} pixels (height x width) for {classifier.name}, got {size[0]}x{size[1]}; leave out the "
-            "image size, or train the network for another one (model.start_from and model.image_size of a recipe)"
-        ) from error
-    return resized

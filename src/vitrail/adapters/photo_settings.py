@@ -1,0 +1,69 @@
+"""How a loaded network's photos are prepared, where the user says so."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.preprocessing import Preprocessing
+from vitrail.adapters.resizing import MAX_RESIZED_PIXELS
+from vitrail.core.errors import InvalidInputError
+
+
+def set_normalization(
+    classifier: Classifier, mean: float | Sequence[float] | None, std: float | Sequence[float] | None
+) -> Classifier:
+    """Return the classifier with a mean and a standard deviation, one number per channel or one for all; as it is if both are None.
+
+    Raises:
+        InvalidInputError: One without the other, or another number of channels.
+    """
+    if mean is None and std is None:
+        return classifier
+    if mean is None or std is None:
+        raise InvalidInputError(f"expected mean and std together, got {'std' if mean is None else 'mean'} alone")
+    layers = (part for part in classifier.module.modules() if isinstance(part, nn.Conv2d))
+    count = next((layer.in_channels for layer in layers), classifier.preprocessing.num_channels)
+    values = [tuple(given) if isinstance(given, Sequence) else (given,) for given in (mean, std)]
+    both = [numbers * count if len(numbers) == 1 else numbers for numbers in values]
+    if any(len(numbers) != count for numbers in both):
+        raise InvalidInputError(
+            f"expected mean and std of {count} numbers, one per channel, or of one for all, got {mean} and {std}"
+        )
+    return replace(classifier, preprocessing=replace(classifier.preprocessing, mean=both[0], std=both[1]))
+
+
+def describe_photos(preprocessing: Preprocessing) -> str:
+    """Say how photos are prepared: weights alone do not tell how those were that they were trained on."""
+    height, width = preprocessing.size
+    how = {"center": "cropped to", "squash": "stretched to", "whole": "kept whole, with sides within"}[preprocessing.crop_mode]
+    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (preprocessing.mean, preprocessing.std))
+    return (
+        f"photos are {how} {height}x{width} pixels (crop_fraction {preprocessing.crop_fraction:g}), with mean {mean} and std {std}; if the "
+        "weights were trained on photos prepared in another way, give --mean and --std"
+    )
+
+
+def set_image_size(classifier: Classifier, size: tuple[int, int]) -> Classifier:
+    """Return the classifier with photos resized to height and width.
+
+    Raises:
+        InvalidInputError: The network does not take images of this size.
+    """
+    if size[0] * size[1] > MAX_RESIZED_PIXELS:
+        raise InvalidInputError(f"expected an image_size of at most {MAX_RESIZED_PIXELS:,} pixels, got {size[0]}x{size[1]}")
+    resized = replace(classifier, preprocessing=replace(classifier.preprocessing, size=size))
+    try:  # Fail here rather than at the first photo. An expanded tensor takes no memory.
+        resized.grid_size(torch.zeros(1, 1, 1, 1).expand(1, len(resized.preprocessing.mean), *size))
+    except InvalidInputError as error:
+        if classifier.build_spec is None:
+            raise
+        # Its file fixes how it is built, so that the options that the message may advise are none.
+        height, width = classifier.preprocessing.size
+        raise InvalidInputError(
+            f"expected images of {height}x{width} pixels (height x width) for {classifier.name}, got {size[0]}x{size[1]}; leave out the "
+            "image size, or train the network for another one (model.start_from and model.image_size of a recipe)"
+        ) from error
+    return resized
