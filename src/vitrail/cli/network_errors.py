@@ -2,6 +2,9 @@
 
 import traceback
 
+LIBRARIES = ("torch", "torchmetrics", "lightning")
+"""What these raise is the fault of their callers; metrics and training loops are modules too."""
+
 
 def describe_network_error(error: Exception) -> str | None:
     """Return where a network raised an error and which; None for an error of vitrail itself, or outside of a network."""
@@ -9,7 +12,7 @@ def describe_network_error(error: Exception) -> str | None:
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = frame.f_globals.get("__name__", "")
         called = called or module == "torch.nn.modules.module"
-        if called and not module.startswith("torch."):  # What torch raises is the fault of its caller.
+        if called and module.partition(".")[0] not in LIBRARIES:
             last = (module, frame.f_code.co_filename, line)
     if last is None or last[0].startswith("vitrail."):
         return None
