@@ -26,9 +26,13 @@ def test_the_readme_is_short():
     assert len(README.splitlines()) <= 120
 
 
-def test_linked_files_exist():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
+def test_linked_files_and_pictures_exist(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!http)([^)#\s]+)[^)]*\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "docs", "benchmark"])
