@@ -127,7 +127,8 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
     ("name", "message"),
     [
         ("nowhere", "no such model: 'nowhere'; expected an existing file or folder, or a name like vitrail:hit-cifar10"),
-        ("some/where.safetensors", "no such model"),
+        ("some/where.safetensors", "no such model: 'some/where.safetensors'; expected an existing file or folder"),
+        ("some/where", r"no such model: 'some/where' \(did you mean 'hf:some/where'\?\)"),
         (
             "tim:vit_tiny",
             r"unknown source of models 'tim' \(did you mean 'timm'\?\); choose one of: hf, .*, timm, torchvision, vit-pytorch, vitrail",

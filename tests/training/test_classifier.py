@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import vitrail
 from vitrail.adapters import Preprocessing
 from vitrail.adapters import build as build_network
-from vitrail.core.errors import InvalidInputError, OutputError, TrainingError
+from vitrail.core.errors import InvalidInputError, OutputError, TrainingError, UnknownNameError
 from vitrail.datasets.augmentation.transforms import AugmentationConfig
 from vitrail.training import train
 
@@ -239,6 +239,17 @@ def test_unsuitable_teacher_is_rejected(configured_for, tmp_path):
         overrides = ("distillation.kind=soft", f"distillation.teacher={tmp_path / name}.safetensors")
         with pytest.raises(InvalidInputError, match=message):
             train(configured_for(*DISTILLED, *overrides), tmp_path / f"run-{name}")
+
+
+def test_a_missing_teacher_is_named_before_photos_are_read(configured_for, monkeypatch, tmp_path):
+    def read(*_arguments):
+        raise AssertionError("photos were read")
+
+    monkeypatch.setattr("vitrail.training.recipe.TrainingData", read)
+    overrides = ("distillation.kind=soft", "distillation.teacher=runs/missing.safetensors")
+    with pytest.raises(UnknownNameError, match=r"no such model: .runs/missing\.safetensors.; expected an existing file"):
+        train(configured_for(*DISTILLED, *overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def frozen(*overrides):

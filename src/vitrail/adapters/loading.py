@@ -34,6 +34,9 @@ Names = str | Path | Sequence[str]
 LISTED = ("timm", "torchvision")
 """Libraries that list the names of their networks."""
 
+FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
+"""Endings of files of weights, which no repository has."""
+
 FROM_FILES = ("hit", "intr")
 """Sources whose files describe the network, so that names alone build none."""
 
@@ -208,7 +211,8 @@ def _guess_source(name: str) -> str | None:
     for source in LISTED:
         if name.partition(".")[0] in get_library(source).list_names():  # After the point: timm's name of the weights.
             return f"{source}:{name}"
-    return f"hf:{name}" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).parent.exists() else None
+    is_repository = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.endswith(FILES) and not Path(name).parent.exists()
+    return f"hf:{name}" if is_repository else None
 
 
 def _has_source(name: str) -> bool:

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from timm.optim import list_optimizers
 
 from vitrail.adapters import Classifier, Preprocessing
+from vitrail.adapters.loading import check_name
 from vitrail.core.distributed import started_rank
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import output_folder, removed_if_empty
@@ -82,6 +83,8 @@ def _train_classifier(config: TrainingConfig, out: Path, checkpoint: Path | None
     start_time = time.monotonic()
     if config.optimizer.name.removeprefix("lookahead_") not in list_optimizers():
         raise unknown_name("optimizer", config.optimizer.name, list_optimizers())
+    if config.distillation.teacher is not None:
+        check_name(config.distillation.teacher)  # Before photos are decoded, which takes minutes.
     seed_all(config.engine.seed)
     classifier, data = _build_classifier_and_data(config, resumed=checkpoint is not None)
     distilled = config.distillation.kind != "none"
