@@ -196,7 +196,7 @@ def test_only_vision_transformers_can_remove_patches():
     classifier = additive_classifier()
     with pytest.raises(
         UnsupportedModelError,
-        match="to remove patch tokens, got additive; choose a protocol with",
+        match="to remove patch tokens, got additive; choose another protocol, or other baselines",
     ):
         perturbation_curves(classifier, ones(), explained(classifier, ones(), own_map(classifier)), PROTOCOLS["tokens"])
     pooled, images = networks.network("hit-pooled"), networks.images("hit-pooled", 1)

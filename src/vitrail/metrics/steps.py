@@ -141,8 +141,8 @@ class Steps:
             return classifier.perturbed_logits(images, self._replacement(classifier, images), keep)
         if not isinstance(classifier, ViTAdapter):
             raise UnsupportedModelError(
-                f"expected a Vision Transformer, to remove patch tokens, got {classifier.name}; choose other baselines "
-                "than removed, e.g. zero and imputed"
+                f"expected a Vision Transformer, to remove patch tokens, got {classifier.name}; choose another protocol, or "
+                "other baselines than removed, e.g. zero and imputed"
             )
         return classifier.kept_logits(images, keep)
 
