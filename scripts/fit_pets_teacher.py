@@ -26,9 +26,10 @@ SMOOTHING, DECAY = 0.05, 0.03
 
 def load_backbone(network: nn.Module, file: Path) -> None:
     """Load all but the head of published weights, whose tensors have other names than timm's, but the same order and shapes."""
-    state = torch.load(file, weights_only=True, map_location="cpu")
-    own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("classifier")}
-    network.load_state_dict(dict(zip(own, state.values(), strict=False)), strict=False)
+    tensors = list(torch.load(file, weights_only=True, map_location="cpu").values())
+    names = [name for name in network.state_dict() if not name.startswith("classifier")]
+    # The head, a weight and a bias, comes last.
+    network.load_state_dict(dict(zip(names, tensors[:-2], strict=True)), strict=False)
 
 
 @torch.no_grad()

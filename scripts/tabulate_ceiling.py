@@ -3,8 +3,8 @@
 python scripts/tabulate_ceiling.py RUN[,RUN ...] [MEASURE ...]
 
 RUN is a folder of `vitrail score --ceiling`, of one model; several are of the same images and methods. The columns are their curves, or
-those that are named. Cells are shares in
-percent, with their 95% intervals; the last two rows are the areas of the floor and the ceiling themselves.
+those that are named. Cells are shares in percent, with their 95% intervals; the last two rows are the areas of the floor and the ceiling
+themselves.
 """
 
 import json
@@ -36,25 +36,17 @@ def tabulate(summary: Mapping[str, Any], measures: Sequence[str] = ()) -> list[s
     return [_line(row) for row in rows]
 
 
-def merge(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put the measures of several runs side by side, and add up what the search cost."""
-    merged = dict[str, Any]()
-    for summary in summaries:
-        ((model, best),) = summary["ceiling"]["models"].items()
-        if not merged:
-            merged = {
-                "methods": summary["methods"],
-                "ceiling": {"shares": summary["ceiling"]["shares"], "models": {model: best}},
-            }
-            continue
-        for name, row in summary["ceiling"]["shares"].items():
-            merged["ceiling"]["shares"][name] |= row
-        for name, entry in summary["methods"].items():
-            merged["methods"][name]["measures"] |= entry["measures"]
-        whole = merged["ceiling"]["models"][model]
-        whole["measures"] |= best["measures"]
-        whole["runs_per_image"] += best["runs_per_image"]
-    return merged
+def merge(first: dict[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to a summary the measures of other runs, and what their search cost."""
+    ((model, best),) = first["ceiling"]["models"].items()
+    for other in others:
+        for name, row in other["ceiling"]["shares"].items():
+            first["ceiling"]["shares"][name] |= row
+        for name, entry in other["methods"].items():
+            first["methods"][name]["measures"] |= entry["measures"]
+        best["measures"] |= other["ceiling"]["models"][model]["measures"]
+        best["runs_per_image"] += other["ceiling"]["models"][model]["runs_per_image"]
+    return first
 
 
 def _share(share: Mapping[str, float]) -> str:
@@ -66,5 +58,5 @@ def _line(cells: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    summary = merge(json.loads(Path(run, "summary.json").read_text()) for run in sys.argv[1].split(","))
+    summary = merge(*(json.loads(Path(run, "summary.json").read_text()) for run in sys.argv[1].split(",")))
     sys.stdout.write("\n".join([*tabulate(summary, sys.argv[2:]), ""]))

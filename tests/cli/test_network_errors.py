@@ -1,6 +1,9 @@
 """A network of the user's own that fails while it runs ends in one message that names the place."""
 
+import json
+
 import pytest
+import torch
 from torch import nn
 
 from vitrail.cli.network_errors import describe_network_error
@@ -46,4 +49,14 @@ def test_errors_outside_of_networks_are_none_of_theirs():
     assert describe_network_error(caught.value) is None
     with pytest.raises(RuntimeError) as caught:
         nn.Linear(2, 2)(nn.Linear(3, 3).weight)  # Torch's error, in no code of a network.
+    assert describe_network_error(caught.value) is None
+
+
+def test_errors_of_a_hook_of_ours_are_none_of_the_networks():
+    hook: dict[str, object] = {"__name__": "vitrail.core.hooks", "loads": json.loads}
+    exec("def read(*_): loads('no JSON')", hook)  # Which fails in the code of another library.
+    network = nn.Sequential(nn.Linear(2, 2))
+    network[0].register_forward_hook(hook["read"])
+    with pytest.raises(ValueError, match="Expecting value") as caught:
+        network(torch.zeros(1, 2))
     assert describe_network_error(caught.value) is None

@@ -14,6 +14,7 @@ from vitrail.adapters.class_name_files import read_names
 from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.devices import check_device
+from vitrail.adapters.folder_checks import PICKLED, SAFE
 from vitrail.adapters.libraries import ENTRIES, get_library
 from vitrail.adapters.local_files import BUNDLED, bundled_models, check_bundled, find_folder_source, load_bundled, load_local
 from vitrail.adapters.photo_settings import describe_photos, set_image_size, set_normalization
@@ -33,9 +34,6 @@ Names = str | Path | Sequence[str]
 
 LISTED = ("timm", "torchvision")
 """Libraries that list the names of their networks."""
-
-FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
-"""Endings of files of weights, which no repository has."""
 
 FROM_FILES = ("hit", "intr")
 """Sources whose files describe the network, so that names alone build none."""
@@ -211,7 +209,9 @@ def _guess_source(name: str) -> str | None:
     for source in LISTED:
         if name.partition(".")[0] in get_library(source).list_names():  # After the point: timm's name of the weights.
             return f"{source}:{name}"
-    is_repository = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.endswith(FILES) and not Path(name).parent.exists()
+    is_repository = (
+        re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.endswith((SAFE, *PICKLED)) and not Path(name).parent.exists()
+    )
     return f"hf:{name}" if is_repository else None
 
 

@@ -172,9 +172,9 @@ class ExplanationOptions(OutputOptions):
     pictures: Annotated[str, option(OUTPUT, help="Images of shards to draw: a number, all or none.")] = "100"
     half: Annotated[bool, option(OUTPUT, "--half", help="Half precision in shards.")] = False
     kind: Annotated[
-        Literal["overlay", "heatmap", "masked", "side-by-side"],
-        option(OUTPUT, help="What pictures show; masked: the strongest patches of the photo, the rest faded."),
-    ] = "overlay"
+        Literal["overlay", "heatmap", "masked", "side-by-side"] | None,
+        optional(OUTPUT, help="What pictures show; masked: the strongest patches, the rest faded (default: overlay)."),
+    ] = None
     palette: Annotated[
         Literal["color", "gray", "photo"],
         option(OUTPUT, help="Colors of relevance; photo: magenta and green over the photo's own colors."),
