@@ -215,6 +215,7 @@ def test_what_workers_send_does_not_grow_with_the_number_of_images(classifier, m
 
 def test_images_newer_than_their_explanations_are_named(make_photo, explain, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("vitrail"), "propagate", True)
+    caplog.set_level(logging.WARNING, "vitrail")  # Commands of other tests may have been quiet.
     paths = [make_photo(tmp_path / "data" / f"{i}.png", i) for i in range(3)]
     explain(tmp_path / "data", tmp_path / "out")
     explain(tmp_path / "data", tmp_path / "out")
