@@ -20,16 +20,16 @@ def learned(sampler, layer):
 
 
 def test_layers_are_sampled_uniformly():
-    for weighted in (False, True):
-        sampler = LayerSampler(5, weighted)
+    for sampling in ("uniform", "weighted"):
+        sampler = LayerSampler(5, sampling)
         torch.testing.assert_close(frequencies(sampler), torch.full((5,), 0.2), rtol=0, atol=0.03)
-    sampler = LayerSampler(5, weighted=False)
+    sampler = LayerSampler(5, "uniform")
     learned(sampler, 1)
     assert sampler.weights().tolist() == [1] * 5
 
 
 def test_learned_layers_are_sampled_a_tenth_as_often():
-    sampler = LayerSampler(5, weighted=True)
+    sampler = LayerSampler(5, "weighted")
     learned(sampler, 1)
     learned(sampler, 4)
     torch.testing.assert_close(sampler.weights(), torch.tensor([1, 0.1, 1, 1, 0.1]))
@@ -39,10 +39,16 @@ def test_learned_layers_are_sampled_a_tenth_as_often():
 
 @pytest.mark.parametrize(("figure", "value"), [("agreement", 0.75), ("kept", 0.1), ("steps", 100)])
 def test_learned_layer_must_reach_all_figures(figure, value):
-    sampler = LayerSampler(3, weighted=True)
+    sampler = LayerSampler(3, "weighted")
     learned(sampler, 1)
     getattr(sampler, figure)[1] = value
     assert sampler.weights().tolist() == [1] * 3
+
+
+def test_the_last_layer_alone_can_be_trained():
+    sampler = LayerSampler(5, "last")
+    learned(sampler, 4)
+    assert frequencies(sampler).tolist() == [0, 0, 0, 0, 1]
 
 
 def test_sample_depends_only_on_seed_and_figures():

@@ -10,6 +10,9 @@ from vitrail.training.sections import Recipe, Section
 MASK_SECTION = "diffmask"
 """Section that makes a recipe one of a DiffMask explainer instead of a classifier."""
 
+Sampling = Literal["uniform", "weighted", "last"]
+"""Which layer a step trains: each equally often, learned ones a tenth as often, or always the last, whose mask is the explanation."""
+
 
 class MaskConfig(Section):
     """Gates and their optimization."""
@@ -28,8 +31,8 @@ class MaskConfig(Section):
     """Whether the vector that replaces removed patches is learned; otherwise it is zero."""
     eps: float = Field(0.1, ge=0)
     """Allowed KL divergence between the predictions for the whole and the masked image, in nats."""
-    layers: Literal["uniform", "weighted"] = "uniform"
-    """How to sample the layer of a step: uniformly, or learned layers a tenth as often."""
+    layers: Sampling = "uniform"
+    """How to sample the layer of a step."""
     alpha: float = Field(20.0, ge=0)
     """Initial Lagrange multiplier of every layer."""
     max_alpha: float = Field(200.0, gt=0)

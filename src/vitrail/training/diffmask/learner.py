@@ -59,7 +59,7 @@ class MaskLearner(Learner):
         num_layers, settings = mask.config.num_gates, config.diffmask
         # The names of these attributes are keys of the checkpoints.
         self.alphas = LagrangeMultipliers(num_layers, settings.alpha, settings.max_alpha)
-        self.layers = LayerSampler(num_layers, settings.layers == "weighted")
+        self.layers = LayerSampler(num_layers, settings.layers)
         self.figures = _create_means("train_loss", "train_kl", "train_kept", "train_agreement")
         self.measured = _create_means("val_kl", "val_kept", "val_agreement")
 
