@@ -14,7 +14,7 @@ from typing import Any
 import timm
 import torch
 
-from measuring import in_own_process, peak_memory, seconds, synchronizer
+from measuring import in_own_process, peak_memory, reset_peak_memory, seconds, synchronizer
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.explainers import Explainer, make_explainer
 from vitrail.explainers.mutex import Mutex
@@ -90,7 +90,8 @@ def measure(name: str, batch: int, device: str, precision: str) -> dict[str, flo
         return explainer.explain(images)
 
     repeats = 1 if floor > 10 and device == "cpu" else 5
-    before_time, before_memory = seconds(forward, 5, synchronize), peak_memory(device)
+    before_time = seconds(forward, 5, synchronize)
+    before_memory = reset_peak_memory(device)
     explain_time = seconds(explain, repeats, synchronize, warm_up=repeats > 1)
     memory = peak_memory(device) - before_memory
     # The speed of the machine may have changed: average forward passes from before and after.

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from measuring import in_own_process, peak_memory, seconds, synchronizer
+from measuring import in_own_process, peak_memory, reset_peak_memory, seconds, synchronizer
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.models.hit import HIT_SIZES, HiT
 
@@ -76,7 +76,7 @@ def measure(variant: str, batch: int, device: str, task: str, full: bool) -> dic
     model = adapter.module
     result: dict[str, float] = {}
     forward = seconds(lambda: model(images), 5, synchronize)
-    before = peak_memory(device)
+    before = reset_peak_memory(device)
     if task == "standard":
         torch.testing.assert_close(standard_forward(model, images), model(images), rtol=1e-3, atol=1e-4)
         result["seconds"] = seconds(lambda: standard_forward(model, images), 9, synchronize)

@@ -20,7 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from measuring import CachedTask, Figures, Task, describe_machine, in_own_process, peak_memory, time_alternating
+from measuring import (
+    CachedTask,
+    Figures,
+    Task,
+    describe_machine,
+    in_own_process,
+    peak_memory,
+    reset_peak_memory,
+    time_alternating,
+)
 from vitrail.adapters import ViTAdapter, load
 from vitrail.core.hooks import forward_pre_hooks
 from vitrail.explanation import Explanation
@@ -92,7 +101,7 @@ def measure_score_memory(num_classes: int, device: str) -> Figures:
     """Measure the growth of memory while scoring a batch of 16."""
     vit = build(SMALL, device, SMALL_PIXELS, num_classes=num_classes, depth=2)
     images, explanation = draw_batch(vit, 16)
-    metric, before = InsertionDeletion(PROTOCOLS["hit"]), peak_memory(device)
+    metric, before = InsertionDeletion(PROTOCOLS["hit"]), reset_peak_memory(device)
     metric.update(vit, images, explanation)
     return {"bytes": peak_memory(device) - before}
 
