@@ -84,7 +84,16 @@ def test_ranks_follow_the_directions():
     }
     found = table(values, (UP, DOWN, SIZE))
     np.testing.assert_array_equal(found.ranks, [[1.5, 1, NAN], [3, 4, NAN], [1.5, 2.5, NAN], [NAN, 2.5, NAN]])
-    np.testing.assert_array_equal(found.mean_ranks, [1.25, 3.5, 2.0, 2.5])
+    np.testing.assert_array_equal(found.mean_ranks, [1, 4, 2.5, 2.5])
+
+
+def test_mean_ranks_are_over_the_measures_that_all_methods_share():
+    """A rank among few methods would be better than the same one among many; where nothing is shared, it is over what there is."""
+    values = {"a": [[3, NAN], [3, NAN]], "b": [[2, 5], [2, 5]], "c": [[1, 6], [1, 6]]}
+    assert table(values, (UP, DOWN)).mean_ranks.tolist() == [1, 2, 3]
+    assert table({**values, "greedy": [[NAN, 9], [NAN, 9]]}, (UP, DOWN)).mean_ranks[:3].tolist() == [1, 2, 3]
+    values["c"] = [[NAN, 6], [NAN, 6]]
+    assert table(values, (UP, DOWN)).mean_ranks.tolist() == [1, 1.5, 2]
 
 
 def test_intervals_are_around_the_means_of_what_is_defined():

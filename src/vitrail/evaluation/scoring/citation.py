@@ -83,7 +83,8 @@ def _list_numbers(table: Table) -> list[str]:
     sentences = []
     for i in columns[:MAX_NUMBERS]:
         numbers = [
-            f"{name} {intervals.mean[i]:z.3f} [{intervals.low[i]:z.3f}, {intervals.high[i]:z.3f}]"
+            f"{name} {intervals.mean[i]:z.3f}"
+            + (f" [{intervals.low[i]:z.3f}, {intervals.high[i]:z.3f}]" if intervals.count[i] > 1 else "")
             for name, intervals in table.intervals.items()
             if not np.isnan(intervals.mean[i])
         ]
@@ -95,6 +96,8 @@ def _list_numbers(table: Table) -> list[str]:
 
 
 def _describe_statistics(table: Table) -> str:
+    if table.num_images < 2:
+        return "One image has no interval, and no method can be tested on it."
     if table.num_images > MAX_RESAMPLED:
         return "Intervals (95%) and paired tests use the normal approximation; p-values are Holm-corrected within a measure."
     test = "exact sign-flip tests" if table.num_images <= EXACT_IMAGES else "sign-flip tests"

@@ -72,7 +72,8 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     counts = [
         f"{count:,} {word}{'s' * (count != 1)}" for count, word in ((len(table.methods), "method"), (table.num_images, "image"))
     ]
-    lead = f"{' on '.join(counts)}. Numbers are means ± half of their 95% bootstrap interval."
+    numbers = "means ± half of their 95% bootstrap interval" if table.num_images > 1 else "those of this image"
+    lead = f"{' on '.join(counts)}. Numbers are {numbers}."
     write_report(folder / "index.html", f"How faithful are explanations of {models}?", lead, sections, running_command())
     shown = [picture.path for section in sections for picture in section.pictures]
     remove_stale_results(folder, {*shown, *(folder / name for name in names)})
@@ -123,8 +124,8 @@ def _forest_panels(table: Table) -> list[ForestPanel]:
 def _overview_section(table: Table) -> Section:
     head, rows = overview_cells(table)
     text = (
-        "The mean rank is over all measures that have a direction; 1 is best. Passes are the cost of an explanation in forward passes of "
-        "the network, counted in floating-point operations. Milliseconds per image are those of this run on its machine."
+        "The mean rank is over the measures that have a direction and are defined for all methods; 1 is best. Passes are the cost of an "
+        "explanation in forward passes of the network, counted in floating-point operations. Milliseconds per image are those of this run on its machine."
     )
     if len(table.scores) > 1:
         text += (
@@ -169,7 +170,7 @@ def _metric_section(pictures: Path, table: Table, metric: str) -> Section:
     measured_rows = [row for row in rows if set(row[1:]) - {"", "-"}]
     if len(measured_rows) < len(rows):
         sentences.append(f"Not measurable: {', '.join(row[0] for row in rows if row not in measured_rows)}.")
-    return Section(metric, " ".join(sentences), shown, PageTable(head, measured_rows))
+    return Section(f"Protocol {metric}" if measured else metric, " ".join(sentences), shown, PageTable(head, measured_rows))
 
 
 def _plot_curves(

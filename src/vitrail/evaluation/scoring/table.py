@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.listing import count_nouns
@@ -130,9 +130,15 @@ class Table:
         return np.where(alone, np.nan, ranks(means, self._better))
 
     @cached_property
+    def shared(self) -> Bool[np.ndarray, " columns"]:
+        """The columns that have a direction and are defined for all methods but `greedy`: only there can all be compared."""
+        counts = [intervals.count > 0 for method, intervals in self.intervals.items() if not _is_ceiling(method)]
+        return np.array([better is not None for better in self._better]) & np.all(counts, 0)
+
+    @cached_property
     def mean_ranks(self) -> Float[np.ndarray, " methods"]:
-        """The mean rank of every method over all columns that have a direction."""
-        return mean_ranks(self.ranks)
+        """The mean rank of every method over the `shared` columns, or over all that have a direction if there are none."""
+        return mean_ranks(self.ranks[:, self.shared] if self.shared.any() else self.ranks)
 
     @cached_property
     def comparisons(self) -> list[Comparison]:

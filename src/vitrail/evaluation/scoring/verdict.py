@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from vitrail.core.listing import shorten_list
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
@@ -49,7 +47,7 @@ def reach_verdict(scores: Scores) -> Verdict:
     """
     table = scores.table
     methods = [name for name in scores.methods if name not in EXPLAINERS or not EXPLAINERS[name].is_control]
-    measures = _find_measures(table)
+    measures = [name for name, shared in zip(table.names, table.shared, strict=True) if shared]
     open_questions = _list_open_questions(scores)
     if not measures or not methods:
         missing = "no measure with a direction is defined for all methods" if methods else "only the control was scored"
@@ -73,8 +71,7 @@ def reach_verdict(scores: Scores) -> Verdict:
             if len(unproven[name]) < len(measures)
         ]
         return Verdict(scores.model, None, (sentence, *([f"Only {', '.join(some)}."] if some else []), *open_questions))
-    columns = np.array([table.names.index(name) for name in measures])
-    ranks = dict(zip(table.methods, table.ranks[:, columns].mean(1).tolist(), strict=True))
+    ranks = dict(zip(table.methods, table.mean_ranks.tolist(), strict=True))
     order = sorted(methods, key=lambda name: (ranks[name], name not in proven, scores.cost[name].passes))
     first = next(name for name in order if name in proven)
     best = next((name for name in order if name in proven and _beats(table, name, first, measures)), first)
@@ -103,12 +100,6 @@ def _prefer(scores: Scores, best: str, first: str, measures: Sequence[str]) -> s
         f"Use {best} for {scores.model}: {first} has the better mean rank over {_measures(measures)} on {_count(scores)}, but {best} is "
         f"significantly better than it on {where}, and {but}."
     )
-
-
-def _find_measures(table: Table) -> list[str]:
-    """Return the measures that have a direction and are defined for all methods: only there can all be compared."""
-    counts = np.stack([intervals.count for intervals in table.intervals.values()])
-    return [column.name for i, column in enumerate(table.columns) if column.measure.better and counts[:, i].all()]
 
 
 def _recommend(scores: Scores, best: str, order: Sequence[str], tied: Sequence[str], measures: Sequence[str]) -> str:
