@@ -187,6 +187,16 @@ def test_timm_base_with_random_weights():
         torch.testing.assert_close(ours[0], classifier.module(torch.where(mask, images, 0.0)), rtol=1e-4, atol=1e-5)
 
 
+def test_class_names_may_be_a_file_or_a_text(tmp_path):
+    """A text is no list of its letters."""
+    names = ("ant", "bee", "cat", "dog", "emu")
+    (tmp_path / "n.txt").write_text("\n".join(names), encoding="utf-8")
+    for given in (names, ",".join(names), tmp_path / "n.txt", str(tmp_path / "n.txt")):
+        assert adapt(networks.hit(), class_names=given).class_names == names
+    with pytest.raises(InvalidInputError, match=r"no\.txt"):
+        adapt(networks.hit(), class_names="no.txt")
+
+
 def test_a_name_without_class_names_is_refused():
     with pytest.raises(UnknownNameError, match=r"mine has no class names; give a number from 0 to 4"):
         adapt(networks.hit(), name="mine").class_index("cat")

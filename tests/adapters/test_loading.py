@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+from dataclasses import replace
 
 import networks
 import pytest
@@ -258,3 +259,29 @@ def test_options_that_a_file_does_not_have(own_file):
 def test_errors_of_timm_are_not_reported_as_connection_errors():
     with pytest.raises(InvalidInputError, match="timm cannot create 'vit_tiny_patch16_224'"):
         vitrail.load("timm:vit_tiny_patch16_224", pretrained=False, depth=1, img_size=32, patch_size=0)
+
+
+def test_how_photos_get_the_size_can_be_set(own_file):
+    """A stretched photo is not cropped, unless the fraction says so."""
+    path, _ = own_file
+    own = vitrail.load(path, device="cpu").preprocessing
+    squashed = vitrail.load(path, device="cpu", crop_mode="squash", interpolation="bilinear").preprocessing
+    assert squashed == replace(own, crop_mode="squash", crop_fraction=1.0, interpolation="bilinear")
+    assert vitrail.load(path, device="cpu", crop_mode="squash", crop_fraction=0.5).preprocessing.crop_fraction == 0.5
+    assert vitrail.load(path, device="cpu", crop_mode="center").preprocessing == own
+    with pytest.raises(InvalidInputError, match="expected crop_mode to be one of 'center', 'squash', 'whole', got 'stretch'"):
+        vitrail.load(path, device="cpu", crop_mode="stretch")
+
+
+def test_own_weights_whose_photos_are_prepared_by_guess_are_pointed_out(tmp_path, caplog):
+    name, options = "timm:vit_tiny_patch16_224", {"depth": 1, "device": "cpu", "weights": tmp_path / "best.pth"}
+    torch.save(timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=3).state_dict(), options["weights"])
+    vitrail.load(name, **options)
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert (
+        "with mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5; if the weights were trained on photos prepared in another way"
+        in warning
+    )
+    caplog.clear()
+    vitrail.load(name, crop_mode="squash", **options)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]

@@ -18,7 +18,9 @@ from torchvision.transforms import v2
 
 import vitrail
 from vitrail.adapters import PlainClassifier, Preprocessing, ViTAdapter, adapt
-from vitrail.core.errors import UnsupportedModelError
+from vitrail.adapters.photo_settings import set_normalization
+from vitrail.adapters.preprocessing import IMAGENET_MEAN
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
 
 LIBRARIES = {
@@ -219,11 +221,31 @@ def test_a_network_behind_a_normalization_is_not_saved_without_it(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["own", "v2"])
+@pytest.mark.parametrize("inside", [networks.timm_vit, lambda: networks_resnet()])
+def test_a_second_normalization_is_refused(kind, inside):
+    """`Preprocessing` normalizes unless told otherwise, so that who sets the crop would normalize twice."""
+    wrapped = NORMALIZING[kind](inside().double())
+    message = (
+        r"expected photos of \w+ not to be normalized, since it normalizes its images itself, got mean 0.485, 0.456, 0.406"
+    )
+    with pytest.raises(InvalidInputError, match=message):
+        adapt(wrapped, preprocessing=Preprocessing((32, 32), 1.0, "squash"))
+    given = Preprocessing.unnormalized(3, (32, 32), crop_fraction=1.0, crop_mode="squash")
+    classifier = adapt(wrapped, preprocessing=given)
+    assert classifier.preprocessing == given
+    with pytest.raises(InvalidInputError, match="normalizes its images itself"):
+        set_normalization(classifier, 0.5, 0.5)
+    assert set_normalization(classifier, 0.0, 1.0).preprocessing == given
+    assert adapt(inside(), preprocessing=Preprocessing((32, 32), 1.0)).preprocessing.mean == IMAGENET_MEAN
+
+
 def test_pixels_up_to_255():
     wrapped = nn.Sequential(Normalize(255), networks.timm_vit().double())
     classifier = adapt(wrapped)
     assert isinstance(classifier, ViTAdapter)
     assert classifier.preprocessing.std == (1 / 255,) * 3
+    assert adapt(wrapped, preprocessing=classifier.preprocessing).preprocessing == classifier.preprocessing
     pixels = 255 * IMAGES
     torch.testing.assert_close(classifier.logits(pixels), wrapped(pixels).detach(), rtol=1e-9, atol=1e-12)
 
@@ -323,6 +345,15 @@ def test_pipelines_before_a_network_need_a_preprocessing(kind, inside):
     classifier = adapt(wrapped, preprocessing=Preprocessing.unnormalized(3, size=(32, 32)))
     images = IMAGES.float()
     torch.testing.assert_close(classifier.logits(images), wrapped(images))
+
+
+def test_photos_that_are_normalized_before_a_pipeline_are_pointed_out(caplog):
+    """It may expect that, but `Preprocessing` normalizes unless told otherwise."""
+    wrapped = nn.Sequential(*PIPELINES["clamped and normalized"], networks.timm_vit())
+    adapt(wrapped, preprocessing=Preprocessing.unnormalized(3, size=(32, 32)))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    adapt(wrapped, preprocessing=Preprocessing((32, 32)))
+    assert "photos are normalized, then changed by Sequential before network[2]" in caplog.text
 
 
 class OneByOne(nn.Module):

@@ -203,7 +203,7 @@ def test_unreadable_files_in_a_folder_are_counted_and_skipped(run_vitrail, make_
     assert "empty.jpg" in err
     assert "text.jpg" in err
     assert re.search(r"skipped 1 in .* \(no suffix of an image\): notes.txt", err)
-    assert "wrote 1 overlay" in out
+    assert "wrote 1 picture" in out
     assert len(Explanation.load(tmp_path / "out" / "explanations.npz")) == 1
 
 
@@ -216,7 +216,7 @@ def test_a_photo_in_a_folder_that_is_too_thin_to_resize_is_skipped_and_named(
     code, out, err = run_vitrail("explain", folder, "--model", tiny_model_file, "--out", tmp_path / "out")
     assert code == 0, err
     assert "thin.png" in err
-    assert "wrote 1 overlay" in out
+    assert "wrote 1 picture" in out
 
 
 def test_a_named_photo_that_is_too_thin_is_named_in_the_message(run_vitrail, make_photo, tiny_model_file, tmp_path):

@@ -12,7 +12,9 @@ from vitrail.metrics import PROTOCOLS, Curves
 from vitrail.viz import sheet
 from vitrail.viz.curves import plot_learning_curve, plot_perturbation
 from vitrail.viz.overlay import fade, overlay
+from vitrail.viz.panel import draw_panel
 from vitrail.viz.sheet import SheetRow, contact_sheet
+from vitrail.viz.style import Style
 
 BOX = (0.0, 0.0, 20.0, 24.0)
 NAMES = ("insertion_zero", "deletion_zero", "insertion_blur", "deletion_blur")
@@ -74,6 +76,23 @@ def test_kept_methods_are_drawn_as_masks_and_others_as_heatmaps(cells, tmp_path)
     np.testing.assert_array_equal(mask, np.asarray(fade(drawn.photo, keep, BOX, outlined=True, side=320)))
     for picture, explained in ((hit, drawn.explanations[0]), (random, drawn.explanations[2])):
         np.testing.assert_array_equal(picture, np.asarray(overlay(drawn.photo, explained.relevance[0], BOX, side=320)))
+
+
+@pytest.mark.parametrize(
+    ("style", "drawn"),
+    [
+        (Style(palette="gray", smoothing="nearest"), Style(palette="gray", smoothing="nearest", share=None)),
+        (Style(kind="heatmap", clip=90), Style(kind="heatmap", clip=90, share=None)),
+        (Style(kind="masked", share=0.8), Style(kind="masked", share=0.8)),
+        (Style(kind="side-by-side"), Style(share=None)),
+    ],
+)
+def test_sheets_follow_the_style_of_the_pictures(style, drawn, cells, tmp_path):
+    """Without outlines; the photo stands beside them anyway."""
+    shown = row("hit")
+    contact_sheet([shown], tmp_path / "sheet.png", style)
+    expected = draw_panel(shown.explanations[0], replace(drawn, side=320), shown.photo, BOX).picture
+    np.testing.assert_array_equal(cells[1].images[0].get_array(), np.asarray(expected))
 
 
 def test_reduced_photo_shows_the_same_mask(cells, tmp_path):

@@ -3,13 +3,16 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from vitrail.adapters.class_name_files import read_names
 from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.libraries import find_library
+from vitrail.adapters.photo_settings import refuse_second_normalization
 from vitrail.adapters.plain import PlainClassifier, adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.unwrap import unwrap
@@ -27,7 +30,7 @@ def adapt(
     module: nn.Module,
     *,
     name: str = "",
-    class_names: Sequence[str] = (),
+    class_names: str | Path | Sequence[str] = (),
     preprocessing: Preprocessing | None = None,
     output: Output | None = None,
     output_key: int | str | None = None,
@@ -40,15 +43,18 @@ def adapt(
     Args:
         module: Any network from images to logits.
         name: Name in results; defaults to the name of the class.
-        class_names: One per class, if known.
-        preprocessing: Turns a photo into the network's input; defaults to the network's own, if it has one, else ImageNet's.
+        class_names: One per class, if known: a list, a text with commas, or a file (one name per line, or JSON).
+        preprocessing: Turns a photo into the network's input; defaults to the network's own, if it has one, else ImageNet's. It must not
+            normalize where the module normalizes its images itself.
         output: Meaning of the logits, see `vitrail.core.outputs.Output`; defaults to what the network's configuration says, else to
             "sigmoid" for a single logit and "softmax" for several.
         output_key: Index or key of the logits, where the network returns a tuple, a dictionary or an object.
 
     Raises:
         UnsupportedModelError: The network is no classifier of images; the message tells why.
+        InvalidInputError: Class names that do not fit, or a preprocessing that normalizes a second time.
     """
+    names = read_names(class_names) if class_names else ()
     if not isinstance(module, nn.Module):
         raise UnsupportedModelError(_explain_no_module(module))
     with exclusive(module):
@@ -61,11 +67,19 @@ def adapt(
                 "Preprocessing.unnormalized(3, size=(height, width)) if it takes pixels from 0 to 1"
             )
         own = preprocessing or found.preprocessing
+        if found.normalizes and preprocessing is not None:
+            refuse_second_normalization(preprocessing, title)
+        if found.changed_before and preprocessing is not None and any(preprocessing.mean):
+            logger.warning(
+                "photos are normalized, then changed by %s before %s: unless it expects that, give mean 0 and std 1",
+                title,
+                found.changed_before,
+            )
         if found.normalizes:
             logger.info("%s normalizes its images itself: photos are scaled only, and tensors must not be normalized", title)
         elif found.preprocessing is not None and preprocessing is None:
             logger.info("photos are prepared for %s as for the network inside it", title)
-        classifier = view(found.module, title, tuple(class_names), own, output_key=found.output_key, note=found.note)
+        classifier = view(found.module, title, names, own, output_key=found.output_key, note=found.note)
         if found.module is not module:
             classifier = replace(classifier, wrapper=Wrapper(module, output_key))
     if classifier.class_names:

@@ -17,7 +17,7 @@ from vitrail.adapters.devices import check_device
 from vitrail.adapters.folder_checks import PICKLED, SAFE
 from vitrail.adapters.libraries import ENTRIES, get_library
 from vitrail.adapters.local_files import BUNDLED, bundled_models, check_bundled, find_folder_source, load_bundled, load_local
-from vitrail.adapters.photo_settings import describe_photos, set_image_size, set_normalization
+from vitrail.adapters.photo_settings import describe_photos, set_crop, set_image_size, set_normalization
 from vitrail.adapters.user_code import check_user_code, is_user_code, load_user_code
 from vitrail.adapters.weight_files import fill_with_weights, load_with_weights
 from vitrail.core.errors import CheckpointError, InvalidInputError, UnknownNameError
@@ -51,6 +51,9 @@ def load(
     class_names: Names | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
+    crop_mode: str | None = None,
+    crop_fraction: float | None = None,
+    interpolation: str | None = None,
     **options: Any,
 ) -> Classifier:
     """Load a model with its preprocessing and class names, ready to explain.
@@ -73,6 +76,11 @@ def load(
         mean: Mean of the pixels, which range from 0 to 1, that normalization subtracts: one per channel, or one for all; defaults to the
             model's own. Networks of neither one nor three channels often have none.
         std: Standard deviation that it divides by; 0 and 1 normalize nothing.
+        crop_mode: How photos get the network's size: "center" keeps the aspect ratio and crops, "squash" stretches, "whole" keeps the
+            whole photo; defaults to the model's own.
+        crop_fraction: Share of the resized photo that the crop covers; defaults to 1 if crop_mode is "squash" or "whole", else to the
+            model's own.
+        interpolation: How photos are resized, e.g. "bilinear"; defaults to the model's own.
         options: For timm, Hugging Face and torchvision: `pretrained=False` for random weights, and the options of their own
             functions: any argument of `timm.create_model`, fields of the Hugging Face configuration. For published HiT files:
             `num_heads`. For published INTR files that do not tell them: `nheads`, `dilation`. For your own code: its arguments.
@@ -99,9 +107,11 @@ def load(
         classifier.move_to(chosen)
         classifier.module.eval()
         classifier = classifier if image_size is None else set_image_size(classifier, image_size)
-        classifier = set_normalization(classifier, mean, std)
+        classifier = set_crop(set_normalization(classifier, mean, std), crop_mode, crop_fraction, interpolation)
         if weights is not None and _is_path(weights):
-            logger.info("%s", describe_photos(classifier.preprocessing))
+            # Your own code says how photos are prepared, and so do you by mean or crop_mode: else it is a guess.
+            guessed = mean is None and crop_mode is None and not _is_code(name)
+            logger.log(logging.WARNING if guessed else logging.INFO, "%s", describe_photos(classifier.preprocessing))
             if names is None and not classifier.class_names and classifier.output != "embedding":
                 logger.info("its %d classes have no names; give them by --class-names", classifier.num_classes)
     if names is not None:

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isclose
+from typing import Any
 
 import torch
 from torch import nn
 
 from vitrail.adapters.classifier import Classifier
+from vitrail.adapters.input_normalization import normalizes_inside
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.resizing import MAX_RESIZED_PIXELS
+from vitrail.adapters.unwrap import unwrap
 from vitrail.core.errors import InvalidInputError
 
 
@@ -32,18 +36,54 @@ def set_normalization(
         raise InvalidInputError(
             f"expected mean and std of {count} numbers, one per channel, or of one for all, got {mean} and {std}"
         )
-    return replace(classifier, preprocessing=replace(classifier.preprocessing, mean=both[0], std=both[1]))
+    preprocessing = replace(classifier.preprocessing, mean=both[0], std=both[1])
+    if normalizes_inside(classifier.module) or unwrap(classifier.module).normalizes:
+        refuse_second_normalization(preprocessing, classifier.name)
+    return replace(classifier, preprocessing=preprocessing)
+
+
+def refuse_second_normalization(preprocessing: Preprocessing, name: str) -> None:
+    """Refuse to normalize photos of a network that normalizes its images itself: it would see other images than it was trained on.
+
+    Raises:
+        InvalidInputError: The preprocessing does more than scale pixels to [0, 1] or leave them in [0, 255].
+    """
+    scaled_only = all(isclose(std, 1, rel_tol=1e-3) or isclose(std, 1 / 255, rel_tol=1e-3) for std in preprocessing.std)
+    if any(preprocessing.mean) or not scaled_only:
+        raise InvalidInputError(
+            f"expected photos of {name} not to be normalized, since it normalizes its images itself, got mean "
+            f"{_join(preprocessing.mean)} and std {_join(preprocessing.std)}; give mean 0 and std 1, as Preprocessing.unnormalized does"
+        )
+
+
+def set_crop(
+    classifier: Classifier, crop_mode: str | None, crop_fraction: float | None, interpolation: str | None
+) -> Classifier:
+    """Return the classifier with photos resized and cropped in another way; as it is if all are None.
+
+    Raises:
+        InvalidInputError: A value is not one of `Preprocessing`.
+    """
+    if crop_mode in ("squash", "whole") and crop_fraction is None:
+        crop_fraction = 1.0  # Who names these modes wants nothing cropped.
+    given = {"crop_mode": crop_mode, "crop_fraction": crop_fraction, "interpolation": interpolation}
+    changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    return replace(classifier, preprocessing=replace(classifier.preprocessing, **changes)) if changes else classifier
 
 
 def describe_photos(preprocessing: Preprocessing) -> str:
     """Say how photos are prepared: weights alone do not tell how those were that they were trained on."""
     height, width = preprocessing.size
     how = {"center": "cropped to", "squash": "stretched to", "whole": "kept whole, with sides within"}[preprocessing.crop_mode]
-    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (preprocessing.mean, preprocessing.std))
+    mean, std = _join(preprocessing.mean), _join(preprocessing.std)
     return (
         f"photos are {how} {height}x{width} pixels (crop_fraction {preprocessing.crop_fraction:g}), with mean {mean} and std {std}; if the "
-        "weights were trained on photos prepared in another way, give --mean and --std"
+        "weights were trained on photos prepared in another way, give mean and std, crop_mode and crop_fraction (--mean, ...)"
     )
+
+
+def _join(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def set_image_size(classifier: Classifier, size: tuple[int, int]) -> Classifier:

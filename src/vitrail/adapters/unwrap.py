@@ -127,7 +127,10 @@ def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | s
     known = _adapt(inner) or _view_plain(inner)
     outside = Unwrapped(module, known.preprocessing, output_key)
     if not isinstance(known, PlainClassifier):
-        note = f"it holds a {type(inner).__name__}, whose output it does not pass on unchanged; to look into that, give {path}"
+        note = (
+            f"it holds a {type(inner).__name__}, but changes what comes out of it; put a head of your own in place of {path}'s, and give "
+            f"{path}, which is without what {type(module).__name__} adds"
+        )
         outside = replace(outside, note=note)
     try:
         images = make_images(known)

@@ -43,6 +43,18 @@ class LoadOptions:
         str | None, optional(MODEL, "--mean", help="Mean of pixels from 0 to 1: one number, or a,b,c (default: the model's).")
     ] = None
     std: Annotated[str | None, optional(MODEL, "--std", help="Standard deviation of pixels, with --mean.")] = None
+    crop_mode: Annotated[
+        Literal["center", "squash", "whole"] | None,
+        optional(
+            MODEL, "--crop-mode", help="How photos get the input size: cropped, stretched or kept whole (default: the model's)."
+        ),
+    ] = None
+    crop_fraction: Annotated[
+        float | None, optional(MODEL, "--crop-fraction", help="Share of the resized photo that is kept (default: the model's).")
+    ] = None
+    interpolation: Annotated[
+        str | None, optional(MODEL, "--interpolation", help="How photos are resized, e.g. bilinear (default: the model's).")
+    ] = None
     class_names: Annotated[str | None, optional(MODEL, "--class-names", help="File of class names, or a,b,c.")] = None
     output: Annotated[
         Literal["softmax", "sigmoid", "none"] | None,
@@ -82,6 +94,9 @@ class LoadOptions:
             "weights_key": self.weights_key,
             "mean": parse_numbers(self.mean, "--mean"),
             "std": parse_numbers(self.std, "--std"),
+            "crop_mode": self.crop_mode,
+            "crop_fraction": self.crop_fraction,
+            "interpolation": self.interpolation,
             "class_names": self.class_names,
             "output": self.output,
             "output_key": int(key) if key is not None and key.removeprefix("-").isdecimal() else key,

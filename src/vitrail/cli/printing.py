@@ -101,10 +101,10 @@ def print_explanations(explanations: "Mapping[str, Sequence[Explanation]]", top:
     cut = f" (of the first {MAX_ROWS})" if len(first) > MAX_ROWS else ""
     if several:
         typer.echo(
-            f"wrote {SHEET}.png{cut}, and {count_nouns(len(first), 'overlay')}, {arrays} per method ({', '.join(explanations)}) to {out}"
+            f"wrote {SHEET}.png{cut}, and {count_nouns(len(first), 'picture')}, {arrays} per method ({', '.join(explanations)}) to {out}"
         )
     else:
-        typer.echo(f"wrote {count_nouns(len(first), 'overlay')}, {SHEET}.png{cut}, {arrays} to {out}")
+        typer.echo(f"wrote {count_nouns(len(first), 'picture')}, {SHEET}.png{cut}, {arrays} to {out}")
 
 
 def describe_explanation(explanation: "Explanation", top: int) -> str:

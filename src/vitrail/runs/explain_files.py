@@ -156,7 +156,7 @@ class FilesRun:
             self.results[name] = dict(gather(list(self.results[name].items())))
         self.unreadable = dict(gather(list(self.unreadable.items())))
 
-    def summarize(self, names: Sequence[str], num_before: int) -> FolderResults:
+    def summarize(self, names: Sequence[str], num_before: int, style: Style) -> FolderResults:
         """Write the table, the contact sheet and the list of unreadable files in the first process; return the summary in all."""
         unreadable = [file for _, file in sorted(self.unreadable.items())]
         self._write_unreadable()
@@ -164,7 +164,7 @@ class FilesRun:
         if rank() == 0:
             photos = [(photo.result_name, self.source(index)) for index, photo in enumerate(self.photos)]
             write_table(self.out, photos, list(self.files.values()), self.results)
-            self._write_sheet()
+            self._write_sheet(style)
         completeness = dict[str, float]()
         for name in names:
             errors = [result.completeness_error for result in self.results[name].values()]
@@ -172,7 +172,7 @@ class FilesRun:
                 completeness[name] = max(known)
         return FolderResults(self.count_done(names), num_before, completeness, unreadable, list(names))
 
-    def _write_sheet(self) -> None:
+    def _write_sheet(self, style: Style) -> None:
         rows = list[SheetRow]()
         for index in range(len(self.photos)):
             explanations = [
@@ -183,7 +183,7 @@ class FilesRun:
             if len(rows) == MAX_ROWS:
                 break
         if rows:
-            contact_sheet(rows, self.out / f"{SHEET}.png")
+            contact_sheet(rows, self.out / f"{SHEET}.png", style)
 
 
 def _modified(path: Path) -> float:

@@ -111,4 +111,4 @@ def explain_folder(
         if num_before and rank() == 0:
             logger.info("%d of %d images are already explained", num_before, len(photos))
         run.explain_missing(by_name, target, style)
-        return run.summarize(names, num_before)
+        return run.summarize(names, num_before, style)

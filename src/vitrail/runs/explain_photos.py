@@ -117,7 +117,7 @@ def explain_photos_into(
                 rows.append(row.reduced())
         labels += [entry.photo.result_name for entry in opened]
     expect_readable(len(labels), len(photos), unreadable)
-    contact_sheet(rows, folder / f"{SHEET}.png")
+    contact_sheet(rows, folder / f"{SHEET}.png", style)
     if all(len({explanation.grid for explanation in per_photo}) == 1 for per_photo in explanations.values()):
         explanations = {name: [Explanation.concatenate(per_photo)] for name, per_photo in explanations.items()}
         labels = [EXPLANATIONS]

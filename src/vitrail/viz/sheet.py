@@ -17,7 +17,9 @@ from vitrail.core.listing import shorten_middle
 from vitrail.core.outputs import format_value, has_probabilities, value_name
 from vitrail.explanation import Explanation
 from vitrail.viz.ground_truth import fade_outside
-from vitrail.viz.overlay import fade, overlay
+from vitrail.viz.overlay import fade
+from vitrail.viz.panel import draw_panel
+from vitrail.viz.style import DEFAULT_STYLE, Style
 
 MAX_ROWS = 24
 """Largest number of rows on a sheet; every photo has its own overlay file."""
@@ -27,6 +29,9 @@ CELLS_PER_LINE = 7
 
 CELL_WIDTH = 2.6
 """Inches."""
+
+CELL_SIDE = 320
+"""Shorter side of a picture in pixels."""
 
 MAX_BAR_LETTERS = 13.0
 """Points: larger letters would leave no room for the names of classes."""
@@ -68,11 +73,16 @@ class SheetRow:
         return replace(self, photo=self.photo.resize(size), box=box, ground_truth=mask)
 
 
-def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
+def contact_sheet(rows: Sequence[SheetRow], path: str | Path, style: Style = DEFAULT_STYLE) -> None:
     """Draw the first `MAX_ROWS` photos with their explanations and their most probable classes.
 
     A single row is broken into lines. Wide sheets have large letters, since they are seen reduced.
+
+    Args:
+        style: How explanations look. Small pictures have no outlines, and the photo stands beside them anyway.
     """
+    share = style.share if style.kind == "masked" else None
+    style = replace(style, kind=None if style.kind == "side-by-side" else style.kind, share=share, side=CELL_SIDE)
     rows = rows[:MAX_ROWS]
     num_cells = max(len(row.explanations) + (row.ground_truth is not None) for row in rows) + 2
     num_lines = -(-num_cells // CELLS_PER_LINE) if len(rows) == 1 else len(rows)
@@ -84,7 +94,7 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
     for axes in grid.flat:
         axes.axis("off")
     for line, row in zip([grid.flatten()] if len(rows) == 1 else grid, rows, strict=True):
-        _draw_row(list(line), row, num_cells, size)
+        _draw_row(list(line), row, num_cells, size, style)
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
 
@@ -95,7 +105,7 @@ def _row_height(row: SheetRow, size: float) -> float:
     return 0.15 + size / 72 * 1.3 * num_lines + CELL_WIDTH * min(max(row.photo.height / row.photo.width, 0.4), 1.5)
 
 
-def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int, size: float) -> None:
+def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int, size: float, style: Style) -> None:
     cells[0].imshow(row.reduced().photo)
     _write(cells[0], row.title, size)
     if row.ground_truth is not None:
@@ -103,20 +113,20 @@ def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int, size: float)
         _write(cells[1], "ground truth", size, color="0.4")
     first = 1 + (row.ground_truth is not None)
     for cell, explanation in zip(cells[first:], row.explanations, strict=False):
-        _draw_explanation(cell, row, explanation, size)
+        _draw_explanation(cell, row, explanation, size, style)
     if row.explanations[0].output != "embedding":
         cells[num_cells - 1].axis("on")
         _draw_classes(cells[num_cells - 1], row.explanations[0], size)
 
 
-def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation, size: float) -> None:
+def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation, size: float, style: Style) -> None:
     keep = row.kept.get(explanation.method)
     if keep is None:
-        axes.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
+        axes.imshow(draw_panel(explanation, style, row.photo, row.box).picture)
         text = explanation.target_name()
     else:
         # Around cells that are kept by degrees, an outline would show a border that is not there.
-        axes.imshow(fade(row.photo, keep, row.box, outlined=bool(((keep == 0) | (keep == 1)).all()), side=320))
+        axes.imshow(fade(row.photo, keep, row.box, outlined=bool(((keep == 0) | (keep == 1)).all()), side=CELL_SIDE))
         text = f"{float(keep.sum()):.0f} of {keep.numel()} cells"
     _write(axes, f"{explanation.method}: {text}", size)
 
