@@ -15,7 +15,7 @@ from vitrail.adapters.similarity import compare_with_directions
 from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import make_explainer
 
-SMALL = Preprocessing((32, 32), 1.0)
+SMALL = Preprocessing.unnormalized(3, (32, 32), crop_fraction=1.0)
 PHOTOS = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 

@@ -24,7 +24,7 @@ pytest_plugins = ("tiny",)
 METHODS = ("hit", "random")
 
 
-def write_rows(rows, path):
+def write_rows(rows, path, style):
     """In place of the picture, what is on it."""
     content = [[row.title, *((one.method, one.sources) for one in row.explanations)] for row in rows]
     path.write_text(json.dumps(content))

@@ -36,7 +36,7 @@ KINDS = ("list", "tars", "table", "saved")
 def _small_pictures(monkeypatch):
     """Drawing is not what is tested here."""
     monkeypatch.setattr("vitrail.runs.explain_photos.Style", partial(Style, side=16))
-    monkeypatch.setattr("vitrail.runs.explain_files.contact_sheet", lambda rows, path: path.touch())
+    monkeypatch.setattr("vitrail.runs.explain_files.contact_sheet", lambda rows, path, style: path.touch())
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def draw_plainly(patch: pytest.MonkeyPatch) -> None:
         digest = hashlib.sha256(b"".join(each.relevance.cpu().numpy().tobytes() for each in explanations)).digest()
         return Image.new("RGB", (4, 4), (digest[0], digest[1], digest[2]))
 
-    def draw_sheet(rows: Sequence[Any], path: Path) -> None:
+    def draw_sheet(rows: Sequence[Any], path: Path, style: Any = None) -> None:
         one_color(*(each for row in rows for each in row.explanations)).save(path)
 
     for name in ("report.plot_panels", "report.plot_forest", "report.plot_perturbation", "sheets.contact_sheet"):
