@@ -10,17 +10,21 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import vitrail
 from vitrail import Classifier, Explanation
+from vitrail.datasets.synthetic.base import GROUND_TRUTH, SyntheticSample
 from vitrail.datasets.synthetic.names import make_synthetic
 from vitrail.demo import demo_photo
 from vitrail.explainers import EXPLAINERS, usable_methods
-from vitrail.viz.annotate import arrange
+from vitrail.viz.annotate import annotate, arrange
+from vitrail.viz.ground_truth import fade_outside
+from vitrail.viz.panel import Panel
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-SIDE, NUM_COLUMNS = 208, 3
+SIDE, TRUTH_SIDE, NUM_COLUMNS = 208, 164, 2
 NOT_SHOWN = ("greedy",)
 """Controls that search for the best order, and are no explanation."""
 
@@ -53,9 +57,18 @@ def explain_by_all(model: Classifier, photo: Image.Image, target: str | None = N
 
 def draw_methods(name: str, folder: Path) -> None:
     """All methods on one bird: the part that decides its species is known."""
-    photo = make_synthetic("birds").draw("test", BIRD).image
-    explanations = explain_by_all(vitrail.load(MODELS[name]), photo)
-    write([explanation.picture(side=SIDE) for explanation in explanations.values()], name, folder)
+    bird = make_synthetic("birds").draw("test", BIRD)
+    explanations = explain_by_all(vitrail.load(MODELS[name]), bird.image)
+    write([_draw_truth(bird), *(explanation.picture(side=SIDE) for explanation in explanations.values())], name, folder)
+
+
+def _draw_truth(bird: SyntheticSample) -> Image.Image:
+    """The bird, and the part that decides its species."""
+    photo, mask = (each.resize((TRUTH_SIDE,) * 2) for each in (bird.image, Image.fromarray(bird.masks[GROUND_TRUTH])))
+    both = ImageOps.expand(photo, (0, 0, TRUTH_SIDE + 8, 0), "white")
+    both.paste(fade_outside(photo, np.asarray(mask)), (TRUTH_SIDE + 8, 0))
+    title = "ground truth", "the bird, and the part that decides its species"
+    return annotate(Panel(both, title, None, np.zeros((1, 1, 3), np.uint8), ()))
 
 
 def draw_photo(folder: Path) -> None:
@@ -68,7 +81,10 @@ def draw_targets(folder: Path) -> None:
     """Three classes of one photo, and what its model says of them."""
     model = vitrail.load("vitrail:hit-pets")
     explanation = vitrail.explain(model, demo_photo(), target=["Abyssinian", "Bengal", "American Bulldog"])
-    write([explanation.picture(index, side=SIDE) for index in range(len(explanation))], "gallery-targets", folder)
+    scale = float(explanation.relevance.abs().max())
+    write(
+        [explanation.picture(index, side=SIDE, scale=scale) for index in range(len(explanation))], "gallery-targets", folder, 3
+    )
 
 
 def draw_kinds(folder: Path) -> None:

@@ -142,6 +142,20 @@ def test_clipping_brings_out_weak_cells_and_is_noted():
     assert colorful(clipped.picture).mean() > 10 * colorful(plain.picture).mean()
 
 
+def test_pictures_of_one_scale_have_equal_colors_for_equal_numbers():
+    weak, strong = (torch.zeros(1, 4, 4) for _ in range(2))
+    weak[0, 1, 1], strong[0, 1, 1], strong[0, 2, 2] = 0.5, 0.5, 2.0
+    style = Style(kind="heatmap", scale=2.0, share=None, smoothing="nearest", side=40)
+    first, second = (np.asarray(draw_panel(explain(each), style, None).picture) for each in (weak, strong))
+    assert tuple(first[15, 15]) == tuple(second[15, 15]) != tuple(second[25, 25])
+    assert draw_panel(explain(strong), Style(scale=1.0), None).scale.clipped
+    assert not draw_panel(explain(weak), Style(scale=1.0), None).scale.clipped
+    with pytest.raises(InvalidInputError, match="expected either a scale or a clip"):
+        Style(scale=1.0, clip=99)
+    with pytest.raises(InvalidInputError, match="expected a scale above 0, got 0"):
+        Style(scale=0)
+
+
 def test_a_percentile_of_zero_clips_nothing_and_says_so(explanation):
     clipped, plain = (draw_panel(explanation, Style(clip=clip), None) for clip in (90, None))
     assert clipped.scale == plain.scale

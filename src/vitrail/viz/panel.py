@@ -97,7 +97,7 @@ def draw_panel(
     if kind == "error":
         return _draw_errors(explanation, style, photo, box)
     relevance, signed = explanation.relevance[0].detach().cpu().float(), explanation.signed
-    scale = _measure_scale(explanation, relevance, style.clip, floor)
+    scale = _measure_scale(explanation, relevance, style, floor)
     cells = None if style.share is None else strongest_cells(relevance, style.share, signed)
     notes, colored = [], {"smoothing": style.smoothing, "scale": scale.high, "signed": signed, "palette": style.palette}
     if kind == "heatmap":
@@ -148,14 +148,16 @@ def _draw_errors(
     )
 
 
-def _measure_scale(explanation: Explanation, relevance: Tensor, clip: int | float | None, floor: float | None = None) -> Scale:
+def _measure_scale(explanation: Explanation, relevance: Tensor, style: Style, floor: float | None) -> Scale:
     signed = explanation.signed
     largest = float(relevance.abs().max())
     low = -largest if signed else float(relevance.min()) if floor is None else floor
     high = largest if signed else float(relevance.max())
     clipped = False
-    if clip is not None:
-        percentile = float(torch.quantile(relevance.abs() if signed else relevance, clip / 100))
+    if style.scale is not None:
+        low, high, clipped = (-style.scale if signed else min(low, style.scale)), float(style.scale), largest > style.scale
+    if style.clip is not None:
+        percentile = float(torch.quantile(relevance.abs() if signed else relevance, style.clip / 100))
         # In a map of few cells that are not zero, the percentile is zero, and everything would be as strong as anything.
         if (0.0 if signed else low) < percentile < high:
             low, high, clipped = (-percentile if signed else low), percentile, True

@@ -1,6 +1,7 @@
 """Pictures of explanations: what the methods of `vitrail.core.drawable.Drawable` do."""
 
 import sys
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def plot(explanation: Explanation, ax: Axes | None = None, image: int = 0, **sty
     if ax is None:
         from matplotlib import pyplot  # noqa: PLC0415 (chooses a window system)
 
-        _, ax = pyplot.subplots(layout="constrained")
+        _, ax = pyplot.subplots(figsize=_choose_size(panels), layout="constrained")
     plot_panel(panels[0], ax)
     return ax
 
@@ -65,10 +66,8 @@ def save(explanation: Explanation, path: str | Path, image: int | None = None, *
     panels, note = _draw_panels(explanation, image, style)
     num_columns = min(len(panels), PANELS_PER_ROW)
     num_rows = -(-len(panels) // num_columns)
-    shape = max(panel.picture.height / panel.picture.width for panel in panels)
-    wide = max(panel.picture.width / panel.picture.height for panel in panels) > 1.6
-    width = INCHES * (2 if wide else 1)
-    figure = Figure(figsize=(width * num_columns, (0.8 * width * shape + 1.5) * num_rows), layout="constrained")
+    width, height = _choose_size(panels)
+    figure = Figure(figsize=(width * num_columns, height * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False)
     for cell, panel in zip(axes.flat, panels, strict=False):
         plot_panel(panel, cell)
@@ -114,6 +113,14 @@ def _draw_panels(explanation: Explanation, image: int | None, style: dict[str, A
         for one in chosen[: MAX_PANELS if len(chosen) > 1 else 1]
     ]
     return panels, f"The first {len(panels)} of {len(chosen)} images." if len(chosen) > len(panels) else ""
+
+
+def _choose_size(panels: Sequence[Panel]) -> tuple[float, float]:
+    """Return width and height of axes in inches: the image fills their width, as the color bar does."""
+    shape = max(panel.picture.height / panel.picture.width for panel in panels)
+    wide = max(panel.picture.width / panel.picture.height for panel in panels) > 1.6
+    width = INCHES * (2 if wide else 1)
+    return width, 0.8 * width * shape + 1.5
 
 
 def _in_notebook() -> bool:

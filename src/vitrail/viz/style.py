@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal, get_args
 
 from vitrail.core.errors import InvalidInputError
@@ -23,6 +24,8 @@ class Style:
         smoothing: How cells are enlarged.
         palette: Colors of the heatmap.
         clip: Percentile of relevance that gets the full color, above 0, so that a few strong cells do not hide the rest; None: the maximum.
+        scale: Relevance that gets the full color, the same in several pictures, so that their colors mean the same; None: the largest of
+            each.
         share: The strongest cells that together hold this share of the relevance are outlined, or kept by the kind "masked"; None: no
             outline.
         side: Shorter side of the photo in the picture, in pixels.
@@ -36,6 +39,7 @@ class Style:
     smoothing: Smoothing = "auto"
     palette: Palette = "color"
     clip: int | float | None = None
+    scale: int | float | None = None
     share: int | float | None = 0.5
     side: int = 448
 
@@ -59,6 +63,12 @@ class Style:
         check_palette(self.palette)
         if self.clip is not None and not 0 < self.clip <= 100:
             raise InvalidInputError(f"expected a percentile above 0 and up to 100 for clip, got {self.clip}")
+        if self.scale is not None and not 0 < self.scale < inf:
+            raise InvalidInputError(f"expected a scale above 0, got {self.scale}")
+        if self.scale is not None and self.clip is not None:
+            raise InvalidInputError(
+                "expected either a scale or a clip, got both: each says which relevance gets the full color"
+            )
         if self.share is not None and not 0 < self.share <= 1:
             raise InvalidInputError(f"expected a share above 0 and up to 1 of the relevance, got {self.share}")
         if self.kind == "masked" and self.share is None:
