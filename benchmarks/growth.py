@@ -25,6 +25,9 @@ from vitrail.metrics import PROTOCOLS, perturbation_curves
 FULL = {"batch": 1, "side": 224, "depth": 12, "classes": 1000}
 QUICK = FULL | {"side": 64, "depth": 1}
 PICTURE = "pictures/growth.png"
+MIN_SPAN = 4.0
+"""Least ratio between the ends of an axis of the picture."""
+
 TOLERANCE = 0.15
 """How far an exponent may be above its limit, as measurements vary."""
 
@@ -160,6 +163,11 @@ def plot(growths: Sequence[Growth], path: Path) -> None:
                 axes.plot(growth.counts, [math.exp(level) * count**exponent for count in growth.counts], color="#cc6677")
                 axes.set_yscale("log")
                 label = f"exponent {exponent:.2f}"
+                # Else what does not grow would look as if it did.
+                low, high = axes.get_ylim()
+                if high < MIN_SPAN * low:
+                    middle = math.sqrt(low * high)
+                    axes.set_ylim(middle / math.sqrt(MIN_SPAN), middle * math.sqrt(MIN_SPAN))
             axes.set_xscale("log")
             axes.set_xticks(growth.counts, [f"{count:,.0f}" for count in growth.counts], fontsize=8, rotation=30)
             axes.set_yticks(
