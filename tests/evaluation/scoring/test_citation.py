@@ -24,7 +24,9 @@ def test_the_paragraph_gives_images_options_and_numbers_beside_the_control(table
 
 
 def test_one_image_has_neither_intervals_nor_tests():
-    text = describe_methods_for_citation(hand_made({"rise": [[0.5]], "random": [[0.25]]}, (column("hit.insertion_zero"),)).table)
+    text = describe_methods_for_citation(
+        hand_made({"rise": [[0.5]], "random": [[0.25]]}, (column("hit.insertion_zero"),)).table
+    )
     assert "hit.insertion_zero (higher is better): rise 0.500, random 0.250." in text
     assert "bootstrap" not in text
     assert "paired" not in text

@@ -314,6 +314,16 @@ def test_page_warns_of_methods_not_better_than_random(tmp_path):
     warned = text[text.index("Warning: not significantly better than random") :].split("</table>")[0]
     assert re.search("<td[^>]*>same</td><td>m.one</td>", warned)
     assert "better" not in warned.split("<tbody>")[1]
+    # The control is significantly better where less is better: a small p is no success.
+    write_results(tmp_path, hand_made(values, (column("m.one", "lower"),)).table)
+    entries = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["not_shown_to_beat_random"]
+    assert [(each["method"], each["significantly_worse"], each["p"] < 0.05) for each in entries] == [
+        ("same", False, False),
+        ("better", True, True),
+    ]
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "significantly worse on</th>" in text
+    assert re.search("<td[^>]*>better</td><td>m.one</td><td></td>", text)
     write_results(tmp_path, hand_made({name: values[name] for name in ("better", "random")}, (column("m.one"),)).table)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Warning" not in text

@@ -16,6 +16,7 @@ from vitrail.evaluation.scoring.text import (
     describe_ceiling,
     describe_undefined,
     explain_too_few_images,
+    group_unproven,
     metric_cells,
     metric_names,
     overview_cells,
@@ -125,7 +126,8 @@ def _overview_section(table: Table) -> Section:
     head, rows = overview_cells(table)
     text = (
         "The mean rank is over the measures that have a direction and are defined for all methods; 1 is best. Passes are the cost of an "
-        "explanation in forward passes of the network, counted in floating-point operations. Milliseconds per image are those of this run on its machine."
+        "explanation in forward passes of the network, counted in floating-point operations. Milliseconds per image are those of this run "
+        "on its machine."
     )
     if len(table.scores) > 1:
         text += (
@@ -138,14 +140,15 @@ def _overview_section(table: Table) -> Section:
 
 
 def _warning_section(table: Table) -> Section:
-    by_method = dict[str, list[str]]()
-    for entry in table.unproven:
-        by_method.setdefault(entry.method, []).append(entry.measure)
     text = "Paired sign-flip test on the same images, Holm-corrected over the methods of a measure, 5% level."
     if too_few := explain_too_few_images(table.num_images, table.num_compared):
         text += f" {too_few[0].upper()}{too_few[1:]}."
-    rows = [[method, ", ".join(measures)] for method, measures in by_method.items()]
-    return Section("Warning: not significantly better than random", text, table=PageTable(["method", "on"], rows))
+    groups = group_unproven(table.unproven)
+    rows = [[method, *(", ".join(names) for names in measures)] for method, measures in groups.items()]
+    head = ["method", "significantly worse on", "not distinguishable on"]
+    if not any(worse for worse, _ in groups.values()):
+        head, rows = ["method", "on"], [[method, undecided] for method, _, undecided in rows]
+    return Section("Warning: not significantly better than random", text, table=PageTable(head, rows))
 
 
 def _metric_section(pictures: Path, table: Table, metric: str) -> Section:

@@ -151,7 +151,7 @@ def rank_cells(table: Table) -> Cells:
 
 
 def warning_lines(unproven: Sequence[UnprovenMethod], num_images: int, num_compared: int) -> list[str]:
-    """Return one line per method that is not significantly better than random; one line in all if there are too few images.
+    """Return where methods are significantly worse than random, or not significantly better; one line if there are too few images.
 
     Args:
         unproven: Methods and measures that are not significantly better.
@@ -159,13 +159,21 @@ def warning_lines(unproven: Sequence[UnprovenMethod], num_images: int, num_compa
     """
     if unproven and (too_few := explain_too_few_images(num_images, num_compared)):
         return [too_few]
-    by_method = dict[str, list[str]]()
-    for entry in unproven:
-        by_method.setdefault(entry.method, []).append(entry.measure)
     return [
-        f"{method} is not significantly better than random on {shorten_list(names, MAX_NAMED)}"
-        for method, names in by_method.items()
+        f"{method} is {words} than random on {shorten_list(names, MAX_NAMED)}"
+        for method, measures in group_unproven(unproven).items()
+        for words, names in zip(("significantly worse", "not significantly better"), measures, strict=True)
+        if names
     ]
+
+
+def group_unproven(unproven: Sequence[UnprovenMethod]) -> dict[str, tuple[list[str], list[str]]]:
+    """Return by method the measures on which it is significantly worse than random, and those where neither is significantly better."""
+    by_method = dict[str, tuple[list[str], list[str]]]()
+    for entry in unproven:
+        worse, undecided = by_method.setdefault(entry.method, ([], []))
+        (worse if entry.significantly_worse else undecided).append(entry.measure)
+    return by_method
 
 
 def explain_too_few_images(num_images: int, num_compared: int) -> str | None:

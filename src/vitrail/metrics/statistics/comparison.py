@@ -67,13 +67,15 @@ class UnprovenMethod:
         method: Name of the method.
         measure: Name of the measure.
         difference: Mean over images of method - control; NaN if they share no image.
-        p_adjusted: P-value of the sign-flip test after Holm's correction over the methods of this measure.
+        p_adjusted: P-value of the two-sided sign-flip test after Holm's correction over the methods of this measure.
+        significantly_worse: Whether the control is significantly better than the method; else neither is significantly better.
     """
 
     method: str
     measure: str
     difference: float
     p_adjusted: float
+    significantly_worse: bool = False
 
 
 def compare_pairs(
@@ -190,7 +192,7 @@ def find_unproven_methods(
     for (column, method, _), mean, p in zip(contrasts, np.concatenate(means), adjusted, strict=True):
         ahead = mean > 0 if better[column] == "higher" else mean < 0
         if not (ahead and p < level):  # NaN is not significant
-            unproven.append(UnprovenMethod(method, measures[column], float(mean), float(p)))
+            unproven.append(UnprovenMethod(method, measures[column], float(mean), float(p), bool(p < level)))
     return unproven
 
 
