@@ -11,7 +11,7 @@ from vitrail.cli.panels import METHODS, optional
 from vitrail.cli.parsing import parse_names
 from vitrail.cli.printing import print_scores
 from vitrail.cli.results import print_result
-from vitrail.cli.scoring_options import ScoringOptions, score_options
+from vitrail.cli.scoring_options import RecommendOptions, score_options
 from vitrail.core.errors import InvalidInputError
 
 OUT = OutputOptions(Path("vitrail-recommend"))
@@ -21,7 +21,7 @@ def recommend(
     data: DataArgument,
     model: ModelOptions,
     images: DataOptions,
-    scoring: ScoringOptions,
+    scoring: RecommendOptions,
     speed: SpeedOptions,
     budget: Annotated[
         float | None,
