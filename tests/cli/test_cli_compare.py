@@ -199,8 +199,9 @@ def test_models_with_the_same_name_are_refused_or_named(run_vitrail, plain_pictu
     options = ("compare", photos[0].parent, "-m", models, "--steps", 2, "--device", "cpu", "--method", "random")
     code, _out, err = run_vitrail(*options, "-o", tmp_path / "same")
     assert (code, err.count("error:")) == (2, 1)
-    assert "expected models of different names" in err
-    assert "--name" in err
+    assert f"expected models of different names, got two named {tiny_model_file.stem}; name each by --name" in err
+    assert "scoring" not in err
+    assert not (tmp_path / "same").exists()  # Nothing was scored before.
     code, _out, err = run_vitrail(*options, "--name", "old, new", "-o", tmp_path / "named")
     assert code == 0, err
     assert list(json.loads((tmp_path / "named" / "summary.json").read_text())["methods"]) == ["old/random", "new/random"]

@@ -98,12 +98,20 @@ class ScoringRun:
         return scores
 
     def try_models(self, models: Iterable[NamedMethods]) -> None:
-        """Measure one image under every model, so that one that cannot be measured is refused before any is scored.
+        """Measure one image under every model, so that models that cannot be compared are refused before any is scored.
 
         Raises:
+            InvalidInputError: Two models of the same name, whose results would lie in one folder.
             VitrailError: What is measured is not possible for one of the models.
         """
+        folders = set[str]()
         for classifier, explainers in models:
+            if file_name(classifier.name) in folders:
+                raise InvalidInputError(
+                    f"expected models of different names, got two named {classifier.name}; name each by --name in the order of the "
+                    "models, as in --name old,new (in Python, by display_name of vitrail.load)"
+                )
+            folders.add(file_name(classifier.name))
             images = self.read_images(classifier)
             measurer = BatchMeasurer(classifier, explainers, self.plan, self._target(classifier), index_by_name(images))
             measurer.measure_shard(read_first(images), with_effect=False)
@@ -114,10 +122,10 @@ class ScoringRun:
         Args:
             folder: The run directory, shared by all processes.
             names: Names of the models, as they are recorded.
-            models: Models with their methods. They are taken one after the other, so that a generator holds one model in memory at a time.
+            models: Models that passed `try_models`, with their methods. They are taken one after the other, so that a generator holds one
+                model in memory at a time.
 
         Raises:
-            InvalidInputError: Two models of the same name.
             OutputError: As `score_into`.
         """
         settings = {"compared": list(names), **self.source.describe(), "metrics": self._describe_plan()}
@@ -132,16 +140,9 @@ class ScoringRun:
 
             if rank() == 0 and folder.exists():
                 directory.expect_claimable()
-            subfolders = list[Path]()
             for classifier, explainers in models:
                 subfolder = Path(MODELS) / file_name(classifier.name)
-                if subfolder in subfolders:
-                    raise InvalidInputError(
-                        f"expected models of different names, got two whose results would lie in {folder / subfolder}; name them by "
-                        "--name, or by display_name of vitrail.load"
-                    )
-                before_writing = None if subfolders else occupy
-                subfolders.append(subfolder)
+                before_writing = None if all_scores else occupy
                 scores, sheets, is_limited = self._measure_into(
                     folder / subfolder, classifier, explainers, locks, before_writing
                 )
