@@ -293,3 +293,25 @@ def test_two_processes_write_what_one_writes(photos, tiny_model_file, tmp_path):
         found.append(results_of(tmp_path / str(processes)))
         assert len(list((tmp_path / str(processes) / "shards").glob("*.npz"))) == 3
     assert found[0] == found[1]
+
+
+def test_an_interrupt_says_how_much_is_done_and_how_to_resume(run_vitrail, photos, tiny_model_file, tmp_path, monkeypatch):
+    from vitrail.evaluation.scoring.measuring import BatchMeasurer
+
+    command = ("score", photos[0].parent, "-m", tiny_model_file, "--device", "cpu", *OPTIONS, "-o", tmp_path / "out")
+    measure, stored = BatchMeasurer.measure_shard, tmp_path / "out" / "shards" / "000000.npz"
+
+    def stop_at_second(*arguments, **options):
+        if stored.exists():
+            raise KeyboardInterrupt
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(BatchMeasurer, "measure_shard", stop_at_second)
+    code, _out, err = run_vitrail(*command)
+    assert code == 130
+    assert err.endswith(
+        f"scoring ended after 2 of 5 images; the same command (without --overwrite) resumes from {tmp_path / 'out'}\nstopped\n"
+    )
+    monkeypatch.undo()
+    code, _out, err = run_vitrail(*command)
+    assert (code, "resuming in" in err) == (0, True), err
