@@ -75,7 +75,7 @@ def test_every_method_of_every_model_is_in_one_table(run_compare, photos):
     assert {(row["model"], row["method"]) for row in curves} == {tuple(name.split("/")) for name in names}
     assert {path.name for path in (out / "pictures").iterdir()} >= {"hit.png", "curves-hit-tiny.png", "curves-hit-vit.png"}
     page = (out / "index.html").read_text()
-    assert all(name in page for name in (*names, "How faithful are explanations of tiny and vit?"))
+    assert all(name in page for name in (*names, "Scores of explanations of tiny and vit"))
     assert "skipped for" not in err
 
 

@@ -13,6 +13,7 @@ from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.stale_results import PICTURES, remove_stale_results
 from vitrail.evaluation.scoring.table import Table
 from vitrail.evaluation.scoring.text import (
+    ROUGH_TIME,
     describe_ceiling,
     describe_undefined,
     explain_too_few_images,
@@ -75,7 +76,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     ]
     numbers = "means ± half of their 95% bootstrap interval" if table.num_images > 1 else "those of this image"
     lead = f"{' on '.join(counts)}. Numbers are {numbers}."
-    write_report(folder / "index.html", f"How faithful are explanations of {models}?", lead, sections, running_command())
+    write_report(folder / "index.html", f"Scores of explanations of {models}", lead, sections, running_command())
     shown = [picture.path for section in sections for picture in section.pictures]
     remove_stale_results(folder, {*shown, *(folder / name for name in names)})
 
@@ -129,6 +130,8 @@ def _overview_section(table: Table) -> Section:
         "explanation in forward passes of the network, counted in floating-point operations. Milliseconds per image are those of this run "
         "on its machine."
     )
+    if any(cost.is_rough for cost in table.cost.values()):
+        text += f" {ROUGH_TIME}."
     if len(table.scores) > 1:
         text += (
             " Ranks of methods of different models say as much about the models: one that keeps its answer longer has higher insertion "

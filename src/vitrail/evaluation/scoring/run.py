@@ -1,5 +1,6 @@
 """Score models into a run directory: claim it, measure or resume, and write the results."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import output_folder
 from vitrail.core.json_io import json_text, parse_json
+from vitrail.core.listing import count_nouns
 from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledImages
 from vitrail.datasets.source import TEST_SPLITS, DataSource
@@ -32,6 +34,8 @@ from vitrail.explainers import Explainer
 from vitrail.runs.claim import RunDirectory, expect_outside
 from vitrail.runs.manifest import METRICS, Manifest, describe_method, describe_model, fingerprint_images
 from vitrail.runs.shards import FOLDER, remove_shards
+
+logger = logging.getLogger(__name__)
 
 MODELS = "models"
 """Subfolder of a comparison with one run directory per model."""
@@ -189,6 +193,8 @@ class ScoringRun:
         }
         manifest = Manifest(settings, {explainer.name: describe_method(explainer) for explainer in explainers})
         directory = self._directory(folder, manifest)
+        if self.selection.limit is not None and len(images) < self.selection.limit:
+            logger.info("%s in all, fewer than the limit of %d", count_nouns(len(images), "image"), self.selection.limit)
         if rank() == 0:
             directory.expect_claimable()
         # A trial run, before earlier results are replaced.

@@ -3,11 +3,16 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from vitrail.core.listing import shorten_list
+from vitrail.core.listing import count_nouns, shorten_list
 from vitrail.evaluation.scoring.table import Table
 from vitrail.metrics.statistics import CONTROL, Intervals, UnprovenMethod
 
 MAX_NAMED = 4
+
+MIN_INTERVAL = 6
+"""Images from which shares have an interval: the bootstrap of two images says nothing."""
+
+ROUGH_TIME = "ms per image is rough: a single batch was timed, which includes the first use of the network"
 
 Cells = tuple[list[str], list[list[str]]]
 """The head and the rows of a table."""
@@ -28,6 +33,8 @@ def table_lines(table: Table, changes: Mapping[str, str]) -> Iterator[str]:
     yield "±: half of the 95% bootstrap interval of the mean over images"
     for line in align_columns(*overview_cells(table)):
         yield f"  {line}"
+    if any(cost.is_rough for cost in table.cost.values()):
+        yield ROUGH_TIME
 
 
 def metric_names(table: Table) -> list[str]:
@@ -55,7 +62,7 @@ def metric_cells(table: Table, metric: str) -> Cells:
         )
     for model, numbers in table.ceilings.items() if shared else ():
         means = (_format_mean(numbers.mean[i], numbers.low[i], numbers.high[i], int(numbers.count[i])) for i in columns)
-        name = "ceiling" if len(table.scores) == 1 else f"{model}/ceiling"
+        name = f"{'' if len(table.scores) == 1 else f'{model}/'}ceiling, {count_nouns(int(numbers.count.max()), 'image')}"
         rows.append([name, *means, *("100%" if i in shared else "" for i in shared)])
     return head, rows
 
@@ -100,7 +107,7 @@ def _format_share(shares: Intervals, column: int) -> str:
     mean, low, high = (100 * float(ends[column]) for ends in (shares.mean, shares.low, shares.high))
     if math.isnan(mean):
         return "-"
-    return f"{mean:.0f}%" + ("" if math.isnan(low) or shares.count[column] < 2 else f" ±{(high - low) / 2:.0f}")
+    return f"{mean:.0f}%" + ("" if math.isnan(low) or shares.count[column] < MIN_INTERVAL else f" ±{(high - low) / 2:.0f}")
 
 
 def describe_undefined(table: Table, metric: str) -> list[str]:

@@ -207,7 +207,7 @@ def _list_open_questions(scores: Scores) -> list[str]:
 def _cost(scores: Scores, method: str) -> str:
     cost = scores.cost[method]
     passes = "one forward pass" if f"{cost.passes:.1f}" == "1.0" else f"{cost.passes:.1f} forward passes"
-    return f"{passes} ({cost.seconds * 1000:.3g} ms here)"
+    return f"{passes} ({'roughly ' if cost.is_rough else ''}{cost.seconds * 1000:.3g} ms here)"
 
 
 def _count(scores: Scores) -> str:
