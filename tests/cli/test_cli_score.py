@@ -59,13 +59,15 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
     ]
 
 
-@pytest.mark.parametrize(("limit", "words"), [(5, "all of photos"), (4, "evenly spread over photos")])
+@pytest.mark.parametrize(("limit", "words"), [(5, 'all of "photos"'), (4, 'evenly spread over "photos"')])
 def test_page_says_how_images_were_chosen(run_vitrail, photos, tiny_model_file, plain_pictures, tmp_path, limit, words):
     """A limit that leaves no image out chooses nothing."""
     arguments = ("--metric", "complexity", "--method", "random", "--limit", limit, "-o", tmp_path / "out")
     code, _printed, err = run_vitrail("score", photos[0].parent, "-m", tiny_model_file, *arguments)
     assert code == 0, err
-    assert f"on {limit} images, {words}" in (tmp_path / "out" / "index.html").read_text()
+    page = html.unescape((tmp_path / "out" / "index.html").read_text())
+    assert f"on {limit} images, {words}" in page
+    assert re.search("We explained the predictions of tiny .[0-9]+x[0-9]+ pixels, weights [0-9a-f]{32}. by", page)
 
 
 def test_a_limit_above_the_number_of_images_is_noted(run_vitrail, photos, tiny_model_file, plain_pictures, tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -293,6 +294,22 @@ def test_two_processes_write_what_one_writes(photos, tiny_model_file, tmp_path):
         found.append(results_of(tmp_path / str(processes)))
         assert len(list((tmp_path / str(processes) / "shards").glob("*.npz"))) == 3
     assert found[0] == found[1]
+
+
+def test_versions_and_device_are_recorded_but_not_compared(run_score, photos):
+    out, _printed, _err = run_score(photos[0].parent, *OPTIONS)
+    written = json.loads((out / "run.json").read_text())
+    environment = written["environment"]
+    assert list(environment) == ["python", "torch", "timm", "device", "threads"]
+    assert (environment["torch"], environment["device"]) == (version("torch"), "cpu")
+    older = {**written, "environment": {**environment, "torch": "1.0"}}
+    (out / "run.json").write_text(json.dumps(older))
+    _out, _printed, err = run_score(photos[0].parent, *OPTIONS)
+    assert f"resuming in {out}" in err
+    del older["environment"]  # As written by earlier versions.
+    (out / "run.json").write_text(json.dumps(older))
+    run_score(photos[0].parent, *OPTIONS)
+    assert json.loads((out / "run.json").read_text()) == written
 
 
 def test_an_interrupt_says_how_much_is_done_and_how_to_resume(run_vitrail, photos, tiny_model_file, tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ from vitrail.metrics.base import Better
 from vitrail.metrics.statistics.multiplicity import check_directions, holm
 from vitrail.metrics.statistics.resampling import (
     CHUNK,
+    NUM_RESAMPLES,
+    NUM_SIGN_FLIPS,
     bootstrap_interval,
     check_values,
     mean_and_count,
@@ -82,8 +84,8 @@ def compare_pairs(
     values: Table,
     measures: Sequence[str],
     level: float = 0.95,
-    bootstrap_resamples: int = 2000,
-    permutation_resamples: int = 10_000,
+    bootstrap_resamples: int = NUM_RESAMPLES,
+    permutation_resamples: int = NUM_SIGN_FLIPS,
     seed: int = 0,
 ) -> list[Comparison]:
     """Compare all pairs of methods on every measure.
@@ -139,7 +141,7 @@ def find_unproven_methods(
     better: Sequence[Better | None],
     control: str = CONTROL,
     level: float = 0.05,
-    resamples: int = 10_000,
+    resamples: int = NUM_SIGN_FLIPS,
     seed: int = 0,
 ) -> list[UnprovenMethod]:
     """Find the methods that are not significantly better than a control on these images.
