@@ -307,6 +307,19 @@ def test_extremes_are_those_of_the_recommended_method(tmp_path, monkeypatch):
     assert "images of random by" in write_sheets(tmp_path, scores, plan, images, explainers)[EXTREMES]
 
 
+def test_titles_of_extremes_name_labels_that_are_not_predicted(tmp_path, monkeypatch):
+    classifier, titles = additive(), []
+    images = ImageFolder.scan(gray_photos(tmp_path / "gray"), classifier.preprocessing)
+    explainers, plan = [Exact(classifier)], Plan.create({"logit": LOGIT})
+    monkeypatch.setattr("vitrail.evaluation.scoring.sheets.contact_sheet", lambda rows, _: titles.extend(r.title for r in rows))
+    for label in range(2):
+        labeled = replace(images, labels=[label] * len(images), class_names=["yes", "no"])
+        write_sheets(tmp_path, score(classifier, labeled, explainers, plan, target=0), plan, labeled, explainers)
+    predicted = [["yes", "no"][classifier.logits(sample.image[None]).argmax()] for sample in images]
+    assert sum("label: yes\n" in title for title in titles) == predicted.count("no")
+    assert sum("label: no\n" in title for title in titles) == predicted.count("yes") > 0
+
+
 def test_page_warns_of_methods_not_better_than_random(tmp_path):
     values = {"same": [[0.5]] * 9, "better": [[0.9]] * 9, "random": [[0.5]] * 9}
     write_results(tmp_path, hand_made(values, (column("m.one"),)).table)
