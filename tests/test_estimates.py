@@ -66,6 +66,18 @@ def test_scores_are_estimated_for_every_model(tiny_model_file, data, snapshot, t
     assert all(list(entry.passes) == ["hit", "random"] and entry.bytes_per_image > 0 for entry in estimates)
 
 
+def test_slow_images_are_measured_one_at_a_time(tiny_model_file, data, monkeypatch, caplog):
+    """Two batches of 16 images took over ten minutes, in silence."""
+    monkeypatch.setattr("vitrail.api.estimates.MAX_SECONDS", 0.0)
+    classifier = vitrail.load(tiny_model_file, device="cpu")
+    with caplog.at_level("INFO", "vitrail"):
+        [scored] = api.estimate_scores([classifier], data, ["hit", "random"], "diffmask")
+        explained = api.estimate_folder(classifier, data, "hit")
+    assert (scored.num_measured, explained.num_measured) == (1, 1)
+    assert caplog.messages.count("measuring 1 image") == 2
+    assert ("expected time: up to " in scored.lines()[2], scored.bytes_per_image > 0) == (True, True)
+
+
 def test_a_first_image_that_cannot_be_read(tiny_model_file, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.png").write_bytes(b"no picture")

@@ -75,7 +75,7 @@ def test_every_method_of_every_model_is_in_one_table(run_compare, photos):
     assert {(row["model"], row["method"]) for row in curves} == {tuple(name.split("/")) for name in names}
     assert {path.name for path in (out / "pictures").iterdir()} >= {"hit.png", "curves-hit-tiny.png", "curves-hit-vit.png"}
     page = (out / "index.html").read_text()
-    assert all(name in page for name in (*names, "How faithful are explanations of tiny and vit?"))
+    assert all(name in page for name in (*names, "Scores of explanations of tiny and vit"))
     assert "skipped for" not in err
 
 
@@ -199,8 +199,9 @@ def test_models_with_the_same_name_are_refused_or_named(run_vitrail, plain_pictu
     options = ("compare", photos[0].parent, "-m", models, "--steps", 2, "--device", "cpu", "--method", "random")
     code, _out, err = run_vitrail(*options, "-o", tmp_path / "same")
     assert (code, err.count("error:")) == (2, 1)
-    assert "expected models of different names" in err
-    assert "--name" in err
+    assert f"expected models of different names, got two named {tiny_model_file.stem}; name each by --name" in err
+    assert "scoring" not in err
+    assert not (tmp_path / "same").exists()  # Nothing was scored before.
     code, _out, err = run_vitrail(*options, "--name", "old, new", "-o", tmp_path / "named")
     assert code == 0, err
     assert list(json.loads((tmp_path / "named" / "summary.json").read_text())["methods"]) == ["old/random", "new/random"]

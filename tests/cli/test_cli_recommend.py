@@ -3,7 +3,7 @@
 import pytest
 
 import vitrail
-from vitrail.core.errors import InvalidInputError
+from vitrail.core.errors import InvalidInputError, UnsupportedModelError
 from vitrail.explainers import usable_methods
 
 pytest_plugins = ("tiny", "score_runs")
@@ -37,7 +37,26 @@ def test_all_methods_that_can_explain_the_model_are_tried_but_slow_ones(photos, 
     assert set(found.scores.methods) == set(usable_methods(model)) - {"rise", "shapley", "greedy"}
     assert {"hit", "chefer", "occlusion"} <= set(found.scores.methods)
     assert set(found.not_tried) == {"rise", "shapley"}
-    assert "Not tried, since they take hundreds of passes: " in str(found)
+    assert "Not tried (usually the slowest; name it to try it): rise, shapley." in str(found)
+
+
+def test_named_methods_that_cannot_explain_the_model_are_skipped(photos, tiny_model_file, caplog):
+    model = vitrail.load(tiny_model_file, device="cpu")
+    more = {"metrics": "complexity", "limit": 2, "method_options": {"mutex": {"min_cut": 0.5}, "random": {"seed": 1}}}
+    for budget in (None, 2.0):
+        found = vitrail.recommend(model, photos[0].parent, ["hit", "mutex", "random"], budget, **more)
+        assert (set(found.scores.methods), found.not_tried) == ({"hit", "random"}, {"mutex": "cannot explain the model"})
+        assert str(found).endswith("Not tried (cannot explain the model): mutex.")
+    assert "skipped for tiny" in caplog.text
+    with pytest.raises(UnsupportedModelError):
+        vitrail.recommend(model, photos[0].parent, ["mutex", "random"], **more)
+
+
+def test_help_says_which_methods_are_tried(run_vitrail):
+    _, printed, _ = run_vitrail("recommend", "--help")
+    words = " ".join(printed.replace("│", " ").split())
+    assert "default: all that can explain the model, except rise and shapley" in words
+    assert "random and" not in words
 
 
 def test_methods_over_the_budget_are_left_out_before_they_are_scored(photos, tiny_model_file):

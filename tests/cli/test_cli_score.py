@@ -46,7 +46,7 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
     page = (out / "index.html").read_text()
     assert page.count(";base64,") == len(list(out.rglob("*.png")))
     assert "http" not in re.sub(r"http://www\.w3\.org\S*", "", page)
-    for words in ("How faithful are explanations of tiny?", "hit", "random", "2 methods on 2 images"):
+    for words in ("Scores of explanations of tiny", "hit", "random", "2 methods on 2 images"):
         assert words in page
     command = html.unescape(re.search(r"<pre>(.*)</pre>", page).group(1))
     assert shlex.split(command) == [
@@ -59,13 +59,21 @@ def test_real_pictures_and_a_page_are_written(run_vitrail, photos, tiny_model_fi
     ]
 
 
-@pytest.mark.parametrize(("limit", "words"), [(5, "all of photos"), (4, "evenly spread over photos")])
+@pytest.mark.parametrize(("limit", "words"), [(5, 'all of "photos"'), (4, 'evenly spread over "photos"')])
 def test_page_says_how_images_were_chosen(run_vitrail, photos, tiny_model_file, plain_pictures, tmp_path, limit, words):
     """A limit that leaves no image out chooses nothing."""
     arguments = ("--metric", "complexity", "--method", "random", "--limit", limit, "-o", tmp_path / "out")
     code, _printed, err = run_vitrail("score", photos[0].parent, "-m", tiny_model_file, *arguments)
     assert code == 0, err
-    assert f"on {limit} images, {words}" in (tmp_path / "out" / "index.html").read_text()
+    page = html.unescape((tmp_path / "out" / "index.html").read_text())
+    assert f"on {limit} images, {words}" in page
+    assert re.search("We explained the predictions of tiny .[0-9]+x[0-9]+ pixels, weights [0-9a-f]{32}. by", page)
+
+
+def test_a_limit_above_the_number_of_images_is_noted(run_vitrail, photos, tiny_model_file, plain_pictures, tmp_path):
+    arguments = ("--metric", "complexity", "--method", "random", "--limit", 500, "-o", tmp_path / "out")
+    code, _printed, err = run_vitrail("score", photos[0].parent, "-m", tiny_model_file, *arguments)
+    assert (code, "5 images in all, fewer than the limit of 500" in err) == (0, True), err
 
 
 def test_the_table_of_images_holds_the_parts_and_the_areas_under_their_curves(scored):
@@ -279,7 +287,8 @@ def test_options_of_a_metric_reach_it(run_score, photos):
 
 
 def test_limit_takes_images_spread_over_the_folder(run_score, photos):
-    out, printed, _err = run_score(photos[0].parent, "--steps", 2, "--limit", 2)
+    out, printed, err = run_score(photos[0].parent, "--steps", 2, "--limit", 2)
+    assert "fewer than the limit" not in err
     assert [row["image"] for row in rows_of(out / "images.csv")][:2] == [str(photos[0]), str(photos[2])]
     assert "tiny, 2 images" in printed
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -293,3 +294,41 @@ def test_two_processes_write_what_one_writes(photos, tiny_model_file, tmp_path):
         found.append(results_of(tmp_path / str(processes)))
         assert len(list((tmp_path / str(processes) / "shards").glob("*.npz"))) == 3
     assert found[0] == found[1]
+
+
+def test_versions_and_device_are_recorded_but_not_compared(run_score, photos):
+    out, _printed, _err = run_score(photos[0].parent, *OPTIONS)
+    written = json.loads((out / "run.json").read_text())
+    environment = written["environment"]
+    assert list(environment) == ["python", "torch", "timm", "device", "threads"]
+    assert (environment["torch"], environment["device"]) == (version("torch"), "cpu")
+    older = {**written, "environment": {**environment, "torch": "1.0"}}
+    (out / "run.json").write_text(json.dumps(older))
+    _out, _printed, err = run_score(photos[0].parent, *OPTIONS)
+    assert f"resuming in {out}" in err
+    del older["environment"]  # As written by earlier versions.
+    (out / "run.json").write_text(json.dumps(older))
+    run_score(photos[0].parent, *OPTIONS)
+    assert json.loads((out / "run.json").read_text()) == written
+
+
+def test_an_interrupt_says_how_much_is_done_and_how_to_resume(run_vitrail, photos, tiny_model_file, tmp_path, monkeypatch):
+    from vitrail.evaluation.scoring.measuring import BatchMeasurer
+
+    command = ("score", photos[0].parent, "-m", tiny_model_file, "--device", "cpu", *OPTIONS, "-o", tmp_path / "out")
+    measure, stored = BatchMeasurer.measure_shard, tmp_path / "out" / "shards" / "000000.npz"
+
+    def stop_at_second(*arguments, **options):
+        if stored.exists():
+            raise KeyboardInterrupt
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(BatchMeasurer, "measure_shard", stop_at_second)
+    code, _out, err = run_vitrail(*command)
+    assert code == 130
+    assert err.endswith(
+        f"scoring ended after 2 of 5 images; the same command (without --overwrite) resumes from {tmp_path / 'out'}\nstopped\n"
+    )
+    monkeypatch.undo()
+    code, _out, err = run_vitrail(*command)
+    assert (code, "resuming in" in err) == (0, True), err

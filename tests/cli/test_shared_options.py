@@ -45,12 +45,17 @@ def test_json_of_explain_is_one_document(run_vitrail, photos, tiny_model_file):
     assert document["methods"]["random"]["options"]["seed"] == 0
 
 
-def test_json_of_score_is_its_summary(run_vitrail, photos, tiny_model_file):
+def test_json_of_score_is_its_summary_with_warnings_and_verdicts(run_vitrail, photos, tiny_model_file):
     arguments = ("score", photos, "--model", tiny_model_file, "--steps", 2)
     code, out, err = run_vitrail(*arguments, "--json")
     assert code == 0, err
     document = json.loads(out)
     assert document.pop("out") == "vitrail-score"
+    [warning] = document.pop("warnings")
+    assert warning.startswith("3 images are too few")
+    assert f"warning: {warning}" in err.splitlines()
+    [verdict] = document.pop("verdicts").values()
+    assert (verdict["method"], verdict["sentences"][0]) == (None, f"No verdict: {warning}.")
     assert document == json.loads(Path("vitrail-score/summary.json").read_text())
     code, out, err = run_vitrail(*arguments, "--json", "--dry-run")
     assert code == 0, err

@@ -125,6 +125,11 @@ def test_a_shortened_title_keeps_its_spaces():
     assert lines == ["input-x-gradient:", "English springer spaniel of a", "kind that has a very long name"]
 
 
+def test_names_of_files_are_broken_after_their_words():
+    lines = sheet._break_title("best 0.912\nred-billed finch/ILSVRC2012_val_00012345_something.JPEG", 9.0)
+    assert lines == ["best 0.912", "red-billed finch/ILSVRC2012_val_", "00012345_something.JPEG"]
+
+
 def test_a_title_of_three_lines_has_room(tmp_path):
     heights = []
     for title in ("best 0.123\nshort.jpg", "best 0.123\n" + "a" * 60):

@@ -1,7 +1,8 @@
 """Estimate what a run will cost, from its first images, without writing anything where the results would go."""
 
+import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,17 +15,24 @@ from vitrail.api.explanations import explain_folder
 from vitrail.api.models import Model, as_classifier, as_list, default_method, default_protocol, make_explainers
 from vitrail.api.scores import ScoreOptions, make_run, prepare_models
 from vitrail.core.errors import ImageError
+from vitrail.core.listing import count_nouns
 from vitrail.datasets.dataset import Sample, Unreadable
 from vitrail.datasets.source import DataSource
 from vitrail.evaluation.estimate import Estimate
 from vitrail.evaluation.scoring.ceiling import count_ceiling_runs
 from vitrail.evaluation.scoring.cost import count_passes, count_passes_of_first
+from vitrail.evaluation.scoring.run import NamedMethods
 from vitrail.explainers import Explainer
 from vitrail.metrics import Protocol
 from vitrail.runs.dataset_photos import DatasetPhotos
 
+logger = logging.getLogger(__name__)
+
 NUM_BATCHES = 2
-"""Batches that are measured."""
+"""Batches that are measured after the first image, if that is quick."""
+
+MAX_SECONDS = 30.0
+"""Expected seconds of these batches from which the first image has to do."""
 
 
 def estimate_folder(
@@ -32,8 +40,8 @@ def estimate_folder(
 ) -> Estimate:
     """Estimate the cost of `explain_folder` on the device of the model.
 
-    Arguments are those of `explain_folder`; `overwrite` has no effect. The first look at the network does not count. Pictures of shards are
-    not drawn.
+    Arguments are those of `explain_folder`; `overwrite` has no effect. One image is measured, and two batches if that is quick; the time of
+    one image is an upper bound. The first look at the network does not count. Pictures of shards are not drawn.
 
     Raises:
         ImageError: The first image cannot be read.
@@ -50,14 +58,13 @@ def estimate_folder(
         raise ImageError(f"expected a first image that can be read, got {first.path}: {first.reason}")
     passes = count_passes(classifier, explainers, classifier.prepare(first))
     batch_size = options.get("batch_size", 16)
-    num_measured = min(NUM_BATCHES * batch_size, len(photos))
     options |= {"pictures": "none"} if options.get("file_format", "files") != "files" else {}
-    with TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        explain_folder(classifier, source, Path(folder) / "out", names, target, **{**options, "limit": num_measured})
-        seconds = time.perf_counter() - start
-        num_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    return _make_estimate(classifier, explainers, passes, len(photos), num_measured, batch_size, seconds, num_bytes)
+
+    def explain_first(count: int, folder: Path) -> None:
+        explain_folder(classifier, source, folder / "out", names, target, **{**options, "limit": count})
+
+    measured = _measure_first(explain_first, len(photos), batch_size, "*")
+    return _make_estimate(classifier, explainers, passes, len(photos), batch_size, measured)
 
 
 def estimate_scores(
@@ -70,8 +77,8 @@ def estimate_scores(
 ) -> list[Estimate]:
     """Estimate the cost of `score` or `compare`, one estimate per model.
 
-    Arguments are those of `score` and `compare`; `out` and `overwrite` have no effect. Tables and pictures at the end of a run do not
-    count.
+    Arguments are those of `score` and `compare`; `out` and `overwrite` have no effect. One image is measured, and two batches if that is
+    quick. Tables and pictures at the end of a run do not count.
     """
     models, metrics = list(models), as_list(metrics)
     if protocol is None and not metrics and len(models) == 1:  # As `score`; `compare` measures all models alike.
@@ -83,14 +90,14 @@ def estimate_scores(
         images = run.read_images(classifier)
         passes = count_passes_of_first(classifier, images, explainers)  # Includes the first look at the network.
         num_images = len(images)
-        num_measured = min(NUM_BATCHES * run.batch_size, num_images)
-        sample = replace(run, ceiling=0, selection=replace(run.selection, limit=num_measured))
-        with TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            sample.measure(Path(folder), classifier, explainers, passes)
-            seconds = time.perf_counter() - start
-            num_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*.npz"))
-        estimate = _make_estimate(classifier, explainers, passes, num_images, num_measured, run.batch_size, seconds, num_bytes)
+
+        def score_first(
+            count: int, folder: Path, named: NamedMethods = (classifier, explainers), passes: Sequence[float] = passes
+        ) -> None:
+            replace(run, ceiling=0, selection=replace(run.selection, limit=count)).measure(folder, *named, passes)
+
+        measured = _measure_first(score_first, num_images, run.batch_size, "*.npz")
+        estimate = _make_estimate(classifier, explainers, passes, num_images, run.batch_size, measured)
         if run.ceiling:
             first = next(sample for sample in map(images.__getitem__, range(num_images)) if isinstance(sample, Sample))
             num_cells = torch.Size(classifier.grid_size(first.image[None])).numel()
@@ -100,16 +107,45 @@ def estimate_scores(
     return estimates
 
 
+def _measure_first(
+    measure: Callable[[int, Path], None], num_images: int, batch_size: int, pattern: str
+) -> tuple[int, float, int]:
+    """Measure the first image, and some batches if that takes less than `MAX_SECONDS`.
+
+    Args:
+        measure: Runs on a number of images, with results in a folder.
+        pattern: Of the files that count.
+
+    Returns:
+        Number of images that were measured together, seconds, and bytes of the results.
+    """
+    most = min(NUM_BATCHES * batch_size, num_images)
+    for count in sorted({1, most}):
+        logger.info("measuring %s", count_nouns(count, "image"))
+        with TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            try:
+                measure(count, Path(folder))
+            except ImageError:  # The others may be readable.
+                if count == most:
+                    raise
+                continue
+            seconds = time.perf_counter() - start
+            num_bytes = sum(path.stat().st_size for path in Path(folder).rglob(pattern) if path.is_file())
+        if seconds * most > MAX_SECONDS:
+            break
+    return count, seconds, num_bytes
+
+
 def _make_estimate(
     classifier: Classifier,
     explainers: Sequence[Explainer],
     passes: Sequence[float],
     num_images: int,
-    num_measured: int,
     batch_size: int,
-    seconds: float,
-    num_bytes: int,
+    measured: tuple[int, float, int],
 ) -> Estimate:
+    num_measured, seconds, num_bytes = measured
     return Estimate(
         model=classifier.name,
         device=str(classifier.device),

@@ -22,7 +22,7 @@ from vitrail.evaluation.layers import expect_hit, report_layers
 from vitrail.evaluation.run import claimed_for
 from vitrail.explainers.intr import INTRQueries
 from vitrail.runs.claim import RunDirectory
-from vitrail.runs.manifest import Manifest, describe_model, fingerprint_photos
+from vitrail.runs.manifest import Manifest, describe_environment, describe_model, fingerprint_photos
 from vitrail.runs.photo_list import list_folder_photos, list_named_photos, refuse_replacing
 from vitrail.runs.query_photos import query_photos
 from vitrail.runs.query_results import PhotoQueries
@@ -203,7 +203,7 @@ def queries(
         "photos": fingerprint_photos(photo for photo, _ in queried),
         "true_classes": [true_class for _, true_class in queried],
     }
-    manifest = Manifest(settings, {})
+    manifest = Manifest(settings, {}, describe_environment(explainer.model))
     # Where a killed run may have left half-written files.
     folders = {photo.result_name.split("/")[0] for photo, _ in queried if "/" in photo.result_name}
     with RunDirectory(out, manifest, overwrite, lambda methods: remove_shards(out), [FOLDER, *folders]).claimed():

@@ -9,8 +9,8 @@ from vitrail.cli.model_options import ModelsOptions
 from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedOptions
 from vitrail.cli.panels import MODEL, optional
 from vitrail.cli.parsing import parse_names
-from vitrail.cli.printing import print_estimates, print_scores
-from vitrail.cli.results import print_result, read_result
+from vitrail.cli.printing import print_estimates, print_scores, print_warnings, read_scores
+from vitrail.cli.results import print_result
 from vitrail.cli.scoring_options import ScoringOptions, score_options
 from vitrail.core.errors import InvalidInputError
 
@@ -58,4 +58,5 @@ def compare(
             f"{output.out / 'models'}"
         )
 
-    print_result(lambda: read_result(output.out, "summary.json"), print_text)
+    warnings = print_warnings(table)
+    print_result(lambda: read_scores(output.out, table, warnings), print_text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vitrail.cli.results import print_result
+from vitrail.cli.results import print_result, read_result
 from vitrail.core.listing import count_nouns
 
 if TYPE_CHECKING:
@@ -40,23 +40,40 @@ def print_estimates(estimates: "Sequence[Estimate]") -> None:
 
 
 def print_scores(table: "Table", changes: Mapping[str, str]) -> None:
-    """Print means, ranks and costs, warnings, and the effect of reduced precision.
+    """Print means, ranks and costs, and the effect of reduced precision.
 
     Args:
         changes: By protocol, where it differs from the published one.
     """
-    from vitrail.evaluation.scoring.text import table_lines, warning_lines  # noqa: PLC0415 (heavy)
+    from vitrail.evaluation.scoring.text import table_lines  # noqa: PLC0415 (heavy)
 
-    print_unreadable(table.scores[0].unreadable)
     typer.echo(f"{', '.join(scores.model for scores in table.scores)}, {count_nouns(table.num_images, 'image')}")
     for line in table_lines(table, changes):
         typer.echo(line)
-    for line in warning_lines(table.unproven, table.num_images, table.num_compared):
-        typer.echo(f"warning: {line}", err=True)
     for scores in table.scores:
         if scores.effect is not None:
             effect = ", ".join(f"{name} {value:.1e}" for name, value in scores.effect.items())
             typer.echo(f"{scores.model}: mean effect of reduced precision on the first batch: {effect}")
+
+
+def print_warnings(table: "Table") -> list[str]:
+    """Print skipped files, and which methods are not better than random; return the latter. With `--json` too: it is standard error."""
+    from vitrail.evaluation.scoring.text import warning_lines  # noqa: PLC0415 (heavy)
+
+    print_unreadable(table.scores[0].unreadable)
+    lines = warning_lines(table.unproven, table.num_images, table.num_compared)
+    for line in lines:
+        typer.echo(f"warning: {line}", err=True)
+    return lines
+
+
+def read_scores(out: Path, table: "Table", warnings: Sequence[str]) -> dict[str, object]:
+    """Return the summary that a command has written, with its warnings and the verdict on each model, which says times."""
+    from vitrail.evaluation.scoring.verdict import reach_verdict  # noqa: PLC0415 (heavy)
+
+    verdicts = {scores.model: reach_verdict(scores) for scores in table.scores}
+    described = {model: {"method": each.method, "sentences": each.sentences} for model, each in verdicts.items()}
+    return {**read_result(out, "summary.json"), "warnings": warnings, "verdicts": described}
 
 
 def print_folder(results: "FolderResults", model: str, out: Path) -> None:

@@ -9,9 +9,9 @@ from vitrail.cli.model_options import ModelOptions
 from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedOptions
 from vitrail.cli.panels import METHODS, optional
 from vitrail.cli.parsing import parse_names
-from vitrail.cli.printing import print_scores
+from vitrail.cli.printing import print_scores, print_warnings
 from vitrail.cli.results import print_result
-from vitrail.cli.scoring_options import ScoringOptions, score_options
+from vitrail.cli.scoring_options import RecommendOptions, score_options
 from vitrail.core.errors import InvalidInputError
 
 OUT = OutputOptions(Path("vitrail-recommend"))
@@ -21,7 +21,7 @@ def recommend(
     data: DataArgument,
     model: ModelOptions,
     images: DataOptions,
-    scoring: ScoringOptions,
+    scoring: RecommendOptions,
     speed: SpeedOptions,
     budget: Annotated[
         float | None,
@@ -51,6 +51,7 @@ def recommend(
             f"\n{recommendation}\nwrote index.html, images.csv, comparisons.csv, summary.json and pictures to {output.out}"
         )
 
+    warnings = print_warnings(recommendation.scores.table)
     print_result(
         lambda: {
             "out": str(output.out),
@@ -59,6 +60,7 @@ def recommend(
             "reasons": recommendation.reasons,
             "not_tried": recommendation.not_tried,
             "over_budget": recommendation.over_budget,
+            "warnings": warnings,
         },
         print_text,
     )

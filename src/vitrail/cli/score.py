@@ -9,8 +9,8 @@ from vitrail.cli.model_options import ModelOptions
 from vitrail.cli.options import DataArgument, DataOptions, OutputOptions, SpeedOptions
 from vitrail.cli.panels import METRICS, optional
 from vitrail.cli.parsing import parse_names
-from vitrail.cli.printing import print_estimates, print_scores
-from vitrail.cli.results import print_result, read_result
+from vitrail.cli.printing import print_estimates, print_scores, print_warnings, read_scores
+from vitrail.cli.results import print_result
 from vitrail.cli.scoring_options import ScoringOptions, score_options
 
 OUT = OutputOptions(Path("vitrail-score"))
@@ -52,4 +52,5 @@ def score(
         print_scores(scores.table, plan.changes())
         typer.echo(f"wrote index.html, images.csv, comparisons.csv, summary.json and pictures to {output.out}")
 
-    print_result(lambda: read_result(output.out, "summary.json"), print_text)
+    warnings = print_warnings(scores.table)
+    print_result(lambda: read_scores(output.out, scores.table, warnings), print_text)

@@ -102,7 +102,21 @@ class ScoringOptions(MetricOptions, MethodOptions):
         str | None,
         optional(
             METHODS,
-            help="Methods, comma-separated; include random as the control (default: random and hit, intr or chefer).",
+            help="Methods, comma-separated; include random as the control (default: random and one that fits the model, often chefer).",
+            autocompletion=complete_methods,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class RecommendOptions(ScoringOptions):
+    """Which methods to try, and what to measure."""
+
+    method: Annotated[
+        str | None,
+        optional(
+            METHODS,
+            help="Methods to try, comma-separated (default: all that can explain the model, except rise and shapley).",
             autocompletion=complete_methods,
         ),
     ] = None

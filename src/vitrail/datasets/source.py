@@ -67,9 +67,9 @@ class DataSource:
 
     @property
     def title(self) -> str:
-        """The source in words: the data set with its split, or the name of the folder or file."""
+        """The source in words: the data set with its split, or the name of the folder or file in quotes."""
         if self.data_set is None:
-            return "standard input" if self.root == STANDARD_INPUT else self.root.resolve().name
+            return "standard input" if self.root == STANDARD_INPUT else f'"{self.root.resolve().name}"'
         return f"{self.data_set}, split {self.split}" if self.split else self.data_set
 
     @cached_property

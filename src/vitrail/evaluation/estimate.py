@@ -47,6 +47,8 @@ class Estimate:
         times = ", ".join(f"{format_seconds(total / count)} in {count} process{'es' if count > 1 else ''}" for count in counts)
         if len(counts) > 1:
             times += ", each with a device of its own"
+        # One image alone takes longer than its share of a batch.
+        bound = "up to " if self.num_measured == 1 < self.num_images else ""
         ceiling = (
             f"ceiling: {self.ceiling_runs} runs of the network per image, on some or all cells, for "
             f"{count_nouns(self.num_ceiling, 'image')}; they are not part of the expected time"
@@ -54,7 +56,7 @@ class Estimate:
         return [
             f"{self.model} on {self.device}: {self.num_images} images; measured on {self.num_measured}, nothing was written",
             f"forward passes per image: {passes}",
-            f"{self.seconds_per_image:.3g} s per image; expected time: {times}",
+            f"{self.seconds_per_image:.3g} s per image; expected time: {bound}{times}",
             f"expected disk: {format_bytes(self.bytes_per_image * self.num_images)}",
             *([ceiling] if self.num_ceiling else []),
         ]

@@ -8,7 +8,7 @@ from vitrail.adapters import Classifier
 from vitrail.datasets.dataset import LabeledImages
 from vitrail.datasets.source import DataSource
 from vitrail.runs.claim import RunDirectory
-from vitrail.runs.manifest import Manifest, describe_model, fingerprint_images
+from vitrail.runs.manifest import Manifest, describe_environment, describe_model, fingerprint_images
 from vitrail.runs.shards import FOLDER, remove_shards
 
 
@@ -40,7 +40,7 @@ def claimed_for(
         "num_images": len(images),
         "images": fingerprint_images(images),
     }
-    manifest = Manifest(settings, {})
+    manifest = Manifest(settings, {}, describe_environment(classifier))
     directory = RunDirectory(folder, manifest, overwrite, lambda methods: remove_shards(folder), [FOLDER])
     with directory.claimed():
         yield manifest.key

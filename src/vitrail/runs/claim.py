@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +109,10 @@ class RunDirectory:
             if self.overwrite:
                 kept = self._keep_others(kept, earlier)
                 # Results that the manifest does not list do not count: after an interruption here, none is taken for a new one.
-                Manifest(manifest.settings, kept).write(self.folder)
+                replace(manifest, methods=kept).write(self.folder)
                 self.remove_results(list(manifest.methods))
             discard_partials(self.folder, [*kept, *manifest.methods, *self.subfolders])
-        merged = Manifest(manifest.settings, {**kept, **manifest.methods})
+        merged = replace(manifest, methods={**kept, **manifest.methods})
         merged.write(self.folder)
         return merged
 

@@ -17,7 +17,14 @@ from vitrail.runs.explain_images import BATCH_SIZE
 from vitrail.runs.explain_photos import PhotoReader
 from vitrail.runs.explain_shards import IMAGES_PER_SHARD, PICTURES, Pictures, ShardedRun
 from vitrail.runs.loop import Batches
-from vitrail.runs.manifest import Manifest, describe_method, describe_model, describe_options, fingerprint_images
+from vitrail.runs.manifest import (
+    Manifest,
+    describe_environment,
+    describe_method,
+    describe_model,
+    describe_options,
+    fingerprint_images,
+)
 from vitrail.runs.parquet_shards import expect_pyarrow
 from vitrail.runs.results import remove_results
 from vitrail.runs.shards import FOLDER, remove_shards
@@ -96,7 +103,7 @@ def explain_folder(
         for name in methods:
             remove_results(out / name)
 
-    asked = Manifest(settings, methods)
+    asked = Manifest(settings, methods, describe_environment(explainers[0].model))
     by_name = dict(zip(names, explainers, strict=True))
     directory = RunDirectory(out, asked, overwrite, remove, [FOLDER, PICTURES], can_grow=file_format == "files")
     with directory.claimed() as manifest:

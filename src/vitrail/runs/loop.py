@@ -1,5 +1,6 @@
 """One pass over images in fixed batches: shared among processes, read ahead of the network, resumed from shards."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
@@ -13,9 +14,12 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.core.progress import progress
 from vitrail.datasets.sampler import fixed_generator, read_on_cpu
 from vitrail.datasets.workers import FEWER_WORKERS_HINT, explain_killed_workers
+from vitrail.runs.manifest import RUN_FILE
 from vitrail.runs.results import expect_readable
 from vitrail.runs.shards import S, ShardStore, list_unreadable, remove_shards
 from vitrail.runs.timing import Stopwatch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +128,17 @@ class Pass(Generic[S]):
         gather([None])
         pending = [number for number in range(num_shards) if number not in shards]
         folder = None if self.store is None else self.store.folder
-        for number, batches in self.batches.read(pending, self.description, folder):
-            shard = self.compute(number, batches)
-            if self.store is not None:
-                self.store.save(number, shard)
-                shard = shard.without_bulk()
-            shards[number] = shard
+        try:
+            for number, batches in self.batches.read(pending, self.description, folder):
+                shard = self.compute(number, batches)
+                if self.store is not None:
+                    self.store.save(number, shard)
+                    shard = shard.without_bulk()
+                shards[number] = shard
+        except KeyboardInterrupt:
+            if rank() == 0 and self.store is not None:
+                self._tell_done(self.store)
+            raise
         ordered = self._collect(shards, num_shards)
         num_read = sum(shard.num_images for shard in ordered)
         if not num_read and self.store is not None:
@@ -145,6 +154,16 @@ class Pass(Generic[S]):
         if store is None:
             return lambda: iter(shards)
         return lambda: store.read_all(num_shards)  # Without holding the shards in memory.
+
+    def _tell_done(self, store: ShardStore[S]) -> None:
+        """Log how many images of a run that resumes are done, by all processes."""
+        stored = [number for number in range(self.batches.num_shards) if store.file(number).exists()]
+        done = sum(len(batch) for number in stored for batch in self.batches.indices(number))
+        if done and (store.folder / RUN_FILE).exists():  # The folder of a dry run is not a run directory.
+            logger.info(
+                "%s ended after %d of %d images; the same command (without --overwrite) resumes from %s",
+                *(self.description, done, self.batches.num_images, store.folder),
+            )
 
     def _collect(self, shards: dict[int, S], num_shards: int) -> list[S]:
         """Return the shards of all processes in order."""

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from vitrail.adapters import Classifier
@@ -48,10 +51,13 @@ class Manifest:
     Attributes:
         settings: Settings shared by all methods: data, model, target, preprocessing, ...
         methods: The options of every method.
+        environment: Versions, device and threads of the process that wrote it last. They are recorded, not compared: a run resumes after an
+            upgrade.
     """
 
     settings: Mapping[str, Any]
     methods: Mapping[str, Mapping[str, Any]]
+    environment: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest | None":
@@ -63,16 +69,17 @@ class Manifest:
         path = folder / RUN_FILE
         try:
             content = read_json(path)
-            version = content.pop("format")
-            if version == OLD_FORMAT:
+            written = content.pop("format")
+            if written == OLD_FORMAT:
                 raise OutputError(
                     f"cannot resume the run in {folder}: it was started by vitrail {content.get('vitrail', '0.1.0')}; finish it with that "
                     "version, choose another --out, or add --overwrite to start over"
                 )
-            if version != FORMAT:
+            if written != FORMAT:
                 raise ValueError(f"expected the format {FORMAT!r}")
             methods = {str(name): dict(options) for name, options in content.pop("methods").items()}
-            return cls(content, methods)
+            environment = content.pop("environment", {})
+            return cls(content, methods, environment)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -83,11 +90,14 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write the manifest into a run directory."""
         content = {"format": FORMAT, **self.settings, "methods": dict(self.methods)}
+        if self.environment:
+            content["environment"] = dict(self.environment)
         write_text(folder / RUN_FILE, json_text(content, indent=2))
 
     def to_json_types(self) -> "Manifest":
         """Return the manifest as `read` will return it: tuples become lists, and so on."""
-        return Manifest(*parse_json(json_text([self.settings, self.methods])))
+        settings, methods = parse_json(json_text([self.settings, self.methods]))
+        return replace(self, settings=settings, methods=methods)
 
     @property
     def key(self) -> str:
@@ -128,6 +138,14 @@ def describe_model(classifier: Classifier, target: int | str | None) -> dict[str
         **({"output_key": classifier.output_key} if classifier.output_key is not None else {}),
         **({"directions": classifier.directions.fingerprint} if classifier.directions is not None else {}),
     }
+
+
+def describe_environment(classifier: Classifier) -> dict[str, Any]:
+    """Return what may change the last digits of results, but is no setting: versions, device and threads."""
+    packages = {name: version(name) for name in ("torch", "timm")}
+    device = classifier.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    return {"python": platform.python_version(), **packages, "device": name, "threads": torch.get_num_threads()}
 
 
 def describe_provenance(explainers: Sequence[Explainer]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Contact sheets: photos as rows, methods as columns, in one picture."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -158,7 +159,8 @@ def _write(axes: Axes, text: str, size: float, color: str = "black") -> None:
 def _break_title(text: str, size: float) -> list[str]:
     """Break a title into lines that are not wider than a cell."""
     text = text.encode(errors="replace").decode()  # File names need not be UTF-8, which is all that fonts know.
-    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, _num_letters(size))]
+    wrapper = _NameWrapper(_num_letters(size))
+    lines = [line for part in text.splitlines() for line in wrapper.wrap(part)]
     if len(lines) <= NUM_TITLE_LINES:
         return lines
     kept = lines[: NUM_TITLE_LINES - 1]
@@ -166,6 +168,12 @@ def _break_title(text: str, size: float) -> list[str]:
     letters = [position for position, letter in enumerate(text) if not letter.isspace()]
     start = letters[sum(not letter.isspace() for line in kept for letter in line)]
     return [*kept, shorten_middle(" ".join(text[start:].split()), _num_letters(size))]
+
+
+class _NameWrapper(textwrap.TextWrapper):
+    """Breaks lines between words, and names of files after a slash, underscore or hyphen."""
+
+    wordsep_re = re.compile(r"(\s+|[^\s/_-]*[/_-]+)")
 
 
 def _num_letters(size: float) -> int:

@@ -109,7 +109,8 @@ def test_greedy_is_never_ranked_compared_or_warned_of(scores):
 def test_tables_have_shares_and_the_ceiling(scores):
     head, rows = metric_cells(scores.table, "logit")
     assert head[5:] == [f"{name} share" for name in head[1:5]]
-    assert rows[-1][0] == "ceiling"
+    assert rows[-1][0] == "ceiling, 3 images"
+    assert not any("±" in cell for row in rows for cell in row[5:])  # Of three images, an interval would say nothing.
     assert rows[-1][5:] == ["100%"] * 4
     by_name = {row[0]: row for row in rows}
     assert by_name["Exact"][5].startswith("100%")

@@ -15,12 +15,26 @@ def table():
 
 
 def test_the_paragraph_gives_images_options_and_numbers_beside_the_control(table):
-    setup = Setup("evenly spread over photos", "the predictions", {"rise": {"num_masks": 200}})
+    setup = Setup(
+        'evenly spread over "photos"', "the predictions", {"rise": {"num_masks": 200}}, {"model": "64x64 pixels, weights abc"}
+    )
     text = describe_methods_for_citation(table, setup)
-    assert text.startswith("We explained the predictions of model by rise (")
-    assert "; num_masks=200) and random relevance as the control, on 2 images, evenly spread over photos." in text
+    assert text.startswith("We explained the predictions of model (64x64 pixels, weights abc) by rise (")
+    assert '; num_masks=200) and random relevance (seed 0) as the control, on 2 images, evenly spread over "photos".' in text
     assert "hit.insertion_zero (higher is better): rise 0.600 [" in text
     assert ", random 0.250 [" in text
+
+
+def test_metrics_are_cited_and_statistics_described_where_there_are_any():
+    columns = [
+        column(f"localization.{name}") for name in ("pointing", "mass_accuracy", "rank_accuracy", "iou", "average_precision")
+    ]
+    alone = describe_methods_for_citation(hand_made({"rise": [[0.5] * 5] * 20}, columns).table)
+    assert "We measured localization (arXiv:1608.00507, arXiv:2003.07258, arXiv:1910.01279)." in alone
+    assert "localization.average_precision (higher is better): rise 0.500" in alone
+    assert "Intervals are 95% bootstrap intervals over images (2,000 resamples)." in alone  # There is nothing to compare with.
+    both = describe_methods_for_citation(hand_made({"rise": [[0.5]] * 20, "random": [[0.2]] * 20}, columns[:1]).table)
+    assert "methods are compared by paired sign-flip tests (10,000 draws), Holm-corrected within a measure." in both
 
 
 def test_one_image_has_neither_intervals_nor_tests():

@@ -6,7 +6,8 @@ from additive import WEIGHTS
 from scored import LOGIT, SHADES, Exact, additive, gray_photos
 
 from vitrail.datasets.folder import ImageFolder
-from vitrail.evaluation.scoring import Plan, score
+from vitrail.evaluation.scoring import Plan, Scores, score
+from vitrail.evaluation.scoring.shards import ScoreShard
 from vitrail.explainers import make_explainer
 from vitrail.metrics import METRICS
 
@@ -131,3 +132,16 @@ def test_what_a_map_leaves_out_is_its_error(bias, classifier, images):
 def test_occlusion_finds_the_true_map(classifier, images, scores):
     found = score(classifier, images, [make_explainer("occlusion", classifier)], Plan.create({"logit": LOGIT}), target=0)
     np.testing.assert_allclose(found.values[0, :, :2], scores.method_values("Exact")[:, :2], rtol=1e-4, atol=1e-4)
+
+
+def test_the_first_batch_is_left_out_of_times_or_marked(classifier, images):
+    explainers, plan = [make_explainer("random", classifier)], Plan.create((), ["complexity"])
+    whole, parts = (score(classifier, images, explainers, plan, target=0, batch_size=size) for size in (5, 2))
+    assert "ms per image is rough" in repr(whole)
+    assert "rough" not in repr(parts)
+    shards = [
+        ScoreShard(np.array([i]), np.array([0]), np.zeros((1, 1, 2)), np.array([seconds]))
+        for i, seconds in enumerate((9.0, 1.0, 2.0))
+    ]
+    timed = Scores.from_shards(classifier, ["random"], plan, images, shards, [1.0], lambda: iter(shards))
+    assert timed.cost["random"].seconds == 1.5

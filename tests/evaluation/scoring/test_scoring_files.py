@@ -307,6 +307,19 @@ def test_extremes_are_those_of_the_recommended_method(tmp_path, monkeypatch):
     assert "images of random by" in write_sheets(tmp_path, scores, plan, images, explainers)[EXTREMES]
 
 
+def test_titles_of_extremes_name_labels_that_are_not_predicted(tmp_path, monkeypatch):
+    classifier, titles = additive(), []
+    images = ImageFolder.scan(gray_photos(tmp_path / "gray"), classifier.preprocessing)
+    explainers, plan = [Exact(classifier)], Plan.create({"logit": LOGIT})
+    monkeypatch.setattr("vitrail.evaluation.scoring.sheets.contact_sheet", lambda rows, _: titles.extend(r.title for r in rows))
+    for label in range(2):
+        labeled = replace(images, labels=[label] * len(images), class_names=["yes", "no"])
+        write_sheets(tmp_path, score(classifier, labeled, explainers, plan, target=0), plan, labeled, explainers)
+    predicted = [["yes", "no"][classifier.logits(sample.image[None]).argmax()] for sample in images]
+    assert sum("label: yes\n" in title for title in titles) == predicted.count("no")
+    assert sum("label: no\n" in title for title in titles) == predicted.count("yes") > 0
+
+
 def test_page_warns_of_methods_not_better_than_random(tmp_path):
     values = {"same": [[0.5]] * 9, "better": [[0.9]] * 9, "random": [[0.5]] * 9}
     write_results(tmp_path, hand_made(values, (column("m.one"),)).table)
@@ -314,6 +327,16 @@ def test_page_warns_of_methods_not_better_than_random(tmp_path):
     warned = text[text.index("Warning: not significantly better than random") :].split("</table>")[0]
     assert re.search("<td[^>]*>same</td><td>m.one</td>", warned)
     assert "better" not in warned.split("<tbody>")[1]
+    # The control is significantly better where less is better: a small p is no success.
+    write_results(tmp_path, hand_made(values, (column("m.one", "lower"),)).table)
+    entries = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["not_shown_to_beat_random"]
+    assert [(each["method"], each["significantly_worse"], each["p"] < 0.05) for each in entries] == [
+        ("same", False, False),
+        ("better", True, True),
+    ]
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "significantly worse on</th>" in text
+    assert re.search("<td[^>]*>better</td><td>m.one</td><td></td>", text)
     write_results(tmp_path, hand_made({name: values[name] for name in ("better", "random")}, (column("m.one"),)).table)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Warning" not in text

@@ -238,6 +238,11 @@ def test_a_method_gets_one_warning():
         "a is not significantly better than random on v, w, x, y and 1 more"
     ]
     assert warning_lines(unproven("a", *"vwxy"), 7, 2) == ["a is not significantly better than random on v, w, x, y"]
+    worse = [UnprovenMethod("a", "x", -1.0, 0.01, significantly_worse=True), *unproven("a", "y")]
+    assert warning_lines(worse, 7, 2) == [
+        "a is significantly worse than random on x",
+        "a is not significantly better than random on y",
+    ]
     too_few = "images are too few to show that a method is better than random: the 5% level needs"
     assert warning_lines(unproven("a", "x"), 5, 1) == [f"5 {too_few} 6 or more"]
     assert warning_lines(unproven("a", "x"), 6, 3) == [f"6 {too_few} 7 or more"]  # Holm multiplies by three.

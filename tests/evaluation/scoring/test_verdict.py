@@ -40,13 +40,19 @@ def test_methods_that_are_not_better_than_random_are_not_recommended():
         "Do not rely on these maps of model: on 40 images, no method is significantly better than random on both measures "
         "(paired tests, corrected for the number of methods)."
     )
-    assert "Only" not in str(verdict)
+    assert verdict.sentences[1:3] == (
+        "Significantly worse than random: b on m.up, m.down.",
+        "a has the best mean rank so far: score more images (a higher --limit) to find out whether it is better than random.",
+    )
 
 
 def test_methods_that_are_better_than_random_on_some_measures_are_named():
     verdict = reach_verdict(scores({"a": [5, 0], "b": [-3, 3], "random": [0, 0]}))
     assert verdict.method is None
-    assert verdict.sentences[1] == "Only a is on m.up."
+    assert verdict.sentences[1:3] == (
+        "On m.up, 1 of 2 methods is (a); on m.down, none is.",
+        "Significantly worse than random: b on m.up, m.down.",
+    )
 
 
 def test_the_best_rank_gives_way_to_a_method_that_beats_it():
@@ -82,7 +88,25 @@ def test_a_better_rank_does_not_help_a_method_that_is_not_better_than_random():
     values.values[...] = numbers
     verdict = reach_verdict(values)
     assert verdict.method == "steady"
-    assert "lucky ranks better, but is not significantly better than random on most measures" in str(verdict)
+    assert verdict.sentences[0] == (
+        "Use steady for model: it has the best mean rank among the methods that are significantly better than random on more than half "
+        "of 2 measures, on 40 images."
+    )
+    # The difference between significant and not significant need not be significant.
+    assert verdict.sentences[2] == (
+        "lucky has the best mean rank of all, but is significantly better than random on none of 2 measures; the two are not "
+        "distinguishable on any measure: more images may decide."
+    )
+    assert "next one" not in str(verdict)
+
+
+def test_the_verdict_names_measures_where_the_recommended_method_is_worse_than_random():
+    up = [column(f"m.up{i}") for i in range(3)]
+    verdict = reach_verdict(scores({"a": [5, 5, -5], "random": [0, 0, 0]}, columns=up))
+    assert verdict.method == "a"
+    assert (
+        verdict.sentences[1] == "It is significantly better than random on 2 of 3 measures, and significantly worse on m.up2."
+    )
 
 
 def test_indistinguishable_methods_are_reported():

@@ -1,5 +1,6 @@
 """What was done, as a paragraph for a paper."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -8,14 +9,15 @@ import numpy as np
 
 from vitrail.evaluation.scoring.table import Table
 from vitrail.explainers import EXPLAINERS, Explainer
+from vitrail.explainers.random import RandomRelevance
 from vitrail.metrics import METRICS
 from vitrail.metrics.protocols import describe_changes
 from vitrail.metrics.statistics import CONTROL
-from vitrail.metrics.statistics.resampling import EXACT_IMAGES, MAX_RESAMPLED
+from vitrail.metrics.statistics.resampling import EXACT_IMAGES, MAX_RESAMPLED, NUM_RESAMPLES, NUM_SIGN_FLIPS
 from vitrail.runs.manifest import describe_method
 from vitrail.version import __version__
 
-MAX_NUMBERS = 4
+MAX_NUMBERS = 10
 """Measures whose numbers the paragraph gives; the tables have all."""
 
 
@@ -27,11 +29,13 @@ class Setup:
         images: How the images were chosen, after their number: "evenly spread over photos".
         target: Which class is explained.
         options: By method: its options that are not the defaults.
+        models: By model: its input size and the fingerprint of its weights.
     """
 
     images: str = ""
     target: str = ""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 def list_changed_options(explainers: Sequence[Explainer]) -> dict[str, dict[str, Any]]:
@@ -52,8 +56,10 @@ def describe_methods_for_citation(table: Table, setup: Setup | None = None) -> s
     methods = list(dict.fromkeys(method for scores in table.scores for method in scores.methods))
     explained = [_describe_method(name, setup.options.get(name, {})) for name in methods if name != CONTROL]
     if CONTROL in methods:
-        explained.append("random relevance as the control")
-    models = _join([scores.model for scores in table.scores])
+        seed = setup.options.get(CONTROL, {}).get("seed", RandomRelevance.seed)
+        explained.append(f"random relevance (seed {seed}) as the control")
+    names = [scores.model for scores in table.scores]
+    models = _join([f"{name} ({setup.models[name]})" if name in setup.models else name for name in names])
     what = f"{setup.target} of " if setup.target else ""
     images = f"{table.num_images:,} image{'s' if table.num_images > 1 else ''}{f', {setup.images}' if setup.images else ''}"
     sentences = [f"We explained {what}{models} by {_join(explained)}, on {images}."]
@@ -64,7 +70,8 @@ def describe_methods_for_citation(table: Table, setup: Setup | None = None) -> s
         sentences.append(f"Insertion and deletion follow the protocol {name}: {description} ({protocol.source}){changed}.")
     others = [name for name in dict.fromkeys(column.metric for column in table.columns) if name in METRICS]
     if others:
-        sentences.append(f"We also measured {_join(others)}.")
+        also = "also " if table.scores[0].protocols else ""
+        sentences.append(f"We {also}measured {_join([_cite_metric(name) for name in others])}.")
     sentences += _list_numbers(table)
     sentences.append(_describe_statistics(table))
     sentences.append(f"Computed with vitrail {__version__}.")
@@ -75,6 +82,12 @@ def _describe_method(name: str, options: Mapping[str, Any]) -> str:
     paper = EXPLAINERS[name].paper if name in EXPLAINERS else ""
     words = [*([paper] if paper else []), *(f"{option}={value}" for option, value in options.items())]
     return f"{name} ({'; '.join(words)})" if words else name
+
+
+def _cite_metric(name: str) -> str:
+    source = (METRICS[name].__doc__ or "").partition("Source:")[2].partition("Differs:")[0]
+    papers = list(dict.fromkeys(re.findall(r"arXiv:\d+\.\d+", source)))
+    return f"{name} ({', '.join(papers)})" if papers else name
 
 
 def _list_numbers(table: Table) -> list[str]:
@@ -100,8 +113,11 @@ def _describe_statistics(table: Table) -> str:
         return "One image has no interval, and no method can be tested on it."
     if table.num_images > MAX_RESAMPLED:
         return "Intervals (95%) and paired tests use the normal approximation; p-values are Holm-corrected within a measure."
-    test = "exact sign-flip tests" if table.num_images <= EXACT_IMAGES else "sign-flip tests"
-    return f"Intervals are 95% bootstrap intervals over images; methods are compared by paired {test}, Holm-corrected within a measure."
+    test = "exact sign-flip tests" if table.num_images <= EXACT_IMAGES else f"sign-flip tests ({NUM_SIGN_FLIPS:,} draws)"
+    intervals = f"Intervals are 95% bootstrap intervals over images ({NUM_RESAMPLES:,} resamples)"
+    if len(table.methods) < 2:
+        return f"{intervals}."
+    return f"{intervals}; methods are compared by paired {test}, Holm-corrected within a measure."
 
 
 def _join(names: list[str]) -> str:

@@ -22,11 +22,13 @@ class Cost:
 
     Attributes:
         passes: Floating-point operations, divided by those of a forward pass.
-        seconds: Median over batches of the time per image, in this run on this machine.
+        seconds: Median over batches of the time per image, in this run on this machine; without the first batch if there are more.
+        is_rough: Whether there was only one batch, which includes the first use of the network.
     """
 
     passes: float
     seconds: float
+    is_rough: bool = False
 
 
 def count_passes_of_first(classifier: Classifier, images: LabeledImages, explainers: Sequence[Explainer]) -> list[float]:

@@ -66,7 +66,13 @@ def write_summary(folder: Path, table: Table) -> None:
         },
         "methods": {method: _describe_method(table, method, i) for i, method in enumerate(table.methods)},
         "not_shown_to_beat_random": [
-            {"method": entry.method, "measure": entry.measure, "difference": entry.difference, "p": entry.p_adjusted}
+            {
+                "method": entry.method,
+                "measure": entry.measure,
+                "difference": entry.difference,
+                "p": entry.p_adjusted,
+                "significantly_worse": entry.significantly_worse,
+            }
             for entry in table.unproven
         ],
         "normalized_areas_of_mean_curves": {

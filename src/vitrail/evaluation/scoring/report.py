@@ -13,9 +13,11 @@ from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.stale_results import PICTURES, remove_stale_results
 from vitrail.evaluation.scoring.table import Table
 from vitrail.evaluation.scoring.text import (
+    ROUGH_TIME,
     describe_ceiling,
     describe_undefined,
     explain_too_few_images,
+    group_unproven,
     metric_cells,
     metric_names,
     overview_cells,
@@ -74,7 +76,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     ]
     numbers = "means ± half of their 95% bootstrap interval" if table.num_images > 1 else "those of this image"
     lead = f"{' on '.join(counts)}. Numbers are {numbers}."
-    write_report(folder / "index.html", f"How faithful are explanations of {models}?", lead, sections, running_command())
+    write_report(folder / "index.html", f"Scores of explanations of {models}", lead, sections, running_command())
     shown = [picture.path for section in sections for picture in section.pictures]
     remove_stale_results(folder, {*shown, *(folder / name for name in names)})
 
@@ -125,8 +127,11 @@ def _overview_section(table: Table) -> Section:
     head, rows = overview_cells(table)
     text = (
         "The mean rank is over the measures that have a direction and are defined for all methods; 1 is best. Passes are the cost of an "
-        "explanation in forward passes of the network, counted in floating-point operations. Milliseconds per image are those of this run on its machine."
+        "explanation in forward passes of the network, counted in floating-point operations. Milliseconds per image are those of this run "
+        "on its machine."
     )
+    if any(cost.is_rough for cost in table.cost.values()):
+        text += f" {ROUGH_TIME}."
     if len(table.scores) > 1:
         text += (
             " Ranks of methods of different models say as much about the models: one that keeps its answer longer has higher insertion "
@@ -138,14 +143,15 @@ def _overview_section(table: Table) -> Section:
 
 
 def _warning_section(table: Table) -> Section:
-    by_method = dict[str, list[str]]()
-    for entry in table.unproven:
-        by_method.setdefault(entry.method, []).append(entry.measure)
     text = "Paired sign-flip test on the same images, Holm-corrected over the methods of a measure, 5% level."
     if too_few := explain_too_few_images(table.num_images, table.num_compared):
         text += f" {too_few[0].upper()}{too_few[1:]}."
-    rows = [[method, ", ".join(measures)] for method, measures in by_method.items()]
-    return Section("Warning: not significantly better than random", text, table=PageTable(["method", "on"], rows))
+    groups = group_unproven(table.unproven)
+    rows = [[method, *(", ".join(names) for names in measures)] for method, measures in groups.items()]
+    head = ["method", "significantly worse on", "not distinguishable on"]
+    if not any(worse for worse, _ in groups.values()):
+        head, rows = ["method", "on"], [[method, undecided] for method, _, undecided in rows]
+    return Section("Warning: not significantly better than random", text, table=PageTable(head, rows))
 
 
 def _metric_section(pictures: Path, table: Table, metric: str) -> Section:

@@ -1,6 +1,7 @@
 """Score models into a run directory: claim it, measure or resume, and write the results."""
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from vitrail.core.distributed import rank
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.files import output_folder
 from vitrail.core.json_io import json_text, parse_json
+from vitrail.core.listing import count_nouns
 from vitrail.core.locking import only_run
 from vitrail.datasets.dataset import LabeledImages
 from vitrail.datasets.source import TEST_SPLITS, DataSource
@@ -30,8 +32,10 @@ from vitrail.evaluation.scoring.stale_results import PICTURES
 from vitrail.evaluation.scoring.table import Table
 from vitrail.explainers import Explainer
 from vitrail.runs.claim import RunDirectory, expect_outside
-from vitrail.runs.manifest import METRICS, Manifest, describe_method, describe_model, fingerprint_images
+from vitrail.runs.manifest import METRICS, Manifest, describe_environment, describe_method, describe_model, fingerprint_images
 from vitrail.runs.shards import FOLDER, remove_shards
+
+logger = logging.getLogger(__name__)
 
 MODELS = "models"
 """Subfolder of a comparison with one run directory per model."""
@@ -92,18 +96,27 @@ class ScoringRun:
             OutputError: The folder holds something else or scores of other settings, cannot be written, or is in use by another run.
         """
         with ExitStack() as locks:
-            scores, captions, is_limited = self._measure_into(folder, classifier, explainers, locks)
+            scores, captions, is_limited, model = self._measure_into(folder, classifier, explainers, locks)
             if rank() == 0:
-                write_results(folder, scores.table, captions, self._describe_setup(is_limited, explainers))
+                setup = self._describe_setup(is_limited, explainers, {scores.model: model})
+                write_results(folder, scores.table, captions, setup)
         return scores
 
     def try_models(self, models: Iterable[NamedMethods]) -> None:
-        """Measure one image under every model, so that one that cannot be measured is refused before any is scored.
+        """Measure one image under every model, so that models that cannot be compared are refused before any is scored.
 
         Raises:
+            InvalidInputError: Two models of the same name, whose results would lie in one folder.
             VitrailError: What is measured is not possible for one of the models.
         """
+        folders = set[str]()
         for classifier, explainers in models:
+            if file_name(classifier.name) in folders:
+                raise InvalidInputError(
+                    f"expected models of different names, got two named {classifier.name}; name each by --name in the order of the "
+                    "models, as in --name old,new (in Python, by display_name of vitrail.load)"
+                )
+            folders.add(file_name(classifier.name))
             images = self.read_images(classifier)
             measurer = BatchMeasurer(classifier, explainers, self.plan, self._target(classifier), index_by_name(images))
             measurer.measure_shard(read_first(images), with_effect=False)
@@ -114,15 +127,15 @@ class ScoringRun:
         Args:
             folder: The run directory, shared by all processes.
             names: Names of the models, as they are recorded.
-            models: Models with their methods. They are taken one after the other, so that a generator holds one model in memory at a time.
+            models: Models that passed `try_models`, with their methods. They are taken one after the other, so that a generator holds one
+                model in memory at a time.
 
         Raises:
-            InvalidInputError: Two models of the same name.
             OutputError: As `score_into`.
         """
         settings = {"compared": list(names), **self.source.describe(), "metrics": self._describe_plan()}
         all_scores, captions = list[Scores](), dict[str, str]()
-        used = list[Explainer]()
+        used, described = list[Explainer](), dict[str, str]()
         directory = self._directory(folder, Manifest(settings, {}))
         with ExitStack() as locks:
 
@@ -132,17 +145,10 @@ class ScoringRun:
 
             if rank() == 0 and folder.exists():
                 directory.expect_claimable()
-            subfolders = list[Path]()
             for classifier, explainers in models:
                 subfolder = Path(MODELS) / file_name(classifier.name)
-                if subfolder in subfolders:
-                    raise InvalidInputError(
-                        f"expected models of different names, got two whose results would lie in {folder / subfolder}; name them by "
-                        "--name, or by display_name of vitrail.load"
-                    )
-                before_writing = None if subfolders else occupy
-                subfolders.append(subfolder)
-                scores, sheets, is_limited = self._measure_into(
+                before_writing = None if all_scores else occupy
+                scores, sheets, is_limited, described[classifier.name] = self._measure_into(
                     folder / subfolder, classifier, explainers, locks, before_writing
                 )
                 all_scores.append(scores)
@@ -150,7 +156,7 @@ class ScoringRun:
                 captions |= {str(subfolder / file): f"{classifier.name}: {caption}" for file, caption in sheets.items()}
             table = Table.from_scores(all_scores)
             if rank() == 0:
-                write_results(folder, table, captions, self._describe_setup(is_limited, used))
+                write_results(folder, table, captions, self._describe_setup(is_limited, used, described))
         return table
 
     def _measure_into(
@@ -160,7 +166,7 @@ class ScoringRun:
         explainers: Sequence[Explainer],
         locks: ExitStack,
         before_writing: Callable[[], object] | None = None,
-    ) -> tuple[Scores, dict[str, str], bool]:
+    ) -> tuple[Scores, dict[str, str], bool, str]:
         """Score a model with shards in a folder, and write its contact sheets.
 
         Args:
@@ -168,7 +174,7 @@ class ScoringRun:
             before_writing: Called in the first process after all checks, before anything is written.
 
         Returns:
-            The scores, captions of the sheets by file name, and whether the limit left out images.
+            The scores, captions of the sheets by file name, whether the limit left out images, and the model's input and weights in words.
         """
         self._check_ceiling(explainers)
         if self.selection.root is not None:
@@ -186,8 +192,11 @@ class ScoringRun:
             "images": fingerprint_images(images),
             METRICS: self._describe_plan(),
         }
-        manifest = Manifest(settings, {explainer.name: describe_method(explainer) for explainer in explainers})
+        methods = {explainer.name: describe_method(explainer) for explainer in explainers}
+        manifest = Manifest(settings, methods, describe_environment(classifier))
         directory = self._directory(folder, manifest)
+        if self.selection.limit is not None and len(images) < self.selection.limit:
+            logger.info("%s in all, fewer than the limit of %d", count_nouns(len(images), "image"), self.selection.limit)
         if rank() == 0:
             directory.expect_claimable()
         # A trial run, before earlier results are replaced.
@@ -200,13 +209,15 @@ class ScoringRun:
             tell_expected_time(measurer, images, self.batch_size, folder)
         scores = self._measure(images, classifier, explainers, target, folder, passes, manifest.key)
         sheets = write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
-        return scores, sheets, len(images) == self.selection.limit and len(images) < len(available)
+        height, width = classifier.preprocessing.size
+        model = f"{height}x{width} pixels, weights {settings['weights']}"
+        return scores, sheets, len(images) == self.selection.limit and len(images) < len(available), model
 
-    def _describe_setup(self, is_limited: bool, explainers: Sequence[Explainer]) -> Setup:
+    def _describe_setup(self, is_limited: bool, explainers: Sequence[Explainer], models: Mapping[str, str]) -> Setup:
         target = self.selection.explained
         words = "the predictions" if target is None else "the labels' classes" if target == LABEL else f"the class {target}"
         images = self.selection.describe_in_words(self.source.title, is_limited)
-        return Setup(images, words, list_changed_options(explainers))
+        return Setup(images, words, list_changed_options(explainers), models)
 
     def _check_ceiling(self, explainers: Sequence[Explainer]) -> None:
         if self.ceiling < 0:

@@ -107,7 +107,11 @@ class Scores:
             paths=[images.name(int(index)) for index in indices],
             indices=indices,
             protocols=plan.protocols,
-            cost={name: Cost(passes[i], float(np.median(times[:, i]))) for i, name in enumerate(methods)},
+            # The first batch includes what libraries prepare at the first use of the network.
+            cost={
+                name: Cost(passes[i], float(np.median(times[1:, i] if len(times) > 1 else times[:, i])), len(times) == 1)
+                for i, name in enumerate(methods)
+            },
             effect=None
             if effect is None
             else {column.name: float(effect[i]) for column, i in zip(columns, defined, strict=True)},

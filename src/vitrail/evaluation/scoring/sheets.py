@@ -13,6 +13,7 @@ from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.verdict import reach_verdict
 from vitrail.explainers import Explainer
+from vitrail.explanation import Explanation
 from vitrail.metrics.masks import Masks, threshold_relevance
 from vitrail.viz.sheet import SheetRow, contact_sheet
 from vitrail.viz.styles import is_control
@@ -139,6 +140,15 @@ class _RowMaker:
             self.images.transform if hasattr(self.images.transform, "visible_box") else self.classifier.preprocessing
         )
         box = preprocessing.visible_box(photo.height, photo.width)
-        title = prefix + "/".join(Path(name).parts[-2:])
         explanations = [explanation.to("cpu") for explanation in explanations]
+        title = prefix + self._name_label(index, explanations[0]) + "/".join(Path(name).parts[-2:])
         return SheetRow(photo, box, explanations, title, ground_truth, kept).reduced()
+
+    def _name_label(self, index: int, explanation: Explanation) -> str:
+        """Return a line with the label of an image, if it is a class of the model that the model does not predict; else nothing."""
+        label = self.images.labels[index]
+        name = self.images.class_names[label] if 0 <= label < len(self.images.class_names) else None
+        if name not in self.classifier.class_names or explanation.output == "embedding":
+            return ""
+        predicted = explanation.top_classes(0, 1)[0][0]
+        return "" if name == predicted else f"label: {name}\n"

@@ -3,11 +3,16 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from vitrail.core.listing import shorten_list
+from vitrail.core.listing import count_nouns, shorten_list
 from vitrail.evaluation.scoring.table import Table
 from vitrail.metrics.statistics import CONTROL, Intervals, UnprovenMethod
 
 MAX_NAMED = 4
+
+MIN_INTERVAL = 6
+"""Images from which shares have an interval: the bootstrap of two images says nothing."""
+
+ROUGH_TIME = "ms per image is rough: a single batch was timed, which includes the first use of the network"
 
 Cells = tuple[list[str], list[list[str]]]
 """The head and the rows of a table."""
@@ -28,6 +33,8 @@ def table_lines(table: Table, changes: Mapping[str, str]) -> Iterator[str]:
     yield "±: half of the 95% bootstrap interval of the mean over images"
     for line in align_columns(*overview_cells(table)):
         yield f"  {line}"
+    if any(cost.is_rough for cost in table.cost.values()):
+        yield ROUGH_TIME
 
 
 def metric_names(table: Table) -> list[str]:
@@ -55,7 +62,7 @@ def metric_cells(table: Table, metric: str) -> Cells:
         )
     for model, numbers in table.ceilings.items() if shared else ():
         means = (_format_mean(numbers.mean[i], numbers.low[i], numbers.high[i], int(numbers.count[i])) for i in columns)
-        name = "ceiling" if len(table.scores) == 1 else f"{model}/ceiling"
+        name = f"{'' if len(table.scores) == 1 else f'{model}/'}ceiling, {count_nouns(int(numbers.count.max()), 'image')}"
         rows.append([name, *means, *("100%" if i in shared else "" for i in shared)])
     return head, rows
 
@@ -100,7 +107,7 @@ def _format_share(shares: Intervals, column: int) -> str:
     mean, low, high = (100 * float(ends[column]) for ends in (shares.mean, shares.low, shares.high))
     if math.isnan(mean):
         return "-"
-    return f"{mean:.0f}%" + ("" if math.isnan(low) or shares.count[column] < 2 else f" ±{(high - low) / 2:.0f}")
+    return f"{mean:.0f}%" + ("" if math.isnan(low) or shares.count[column] < MIN_INTERVAL else f" ±{(high - low) / 2:.0f}")
 
 
 def describe_undefined(table: Table, metric: str) -> list[str]:
@@ -151,7 +158,7 @@ def rank_cells(table: Table) -> Cells:
 
 
 def warning_lines(unproven: Sequence[UnprovenMethod], num_images: int, num_compared: int) -> list[str]:
-    """Return one line per method that is not significantly better than random; one line in all if there are too few images.
+    """Return where methods are significantly worse than random, or not significantly better; one line if there are too few images.
 
     Args:
         unproven: Methods and measures that are not significantly better.
@@ -159,13 +166,21 @@ def warning_lines(unproven: Sequence[UnprovenMethod], num_images: int, num_compa
     """
     if unproven and (too_few := explain_too_few_images(num_images, num_compared)):
         return [too_few]
-    by_method = dict[str, list[str]]()
-    for entry in unproven:
-        by_method.setdefault(entry.method, []).append(entry.measure)
     return [
-        f"{method} is not significantly better than random on {shorten_list(names, MAX_NAMED)}"
-        for method, names in by_method.items()
+        f"{method} is {words} than random on {shorten_list(names, MAX_NAMED)}"
+        for method, measures in group_unproven(unproven).items()
+        for words, names in zip(("significantly worse", "not significantly better"), measures, strict=True)
+        if names
     ]
+
+
+def group_unproven(unproven: Sequence[UnprovenMethod]) -> dict[str, tuple[list[str], list[str]]]:
+    """Return by method the measures on which it is significantly worse than random, and those where neither is significantly better."""
+    by_method = dict[str, tuple[list[str], list[str]]]()
+    for entry in unproven:
+        worse, undecided = by_method.setdefault(entry.method, ([], []))
+        (worse if entry.significantly_worse else undecided).append(entry.measure)
+    return by_method
 
 
 def explain_too_few_images(num_images: int, num_compared: int) -> str | None:

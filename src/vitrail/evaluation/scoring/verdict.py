@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from vitrail.core.listing import shorten_list
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.table import Table
-from vitrail.evaluation.scoring.text import MAX_NAMED, explain_too_few_images
+from vitrail.evaluation.scoring.text import MAX_NAMED, explain_too_few_images, group_unproven
+from vitrail.evaluation.scoring.undecided import describe_undecided
 from vitrail.explainers import EXPLAINERS
 from vitrail.metrics import METRICS
 
@@ -57,22 +58,18 @@ def reach_verdict(scores: Scores) -> Verdict:
         for name in methods
     }
     proven = [name for name in methods if 2 * len(unproven[name]) < len(measures)] if table.controls else methods
+    ranks = dict(zip(table.methods, table.mean_ranks.tolist(), strict=True))
+    order = sorted(methods, key=lambda name: (ranks[name], name not in proven, scores.cost[name].passes))
     if not proven and (too_few := explain_too_few_images(table.num_images, table.num_compared)):
         return Verdict(scores.model, None, (f"No verdict: {too_few}.", *open_questions))
     if not proven:
-        most = f"most of the {len(measures)} measures" if len(measures) > 2 else _all_measures(measures)
+        most = f"more than half of the {len(measures)} measures" if len(measures) > 2 else _all_measures(measures)
         sentence = (
             f"Do not rely on these maps of {scores.model}: on {_count(scores)}, no method is significantly better than random on "
             f"{most} (paired tests, corrected for the number of methods)."
         )
-        some = [
-            f"{name} is on {shorten_list([each for each in measures if each not in unproven[name]], MAX_NAMED)}"
-            for name in methods
-            if len(unproven[name]) < len(measures)
-        ]
-        return Verdict(scores.model, None, (sentence, *([f"Only {', '.join(some)}."] if some else []), *open_questions))
-    ranks = dict(zip(table.methods, table.mean_ranks.tolist(), strict=True))
-    order = sorted(methods, key=lambda name: (ranks[name], name not in proven, scores.cost[name].passes))
+        hints = describe_undecided(table, measures, unproven, order[0])
+        return Verdict(scores.model, None, (sentence, *hints, *open_questions))
     first = next(name for name in order if name in proven)
     best = next((name for name in order if name in proven and _beats(table, name, first, measures)), first)
     tied = [name for name in order if ranks[name] == ranks[best] and name != best]
@@ -80,7 +77,7 @@ def reach_verdict(scores: Scores) -> Verdict:
     sentences = [reason, _compare_with_control(table, best, unproven[best], measures)]
     others = [name for name in order if name != best]
     if others and best == first:
-        sentences.append(_compare_with_runner_up(table, best, others[0], measures))
+        sentences.append(_compare_with_other(table, best, others[0], len(measures) - len(unproven[others[0]]), order, measures))
     sentences.append(f"An explanation by {best} costs {_cost(scores, best)}.")
     sentences += _name_cheaper(scores, best, others, measures)
     return Verdict(scores.model, best, (*sentences, *open_questions))
@@ -106,7 +103,10 @@ def _recommend(scores: Scores, best: str, order: Sequence[str], tied: Sequence[s
     if len(order) == 1:
         return f"{best} is the only method that was scored for {scores.model}, on {_count(scores)}."
     if best != order[0]:
-        reason = f"{order[0]} ranks better, but is not significantly better than random on most measures"
+        reason = (
+            "it has the best mean rank among the methods that are significantly better than random on more than half of "
+            f"{_measures(measures)}, on {_count(scores)}"
+        )
     else:
         reason = f"it has the best mean rank of {len(order)} methods over {_measures(measures)} on {_count(scores)}"
         reason += f", shared with {shorten_list(tied, MAX_NAMED)}" if tied else ""
@@ -119,13 +119,33 @@ def _compare_with_control(table: Table, best: str, unproven: Sequence[str], meas
     if not unproven:
         return f"It is significantly better than random on {_all_measures(measures)}."
     where = f"{len(measures) - len(unproven)} of {_measures(measures)}"
-    return f"It is significantly better than random on {where}, and not on {shorten_list(unproven, MAX_NAMED)}."
+    worse, undecided = ([name for name in names if name in measures] for names in group_unproven(table.unproven)[best])
+    parts = [f"not on {shorten_list(undecided, MAX_NAMED)}"] if undecided else []
+    parts += [f"significantly worse on {shorten_list(worse, MAX_NAMED)}"] if worse else []
+    return f"It is significantly better than random on {where}, and {' and '.join(parts)}."
 
 
-def _compare_with_runner_up(table: Table, best: str, second: str, measures: Sequence[str]) -> str:
-    better, worse = _list_differences(table, best, second, measures)
+def _compare_with_other(
+    table: Table, best: str, other: str, num_better: int, order: Sequence[str], measures: Sequence[str]
+) -> str:
+    """Compare the recommended method with the next one, or with the one that ranks first but is not better than the control.
+
+    Args:
+        num_better: Number of measures on which the other method is significantly better than the control.
+        order: Methods by their ranks.
+    """
+    better, worse = _list_differences(table, best, other, measures)
+    first, it = other == order[0], best if other == order[0] else "it"
+    # That one difference from random is significant and another is not does not mean that the two methods differ.
+    start = (
+        f"{other} has the best mean rank of all, but is significantly better than random on "
+        f"{f'only {num_better}' if num_better else 'none'} of {_measures(measures)}"
+    )
     if not better and not worse:
-        return f"It is not distinguishable from {second}, the next one, on any measure: more images may decide."
+        unclear = "on any measure: more images may decide."
+        if first:
+            return f"{start}; the two are not distinguishable {unclear}"
+        return f"It is not distinguishable from {other}, the next one, {unclear}"
     parts = [
         f"significantly {words} on {len(names)} of {_measures(measures)}{_name_some(names, measures)}"
         for words, names in (("better", better), ("worse", worse))
@@ -134,7 +154,7 @@ def _compare_with_runner_up(table: Table, best: str, second: str, measures: Sequ
     if num_even := len(measures) - len(better) - len(worse):
         parts.append(f"not distinguishable on {num_even}")
     joined = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-    return f"Against {second}, the next one, it is {joined}."
+    return f"{start}; against it, {it} is {joined}." if first else f"Against {other}, the next one, {it} is {joined}."
 
 
 def _name_some(names: Sequence[str], measures: Sequence[str]) -> str:
@@ -187,7 +207,7 @@ def _list_open_questions(scores: Scores) -> list[str]:
 def _cost(scores: Scores, method: str) -> str:
     cost = scores.cost[method]
     passes = "one forward pass" if f"{cost.passes:.1f}" == "1.0" else f"{cost.passes:.1f} forward passes"
-    return f"{passes} ({cost.seconds * 1000:.3g} ms here)"
+    return f"{passes} ({'roughly ' if cost.is_rough else ''}{cost.seconds * 1000:.3g} ms here)"
 
 
 def _count(scores: Scores) -> str:

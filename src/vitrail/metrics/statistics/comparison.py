@@ -13,6 +13,8 @@ from vitrail.metrics.base import Better
 from vitrail.metrics.statistics.multiplicity import check_directions, holm
 from vitrail.metrics.statistics.resampling import (
     CHUNK,
+    NUM_RESAMPLES,
+    NUM_SIGN_FLIPS,
     bootstrap_interval,
     check_values,
     mean_and_count,
@@ -67,21 +69,23 @@ class UnprovenMethod:
         method: Name of the method.
         measure: Name of the measure.
         difference: Mean over images of method - control; NaN if they share no image.
-        p_adjusted: P-value of the sign-flip test after Holm's correction over the methods of this measure.
+        p_adjusted: P-value of the two-sided sign-flip test after Holm's correction over the methods of this measure.
+        significantly_worse: Whether the control is significantly better than the method; else neither is significantly better.
     """
 
     method: str
     measure: str
     difference: float
     p_adjusted: float
+    significantly_worse: bool = False
 
 
 def compare_pairs(
     values: Table,
     measures: Sequence[str],
     level: float = 0.95,
-    bootstrap_resamples: int = 2000,
-    permutation_resamples: int = 10_000,
+    bootstrap_resamples: int = NUM_RESAMPLES,
+    permutation_resamples: int = NUM_SIGN_FLIPS,
     seed: int = 0,
 ) -> list[Comparison]:
     """Compare all pairs of methods on every measure.
@@ -137,7 +141,7 @@ def find_unproven_methods(
     better: Sequence[Better | None],
     control: str = CONTROL,
     level: float = 0.05,
-    resamples: int = 10_000,
+    resamples: int = NUM_SIGN_FLIPS,
     seed: int = 0,
 ) -> list[UnprovenMethod]:
     """Find the methods that are not significantly better than a control on these images.
@@ -190,7 +194,7 @@ def find_unproven_methods(
     for (column, method, _), mean, p in zip(contrasts, np.concatenate(means), adjusted, strict=True):
         ahead = mean > 0 if better[column] == "higher" else mean < 0
         if not (ahead and p < level):  # NaN is not significant
-            unproven.append(UnprovenMethod(method, measures[column], float(mean), float(p)))
+            unproven.append(UnprovenMethod(method, measures[column], float(mean), float(p), bool(p < level)))
     return unproven
 
 

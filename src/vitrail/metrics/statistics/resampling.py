@@ -15,6 +15,12 @@ from jaxtyping import Float, Int
 from vitrail.core.errors import InvalidInputError
 from vitrail.metrics.statistics.normal import normal_error_bounds, normal_interval, normal_p_values
 
+NUM_RESAMPLES = 2000
+"""Resamples of a bootstrap interval."""
+
+NUM_SIGN_FLIPS = 10_000
+"""Sign patterns of a test that is not exact."""
+
 EXACT_IMAGES = 12
 """Up to this number of images, tests enumerate all 2^n sign choices (4096 at most)."""
 
@@ -46,7 +52,7 @@ class Intervals:
 
 
 def bootstrap_interval(
-    values: Float[np.ndarray, "images columns"], resamples: int = 2000, level: float = 0.95, seed: int = 0
+    values: Float[np.ndarray, "images columns"], resamples: int = NUM_RESAMPLES, level: float = 0.95, seed: int = 0
 ) -> Intervals:
     """Compute percentile bootstrap intervals of the mean over images.
 
@@ -81,7 +87,7 @@ def bootstrap_interval(
 
 
 def paired_p_values(
-    differences: Float[np.ndarray, "images pairs"], resamples: int = 10_000, seed: int = 0
+    differences: Float[np.ndarray, "images pairs"], resamples: int = NUM_SIGN_FLIPS, seed: int = 0
 ) -> Float[np.ndarray, " pairs"]:
     """Test mean differences of 0 with the two-sided sign-flip permutation test.
 
@@ -121,7 +127,7 @@ def paired_p_values(
 
 
 def p_value_errors(
-    differences: Float[np.ndarray, "images pairs"], p_values: Float[np.ndarray, " pairs"], resamples: int = 10_000
+    differences: Float[np.ndarray, "images pairs"], p_values: Float[np.ndarray, " pairs"], resamples: int = NUM_SIGN_FLIPS
 ) -> Float[np.ndarray, " pairs"]:
     """Return how far the p-values of `paired_p_values` may be from those of all sign choices.
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from vitrail.metrics.statistics.resampling import Intervals, check_values, divide, draw_counts, percentile_ends
+from vitrail.metrics.statistics.resampling import NUM_RESAMPLES, Intervals, check_values, divide, draw_counts, percentile_ends
 
 MOST_UNDEFINED = 0.025
 """An interval has no ends if a larger share of the resamples has a ceiling that is not better than the floor."""
@@ -14,7 +14,7 @@ def share_of_way(
     floor: Float[np.ndarray, "images columns"],
     ceiling: Float[np.ndarray, "images columns"],
     higher: list[bool],
-    resamples: int = 2000,
+    resamples: int = NUM_RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
 ) -> Intervals:
