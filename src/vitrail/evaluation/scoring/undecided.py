@@ -22,7 +22,8 @@ def describe_undecided(
     if len(none) < len(measures):
         parts = [_count_winners(measure, names, len(unproven)) for measure, names in winners.items() if names][:MAX_NAMED]
         parts += [f"on {shorten_list(none, MAX_NAMED)}, none is"] if none else []
-        yield f"O{'; '.join(parts)[1:]}."
+        sentence = "; ".join(parts)
+        yield f"{sentence[0].upper()}{sentence[1:]}."
     worse = {name: [each for each in on if each in measures] for name, (on, _) in group_unproven(table.unproven).items()}
     named = [f"{name} on {shorten_list(on, MAX_NAMED)}" for name, on in worse.items() if on]
     if named:
