@@ -53,7 +53,9 @@ def test_one_method_is_recommended_and_hints_tell_the_others_apart():
     hints = [describe_hint(method) for method in METHODS]
     assert len(set(hints)) == len(METHODS)
     assert describe_hint("rollout").startswith(METHODS["rollout"].sentence)
-    assert "rollout: " in describe_hint("rollout")
+    assert describe_hint("rollout").endswith("Technical name: rollout.")
+    # The first sentences of docstrings are for engineers.
+    assert not any(word in hint for hint in hints for word in ("head", "logit", "token", "linear", "block"))
 
 
 @pytest.mark.parametrize(
@@ -119,12 +121,16 @@ def test_what_a_model_knows():
 
 
 def test_colors_in_words():
-    assert describe_colors(True, "color", "cat") == "Orange patches count in favor of cat, blue patches count against it."
-    assert describe_colors(True, "gray", "cat") == "White patches count in favor of cat, black patches count against it."
-    assert "in favor of the class below the picture," in describe_colors(True, "color", "cat", "dog")
-    assert describe_colors(True, "color", "cat", "cat") == describe_colors(True, "color", "cat")
-    assert "yellow" in describe_colors(False, "color", "cat")
-    assert "brighter" in describe_colors(False, "gray", "cat")
+    assert (
+        describe_colors("hit", True, "color", "cat") == "Orange patches count in favor of cat, blue patches count against it."
+    )
+    assert describe_colors("hit", True, "gray", "cat") == "White patches count in favor of cat, black patches count against it."
+    assert "in favor of the class below the picture," in describe_colors("hit", True, "color", "cat", "dog")
+    assert describe_colors("hit", True, "color", "cat", "cat") == describe_colors("hit", True, "color", "cat")
+    assert "yellow" in describe_colors("rollout", False, "color", "cat")
+    assert "brighter" in describe_colors("rollout", False, "gray", "cat")
+    # Nothing counts for random numbers.
+    assert describe_colors("random", False, "color", "cat") == "The closer a patch is to yellow, the higher its random number."
 
 
 def test_a_method_that_loses_to_chance_is_named():
@@ -149,8 +155,15 @@ def test_a_method_that_loses_to_chance_is_named():
         ((0.99, 0.45, 0.55, 0.55), "is better than chance on 1 of the 4 curves for this photo, and worse on 3. Do not"),
         ((0.9, 0.9, 0.6, 0.6), "is better than chance on 2 of the 4 curves for this photo, and worse on 2. Do not"),
         # Differences that do not matter count as neither.
-        ((0.9, 0.504, 0.1, 0.496), "is better than chance on 2 of the 4 curves for this photo."),
-        ((0.504, 0.504, 0.496, 0.496), "is better than chance on none of the 4 curves for this photo. Do not"),
+        (
+            (0.9, 0.504, 0.1, 0.496),
+            "on 2 of the 4 curves for this photo. On 2 of the 4, the order of patches hardly matters, so they cannot tell methods apart.",
+        ),
+        ((0.504, 0.9, 0.1, 0.1), "on 3 of the 4 curves for this photo. On 1 of the 4, the order"),
+        (
+            (0.504, 0.504, 0.496, 0.496),
+            "none of the 4 curves for this photo. On 4 of the 4, the order of patches hardly matters, so",
+        ),
         ((0.496, 0.9, 0.1, 0.1), "is better than chance on 3 of the 4 curves for this photo."),
     ],
 )
@@ -161,7 +174,7 @@ def test_curves_are_counted_one_by_one(areas, words):
     curves = replace(flat, scores=heights[None, :, None].expand(1, -1, 5))
     [sentence] = compare_with_chance({"grad-cam": curves, "random": make_curves(0.5, 0.5)})
     assert words in sentence.text
-    assert sentence.loses == ("Do not" in words)
+    assert sentence.loses == ("Do not" in sentence.text)
 
 
 def test_numbers_without_probabilities_are_compared_by_their_range():

@@ -120,7 +120,7 @@ def _photo_section(
             palette=palette,
         ).save(file)
         colors = f"colors from {format_number(scale.low)} to {format_number(scale.high)}"
-        meaning = describe_colors(scale.signed, palette, side.target)
+        meaning = describe_colors(method, scale.signed, palette, side.target)
         pictures.append(Picture(file, f"{method} for {side.target}, {colors}. {describe_method(method).sentence} {meaning}"))
     title = f"{prefix.strip('_').upper()}: {side.row.title}" if prefix else side.row.title
     text = f"{side.model}: {side.target}" + (f", {value}." if (value := side.describe_target()) else ".")

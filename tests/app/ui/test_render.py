@@ -192,16 +192,17 @@ def test_the_part_that_the_model_sees_is_framed():
     assert not Tags(render_results([side])).find("div", "vt-frame")
     cropped = replace(side, row=replace(side.row, box=(10.0, 0.0, 90.0, 96.0)))
     assert Tags(render_results([cropped])).find("div", "vt-frame")
-    assert "The model sees the framed part." in render_results([cropped])
+    assert "The model sees the framed part only, enlarged from 80x96 to 96x96 pixels." in render_results([cropped])
 
 
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        ((96, 96), "The model sees all of it."),
-        ((120, 100), "The model sees all of it."),
-        ((1200, 60), "The model sees all of it, squeezed to 96x96 pixels."),
-        ((8, 8), "The model sees all of it, but it has 8x8 pixels only: too few to tell much."),
+        ((96, 96), "The model sees the whole photo, at its own size of 96x96 pixels."),
+        ((6000, 4000), "The model sees the whole photo, shrunk from 6000x4000 to 96x96 pixels; finer details are lost."),
+        ((80, 64), "The model sees the whole photo, enlarged from 80x64 to 96x96 pixels."),
+        ((1200, 60), "The model sees the whole photo, squeezed from 1200x60 to 96x96 pixels; finer details are lost."),
+        ((8, 8), "The model sees the whole photo, enlarged from 8x8 to 96x96 pixels; so few pixels do not tell much."),
     ],
 )
 def test_photos_that_look_different_to_the_model_are_named(size, text):
@@ -214,8 +215,8 @@ def test_photos_that_look_different_to_the_model_are_named(size, text):
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        ((3000, 60), "The model sees all of it, squeezed to 96x96 pixels."),
-        ((3000, 20), "The model sees all of it, but it has 3000x20 pixels only: too few to tell much."),
+        ((3000, 60), "The model sees the whole photo, squeezed from 3000x60 to 96x96 pixels; finer details are lost."),
+        ((3000, 20), "The model sees the whole photo, squeezed from 3000x20 to 96x96 pixels; so few pixels do not tell much."),
     ],
 )
 def test_the_size_of_a_long_photo_is_that_of_the_file(size, text):

@@ -12,7 +12,7 @@ SENTENCES = (
     (r"unknown class (['\"])(.*?)\1[ :;]", r"The model does not know the class “\2”. Choose one from the list."),
     (r"expected a class between 0 and \d+, got (\S+)", r"The model has no class number \1. Choose a class from the list."),
     (r"expected the name of one class", "Several classes have this name. Choose one from the list."),
-    (r"got HEIC", "This photo has the format of phones (HEIC). Export it as JPEG, then choose it again."),
+    (r"got HEIC", "This is a HEIC photo, as iPhones take them. Export it as JPEG, then choose it again."),
     (r"expected an image file, got an empty one .*: (.+)", rf"“\1” is an empty file. {FORMATS}"),
     (r"expected an image file .*got something else: (.+)", rf"“\1” is not a photo that can be read here. {FORMATS}"),
     (

@@ -64,7 +64,7 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
             "name": method,
             "words": describe_method(method),
             "term": describe_term(method),
-            "colors": describe_colors(scale.signed, look.palette, *(side.target for side in sides)),
+            "colors": describe_colors(method, scale.signed, look.palette, *(side.target for side in sides)),
             "legend": _legend(scale, look, sides[0].explanations[method]),
             "figures": [
                 _figure(side, method, photo, scale, look, label)
