@@ -15,17 +15,15 @@ from vitrail.app.number_format import format_output
 from vitrail.app.service import ExplainService
 from vitrail.app.temporary_files import TemporaryFolders
 from vitrail.app.ui.choices import connect_choices
-from vitrail.app.ui.errors import show_errors, show_stream_errors
+from vitrail.app.ui.errors import naming_side_b, show_errors, show_stream_errors
 from vitrail.app.ui.layout import RequestForm, ResultView, lay_out_page, write_examples
 from vitrail.app.ui.queueing import QUIET, REFUSED, WORK, report_refusals
 from vitrail.app.ui.render import Look, render_results
 from vitrail.app.ui.render_curves import render_curves
 from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, NEW_RESULT_JS, OPACITY_JS, WAITING_JS
-from vitrail.app.ui.templates import MEASURING, WAITING, render_error, render_progress, render_status
+from vitrail.app.ui.templates import MEASURING, NO_RESULT, WAITING, render_error, render_progress, render_status
 from vitrail.core.errors import VitrailError
 from vitrail.metrics import Curves
-
-NO_RESULT = "There is no result yet. Press Explain first."
 
 MeasuredResults = tuple[list[ExplainResult], list[dict[str, Curves]]]
 """Results, and their curves by side and method."""
@@ -48,7 +46,7 @@ def build_page(service: ExplainService, folders: TemporaryFolders) -> gr.Blocks:
         connect_choices(service, form, view, results, dict(examples))
         _connect_look(view, results)
         _connect_downloads(service, folders, view, results, measured, download_folder)
-        page.load(None, js=LOAD_JS, api_visibility="private")
+        page.load(None, js=LOAD_JS.replace("MAX_BYTES", str(service.limits.num_bytes)), api_visibility="private")
         register_endpoints(service)
     return page
 
@@ -63,7 +61,8 @@ def _connect_explain(
     ) -> tuple[Any, ...]:  # fmt: skip
         sides = [service.explain(photo, model, methods, target)]
         if compare:
-            sides.append(service.explain(photo_b or photo, model, methods, target_b))
+            with naming_side_b():
+                sides.append(service.explain(photo_b or photo, model, methods, target_b))
         predictions = " and ".join(
             f"{side.row.title}: {side.target}, {format_output(side.probability, side.output)}" for side in sides
         )

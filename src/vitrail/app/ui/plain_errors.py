@@ -4,6 +4,9 @@ import re
 
 FORMATS = "Choose a JPEG, PNG, WebP, GIF, BMP, TIFF or DICOM file."
 
+SIDE_B = "Side B: "
+"""How messages about the second of two sides begin."""
+
 SENTENCES = (
     (r"there is no photo yet", "There is no photo yet. Upload or paste one, or choose an example."),
     (r"the uploaded photo is no longer there", "The uploaded photo was removed in the meantime. Upload it again."),
@@ -51,6 +54,8 @@ SENTENCES = (
 
 def say_plainly(message: str) -> str:
     """Return a message as plain sentences that say what to do; one that is not listed keeps its words."""
+    if message.startswith(SIDE_B):
+        return f"{SIDE_B}{say_plainly(message.removeprefix(SIDE_B))}"
     for pattern, sentence in SENTENCES:
         if match := re.search(pattern, message):
             return match.expand(sentence)
