@@ -8,7 +8,7 @@ from app_requests import explain_bird, load_model, make_curves
 
 from vitrail.app.chance import compare_with_chance
 from vitrail.app.explain_request import list_usable_methods
-from vitrail.app.number_format import format_output, format_percent, format_signed
+from vitrail.app.number_format import format_output, format_percent, format_relevance, format_signed
 from vitrail.app.plain_words import (
     METHODS,
     describe_colors,
@@ -61,8 +61,8 @@ def test_one_method_is_recommended_and_hints_tell_the_others_apart():
 @pytest.mark.parametrize(
     ("share", "text"),
     [
-        (0.183, "18.3%"), (-0.183, "-18.3%"), (0.0, "0.0%"), (1.0, "100.0%"), (1.054, "105.4%"),
-        (0.0004, "< 0.1%"), (-1e-9, "> -0.1%"),
+        (0.183, "18.3%"), (-0.183, "−18.3%"), (0.0, "0.0%"), (1.0, "100.0%"), (1.054, "105.4%"),
+        (0.0004, "< 0.1%"), (-1e-9, "> −0.1%"),
         (0.0005, "0.1%"), (0.99951, "> 99.9%"), (0.9994, "99.9%"),
     ],
 )  # fmt: skip
@@ -79,10 +79,18 @@ def test_no_model_is_completely_sure(share):
 
 
 def test_numbers_have_sign_and_share():
-    assert format_signed(0.173, -0.9454) == "+0.173 (-18.3%)"
-    assert format_signed(-2.0) == "-2"
-    assert format_signed(1.0, 0.0) == "+1"
-    assert format_signed(1.0, 1e-6) == "+1"  # A million per cent means nothing.
+    assert format_signed(0.173, -0.9454) == "+0.173 (−18.3%)"
+    assert format_signed(-2.0) == "−2.00"
+    assert format_signed(1.0, 0.0) == "+1.00"
+    assert format_signed(1.0, 1e-6) == "+1.00"  # A million per cent means nothing.
+    # As many figures everywhere.
+    assert [format_relevance(value) for value in (0.0170, 0.01749, -123.4, 0.0, 2e-9)] == [
+        "0.0170",
+        "0.0175",
+        "−123",
+        "0",
+        "2.00e−09",
+    ]
 
 
 def test_doubt_is_a_warning():

@@ -122,8 +122,8 @@ def describe_hint(method: str) -> str:
 
 
 def name_method(method: str) -> str:
-    """Return the plain name of a method with its technical one."""
-    return f"{describe_method(method).label} ({method})"
+    """Return the plain name of a method with its technical one; a method without plain words has the latter only."""
+    return f"{METHODS[method].label} ({method})" if method in METHODS else method
 
 
 def list_method_choices(methods: Sequence[str]) -> list[tuple[str, str]]:
