@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,7 +18,7 @@ from vitrail.core.listing import shorten_middle
 from vitrail.core.outputs import format_value, has_probabilities, value_name
 from vitrail.explanation import Explanation
 from vitrail.viz.ground_truth import fade_outside
-from vitrail.viz.overlay import fade, overlay
+from vitrail.viz.overlay import Palette, Smoothing, fade, overlay
 
 MAX_ROWS = 24
 """Largest number of rows on a sheet; every photo has its own overlay file."""
@@ -68,10 +69,18 @@ class SheetRow:
         return replace(self, photo=self.photo.resize(size), box=box, ground_truth=mask)
 
 
-def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
+def contact_sheet(
+    rows: Sequence[SheetRow], path: str | Path, palette: Palette = "color", smoothing: Smoothing = "auto"
+) -> None:
     """Draw the first `MAX_ROWS` photos with their explanations and their most probable classes.
 
     A single row is broken into lines. Wide sheets have large letters, since they are seen reduced.
+
+    Args:
+        rows: The photos.
+        path: The PNG file.
+        palette: Colors of the heatmaps.
+        smoothing: How their cells are enlarged.
     """
     rows = rows[:MAX_ROWS]
     num_cells = max(len(row.explanations) + (row.ground_truth is not None) for row in rows) + 2
@@ -84,7 +93,7 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
     for axes in grid.flat:
         axes.axis("off")
     for line, row in zip([grid.flatten()] if len(rows) == 1 else grid, rows, strict=True):
-        _draw_row(list(line), row, num_cells, size)
+        _draw_row(list(line), row, num_cells, size, palette, smoothing)
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
 
@@ -95,7 +104,9 @@ def _row_height(row: SheetRow, size: float) -> float:
     return 0.15 + size / 72 * 1.3 * num_lines + CELL_WIDTH * min(max(row.photo.height / row.photo.width, 0.4), 1.5)
 
 
-def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int, size: float) -> None:
+def _draw_row(
+    cells: Sequence[Axes], row: SheetRow, num_cells: int, size: float, palette: Palette, smoothing: Smoothing
+) -> None:
     cells[0].imshow(row.reduced().photo)
     _write(cells[0], row.title, size)
     if row.ground_truth is not None:
@@ -103,16 +114,19 @@ def _draw_row(cells: Sequence[Axes], row: SheetRow, num_cells: int, size: float)
         _write(cells[1], "ground truth", size, color="0.4")
     first = 1 + (row.ground_truth is not None)
     for cell, explanation in zip(cells[first:], row.explanations, strict=False):
-        _draw_explanation(cell, row, explanation, size)
+        _draw_explanation(cell, row, explanation, size, palette, smoothing)
     if row.explanations[0].output != "embedding":
         cells[num_cells - 1].axis("on")
         _draw_classes(cells[num_cells - 1], row.explanations[0], size)
 
 
-def _draw_explanation(axes: Axes, row: SheetRow, explanation: Explanation, size: float) -> None:
+def _draw_explanation(
+    axes: Axes, row: SheetRow, explanation: Explanation, size: float, palette: Palette, smoothing: Smoothing
+) -> None:
     keep = row.kept.get(explanation.method)
     if keep is None:
-        axes.imshow(overlay(row.photo, explanation.relevance[0], row.box, signed=explanation.signed, side=320))
+        look: dict[str, Any] = {"palette": palette, "smoothing": smoothing, "signed": explanation.signed}
+        axes.imshow(overlay(row.photo, explanation.relevance[0], row.box, side=320, **look))
         text = explanation.target_name()
     else:
         # Around cells that are kept by degrees, an outline would show a border that is not there.

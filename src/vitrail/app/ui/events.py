@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def _connect_explain(
         )
         choices = gr.update(choices=_list_choices(sides[0])), gr.update(choices=_list_choices(sides[-1]))
         status = render_status(f"Explained. {predictions}.")
-        return sides, None, status, _render_results(sides, palette, smooth), "", *choices, None
+        return sides, None, status, render_results(sides, _choose_look(palette, smooth)), "", *choices, None
 
     inputs = [
         form.photo, form.model, form.methods, form.target, form.compare, form.photo_b, form.target_b, view.palette, view.smooth,
@@ -87,7 +87,7 @@ def _connect_explain(
 
 def _connect_look(view: ResultView, results: gr.State) -> None:
     def redraw(sides: list[ExplainResult] | None, palette: str, smooth: bool) -> Any:
-        return _render_results(sides, palette, smooth) if sides else gr.skip()
+        return render_results(sides, _choose_look(palette, smooth)) if sides else gr.skip()
 
     inputs = [results, view.palette, view.smooth]
     handler = show_errors(redraw, [view.results], view.results)
@@ -139,6 +139,7 @@ def _connect_downloads(
         old: str | None,
         opacity: float,
         palette: str,
+        smooth: bool,
     ) -> tuple[Any, Any, str]:
         if not sides:
             raise VitrailError(NO_RESULT)
@@ -148,14 +149,14 @@ def _connect_downloads(
         curves = measured_results[1] if measured_results and measured_results[0] is sides else ()
         folder = tempfile.mkdtemp(dir=folders.downloads)
         try:
-            paths = write_downloads(Path(folder), sides, curves, opacity, "gray" if palette == "gray" else "color")
+            paths = write_downloads(Path(folder), sides, curves, _choose_look(palette, smooth), opacity)
         except BaseException:
             _remove_folder(folder)
             raise
         _remove_folder(old)
         return folder, [str(path) for path in paths], render_status("The files are ready.")
 
-    inputs = [results, measured, download_folder, view.opacity, view.palette]
+    inputs = [results, measured, download_folder, view.opacity, view.palette, view.smooth]
     outputs = [download_folder, view.files, view.status]
     preparing = view.prepare.click(show_errors(prepare, outputs, view.status), inputs, outputs, **WORK)
     report_refusals(view.status, preparing)
@@ -167,8 +168,8 @@ def _list_choices(side: ExplainResult) -> list[str | tuple[str, str]]:
     return [PREDICTED, *top, *sorted(name for name, _ in side.classes[TOP:])]
 
 
-def _render_results(sides: Sequence[ExplainResult], palette: str, smooth: bool) -> str:
-    return render_results(sides, Look("gray" if palette == "gray" else "color", "bilinear" if smooth else "nearest"))
+def _choose_look(palette: str, smooth: bool) -> Look:
+    return Look("gray" if palette == "gray" else "color", "bilinear" if smooth else "nearest")
 
 
 def _remove_folder(folder: str | None) -> None:
