@@ -11,6 +11,7 @@ from vitrail.app.explain_request import list_usable_methods
 from vitrail.app.number_format import format_output, format_percent, format_relevance, format_signed
 from vitrail.app.plain_words import (
     METHODS,
+    describe_blocks,
     describe_colors,
     describe_confidence,
     describe_hint,
@@ -139,6 +140,13 @@ def test_colors_in_words():
     assert "brighter" in describe_colors("rollout", False, "gray", "cat")
     # Nothing counts for random numbers.
     assert describe_colors("random", False, "color", "cat") == "The closer a patch is to yellow, the higher its random number."
+
+
+def test_blocks_of_one_color_are_explained():
+    coarse = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert describe_blocks(coarse) == "It tells blocks of 2 by 2 patches apart, not single patches."
+    assert describe_blocks(coarse[:, :2]) == "It tells blocks of 2 by 2 patches apart, not single patches."
+    assert describe_blocks(torch.arange(16.0).view(4, 4)) == describe_blocks(torch.ones(4, 4)) == ""
 
 
 def test_a_method_that_loses_to_chance_is_named():

@@ -1,7 +1,11 @@
 """Plain words for people who do not program: what methods do, what terms mean, and how sure the model is."""
 
 from collections.abc import Sequence
+from math import gcd
 from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
 
 from vitrail.app.explain_request import ExplainResult, class_title, summarize
 from vitrail.app.number_format import format_output
@@ -203,6 +207,17 @@ def describe_view(side: ExplainResult, *, cropped: bool) -> str:
     if max(wider, taller) >= ENLARGED:
         return f"{text}; so few pixels do not tell much."
     return f"{text}; finer details are lost." if min(wider, taller) < 1 else f"{text}."
+
+
+def describe_blocks(relevance: Float[Tensor, "rows cols"]) -> str:
+    """Say how large the blocks of patches with the same number are; empty if patches differ one by one, or all are equal."""
+    rows, cols = relevance.shape
+    for side in range(gcd(rows, cols), 1, -1):
+        if gcd(rows, cols) % side == 0 and side < max(rows, cols):
+            blocks = relevance.unflatten(0, (-1, side)).unflatten(2, (-1, side))
+            if bool((blocks == blocks[:, :1, :, :1]).all()) and bool((relevance != relevance[0, 0]).any()):
+                return f"It tells blocks of {side} by {side} patches apart, not single patches."
+    return ""
 
 
 def describe_colors(method: str, signed: bool, palette: str, *targets: str) -> str:

@@ -11,6 +11,7 @@ from vitrail.app.explanation_parts import ExplanationParts
 from vitrail.app.number_format import format_output, format_relevance, format_signed
 from vitrail.app.plain_words import (
     TERMS,
+    describe_blocks,
     describe_colors,
     describe_confidence,
     describe_method,
@@ -65,6 +66,7 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
             "name": method,
             "words": describe_method(method),
             "term": describe_term(method),
+            "blocks": describe_blocks(sides[0].explanations[method].relevance[0]),
             "colors": describe_colors(method, scale.signed, look.palette, *(side.target for side in sides)),
             "legend": _legend(scale, look, sides[0].explanations[method]),
             "figures": [
