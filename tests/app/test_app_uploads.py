@@ -11,6 +11,7 @@ from vitrail.adapters import bundled_models
 from vitrail.app.limits import Limits
 from vitrail.app.photos import list_examples, open_upload
 from vitrail.core.errors import ImageError, InvalidInputError
+from vitrail.datasets.windowing import read_note
 
 
 def bomb(path, side, height=None):
@@ -136,3 +137,20 @@ def test_examples_keep_a_model_that_knows_them():
     assert bird.choose_model("vitrail:intr-birds", offered) == "vitrail:intr-birds"
     assert bird.choose_model("mine", ["mine", "timm:resnet18"]) == "mine"
     assert all(name in {f"vitrail:{bundled}" for bundled in bundled_models()} for name in bird.models)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("movie.gif", "only the first picture of this file is used"),
+        ("still.gif", ""),
+        ("clear.png", "transparent parts are shown, and explained, as white"),
+        ("opaque.png", ""),
+        ("float.tif", "floating-point samples, drawn from 0 (black) to 1 (white)"),
+    ],
+)
+def test_notes_say_how_photos_were_converted(tmp_path, name, words):
+    first, second = (Image.new("L", (8, 8), color) for color in (0, 255))
+    picture = {"clear.png": first.convert("LA"), "float.tif": Image.new("F", (8, 8), 0.5)}.get(name, first)
+    picture.save(tmp_path / name, **({"save_all": True, "append_images": [second]} if name == "movie.gif" else {}))
+    assert read_note(open_upload(tmp_path / name, Limits())) == words

@@ -8,9 +8,10 @@ from app_requests import explain_bird, load_model, make_curves
 
 from vitrail.app.chance import compare_with_chance
 from vitrail.app.explain_request import list_usable_methods
-from vitrail.app.number_format import format_output, format_percent, format_signed
+from vitrail.app.number_format import format_output, format_percent, format_relevance, format_signed
 from vitrail.app.plain_words import (
     METHODS,
+    describe_blocks,
     describe_colors,
     describe_confidence,
     describe_hint,
@@ -53,14 +54,16 @@ def test_one_method_is_recommended_and_hints_tell_the_others_apart():
     hints = [describe_hint(method) for method in METHODS]
     assert len(set(hints)) == len(METHODS)
     assert describe_hint("rollout").startswith(METHODS["rollout"].sentence)
-    assert "rollout: " in describe_hint("rollout")
+    assert describe_hint("rollout").endswith("Technical name: rollout.")
+    # The first sentences of docstrings are for engineers.
+    assert not any(word in hint for hint in hints for word in ("head", "logit", "token", "linear", "block"))
 
 
 @pytest.mark.parametrize(
     ("share", "text"),
     [
-        (0.183, "18.3%"), (-0.183, "-18.3%"), (0.0, "0.0%"), (1.0, "100.0%"), (1.054, "105.4%"),
-        (0.0004, "< 0.1%"), (-1e-9, "> -0.1%"),
+        (0.183, "18.3%"), (-0.183, "−18.3%"), (0.0, "0.0%"), (1.0, "100.0%"), (1.054, "105.4%"),
+        (0.0004, "< 0.1%"), (-1e-9, "> −0.1%"),
         (0.0005, "0.1%"), (0.99951, "> 99.9%"), (0.9994, "99.9%"),
     ],
 )  # fmt: skip
@@ -77,10 +80,18 @@ def test_no_model_is_completely_sure(share):
 
 
 def test_numbers_have_sign_and_share():
-    assert format_signed(0.173, -0.9454) == "+0.173 (-18.3%)"
-    assert format_signed(-2.0) == "-2"
-    assert format_signed(1.0, 0.0) == "+1"
-    assert format_signed(1.0, 1e-6) == "+1"  # A million per cent means nothing.
+    assert format_signed(0.173, -0.9454) == "+0.173 (−18.3%)"
+    assert format_signed(-2.0) == "−2.00"
+    assert format_signed(1.0, 0.0) == "+1.00"
+    assert format_signed(1.0, 1e-6) == "+1.00"  # A million per cent means nothing.
+    # As many figures everywhere.
+    assert [format_relevance(value) for value in (0.0170, 0.01749, -123.4, 0.0, 2e-9)] == [
+        "0.0170",
+        "0.0175",
+        "−123",
+        "0",
+        "2.00e−09",
+    ]
 
 
 def test_doubt_is_a_warning():
@@ -119,12 +130,23 @@ def test_what_a_model_knows():
 
 
 def test_colors_in_words():
-    assert describe_colors(True, "color", "cat") == "Orange patches count in favor of cat, blue patches count against it."
-    assert describe_colors(True, "gray", "cat") == "White patches count in favor of cat, black patches count against it."
-    assert "in favor of the class below the picture," in describe_colors(True, "color", "cat", "dog")
-    assert describe_colors(True, "color", "cat", "cat") == describe_colors(True, "color", "cat")
-    assert "yellow" in describe_colors(False, "color", "cat")
-    assert "brighter" in describe_colors(False, "gray", "cat")
+    assert (
+        describe_colors("hit", True, "color", "cat") == "Orange patches count in favor of cat, blue patches count against it."
+    )
+    assert describe_colors("hit", True, "gray", "cat") == "White patches count in favor of cat, black patches count against it."
+    assert "in favor of the class below the picture," in describe_colors("hit", True, "color", "cat", "dog")
+    assert describe_colors("hit", True, "color", "cat", "cat") == describe_colors("hit", True, "color", "cat")
+    assert "yellow" in describe_colors("rollout", False, "color", "cat")
+    assert "brighter" in describe_colors("rollout", False, "gray", "cat")
+    # Nothing counts for random numbers.
+    assert describe_colors("random", False, "color", "cat") == "The closer a patch is to yellow, the higher its random number."
+
+
+def test_blocks_of_one_color_are_explained():
+    coarse = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert describe_blocks(coarse) == "It tells blocks of 2 by 2 patches apart, not single patches."
+    assert describe_blocks(coarse[:, :2]) == "It tells blocks of 2 by 2 patches apart, not single patches."
+    assert describe_blocks(torch.arange(16.0).view(4, 4)) == describe_blocks(torch.ones(4, 4)) == ""
 
 
 def test_a_method_that_loses_to_chance_is_named():
@@ -149,8 +171,15 @@ def test_a_method_that_loses_to_chance_is_named():
         ((0.99, 0.45, 0.55, 0.55), "is better than chance on 1 of the 4 curves for this photo, and worse on 3. Do not"),
         ((0.9, 0.9, 0.6, 0.6), "is better than chance on 2 of the 4 curves for this photo, and worse on 2. Do not"),
         # Differences that do not matter count as neither.
-        ((0.9, 0.504, 0.1, 0.496), "is better than chance on 2 of the 4 curves for this photo."),
-        ((0.504, 0.504, 0.496, 0.496), "is better than chance on none of the 4 curves for this photo. Do not"),
+        (
+            (0.9, 0.504, 0.1, 0.496),
+            "on 2 of the 4 curves for this photo. On 2 of the 4, the order of patches hardly matters, so they cannot tell methods apart.",
+        ),
+        ((0.504, 0.9, 0.1, 0.1), "on 3 of the 4 curves for this photo. On 1 of the 4, the order"),
+        (
+            (0.504, 0.504, 0.496, 0.496),
+            "none of the 4 curves for this photo. On 4 of the 4, the order of patches hardly matters, so",
+        ),
         ((0.496, 0.9, 0.1, 0.1), "is better than chance on 3 of the 4 curves for this photo."),
     ],
 )
@@ -161,7 +190,7 @@ def test_curves_are_counted_one_by_one(areas, words):
     curves = replace(flat, scores=heights[None, :, None].expand(1, -1, 5))
     [sentence] = compare_with_chance({"grad-cam": curves, "random": make_curves(0.5, 0.5)})
     assert words in sentence.text
-    assert sentence.loses == ("Do not" in words)
+    assert sentence.loses == ("Do not" in sentence.text)
 
 
 def test_numbers_without_probabilities_are_compared_by_their_range():

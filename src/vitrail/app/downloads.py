@@ -6,21 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from vitrail.app.explain_request import TOP, ExplainResult
-from vitrail.app.plain_words import describe_colors, describe_confidence, describe_method
-from vitrail.app.ui.scales import Scale, share_scales
-from vitrail.core.files import atomic_write
+from vitrail.app.explain_request import ExplainResult
+from vitrail.app.plain_words import TERMS
+from vitrail.app.ui.render import DEFAULT_LOOK, Look, render_results
+from vitrail.app.ui.render_curves import render_curves
+from vitrail.app.ui.templates import render_template
+from vitrail.core.files import atomic_write, write_text
 from vitrail.core.json_io import json_text
 from vitrail.metrics import Curves
-from vitrail.viz.curves import plot_perturbation
-from vitrail.viz.html import format_number
-from vitrail.viz.overlay import Palette, overlay
-from vitrail.viz.report import Picture, Section, write_report
-from vitrail.viz.report_tables import auc_table, class_table, patch_table
 from vitrail.viz.sheet import contact_sheet
+from vitrail.viz.style import Style
 
 SHEET, ARRAYS, PAGE = "vitrail-sheet.png", "vitrail-arrays.npz", "vitrail-page.html"
-NUM_STRONGEST = 8
+DEFAULT_OPACITY = 0.75
 
 MeasuredSides = Sequence[Mapping[str, Curves]]
 """Curves by side and method; empty if they were not measured."""
@@ -30,8 +28,8 @@ def write_downloads(
     folder: Path,
     sides: Sequence[ExplainResult],
     curves: MeasuredSides = (),
-    opacity: float = 0.75,
-    palette: Palette = "color",
+    look: Look = DEFAULT_LOOK,
+    opacity: float = DEFAULT_OPACITY,
 ) -> list[Path]:
     """Write all files.
 
@@ -39,15 +37,15 @@ def write_downloads(
         folder: An existing folder.
         sides: One result, or two that are compared.
         curves: By side and method, if they were measured.
+        look: How heatmaps are drawn on the page.
         opacity: Opacity of the heatmaps on the page.
-        palette: Palette of the heatmaps on the page.
 
     Returns:
         The paths of the files.
     """
-    contact_sheet([side.row for side in sides], folder / SHEET)
+    contact_sheet([side.row for side in sides], folder / SHEET, Style(palette=look.palette, smoothing=look.smoothing))
     write_arrays(folder / ARRAYS, sides, curves)
-    write_page(folder / PAGE, sides, curves, opacity, palette)
+    write_page(folder / PAGE, sides, curves, look, opacity)
     return [folder / name for name in (SHEET, ARRAYS, PAGE)]
 
 
@@ -85,54 +83,18 @@ def write_arrays(path: Path, sides: Sequence[ExplainResult], curves: MeasuredSid
 
 
 def write_page(
-    path: Path, sides: Sequence[ExplainResult], curves: MeasuredSides = (), opacity: float = 0.75, palette: Palette = "color"
+    path: Path,
+    sides: Sequence[ExplainResult],
+    curves: MeasuredSides = (),
+    look: Look = DEFAULT_LOOK,
+    opacity: float = DEFAULT_OPACITY,
 ) -> None:
-    """Write a page that opens offline; its heatmaps have the color scales of the served page."""
-    sections, scales = list[Section](), share_scales(sides)
-    try:
-        for i, (side, prefix) in enumerate(zip(sides, _prefixes(sides), strict=True)):
-            sections.append(_photo_section(path, side, prefix, scales, opacity, palette))
-            for method, explanation in side.explanations.items():
-                sections.append(Section(f"{method}: numbers", table=patch_table(explanation, NUM_STRONGEST)))
-            if i < len(curves) and curves[i]:
-                sections.append(_curves_section(path, curves[i], prefix))
-        write_report(path, f"Why {sides[0].target}?", "Which patches made the decision, by vitrail.", sections)
-    finally:
-        for section in sections:
-            for picture in section.pictures:
-                picture.path.unlink(missing_ok=True)
-
-
-def _photo_section(
-    path: Path, side: ExplainResult, prefix: str, scales: Mapping[str, Scale], opacity: float, palette: Palette
-) -> Section:
-    pictures = list[Picture]()
-    for method, explanation in side.explanations.items():
-        scale, file = scales[method], path.with_name(f".{prefix}{method}.png")
-        overlay(
-            side.row.photo,
-            explanation.relevance[0],
-            side.row.box,
-            opacity=opacity,
-            scale=scale.high,
-            signed=scale.signed,
-            floor=scale.low,
-            palette=palette,
-        ).save(file)
-        colors = f"colors from {format_number(scale.low)} to {format_number(scale.high)}"
-        meaning = describe_colors(scale.signed, palette, side.target)
-        pictures.append(Picture(file, f"{method} for {side.target}, {colors}. {describe_method(method).sentence} {meaning}"))
-    title = f"{prefix.strip('_').upper()}: {side.row.title}" if prefix else side.row.title
-    text = f"{side.model}: {side.target}" + (f", {value}." if (value := side.describe_target()) else ".")
-    text = " ".join(filter(None, [text, describe_confidence(side), f"Note: {side.note}." if side.note else ""]))
-    return Section(title, text, pictures, class_table(side.classes[:TOP], side.output))
-
-
-def _curves_section(path: Path, curves: Mapping[str, Curves], prefix: str) -> Section:
-    file = path.with_name(f".{prefix}curves.png")
-    plot_perturbation(curves, file)
-    picture = Picture(file, "Insertion and deletion curves of every method.", wide=True, plot=True)
-    return Section("Insertion and deletion", pictures=[picture], table=auc_table(curves))
+    """Write what the served page shows as a page that opens offline."""
+    results, shown_curves = render_results(sides, look), render_curves(curves) if curves else ""
+    title = f"Why {sides[0].target}?"
+    write_text(
+        path, render_template("download.html", title=title, opacity=opacity, results=results, curves=shown_curves, terms=TERMS)
+    )
 
 
 def _prefixes(sides: Sequence[ExplainResult]) -> list[str]:

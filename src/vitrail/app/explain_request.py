@@ -10,9 +10,8 @@ from PIL import Image
 from vitrail.adapters import Classifier
 from vitrail.api import default_method, make_explainers
 from vitrail.app.explanation_parts import ExplanationParts, split_explanation
-from vitrail.app.number_format import format_output
 from vitrail.core.errors import InvalidInputError
-from vitrail.core.outputs import Output, decisions, ranking, value_name
+from vitrail.core.outputs import Output, decisions, ranking
 from vitrail.core.types import Images
 from vitrail.datasets.windowing import read_note
 from vitrail.evaluation.scoring.ceiling import CEILING
@@ -97,10 +96,6 @@ class ExplainResult:
         """Probability of the explained class; its value, for outputs without probabilities."""
         explanation = self.row.explanations[0]
         return float(explanation.probabilities[0, int(explanation.targets[0])])
-
-    def describe_target(self) -> str:
-        """Return what is explained, with its probability or value: "probability 93.1%"."""
-        return "" if self.output == "embedding" else f"{value_name(self.output)} {format_output(self.probability, self.output)}"
 
     @property
     def model(self) -> str:

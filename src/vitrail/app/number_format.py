@@ -1,6 +1,10 @@
 """Numbers on the page: shares in percent, and numbers with their sign and share."""
 
+from math import isnan
+
 from vitrail.core.outputs import SMALLEST_SHARE, Output, format_value, has_probabilities
+
+MINUS = "\N{MINUS SIGN}"
 
 MAX_SHARE = 10.0
 """Larger shares of a logit near zero mean nothing."""
@@ -23,18 +27,29 @@ def format_output(value: float, output: Output) -> str:
 def format_percent(share: float) -> str:
     """Format a share in percent with one digit, which neither hides a small share nor makes a large one complete."""
     if 0 < abs(share) < SMALLEST_SHARE:
-        return "< 0.1%" if share > 0 else "> -0.1%"
+        return "< 0.1%" if share > 0 else f"> {MINUS}0.1%"
     if 1 - SMALLEST_SHARE < share < 1:
         return "> 99.9%"
-    return f"{100 * share:.1f}%"
+    return f"{100 * share:.1f}%".replace("-", MINUS)
 
 
 def format_signed(value: float, whole: float | None = None) -> str:
-    """Format a number with its sign and its share of a whole: "+0.173 (-18.3%)".
+    """Format a number with its sign and its share of a whole: "+0.173 (18.3%)".
 
     Args:
         value: The number.
         whole: What it is a share of; None for no share.
     """
     share = value / whole if whole else float("inf")
-    return f"{value:+.3g}" + (f" ({format_percent(share)})" if abs(share) < MAX_SHARE else "")
+    return (
+        ("+" if value >= 0 else "")
+        + format_relevance(value)
+        + (f" ({format_percent(share)})" if abs(share) < MAX_SHARE else "")
+    )
+
+
+def format_relevance(value: float) -> str:
+    """Format a number with three figures, zeros at the end too, and a real minus sign; NaN is "undefined"."""
+    # `#` keeps zeros, and a point after the last figure.
+    text = "undefined" if isnan(value) else "0" if value == 0 else f"{value:#.3g}".removesuffix(".")
+    return text.replace("-", MINUS)

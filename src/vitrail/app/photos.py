@@ -23,6 +23,9 @@ from vitrail.datasets.windowing import NOTE, read_note
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats of photos; MPO is read as JPEG. Pillow decodes some others before their size is known, or starts a program for them."""
 
+PREVIEW_SUFFIX = ".preview.png"
+"""End of the names of converted photos, which users do not see."""
+
 BIRD_SIZE, BIRD_CLASSES = 96, 6
 BIRDS = (1, 2, 3)
 
@@ -50,9 +53,12 @@ def open_upload(path: str | Path | None, limits: Limits, folder: Path | None = N
         content = path.read_bytes()
     except OSError as error:
         raise ImageError("the uploaded photo is no longer there; upload it again") from error
-    if not is_dicom(content[:HEAD_BYTES]):  # Its sides have 16 bits, and are checked below.
-        _check_sides(content, limits.num_side)
-    return decode_image(content, path.name, limits.num_pixels, FORMATS)
+    # The sides of a DICOM file have 16 bits, and are checked below.
+    notes = [] if is_dicom(content[:HEAD_BYTES]) else _check_header(content, limits.num_side)
+    photo = decode_image(content, path.name, limits.num_pixels, FORMATS)
+    if notes:
+        photo.info[NOTE] = "; ".join(filter(None, [read_note(photo), *notes]))
+    return photo
 
 
 def _check_folder(path: Path, folder: Path | None) -> None:
@@ -60,18 +66,27 @@ def _check_folder(path: Path, folder: Path | None) -> None:
         raise ImageError("expected an uploaded photo, got a path; upload the file itself")
 
 
-def _check_sides(content: bytes, max_side: int) -> None:
+def _check_header(content: bytes, max_side: int) -> list[str]:
+    """Check the sides of a photo, and return what users need to know about its conversion, apart from its window."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(BytesIO(content), formats=FORMATS) as image:
                 width, height = image.size
+                notes = {
+                    # The other pictures of an MPO file, as cameras write them, are views of the same photo.
+                    "only the first picture of this file is used": getattr(image, "is_animated", False)
+                    and image.format != "MPO",
+                    "transparent parts are shown, and explained, as white": image.has_transparency_data,
+                    "floating-point samples, drawn from 0 (black) to 1 (white)": image.mode == "F",
+                }
     except Exception:  # noqa: BLE001 (`decode_image` reports it)
-        return
+        return []
     if max(width, height) > max_side:
         raise ImageError(
             f"expected a photo of at most {max_side:,} pixels a side, got {width:,}x{height:,} pixels; crop it or scale it down first"
         )
+    return [note for note, applies in notes.items() if applies]
 
 
 def needs_preview(path: str | Path, folder: Path) -> bool:

@@ -1,11 +1,16 @@
 """Plain words for people who do not program: what methods do, what terms mean, and how sure the model is."""
 
 from collections.abc import Sequence
+from math import gcd
 from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
 
 from vitrail.app.explain_request import ExplainResult, class_title, summarize
 from vitrail.app.number_format import format_output
 from vitrail.core.outputs import Output, has_probabilities
+from vitrail.metrics.statistics import CONTROL
 
 SURE = 0.5
 """Probability below which the model is said not to be sure."""
@@ -93,7 +98,7 @@ METHODS = {
 
 TERMS = {
     "logit": "The score that the model computes for a class. The class with the highest score is the model's answer.",
-    "patch": "The model cuts the photo into squares, called patches, and weighs each of them.",
+    "patch": "The model cuts the photo into small tiles, called patches, and weighs each of them.",
     "relevance": "How much a patch counts for the class, according to this method.",
     "probability": "How sure the model is of a class, from 0 to 100%. It does not mean that the model is right that often.",
     "insertion": "Start with an empty photo and put the patches back one by one, the most important ones first.",
@@ -111,13 +116,18 @@ def describe_method(method: str) -> MethodWords:
 
 
 def describe_term(method: str) -> str:
-    """Return the technical name of a method with its definition, for tooltips."""
-    return f"{method}: {summarize(method)}"
+    """Return what the technical name of a method is for, with its definition, for tooltips."""
+    return f"The technical name of this method, for use in reports. In technical words: {summarize(method)}"
 
 
 def describe_hint(method: str) -> str:
-    """Return what a method does, in plain words and by its technical name, for tooltips."""
-    return f"{describe_method(method).sentence} ({describe_term(method).removesuffix('.')}.)"
+    """Return what a method does, in plain words, and its technical name, for tooltips."""
+    return f"{describe_method(method).sentence} Technical name: {method}."
+
+
+def name_method(method: str) -> str:
+    """Return the plain name of a method with its technical one; a method without plain words has the latter only."""
+    return f"{METHODS[method].label} ({method})" if method in METHODS else method
 
 
 def list_method_choices(methods: Sequence[str]) -> list[tuple[str, str]]:
@@ -181,34 +191,47 @@ def describe_view(side: ExplainResult, *, cropped: bool) -> str:
         side: The result.
         cropped: Whether the model sees a part only, which is framed.
     """
-    text = "The model sees the framed part" if cropped else "The model sees all of it"
+    seen = "The model sees the framed part only" if cropped else "The model sees the whole photo"
     left, top, right, bottom = side.row.box
     # Of the photo itself: its copy may be too small where the photo is not.
     across, down = side.size or side.row.photo.size
     width, height = (right - left) * across / side.row.photo.width, (bottom - top) * down / side.row.photo.height
     rows, cols = side.image.shape[-2:]
-    if max(cols / width, rows / height) >= ENLARGED:
-        return f"{text}, but it has {across}x{down} pixels only: too few to tell much."
-    stretch = (cols / width) / (rows / height)
-    if max(stretch, 1 / stretch) >= SQUEEZED:
-        return f"{text}, squeezed to {cols}x{rows} pixels."
-    return f"{text}."
+    before, after = f"{round(width)}x{round(height)}", f"{cols}x{rows}"
+    if before == after:
+        return f"{seen}, at its own size of {after} pixels."
+    wider, taller = cols / width, rows / height
+    squeezed = max(wider / taller, taller / wider) >= SQUEEZED
+    verb = "squeezed" if squeezed else "shrunk" if cols * rows < width * height else "enlarged"
+    text = f"{seen}, {verb} from {before} to {after} pixels"
+    if max(wider, taller) >= ENLARGED:
+        return f"{text}; so few pixels do not tell much."
+    return f"{text}; finer details are lost." if min(wider, taller) < 1 else f"{text}."
 
 
-def describe_colors(signed: bool, palette: str, *targets: str) -> str:
+def describe_blocks(relevance: Float[Tensor, "rows cols"]) -> str:
+    """Say how large the blocks of patches with the same number are; empty if patches differ one by one, or all are equal."""
+    rows, cols = relevance.shape
+    for side in range(gcd(rows, cols), 1, -1):
+        if gcd(rows, cols) % side == 0 and side < max(rows, cols):
+            blocks = relevance.unflatten(0, (-1, side)).unflatten(2, (-1, side))
+            if bool((blocks == blocks[:, :1, :, :1]).all()) and bool((relevance != relevance[0, 0]).any()):
+                return f"It tells blocks of {side} by {side} patches apart, not single patches."
+    return ""
+
+
+def describe_colors(method: str, signed: bool, palette: str, *targets: str) -> str:
     """Say what the colors of heatmaps mean.
 
     Args:
+        method: Name of the method.
         signed: Whether patches can count against the class.
         palette: Of the heatmaps: "color" or "gray".
         targets: The explained class of every heatmap.
     """
     if not signed:
-        return (
-            "The closer a patch is to yellow, the more it counts."
-            if palette == "color"
-            else "The brighter a patch, the more it counts."
-        )
+        place = "The closer a patch is to yellow" if palette == "color" else "The brighter a patch"
+        return f"{place}, {'the higher its random number' if method == CONTROL else 'the more it counts'}."
     first, second = ("Orange", "blue") if palette == "color" else ("White", "black")
     explained = targets[0] if len(set(targets)) == 1 else "the class below the picture"
     return f"{first} patches count in favor of {explained}, {second} patches count against it."

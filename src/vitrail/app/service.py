@@ -20,7 +20,7 @@ from vitrail.app.explain_request import (
 )
 from vitrail.app.limits import Limits
 from vitrail.app.model_pool import ModelPool
-from vitrail.app.photos import describe_samples, needs_preview, open_upload, write_preview
+from vitrail.app.photos import PREVIEW_SUFFIX, describe_samples, needs_preview, open_upload, write_preview
 from vitrail.core.errors import ImageError, InvalidInputError
 from vitrail.core.listing import shorten_middle
 from vitrail.core.outputs import Output
@@ -119,7 +119,7 @@ class ExplainService:
             _check_text("a method", method)
         target = _check_target(target)
         opened = self._open(photo)
-        title = title or (Path(photo).name if photo else "photo")
+        title = title or (Path(photo).name.removesuffix(PREVIEW_SUFFIX) if photo else "photo")
         request = ExplainRequest(opened, tuple(methods), target, shorten_middle(title, MAX_TITLE_LENGTH))
         with self.pool.use(model) as classifier:
             return replace(answer_request(classifier, request), offered=model)
@@ -143,8 +143,7 @@ class ExplainService:
         opened = self._open(photo)
         if not needs_preview(photo, self.uploads):
             return None
-        name = Path(photo).name
-        path = write_preview(opened, name if name.lower().endswith(".png") else f"{name}.png", self.uploads, self.limits)
+        path = write_preview(opened, f"{Path(photo).name}{PREVIEW_SUFFIX}", self.uploads, self.limits)
         return None if path is None else (path, describe_samples(opened))
 
     def _open(self, photo: Any) -> Image.Image:

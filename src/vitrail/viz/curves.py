@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vitrail.core.files import atomic_write
 from vitrail.metrics import Curves
@@ -59,10 +59,12 @@ def plot_perturbation(
     errors: Mapping[str, Float[np.ndarray, "curves s"]] | None = None,
     limits: tuple[float, float] | None = None,
     styles: Mapping[str, Style] | None = None,
+    columns: int | None = None,
+    percent: bool = False,
 ) -> None:
     """Plot mean curves with their standard errors, unless there are many: one panel per curve of the protocol, one line per method.
 
-    A row of panels has one baseline and one score, a column one order and one direction.
+    A row of panels has one baseline and one score, a column one order and one direction, unless `columns` is given.
 
     Args:
         curves: Curves by method, all of one protocol.
@@ -70,11 +72,14 @@ def plot_perturbation(
         errors: Standard errors of curves that are means already, by method; None for those over the images of `curves`.
         limits: Ends of the vertical axes, for pictures that are to be compared; None for those of the curves.
         styles: How methods look, for pictures that are to be compared; None for `method_styles` of these.
+        columns: Panels in a row; a single column has its legend above the panels, for narrow pages.
+        percent: Whether the axes count in percent.
     """
     protocol = next(iter(curves.values())).protocol
-    columns = min(len(protocol.orders) * len(protocol.directions), len(protocol.curves))
+    columns = columns or min(len(protocol.orders) * len(protocol.directions), len(protocol.curves))
     rows = -(-len(protocol.curves) // columns)
-    figure = Figure(figsize=(4.2 * columns + 1.8, 3.4 * rows), layout="constrained")
+    size = (4.2, 3.0 * rows + 0.4 * len(curves)) if columns == 1 else (4.2 * columns + 1.8, 3.4 * rows)
+    figure = Figure(figsize=size, layout="constrained")
     # Only panels of one score share a scale; if the protocol leaves curves out, a row may mix scores.
     sharey: Any = "all" if len(protocol.scores) == 1 else False if protocol.without else "row"
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey)
@@ -107,13 +112,20 @@ def plot_perturbation(
             axes.set_ylabel(label or SCORE_LABELS.get(curve.score, f"{curve.score} of the class"))
         if limits is not None:
             axes.set_ylim(*limits)
+        if percent:
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
     # One legend for all panels; the AUCs are in the tables.
     figure.legend(
-        *panels.flat[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9, frameon=False, handlelength=3
+        *panels.flat[0].get_legend_handles_labels(),
+        loc="outside upper left" if columns == 1 else "outside right upper",
+        fontsize=9,
+        frameon=False,
+        handlelength=3,
     )
     for axes in panels.flat[len(protocol.curves) :]:
         axes.set_visible(False)
     for axes in panels.flat[max(len(protocol.curves) - columns, 0) : len(protocol.curves)]:
-        axes.set_xlabel("share of pixels changed" if protocol.unit == "pixels" else "share of cells changed")
+        axes.set_xlabel("share of pixels changed" if protocol.unit == "pixels" else "share of patches changed")
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120)

@@ -13,7 +13,7 @@ from PIL import Image
 
 JPEG_QUALITY = 88
 
-NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?( ?%)?( [±(].*)?")
+NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?\d[\d.,]*(e[-+\N{MINUS SIGN}]?\d+)?( ?%)?( [±(].*)?")
 NO_NUMBERS = ("", "-", "higher", "lower")
 """What columns of numbers hold in place of a number."""
 

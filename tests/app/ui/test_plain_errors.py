@@ -59,7 +59,7 @@ def test_choices_that_are_refused(refuse, changes, sentence):
     [
         (b"", "“x.png” is an empty file. Choose a JPEG, PNG, WebP, GIF, BMP, TIFF or DICOM file."),
         (b"%PDF-1.7", "“x.png” is not a photo that can be read here. Choose a JPEG, PNG, WebP, GIF, BMP, TIFF or DICOM file."),
-        (b"\0\0\0\x18ftypheic", "This photo has the format of phones (HEIC). Export it as JPEG, then choose it again."),
+        (b"\0\0\0\x18ftypheic", "This is a HEIC photo, as iPhones take them. Export it as JPEG, then choose it again."),
         (png(99, 99)[:60], "“x.png” is damaged or incomplete. Download or export it again, or choose another photo."),
         (b"\0" * 400_000, "This file has 0.4 MB; at most 0.3 MB are allowed. Scale the photo down."),
         (png(2001, 9), "This photo has 2,001x9 pixels; at most 2,000 are allowed on each side. Crop it, or scale it down."),

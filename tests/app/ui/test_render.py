@@ -14,6 +14,7 @@ from PIL import Image
 
 from vitrail.app.curves import Progress
 from vitrail.app.explain_request import ExplainRequest, answer_request
+from vitrail.app.number_format import format_relevance
 from vitrail.app.plain_words import describe_view
 from vitrail.app.ui.render import Look, render_results
 from vitrail.app.ui.render_curves import render_curves
@@ -44,7 +45,7 @@ def pixels(data_uri: str) -> np.ndarray:
 
 def alternative_text(side) -> str:
     images = Tags(render_results([side])).find("img", "vt-heat")
-    return next(attrs["alt"] for attrs in images if attrs["alt"].startswith("Heatmap of hit"))
+    return next(attrs["alt"] for attrs in images if attrs["alt"].startswith("Heatmap of What each patch adds (hit)"))
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -94,7 +95,10 @@ def test_pictures_have_alternative_texts_and_tables_can_be_focused():
     assert all("alt" in attrs for attrs in page.find("img"))
     alts = [attrs["alt"] for attrs in page.find("img", "vt-heat")]
     assert all(alts)
-    assert re.search(r"Heatmap of hit for .+, 12 by 12 patches. The strongest, counted from 0: row \d+ column \d+", alts[0])
+    assert re.search(
+        r"Heatmap of What each patch adds \(hit\) for .+, 12 by 12 patches. The strongest, counted from 0: row \d+ column \d+",
+        alts[0],
+    )
     assert page.find("caption")
     assert all(attrs["tabindex"] == "0" and attrs["aria-label"] for attrs in page.find("div", "vt-scroll"))
 
@@ -111,8 +115,8 @@ def test_all_numbers_are_on_the_page():
     side = explain_bird("hit-birds", "hit")
     text = render_results([side])
     for (row, col), value in np.ndenumerate(side.explanations["hit"].relevance[0].numpy()):
-        assert f"<title>row {row}, column {col}: {value:.4g}</title>" in text
-        assert f'<td class="number">{value:.4g}</td>' in text
+        assert f"<title>row {row}, column {col}: {format_relevance(float(value))}</title>" in text
+        assert f'<td class="number">{format_relevance(float(value))}</td>' in text
 
 
 def test_relevance_without_a_unit_is_shown_relative_to_the_strongest_patch():
@@ -122,7 +126,7 @@ def test_relevance_without_a_unit_is_shown_relative_to_the_strongest_patch():
     assert page.count('<span class="vt-unit">points of the score') == 2  # As layers of hit have.
     for method in ("chefer", "attention"):
         [(_, _, largest), *_] = side.explanations[method].strongest_patches(0, 1)
-        assert f"{largest:+.3g} (100.0%)" in page
+        assert f"+{format_relevance(largest)} (100.0%)" in page
     assert "<span>most 100%</span>" in page
 
 
@@ -182,7 +186,7 @@ def test_signs_shares_and_notes_are_shown():
     text = render_results([replace(side, note="16-bit gray samples from 3 to 90, drawn from black to white")])
     [(_, _, strongest), *_] = side.explanations["hit"].strongest_patches(0, 1)
     logit = float(side.explanations["hit"].target_logits()[0])
-    assert f"{strongest:+.3g} ({100 * strongest / logit:.1f}%)" in text
+    assert f"+{format_relevance(strongest)} ({100 * strongest / logit:.1f}%)" in text
     assert "Note: 16-bit gray samples from 3 to 90" in text
     assert "Note:" not in render_results([side])
 
@@ -192,16 +196,17 @@ def test_the_part_that_the_model_sees_is_framed():
     assert not Tags(render_results([side])).find("div", "vt-frame")
     cropped = replace(side, row=replace(side.row, box=(10.0, 0.0, 90.0, 96.0)))
     assert Tags(render_results([cropped])).find("div", "vt-frame")
-    assert "The model sees the framed part." in render_results([cropped])
+    assert "The model sees the framed part only, enlarged from 80x96 to 96x96 pixels." in render_results([cropped])
 
 
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        ((96, 96), "The model sees all of it."),
-        ((120, 100), "The model sees all of it."),
-        ((1200, 60), "The model sees all of it, squeezed to 96x96 pixels."),
-        ((8, 8), "The model sees all of it, but it has 8x8 pixels only: too few to tell much."),
+        ((96, 96), "The model sees the whole photo, at its own size of 96x96 pixels."),
+        ((6000, 4000), "The model sees the whole photo, shrunk from 6000x4000 to 96x96 pixels; finer details are lost."),
+        ((80, 64), "The model sees the whole photo, enlarged from 80x64 to 96x96 pixels."),
+        ((1200, 60), "The model sees the whole photo, squeezed from 1200x60 to 96x96 pixels; finer details are lost."),
+        ((8, 8), "The model sees the whole photo, enlarged from 8x8 to 96x96 pixels; so few pixels do not tell much."),
     ],
 )
 def test_photos_that_look_different_to_the_model_are_named(size, text):
@@ -214,8 +219,8 @@ def test_photos_that_look_different_to_the_model_are_named(size, text):
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        ((3000, 60), "The model sees all of it, squeezed to 96x96 pixels."),
-        ((3000, 20), "The model sees all of it, but it has 3000x20 pixels only: too few to tell much."),
+        ((3000, 60), "The model sees the whole photo, squeezed from 3000x60 to 96x96 pixels; finer details are lost."),
+        ((3000, 20), "The model sees the whole photo, squeezed from 3000x20 to 96x96 pixels; so few pixels do not tell much."),
     ],
 )
 def test_the_size_of_a_long_photo_is_that_of_the_file(size, text):
@@ -224,17 +229,17 @@ def test_the_size_of_a_long_photo_is_that_of_the_file(size, text):
     assert describe_view(side, cropped=False) == text
 
 
-@pytest.mark.parametrize(("bias", "shares"), [(0.25, True), (-0.25, False)])
-def test_the_score_is_explained_in_a_sentence(bias, shares):
+@pytest.mark.parametrize(("bias", "patches", "constant"), [(0.25, "+0.750", "+0.250"), (-0.25, "+1.25", "−0.250")])
+def test_the_score_is_explained_in_a_sentence(bias, patches, constant):
     side = explain_bird("hit-birds", "hit")
     one = side.explanations["hit"]
     logits = torch.zeros_like(one.logits)
     logits[0, one.targets[0]] = 1.0
     changed = replace(side, row=replace(side.row, explanations=[replace(one, logits=logits, bias=torch.tensor([bias]))]))
     text = re.sub("<[^>]+>", "", render_results([changed]).partition("<figcaption>")[2].partition("</figcaption>")[0])
-    patches, constant = ("+0.75 (75.0%)", "+0.25 (25.0%)") if shares else ("+1.25", "-0.25")
     assert (
-        f"of {side.target}: +1. All patches together contribute {patches}, and a constant part of the model {constant}." in text
+        f"of {side.target}: +1.00. All patches together contribute {patches}, and a constant part of the model {constant}."
+        in text
     )
 
 
@@ -249,3 +254,23 @@ def test_curves_name_what_loses_to_chance():
     swapped = render_curves([{"hit": curves["random"], "random": curves["hit"]}])
     assert len(Tags(swapped).find("p", "vt-warning")) == 1
     assert "(hit) is better than chance on none of the 4 curves for this photo, and worse on 4." in swapped
+
+
+@pytest.mark.parametrize("num_methods", [1, 6])
+def test_curves_have_plain_names_percent_and_a_picture_for_narrow_windows(num_methods):
+    methods = ["hit", "rollout", "attention", "grad-cam", "rise", "occlusion"][:num_methods]
+    curves = {method: make_curves(0.8, 0.1) for method in methods} | {"random": make_curves(0.5, 0.5)}
+    text = render_curves([curves])
+    assert '<th scope="row">What each patch adds (hit)</th><td class="number">80.0%</td>' in text
+    assert text.count('<th scope="row">') == len(curves)
+    page = Tags(text)
+    [narrow], [wide] = page.find("source"), page.find("img")
+    # One column of panels.
+    assert pixels(narrow["srcset"]).shape[0] > pixels(narrow["srcset"]).shape[1] < pixels(wide["src"]).shape[1]
+    assert "What each patch adds (hit)" in wide["alt"]
+
+
+def test_curves_of_plain_numbers_are_not_in_percent():
+    text = render_curves([{"hit": make_curves(50.0, float("nan")), "random": make_curves(2.0, 1.0)}])
+    assert '<td class="number">50.0</td>' in text
+    assert "undefined</td>" in text

@@ -5,6 +5,7 @@
   }
   // What differs from the result on the page, and what differed when another one was requested: the photo, the model.
   window.vitrail = {
+    limit: MAX_BYTES, size: 0,
     changed: new Set(), requested: new Set(),
     change(part, differs = true) { this.changed[differs ? 'add' : 'delete'](part); return this.notice(); },
     request() { this.changed.forEach((part) => this.requested.add(part)); this.changed.clear(); },
@@ -32,25 +33,31 @@
     return true;
   };
   const place = (event) => (event.target.closest?.('#vt-photo-b') ? '#vt-photo-b' : event.target.closest?.('#vt-photo-a') ? '#vt-photo-a' : '');
-  document.addEventListener('click', (event) => {
-    const input = place(event) && document.querySelector(`${place(event)} input[type=file]`);
-    if (input) input.accept = 'image/*,.dcm,application/dicom';
-  }, true);
+  // Gradio would refuse larger files with a message that soon disappears.
+  const refuse = (event, files) => {
+    const large = [...files].find((file) => file.size > vitrail.limit);
+    if (!large) return false;
+    event.preventDefault(); event.stopImmediatePropagation();
+    vitrail.size = large.size; document.querySelector('#vt-too-large').click();
+    return true;
+  };
   document.addEventListener('change', (event) => {
     const input = event.target;
-    if (place(event) && input.type === 'file' && [...input.files].some(isForeign)) {
-      input.files = asImages(input.files);
-    }
+    if (!place(event) || input.type !== 'file') return;
+    if (refuse(event, input.files)) input.value = '';
+    else if ([...input.files].some(isForeign)) input.files = asImages(input.files);
   }, true);
   document.addEventListener('drop', (event) => {
     const files = [...(event.dataTransfer?.files || [])], where = place(event);
-    if (!where || !files.some(isForeign) || !give(asImages(files), where)) return;
+    if (!where || refuse(event, files) || !files.some(isForeign) || !give(asImages(files), where)) return;
     event.preventDefault(); event.stopPropagation();
   }, true);
   // Photos that cannot be shown are reported as a message; the browser would add the sign of a broken picture.
   for (const [type, visibility] of [['error', 'hidden'], ['load', '']]) {
     document.addEventListener(type, (event) => {
-      if (event.target.tagName === 'IMG' && place(event)) event.target.style.visibility = visibility;
+      if (event.target.tagName !== 'IMG' || !place(event)) return;
+      event.target.style.visibility = visibility;
+      event.target.alt = place(event) === '#vt-photo-b' ? 'The photo of side B' : 'The photo to explain';
     }, true);
   }
   document.addEventListener('paste', (event) => {
@@ -61,10 +68,16 @@
       document.querySelector('#vt-photo-a button[aria-label]')?.click(); setTimeout(() => give(files.files, '#vt-photo-a'), 300);
     }
   });
+  // Gradio builds inputs anew: file choosers have to offer DICOM files, and methods to say what they do, also to those who use no mouse.
   const terms = METHOD_TERMS;
-  document.addEventListener('mouseover', (event) => {
-    const label = event.target.closest?.('#vt-methods label');
-    const method = label?.querySelector('input')?.name;
-    if (terms[method]) label.title = terms[method];
-  });
+  const label = () => {
+    for (const input of document.querySelectorAll('#vt-photo-a input[type=file], #vt-photo-b input[type=file]')) {
+      input.accept = 'image/*,.dcm,application/dicom';
+    }
+    for (const input of document.querySelectorAll('#vt-methods label input')) {
+      input.removeAttribute('title');
+      input.setAttribute('aria-description', terms[input.name] || ''); input.parentElement.dataset.tip = terms[input.name] || '';
+    }
+  };
+  label(); new MutationObserver(label).observe(document.querySelector('#vt-columns > :first-child'), { childList: true, subtree: true });
 }

@@ -36,10 +36,11 @@ def connect_choices(
         # Another one may have been chosen since, or could not be loaded.
         if loaded is None or loaded[0] != model:
             return (gr.skip(),) * 6
-        methods, target = service.list_methods(model), reset_target(model)
+        methods = service.list_methods(model)
         value = carry_methods(chosen, service.list_methods(old)[0], methods)
         choices = gr.update(choices=list_method_choices(methods), value=value)
-        return choices, target, target, render_known(service, model), loaded[1], model
+        # An update for each side: Gradio empties those that it has used.
+        return choices, reset_target(model), reset_target(model), render_known(service, model), loaded[1], model
 
     def reset_target(model: str) -> Any:
         return gr.update(choices=[PREDICTED, *service.list_classes(model)], value=PREDICTED)

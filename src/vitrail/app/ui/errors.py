@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
 import gradio as gr
 
-from vitrail.app.ui.plain_errors import say_plainly
+from vitrail.app.ui.plain_errors import SIDE_B, say_plainly
 from vitrail.app.ui.templates import render_error
 from vitrail.core.errors import VitrailError
 
@@ -72,6 +73,15 @@ def raise_gradio_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error(public_message(error), print_exception=False) from error
 
     return wrapper
+
+
+@contextmanager
+def naming_side_b() -> Iterator[None]:
+    """Say that errors of the block are about side B."""
+    try:
+        yield
+    except VitrailError as error:
+        raise VitrailError(f"{SIDE_B}{error}") from error
 
 
 def public_message(error: Exception) -> str:

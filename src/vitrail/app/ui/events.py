@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,15 @@ from vitrail.app.number_format import format_output
 from vitrail.app.service import ExplainService
 from vitrail.app.temporary_files import TemporaryFolders
 from vitrail.app.ui.choices import connect_choices
-from vitrail.app.ui.errors import show_errors, show_stream_errors
+from vitrail.app.ui.errors import naming_side_b, show_errors, show_stream_errors
 from vitrail.app.ui.layout import RequestForm, ResultView, lay_out_page, write_examples
 from vitrail.app.ui.queueing import QUIET, REFUSED, WORK, report_refusals
 from vitrail.app.ui.render import Look, render_results
 from vitrail.app.ui.render_curves import render_curves
 from vitrail.app.ui.style import BUSY_JS, LOAD_JS, MARK_JS, NEW_RESULT_JS, OPACITY_JS, WAITING_JS
-from vitrail.app.ui.templates import MEASURING, WAITING, render_error, render_progress, render_status
+from vitrail.app.ui.templates import MEASURING, NO_RESULT, WAITING, render_error, render_progress, render_status
 from vitrail.core.errors import VitrailError
 from vitrail.metrics import Curves
-
-NO_RESULT = "There is no result yet. Press Explain first."
 
 MeasuredResults = tuple[list[ExplainResult], list[dict[str, Curves]]]
 """Results, and their curves by side and method."""
@@ -48,7 +46,7 @@ def build_page(service: ExplainService, folders: TemporaryFolders) -> gr.Blocks:
         connect_choices(service, form, view, results, dict(examples))
         _connect_look(view, results)
         _connect_downloads(service, folders, view, results, measured, download_folder)
-        page.load(None, js=LOAD_JS, api_visibility="private")
+        page.load(None, js=LOAD_JS.replace("MAX_BYTES", str(service.limits.num_bytes)), api_visibility="private")
         register_endpoints(service)
     return page
 
@@ -63,13 +61,14 @@ def _connect_explain(
     ) -> tuple[Any, ...]:  # fmt: skip
         sides = [service.explain(photo, model, methods, target)]
         if compare:
-            sides.append(service.explain(photo_b or photo, model, methods, target_b))
+            with naming_side_b():
+                sides.append(service.explain(photo_b or photo, model, methods, target_b))
         predictions = " and ".join(
             f"{side.row.title}: {side.target}, {format_output(side.probability, side.output)}" for side in sides
         )
         choices = gr.update(choices=_list_choices(sides[0])), gr.update(choices=_list_choices(sides[-1]))
         status = render_status(f"Explained. {predictions}.")
-        return sides, None, status, _render_results(sides, palette, smooth), "", *choices, None
+        return sides, None, status, render_results(sides, _choose_look(palette, smooth)), "", *choices, None
 
     inputs = [
         form.photo, form.model, form.methods, form.target, form.compare, form.photo_b, form.target_b, view.palette, view.smooth,
@@ -88,7 +87,7 @@ def _connect_explain(
 
 def _connect_look(view: ResultView, results: gr.State) -> None:
     def redraw(sides: list[ExplainResult] | None, palette: str, smooth: bool) -> Any:
-        return _render_results(sides, palette, smooth) if sides else gr.skip()
+        return render_results(sides, _choose_look(palette, smooth)) if sides else gr.skip()
 
     inputs = [results, view.palette, view.smooth]
     handler = show_errors(redraw, [view.results], view.results)
@@ -140,6 +139,7 @@ def _connect_downloads(
         old: str | None,
         opacity: float,
         palette: str,
+        smooth: bool,
     ) -> tuple[Any, Any, str]:
         if not sides:
             raise VitrailError(NO_RESULT)
@@ -149,14 +149,14 @@ def _connect_downloads(
         curves = measured_results[1] if measured_results and measured_results[0] is sides else ()
         folder = tempfile.mkdtemp(dir=folders.downloads)
         try:
-            paths = write_downloads(Path(folder), sides, curves, opacity, "gray" if palette == "gray" else "color")
+            paths = write_downloads(Path(folder), sides, curves, _choose_look(palette, smooth), opacity)
         except BaseException:
             _remove_folder(folder)
             raise
         _remove_folder(old)
         return folder, [str(path) for path in paths], render_status("The files are ready.")
 
-    inputs = [results, measured, download_folder, view.opacity, view.palette]
+    inputs = [results, measured, download_folder, view.opacity, view.palette, view.smooth]
     outputs = [download_folder, view.files, view.status]
     preparing = view.prepare.click(show_errors(prepare, outputs, view.status), inputs, outputs, **WORK)
     report_refusals(view.status, preparing)
@@ -168,8 +168,8 @@ def _list_choices(side: ExplainResult) -> list[str | tuple[str, str]]:
     return [PREDICTED, *top, *sorted(name for name, _ in side.classes[TOP:])]
 
 
-def _render_results(sides: Sequence[ExplainResult], palette: str, smooth: bool) -> str:
-    return render_results(sides, Look("gray" if palette == "gray" else "color", "bilinear" if smooth else "nearest"))
+def _choose_look(palette: str, smooth: bool) -> Look:
+    return Look("gray" if palette == "gray" else "color", "bilinear" if smooth else "nearest")
 
 
 def _remove_folder(folder: str | None) -> None:

@@ -10,7 +10,7 @@ from vitrail.app.explain_request import PREDICTED
 from vitrail.app.photos import list_examples
 from vitrail.app.plain_words import TERMS, describe_model, list_method_choices
 from vitrail.app.service import ExplainService
-from vitrail.app.ui.style import PRINT_JS
+from vitrail.app.ui.style import PRINT_JS, TOO_LARGE_JS
 from vitrail.app.ui.templates import START, render_status, render_template
 
 
@@ -89,7 +89,7 @@ def _lay_out_form(service: ExplainService) -> RequestForm:
         list_method_choices(names),
         value=names[:1],
         label="Ways to explain",
-        info="Point at one to see what it does, and its technical name.",
+        info=f"Choose up to {service.limits.num_methods}. Point at one, or reach it with Tab, to see what it does.",
         elem_id="vt-methods",
     )
     target = _target_input("Class to explain", "vt-target", classes)
@@ -103,6 +103,10 @@ def _lay_out_form(service: ExplainService) -> RequestForm:
 
 def _lay_out_view() -> ResultView:
     status = gr.HTML(render_status(START), elem_id="vt-status")
+    # Scripts press it.
+    gr.Button(elem_id="vt-too-large", elem_classes="vt-hidden").click(
+        None, None, status, js=TOO_LARGE_JS, api_visibility="private"
+    )
     with gr.Row(elem_id="vt-look"):
         opacity = gr.Slider(0, 1, 0.75, step=0.05, label="Opacity", elem_id="vt-opacity")
         palette = gr.Radio(["color", "gray"], value="color", label="Colors", elem_id="vt-palette")
@@ -116,7 +120,9 @@ def _lay_out_view() -> ResultView:
             cancel = gr.Button("Cancel", variant="stop", elem_id="vt-cancel")
         curves = gr.HTML(elem_id="vt-curves-shown")
     with gr.Accordion("Print or download", open=False, elem_id="vt-download"):
-        gr.Button("Print, or save as PDF", elem_id="vt-print").click(None, None, None, js=PRINT_JS, api_visibility="private")
+        gr.Button("Print, or save as PDF", elem_id="vt-print").click(
+            None, status, status, js=PRINT_JS, api_visibility="private"
+        )
         prepare = gr.Button("Prepare sheet (PNG), arrays (npz) and page (HTML)", elem_id="vt-prepare")
         files = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="vt-files")
     return ResultView(status, notice, opacity, palette, smooth, results, measure, cancel, curves, prepare, files)

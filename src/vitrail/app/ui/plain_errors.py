@@ -4,6 +4,9 @@ import re
 
 FORMATS = "Choose a JPEG, PNG, WebP, GIF, BMP, TIFF or DICOM file."
 
+SIDE_B = "Side B: "
+"""How messages about the second of two sides begin."""
+
 SENTENCES = (
     (r"there is no photo yet", "There is no photo yet. Upload or paste one, or choose an example."),
     (r"the uploaded photo is no longer there", "The uploaded photo was removed in the meantime. Upload it again."),
@@ -12,7 +15,7 @@ SENTENCES = (
     (r"unknown class (['\"])(.*?)\1[ :;]", r"The model does not know the class “\2”. Choose one from the list."),
     (r"expected a class between 0 and \d+, got (\S+)", r"The model has no class number \1. Choose a class from the list."),
     (r"expected the name of one class", "Several classes have this name. Choose one from the list."),
-    (r"got HEIC", "This photo has the format of phones (HEIC). Export it as JPEG, then choose it again."),
+    (r"got HEIC", "This is a HEIC photo, as iPhones take them. Export it as JPEG, then choose it again."),
     (r"expected an image file, got an empty one .*: (.+)", rf"“\1” is an empty file. {FORMATS}"),
     (r"expected an image file .*got something else: (.+)", rf"“\1” is not a photo that can be read here. {FORMATS}"),
     (
@@ -51,6 +54,8 @@ SENTENCES = (
 
 def say_plainly(message: str) -> str:
     """Return a message as plain sentences that say what to do; one that is not listed keeps its words."""
+    if message.startswith(SIDE_B):
+        return f"{SIDE_B}{say_plainly(message.removeprefix(SIDE_B))}"
     for pattern, sentence in SENTENCES:
         if match := re.search(pattern, message):
             return match.expand(sentence)

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from vitrail.app.explain_request import TOP, ExplainResult, class_title
 from vitrail.app.explanation_parts import ExplanationParts
-from vitrail.app.number_format import format_output, format_signed
+from vitrail.app.number_format import format_output, format_relevance, format_signed
 from vitrail.app.plain_words import (
     TERMS,
+    describe_blocks,
     describe_colors,
     describe_confidence,
     describe_method,
@@ -18,12 +19,13 @@ from vitrail.app.plain_words import (
     describe_term,
     describe_view,
     is_unsure,
+    name_method,
 )
 from vitrail.app.ui.scales import Scale, share_scales
 from vitrail.app.ui.templates import render_template
 from vitrail.core.outputs import has_probabilities, value_name
 from vitrail.explanation import Explanation
-from vitrail.viz.html import format_number, picture_data_uri
+from vitrail.viz.html import picture_data_uri
 from vitrail.viz.overlay import Palette, Smoothing, resize_photo, underlay
 from vitrail.viz.report import Table
 
@@ -64,7 +66,8 @@ def render_results(sides: Sequence[ExplainResult], look: Look = DEFAULT_LOOK) ->
             "name": method,
             "words": describe_method(method),
             "term": describe_term(method),
-            "colors": describe_colors(scale.signed, look.palette, *(side.target for side in sides)),
+            "blocks": describe_blocks(sides[0].explanations[method].relevance[0]),
+            "colors": describe_colors(method, scale.signed, look.palette, *(side.target for side in sides)),
             "legend": _legend(scale, look, sides[0].explanations[method]),
             "figures": [
                 _figure(side, method, photo, scale, look, label)
@@ -159,7 +162,7 @@ def _figure(side: ExplainResult, method: str, photo: _Photo, scale: Scale, look:
         "heatmap": _heatmap(photo, relevance, scale, look, _alternative_text(side, explanation)),
         "caption": _caption(side, explanation, label),
         "title": f"{label}{describe_method(method).label}",
-        "label": f"{method}, {side.target}",
+        "label": f"{name_method(method)}, {side.target}",
         "strongest": _patch_table(explanation),
         "all_patches": _grid_table(relevance),
         "parts": None if parts is None else _parts(parts, method, photo, look, explanation),
@@ -186,7 +189,7 @@ def _heatmap(photo: _Photo, relevance: Tensor, scale: Scale, look: Look, alt: st
         "alt": alt,
         "smooth": look.smoothing == "bilinear",
         "grid": tuple(relevance.shape),
-        "cells": relevance.tolist() if relevance.numel() <= MAX_CELLS else None,
+        "cells": [list(map(format_relevance, row)) for row in relevance.tolist()] if relevance.numel() <= MAX_CELLS else None,
     }
 
 
@@ -196,7 +199,7 @@ def _legend(scale: Scale, look: Look, explanation: Explanation) -> dict[str, Any
     if explanation.bias is None and largest:
         (low, high), unit = (f"{end / largest:.0%}" for end in scale[:2]), "of the strongest patch"
     else:
-        (low, high), unit = map(format_number, scale[:2]), "" if explanation.bias is None else "points of the score"
+        (low, high), unit = map(format_relevance, scale[:2]), "" if explanation.bias is None else "points of the score"
     low_end, high_end = ("against", "for") if scale.signed else ("least", "most")
     data_uri = picture_data_uri(scale.draw_legend(look.palette))
     return {"low": low, "high": high, "low_end": low_end, "high_end": high_end, "unit": unit, "data_uri": data_uri}
@@ -204,11 +207,11 @@ def _legend(scale: Scale, look: Look, explanation: Explanation) -> dict[str, Any
 
 def _alternative_text(side: ExplainResult, explanation: Explanation) -> str:
     strongest = "; ".join(
-        f"row {row} column {col}: {format_number(value)}" for row, col, value in explanation.strongest_patches(0, 3)
+        f"row {row} column {col}: {format_relevance(value)}" for row, col, value in explanation.strongest_patches(0, 3)
     )
     rows, cols = explanation.grid
     return (
-        f"Heatmap of {explanation.method} for {side.target}, {rows} by {cols} patches. "
+        f"Heatmap of {name_method(explanation.method)} for {side.target}, {rows} by {cols} patches. "
         f"The strongest, counted from 0: {strongest}."
     )
 
@@ -218,10 +221,11 @@ def _caption(side: ExplainResult, explanation: Explanation, label: str) -> dict[
         of_class = f" for {side.target}" if describe_method(explanation.method).of_class else ""
         return {"text": f"{label}relevance{of_class}", "score": ""}
     logit, bias = float(explanation.target_logits()[0]), float(explanation.bias[0])
-    # Shares of a sum in which one part takes away from the other mean nothing to most people.
-    whole = logit if (logit - bias) * bias > 0 else None
-    patches, constant = format_signed(logit - bias, whole), format_signed(bias, whole)
-    score = f"of {side.target}: {logit:+.3g}. All patches together contribute {patches}, and a constant part of the model {constant}."
+    # No shares: if one part takes away from the other, they mean nothing to most people.
+    score, patches, constant = map(format_signed, (logit, logit - bias, bias))
+    score = (
+        f"of {side.target}: {score}. All patches together contribute {patches}, and a constant part of the model {constant}."
+    )
     return {"text": label, "score": score}
 
 
@@ -229,7 +233,7 @@ def _grid_table(relevance: Tensor) -> Table | None:
     """Tabulate relevance as it lies over the photo; None for large grids."""
     if relevance.numel() > MAX_CELLS:
         return None
-    rows = [[f"row {row}", *values] for row, values in enumerate(relevance.tolist())]
+    rows = [[f"row {row}", *map(format_relevance, values)] for row, values in enumerate(relevance.tolist())]
     return Table(["", *(f"column {col}" for col in range(relevance.shape[1]))], rows)
 
 
@@ -241,6 +245,7 @@ def _parts(parts: ExplanationParts, method: str, photo: _Photo, look: Look, expl
         "description": parts.description,
         "legend": _legend(scale, look, explanation),
         "heatmaps": [
-            (part.title, _heatmap(photo, part.relevance, scale, look, f"{method}, {part.title}")) for part in parts.parts
+            (part.title, _heatmap(photo, part.relevance, scale, look, f"{name_method(method)}, {part.title}"))
+            for part in parts.parts
         ],
     }

@@ -6,7 +6,18 @@ The page hides the overlays of Gradio (`.wrap`), which show canceled work as an 
 import json
 
 from vitrail.app.plain_words import describe_hint
-from vitrail.app.ui.templates import MEASURING, READY, START, WAITING, render_notice, render_status, render_template
+from vitrail.app.ui.plain_errors import say_plainly
+from vitrail.app.ui.templates import (
+    MEASURING,
+    NO_RESULT,
+    READY,
+    START,
+    WAITING,
+    render_error,
+    render_notice,
+    render_status,
+    render_template,
+)
 from vitrail.explainers import EXPLAINERS
 
 CSS = render_template("page.css")
@@ -43,7 +54,16 @@ WAITING_JS = f"() => {json.dumps(render_status('Waiting for a turn ...', [MEASUR
 MARK_JS = f"(shown) => ['{WAITING}', '{MEASURING}'].filter((mark) => (shown || '').includes(mark)).join(' ')"
 """Send only the marks of what is shown in place of the curves, not the picture itself."""
 
-PRINT_JS = "() => { window.print(); }"
+PRINT_JS = (
+    "(shown) => { if (document.querySelector('#vt-shown .vt-results')) window.print();"
+    f" else shown = {json.dumps(render_error(NO_RESULT))}; return shown; }}"
+)
+
+TOO_LARGE = render_error(say_plainly("expected a photo of at most LIMIT MB, got SIZE MB"))
+TOO_LARGE_JS = (
+    f"() => {json.dumps(TOO_LARGE)}.replace('LIMIT', vitrail.limit / 1e6).replace('SIZE', (vitrail.size / 1e6).toFixed(1))"
+)
+"""Say that a file is too large for an upload, in place of Gradio's message, which disappears."""
 
 OUTDATED = "This result is for the previous PARTS. Press Explain for a new one."
 FAILED = "This result is for the previous PARTS: there is no new one, as the message above says."
@@ -55,4 +75,5 @@ LOAD_JS = (
     .replace("FAILED", json.dumps(render_notice(FAILED)))
 )
 """Make status and notice live regions for screen readers, keep track of what the result does not show, accept photos that are pasted
-anywhere on the page, and files that are no images by their type, and show what methods do, and their technical names, as tooltips."""
+anywhere on the page, and files that are no images by their type, refuse files that are too large, and show what methods do, and their
+technical names, as tooltips."""

@@ -15,6 +15,9 @@ READY = "Press Explain."
 """The status line once there is a photo."""
 
 
+NO_RESULT = "There is no result yet. Press Explain first."
+
+
 def render_template(template: str, **values: object) -> str:
     """Render a template of `vitrail.app` or of `vitrail.viz`; every value is escaped."""
     return render(template, "vitrail.app", "vitrail.viz", **values).strip()
