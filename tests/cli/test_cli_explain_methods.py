@@ -47,7 +47,7 @@ def test_several_methods_have_a_folder_each_and_one_sheet(photos, run_vitrail, t
     assert re.search(r"^  random: relevance for \w+; strongest patches: row", printed, re.MULTILINE)
     assert "completeness error of hit: " in printed
     assert "completeness error of random" not in printed
-    assert "2 overlays, explanations.npz and .json per method (hit, random)" in printed
+    assert "2 pictures, explanations.npz and .json per method (hit, random)" in printed
 
 
 def test_photos_are_opened_once_for_all_methods(photos, run_vitrail, tiny_model_file, tmp_path, monkeypatch):
