@@ -91,8 +91,9 @@ def measure(name: str, batch: int, device: str, precision: str) -> dict[str, flo
 
     repeats = 1 if floor > 10 and device == "cpu" else 5
     before_time = seconds(forward, 5, synchronize)
+    explain()  # The first explanation of a network also checks it.
     before_memory = reset_peak_memory(device)
-    explain_time = seconds(explain, repeats, synchronize, warm_up=repeats > 1)
+    explain_time = seconds(explain, repeats, synchronize, warm_up=False)
     memory = peak_memory(device) - before_memory
     # The speed of the machine may have changed: average forward passes from before and after.
     forward_time = (before_time + seconds(forward, 5, synchronize)) / 2
