@@ -371,7 +371,7 @@ def test_a_wrapped_network_is_the_network_inside():
     wrapped.register_forward_hook(lambda part, inputs, output: -output)
     classifier = adapt(wrapped)
     assert isinstance(classifier, PlainClassifier)
-    assert classifier.reason.endswith("give network.wrapped, which is without what Wrapper adds")
+    assert classifier.reason.endswith("give network.wrapped, which leaves out all else that Wrapper does")
 
 
 class Passed(NamedTuple):

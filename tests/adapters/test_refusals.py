@@ -67,8 +67,8 @@ def with_part(module: nn.Module, name: str, part: nn.Module) -> nn.Module:
         (lambda: nn.Linear(2, 2), "vitrail has no adapter for a torch.nn.modules.linear.Linear; see docs/adapters.md"),
         (
             lambda: nn.Sequential(networks.timm_vit(), nn.Softmax(-1)),
-            r"it holds a VisionTransformer, but changes what comes out of it; put a head of your own in place of network\[0\]'s, and give "
-            r"network\[0\], which is without what Sequential adds",
+            r"it holds a VisionTransformer, but changes what comes out of it; to look into that, make a head of your own "
+            r"network\[0\].head, and give network\[0\], which leaves out all else that Sequential does",
         ),
         (
             lambda: timm.models.SwinTransformer(img_size=32, patch_size=4, num_classes=5, **WINDOWS),

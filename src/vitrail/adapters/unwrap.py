@@ -128,8 +128,8 @@ def _compare(module: nn.Module, inner: nn.Module, path: str, output_key: int | s
     outside = Unwrapped(module, known.preprocessing, output_key)
     if not isinstance(known, PlainClassifier):
         note = (
-            f"it holds a {type(inner).__name__}, but changes what comes out of it; put a head of your own in place of {path}'s, and give "
-            f"{path}, which is without what {type(module).__name__} adds"
+            f"it holds a {type(inner).__name__}, but changes what comes out of it; to look into that, make a head of your own {path}.head, "
+            f"and give {path}, which leaves out all else that {type(module).__name__} does"
         )
         outside = replace(outside, note=note)
     try:
