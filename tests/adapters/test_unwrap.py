@@ -246,6 +246,9 @@ def test_pixels_up_to_255():
     assert isinstance(classifier, ViTAdapter)
     assert classifier.preprocessing.std == (1 / 255,) * 3
     assert adapt(wrapped, preprocessing=classifier.preprocessing).preprocessing == classifier.preprocessing
+    # Pixels up to 1 would all be nearly black to it.
+    with pytest.raises(InvalidInputError, match=r"give mean 0, 0, 0 and std 0\.00392157, 0\.00392157, 0\.00392157"):
+        adapt(wrapped, preprocessing=Preprocessing.unnormalized(3, (32, 32)))
     pixels = 255 * IMAGES
     torch.testing.assert_close(classifier.logits(pixels), wrapped(pixels).detach(), rtol=1e-9, atol=1e-12)
 

@@ -67,16 +67,14 @@ def adapt(
                 "Preprocessing.unnormalized(3, size=(height, width)) if it takes pixels from 0 to 1"
             )
         own = preprocessing or found.preprocessing
-        if found.normalizes and preprocessing is not None:
-            refuse_second_normalization(preprocessing, title)
-        if found.changed_before and preprocessing is not None and any(preprocessing.mean):
+        if found.normalizes and found.preprocessing is not None:
+            refuse_second_normalization(preprocessing or found.preprocessing, found.preprocessing, title)
+            logger.info("%s normalizes its images itself: photos are scaled only, and tensors must not be normalized", title)
+        elif found.changed_before and preprocessing is not None and any(preprocessing.mean):
             logger.warning(
                 "photos are normalized, then changed by %s before %s: unless it expects that, give mean 0 and std 1",
-                title,
-                found.changed_before,
+                *(title, found.changed_before),
             )
-        if found.normalizes:
-            logger.info("%s normalizes its images itself: photos are scaled only, and tensors must not be normalized", title)
         elif found.preprocessing is not None and preprocessing is None:
             logger.info("photos are prepared for %s as for the network inside it", title)
         classifier = view(found.module, title, names, own, output_key=found.output_key, note=found.note)

@@ -38,21 +38,26 @@ def set_normalization(
         )
     preprocessing = replace(classifier.preprocessing, mean=both[0], std=both[1])
     if normalizes_inside(classifier.module) or unwrap(classifier.module).normalizes:
-        refuse_second_normalization(preprocessing, classifier.name)
+        refuse_second_normalization(preprocessing, classifier.preprocessing, classifier.name)
     return replace(classifier, preprocessing=preprocessing)
 
 
-def refuse_second_normalization(preprocessing: Preprocessing, name: str) -> None:
+def refuse_second_normalization(preprocessing: Preprocessing, expected: Preprocessing, name: str) -> None:
     """Refuse to normalize photos of a network that normalizes its images itself: it would see other images than it was trained on.
 
+    Args:
+        preprocessing: What a user gives.
+        expected: What gives the pixels that the network normalizes, from 0 to 1 or from 0 to 255.
+        name: Name of the network, for the message.
+
     Raises:
-        InvalidInputError: The preprocessing does more than scale pixels to [0, 1] or leave them in [0, 255].
+        InvalidInputError: The preprocessing gives other pixels.
     """
-    scaled_only = all(isclose(std, 1, rel_tol=1e-3) or isclose(std, 1 / 255, rel_tol=1e-3) for std in preprocessing.std)
-    if any(preprocessing.mean) or not scaled_only:
+    pairs = zip((*preprocessing.mean, *preprocessing.std), (*expected.mean, *expected.std), strict=False)
+    if not all(isclose(given, own, rel_tol=1e-3) for given, own in pairs):
         raise InvalidInputError(
-            f"expected photos of {name} not to be normalized, since it normalizes its images itself, got mean "
-            f"{_join(preprocessing.mean)} and std {_join(preprocessing.std)}; give mean 0 and std 1, as Preprocessing.unnormalized does"
+            f"expected photos of {name} not to be normalized, since it normalizes its images itself, got mean {_join(preprocessing.mean)} "
+            f"and std {_join(preprocessing.std)}; give mean {_join(expected.mean)} and std {_join(expected.std)}"
         )
 
 

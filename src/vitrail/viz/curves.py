@@ -61,6 +61,7 @@ def plot_perturbation(
     styles: Mapping[str, Style] | None = None,
     columns: int | None = None,
     percent: bool = False,
+    unit: str = "cells",
 ) -> None:
     """Plot mean curves with their standard errors, unless there are many: one panel per curve of the protocol, one line per method.
 
@@ -74,6 +75,7 @@ def plot_perturbation(
         styles: How methods look, for pictures that are to be compared; None for `method_styles` of these.
         columns: Panels in a row; a single column has its legend above the panels, for narrow pages.
         percent: Whether the axes count in percent.
+        unit: What readers call what a step changes; pixels are always called so.
     """
     protocol = next(iter(curves.values())).protocol
     columns = columns or min(len(protocol.orders) * len(protocol.directions), len(protocol.curves))
@@ -126,6 +128,6 @@ def plot_perturbation(
     for axes in panels.flat[len(protocol.curves) :]:
         axes.set_visible(False)
     for axes in panels.flat[max(len(protocol.curves) - columns, 0) : len(protocol.curves)]:
-        axes.set_xlabel("share of pixels changed" if protocol.unit == "pixels" else "share of patches changed")
+        axes.set_xlabel(f"share of {'pixels' if protocol.unit == 'pixels' else unit} changed")
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120)

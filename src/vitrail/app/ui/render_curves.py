@@ -50,7 +50,7 @@ def _draw_curves(curves: Mapping[str, Curves], columns: int | None = None) -> st
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "curves.png"
         named = {labels[method]: measured for method, measured in curves.items()}
-        plot_perturbation(named, path, styles=styles, columns=columns, percent=_are_shares(curves))
+        plot_perturbation(named, path, styles=styles, columns=columns, percent=_are_shares(curves), unit="patches")
         with Image.open(path) as picture:
             return picture_data_uri(picture)
 
