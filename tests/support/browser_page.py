@@ -18,6 +18,8 @@ class BrowserPage:
         self.url = server.url
         self.page.goto(server.url)
         self.page.wait_for_selector("#vt-explain")
+        # The script of the page runs after its parts are shown.
+        self.page.wait_for_function("() => window.vitrail !== undefined")
 
     def upload(self, path, where="#vt-photo-a") -> None:
         self.page.set_input_files(f"{where} input[type=file]", str(path))

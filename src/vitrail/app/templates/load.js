@@ -69,15 +69,16 @@
     }
   });
   // Gradio builds inputs anew: file choosers have to offer DICOM files, and methods to say what they do, also to those who use no mouse.
-  const terms = METHOD_TERMS;
+  const terms = METHOD_TERMS, offered = 'image/*,.dcm,application/dicom';
   const label = () => {
     for (const input of document.querySelectorAll('#vt-photo-a input[type=file], #vt-photo-b input[type=file]')) {
-      input.accept = 'image/*,.dcm,application/dicom';
+      if (input.accept !== offered) input.accept = offered;
     }
     for (const input of document.querySelectorAll('#vt-methods label input')) {
       input.removeAttribute('title');
       input.setAttribute('aria-description', terms[input.name] || ''); input.parentElement.dataset.tip = terms[input.name] || '';
     }
   };
-  label(); new MutationObserver(label).observe(document.querySelector('#vt-columns > :first-child'), { childList: true, subtree: true });
+  const watched = { childList: true, subtree: true, attributeFilter: ['accept'] };
+  label(); new MutationObserver(label).observe(document.querySelector('#vt-columns > :first-child'), watched);
 }
