@@ -1,14 +1,10 @@
 () => {
-  for (const name of ['#vt-status', '#vt-notice']) {
-    const line = document.querySelector(name);
-    line.setAttribute('role', 'status'); line.setAttribute('aria-live', 'polite');
-  }
   // What differs from the result on the page, and what differed when another one was requested: the photo, the model.
   window.vitrail = {
-    limit: MAX_BYTES, size: 0,
+    limit: MAX_BYTES, size: 0, measuring: false,
     changed: new Set(), requested: new Set(),
     change(part, differs = true) { this.changed[differs ? 'add' : 'delete'](part); return this.notice(); },
-    request() { this.changed.forEach((part) => this.requested.add(part)); this.changed.clear(); },
+    request() { this.measuring = false; this.changed.forEach((part) => this.requested.add(part)); this.changed.clear(); },
     finish(succeeded) {
       if (!succeeded) this.requested.forEach((part) => this.changed.add(part));
       this.requested.clear(); return this.notice(!succeeded);
@@ -68,9 +64,13 @@
       document.querySelector('#vt-photo-a button[aria-label]')?.click(); setTimeout(() => give(files.files, '#vt-photo-a'), 300);
     }
   });
-  // Gradio builds inputs anew: file choosers have to offer DICOM files, and methods to say what they do, also to those who use no mouse.
+  // Gradio may run this before it has shown its components, and builds them anew: file choosers have to offer DICOM files, and methods to say
+  // what they do, also to those who use no mouse.
   const terms = METHOD_TERMS, offered = 'image/*,.dcm,application/dicom';
   const label = () => {
+    for (const line of document.querySelectorAll('#vt-status:not([role]), #vt-notice:not([role])')) {
+      line.setAttribute('role', 'status'); line.setAttribute('aria-live', 'polite');
+    }
     for (const input of document.querySelectorAll('#vt-photo-a input[type=file], #vt-photo-b input[type=file]')) {
       if (input.accept !== offered) input.accept = offered;
     }
@@ -79,6 +79,11 @@
       input.setAttribute('aria-description', terms[input.name] || ''); input.parentElement.dataset.tip = terms[input.name] || '';
     }
   };
-  const watched = { childList: true, subtree: true, attributeFilter: ['accept'] };
-  label(); new MutationObserver(label).observe(document.querySelector('#vt-columns > :first-child'), watched);
+  const update = (changes) => {
+    label();
+    // Progress and curves of an earlier result may arrive after it was replaced.
+    const curves = changes.map((change) => change.target.closest?.('#vt-curves-shown')).find((found) => found);
+    curves?.toggleAttribute('data-late', !vitrail.measuring);
+  };
+  label(); new MutationObserver(update).observe(document.body, { childList: true, subtree: true, attributeFilter: ['accept'] });
 }
