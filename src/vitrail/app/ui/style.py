@@ -49,7 +49,9 @@ CHECKED_JS = "(shown) => vitrail.notice((shown || '').includes('vt-error'))"
 NEW_RESULT_JS = "(shown) => vitrail.finish((shown || '').includes('Explained.'))"
 """Remove these notices, or say that there is no new result."""
 
-WAITING_JS = f"() => {{ vitrail.measuring = true; return {json.dumps(render_status('Waiting for a turn ...', [MEASURING, WAITING]))}; }}"
+WAITING_JS = (
+    f"() => {{ vitrail.measuring = true; return {json.dumps(render_status('Waiting for a turn ...', [MEASURING, WAITING]))}; }}"
+)
 
 MARK_JS = f"(shown) => ['{WAITING}', '{MEASURING}'].filter((mark) => (shown || '').includes(mark)).join(' ')"
 """Send only the marks of what is shown in place of the curves, not the picture itself."""
