@@ -68,11 +68,12 @@ def list_protocols() -> list[dict[str, str]]:
 
 
 def list_metrics() -> list[dict[str, Any]]:
-    """List the other metrics: name, measures with their directions, requirements, and options with their defaults."""
+    """List the other metrics: name, paper, measures with their directions, requirements, and options with their defaults."""
     return [
         {
             "name": name,
             "summary": _first_line(metric),
+            "paper": metric.paper,
             "measures": {measure.name: measure.better for measure in metric.measures},
             "needs_ground_truth": metric.needs_ground_truth,
             "options": metric_options(name),

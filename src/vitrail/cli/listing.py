@@ -128,7 +128,8 @@ def _describe_method(entry: Entry) -> Iterator[str]:
 def _describe_metric(entry: Entry) -> Iterator[str]:
     measures = [name + (f" ({better} is better)" if better else "") for name, better in entry["measures"].items()]
     yield entry["summary"]
-    yield f"measures: {', '.join(measures)}{'; needs ground truth' if entry['needs_ground_truth'] else ''}"
+    needs = "needs ground truth" if entry["needs_ground_truth"] else ""
+    yield "; ".join(filter(None, [f"measures: {', '.join(measures)}", needs, entry["paper"]]))
     yield from _describe_options(entry)
 
 

@@ -108,6 +108,7 @@ class ImageMetric(Metric, ABC):
     A metric implements `measure` and lists its `measures`. It is a torchmetrics `Metric`, so it synchronizes between processes.
 
     Attributes:
+        paper: Where it was published: authors, year, arXiv number; several with semicolons.
         measures: The measures, in the order of their columns.
         needs_ground_truth: Whether it compares maps with ground truth.
         needs_method: Whether it calls the method again.
@@ -115,6 +116,7 @@ class ImageMetric(Metric, ABC):
 
     full_state_update = False
     higher_is_better = None  # depends on the measure
+    paper: ClassVar[str] = ""
     needs_ground_truth: ClassVar[bool] = False
     needs_method: ClassVar[bool] = False
     measures: tuple[Measure, ...]

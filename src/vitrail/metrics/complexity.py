@@ -1,6 +1,6 @@
 """Properties of a map by itself: how concentrated it is, and whether it accounts for the whole logit."""
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ class Sparseness(ImageMetric):
     Differs: over the cells of the map instead of pixels. Quantus adds 1e-7 to every magnitude, so a map of zeros scores 0 there.
     """
 
+    paper: ClassVar[str] = "Chalasani et al. 2020, arXiv:1810.06583"
     measures = (Measure("sparseness", "higher", 0.0, 1.0, "Gini index of |relevance| over the cells"),)
 
     def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
@@ -55,6 +56,7 @@ class Complexity(ImageMetric):
     Differs: over the cells of the map instead of pixels. Quantus adds 1e-12 to every share inside the logarithm.
     """
 
+    paper: ClassVar[str] = "Bhatt et al. 2020, arXiv:2005.00631"
     measures = (Measure("complexity", "lower", 0.0, torch.inf, "entropy of the cells' shares of |relevance|, in nats"),)
 
     def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:
@@ -76,6 +78,7 @@ class Completeness(ImageMetric):
     as its bias. The error is relative to the largest logit of the image, so that models with any scale of logits are comparable.
     """
 
+    paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365; Jeanneret et al. 2025, arXiv:2502.17196"
     measures = (Measure("completeness", "lower", 0.0, torch.inf, "|sum of relevance + bias - logit| / max |logit|"),)
 
     def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:

@@ -74,6 +74,7 @@ class FaithfulnessCorrelation(_SubsetMetric):
         images.
     """
 
+    paper: ClassVar[str] = "Bhatt et al. 2020, arXiv:2005.00631"
     measures = (
         Measure(
             "faithfulness_correlation",
@@ -113,6 +114,7 @@ class FaithfulnessEstimate(ImageMetric):
     Differs: removes whole cells instead of pixels. A constant map does not order cells into groups and scores NaN.
     """
 
+    paper: ClassVar[str] = "Alvarez-Melis and Jaakkola 2018, arXiv:1806.07538"
     measures = (
         Measure("faithfulness_estimate", "higher", -1.0, 1.0, "correlation of relevance and score drop, over the cells"),
     )
@@ -164,6 +166,7 @@ class Infidelity(_SubsetMetric):
         removed cell counts with its full relevance: multiply plain gradients by the image first, as the published code does.
     """
 
+    paper: ClassVar[str] = "Yeh et al. 2019, arXiv:1901.09392"
     measures = (
         Measure(
             "infidelity",

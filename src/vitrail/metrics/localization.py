@@ -1,6 +1,6 @@
 """Localization: compare maps with ground truth."""
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -161,6 +161,9 @@ class Localization(ImageMetric):
     instead of pixels, and lets neighbors share pixels if cells do not divide the image evenly.
     """
 
+    paper: ClassVar[str] = (
+        "Zhang et al. 2016, arXiv:1608.00507; Arras et al. 2022, arXiv:2003.07258; Wang et al. 2020, arXiv:1910.01279"
+    )
     needs_ground_truth = True
     measures = (
         Measure("pointing", "higher", 0.0, 1.0, "1 if the strongest cell is on the ground truth, else 0"),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -146,6 +146,7 @@ class Masks(ImageMetric):
     Source: agreement and KL as Nalmpantis et al. 2023, arXiv:2304.06391, section 4; pointing game, arXiv:1608.00507.
     """
 
+    paper: ClassVar[str] = "Nalmpantis et al. 2023, arXiv:2304.06391; Zhang et al. 2016, arXiv:1608.00507"
     measures = tuple(MEASURES.values())
 
     def __init__(self, threshold: float = 0.5, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """SaCo: does removing the more relevant of two groups of cells cost more?"""
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 
@@ -34,6 +34,7 @@ class SaCo(ImageMetric):
         equal size the coefficient is the same.
     """
 
+    paper: ClassVar[str] = "Wu et al. 2024, arXiv:2404.01415"
     measures = (
         Measure(
             "saco", "higher", -1.0, 1.0, "faithful minus unfaithful pairs of groups, weighted by their difference in relevance"

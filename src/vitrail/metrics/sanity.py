@@ -51,6 +51,7 @@ class ParameterRandomization(_SanityCheck):
     blocks, by quarters. Targets stay the same, as in Quantus.
     """
 
+    paper: ClassVar[str] = "Adebayo et al. 2018, arXiv:1810.03292"
     measures = (
         Measure("cascading_head", "lower", -1.0, 1.0, "rank correlation with the map after shuffling the head"),
         Measure("cascading_25", "lower", -1.0, 1.0, "also shuffling the upper quarter of the blocks"),
@@ -105,6 +106,7 @@ class RandomLogit(_SanityCheck):
     Differs: rank correlation instead of structural similarity, which needs maps with many pixels.
     """
 
+    paper: ClassVar[str] = "Sixt et al. 2020, arXiv:1912.09818"
     measures = (Measure("random_logit", "lower", -1.0, 1.0, "rank correlation with the map of another class"),)
 
     def measure(self, batch: MetricBatch, explanation: Explanation, explainer: ExplainFunction | None = None) -> Measurements:

@@ -35,6 +35,7 @@ class MaxSensitivity(ImageMetric):
     divide maps of norm zero.
     """
 
+    paper: ClassVar[str] = "Yeh et al. 2019, arXiv:1901.09392"
     needs_method: ClassVar[bool] = True
     measures = (
         Measure("max_sensitivity", "lower", 0.0, math.inf, "largest change of the map under small noise, over its norm"),
@@ -80,6 +81,7 @@ class Stability(ImageMetric):
     Differs: random noise instead of the worst case; overlap is intersection over union instead of intersection over size.
     """
 
+    paper: ClassVar[str] = "Alvarez-Melis and Jaakkola 2018, arXiv:1806.08049; Ghorbani et al. 2019, arXiv:1710.10547"
     needs_method: ClassVar[bool] = True
     measures = (
         Measure("spearman", "higher", -1.0, 1.0, "rank correlation with the maps of noisy images"),

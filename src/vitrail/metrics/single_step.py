@@ -1,6 +1,6 @@
 """Single step: change of the confidence when only the most relevant cells are kept, or when they are removed."""
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 
@@ -37,6 +37,7 @@ class SingleStep(ImageMetric):
         deletion is 0 instead of negative.
     """
 
+    paper: ClassVar[str] = "Chattopadhay et al. 2018, arXiv:1710.11063; Jung and Oh 2021, arXiv:2102.05228"
     measures = (
         Measure("drop", "lower", 0.0, 1.0, "relative drop of the probability when only the most relevant cells are kept"),
         Measure("increase", "higher", 0.0, 1.0, "1 if the probability is then higher than for the image, else 0"),

@@ -5,7 +5,7 @@ from scored import additive, column, hand_made
 
 from vitrail.evaluation.scoring.citation import Setup, describe_methods_for_citation, list_changed_options
 from vitrail.explainers import make_explainer
-from vitrail.metrics import PROTOCOLS
+from vitrail.metrics import METRICS, PROTOCOLS
 
 
 @pytest.fixture
@@ -30,11 +30,16 @@ def test_metrics_are_cited_and_statistics_described_where_there_are_any():
         column(f"localization.{name}") for name in ("pointing", "mass_accuracy", "rank_accuracy", "iou", "average_precision")
     ]
     alone = describe_methods_for_citation(hand_made({"rise": [[0.5] * 5] * 20}, columns).table)
-    assert "We measured localization (arXiv:1608.00507, arXiv:2003.07258, arXiv:1910.01279)." in alone
+    assert "We measured localization (Zhang et al. 2016, arXiv:1608.00507; Arras et al. 2022, arXiv:2003.07258; Wang" in alone
     assert "localization.average_precision (higher is better): rise 0.500" in alone
     assert "Intervals are 95% bootstrap intervals over images (2,000 resamples)." in alone  # There is nothing to compare with.
     both = describe_methods_for_citation(hand_made({"rise": [[0.5]] * 20, "random": [[0.2]] * 20}, columns[:1]).table)
     assert "methods are compared by paired sign-flip tests (10,000 draws), Holm-corrected within a measure." in both
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_names_its_paper(name):
+    assert "arXiv:" in METRICS[name].paper
 
 
 def test_one_image_has_neither_intervals_nor_tests():

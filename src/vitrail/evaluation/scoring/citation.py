@@ -1,6 +1,5 @@
 """What was done, as a paragraph for a paper."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -85,9 +84,8 @@ def _describe_method(name: str, options: Mapping[str, Any]) -> str:
 
 
 def _cite_metric(name: str) -> str:
-    source = (METRICS[name].__doc__ or "").partition("Source:")[2].partition("Differs:")[0]
-    papers = list(dict.fromkeys(re.findall(r"arXiv:\d+\.\d+", source)))
-    return f"{name} ({', '.join(papers)})" if papers else name
+    paper = METRICS[name].paper
+    return f"{name} ({paper})" if paper else name
 
 
 def _list_numbers(table: Table) -> list[str]:
