@@ -46,6 +46,7 @@ benchmark: $(VENV)/.dev  ## speed and memory against plain forward passes
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/precision.py
 
 benchmark-peers: $(VENV)/.dev  ## speed against published codes, which are in subfolders of PEERS; writes the table of docs/performance.md
 	$(BIN)/python benchmarks/peers/run_all.py --peers $(PEERS) --write
