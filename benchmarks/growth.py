@@ -170,10 +170,9 @@ def plot(growths: Sequence[Growth], path: Path) -> None:
                     axes.set_ylim(middle / math.sqrt(MIN_SPAN), middle * math.sqrt(MIN_SPAN))
             axes.set_xscale("log")
             axes.set_xticks(growth.counts, [f"{count:,.0f}" for count in growth.counts], fontsize=8, rotation=30)
-            axes.set_yticks(
-                [min(values), max(values)],
-                [f"{end:,.0f}" if end >= 100 else f"{end:.3g}" for end in (min(values), max(values))],
-            )
+            # Ends that are nearly equal would write over each other.
+            ends = [min(values), max(values)] if max(values) > 1.15 * min(values) else [max(values)]
+            axes.set_yticks(ends, [f"{end:,.0f}" if end >= 100 else f"{end:.3g}" for end in ends])
             axes.minorticks_off()
             axes.set_title(f"{growth.title}\n{label}", fontsize=10)
             axes.set_xlabel(growth.title.rpartition(" ")[2])
@@ -187,7 +186,7 @@ def main() -> None:
     parser.add_argument("--method", default="chefer", help="the explanation; by default one with gradients")
     parser.add_argument("--model", default="vit_tiny_patch16_224", help="a network of timm with patches of 16 pixels")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--axis", nargs="+", choices=[axis.option for axis in AXES], default=[axis.option for axis in AXES])
     parser.add_argument("--quick", action="store_true", help="three small points each")

@@ -54,21 +54,22 @@ def format_row(row: Row) -> str:
     )
 
 
-def format_table(rows: Sequence[Row]) -> str:
-    """Format the rows as a table in Markdown."""
+def format_table(rows: Sequence[Row], earlier: Sequence[Row] = ()) -> str:
+    """Format the rows as a table in Markdown, beside the ratios of an earlier run."""
+    ratios = {(row.peer, row.task): f"{row.ratio.median:.2f}" for row in earlier if row.ratio is not None}
     lines = [
-        "| implementation | task | time over vitrail's | range | its time | vitrail's | largest difference |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| implementation | task | time over vitrail's | range | another day | its time | vitrail's | largest difference |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         name = f"| {row.peer} | {row.task or 'all'} |"
         if row.ratio is None or row.ours is None or row.theirs is None:
-            lines.append(f"{name} {row.problem.replace('|', '/')} | | | | |")
+            lines.append(f"{name} {row.problem.replace('|', '/')} | | | | | |")
             continue
         difference = "" if row.difference is None else f"{row.difference:.0e}"
         lines.append(
-            f"{name} {row.ratio.median:.2f} | {row.ratio.low:.2f} to {row.ratio.high:.2f} | {row.theirs.median:.3g} s | "
-            f"{row.ours.median:.3g} s | {difference} |"
+            f"{name} {row.ratio.median:.2f} | {row.ratio.low:.2f} to {row.ratio.high:.2f} | "
+            f"{ratios.get((row.peer, row.task), '')} | {row.theirs.median:.3g} s | {row.ours.median:.3g} s | {difference} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -41,10 +41,10 @@ def read_rows(file: Path) -> list[Row]:
     ]
 
 
-def write_page(rows: Sequence[Row]) -> None:
+def write_page(rows: Sequence[Row], earlier: Sequence[Row]) -> None:
     """Write the table and the plot of docs/performance.md."""
     picture = f"\n![Time of every implementation over vitrail's]({PICTURE})\n"
-    write_section(DOCS / "performance.md", "peers", format_table(rows) + picture)
+    write_section(DOCS / "performance.md", "peers", format_table(rows, earlier) + picture)
     plot(rows, DOCS / PICTURE)
 
 
@@ -54,25 +54,27 @@ def main() -> None:
     scripts = {path.stem.removeprefix("against_"): path for path in sorted(HERE.glob("against_*.py"))}
     options.add_argument("--only", nargs="+", choices=list(scripts), default=list(scripts))
     options.add_argument("--out", type=Path, default=Path("build/peers"), help="folder of peers.json, peers.md and peers.png")
+    options.add_argument("--earlier", type=Path, help="peers.json of another day, for a column of the table")
     options.add_argument("--write", action="store_true", help="also write the table and the plot of docs/performance.md")
     chosen = options.parse_args()
     passed = [
         f"--{name}={value}"
         for name, value in vars(chosen).items()
-        if name not in ("only", "out", "write", "json") and value is not None
+        if name not in ("only", "out", "earlier", "write", "json") and value is not None
     ]
     chosen.out.mkdir(parents=True, exist_ok=True)
+    earlier = read_rows(chosen.earlier) if chosen.earlier else []
     rows = list[Row]()
     with TemporaryDirectory() as folder:
         for name in chosen.only:
             rows += run(scripts[name], passed, folder)
             # After each, so that an interrupted run is not lost.
             (chosen.out / "peers.json").write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
-            (chosen.out / "peers.md").write_text(format_table(rows), encoding="utf-8")
+            (chosen.out / "peers.md").write_text(format_table(rows, earlier), encoding="utf-8")
     plot(rows, chosen.out / "peers.png")
-    print(format_table(rows))
+    print(format_table(rows, earlier))
     if chosen.write:
-        write_page(rows)
+        write_page(rows, earlier)
 
 
 if __name__ == "__main__":

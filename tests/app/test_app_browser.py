@@ -357,6 +357,9 @@ def test_curves_say_whether_an_explanation_beats_chance(open_page, cat_file):
     assert one.page.locator("#vt-curves .label-wrap").is_visible()  # The heading.
     one.page.emulate_media(media="screen")
     assert "(random)" in shown.locator("tbody").inner_text()
+    one.method("chefer").uncheck()
+    assert "Choose at least one way to explain the photo." in one.explain()
+    assert shown.is_visible()  # The result is still the one that was measured.
     assert one.methods() == ["hit"]
 
 

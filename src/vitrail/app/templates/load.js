@@ -81,9 +81,9 @@
   };
   const update = (changes) => {
     label();
-    // Progress and curves of an earlier result may arrive after it was replaced.
-    const curves = changes.map((change) => change.target.closest?.('#vt-curves-shown')).find((found) => found);
-    curves?.toggleAttribute('data-late', !vitrail.measuring);
+    // Progress and curves of an earlier result may arrive after it was replaced. Gradio's own overlay changes at every request.
+    const changed = changes.find(({ target }) => target.closest?.('#vt-curves-shown') && !target.closest('#vt-curves-shown .wrap'));
+    changed?.target.closest('#vt-curves-shown').toggleAttribute('data-late', !vitrail.measuring);
   };
   label(); new MutationObserver(update).observe(document.body, { childList: true, subtree: true, attributeFilter: ['accept'] });
 }
