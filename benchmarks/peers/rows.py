@@ -101,5 +101,5 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             f"{ratio.median:.2f}", (max(ratio.high, 1), place), (6, 0), textcoords="offset points", va="center", fontsize=8
         )
     axes.invert_yaxis()
-    axes.set_xlabel("time over vitrail's, from the lowest to the highest of all pairs of runs; right of 1, vitrail is faster")
+    axes.set_xlabel("time over vitrail's, and its range; right of 1, vitrail is faster")
     figure.savefig(path, dpi=110)
