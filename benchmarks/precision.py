@@ -4,7 +4,7 @@
 
 A forward pass of a batch, and whole explanations. Each alternates with the same in single precision; the difference is the largest one,
 over the largest logit or relevance. Random weights. vitrail does not compile networks: it looks into them, which compiled code does not
-allow, so those rows only show what that costs.
+allow, so those rows only show what it does without.
 """
 
 import argparse
