@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from measuring import Figures, Task, describe_machine, time_alternating
+from measuring import Figures, Task, add_noise, describe_machine, time_alternating
 from vitrail.adapters import ViTAdapter, load
 from vitrail.explainers import make_explainer
 from vitrail.models.diffmask import DiffMask, DiffMaskConfig, TrainedMask
@@ -32,9 +32,7 @@ def build(name: str, device: str) -> ViTAdapter:
     if not isinstance(adapter, ViTAdapter):
         raise TypeError(f"expected a Vision Transformer, got {name}")
     adapter.module.eval().requires_grad_(False)
-    with torch.no_grad():
-        for parameter in adapter.module.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
+    add_noise(adapter.module)
     return adapter
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import timm
 import torch
 
-from measuring import in_own_process, peak_memory, reset_peak_memory, seconds, synchronizer
+from measuring import add_noise, in_own_process, peak_memory, reset_peak_memory, seconds, synchronizer
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.explainers import Explainer, make_explainer
 from vitrail.explainers.mutex import Mutex
@@ -39,9 +39,7 @@ def build(device: str) -> ViTAdapter:
     """Build a ViT-B/16 with random nonzero weights."""
     torch.manual_seed(0)
     model = timm.create_model("vit_base_patch16_224", pretrained=False).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
+    add_noise(model)
     adapter = adapt(model.to(device))
     if not isinstance(adapter, ViTAdapter):
         raise TypeError(f"expected a ViTAdapter, got {type(adapter).__name__}")

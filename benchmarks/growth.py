@@ -17,7 +17,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from measuring import describe_machine, in_own_process, peak_memory, reset_peak_memory, seconds, synchronizer, write_section
+from measuring import (
+    add_noise,
+    describe_machine,
+    in_own_process,
+    peak_memory,
+    reset_peak_memory,
+    seconds,
+    synchronizer,
+    write_section,
+)
 from vitrail.adapters import Classifier, adapt, load
 from vitrail.explainers import make_explainer
 from vitrail.metrics import PROTOCOLS, perturbation_curves
@@ -82,9 +91,7 @@ def build(model: str, side: int, depth: int, classes: int, device: str) -> Class
     torch.manual_seed(0)
     options = {"img_size": side, "depth": depth, "num_classes": classes}
     module = load(f"timm:{model}", pretrained=False, **options).module
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
+    add_noise(module)
     return adapt(module.to(device).eval().requires_grad_(False))
 
 

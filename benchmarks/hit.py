@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from measuring import in_own_process, peak_memory, reset_peak_memory, seconds, synchronizer
+from measuring import add_noise, in_own_process, peak_memory, reset_peak_memory, seconds, synchronizer
 from vitrail.adapters import ViTAdapter, adapt
 from vitrail.models.hit import HIT_SIZES, HiT
 
@@ -27,9 +27,7 @@ def build(variant: str) -> ViTAdapter:
     """Build HiT-B with random nonzero weights."""
     torch.manual_seed(0)
     model = HiT(HIT_SIZES[MODELS[variant]]).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
+    add_noise(model)
     adapter = adapt(model)
     if not isinstance(adapter, ViTAdapter):
         raise TypeError(f"expected a ViTAdapter, got {type(adapter).__name__}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 Task = Callable[[], object]
 Figures = dict[str, float]
@@ -77,6 +78,13 @@ def in_own_process(task: Callable[..., dict[str, float]], *arguments: Any) -> di
     """Run a measurement in a fresh process and propagate its errors."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(task, *arguments).result()
+
+
+@torch.no_grad()
+def add_noise(network: nn.Module) -> None:
+    """Add random numbers to all weights: those that networks set to zero at first would hide work and differences."""
+    for parameter in network.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.02)
 
 
 class CachedTask:

@@ -18,7 +18,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from measuring import CachedTask, Task, describe_machine, time_alternating, write_section
+from measuring import CachedTask, Task, add_noise, describe_machine, time_alternating, write_section
 from vitrail.adapters import adapt
 from vitrail.core.autocast import Precision
 from vitrail.explainers import make_explainer
@@ -46,9 +46,7 @@ def build(name: str, device: str) -> nn.Module:
     """Build a network with random nonzero weights."""
     torch.manual_seed(0)
     network = timm.create_model(name, pretrained=False).eval().to(device)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
+    add_noise(network)
     return network
 
 

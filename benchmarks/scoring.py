@@ -24,6 +24,7 @@ from measuring import (
     CachedTask,
     Figures,
     Task,
+    add_noise,
     describe_machine,
     in_own_process,
     peak_memory,
@@ -48,8 +49,7 @@ def build(name: str, device: str, pixels: int | None, **options: Any) -> ViTAdap
     if not isinstance(vit, ViTAdapter):
         raise TypeError(f"expected a Vision Transformer, got {name}")
     vit.module.eval().requires_grad_(False)
-    for parameter in vit.module.parameters():
-        parameter.add_(torch.randn_like(parameter) * 0.02)
+    add_noise(vit.module)
     for layer in vit.module.modules():
         if isinstance(layer, nn.Linear) and layer.out_features == vit.num_classes:
             layer.weight.mul_(4)

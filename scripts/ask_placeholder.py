@@ -7,7 +7,6 @@ method keeps as many patches as the gates do, its most relevant ones; the learne
 """
 
 import sys
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -23,38 +22,37 @@ METHODS = ("chefer", "legrad", "grad-cam", "rollout", "attention", "random")
 BATCH = 50
 
 
-def measure(model: str, gates: str, photos: str, limit: int | None) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield, for every batch and method: its divergences, and whether the class stays the same; kept shares under the name "kept"."""
+def measure(model: str, gates: str, photos: str, limit: int | None) -> tuple[float, dict[str, Tensor]]:
+    """Return the share of patches that the gates keep, and by method (photos, 2): the divergence, and 100 if the class stays the same."""
     classifier = vitrail.load(model)
     images = ImageFolder.scan(photos, classifier.preprocessing).subsample(limit)
     diffmask = make_explainer("diffmask", classifier, checkpoint=gates)
     if not isinstance(diffmask, VisionDiffMask):
         raise TypeError(f"expected DiffMask, got {diffmask.name}")
     explainers = {"diffmask": diffmask} | {name: make_explainer(name, classifier) for name in METHODS}
+    shares, results = list[Tensor](), {name: list[Tensor]() for name in explainers}
     for start in range(0, len(images), BATCH):
         batch = classifier.prepare([images.open(index) for index in range(start, min(start + BATCH, len(images)))])
         with torch.no_grad():
             logits = classifier.logits(batch)
         relevance = {name: explainer.explain(batch).relevance.flatten(1) for name, explainer in explainers.items()}
         kept = (relevance["diffmask"] >= 0.5).sum(1, keepdim=True)
-        yield "kept", kept / relevance["diffmask"].shape[1], torch.empty(0)
+        shares.append(kept / relevance["diffmask"].shape[1])
         for name, values in relevance.items():
             ranks = values.argsort(1, descending=True).argsort(1)
             with torch.no_grad():
                 changed = diffmask.placeholder_logits(batch, ranks < kept)
-            yield name, kl_divergence(logits, changed, classifier.output), logits.argmax(1) == changed.argmax(1)
+            same = 100.0 * (logits.argmax(1) == changed.argmax(1))
+            results[name].append(torch.stack([kl_divergence(logits, changed, classifier.output), same], 1))
+    return float(torch.cat(shares).mean()), {name: torch.cat(parts).double() for name, parts in results.items()}
 
 
 def main(model: str, gates: str, photos: str, limit: str | None = None) -> None:
     """Print the table, the smallest divergence first."""
-    results = dict[str, list[tuple[Tensor, Tensor]]]()
-    for name, first, second in measure(model, gates, photos, int(limit) if limit else None):
-        results.setdefault(name, []).append((first, second))
-    kept = torch.cat([share for share, _ in results.pop("kept")]).mean()
+    kept, results = measure(model, gates, photos, int(limit) if limit else None)
     rows = []
-    for name, parts in results.items():
-        divergences, same = (torch.cat(values).double() for values in zip(*parts, strict=True))
-        intervals = bootstrap_interval(torch.stack([divergences, 100 * same], 1).numpy())
+    for name, values in results.items():
+        intervals = bootstrap_interval(values.numpy())
         cells = [
             f"{mean:{digits}} [{low:{digits}}, {high:{digits}}]".replace(" ", "\N{NO-BREAK SPACE}")
             for mean, low, high, digits in zip(intervals.mean, intervals.low, intervals.high, (".3f", ".1f"), strict=True)

@@ -2,18 +2,15 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from vitrail.core.errors import ProcessError
 from vitrail.core.peers import is_killed_worker
 
 FEWER_WORKERS_HINT = "start again with fewer --workers or a smaller --batch-size"
 
-MEMORY = ", probably because memory ran out"
-
 HANDLER_SECONDS = 0.5
-"""How long torch's signal handler may take to report the death of a worker whose connection is already broken, and the signal that ended a
-worker to reach this process, too."""
+"""How long a signal that ended a worker may take to reach this process, too, and torch's signal handler to report the worker's death."""
 
 STOPPED = ("Terminated", "Hangup", "Interrupt")
 """In torch's words: signals that ask a process to end, which schedulers and terminals send to all processes of a program."""
@@ -32,21 +29,19 @@ def explain_killed_workers(remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not is_killed_worker(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # The latter two: a worker was killed while it sent an image.
+        if isinstance(error, RuntimeError) and not is_killed_worker(error):
             raise
         if (interruption := _find_interruption(error)) is not None:
             raise interruption from None
-        report = str(error).splitlines()[0].strip().rstrip(".")
-        stopped = report.endswith(STOPPED)
-        if stopped:
+        report: Exception = error
+        try:
             time.sleep(HANDLER_SECONDS)
-        raise _killed_error(f" ({report})" + ("" if stopped else MEMORY), remedy) from error
-    except (ConnectionError, EOFError) as error:  # The worker was killed while it sent an image.
-        # torch's signal handler raises a second error about the same death at an arbitrary point of the program; wait for it here.
-        with suppress(RuntimeError):
-            time.sleep(HANDLER_SECONDS)
-        raise _killed_error(MEMORY, remedy) from error
+        except RuntimeError as second:  # torch's signal handler raises it at an arbitrary point of the program.
+            report = second
+        raise ProcessError(
+            f"a process that reads images was killed{_describe_death(report)}; results written so far are intact: {remedy}"
+        ) from error
 
 
 def _find_interruption(error: BaseException) -> KeyboardInterrupt | None:
@@ -58,5 +53,7 @@ def _find_interruption(error: BaseException) -> KeyboardInterrupt | None:
     return None
 
 
-def _killed_error(details: str, remedy: str) -> ProcessError:
-    return ProcessError(f"a process that reads images was killed{details}; results written so far are intact: {remedy}")
+def _describe_death(report: Exception) -> str:
+    words = str(report).partition("\n")[0].strip().rstrip(".") if is_killed_worker(report) else ""
+    details = f" ({words})" if words else ""
+    return details if words.endswith(STOPPED) else f"{details}, probably because memory ran out"
