@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from goldens import golden
 from vitrail.adapters import Classifier, Preprocessing, adapt
+from vitrail.core.autocast import in_precision
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, perturbation_curves, steps
@@ -223,6 +224,28 @@ def test_black_is_black_for_the_model():
     torch.testing.assert_close(classifier.baseline("black", images), expected)
     with pytest.raises(UnknownNameError, match="unknown baseline 'pink'"):
         classifier.baseline("pink", images)
+
+
+@pytest.mark.parametrize("name", ["zero", "black", "blur", "strong-blur", "mean", "normal-noise", "noise"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_network_in_half_precision_keeps_its_baselines_exact(name, precision):
+    classifier, images = additive_classifier(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = classifier.baseline(name, images)
+    with in_precision(precision, images.device):
+        found = classifier.baseline(name, images)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_measures_a_network_in_half_precision(name):
+    classifier, images = networks.network("timm"), networks.images("timm", 2)
+    rows, cols = classifier.grid_size(images)
+    explanation = explained(classifier, images, torch.rand(2, rows, cols, generator=torch.Generator().manual_seed(0)))
+    exact = perturbation_curves(classifier, images, explanation, PROTOCOLS[name])
+    with in_precision("bf16", images.device):
+        reduced = perturbation_curves(classifier, images, explanation, PROTOCOLS[name])
+    assert reduced.scores.dtype == exact.scores.dtype
+    torch.testing.assert_close(reduced.scores, exact.scores, rtol=0, atol=0.05)
 
 
 def test_rise_measures_two_curves_over_pixels():

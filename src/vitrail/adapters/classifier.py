@@ -19,6 +19,7 @@ from vitrail.adapters.logits import expect_logits
 from vitrail.adapters.perturbation import PerturbedClassifier
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.wrappers import Wrapper
+from vitrail.core.autocast import without_autocast
 from vitrail.core.baselines import BASELINES, BLACK, check_baseline
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.hooks import inspecting, uncompiled
@@ -193,7 +194,8 @@ class Classifier(NamedClasses, PerturbedClassifier):
         """
         check_baseline(name)
         if name != BLACK:
-            return BASELINES[name](images)
+            with without_autocast(images.device):  # Only the network runs in half precision.
+                return BASELINES[name](images)
         if self.preprocessing.num_channels not in (1, images.shape[1]):
             raise InvalidInputError(
                 f"expected a preprocessing of {images.shape[1]} channels to compute black for {self.name}, got one of "
