@@ -1,10 +1,11 @@
 """Score models into a run directory: claim it, measure or resume, and write the results."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from vitrail.adapters import Classifier
 from vitrail.core.distributed import rank
@@ -41,6 +42,22 @@ MODELS = "models"
 """Subfolder of a comparison with one run directory per model."""
 
 NamedMethods = tuple[Classifier, Sequence[Explainer]]
+
+
+class ScoredModel(NamedTuple):
+    """What a report says of a model.
+
+    Attributes:
+        scores: The numbers.
+        captions: Captions of its contact sheets, by file name.
+        is_limited: Whether the limit left out images.
+        description: The input and the weights in words.
+    """
+
+    scores: Scores
+    captions: dict[str, str]
+    is_limited: bool
+    description: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +113,11 @@ class ScoringRun:
             OutputError: The folder holds something else or scores of other settings, cannot be written, or is in use by another run.
         """
         with ExitStack() as locks:
-            scores, captions, is_limited, model = self._measure_into(folder, classifier, explainers, locks)
+            scored = self._measure_into(folder, classifier, explainers, locks)
             if rank() == 0:
-                setup = self._describe_setup(is_limited, explainers, {scores.model: model})
-                write_results(folder, scores.table, captions, setup)
-        return scores
+                setup = self._describe_setup([scored], explainers)
+                write_results(folder, scored.scores.table, scored.captions, setup)
+        return scored.scores
 
     def try_models(self, models: Iterable[NamedMethods]) -> None:
         """Measure one image under every model, so that models that cannot be compared are refused before any is scored.
@@ -134,8 +151,7 @@ class ScoringRun:
             OutputError: As `score_into`.
         """
         settings = {"compared": list(names), **self.source.describe(), "metrics": self._describe_plan()}
-        all_scores, captions = list[Scores](), dict[str, str]()
-        used, described = list[Explainer](), dict[str, str]()
+        scored, captions, used = list[ScoredModel](), dict[str, str](), list[Explainer]()
         directory = self._directory(folder, Manifest(settings, {}))
         with ExitStack() as locks:
 
@@ -147,16 +163,14 @@ class ScoringRun:
                 directory.expect_claimable()
             for classifier, explainers in models:
                 subfolder = Path(MODELS) / file_name(classifier.name)
-                before_writing = None if all_scores else occupy
-                scores, sheets, is_limited, described[classifier.name] = self._measure_into(
-                    folder / subfolder, classifier, explainers, locks, before_writing
-                )
-                all_scores.append(scores)
+                before_writing = None if scored else occupy
+                model = self._measure_into(folder / subfolder, classifier, explainers, locks, before_writing)
+                scored.append(model)
                 used += explainers
-                captions |= {str(subfolder / file): f"{classifier.name}: {caption}" for file, caption in sheets.items()}
-            table = Table.from_scores(all_scores)
+                captions |= {str(subfolder / file): f"{classifier.name}: {caption}" for file, caption in model.captions.items()}
+            table = Table.from_scores([model.scores for model in scored])
             if rank() == 0:
-                write_results(folder, table, captions, self._describe_setup(is_limited, used, described))
+                write_results(folder, table, captions, self._describe_setup(scored, used))
         return table
 
     def _measure_into(
@@ -166,15 +180,12 @@ class ScoringRun:
         explainers: Sequence[Explainer],
         locks: ExitStack,
         before_writing: Callable[[], object] | None = None,
-    ) -> tuple[Scores, dict[str, str], bool, str]:
+    ) -> ScoredModel:
         """Score a model with shards in a folder, and write its contact sheets.
 
         Args:
             locks: Holds the lock of the folder.
             before_writing: Called in the first process after all checks, before anything is written.
-
-        Returns:
-            The scores, captions of the sheets by file name, whether the limit left out images, and the model's input and weights in words.
         """
         self._check_ceiling(explainers)
         if self.selection.root is not None:
@@ -210,14 +221,16 @@ class ScoringRun:
         scores = self._measure(images, classifier, explainers, target, folder, passes, manifest.key)
         sheets = write_sheets(folder, scores, self.plan, images, explainers) if rank() == 0 else {}
         height, width = classifier.preprocessing.size
-        model = f"{height}x{width} pixels, weights {settings['weights']}"
-        return scores, sheets, len(images) == self.selection.limit and len(images) < len(available), model
+        is_limited = len(images) == self.selection.limit and len(images) < len(available)
+        return ScoredModel(scores, sheets, is_limited, f"{height}x{width} pixels, weights {settings['weights']}")
 
-    def _describe_setup(self, is_limited: bool, explainers: Sequence[Explainer], models: Mapping[str, str]) -> Setup:
+    def _describe_setup(self, scored: Sequence[ScoredModel], explainers: Sequence[Explainer]) -> Setup:
         target = self.selection.explained
         words = "the predictions" if target is None else "the labels' classes" if target == LABEL else f"the class {target}"
-        images = self.selection.describe_in_words(self.source.title, is_limited)
-        return Setup(images, words, list_changed_options(explainers), models)
+        images = self.selection.describe_in_words(self.source.title, any(model.is_limited for model in scored))
+        return Setup(
+            images, words, list_changed_options(explainers), {model.scores.model: model.description for model in scored}
+        )
 
     def _check_ceiling(self, explainers: Sequence[Explainer]) -> None:
         if self.ceiling < 0:
