@@ -262,9 +262,9 @@ def test_the_result_of_the_previous_photo_is_marked(open_page, cat_file, tmp_pat
     assert (notice.get_attribute("role"), notice.get_attribute("aria-live")) == ("status", "polite")
     (tmp_path / "text.png").write_bytes(b"just text")
     one.page.set_input_files("#vt-photo-a input[type=file]", str(tmp_path / "text.png"))
-    one.wait_for_notice("This result is for the previous photo: there is no new one")  # The new photo was refused.
+    one.wait_for_notice("This result is for the previous photo, since there is no new one.")  # The new photo was refused.
     one.explain()
-    one.wait_for_notice("This result is for the previous photo: there is no new one")
+    one.wait_for_notice("This result is for the previous photo, since there is no new one.")
     one.page.screenshot(path=shots / "stale.png", full_page=True)
     one.upload(cat_file)
     one.wait_for_status("Press Explain.")
@@ -331,7 +331,7 @@ def test_examples_bring_their_model(open_page):
     assert model.input_value() == "vitrail:vit-birds"
     assert one.method("rollout").is_checked()  # What users chose stays.
     assert one.page.locator("#vt-methods input:checked").count() == 1
-    assert "It knows 9 classes" in one.page.locator("#vt-known").inner_text()
+    assert "The model knows 9 classes" in one.page.locator("#vt-known").inner_text()
     assert one.method("hit").count() == 0
     assert "bird 1.png" in one.explain()
     # One that knows the photo stays.
@@ -428,17 +428,88 @@ def test_terms_are_explained_and_nothing_is_lost_on_paper(open_page, bird_file):
     page.emulate_media(media="screen")
 
 
-def test_print_needs_a_result(open_page, bird_file):
+def test_what_tests_or_saves_a_result_comes_with_it(open_page, bird_file):
     one = open_page()
     one.page.evaluate("() => { window.print = () => { window.printed = true; }; }")
-    one.open("Print or download")
-    one.page.click("#vt-print")
-    one.wait_for_status("There is no result yet. Press Explain first.")
-    assert not one.page.evaluate("window.printed")
+    parts = [one.page.locator(name) for name in ("#vt-look", "#vt-curves", "#vt-download")]
+    assert not any(part.is_visible() for part in parts)
     one.upload(bird_file)
     one.explain()
+    assert all(part.is_visible() for part in parts)
+    one.open("Print or download")
     one.page.click("#vt-print")
     one.page.wait_for_function("window.printed")
+
+
+def test_explain_waits_for_the_model_that_was_just_chosen(open_page, bird_file):
+    one = open_page()
+    one.upload(bird_file)
+    one.explain()
+    one.choose("Model", "vitrail:vit-birds")
+    assert "Explained. bird.png" in one.explain()
+    assert one.methods() == ["chefer"]  # The default of the new model, not that of the old one, which it does not support.
+    one.wait_for_notice("")
+
+
+def test_slow_work_shows_its_progress_and_can_be_stopped(open_page, bird_file, shots):
+    one = open_page()
+    one.upload(bird_file)
+    one.choose_model("vitrail:vit-birds")
+    one.method("shapley").check()
+    stop = one.page.locator("#vt-stop")
+    assert not stop.is_visible()
+    one.page.click("#vt-explain")
+    one.page.wait_for_function("(document.querySelector('#vt-progress progress') || {value: 0}).value > 0")
+    one.page.screenshot(path=shots / "explaining.png", full_page=True)
+    stop.click()
+    one.wait_for_status("Stopped.")
+    stop.wait_for(state="hidden")
+    one.method("shapley").uncheck()
+    assert "Explained. bird.png" in one.explain()  # The model is free again.
+    assert one.methods() == ["chefer"]
+
+
+def test_the_number_of_methods_is_checked_at_once(open_page, bird_file):
+    one = open_page()
+    one.upload(bird_file)
+    one.method("hit").uncheck()
+    assert "Choose at least one way to explain the photo." in one.explain()
+    one.method("hit").check()
+    one.wait_for_status("Press Explain.")
+    boxes = one.page.locator("#vt-methods input:not(:checked)")
+    for _ in range(8):
+        boxes.first.check()
+    one.wait_for_status("Choose at most 8 ways to explain at a time.")
+    one.method("hit").uncheck()
+    one.wait_for_status("Press Explain.")
+
+
+def test_a_class_is_typed_in_place_of_the_one_shown_and_lists_close(open_page):
+    one = open_page()
+    one.page.get_by_label("Class to explain", exact=True).click()
+    one.page.keyboard.type("dog")
+    assert one.page.get_by_label("Class to explain", exact=True).input_value() == "dog"
+    one.page.locator("#vt-example input").last.focus()
+    one.page.keyboard.press("Tab")
+    one.page.wait_for_selector("[role=listbox]")
+    one.page.keyboard.press("Tab")
+    one.page.wait_for_selector("[role=listbox]", state="detached")
+
+
+def test_a_photo_stays_if_there_is_none_to_paste(open_page, cat_file):
+    one = open_page()
+    one.page.evaluate("() => { navigator.clipboard.read = async () => { throw new Error('denied'); }; }")
+    one.page.get_by_label("Paste from clipboard").first.click()
+    one.wait_for_status("The browser gives no photo from the clipboard.")
+    pixels = list(cat_file.read_bytes())
+    one.page.evaluate(
+        "(bytes) => { const photo = new Blob([new Uint8Array(bytes)], { type: 'image/png' });"
+        " navigator.clipboard.read = async () => [new ClipboardItem({ 'image/png': photo })]; }",
+        pixels,
+    )
+    one.page.get_by_label("Paste from clipboard").first.click()
+    one.page.wait_for_selector("#vt-photo-a img")
+    assert "Explained. pasted.png: cat" in one.explain()
 
 
 def test_methods_say_what_they_do_without_a_mouse(open_page):

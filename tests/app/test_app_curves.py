@@ -4,7 +4,8 @@ import pytest
 import torch
 from app_requests import explain_bird, load_model
 
-from vitrail.app.curves import Progress, measure_curves
+from vitrail.app.background import Progress
+from vitrail.app.curves import measure_curves
 from vitrail.core.errors import InvalidInputError
 from vitrail.metrics import PROTOCOLS, Curves, perturbation_curves
 

@@ -119,13 +119,13 @@ def test_independent_classes_and_plain_numbers():
 
 def test_what_a_model_knows():
     assert describe_model(["cat", "dog"], "softmax") == (
-        "It knows 2 classes: cat, dog. It always names one of them, no matter what the photo shows."
+        "The model knows 2 classes: cat, dog. It always names one of them, no matter what the photo shows."
     )
     assert "10, 11 and 988 more." in describe_model([str(number) for number in range(1000)], "softmax")
     long = describe_model([f"shark {i}, {'x' * 60}" for i in range(1000)], "softmax")
     assert "shark 1, " in long
     assert "; and 998 more." in long
-    assert describe_model(["tumor"], "sigmoid") == "It knows 1 class: tumor."
+    assert describe_model(["tumor"], "sigmoid") == "The model knows 1 class: tumor."
     assert "numbers" in describe_model([], "embedding")
 
 

@@ -11,7 +11,7 @@ from app_requests import draw_bird, explain_bird, load_model
 from PIL import Image
 from samples import noisy_photo
 
-from vitrail.app.curves import Progress
+from vitrail.app.background import Progress
 from vitrail.app.limits import Limits
 from vitrail.app.model_pool import ModelPool
 from vitrail.app.result_json import curves_to_json, result_to_json

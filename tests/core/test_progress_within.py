@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from vitrail.core.progress import advance, portion, progress
+from vitrail.core.progress import advance, portion, progress, reporting, stretch
 
 
 @pytest.fixture
@@ -44,6 +44,31 @@ def test_portions_nest(shares):
         with portion(1, 2), portion(0, 2):
             advance(0.5)
     assert shares == [0.625, 0.75, 1.0]
+
+
+def test_stretches_may_differ_in_length(shares):
+    for _ in progress([1], 1, "working"):
+        with stretch(0.0, 0.2):
+            advance(0.5)
+        with stretch(0.2, 1.0):
+            advance(0.5)
+    assert shares == pytest.approx([0.1, 0.2, 0.6, 1.0])
+
+
+def test_progress_is_reported_and_may_end_the_work():
+    seen = []
+
+    def move(share):
+        if share > 0.6:
+            raise KeyboardInterrupt
+        seen.append(share)
+
+    with reporting(move):
+        advance(0.5)
+        with pytest.raises(KeyboardInterrupt):
+            advance(0.7)
+    advance(0.9)
+    assert seen == [0.5]
 
 
 def test_without_a_bar_nothing_happens(shares):

@@ -1,13 +1,13 @@
 """Insertion and deletion curves in small steps: with progress, and stopped between two steps."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vitrail.adapters import Classifier
+from vitrail.app.background import Progress
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.types import Images
 from vitrail.explanation import Explanation
@@ -15,13 +15,6 @@ from vitrail.metrics import Curves, Protocol
 from vitrail.metrics.perturbation import assemble_curves, protocol_steps
 
 CHUNK_SIZE = 32
-
-
-class Progress(NamedTuple):
-    """Number of forward passes that are done, and their total number."""
-
-    done: int
-    total: int
 
 
 def measure_curves(

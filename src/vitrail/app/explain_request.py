@@ -12,6 +12,7 @@ from vitrail.api import default_method, make_explainers
 from vitrail.app.explanation_parts import ExplanationParts, split_explanation
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.outputs import Output, decisions, ranking
+from vitrail.core.progress import portion
 from vitrail.core.types import Images
 from vitrail.datasets.windowing import read_note
 from vitrail.evaluation.scoring.ceiling import CEILING
@@ -118,9 +119,10 @@ def answer_request(classifier: Classifier, request: ExplainRequest) -> ExplainRe
     target = None if request.target is None else classifier.class_index(request.target)
     explanations, parts = list[Explanation](), dict[str, ExplanationParts]()
     images = image[None].to(classifier.device, classifier.dtype)
-    for explainer in explainers:
-        [explanation] = explain_images(explainer, [image], [request.title], target)
-        parts_of_explanation = split_explanation(explainer, images, explanation)
+    for i, explainer in enumerate(explainers):
+        with portion(i, len(explainers)):
+            [explanation] = explain_images(explainer, [image], [request.title], target)
+            parts_of_explanation = split_explanation(explainer, images, explanation)
         if parts_of_explanation is not None:
             parts[explainer.name] = parts_of_explanation
         explanations.append(explanation.to("cpu"))

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitrail.app.number_format import format_signed
 from vitrail.core.float32 import at_least_float32
 from vitrail.core.types import Images
 from vitrail.explainers import Explainer
@@ -71,7 +72,7 @@ def _split_hit(explainer: HiTContributions, images: Images, explanation: Explana
     targets = explanation.targets.to(images.device)
     split = explainer.model.module.contributions(images, targets, explainer.norm_mean, by_layer=True)  # type: ignore[operator]
     relevance = split.layer_patches[0, 0]
-    titles = [f"layer {layer}: patches {float(cells.sum()):+.3f}" for layer, cells in enumerate(relevance)]
+    titles = [f"layer {layer}: patches {format_signed(float(cells.sum()))}" for layer, cells in enumerate(relevance)]
     description = "Contribution of each patch through each layer, counted from 0; the layers add up to the whole."
     return _make_parts(description, titles, relevance)
 

@@ -1,6 +1,6 @@
 """Numbers on the page: shares in percent, and numbers with their sign and share."""
 
-from math import isnan
+from math import floor, isnan, log10
 
 from vitrail.core.outputs import SMALLEST_SHARE, Output, format_value, has_probabilities
 
@@ -46,6 +46,13 @@ def format_signed(value: float, whole: float | None = None) -> str:
         + format_relevance(value)
         + (f" ({format_percent(share)})" if abs(share) < MAX_SHARE else "")
     )
+
+
+def format_sum(*values: float) -> list[str]:
+    """Format numbers that add up: with their signs, and as many decimals that the largest one has four figures."""
+    largest = max(map(abs, values))
+    decimals = max(0, 3 - floor(log10(largest))) if largest else 0
+    return [f"{value:+.{decimals}f}".replace("-", MINUS) for value in values]
 
 
 def format_relevance(value: float) -> str:

@@ -146,7 +146,7 @@ def describe_model(classes: Sequence[str], output: Output) -> str:
         output: What its outputs mean.
     """
     if not has_probabilities(output):
-        return "This model gives numbers, not the names of things."
+        return "The model gives numbers, not the names of things."
     # Names of ImageNet are long, and have commas of their own.
     separator = "; " if any("," in name for name in classes) else ", "
     num_named = next(
@@ -159,7 +159,7 @@ def describe_model(classes: Sequence[str], output: Output) -> str:
     )
     always = " It always names one of them, no matter what the photo shows." if output == "softmax" and len(classes) > 1 else ""
     noun = "class" if len(classes) == 1 else "classes"
-    return f"It knows {len(classes):,} {noun}: {listed}.{always}"
+    return f"The model knows {len(classes):,} {noun}: {listed}.{always}"
 
 
 def describe_confidence(side: ExplainResult) -> str:
@@ -175,7 +175,10 @@ def describe_confidence(side: ExplainResult) -> str:
     if is_unsure(side):
         sure = f"The model is not sure: its best guess, {answer}, gets only {answer_share}. Treat the picture as a hint, nothing more."
     else:
-        sure = f"The model answers {answer} and is {answer_share} sure, but it can still be wrong."
+        sure = (
+            f"The model answers {answer} and is {answer_share} sure. It can still be wrong, and it always gives one of its "
+            f"{len(side.classes):,} answers: if the photo shows none of them, ignore it."
+        )
     return sure if side.is_answer else f"{sure} You asked about {side.target}, which gets {share}."
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, final
 
 from PIL import Image
 
-from vitrail.app.curves import Progress, measure_curves
+from vitrail.app.background import Progress
+from vitrail.app.curves import measure_curves
 from vitrail.app.explain_request import (
     PREDICTED,
     ExplainRequest,

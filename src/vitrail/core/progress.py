@@ -60,18 +60,32 @@ def advance(share: float) -> None:
 
 
 @contextmanager
-def portion(index: int, count: int) -> Iterator[None]:
-    """Make `advance` in the block count for one of several equal portions of the item; at its end, the portion is done."""
-    outer = _move.get()
-    if outer is None:
-        yield
-        return
-    token = _move.set(lambda share: outer((index + share) / count))
+def reporting(move: Callable[[float], None]) -> Iterator[None]:
+    """Call a function with the share that is done, whenever the block reports it by `advance`; what the function raises ends the block."""
+    token = _move.set(move)
     try:
         yield
     finally:
         _move.reset(token)
-    outer((index + 1) / count)
+
+
+@contextmanager
+def portion(index: int, count: int) -> Iterator[None]:
+    """Make `advance` in the block count for one of several equal portions of the item; at its end, the portion is done."""
+    with stretch(index / count, (index + 1) / count):
+        yield
+
+
+@contextmanager
+def stretch(begin: float, end: float) -> Iterator[None]:
+    """Make `advance` in the block count for a stretch of the item, given as shares; at its end, the stretch is done."""
+    outer = _move.get()
+    if outer is None:
+        yield
+        return
+    with reporting(lambda share: outer(begin + share * (end - begin))):
+        yield
+    outer(end)
 
 
 def _draw_bar(items: Iterable[T], sizes: Sequence[int], description: str, processes: int) -> Iterator[T]:

@@ -11,6 +11,7 @@ from vitrail.adapters.memory import memory_budget
 from vitrail.core.errors import InvalidInputError
 from vitrail.core.float32 import at_least_float32
 from vitrail.core.outputs import select_targets
+from vitrail.core.progress import stretch
 from vitrail.core.types import Images, Targets
 from vitrail.explainers._presence import PresenceExplainer, absence_logits, choose_baseline, presence_logits
 from vitrail.explainers._shapley import Ends, Sampler, Value, smallest_budget, solve
@@ -73,19 +74,24 @@ class Shapley(PresenceExplainer):
         sampler = self._sampler(num_players)
         every_cell = torch.ones(len(images), 1, len(region_of), dtype=torch.bool, device=images.device)
         # Also the whole image takes the numerical path of the subsets.
-        logits = presence_logits(self.model, images, every_cell, baseline)[:, 0]
+        with stretch(0.0, 0.0):
+            logits = presence_logits(self.model, images, every_cell, baseline)[:, 0]
+            absent = absence_logits(self.model, images, baseline)
         targets = choose(logits)
-        none, everything = (
-            _gather(each[:, None], targets)[0] for each in (absence_logits(self.model, images, baseline), logits)
-        )
+        none, everything = (_gather(each[:, None], targets)[0] for each in (absent, logits))
         # Subsets whose logits take at most the memory of a batch.
         num_together = max(1, memory_budget(images.device) // (8 * logits[0].numel() * len(images)))
 
+        num_played = 0
+
         def play(subsets: Tensor, games: Tensor) -> Tensor:
+            nonlocal num_played
             chosen = games.to(images.device)
             values = []
             for keep in subsets[:, region_of].to(images.device).split(num_together):
-                stepped = presence_logits(self.model, images[chosen], keep.expand(len(chosen), -1, -1), baseline)
+                with stretch(num_played / self.num_passes, (num_played + len(keep)) / self.num_passes):
+                    stepped = presence_logits(self.model, images[chosen], keep.expand(len(chosen), -1, -1), baseline)
+                num_played += len(keep)
                 values.append(_gather(stepped, targets[chosen]))
             return torch.cat(values)
 

@@ -12,7 +12,7 @@ import torch
 from app_requests import draw_bird, explain_bird, load_model, make_curves
 from PIL import Image
 
-from vitrail.app.curves import Progress
+from vitrail.app.background import Progress
 from vitrail.app.explain_request import ExplainRequest, answer_request
 from vitrail.app.number_format import format_relevance
 from vitrail.app.plain_words import describe_view
@@ -166,10 +166,10 @@ def test_file_names_with_html_are_escaped_in_every_part_of_the_page():
 
 
 def test_progress_is_a_bar_with_a_text():
-    text = render_progress(Progress(3, 12))
-    assert text.count("3 of 12 forward passes") == 2
+    text = render_progress("Measuring", Progress(3, 12))
+    assert text.count("25%") == 2
     assert '<progress value="3" max="12">' in text
-    assert 'max="1"' in render_progress(Progress(0, 0))
+    assert 'max="1"' in render_progress("Measuring", Progress(0, 0))
 
 
 def test_page_loads_nothing_from_elsewhere():
@@ -229,7 +229,7 @@ def test_the_size_of_a_long_photo_is_that_of_the_file(size, text):
     assert describe_view(side, cropped=False) == text
 
 
-@pytest.mark.parametrize(("bias", "patches", "constant"), [(0.25, "+0.750", "+0.250"), (-0.25, "+1.25", "−0.250")])
+@pytest.mark.parametrize(("bias", "patches", "constant"), [(0.25, "+0.750", "+0.250"), (-0.25, "+1.250", "−0.250")])
 def test_the_score_is_explained_in_a_sentence(bias, patches, constant):
     side = explain_bird("hit-birds", "hit")
     one = side.explanations["hit"]
@@ -238,14 +238,16 @@ def test_the_score_is_explained_in_a_sentence(bias, patches, constant):
     changed = replace(side, row=replace(side.row, explanations=[replace(one, logits=logits, bias=torch.tensor([bias]))]))
     text = re.sub("<[^>]+>", "", render_results([changed]).partition("<figcaption>")[2].partition("</figcaption>")[0])
     assert (
-        f"of {side.target}: +1.00. All patches together contribute {patches}, and a constant part of the model {constant}."
+        f"of {side.target}: +1.000. All patches together contribute {patches}, and a constant part of the model {constant}."
         in text
     )
 
 
 def test_paper_says_what_the_model_knows():
     page = render_results([explain_bird("hit-birds", "hit"), explain_bird("hit-birds", "hit", index=2)])
-    assert len(re.findall('<p class="vt-print">It knows 9 classes: bar-winged finch.* always names one of them', page)) == 1
+    assert (
+        len(re.findall('<p class="vt-print">The model knows 9 classes: bar-winged finch.* always names one of them', page)) == 1
+    )
 
 
 def test_curves_name_what_loses_to_chance():

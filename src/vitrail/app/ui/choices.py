@@ -11,12 +11,17 @@ from vitrail.app.service import ExplainService
 from vitrail.app.ui.errors import show_errors
 from vitrail.app.ui.layout import RequestForm, ResultView, render_known
 from vitrail.app.ui.queueing import QUIET, WORK, report_refusals
-from vitrail.app.ui.style import CHECKED_JS, NEW_MODEL_JS, NEW_PHOTO_JS
+from vitrail.app.ui.style import CHECKED_JS, CHOOSING_JS, NEW_MODEL_JS, NEW_PHOTO_JS, READY_JS, count_methods_js
 from vitrail.app.ui.templates import READY, render_status
 
 
 def connect_choices(
-    service: ExplainService, form: RequestForm, view: ResultView, results: gr.State, examples: dict[str, str]
+    service: ExplainService,
+    form: RequestForm,
+    view: ResultView,
+    listed: gr.State,
+    results: gr.State,
+    examples: dict[str, str],
 ) -> None:
     """Connect the choices of a photo, an example and a model: the page follows them before anything is explained.
 
@@ -24,6 +29,7 @@ def connect_choices(
         service: Loads models, checks photos, and converts those that browsers cannot show.
         form: The components in which users choose.
         view: Shows messages.
+        listed: The model whose methods and classes are listed.
         results: What is shown, if anything.
         examples: Files of the example photos by name.
     """
@@ -64,7 +70,7 @@ def connect_choices(
         if preview is None:
             return None, gr.skip()
         path, note = preview
-        words = ["The photo was converted to be shown.", note and f"{note.removesuffix('.')}.", READY]
+        words = ["The photo was converted to be shown.", note and f"{note[0].upper()}{note[1:].removesuffix('.')}.", READY]
         return (photo, str(path)), render_status(" ".join(filter(None, words)))
 
     def show_photo(photo: str | None, conversion: tuple[str, str] | None) -> str | None:
@@ -74,28 +80,32 @@ def connect_choices(
     # The photo of an example is not there yet, but will be.
     for changed, photo in ((form.example, form.example), (form.photo, form.photo), (form.photo_b, form.photo)):
         changed.input(None, [photo, view.status], [view.status, view.notice], js=NEW_PHOTO_JS, **QUIET)
-    # The model whose methods and classes are listed, and one that was loaded since, with its message.
-    shown, loaded = gr.State(service.pool.names[0]), gr.State(None)
+    counting = count_methods_js(service.limits.num_methods)
+    form.methods.input(None, [form.methods, view.status], view.status, js=counting, **QUIET)
+    # A model that was loaded since, with its message.
+    loaded = gr.State(None)
     outputs = [loaded, view.status, form.target]
+    gr.on([form.model.select, form.example.input], None, js=CHOOSING_JS, api_visibility="private")
     # `select`, since Gradio sends `input` also when the focus leaves a list.
     choosing = form.model.select(
         show_errors(lambda model: load_model(model), outputs, view.status), form.model, outputs, **WORK
     )
     # Photo and model at once, so that Explain never takes the photo with another model; loading the model may take a while.
     chosen = form.example.input(choose_example, [form.example, form.model], [form.photo, form.model], **QUIET)
-    following = chosen.then(show_errors(follow_example, outputs, view.status), [form.model, shown, results], outputs, **WORK)
+    following = chosen.then(show_errors(follow_example, outputs, view.status), [form.model, listed, results], outputs, **WORK)
     report_refusals(view.status, choosing, chosen, following)
-    choices = [form.methods, form.target, form.target_b, form.known, view.status, shown]
+    choices = [form.methods, form.target, form.target_b, form.known, view.ready, listed]
     for loading in (choosing, following):
         # Afterward, since users choose methods while the model is loaded: those stay.
         listing = loading.then(
-            show_errors(show_choices, choices, view.status),
-            [loaded, form.model, shown, form.methods],
+            show_errors(show_choices, choices, view.ready),
+            [loaded, form.model, listed, form.methods],
             choices,
             trigger_mode="always_last",
             **QUIET,
         )
         report_refusals(view.status, listing)
+        listing.then(None, [view.ready, view.status], view.status, js=READY_JS, **QUIET)
         loading.then(None, form.model, view.notice, js=NEW_MODEL_JS, **QUIET)
     form.photo.input(lambda: None, None, form.example, **QUIET)
     report_refusals(view.status, form.photo.input(change_photo, [results, form.model], form.target, **QUIET))

@@ -10,7 +10,7 @@ from vitrail.app.explain_request import PREDICTED
 from vitrail.app.photos import list_examples
 from vitrail.app.plain_words import TERMS, describe_model, list_method_choices
 from vitrail.app.service import ExplainService
-from vitrail.app.ui.style import PRINT_JS, TOO_LARGE_JS
+from vitrail.app.ui.style import PRINT_JS, REFUSAL_JS
 from vitrail.app.ui.templates import START, render_status, render_template
 
 
@@ -33,6 +33,9 @@ class ResultView(NamedTuple):
     """Components that show the result, change its look, measure curves and offer downloads."""
 
     status: gr.HTML
+    ready: gr.HTML
+    progress: gr.HTML
+    stop: gr.Button
     notice: gr.HTML
     opacity: gr.Slider
     palette: gr.Radio
@@ -104,9 +107,10 @@ def _lay_out_form(service: ExplainService) -> RequestForm:
 def _lay_out_view() -> ResultView:
     status = gr.HTML(render_status(START), elem_id="vt-status")
     # Scripts press it.
-    gr.Button(elem_id="vt-too-large", elem_classes="vt-hidden").click(
-        None, None, status, js=TOO_LARGE_JS, api_visibility="private"
-    )
+    gr.Button(elem_id="vt-refusal", elem_classes="vt-hidden").click(None, None, status, js=REFUSAL_JS, api_visibility="private")
+    ready = gr.HTML(elem_classes="vt-hidden")
+    progress = gr.HTML(elem_id="vt-progress")
+    stop = gr.Button("Stop", variant="stop", size="sm", elem_id="vt-stop")
     with gr.Row(elem_id="vt-look"):
         opacity = gr.Slider(0, 1, 0.75, step=0.05, label="Opacity", elem_id="vt-opacity")
         palette = gr.Radio(["color", "gray"], value="color", label="Colors", elem_id="vt-palette")
@@ -120,12 +124,12 @@ def _lay_out_view() -> ResultView:
             cancel = gr.Button("Cancel", variant="stop", elem_id="vt-cancel")
         curves = gr.HTML(elem_id="vt-curves-shown")
     with gr.Accordion("Print or download", open=False, elem_id="vt-download"):
-        gr.Button("Print, or save as PDF", elem_id="vt-print").click(
-            None, status, status, js=PRINT_JS, api_visibility="private"
-        )
-        prepare = gr.Button("Prepare sheet (PNG), arrays (npz) and page (HTML)", elem_id="vt-prepare")
+        gr.Button("Print, or save as PDF", elem_id="vt-print").click(None, js=PRINT_JS, api_visibility="private")
+        prepare = gr.Button("Prepare files: picture (PNG), page (HTML), numbers (npz)", elem_id="vt-prepare")
         files = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="vt-files")
-    return ResultView(status, notice, opacity, palette, smooth, results, measure, cancel, curves, prepare, files)
+    return ResultView(
+        status, ready, progress, stop, notice, opacity, palette, smooth, results, measure, cancel, curves, prepare, files
+    )
 
 
 def _photo_input(label: str, element: str, height: int) -> gr.Image:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitrail.app.explain_request import TOP, ExplainResult, class_title
 from vitrail.app.explanation_parts import ExplanationParts
-from vitrail.app.number_format import format_output, format_relevance, format_signed
+from vitrail.app.number_format import MINUS, format_output, format_relevance, format_signed, format_sum
 from vitrail.app.plain_words import (
     TERMS,
     describe_blocks,
@@ -47,6 +47,11 @@ class Look:
 
     palette: Palette = "color"
     smoothing: Smoothing = "nearest"
+
+    @classmethod
+    def choose(cls, palette: str, blend: bool) -> "Look":
+        """Return the look that is chosen on the page."""
+        return cls("gray" if palette == "gray" else "color", "bilinear" if blend else "nearest")
 
 
 DEFAULT_LOOK = Look()
@@ -197,7 +202,7 @@ def _legend(scale: Scale, look: Look, explanation: Explanation) -> dict[str, Any
     """Name the ends of a scale in points of the score, or relative to the strongest patch where relevance has no unit."""
     largest = max(abs(scale.low), abs(scale.high))
     if explanation.bias is None and largest:
-        (low, high), unit = (f"{end / largest:.0%}" for end in scale[:2]), "of the strongest patch"
+        (low, high), unit = (f"{end / largest:.0%}".replace("-", MINUS) for end in scale[:2]), "of the strongest patch"
     else:
         (low, high), unit = map(format_relevance, scale[:2]), "" if explanation.bias is None else "points of the score"
     low_end, high_end = ("against", "for") if scale.signed else ("least", "most")
@@ -222,7 +227,7 @@ def _caption(side: ExplainResult, explanation: Explanation, label: str) -> dict[
         return {"text": f"{label}relevance{of_class}", "score": ""}
     logit, bias = float(explanation.target_logits()[0]), float(explanation.bias[0])
     # No shares: if one part takes away from the other, they mean nothing to most people.
-    score, patches, constant = map(format_signed, (logit, logit - bias, bias))
+    score, patches, constant = format_sum(logit, logit - bias, bias)
     score = (
         f"of {side.target}: {score}. All patches together contribute {patches}, and a constant part of the model {constant}."
     )

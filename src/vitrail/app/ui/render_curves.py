@@ -34,7 +34,7 @@ def render_curves(sides: Sequence[Mapping[str, Curves]]) -> str:
                 "wide": _draw_curves(curves),
                 "narrow": _draw_curves(curves, columns=1),
                 "alt": f"{label}insertion and deletion curves of {names}; their AUC is in the table below",
-                "caption": f"{label}AUC",
+                "caption": f"{label}average height of each curve (AUC)",
                 "table": _auc_table(curves),
                 "label": label,
                 "sentences": compare_with_chance(curves),

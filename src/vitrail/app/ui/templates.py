@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from vitrail.app.curves import Progress
+from vitrail.app.background import Progress
 from vitrail.viz.html import render
 
 MEASURING, WAITING = "vt-measuring", "vt-waiting"
-"""Classes of what is shown in place of the curves while they are measured, and before that."""
+"""Classes of what is shown while the server works on a request, and before that."""
 
 START = "Choose a photo, then press Explain."
 """The status line while there is no photo."""
@@ -38,7 +38,13 @@ def render_error(message: str) -> str:
     return render_template("error.html", message=message)
 
 
-def render_progress(progress: Progress) -> str:
-    """Render a progress bar of forward passes."""
-    text = f"{progress.done} of {progress.total} forward passes"
-    return render_template("progress.html", mark=MEASURING, text=text, done=progress.done, total=max(progress.total, 1))
+def render_progress(work: str, progress: Progress) -> str:
+    """Render a progress bar.
+
+    Args:
+        work: What is being done, as in "Measuring".
+        progress: How much of it is done.
+    """
+    total = max(progress.total, 1)
+    text = f"{100 * progress.done // total}%"
+    return render_template("progress.html", mark=MEASURING, work=work, text=text, done=progress.done, total=total)
