@@ -15,7 +15,8 @@ from vitrail.core.autocast import in_precision
 from vitrail.core.errors import InvalidInputError, UnknownNameError, UnsupportedModelError
 from vitrail.explanation import Explanation
 from vitrail.metrics import PROTOCOLS, perturbation_curves, steps
-from vitrail.metrics.steps import rank_pixels
+from vitrail.metrics.perturbation import protocol_steps
+from vitrail.metrics.steps import Steps, rank_pixels
 
 SHARED = Path(__file__).parents[3] / "shared" / "goldens"
 PUBLISHED_BASELINES = {"black": "zero", "mean": "mean", "blur": "strong-blur"}
@@ -215,6 +216,29 @@ def test_missing_ends_of_curves_are_measured_as_additional_points():
     torch.testing.assert_close(curves.normalized().scores[0, :2], curves.scores[0, :2] / total)
     assert curves.scores.shape == (1, 4, 2)
     assert float(curves.ends[0, 2, 0]) == 0  # KL of the image to itself.
+
+
+@pytest.mark.parametrize("name", ["hit", "tokens"])
+def test_steps_that_change_no_cell_cost_nothing(name, monkeypatch):
+    """On 16 cells, 197 points are 17 different images: of each curve, those at both ends are shared with the other one."""
+    classifier, images = networks.network("timm"), networks.images("timm", 2)
+    protocol = PROTOCOLS[name].changed(num_steps=196)
+    relevance = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    seen, ask = [], Steps._changed_logits
+
+    def count(self, classifier, images, keep):
+        seen.append(keep.shape[1])
+        return ask(self, classifier, images, keep)
+
+    monkeypatch.setattr(Steps, "_changed_logits", count)
+    found = perturbation_curves(classifier, images, explained(classifier, images, relevance), protocol)
+    assert all(number < 40 for number in seen)
+    for all_steps in protocol_steps(protocol):
+        keep = all_steps.masks(relevance, classifier.grid_size(images))
+        assert keep.shape[1] == 2 * 197
+    monkeypatch.setattr(Steps, "masked_logits", ask)
+    expected = perturbation_curves(classifier, images, explained(classifier, images, relevance), protocol)
+    torch.testing.assert_close(found.scores, expected.scores)
 
 
 def test_black_is_black_for_the_model():

@@ -58,6 +58,11 @@ class Recommendation:
             *self.verdict.sentences,
             *(f"Not tried ({reason}): {', '.join(names)}." for reason, names in by_reason.items()),
             *([f"Not tried, since they cost more than the budget: {costs}."] if costs else []),
+            *(
+                ["These images chose the method, so its scores on them are too good: report those on other images."]
+                if self.method
+                else []
+            ),
         )
 
     def __repr__(self) -> str:

@@ -56,6 +56,8 @@ class Measure:
         better: Which values are better; None for purely descriptive numbers.
         low, high: Smallest and largest possible value; may be infinite.
         description: One line, with the unit if there is one.
+        depends_on_scale: Whether it changes with the scale of a map although the order of its cells does not: methods differ on it for
+            reasons other than what they find, so that it has no say in a verdict.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Measure:
     low: float
     high: float
     description: str
+    depends_on_scale: bool = False
 
 
 @dataclass(eq=False)

@@ -168,12 +168,21 @@ class Localization(ImageMetric):
     measures = (
         Measure("pointing", "higher", 0.0, 1.0, "1 if the strongest cell is on the ground truth, else 0"),
         Measure("pointing_chance", None, 0.0, 1.0, "pointing of a random cell"),
-        Measure("mass_accuracy", "higher", 0.0, 1.0, "share of the positive relevance on the ground truth"),
+        Measure(
+            "mass_accuracy", "higher", 0.0, 1.0, "share of the positive relevance on the ground truth", depends_on_scale=True
+        ),
         Measure("mass_chance", None, 0.0, 1.0, "share of the pixels on the ground truth: the score of a constant map"),
         Measure(
             "rank_accuracy", "higher", 0.0, 1.0, "precision of the k most relevant pixels, k being the size of the ground truth"
         ),
-        Measure("iou", "higher", 0.0, 1.0, "intersection over union of the thresholded map and the ground truth, in pixels"),
+        Measure(
+            "iou",
+            "higher",
+            0.0,
+            1.0,
+            "intersection over union of the thresholded map and the ground truth, in pixels",
+            depends_on_scale=True,
+        ),
         Measure("average_precision", "higher", 0.0, 1.0, "area under the precision-recall curve of pixels ranked by relevance"),
     )
 

@@ -59,7 +59,7 @@ PROTOCOLS.register("mutex")(
 CHEFER = PROTOCOLS.register("chefer")(
     delete_in_both_orders(
         description="10, 20 ... 90% of the pixels of the smoothly enlarged map turn black, most relevant first (positive) and least "
-        "(negative), top-1 hit rate, mean over the points",
+        "(negative), top-1 hit rate, averaged over the curve",
         source="Chefer et al. 2021, arXiv:2012.09838, section 4.2, and its published evaluation",
         shares=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
         unit="pixels",
@@ -85,7 +85,7 @@ PROTOCOLS.register("road")(
     replace(
         CHEFER,
         description="10, 20, 30, 40, 50, 70, 90% of the pixels of the map, filled in from the others with a little noise, most relevant "
-        "first (MoRF) and least (LeRF), top-1, mean over the points",
+        "first (MoRF) and least (LeRF), top-1, averaged over the curve",
         source="Rong et al. 2022 (ROAD), arXiv:2202.00449, and its published code",
         shares=(0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
         smooth=False,

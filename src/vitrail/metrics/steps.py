@@ -132,11 +132,16 @@ class Steps:
         return expand_to_patches(torch.cat(steps, 1), grid, patch_grid)
 
     def masked_logits(self, classifier: Classifier, images: Images, keep: Keep) -> Float[Tensor, "b s c"]:
-        """Return the logits of masked images.
+        """Return the logits of masked images; where a step changes no cell, those of the step before, without running the network.
 
         Raises:
             UnsupportedModelError: The baseline "removed" with a network that is no Vision Transformer.
         """
+        changes = torch.ones(keep.shape[1], dtype=torch.bool, device=keep.device)
+        changes[1:] = (keep[:, 1:] != keep[:, :-1]).any(2).any(0)
+        return self._changed_logits(classifier, images, keep[:, changes])[:, changes.cumsum(0) - 1]
+
+    def _changed_logits(self, classifier: Classifier, images: Images, keep: Keep) -> Float[Tensor, "b s c"]:
         if self.baseline != REMOVED:
             return classifier.perturbed_logits(images, self._replacement(classifier, images), keep)
         if not isinstance(classifier, ViTAdapter):

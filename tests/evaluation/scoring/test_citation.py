@@ -61,6 +61,13 @@ def test_the_paragraph_names_changes_of_the_protocol(table):
     )
 
 
+def test_small_numbers_are_not_rounded_away_and_curves_are_cited(table):
+    table.scores[0].protocols["hit"] = PROTOCOLS["hit"]  # type: ignore[index]
+    assert "Insertion and deletion (Petsiuk et al. 2018, arXiv:1806.07421) follow" in describe_methods_for_citation(table)
+    tiny = hand_made({"hit": [[7.9e-8], [7.9e-8]]}, (column("completeness", "lower"),)).table
+    assert "hit 7.9e-08 [7.9e-08, 7.9e-08]" in describe_methods_for_citation(tiny)
+
+
 def test_options_are_listed_where_they_are_not_the_defaults():
     explainers = [make_explainer("rise", additive(), num_masks=9), make_explainer("random", additive())]
     assert list_changed_options(explainers) == {"rise": {"num_masks": 9}, "random": {}}

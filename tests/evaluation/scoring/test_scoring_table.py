@@ -8,6 +8,7 @@ from vitrail.core.errors import InvalidInputError
 from vitrail.evaluation.scoring.table import Table
 from vitrail.evaluation.scoring.text import (
     align_columns,
+    comparison_cells,
     describe_undefined,
     metric_cells,
     metric_names,
@@ -187,6 +188,29 @@ def test_means_report_how_many_images_they_exclude():
         "size: undefined for 2 of 3 images with a; the mean leaves these out",
     ]
     assert describe_undefined(found, "n") == []
+
+
+def test_differences_are_those_of_the_given_method_from_the_others_of_its_model():
+    generator = np.random.default_rng(0)
+    methods = {"a": 3.0, "b": 1.0, "random": 0.0}
+    one, two = (
+        hand_made({name: [[mean + shift + noise] for noise in generator.uniform(-0.1, 0.1, 30)] for name, mean in methods.items()},
+                  (column("m.up"),), model)
+        for model, shift in (("one", 0.0), ("two", 1.0))
+    )  # fmt: skip
+    _, rows = comparison_cells(one.table, ["b"])
+    assert [row[1] for row in rows] == ["b - a", "b - random"]
+    assert [float(row[2]) for row in rows] == pytest.approx([-2, 1], abs=0.1)
+    for row, entry in zip(rows, ("a", "random"), strict=True):
+        [found] = [each for each in one.table.comparisons if {each.first, each.second} == {"b", entry}]
+        low, high = map(float, row[3].strip("[]").split(","))
+        assert low < float(row[2]) < high
+        assert sorted(map(abs, (low, high))) == pytest.approx(sorted(map(abs, (found.low, found.high))), abs=1e-3)
+        assert row[4] == "< 0.001"
+    _, rows = comparison_cells(Table.from_scores([one, two]), ["one/a", "two/a"])
+    assert [row[1] for row in rows] == [
+        "one/a - one/b", "one/a - one/random", "two/a - two/b", "two/a - two/random", "one/a - two/a",
+    ]  # fmt: skip
 
 
 def test_measures_that_are_undefined_alike_share_a_line():

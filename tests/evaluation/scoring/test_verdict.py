@@ -1,5 +1,7 @@
 """The verdict of a run follows its numbers: which method, how sure, at what cost, and what is open."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scored import column, hand_made
@@ -155,6 +157,19 @@ def test_a_missing_control_is_reported():
 def test_few_images_are_reported():
     assert "8 images are few" in str(reach_verdict(scores({"a": [5, -5], "random": [0, 0]}, num_images=8)))
     assert "few" not in str(reach_verdict(scores({"a": [5, -5], "random": [0, 0]})))
+
+
+def test_measures_that_depend_on_the_scale_of_maps_have_no_say():
+    """`b` is better on the sum of relevance on the object only because its maps are sparse."""
+    mass = column("m.mass")
+    mass = replace(mass, measure=replace(mass.measure, depends_on_scale=True))
+    made = scores({"a": [5, -5, -9], "b": [2, -2, 9], "random": [0, 0, 0]}, columns=(UP, DOWN, mass))
+    verdict = reach_verdict(made)
+    assert verdict.method == "a"
+    assert "over 2 measures" in verdict.sentences[0]
+    assert "mass" not in str(verdict)
+    assert made.table.mean_ranks.tolist() == [1, 2, 3]
+    assert all(entry.measure != "m.mass" for entry in made.table.unproven)
 
 
 def test_measures_that_the_control_lacks_do_not_count():

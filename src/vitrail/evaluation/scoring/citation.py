@@ -16,6 +16,11 @@ from vitrail.metrics.statistics.resampling import EXACT_IMAGES, MAX_RESAMPLED, N
 from vitrail.runs.manifest import describe_method
 from vitrail.version import __version__
 
+CURVES = "Insertion and deletion (Petsiuk et al. 2018, arXiv:1806.07421)"
+
+SMALL = 5e-4
+"""Smaller numbers would round to 0.000, or nearly so."""
+
 MAX_NUMBERS = 10
 """Measures whose numbers the paragraph gives; the tables have all."""
 
@@ -66,14 +71,14 @@ def describe_methods_for_citation(table: Table, setup: Setup | None = None) -> s
         changes = describe_changes(name, protocol)
         changed = f", but changed to {' and '.join(changes)}" if changes else ""
         description = protocol.description.rstrip(".")
-        sentences.append(f"Insertion and deletion follow the protocol {name}: {description} ({protocol.source}){changed}.")
+        sentences.append(f"{CURVES} follow the protocol {name}: {description} ({protocol.source}){changed}.")
     others = [name for name in dict.fromkeys(column.metric for column in table.columns) if name in METRICS]
     if others:
         also = "also " if table.scores[0].protocols else ""
         sentences.append(f"We {also}measured {_join([_cite_metric(name) for name in others])}.")
     sentences += _list_numbers(table)
     sentences.append(_describe_statistics(table))
-    sentences.append(f"Computed with vitrail {__version__}.")
+    sentences.append(f"Computed with vitrail {__version__} (cite it by its CITATION.cff).")
     return " ".join(sentences)
 
 
@@ -94,8 +99,8 @@ def _list_numbers(table: Table) -> list[str]:
     sentences = []
     for i in columns[:MAX_NUMBERS]:
         numbers = [
-            f"{name} {intervals.mean[i]:z.3f}"
-            + (f" [{intervals.low[i]:z.3f}, {intervals.high[i]:z.3f}]" if intervals.count[i] > 1 else "")
+            f"{name} {_format(intervals.mean[i])}"
+            + (f" [{_format(intervals.low[i])}, {_format(intervals.high[i])}]" if intervals.count[i] > 1 else "")
             for name, intervals in table.intervals.items()
             if not np.isnan(intervals.mean[i])
         ]
@@ -104,6 +109,10 @@ def _list_numbers(table: Table) -> list[str]:
     if len(columns) > MAX_NUMBERS:
         sentences.append(f"These are the first {MAX_NUMBERS} of {len(columns)} measures.")
     return sentences
+
+
+def _format(value: float) -> str:
+    return f"{value:.1e}" if 0 < abs(value) < SMALL else f"{value:z.3f}"
 
 
 def _describe_statistics(table: Table) -> str:

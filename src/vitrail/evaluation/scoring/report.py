@@ -14,6 +14,7 @@ from vitrail.evaluation.scoring.stale_results import PICTURES, remove_stale_resu
 from vitrail.evaluation.scoring.table import Table
 from vitrail.evaluation.scoring.text import (
     ROUGH_TIME,
+    comparison_cells,
     describe_ceiling,
     describe_undefined,
     explain_too_few_images,
@@ -24,6 +25,7 @@ from vitrail.evaluation.scoring.text import (
     rank_cells,
 )
 from vitrail.evaluation.scoring.verdict import reach_verdict
+from vitrail.metrics.statistics import CONTROL
 from vitrail.metrics.statistics.resampling import divide
 from vitrail.viz.comparison import Panel, plot_panels
 from vitrail.viz.curves import MAX_BANDS, plot_perturbation
@@ -62,6 +64,7 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     if captions:
         sheets = [Picture(folder / name, caption, wide=True) for name, caption in captions.items()]
         sections.append(Section("Images", pictures=sheets))
+    sections += _comparison_sections(table)
     sections += [_metric_section(pictures, table, name) for name in metric_names(table)]
     head, rows = rank_cells(table)
     text = "The rank of every method by its mean; 1 is best. Measures of the same images are not independent of each other."
@@ -95,6 +98,20 @@ def _verdict_section(pictures: Path, table: Table) -> Section:
     if len(panels) == MAX_FOREST_PANELS:
         caption += f" The tables below have all measures, this picture at most {MAX_FOREST_PANELS}."
     return Section("Verdict", "\n".join(verdicts), [Picture(path, caption, wide=True, plot=True)])
+
+
+def _comparison_sections(table: Table) -> list[Section]:
+    """Compare the recommended method of every model, or its control if none is, with the others."""
+    chosen = [(scores.model, reach_verdict(scores).method) for scores in table.scores]
+    names = [f"{model}/{method or CONTROL}" if len(chosen) > 1 else method or CONTROL for model, method in chosen]
+    head, rows = comparison_cells(table, [name for name in names if name in table.methods])
+    if not rows:
+        return []
+    text = (
+        "Mean differences on the same images with 95% intervals, and p-values of paired tests, corrected for the number of pairs of a "
+        "measure (Holm), not for the number of measures. comparisons.csv has all pairs, images.csv the numbers of every image."
+    )
+    return [Section("Comparisons", text, table=PageTable(head, rows))]
 
 
 def _forest_panels(table: Table) -> list[ForestPanel]:

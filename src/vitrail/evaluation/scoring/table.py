@@ -103,6 +103,10 @@ class Table:
         """Names of all methods."""
         return list(self.values)
 
+    def model_of(self, method: str) -> str:
+        """Return the model of a method."""
+        return self.scores[0].model if len(self.scores) == 1 else method.rpartition("/")[0]
+
     @property
     def num_images(self) -> int:
         """Number of images, the same for every method."""
@@ -131,9 +135,9 @@ class Table:
 
     @cached_property
     def shared(self) -> Bool[np.ndarray, " columns"]:
-        """The columns that have a direction and are defined for all methods but `greedy`: only there can all be compared."""
+        """The columns that compare methods and are defined for all of them but `greedy`: only there can all be ranked."""
         counts = [intervals.count > 0 for method, intervals in self.intervals.items() if not _is_ceiling(method)]
-        return np.array([better is not None for better in self._better]) & np.all(counts, 0)
+        return self._comparing & np.all(counts, 0)
 
     @cached_property
     def mean_ranks(self) -> Float[np.ndarray, " methods"]:
@@ -185,7 +189,7 @@ class Table:
         unproven = list[UnprovenMethod]()
         for control in dict.fromkeys(self.controls.values()):
             group = [control, *(name for name, own_control in self.controls.items() if own_control == control)]
-            defined = np.flatnonzero(self.intervals[control].count)
+            defined = np.flatnonzero(self.intervals[control].count * self._comparing)
             values = self._select(group, defined)
             names, better = [self.names[i] for i in defined], [self._better[i] for i in defined]
             unproven += find_unproven_methods(values, names, better, control)
@@ -199,6 +203,11 @@ class Table:
     @property
     def _means(self) -> Float[np.ndarray, "methods columns"]:
         return np.stack([intervals.mean for intervals in self.intervals.values()])
+
+    @property
+    def _comparing(self) -> Bool[np.ndarray, " columns"]:
+        """The columns that have a direction and do not depend on the scale of maps."""
+        return np.array([bool(column.measure.better) and not column.measure.depends_on_scale for column in self.columns])
 
     @property
     def _better(self) -> list[Better | None]:

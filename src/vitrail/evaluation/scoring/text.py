@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 from vitrail.core.listing import count_nouns, shorten_list
 from vitrail.evaluation.scoring.table import Table
@@ -107,7 +108,7 @@ def _format_share(shares: Intervals, column: int) -> str:
     mean, low, high = (100 * float(ends[column]) for ends in (shares.mean, shares.low, shares.high))
     if math.isnan(mean):
         return "-"
-    return f"{mean:.0f}%" + ("" if math.isnan(low) or shares.count[column] < MIN_INTERVAL else f" ±{(high - low) / 2:.0f}")
+    return f"{mean:.0f}%" + ("" if math.isnan(low) or shares.count[column] < MIN_INTERVAL else f" [{low:.0f}, {high:.0f}]")
 
 
 def describe_undefined(table: Table, metric: str) -> list[str]:
@@ -155,6 +156,29 @@ def rank_cells(table: Table) -> Cells:
     if len(table.methods) > len(directed):
         cells = [list(row) for row in zip(*cells, strict=True)]
     return cells[0], cells[1:]
+
+
+def comparison_cells(table: Table, references: Sequence[str]) -> Cells:
+    """Return the table of differences between a method of each model and the others of that model, and between these methods.
+
+    Args:
+        references: The method of each model, as the table names it.
+    """
+    pairs = [(name, other) for name in references for other in table.methods if table.model_of(other) == table.model_of(name)]
+    pairs += combinations(references, 2)
+    entries = {(entry.measure, entry.first, entry.second): entry for entry in table.comparisons}
+    rows = []
+    for name, shared in zip(table.names, table.shared, strict=True):
+        for first, second in pairs if shared and "normalized_" not in name else ():
+            if entry := entries.get((name, first, second)):
+                difference, low, high = entry.difference, entry.low, entry.high
+            elif entry := entries.get((name, second, first)):
+                difference, low, high = -entry.difference, -entry.high, -entry.low
+            else:
+                continue
+            p = f"{entry.p_adjusted:.3f}" if entry.p_adjusted >= 0.001 else "< 0.001"
+            rows.append([name, f"{first} - {second}", f"{difference:+.3f}", f"[{low:+.3f}, {high:+.3f}]", p])
+    return ["", "difference", "mean", "95% interval", "p, corrected"], rows
 
 
 def warning_lines(unproven: Sequence[UnprovenMethod], num_images: int, num_compared: int) -> list[str]:
