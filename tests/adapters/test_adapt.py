@@ -2,8 +2,10 @@
 
 import networks
 import pytest
+import timm
 import torch
 from shared_networks import EVERY_NETWORK, shared_network
+from torch import nn
 
 import vitrail
 from vitrail.adapters import Classifier, ViTAdapter, adapt
@@ -200,3 +202,23 @@ def test_class_names_may_be_a_file_or_a_text(tmp_path):
 def test_a_name_without_class_names_is_refused():
     with pytest.raises(UnknownNameError, match=r"mine has no class names; give a number from 0 to 4"):
         adapt(networks.hit(), name="mine").class_index("cat")
+
+
+@pytest.mark.parametrize(
+    ("network", "given", "warns"),
+    [
+        (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, depth=1), False, True),
+        (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, depth=1), True, False),
+        (lambda: timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1), False, False),  # As published.
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten()), False, True),
+        (lambda: vitrail.load("vitrail:hit-cifar10").module, False, False),  # Trained by vitrail.
+    ],
+    ids=["timm, own classes", "own preprocessing", "timm, ImageNet's classes", "any network", "a HiT"],
+)
+def test_what_is_assumed_of_photos_is_said_once(network, given, warns, caplog):
+    module = network()
+    for _ in range(2):
+        vitrail.adapt(module, preprocessing=vitrail.Preprocessing((32, 32)) if given else None)
+    assumptions = [record for record in caplog.records if "prepared in another way" in record.getMessage()]
+    assert len(assumptions) == warns
+    assert all("give preprocessing=" in record.getMessage() for record in assumptions)

@@ -118,7 +118,6 @@ def test_curves_run_and_can_be_cancelled(open_page, bird_file, shots):
     assert not one.page.locator("#vt-cancel").is_visible()  # Nothing is being measured.
     one.page.click("#vt-measure")
     one.page.wait_for_function("(document.querySelector('#vt-curves-shown progress') || {value: 0}).value > 0")
-    one.page.screenshot(path=shots / "measuring.png", full_page=True)
     one.page.click("#vt-cancel")
     one.wait_for_status("Stopped.")
     time.sleep(2)
@@ -451,7 +450,7 @@ def test_explain_waits_for_the_model_that_was_just_chosen(open_page, bird_file):
     one.wait_for_notice("")
 
 
-def test_slow_work_shows_its_progress_and_can_be_stopped(open_page, bird_file, shots):
+def test_slow_work_shows_its_progress_and_can_be_stopped(open_page, bird_file):
     one = open_page()
     one.upload(bird_file)
     one.choose_model("vitrail:vit-birds")
@@ -460,7 +459,6 @@ def test_slow_work_shows_its_progress_and_can_be_stopped(open_page, bird_file, s
     assert not stop.is_visible()
     one.page.click("#vt-explain")
     one.page.wait_for_function("(document.querySelector('#vt-progress progress') || {value: 0}).value > 0")
-    one.page.screenshot(path=shots / "explaining.png", full_page=True)
     stop.click()
     one.wait_for_status("Stopped.")
     stop.wait_for(state="hidden")

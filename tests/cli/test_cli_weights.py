@@ -67,7 +67,8 @@ def test_explain_by_a_name_and_a_file_and_resume_only_with_the_same(folder, run_
     _, err = expect(run_vitrail, *command, "--class-names", "ant,bee,cat")
     assert "took the weights under state_dict, stripped the prefix model." in err
     assert (
-        "photos are cropped to 32x32 pixels (crop_fraction 0.9), with mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5; if the" in err
+        "photos are cropped to 32x32 pixels (crop_fraction 0.9, bicubic), with mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5; if the"
+        in err
     )
     assert json.loads((folder / "out" / "run.json").read_text())["model"] == f"timm:{TIMM} (lightning.ckpt)"
     expect(run_vitrail, *command, "--class-names", "names.txt")

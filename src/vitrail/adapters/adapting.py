@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 
@@ -12,7 +13,7 @@ from vitrail.adapters.class_name_files import read_names
 from vitrail.adapters.class_names import check_class_names
 from vitrail.adapters.classifier import Classifier
 from vitrail.adapters.libraries import find_library
-from vitrail.adapters.photo_settings import refuse_second_normalization
+from vitrail.adapters.photo_settings import describe_photos, is_guessed, refuse_second_normalization
 from vitrail.adapters.plain import PlainClassifier, adapt_plain
 from vitrail.adapters.preprocessing import Preprocessing
 from vitrail.adapters.unwrap import unwrap
@@ -22,6 +23,11 @@ from vitrail.core.hooks import exclusive
 from vitrail.core.outputs import Output
 
 logger = logging.getLogger(__name__)
+
+BY_PREPROCESSING = "preprocessing=vitrail.Preprocessing(size, mean, std, crop_fraction=..., ...)"
+
+_guessed = WeakSet[nn.Module]()
+"""Networks whose users were told what is assumed of their photos."""
 
 OUTSIDE = "%s is explained from outside, by methods for any classifier: %s"
 
@@ -78,6 +84,9 @@ def adapt(
         elif found.preprocessing is not None and preprocessing is None:
             logger.info("photos are prepared for %s as for the network inside it", title)
         classifier = view(found.module, title, names, own, output_key=found.output_key, note=found.note)
+        if preprocessing is None and not found.normalizes and is_guessed(classifier) and found.module not in _guessed:
+            _guessed.add(found.module)
+            logger.warning("%s", describe_photos(classifier.preprocessing, BY_PREPROCESSING))
         if found.module is not module:
             classifier = replace(classifier, wrapper=Wrapper(module, output_key))
     if classifier.class_names:

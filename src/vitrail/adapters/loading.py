@@ -111,7 +111,8 @@ def load(
         if weights is not None and _is_path(weights):
             # Your own code says how photos are prepared, and so do these options: else it is a guess.
             guessed = not _is_code(name) and all(given is None for given in (mean, crop_mode, crop_fraction, interpolation))
-            logger.log(logging.WARNING if guessed else logging.INFO, "%s", describe_photos(classifier.preprocessing))
+            if guessed:
+                logger.warning("%s", describe_photos(classifier.preprocessing))
             if names is None and not classifier.class_names and classifier.output != "embedding":
                 logger.info("its %d classes have no names; give them by --class-names", classifier.num_classes)
     if names is not None:

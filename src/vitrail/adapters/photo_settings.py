@@ -15,6 +15,10 @@ from vitrail.adapters.resizing import MAX_RESIZED_PIXELS
 from vitrail.adapters.unwrap import unwrap
 from vitrail.core.errors import InvalidInputError
 
+NUM_IMAGENET_CLASSES = 1000
+
+BY_OPTIONS = "mean and std, crop_mode, crop_fraction and interpolation (--mean, ...)"
+
 
 def set_normalization(
     classifier: Classifier, mean: float | Sequence[float] | None, std: float | Sequence[float] | None
@@ -76,14 +80,27 @@ def set_crop(
     return replace(classifier, preprocessing=replace(classifier.preprocessing, **changes)) if changes else classifier
 
 
-def describe_photos(preprocessing: Preprocessing) -> str:
-    """Say how photos are prepared: weights alone do not tell how those were that they were trained on."""
+def is_guessed(classifier: Classifier) -> bool:
+    """Return whether a network has classes of the user's own: its weights were then trained on photos prepared as they liked."""
+    if type(classifier.module).__module__.startswith("vitrail.") or classifier.output == "embedding":
+        return False
+    published = getattr(classifier.module, "pretrained_cfg", None) or {}
+    return classifier.num_classes != published.get("num_classes", NUM_IMAGENET_CLASSES)
+
+
+def describe_photos(preprocessing: Preprocessing, remedy: str = BY_OPTIONS) -> str:
+    """Say how photos are prepared: weights alone do not tell how those were that they were trained on.
+
+    Args:
+        remedy: What to give if that is wrong.
+    """
     height, width = preprocessing.size
     how = {"center": "cropped to", "squash": "stretched to", "whole": "kept whole, with sides within"}[preprocessing.crop_mode]
     mean, std = _join(preprocessing.mean), _join(preprocessing.std)
     return (
-        f"photos are {how} {height}x{width} pixels (crop_fraction {preprocessing.crop_fraction:g}), with mean {mean} and std {std}; if the "
-        "weights were trained on photos prepared in another way, give mean and std, crop_mode and crop_fraction (--mean, ...)"
+        f"photos are {how} {height}x{width} pixels (crop_fraction {preprocessing.crop_fraction:g}, "
+        f"{preprocessing.interpolation}), with mean {mean} and std {std}; if the weights were trained on photos prepared in another way, "
+        f"give {remedy}"
     )
 
 

@@ -77,7 +77,7 @@ def test_the_log_lists_loaded_stripped_and_ignored_weights(tmp_path, caplog):
         "ignored projector.0, criterion, head_dist"
     )
     assert photos.startswith(
-        "photos are cropped to 224x224 pixels (crop_fraction 0.9), with mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5; "
+        "photos are cropped to 224x224 pixels (crop_fraction 0.9, bicubic), with mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5; "
     )
     assert classes == "its 3 classes have no names; give them by --class-names"
     caplog.clear()

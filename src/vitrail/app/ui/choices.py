@@ -19,7 +19,7 @@ def connect_choices(
     service: ExplainService,
     form: RequestForm,
     view: ResultView,
-    listed: gr.State,
+    listed: gr.HTML,
     results: gr.State,
     examples: dict[str, str],
 ) -> None:

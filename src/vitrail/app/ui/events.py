@@ -39,8 +39,9 @@ def build_page(service: ExplainService, folders: TemporaryFolders) -> gr.Blocks:
     keep, examples = service.limits.keep_seconds, write_examples(folders.downloads)
     with gr.Blocks(title="vitrail", analytics_enabled=False, delete_cache=(min(keep, 300), keep)) as page:
         form, view = lay_out_page(service)
-        # The model whose methods and classes are listed: not the chosen one while that is loaded.
-        listed = gr.State(service.pool.names[0])
+        # The model whose methods and classes are listed: not the chosen one while that is loaded. In the browser, since it belongs to what
+        # the browser sends with it.
+        listed = gr.HTML(service.pool.names[0], elem_classes="vt-hidden")
         results, measured = gr.State(None, time_to_live=keep), gr.State(None, time_to_live=keep)
         download_folder = gr.State(None, time_to_live=keep, delete_callback=_remove_folder)
         measuring = _connect_curves(service, view, results, measured)

@@ -23,7 +23,7 @@ def connect_explain(
     service: ExplainService,
     form: RequestForm,
     view: ResultView,
-    listed: gr.State,
+    listed: gr.HTML,
     results: gr.State,
     measured: gr.State,
     measuring: Any,
