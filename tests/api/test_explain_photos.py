@@ -318,3 +318,11 @@ def test_an_explanation_is_one_line(classifier):
 def test_a_picture_of_an_explained_photo(classifier, tmp_path):
     vitrail.explain(classifier, noisy_photo(0)).save_png(tmp_path / "cat.png")
     assert Image.open(tmp_path / "cat.png").mode == "RGB"
+
+
+def test_a_notebook_shows_the_pictures_of_all_methods(classifier):
+    found = vitrail.explain(classifier, noisy_photo(0), ["hit", "random"])
+    html = found._repr_html_()
+    assert list(found) == ["hit", "random"]
+    assert html.count("<img") == 2
+    assert html.index("hit") < html.index("random")

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from vitrail.core import progress as module
-from vitrail.core.progress import format_seconds, progress
+from vitrail.core.progress import advance, format_seconds, progress
 
 
 @pytest.fixture
@@ -35,7 +35,23 @@ def test_lines_tell_rate_and_time_left(clock, caplog):
 def test_slow_work_is_not_silent(clock, caplog):
     with caplog.at_level(logging.INFO, logger="vitrail"):
         list(work(clock, 200.0, 100))
-    assert caplog.messages[:3] == ["scoring 4/100", "scoring 8/100", "scoring 10/100"]
+    assert caplog.messages[:3] == ["scoring 1/100", "scoring 2/100", "scoring 3/100"]
+    assert len(caplog.messages) < 40
+
+
+def test_a_slow_item_is_not_silent(clock, caplog):
+    with caplog.at_level(logging.INFO, logger="vitrail"):
+        for _ in progress([1, 2], 2, "scoring", images=[16, 16]):
+            for share in (0.1, 0.2, 0.5):
+                clock[0] += 50.0
+                advance(share)
+        advance(0.9)
+    assert caplog.messages == [
+        "scoring 10% (15 min left)",
+        "scoring 1/2 (0.107 images/s, 2.5 min left)",
+        "scoring 60% (0.064 images/s, 2.78 min left)",
+        "scoring 2/2 (0.107 images/s, 0 s left)",
+    ]
 
 
 def test_a_terminal_gets_a_bar(clock, monkeypatch, capsys):

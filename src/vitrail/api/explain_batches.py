@@ -13,9 +13,16 @@ from vitrail.explanation import Explanation
 from vitrail.runs.explain_images import BATCH_SIZE, explain_images
 
 
+class MethodExplanations(dict[str, Explanation]):
+    """Explanations of the same photos by method; a notebook shows the pictures of all."""
+
+    def _repr_html_(self) -> str:
+        return "".join(explanation._repr_html_() for explanation in self.values())
+
+
 def explain_batches(
     explainers: Sequence[Explainer], photos: Any, targets: PhotoTargets, keep_photos: bool
-) -> dict[str, Explanation]:
+) -> MethodExplanations:
     """Explain photos batch by batch; each is opened once for all methods.
 
     Args:
@@ -46,4 +53,6 @@ def explain_batches(
     targets.finish()
     found = {name: Explanation.concatenate(of_method) for name, of_method in parts.items()}
     # Normalized images have no files.
-    return found if named else {name: replace(explanation, sources=()) for name, explanation in found.items()}
+    return MethodExplanations(
+        found if named else {name: replace(explanation, sources=()) for name, explanation in found.items()}
+    )

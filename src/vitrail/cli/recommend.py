@@ -58,6 +58,7 @@ def recommend(
             "model": recommendation.scores.model,
             "method": recommendation.method,
             "reasons": recommendation.reasons,
+            "scores": recommendation.scores.means(),
             "not_tried": recommendation.not_tried,
             "over_budget": recommendation.over_budget,
             "warnings": warnings,

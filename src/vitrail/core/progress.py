@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 NUM_LINES = 10
 """Lines in a log, about."""
 
-MAX_SILENCE = 600.0
-"""Seconds after which a line follows anyway."""
+MAX_SILENCE = 60.0
+"""Seconds after which a line follows anyway; in long work, a tenth of the time so far."""
 
 
 _move: ContextVar[Callable[[float], None] | None] = ContextVar("move", default=None)
@@ -41,15 +41,7 @@ def progress(
     if sys.stderr.isatty():
         yield from _draw_bar(items, sizes, description, processes)
         return
-    every, start, last, num_images = max(total // NUM_LINES, 1), time.monotonic(), time.monotonic(), 0
-    for done, (item, size) in enumerate(zip(items, sizes, strict=True), 1):
-        yield item
-        num_images += size * processes
-        now = time.monotonic()
-        if (done % every == 0 or now - last > MAX_SILENCE) and total > 1:
-            last, seconds = now, max(now - start, 1e-9)
-            rate = f" ({_format_rate(num_images / seconds)}, {format_seconds(seconds / done * (total - done))} left)"
-            logger.info("%s %d/%d%s", description, done, total, rate if num_images else "")
+    yield from _log_lines(items, sizes, description, processes)
 
 
 def advance(share: float) -> None:
@@ -86,6 +78,30 @@ def stretch(begin: float, end: float) -> Iterator[None]:
     with reporting(lambda share: outer(begin + share * (end - begin))):
         yield
     outer(end)
+
+
+def _log_lines(items: Iterable[T], sizes: Sequence[int], description: str, processes: int) -> Iterator[T]:
+    total, start, num_images = len(sizes), time.monotonic(), 0
+    every, last, outer = max(total // NUM_LINES, 1), start, _move.get()
+
+    def tell(done: float, words: str, *, due: bool) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if due or now - last > max(MAX_SILENCE, (now - start) / 10):
+            last, seconds = now, max(now - start, 1e-9)
+            details = [_format_rate(num_images / seconds)] if num_images else []
+            details += [f"{format_seconds(seconds / done * (total - done))} left"] if done and any(sizes) else []
+            logger.info("%s %s%s", description, words, f" ({', '.join(details)})" if details else "")
+
+    try:
+        for done, (item, size) in enumerate(zip(items, sizes, strict=True)):
+            _move.set(lambda share, done=done: tell(done + share, f"{(done + share) / total:.0%}", due=False))  # type: ignore[misc]
+            yield item
+            num_images += size * processes
+            if total > 1:
+                tell(done + 1.0, f"{done + 1}/{total}", due=(done + 1) % every == 0)
+    finally:
+        _move.set(outer)
 
 
 def _draw_bar(items: Iterable[T], sizes: Sequence[int], description: str, processes: int) -> Iterator[T]:

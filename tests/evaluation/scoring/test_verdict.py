@@ -119,7 +119,9 @@ def test_indistinguishable_methods_are_reported():
 def test_of_methods_with_the_same_rank_the_cheapest_is_named():
     verdict = reach_verdict(scores({"a": [5, -4], "b": [4, -5], "random": [0, 0]}, {"a": 10, "b": 1}))
     assert verdict.method == "b"
-    assert verdict.sentences[0].endswith("the best mean rank of 2 methods over 2 measures on 40 images, shared with a.")
+    assert verdict.sentences[0].endswith(
+        "the best mean rank of 2 methods over 2 measures on 40 images, shared with a, and costs the least."
+    )
 
 
 def test_a_cheaper_method_that_loses_nothing_is_named():

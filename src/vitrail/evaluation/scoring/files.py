@@ -41,7 +41,9 @@ def write_curves(folder: Path, table: Table) -> None:
             for method, curves in scores.mean_curves(name).items():
                 relative = curves.normalized().scores[0].tolist()
                 for i, curve in enumerate(protocol.curves):
-                    points = zip(curves.fractions.tolist(), curves.scores[0, i].tolist(), relative[i], strict=True)
+                    points = zip(
+                        map(_shorten, curves.fractions.tolist()), curves.scores[0, i].tolist(), relative[i], strict=True
+                    )
                     settings = [curve.baseline, curve.score, curve.order, curve.direction]
                     rows += [
                         [scores.model, method, name, curve.name, *settings, fraction, value, normalized]
@@ -49,6 +51,11 @@ def write_curves(folder: Path, table: Table) -> None:
                     ]
     head = ["model", "method", "protocol", "curve", "baseline", "score", "order", "direction", "fraction", "mean", "normalized"]
     write_csv(folder / "curves.csv", head, rows)
+
+
+def _shorten(fraction: float) -> float:
+    """Return the shortest number that is this one in single precision: 0.05, not 0.05000000074505806."""
+    return float(str(np.float32(fraction)))
 
 
 def write_summary(folder: Path, table: Table) -> None:

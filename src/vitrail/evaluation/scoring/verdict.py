@@ -109,8 +109,13 @@ def _recommend(scores: Scores, best: str, order: Sequence[str], tied: Sequence[s
         )
     else:
         reason = f"it has the best mean rank of {len(order)} methods over {_measures(measures)} on {_count(scores)}"
-        reason += f", shared with {shorten_list(tied, MAX_NAMED)}" if tied else ""
+        reason += f", shared with {shorten_list(tied, MAX_NAMED)}{_say_why(scores, best, tied)}" if tied else ""
     return f"Use {best} for {scores.model}: {reason}."
+
+
+def _say_why(scores: Scores, best: str, tied: Sequence[str]) -> str:
+    """Say that a method was preferred to those of the same mean rank for its cost, if that is so."""
+    return ", and costs the least" if all(scores.cost[best].passes < scores.cost[name].passes for name in tied) else ""
 
 
 def _compare_with_control(table: Table, best: str, unproven: Sequence[str], measures: Sequence[str]) -> str:
