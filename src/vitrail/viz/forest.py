@@ -41,11 +41,14 @@ def plot_forest(panels: Sequence[ForestPanel], path: str | Path) -> None:
             axes.plot([low, high], [line, line], color=style.color, linewidth=2.5, solid_capstyle="butt")
             axes.plot([mean], [line], marker=style.marker, markersize=7, color=style.color, markeredgecolor="white")
         axes.set_title(panel.title, fontsize=9)
-        axes.set_xlabel("better than random by", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5))  # More would touch each other.
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
+    for axes in grid.flat[
+        max(0, len(panels) - grid.shape[1]) : len(panels)
+    ]:  # Those with none below them, whose titles it would touch.
+        axes.set_xlabel("better than random by", fontsize=8)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for row in grid:

@@ -61,10 +61,10 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     pictures = output_folder(folder / PICTURES)
     sections = [_verdict_section(pictures, table), _overview_section(table)]
     sections += [_warning_section(table)] if table.unproven else []
+    sections += _comparison_sections(table)
     if captions:
         sheets = [Picture(folder / name, caption, wide=True) for name, caption in captions.items()]
         sections.append(Section("Images", pictures=sheets))
-    sections += _comparison_sections(table)
     sections += [_metric_section(pictures, table, name) for name in metric_names(table)]
     head, rows = rank_cells(table)
     text = "The rank of every method by its mean; 1 is best. Measures of the same images are not independent of each other."
@@ -115,12 +115,12 @@ def _comparison_sections(table: Table) -> list[Section]:
 
 
 def _forest_panels(table: Table) -> list[ForestPanel]:
-    """Return the differences of all methods from the control of their model, on the first measures that have a direction."""
+    """Return the differences of all methods from the control of their model, on the first measures that compare methods."""
     # Normalized AUCs repeat what the raw ones say.
     directed = [
         i
         for i, column in enumerate(table.columns)
-        if column.measure.better and not column.measure.name.startswith("normalized_") and not _is_equal_for_all(table, i)
+        if table.comparing[i] and not column.measure.name.startswith("normalized_") and not _is_equal_for_all(table, i)
     ][:MAX_FOREST_PANELS]
     if not table.controls or not directed:
         return []

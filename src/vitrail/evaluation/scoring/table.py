@@ -137,7 +137,7 @@ class Table:
     def shared(self) -> Bool[np.ndarray, " columns"]:
         """The columns that compare methods and are defined for all of them but `greedy`: only there can all be ranked."""
         counts = [intervals.count > 0 for method, intervals in self.intervals.items() if not _is_ceiling(method)]
-        return self._comparing & np.all(counts, 0)
+        return self.comparing & np.all(counts, 0)
 
     @cached_property
     def mean_ranks(self) -> Float[np.ndarray, " methods"]:
@@ -189,7 +189,7 @@ class Table:
         unproven = list[UnprovenMethod]()
         for control in dict.fromkeys(self.controls.values()):
             group = [control, *(name for name, own_control in self.controls.items() if own_control == control)]
-            defined = np.flatnonzero(self.intervals[control].count * self._comparing)
+            defined = np.flatnonzero(self.intervals[control].count * self.comparing)
             values = self._select(group, defined)
             names, better = [self.names[i] for i in defined], [self._better[i] for i in defined]
             unproven += find_unproven_methods(values, names, better, control)
@@ -205,7 +205,7 @@ class Table:
         return np.stack([intervals.mean for intervals in self.intervals.values()])
 
     @property
-    def _comparing(self) -> Bool[np.ndarray, " columns"]:
+    def comparing(self) -> Bool[np.ndarray, " columns"]:
         """The columns that have a direction and do not depend on the scale of maps."""
         return np.array([bool(column.measure.better) and not column.measure.depends_on_scale for column in self.columns])
 
