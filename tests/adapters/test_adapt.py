@@ -215,7 +215,7 @@ def test_a_name_without_class_names_is_refused():
     ],
     ids=["timm, own classes", "own preprocessing", "timm, ImageNet's classes", "any network", "a HiT"],
 )
-def test_what_is_assumed_of_photos_is_said_once(network, given, warns, caplog):
+def test_adapt_logs_once_what_it_assumes_of_photos(network, given, warns, caplog):
     module = network()
     for _ in range(2):
         vitrail.adapt(module, preprocessing=vitrail.Preprocessing((32, 32)) if given else None)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 BY_PREPROCESSING = "preprocessing=vitrail.Preprocessing(size, mean, std, crop_fraction=..., ...)"
 
 _guessed = WeakSet[nn.Module]()
-"""Networks whose users were told what is assumed of their photos."""
+"""Networks for which the log says what is assumed of photos."""
 
 OUTSIDE = "%s is explained from outside, by methods for any classifier: %s"
 
