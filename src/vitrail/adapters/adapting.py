@@ -24,7 +24,7 @@ from vitrail.core.outputs import Output
 
 logger = logging.getLogger(__name__)
 
-BY_PREPROCESSING = "preprocessing=vitrail.Preprocessing(size, mean, std, crop_fraction=..., ...)"
+BY_PREPROCESSING = "preprocessing=vitrail.Preprocessing(size, mean=..., std=..., crop_fraction=...)"
 
 _guessed = WeakSet[nn.Module]()
 """Networks for which the log says what is assumed of photos."""

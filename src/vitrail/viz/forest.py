@@ -45,9 +45,8 @@ def plot_forest(panels: Sequence[ForestPanel], path: str | Path) -> None:
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    for axes in grid.flat[
-        max(0, len(panels) - grid.shape[1]) : len(panels)
-    ]:  # Those with none below them, whose titles it would touch.
+    # Only those with none below them, whose titles it would touch.
+    for axes in grid.flat[max(0, len(panels) - num_columns) : len(panels)]:
         axes.set_xlabel("better than random by", fontsize=8)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)

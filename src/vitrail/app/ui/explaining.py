@@ -47,7 +47,8 @@ def connect_explain(
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         unchanged = (gr.skip(),) * 7
         yield render_status("Explaining ..."), "", *unchanged
-        if listed_model != model:  # What is chosen is meant for another model: explain by what the page is about to choose.
+        # What is chosen may be meant for another model: explain by what the page is about to choose.
+        if listed_model != model and isinstance(methods, list):
             methods = carry_methods(methods, service.list_methods(listed_model)[0], service.list_methods(model))
             target = target_b = PREDICTED
         requests = [(photo, target), (photo_b or photo, target_b)][: 1 + bool(compare)]
