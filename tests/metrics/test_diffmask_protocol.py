@@ -191,7 +191,8 @@ def test_orders_and_directions_share_one_call():
     assert calls == [(3, 2 * 4, 20)]
     both = replace(DIFFMASK, directions=("insertion", "deletion"), baselines=("noise", "zero"))
     curves = perturbation_curves(watched, images, explanation, both)
-    assert calls[1:] == [(3, 4 * 4, 20)] * 2
+    # The whole image, or the bare baseline, where one curve ends and the next one begins, is one point.
+    assert calls[1:] == [(3, 4 * 4 - 3, 20)] * 2
     # What one order brings in last, the other takes out first; with 7 cells a step only the ends of the two meet.
     for baseline in both.baselines:
         for score in ("", "_kl"):

@@ -81,11 +81,16 @@ def set_crop(
 
 
 def is_guessed(classifier: Classifier) -> bool:
-    """Return whether a network has classes of the user's own: its weights were then trained on photos prepared as they liked."""
-    if type(classifier.module).__module__.startswith("vitrail.") or classifier.output == "embedding":
+    """Return whether a network has classes of the user's own: its weights were then trained on photos prepared as they liked.
+
+    Reads the size of its last linear layer: the network may not run yet.
+    """
+    module = classifier.module
+    if type(module).__module__.startswith("vitrail.") or classifier.output == "embedding":
         return False
-    published = getattr(classifier.module, "pretrained_cfg", None) or {}
-    return classifier.num_classes != published.get("num_classes", NUM_IMAGENET_CLASSES)
+    sizes = [layer.out_features for layer in module.modules() if isinstance(layer, nn.Linear)]
+    published = (getattr(module, "pretrained_cfg", None) or {}).get("num_classes", NUM_IMAGENET_CLASSES)
+    return not sizes or sizes[-1] != published
 
 
 def describe_photos(preprocessing: Preprocessing, remedy: str = BY_OPTIONS) -> str:
