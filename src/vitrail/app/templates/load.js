@@ -111,9 +111,9 @@
   const update = (changes) => {
     label();
     // What belongs to an earlier request may arrive after it was replaced or stopped. Gradio's own overlay changes at every request.
-    for (const [place, awaited] of [['#vt-progress', vitrail.explaining], ['#vt-curves-shown', vitrail.measuring]]) {
-      const changed = changes.find(({ target }) => target.closest?.(place) && !target.closest(`${place} .wrap`));
-      changed?.target.closest(place).toggleAttribute('data-late', !awaited);
+    for (const [part, awaited] of [['#vt-progress', vitrail.explaining], ['#vt-curves-shown', vitrail.measuring]]) {
+      const changed = changes.find(({ target }) => target.closest?.(part) && !target.closest(`${part} .wrap`));
+      changed?.target.closest(part).toggleAttribute('data-late', !awaited);
     }
   };
   label(); new MutationObserver(update).observe(document.body, { childList: true, subtree: true, attributeFilter: ['accept'] });

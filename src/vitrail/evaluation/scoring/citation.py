@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vitrail.evaluation.scoring.table import Table
+from vitrail.evaluation.scoring.text import SMALL
 from vitrail.explainers import EXPLAINERS, Explainer
 from vitrail.explainers.random import RandomRelevance
 from vitrail.metrics import METRICS
@@ -17,9 +18,6 @@ from vitrail.runs.manifest import describe_method
 from vitrail.version import __version__
 
 CURVES = "Insertion and deletion (Petsiuk et al. 2018, arXiv:1806.07421)"
-
-SMALL = 5e-4
-"""Smaller numbers would round to 0.000, or nearly so."""
 
 MAX_NUMBERS = 10
 """Measures whose numbers the paragraph gives; the tables have all."""

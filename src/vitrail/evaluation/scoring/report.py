@@ -24,7 +24,7 @@ from vitrail.evaluation.scoring.text import (
     overview_cells,
     rank_cells,
 )
-from vitrail.evaluation.scoring.verdict import reach_verdict
+from vitrail.evaluation.scoring.verdict import Verdict, reach_verdict
 from vitrail.metrics.statistics import CONTROL
 from vitrail.metrics.statistics.resampling import divide
 from vitrail.viz.comparison import Panel, plot_panels
@@ -59,9 +59,10 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
         write_curves(folder, table)
         names.append("curves.csv")
     pictures = output_folder(folder / PICTURES)
-    sections = [_verdict_section(pictures, table), _overview_section(table)]
+    verdicts = [reach_verdict(scores) for scores in table.scores]
+    sections = [_verdict_section(pictures, table, verdicts), _overview_section(table)]
     sections += [_warning_section(table)] if table.unproven else []
-    sections += _comparison_sections(table)
+    sections += _comparison_sections(table, verdicts)
     if captions:
         sheets = [Picture(folder / name, caption, wide=True) for name, caption in captions.items()]
         sections.append(Section("Images", pictures=sheets))
@@ -84,11 +85,11 @@ def write_results(folder: Path, table: Table, captions: dict[str, str] | None = 
     remove_stale_results(folder, {*shown, *(folder / name for name in names)})
 
 
-def _verdict_section(pictures: Path, table: Table) -> Section:
-    verdicts = [str(reach_verdict(scores)) for scores in table.scores]
+def _verdict_section(pictures: Path, table: Table, verdicts: Sequence[Verdict]) -> Section:
+    words = "\n".join(map(str, verdicts))
     panels = _forest_panels(table)
     if not panels:
-        return Section("Verdict", "\n".join(verdicts))
+        return Section("Verdict", words)
     path = pictures / "verdict.png"
     plot_forest(panels, path)
     caption = (
@@ -97,13 +98,13 @@ def _verdict_section(pictures: Path, table: Table) -> Section:
     )
     if len(panels) == MAX_FOREST_PANELS:
         caption += f" The tables below have all measures, this picture at most {MAX_FOREST_PANELS}."
-    return Section("Verdict", "\n".join(verdicts), [Picture(path, caption, wide=True, plot=True)])
+    return Section("Verdict", words, [Picture(path, caption, wide=True, plot=True)])
 
 
-def _comparison_sections(table: Table) -> list[Section]:
+def _comparison_sections(table: Table, verdicts: Sequence[Verdict]) -> list[Section]:
     """Compare the recommended method of every model, or its control if none is, with the others."""
-    chosen = [(scores.model, reach_verdict(scores).method) for scores in table.scores]
-    names = [f"{model}/{method or CONTROL}" if len(chosen) > 1 else method or CONTROL for model, method in chosen]
+    chosen = [(verdict.model, verdict.method or CONTROL) for verdict in verdicts]
+    names = [f"{model}/{method}" if len(chosen) > 1 else method for model, method in chosen]
     head, rows = comparison_cells(table, [name for name in names if name in table.methods])
     if not rows:
         return []

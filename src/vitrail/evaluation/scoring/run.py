@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from vitrail.adapters import Classifier
 from vitrail.core.distributed import rank
@@ -19,13 +18,13 @@ from vitrail.datasets.source import TEST_SPLITS, DataSource
 from vitrail.evaluation.batches import index_by_name, read_first
 from vitrail.evaluation.scoring.ceiling import FOLDER as CEILING_FOLDER
 from vitrail.evaluation.scoring.ceiling import check_ceiling, measure_ceiling
-from vitrail.evaluation.scoring.citation import Setup, list_changed_options
 from vitrail.evaluation.scoring.cost import count_passes_of_first
 from vitrail.evaluation.scoring.engine import score
 from vitrail.evaluation.scoring.expected_time import tell_expected_time
 from vitrail.evaluation.scoring.measuring import BatchMeasurer
 from vitrail.evaluation.scoring.plan import Plan
 from vitrail.evaluation.scoring.report import file_name, write_results
+from vitrail.evaluation.scoring.scored_model import ScoredModel, describe_setup
 from vitrail.evaluation.scoring.scores import Scores
 from vitrail.evaluation.scoring.selection import LABEL, Selection
 from vitrail.evaluation.scoring.sheets import write_sheets
@@ -42,22 +41,6 @@ MODELS = "models"
 """Subfolder of a comparison with one run directory per model."""
 
 NamedMethods = tuple[Classifier, Sequence[Explainer]]
-
-
-class ScoredModel(NamedTuple):
-    """What a report says of a model.
-
-    Attributes:
-        scores: The numbers.
-        captions: Captions of its contact sheets, by file name.
-        is_limited: Whether the limit left out images.
-        description: The input and the weights in words.
-    """
-
-    scores: Scores
-    captions: dict[str, str]
-    is_limited: bool
-    description: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +98,7 @@ class ScoringRun:
         with ExitStack() as locks:
             scored = self._measure_into(folder, classifier, explainers, locks)
             if rank() == 0:
-                setup = self._describe_setup([scored], explainers)
+                setup = describe_setup([scored], explainers, self.selection, self.source.title)
                 write_results(folder, scored.scores.table, scored.captions, setup)
         return scored.scores
 
@@ -170,7 +153,8 @@ class ScoringRun:
                 captions |= {str(subfolder / file): f"{classifier.name}: {caption}" for file, caption in model.captions.items()}
             table = Table.from_scores([model.scores for model in scored])
             if rank() == 0:
-                write_results(folder, table, captions, self._describe_setup(scored, used))
+                setup = describe_setup(scored, used, self.selection, self.source.title)
+                write_results(folder, table, captions, setup)
         return table
 
     def _measure_into(
@@ -223,14 +207,6 @@ class ScoringRun:
         height, width = classifier.preprocessing.size
         is_limited = len(images) == self.selection.limit and len(images) < len(available)
         return ScoredModel(scores, sheets, is_limited, f"{height}x{width} pixels, weights {settings['weights']}")
-
-    def _describe_setup(self, scored: Sequence[ScoredModel], explainers: Sequence[Explainer]) -> Setup:
-        target = self.selection.explained
-        words = "the predictions" if target is None else "the labels' classes" if target == LABEL else f"the class {target}"
-        images = self.selection.describe_in_words(self.source.title, any(model.is_limited for model in scored))
-        return Setup(
-            images, words, list_changed_options(explainers), {model.scores.model: model.description for model in scored}
-        )
 
     def _check_ceiling(self, explainers: Sequence[Explainer]) -> None:
         if self.ceiling < 0:

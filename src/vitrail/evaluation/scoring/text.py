@@ -10,6 +10,9 @@ from vitrail.metrics.statistics import CONTROL, Intervals, UnprovenMethod
 
 MAX_NAMED = 4
 
+SMALL = 5e-4
+"""Smaller numbers would round to 0.000, or nearly so."""
+
 MIN_INTERVAL = 6
 """Images from which shares have an interval: the bootstrap of two images says nothing."""
 
@@ -232,7 +235,7 @@ def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
 def _format_mean(mean: float, low: float, high: float, num_images: int) -> str:
     if math.isnan(mean):
         return "-"
-    small = 0 < abs(mean) < 5e-4
+    small = 0 < abs(mean) < SMALL
     digits = 1 if abs(mean) >= 100 else 2 if abs(mean) >= 10 else 3
     shown = f"{mean:.1e}" if small else f"{mean:.{digits}f}"
     if num_images < 2:
