@@ -144,9 +144,9 @@ def _forest_panels(table: Table) -> list[ForestPanel]:
 def _overview_section(table: Table) -> Section:
     head, rows = overview_cells(table)
     text = (
-        "The mean rank is over the measures that have a direction and are defined for all methods; 1 is best. Passes are the cost of an "
-        "explanation in forward passes of the network, counted in floating-point operations. Milliseconds per image are those of this run "
-        "on its machine."
+        "The mean rank is over the measures that have a direction, are defined for all methods, and do not depend on the scale of a map; "
+        "1 is best. Passes are the cost of an explanation in forward passes of the network, counted in floating-point operations. "
+        "Milliseconds per image are those of this run on its machine."
     )
     if any(cost.is_rough for cost in table.cost.values()):
         text += f" {ROUGH_TIME}."

@@ -180,7 +180,7 @@ def comparison_cells(table: Table, references: Sequence[str]) -> Cells:
             else:
                 continue
             p = f"{entry.p_adjusted:.3f}" if entry.p_adjusted >= 0.001 else "< 0.001"
-            rows.append([name, f"{first} - {second}", f"{difference:+.3f}", f"[{low:+.3f}, {high:+.3f}]", p])
+            rows.append([name, f"{first} - {second}", f"{difference:+z.3f}", f"[{low:+z.3f}, {high:+z.3f}]", p])
     return ["", "difference", "mean", "95% interval", "p, corrected"], rows
 
 
